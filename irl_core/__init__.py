@@ -1,0 +1,1 @@
+"""irl-lens core: dense reasoning rewards by adversarial inverse reinforcement learning."""
