@@ -1,0 +1,54 @@
+# Two commands: `make app` opens the page, `make test` runs every test. `make help` lists the rest.
+PYTHON ?= python3
+VENV   ?= .venv
+# Installed first, and exactly this version, so that the choice of build (CPU, CUDA) is made once and in one place.
+# Another build: make app TORCH="torch==2.13.0 --index-url ADDRESS-OF-THE-BUILD"
+TORCH  ?= torch==2.13.0
+PORT   ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help app test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make app [PORT=8501]   install into $(VENV) and open the app on the bundled checkpoint"
+	@echo "make test [ARGS=...]   install what the tests need and run them all"
+	@echo "make lint              ruff and mypy"
+	@echo "make clean             remove $(VENV) and the caches"
+	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH=$(TORCH)"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "irl-lens needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo not found)."; \
+	  echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "Could not create $(VENV). On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.torch-installed: Makefile | $(BIN)/python
+	$(PIP) install --quiet $(TORCH)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.torch-installed
+	$(PIP) install --quiet -e .
+	@touch $@
+
+$(VENV)/.test-installed: pyproject.toml $(VENV)/.torch-installed
+	$(PIP) install --quiet -e ".[test]"
+	@touch $@ $(VENV)/.installed
+
+app: $(VENV)/.installed
+	@$(BIN)/irl-lens app $(if $(PORT),--port $(PORT))
+
+test: $(VENV)/.test-installed
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test-installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
