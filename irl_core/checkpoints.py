@@ -280,7 +280,7 @@ def resolve_checkpoint(name_or_path: str | Path, roots: Sequence[Path]) -> Path:
             return resolved
     if outside:
         raise CheckpointError(
-            f"the checkpoint lies outside the allowed folders; move it, or add one to {ROOTS_VARIABLE}"
+            f"the checkpoint lies outside the allowed folders; move it, or name its in {ROOTS_VARIABLE}"
         )
     known = [name for name, _ in _find(roots)][:8]
     raise CheckpointError(f"no checkpoint of that name; there are: {', '.join(known) or 'none'}")
