@@ -6,8 +6,10 @@ runs no model (signals, trace scores, ranking, JSON) is in ``irl_core.signals`` 
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,6 +102,20 @@ def check_inputs(problem: str, solution: str | None = None) -> None:
         check_text("solution", solution, MAX_SOLUTION_CHARACTERS)
 
 
+@contextmanager
+def memory_errors(batch_tokens: int) -> Iterator[None]:
+    """Turn the device's running out of memory into an InputError that says what to do; its memory is given back."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        raise InputError(
+            f"Out of memory with batches of {batch_tokens:,} tokens; choose fewer or shorter ones."
+        ) from None
+
+
 class Lens:
     """A checkpoint, loaded: policy, discriminator, tokenizer and calibration, with one lock around all of them.
 
@@ -116,6 +132,7 @@ class Lens:
         encoder: TraceEncoder,
         calibration: Calibration,
         device: str = "cpu",
+        fingerprint: str = "",
     ) -> None:
         self.name = name
         self.config = dict(config)
@@ -124,6 +141,7 @@ class Lens:
         self.encoder = encoder
         self.calibration = calibration
         self.device = device
+        self.fingerprint = fingerprint  # sha256 of the manifest, which names the sha256 of every file
         self.lock = threading.RLock()
 
     @classmethod
@@ -150,13 +168,14 @@ class Lens:
         policy: Any = AutoModelForCausalLM.from_pretrained(path / "policy", use_safetensors=True, **safely)
         tokenizer: Any = AutoTokenizer.from_pretrained(path, **safely)
         return cls(
-            name=config["name"],
+            name=str(config["name"]),
             config=config,
             policy=policy.to(chosen).eval(),
             discriminator=load_discriminator(path / "discriminator").to(chosen).eval(),
-            encoder=TraceEncoder(tokenizer, config.get("instruction", "")),
+            encoder=TraceEncoder(tokenizer),
             calibration=Calibration.from_json(config["localisation"]),
             device=chosen,
+            fingerprint=hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest(),
         )
 
     @property
@@ -183,9 +202,14 @@ class Lens:
 
     def encode(self, trace: Trace) -> EncodedTrace:
         """``trace`` as tokens. Raises InputError for a blank or overlong text, or one outside the context window."""
+        from irl_core.encoding import EncodingError
+
         check_inputs(trace.problem, trace.text)
-        with self.lock:
-            encoded = self.encoder.encode(trace)
+        try:
+            with self.lock:
+                encoded = self.encoder.encode(trace)
+        except EncodingError as error:
+            raise InputError(str(error)) from error
         self._check_window(
             len(encoded.prompt_ids) + len(encoded.completion_ids), "The problem and the solution are too long"
         )
@@ -216,7 +240,7 @@ class Lens:
 
         if not encoded:
             return []
-        with self.lock:
+        with self.lock, memory_errors(batch_tokens):
             scored = score_traces(
                 self.discriminator, self.policy, encoded, pad_id=self.encoder.pad_id, batch_tokens=batch_tokens
             )
@@ -290,7 +314,10 @@ class Lens:
         """Where the trace first goes wrong, by the checkpoint's calibrated rule. Runs no model."""
         from irl_core.localisation import locate
 
-        return locate(named_signals(scored), scored.encoded.spans, scored.trace.steps, self.calibration)
+        gamma = DEFAULT_GAMMA if self.calibration.gamma is None else self.calibration.gamma
+        unit = self.reference  # the unit that the threshold was found in, whatever the trace is shown in
+        values = named_signals(restandardise([scored], unit)[0], gamma)
+        return locate(values, scored.encoded.spans, scored.trace.steps, self.calibration)
 
     def familiarity(self, problem: str, text: str | None = None) -> Familiarity:
         """How much ``problem`` is like the held-out problems of the checkpoint; measured, never guessed."""

@@ -375,6 +375,14 @@ class RunWriter:
             with part.with_suffix(".errors.jsonl").open() as lines:
                 yield from map(json.loads, lines)
 
+    def rows(self) -> int:
+        """The number of rows written so far."""
+        return sum(int(pq.read_metadata(part).num_rows) for part in self._finished_parts())
+
+    def discard(self) -> None:
+        """Remove the parts; the run is not made."""
+        shutil.rmtree(self.parts)
+
     def finish(self) -> int:
         """Merge the parts into the run, in one rename, and remove them. Returns the number of rows."""
         count = _write_atomically(self.path, self._merge)

@@ -1,0 +1,347 @@
+"""The command ``irl-lens``. Nothing heavy is imported before a command needs it; ``--help`` imports no torch.
+
+What a user can mend is one plain line on stderr and exit status 2, never a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from irl_core.inspection import Lens
+    from irl_core.types import ScoredTrace, Trace
+
+PRESETS = Path(__file__).parent / "configs"
+REPOSITORY = Path(__file__).resolve().parents[1]
+DEFAULT_CHECKPOINT = "demo"
+DEFAULT_SAMPLES = 4
+FIRST_PORT = 8501
+PORTS_TRIED = 100
+MAX_TEXT_FILE_BYTES = 1_000_000
+
+cli = typer.Typer(
+    help="See the token at which a solution goes wrong, and train the reward that shows it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Checkpoint = Annotated[str, typer.Option(help="A checkpoint's name (see 'irl-lens checkpoints') or folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+
+
+@cli.command()
+def inspect(
+    problem: Annotated[str, typer.Option(help="The problem's text, or @FILE.")],
+    solution: Annotated[str | None, typer.Option(help="A solution's text, or @FILE. Without one, samples.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Solutions to sample. [default: 4 without --solution]")] = None,
+    checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same samples on a CPU.")] = 0,
+    gamma: Annotated[float, typer.Option(help="Discount of the discounted view, 0 to 1.")] = 0.9,
+    view: Annotated[str, typer.Option(help="Colours: raw, standardised, discounted or credit.")] = "credit",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write the page to send: one file, no network.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Score a solution token by token and name its first error."""
+    from app.heatmap.scale import VIEWS
+    from irl_core.inspection import InputError, check_inputs
+
+    if view not in VIEWS:
+        raise InputError(f"Unknown view {view!r}; choose one of {', '.join(VIEWS)}.")
+    if not 0.0 <= gamma <= 1.0:
+        raise InputError(f"gamma is {gamma}; choose a value between 0 and 1.")
+    problem, solution = _text(problem), None if solution is None else _text(solution)
+    check_inputs(problem, solution)
+    lens = _load(checkpoint, device)
+    wanted = samples if samples is not None else (0 if solution is not None else DEFAULT_SAMPLES)
+    scored = _scored(lens, problem, solution, wanted, seed, gamma)
+    result = _result(lens, problem, scored, gamma)
+    if html is not None:
+        _write_page(html, result, view, gamma, lens)
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
+    else:
+        _print(lens, result, problem, solution, view, gamma)
+
+
+@cli.command()
+def score(
+    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Problems with solutions, a JSON object a line.")],
+    out: Annotated[Path, typer.Option(help="The scored run to write (Parquet).")],
+    layout: Annotated[
+        str, typer.Option("--format", help="auto, gsm8k, processbench, mr-gsm8k, plain, solutions, demo or trace.")
+    ] = "auto",
+    checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
+    resume: Annotated[bool, typer.Option(help="Go on with an unfinished run of the same input.")] = True,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens, padding included, in one batch.")] = 8192,
+    device: Device = "auto",
+) -> None:
+    """Score a file of solutions; a run that was stopped goes on where it was."""
+    from rich.console import Console
+
+    from train.batch_score import check_source, score_file
+
+    check_source(source, out, layout)
+    lens = _load(checkpoint, device)
+    console = Console(stderr=True)
+    summary = score_file(source, out, lens, layout=layout, resume=resume, batch_tokens=batch_tokens, console=console)
+    typer.echo(summary.sentence())
+    if summary.scored == 0:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def train(
+    preset: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="See 'irl-lens presets'; or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, again and again.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Where the run is written. [default: runs/PRESET]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole checkpoint.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
+) -> None:
+    """Train a policy and a discriminator from a preset or a YAML file."""
+    from irl_core.config import load_config
+
+    config = load_config(preset, overrides or [], PRESETS)
+    if dry_run:
+        typer.echo(config.to_yaml(), nl=False)
+        return
+    directory = run_dir or Path("runs") / config.run.preset
+    _train(config, directory, resume)
+
+
+@cli.command()
+def presets() -> None:
+    """List the presets that can be trained."""
+    from irl_core.config import load_config, preset_names
+
+    for name in preset_names(PRESETS):
+        config = load_config(name, presets_dir=PRESETS)
+        typer.echo(f"{name:<28} {config.run.method:<5} {config.run.steps:>6} steps  {config.model.backend}")
+
+
+@cli.command()
+def checkpoints() -> None:
+    """List the checkpoints that can be loaded, each verified, with where it comes from."""
+    from irl_core.checkpoints import default_roots, list_checkpoints
+
+    found = list_checkpoints(default_roots())
+    for info in found:
+        origin = ", ".join(f"{key} {value}" for key, value in info.provenance.items())
+        typer.echo(f"{info.name:<28} {'verified' if info.verified else 'REFUSED: ' + info.reason}  {origin}".rstrip())
+    if not found:
+        typer.echo(_no_checkpoint())
+
+
+@cli.command()
+def app(
+    port: Annotated[int | None, typer.Option(help="The port. [default: the first free one from 8501]")] = None,
+) -> None:
+    """Open the app on the bundled checkpoint, on this machine alone."""
+    chosen = _free_port(port)
+    typer.echo(f"irl-lens is at http://localhost:{chosen} (Ctrl+C stops it)")
+    server = ["server.port", str(chosen), "server.address", "localhost", "server.headless", "true"]
+    options = [f"--{name}={value}" for name, value in zip(server[::2], server[1::2], strict=True)]
+    command = [sys.executable, "-m", "streamlit", "run", str(REPOSITORY / "app" / "main.py"), *options]
+    child = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": _python_path()})
+    raise typer.Exit(_wait(child))
+
+
+# --------------------------------------------------------------------------------------------------- inspect
+
+
+def _text(given: str) -> str:
+    """The text itself, or that of the file named after an ``@``."""
+    from irl_core.inspection import InputError
+
+    if not given.startswith("@"):
+        return given
+    path = Path(given[1:])
+    try:
+        size = path.stat().st_size
+        if size > MAX_TEXT_FILE_BYTES:
+            raise InputError(f"{path.name} has {size:,} bytes; the limit is {MAX_TEXT_FILE_BYTES:,}. Shorten it.")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name} is not UTF-8 text; save it as UTF-8.") from None
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}). Give the text itself or an existing @FILE."
+        ) from None
+
+
+def _load(checkpoint: str, device: str) -> Lens:
+    from irl_core.checkpoints import default_roots, resolve_checkpoint
+    from irl_core.inspection import InputError, Lens
+
+    roots = default_roots()
+    if checkpoint == DEFAULT_CHECKPOINT and not (roots[0] / DEFAULT_CHECKPOINT).is_dir():
+        raise InputError(_no_checkpoint())
+    folder = Path(checkpoint)
+    if folder.is_dir() and not (roots[0] / checkpoint).is_dir():
+        roots, checkpoint = (*roots, folder.resolve().parent), str(folder.resolve())
+    return Lens.load(resolve_checkpoint(checkpoint, roots), device)
+
+
+def _no_checkpoint() -> str:
+    return (
+        f"The bundled checkpoint assets/{DEFAULT_CHECKPOINT} is not beside the installed packages. It is part of the "
+        "repository: install with 'pip install -e' from a clone, or name a checkpoint with --checkpoint."
+    )
+
+
+def _scored(lens: Lens, problem: str, solution: str | None, samples: int, seed: int, gamma: float) -> list[ScoredTrace]:
+    from irl_core.inspection import InputError, rank
+    from irl_core.segmentation import make_trace
+
+    if solution is None and samples == 0:
+        raise InputError("Nothing to score: give a --solution, or --samples of at least 1.")
+    sampled = _sampled(lens, problem, samples, seed) if samples else []
+    pasted = [] if solution is None else [make_trace(problem, solution, trace_id="pasted")]
+    scored = lens.score([*pasted, *sampled], standardise_over="group" if sampled else "reference")
+    own, others = scored[: len(pasted)], scored[len(pasted) :]
+    return own + [others[index] for index in rank(others, lens.default_trace_score, gamma)]
+
+
+def _sampled(lens: Lens, problem: str, samples: int, seed: int) -> list[Trace]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"Sampling {samples}", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        return lens.sample(problem, samples, seed, on_progress=show)
+
+
+def _result(lens: Lens, problem: str, scored: list[ScoredTrace], gamma: float) -> dict[str, Any]:
+    from irl_core.inspection import to_json
+
+    found = [lens.locate(one) for one in scored]
+    kind = lens.default_trace_score
+    return to_json(scored, found, problem=problem, checkpoint=lens.name, gamma=gamma, kind=kind)
+
+
+def _write_page(path: Path, result: dict[str, Any], view: str, gamma: float, lens: Lens) -> None:
+    from app.heatmap.export import to_html
+    from irl_core.inspection import InputError
+
+    page = to_html(result, view=view, gamma=gamma, score_name=lens.default_trace_score)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}).") from None
+    typer.echo(f"Wrote {path}", err=True)
+
+
+def _print(lens: Lens, result: dict[str, Any], problem: str, solution: str | None, view: str, gamma: float) -> None:
+    from rich.console import Console
+
+    from train.terminal import print_result
+
+    known = lens.familiarity(problem, solution)
+    notes = [] if known.familiar else [f"Unlike what this checkpoint was made for: {known.reason}."]
+    if known.familiar is None:
+        notes = [f"Familiarity was not measured: {known.reason}."]
+    console = Console(highlight=False)
+    print_result(console, result, view=view, gamma=gamma, score_name=lens.default_trace_score, notes=notes)
+
+
+# ----------------------------------------------------------------------------------------------- train and app
+
+
+def _train(config: Any, directory: Path, resume: bool) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from train.run import Interrupted
+    from train.run import train as run
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(directory.name, total=config.run.steps, left="")
+
+        def show(step: int, steps: int, metrics: dict[str, float], seconds_left: float) -> None:
+            progress.update(task, completed=step, total=steps, left=f"{seconds_left / 60:.1f} min left")
+
+        try:
+            final = run(config, directory, resume, show)
+        except Interrupted:
+            progress.stop()
+            typer.echo(f"Stopped and saved. Go on with the same command and --resume (run: {directory}).", err=True)
+            raise typer.Exit(130) from None
+    typer.echo(f"Finished: {final}")
+
+
+def _free_port(asked: int | None) -> int:
+    from irl_core.inspection import InputError
+
+    tried = [asked] if asked is not None else range(FIRST_PORT, FIRST_PORT + PORTS_TRIED)
+    for port in tried:
+        if _is_free(port):
+            return port
+    last = f"{FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1} are all" if asked is None else f"{asked} is"
+    raise InputError(f"Port {last} taken. Name a free one with --port (make app PORT=...).")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return False
+    return True
+
+
+def _python_path() -> str:
+    """The repository first: ``streamlit run`` puts only the script's own folder on the path."""
+    return os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    """The child's exit status; Ctrl+C reaches the child too, and is its orderly end."""
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+# ------------------------------------------------------------------------------------------------------- main
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """The errors whose message is for the user."""
+    from irl_core.checkpoints import CheckpointError
+    from irl_core.config import ConfigError
+    from irl_core.datasets import DatasetError
+    from irl_core.signals import InputError
+    from irl_core.store import StoreError
+
+    return (InputError, CheckpointError, ConfigError, DatasetError, StoreError)
+
+
+def main() -> None:
+    """Run the command line; the console script ``irl-lens``."""
+    try:
+        cli()
+    except Exception as error:
+        if not isinstance(error, user_errors()):
+            raise
+        typer.echo(f"irl-lens: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
