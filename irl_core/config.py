@@ -66,7 +66,8 @@ PerturbationKind = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """What is run and what is kept. Intervals are in steps; 0 = never."""
+    """What is run and what is kept. Intervals are in steps; 0 = never. ``batch_tokens`` bounds a micro-batch (padding
+    included); results do not depend on it."""
 
     preset: str = ""
     method: Literal["sft", "irl", "grpo"] = "irl"
@@ -77,6 +78,8 @@ class RunConfig:
     log_every: Count = 1
     eval_every: CountOrZero = 50
     eval_problems: Count = 100
+    calibration_problems: Count = 200
+    batch_tokens: Count = 16384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,7 @@ class ModelConfig:
     heads: Count = 4
     intermediate_size: Count = 384
     vocab_size: Annotated[int, Range(2)] = 1024
+    context: Count = 512
     quantisation: Literal["none", "int8", "nf4"] = "none"
     lora: LoraConfig = field(default_factory=LoraConfig)
 
@@ -136,6 +140,7 @@ class PolicyConfig:
     expert_in_group: bool = True
     clip_eps: Momentum = 0.2
     kl_coefficient: NotNegative = 0.0
+    prompt_loss_weight: NotNegative = 0.0
     max_grad_norm: NotNegative = 1.0
     weight_decay: NotNegative = 0.0
     betas: tuple[Momentum, Momentum] = (0.9, 0.99)
@@ -149,10 +154,18 @@ class ClassWeights:
     policy: NotNegative = 1.0
     perturbed: NotNegative = 1.0
 
+    def as_tuple(self) -> tuple[float, float, float]:
+        """The weights in the order of the classes: expert, policy, perturbed."""
+        return self.expert, self.policy, self.perturbed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiscriminatorConfig:
-    """The reward model: head, labels, loss and update. ``weight_clip`` and ``gradient_penalty`` 0 = off."""
+    """The reward model: head, labels, loss and update. ``weight_clip`` and ``gradient_penalty`` 0 = off.
+
+    ``replay``: earlier samples added as negatives, as a share of the round's own, from the last ``replay_capacity``.
+    ``likelihood_weight``: how much the expert traces' likelihood counts beside the classification.
+    """
 
     head: Literal["linear", "anchored", "cumulative"] = "anchored"
     likelihood: Literal["own", "policy"] = "own"
@@ -170,8 +183,9 @@ class DiscriminatorConfig:
     policy_labels: Literal["whole_trace", "from_departure"] = "whole_trace"
     gradient_penalty: NotNegative = 0.0
     weight_clip: NotNegative = 0.0
-    critic_steps: Count = 1
-    replay: CountOrZero = 0
+    replay: NotNegative = 0.0
+    replay_capacity: Count = 4096
+    likelihood_weight: NotNegative = 0.0
     max_grad_norm: NotNegative = 1.0
 
 
@@ -337,6 +351,8 @@ def _expand_aliases(document: Mapping[str, Any]) -> dict[str, Any]:
     for alias, target in ALIASES.items():
         if alias in document:
             section, _, leaf = target.partition(".")
+            if isinstance(expanded.get(section), Mapping) and leaf in expanded[section]:
+                raise ConfigError(f"the key {target!r} is given twice, also as {alias!r}; remove one")
             expanded = _merge(expanded, {section: {leaf: document[alias]}})
     return expanded
 
@@ -346,7 +362,12 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        if not isinstance(value, Mapping) or below is None:
+            merged[key] = value
+        elif isinstance(below, Mapping):
+            merged[key] = _merge(below, value)
+        else:
+            raise ConfigError(f"{key} is {below!r}; keys with values are expected")
     return merged
 
 
@@ -355,6 +376,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _build(kind: type, document: Any, key: str) -> Any:
     """An instance of the dataclass ``kind`` from a mapping, every value checked; ``key`` is where it stands."""
+    document = {} if document is None else document
     if not isinstance(document, Mapping):
         raise ConfigError(f"{key} is {document!r}; keys with values are expected")
     hints = get_type_hints(kind, include_extras=True)
@@ -388,7 +410,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
 
 def _convert_list(value: Any, arguments: tuple[Any, ...], key: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise ConfigError(f"{key} is {value!r} ({type(value).__name__}); a list such as [a, b] is expected")
+        raise ConfigError(f"{key} is {_shown(value)}; a list such as [a, b] is expected")
     if arguments[-1] is Ellipsis:
         arguments = (arguments[0],) * len(value)
     if len(value) != len(arguments):
@@ -398,6 +420,13 @@ def _convert_list(value: Any, arguments: tuple[Any, ...], key: str) -> tuple[Any
 
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_GIVEN = _NAMES | {
+    bool: "true/false",
+    float: "a number with a point",
+    type(None): "nothing",
+    list: "a list",
+    dict: "keys",
+}
 
 
 def _scalar(value: Any, kind: type, key: str) -> Any:
@@ -406,11 +435,14 @@ def _scalar(value: Any, kind: type, key: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
-        shown = f"{value!r} ({type(value).__name__})"
-        raise ConfigError(f"{key} is {shown}; {_NAMES[kind]} is expected")
+        raise ConfigError(f"{key} is {_shown(value)}; {_NAMES[kind]} is expected")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key} is {value}; a finite number is expected")
     return value
+
+
+def _shown(value: Any) -> str:
+    return f"{str(value)[:80] if not isinstance(value, str) else repr(value[:80])} ({_GIVEN.get(type(value), 'other')})"
 
 
 def _number(text: str) -> float | str:
