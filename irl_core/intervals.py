@@ -1,0 +1,162 @@
+"""Figures: a value with its n and 95 % interval, and the bootstrap over problems that most of them come from.
+
+Whatever is averaged over problems gets its interval by a bootstrap over problems, since samples of one problem are
+not independent. A figure that does not exist is *undefined*: NaN, with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Array = npt.NDArray[np.float64]
+Values = npt.ArrayLike
+Groups = Sequence[Hashable] | npt.NDArray[Any]
+
+LEVEL = 0.95
+Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+RESAMPLES = 2000
+BLOCK = 2_000_000  # numbers gathered at once by the bootstrap: 16 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A value with its 95 % interval. ``n`` counts what ``method`` names; ``reason`` says why it is undefined."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str
+    reason: str = ""
+
+    @property
+    def defined(self) -> bool:
+        return math.isfinite(self.value) and not (math.isnan(self.low) or math.isnan(self.high))
+
+    def __str__(self) -> str:
+        if not self.defined:
+            return f"undefined ({self.reason}; n {self.n})"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n {self.n})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; NaN becomes None."""
+        numbers = {name: getattr(self, name) for name in ("value", "low", "high")}
+        shown = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+        return {**shown, "n": self.n, "method": self.method, "reason": self.reason}
+
+
+def undefined(n: int, method: str, reason: str) -> Figure:
+    """A figure that does not exist, with the reason."""
+    return Figure(math.nan, math.nan, math.nan, n, method, reason)
+
+
+def wilson(successes: int, n: int) -> Figure:
+    """A share with Wilson's score interval (Wilson 1927), for independent trials."""
+    if n < 1:
+        return undefined(n, "Wilson", "no trials")
+    interval = stats.binomtest(int(successes), int(n)).proportion_ci(LEVEL, method="wilson")
+    return Figure(successes / n, float(interval.low), float(interval.high), int(n), "Wilson")
+
+
+def bootstrap(
+    columns: Array,
+    statistic: Callable[[Array], Array],
+    *,
+    n: int,
+    unit: str,
+    bounded: bool = True,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Figure:
+    """The percentile bootstrap over problems of a statistic of column sums.
+
+    ``columns`` (P, C) holds C sums a problem; ``statistic`` takes (B, C) totals to (B,) values, NaN where it does
+    not exist. ``n`` and ``unit`` say what the figure counts. A ``bounded`` figure (in [0, 1]) that is 0 or 1 in
+    every resample gets Wilson's interval with n = problems: no spread was seen, which is not that there is none.
+    """
+    problems = len(columns)
+    method = f"{unit}; bootstrap over {problems} problems"
+    if problems < 2:
+        return undefined(n, method, "fewer than two problems")
+    value = float(statistic(columns.sum(0, keepdims=True))[0])
+    draws = np.concatenate([statistic(totals) for totals in _resampled_totals(columns, seed, resamples)])
+    draws = draws[~np.isnan(draws)]
+    if math.isnan(value) or not draws.size:
+        return undefined(n, method, "not defined on these traces")
+    low, high = (float(x) for x in np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    if bounded and low == high and value in (0.0, 1.0):
+        edge = wilson(round(value * problems), problems)
+        return Figure(value, edge.low, edge.high, n, f"{unit}; Wilson over {problems} problems (no spread)")
+    return Figure(value, low, high, n, method)
+
+
+def _resampled_totals(columns: Array, seed: int, resamples: int) -> Iterator[Array]:
+    """Column sums of problems drawn with replacement, in blocks (b, C) that together have ``resamples`` rows."""
+    rng = np.random.default_rng(seed)
+    block = max(1, BLOCK // max(columns.size, 1))
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        drawn: Array = columns[rng.integers(len(columns), size=(rows, len(columns)))].sum(1)
+        yield drawn
+
+
+def ratio(totals: Array) -> Array:
+    """Column 0 over column 1, NaN where the latter is 0."""
+    result: Array = np.full(len(totals), np.nan)
+    np.divide(totals[:, 0], totals[:, 1], out=result, where=totals[:, 1] > 0)
+    return result
+
+
+def problem_index(problem_ids: Groups) -> tuple[int, npt.NDArray[np.int64]]:
+    """(number of problems, the problem's number of each trace), problems in order of appearance."""
+    known: dict[Hashable, int] = {}
+    codes = np.array([known.setdefault(problem, len(known)) for problem in problem_ids], dtype=np.int64)
+    return len(known), codes
+
+
+def problem_rows(problem_ids: Groups) -> list[npt.NDArray[np.int64]]:
+    """The trace numbers of each problem, problems in order of appearance."""
+    problems, codes = problem_index(problem_ids)
+    order = np.argsort(codes, kind="stable")
+    return list(np.split(order, np.cumsum(np.bincount(codes, minlength=problems))[:-1])) if problems else []
+
+
+def problem_sums(values: Values, problem_ids: Groups) -> Array:
+    """(P,): the sum of a trace's value over each problem."""
+    problems, codes = problem_index(problem_ids)
+    return np.bincount(codes, weights=np.asarray(values, dtype=np.float64), minlength=problems).astype(np.float64)
+
+
+def mean_over_problems(values: Values, *, unit: str = "problems", bounded: bool = True, seed: int = 0) -> Figure:
+    """The mean of one value a problem, in [0, 1] where ``bounded``."""
+    column = np.asarray(values, dtype=np.float64)
+    columns = np.column_stack([column, np.ones_like(column)])
+    return bootstrap(columns, ratio, n=column.size, unit=unit, bounded=bounded, seed=seed)
+
+
+def paired_difference(ours: Values, theirs: Values, *, seed: int = 0) -> Figure:
+    """The mean of ours - theirs, one value a problem each, the problems resampled together."""
+    difference = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    return mean_over_problems(difference, bounded=False, seed=seed)
+
+
+def share(flags: Values, problem_ids: Groups, *, unit: str = "traces", bounded: bool = True, seed: int = 0) -> Figure:
+    """The share of traces with a flag, or the mean of a value a trace (in [0, 1] where ``bounded``)."""
+    values = np.asarray(flags, dtype=np.float64)
+    columns = np.column_stack([problem_sums(v, problem_ids) for v in (values, np.ones_like(values))])
+    return bootstrap(columns, ratio, n=values.size, unit=unit, bounded=bounded, seed=seed)
+
+
+def share_difference(
+    ours: Values, theirs: Values, problem_ids: Groups, *, unit: str = "traces", seed: int = 0
+) -> Figure:
+    """The share of ours minus that of theirs on the same traces, the problems resampled together."""
+    values = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    return share(values, problem_ids, unit=unit, bounded=False, seed=seed)

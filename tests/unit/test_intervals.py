@@ -1,0 +1,107 @@
+"""Figures, Wilson's interval and the bootstrap over problems."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from irl_core import intervals
+from irl_core.intervals import (
+    Figure,
+    bootstrap,
+    mean_over_problems,
+    paired_difference,
+    problem_index,
+    problem_rows,
+    problem_sums,
+    ratio,
+    share,
+    share_difference,
+    undefined,
+    wilson,
+)
+
+
+def test_a_figure_shows_its_interval_and_n() -> None:
+    assert str(Figure(0.5, 0.25, 0.75, 12, "x")) == "0.500 [0.250, 0.750] (n 12)"
+    assert str(undefined(1, "x", "one class")) == "undefined (one class; n 1)"
+
+
+def test_json_has_no_nan() -> None:
+    record = undefined(1, "x", "one class").to_json()
+    assert json.loads(json.dumps(record, allow_nan=False)) == {
+        "value": None, "low": None, "high": None, "n": 1, "method": "x", "reason": "one class",
+    }  # fmt: skip
+
+
+def test_wilson_by_hand() -> None:
+    # 8 of 10, z = 1.96: centre (0.8 + 3.8415 / 20) / (1 + 3.8415 / 10) = 0.71674,
+    # half width 1.96 sqrt(0.8 0.2 / 10 + 3.8415 / 400) / 1.38415 = 0.22659
+    figure = wilson(8, 10)
+    assert (figure.value, figure.n) == (0.8, 10)
+    assert (figure.low, figure.high) == pytest.approx((0.49016, 0.94333), abs=1e-4)
+    assert wilson(0, 0).reason == "no trials"
+    assert wilson(0, 5).low == 0 and 0.4 < wilson(0, 5).high < 0.5
+
+
+def test_problems_in_order_of_appearance() -> None:
+    count, codes = problem_index(["b", "a", "b", "c"])
+    assert (count, codes.tolist()) == (3, [0, 1, 0, 2])
+    assert [rows.tolist() for rows in problem_rows(["b", "a", "b", "c"])] == [[0, 2], [1], [3]]
+    assert problem_rows([]) == []
+    assert problem_sums([1, 2, 3, 4], ["b", "a", "b", "c"]).tolist() == [4, 2, 4]
+
+
+def test_ratio_of_nothing_is_nan() -> None:
+    assert ratio(np.array([[1.0, 4.0], [0.0, 0.0]]))[0] == 0.25
+    assert math.isnan(ratio(np.array([[0.0, 0.0]]))[0])
+
+
+def test_bootstrap_agrees_with_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    columns = rng.random((12, 2))
+    figure = bootstrap(columns, ratio, n=12, unit="problems", seed=4, resamples=50)
+    drawn = np.random.default_rng(4).integers(12, size=(50, 12))
+    values = [sum(columns[i, 0] for i in row) / sum(columns[i, 1] for i in row) for row in drawn]
+    assert figure.value == pytest.approx(columns[:, 0].sum() / columns[:, 1].sum())
+    assert (figure.low, figure.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+    monkeypatch.setattr(intervals, "BLOCK", 1)  # one resample a block draws the same numbers
+    assert bootstrap(columns, ratio, n=12, unit="problems", seed=4, resamples=50) == figure
+
+
+def test_interval_of_a_mean_is_near_the_normal_one() -> None:
+    values = np.random.default_rng(2).random(400)
+    figure = mean_over_problems(values)
+    error = values.std(ddof=1) / 20
+    assert figure.low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
+    assert figure.high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
+
+
+def test_samples_of_one_problem_do_not_narrow_the_interval() -> None:
+    flags = np.random.default_rng(3).random(60) < 0.5
+    once, often = share(flags, range(60)), share(np.repeat(flags, 10), np.repeat(np.arange(60), 10))
+    assert often.n == 600
+    assert (often.value, often.low, often.high) == pytest.approx((once.value, once.low, once.high))
+
+
+def test_a_share_without_spread_keeps_a_width() -> None:
+    figure = share([1, 1, 1, 1], ["a", "a", "b", "c"])
+    assert figure.value == 1.0
+    assert figure.low == pytest.approx(wilson(3, 3).low)  # three problems, not four traces
+    assert "Wilson over 3 problems" in figure.method
+
+
+def test_one_problem_has_no_interval() -> None:
+    assert share([1, 0], ["a", "a"]).reason == "fewer than two problems"
+    assert mean_over_problems([]).reason == "fewer than two problems"
+
+
+def test_paired_differences() -> None:
+    figure = paired_difference([1, 1, 0, 1], [0, 1, 0, 1])
+    assert figure.value == 0.25
+    same = paired_difference([1, 0, 1], [1, 0, 1])
+    assert (same.value, same.low, same.high) == (0, 0, 0)  # they never differ: no width to invent
+    assert share_difference([1, 1, 1], [0, 1, 0], ["a", "a", "b"]).value == pytest.approx(2 / 3)
