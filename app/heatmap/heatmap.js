@@ -1,0 +1,329 @@
+// The token heatmap: data in, DOM out. Text reaches the page through text nodes only, never as markup.
+// Used by the Streamlit component and, unchanged, by the exported page. Offsets count code points.
+
+const BLUE = [74, 144, 217];
+const ORANGE = [240, 135, 43];
+const MINUS = "\u2212";
+const SIGNALS = [
+  ["raw", "raw reward"],
+  ["standardised", "standardised"],
+  ["discounted", "discounted"],
+  ["credit", "credit"],
+  ["logprob", "log-probability"],
+];
+const SUMMED = new Set(["credit", "logprob"]);
+const MARKS = new Map([["\n", "\u21b5"], ["\r", "\u240d"], ["\t", "\u21e5"], ["\u00ad", "SHY"], ["\u200b", "ZWSP"],
+  ["\u200c", "ZWNJ"], ["\u200d", "ZWJ"], ["\u2060", "WJ"], ["\ufeff", "BOM"], ["\u00a0", "NBSP"]]);
+
+function element(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+function number(value, digits = 3) {
+  if (typeof value !== "number") return "no signal";
+  const text = Math.abs(value).toFixed(digits);
+  if (Number(text) === 0) return text;
+  return (value < 0 ? MINUS : "+") + text;
+}
+
+/** The visible name of a character that has no shape of its own, or null. */
+function markOf(character) {
+  if (MARKS.has(character)) return MARKS.get(character);
+  const code = character.codePointAt(0);
+  if (code < 32) return String.fromCharCode(0x2400 + code);
+  const hidden = code === 127 || (code >= 0x80 && code < 0xa0) || (code >= 0x200e && code <= 0x200f)
+    || (code >= 0x202a && code <= 0x202e) || (code >= 0x2061 && code <= 0x206f) || (code >= 0xd800 && code <= 0xdfff);
+  return hidden ? "U+" + code.toString(16).toUpperCase().padStart(4, "0") : null;
+}
+
+/** Pieces of the text in order: each with its tokens (several where they share characters), or with none. */
+function toPieces(length, tokens) {
+  const clamp = (value) => Math.max(0, Math.min(length, value));
+  const spans = tokens.map((token, index) => ({ start: clamp(token.start), end: clamp(token.end), tokens: [index] }));
+  spans.sort((a, b) => a.start - b.start || a.end - b.end);
+  const pieces = [];
+  let position = 0;
+  for (const span of spans) {
+    const last = pieces[pieces.length - 1];
+    const twinOfEmpty = last && last.tokens.length && last.start === span.start && last.end === span.end;
+    if (last && last.tokens.length && (span.start < last.end || twinOfEmpty)) {
+      last.end = Math.max(last.end, span.end);
+      last.tokens.push(...span.tokens);
+    } else {
+      if (span.start > position) pieces.push({ start: position, end: span.start, tokens: [] });
+      pieces.push(span);
+    }
+    position = Math.max(position, span.end);
+  }
+  if (position < length) pieces.push({ start: position, end: length, tokens: [] });
+  return pieces;
+}
+
+/** Rows: one for each step with the white space after it; text between steps has rows of its own. */
+function toRows(chars, steps) {
+  const cuts = new Map([[0, null]]);
+  steps.forEach((step, index) => {
+    if (step.start === 0 || index === 0 && !chars.slice(0, step.start).join("").trim()) cuts.set(0, index);
+    else cuts.set(step.start, index);
+    const next = index + 1 < steps.length ? steps[index + 1].start : chars.length;
+    if (!chars.slice(step.end, next).join("").trim()) return;
+    const newline = chars.indexOf("\n", step.end);
+    const cut = newline >= 0 && newline < next && !chars.slice(step.end, newline).join("").trim() ? newline + 1 : step.end;
+    if (!cuts.has(cut)) cuts.set(cut, null);
+  });
+  const starts = [...cuts.keys()].sort((a, b) => a - b);
+  return starts.map((start, i) => ({
+    start, end: i + 1 < starts.length ? starts[i + 1] : chars.length, step: cuts.get(start),
+    continues: start > 0 && chars[start - 1] !== "\n",
+  }));
+}
+
+function pieceValue(piece, tokens, view) {
+  const values = piece.tokens.map((index) => tokens[index][view]);
+  if (values.some((value) => typeof value !== "number")) return null;
+  const sum = values.reduce((a, b) => a + b, 0);
+  return SUMMED.has(view) ? sum : sum / values.length;
+}
+
+function colourOf(value, limit) {
+  const share = Math.min(1, Math.abs(value) / limit);
+  const end = value > 0 ? BLUE : ORANGE;
+  return "rgb(" + end.map((channel) => Math.round(255 + (channel - 255) * share)).join(", ") + ")";
+}
+
+/** Fills `parent` with the characters [start, end): plain runs, marked characters, false equations underlined. */
+function writeText(parent, chars, start, end, wrong) {
+  let run = "";
+  let runWrong = false;
+  const flush = () => {
+    if (!run) return;
+    parent.append(runWrong ? element("span", "wrong", run) : document.createTextNode(run));
+    run = "";
+  };
+  for (let i = start; i < end; i += 1) {
+    const isWrong = wrong.some((span) => span.start <= i && i < span.end);
+    const mark = markOf(chars[i]);
+    if (isWrong !== runWrong || mark) flush();
+    runWrong = isWrong;
+    if (!mark) { run += chars[i]; continue; }
+    const node = element("span", "mark", chars[i]);
+    node.dataset.mark = mark;
+    parent.append(node);
+  }
+  flush();
+}
+
+function paintToken(node, piece, data, limit) {
+  const value = pieceValue(piece, data.trace.tokens, data.view);
+  node.className = value === null || data.no_signal ? "tok none" : "tok";
+  node.style.backgroundColor = value === null || data.no_signal ? "rgb(255, 255, 255)" : colourOf(value, limit);
+  if (piece.start === piece.end) { node.classList.add("mark"); node.dataset.mark = "end"; }
+}
+
+function stepLabel(row, data) {
+  const label = element("div", "margin");
+  if (row.step === null) return label;
+  const step = data.trace.steps[row.step];
+  label.append(element("span", "name", (step.role === "answer" ? "Answer" : "Step " + (row.step + 1))));
+  label.append(element("span", "score", number(step.score, 2)));
+  if (row.step === data.trace.first_error_step) label.append(element("span", "badge", "first error"));
+  if (row.continues) label.append(element("span", "continues", "\u2937 same line"));
+  return label;
+}
+
+function buildRow(row, pieces, chars, data, limit) {
+  const node = element("div", "row");
+  const text = element("div", "text");
+  if (row.step !== null) node.dataset.step = row.step;
+  if (row.step !== null && row.step === data.trace.first_error_step) node.classList.add("first-error");
+  const wrong = data.trace.arithmetic || [];
+  pieces.forEach((piece, index) => {
+    const start = Math.max(piece.start, row.start);
+    const end = Math.min(piece.end, row.end);
+    const empty = piece.start === piece.end && piece.start >= row.start
+      && (piece.start < row.end || (piece.start === row.end && row.end === chars.length));
+    if (start >= end && !empty) return;
+    if (!piece.tokens.length) { writeText(text, chars, start, end, wrong); return; }
+    const token = element("span");
+    token.dataset.piece = index;
+    token.tabIndex = -1;
+    paintToken(token, piece, data, limit);
+    writeText(token, chars, start, end, wrong);
+    text.append(token);
+  });
+  node.append(stepLabel(row, data), text);
+  return node;
+}
+
+function buildPaper(data, chars, pieces, limit) {
+  const paper = element("div", "paper");
+  paper.setAttribute("role", "group");
+  paper.setAttribute("aria-label", "Tokens. Arrow keys, Home and End move; up and down move by step.");
+  for (const row of toRows(chars, data.trace.steps)) {
+    if (row.end > row.start || chars.length === row.start) paper.append(buildRow(row, pieces, chars, data, limit));
+  }
+  return paper;
+}
+
+function buildHead(data) {
+  const head = element("div", "head");
+  if (data.title) head.append(element("div", "title", data.title));
+  const verdict = element("div", "verdict " + data.verdict.kind);
+  verdict.append(element("strong", "headline", data.verdict.headline), element("span", "detail", data.verdict.detail));
+  head.append(verdict);
+  return head;
+}
+
+function buildLegend(data, limit) {
+  const legend = element("div", "legend");
+  const name = SIGNALS.find(([key]) => key === data.view)[1];
+  const shown = data.view === "discounted" ? name + " (gamma " + data.gamma + ")" : name;
+  legend.append(element("div", "view-name", shown));
+  const scale = element("div", "scale");
+  scale.append(element("div", "bar"));
+  const ticks = element("div", "ticks");
+  const digits = limit >= 10 ? 1 : 2;
+  for (const value of [-limit, 0, limit]) ticks.append(element("span", "", value ? number(value, digits) : "0"));
+  scale.append(ticks);
+  legend.append(scale);
+  const notes = ["Orange: unlike the expert. White: exactly zero. Blue: like the expert. Beyond the ends: full colour."];
+  if (data.no_signal || data.trace.tokens.some((token) => typeof token[data.view] !== "number")) {
+    notes.push("Hatched: no signal.");
+  }
+  legend.append(element("div", "meaning", notes.join(" ")));
+  return legend;
+}
+
+function buildArithmetic(data) {
+  const found = data.trace.arithmetic || [];
+  if (!found.length) return null;
+  const box = element("div", "arithmetic");
+  const intro = "Arithmetic check (an independent signal, not part of the reward): ";
+  box.append(element("span", "", intro));
+  const list = element("ul");
+  for (const one of found) {
+    const item = element("li");
+    item.append(element("code", "", one.text), element("span", "", " is false: the left side is " + one.value + ", not " + one.stated + "."));
+    list.append(item);
+  }
+  box.append(list);
+  return box;
+}
+
+function buildTable(piece, data) {
+  const table = element("table");
+  const shown = piece.tokens.slice(0, 6).map((index) => data.trace.tokens[index]);
+  const line = (name, values, className) => {
+    const row = element("tr", className);
+    row.append(element("th", "", name), ...values.map((value) => element("td", "", value)));
+    table.append(row);
+  };
+  line("token id", shown.map((token) => (token.id === undefined || token.id === null ? "not recorded" : String(token.id))));
+  for (const [key, name] of SIGNALS) {
+    line(name, shown.map((token) => number(token[key])), key === data.view ? "current" : "");
+  }
+  return table;
+}
+
+function fillTip(tip, piece, chars, data) {
+  const text = element("div", "tip-text");
+  writeText(text, chars, piece.start, piece.end, []);
+  if (piece.start === piece.end) text.textContent = "end of the text";
+  const place = "characters " + piece.start + "\u2013" + piece.end;
+  tip.replaceChildren(text, element("div", "tip-place", place), buildTable(piece, data));
+  if (piece.tokens.length > 1) {
+    const how = SUMMED.has(data.view) ? "sum" : "mean";
+    tip.append(element("div", "tip-place", piece.tokens.length + " tokens share these characters; colour: their " + how));
+  }
+}
+
+function showTip(tip, anchor) {
+  if (tip.showPopover && !tip.matches(":popover-open")) tip.showPopover();
+  tip.classList.add("open");
+  const at = anchor.getClientRects()[0] || anchor.getBoundingClientRect();
+  const size = tip.getBoundingClientRect();
+  const below = at.bottom + 6 + size.height <= window.innerHeight;
+  tip.style.left = Math.max(8, Math.min(at.left, window.innerWidth - size.width - 8)) + "px";
+  tip.style.top = (below ? at.bottom + 6 : Math.max(8, at.top - size.height - 6)) + "px";
+}
+
+function hideTip(tip) {
+  if (tip.hidePopover && tip.matches(":popover-open")) tip.hidePopover();
+  tip.classList.remove("open");
+}
+
+function moveFrom(tokens, index, key) {
+  if (key === "Home") return 0;
+  if (key === "End") return tokens.length - 1;
+  if (key === "ArrowRight") return Math.min(tokens.length - 1, index + 1);
+  if (key === "ArrowLeft") return Math.max(0, index - 1);
+  const rows = tokens.map((token) => token.closest(".row"));
+  if (key === "ArrowDown") return Math.max(index, rows.findIndex((row, i) => i > index && row !== rows[index]));
+  if (key === "ArrowUp") {
+    const first = rows.indexOf(rows[index]);
+    return first < index ? first : Math.max(0, rows.indexOf(rows[Math.max(0, first - 1)]));
+  }
+  return -1;
+}
+
+/** Roving focus and the details of the token under the pointer or the focus. */
+function listen(paper, tip, pieces, chars, data, remembered) {
+  const tokens = [...paper.querySelectorAll(".tok")];
+  if (!tokens.length) return;
+  const start = Math.min(remembered.index, tokens.length - 1);
+  tokens[start].tabIndex = 0;
+  const show = (token) => { fillTip(tip, pieces[Number(token.dataset.piece)], chars, data); showTip(tip, token); };
+  const tokenOf = (event) => event.target.closest(".tok");
+  paper.addEventListener("pointerover", (event) => { const token = tokenOf(event); if (token) show(token); else hideTip(tip); });
+  paper.addEventListener("pointerleave", () => hideTip(tip));
+  paper.addEventListener("focusout", () => hideTip(tip));
+  paper.addEventListener("focusin", (event) => {
+    const token = tokenOf(event);
+    if (!token) return;
+    tokens[remembered.index] && (tokens[remembered.index].tabIndex = -1);
+    remembered.index = tokens.indexOf(token);
+    token.tabIndex = 0;
+    token.setAttribute("aria-describedby", tip.id);
+    show(token);
+  });
+  paper.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") { hideTip(tip); return; }
+    const token = tokenOf(event);
+    const next = token ? moveFrom(tokens, tokens.indexOf(token), event.key) : -1;
+    if (next < 0) return;
+    event.preventDefault();
+    tokens[next].focus();
+  });
+}
+
+const remembered = new WeakMap();
+let tipCount = 0;
+
+/** Draws `data` into `root`, replacing what was there. */
+function renderHeatmap(root, data) {
+  const memory = remembered.get(root) || { index: 0 };
+  remembered.set(root, memory);
+  const hadFocus = root.activeElement || (root.contains(document.activeElement) ? document.activeElement : null);
+  const chars = Array.from(data.trace.text);
+  const pieces = toPieces(chars.length, data.trace.tokens);
+  const limit = data.ranges[data.view] / data.strength;
+  const body = element("div", "hm");
+  body.dataset.view = data.view;
+  const tip = element("div", "tip");
+  tip.id = "tip-" + (tipCount += 1);
+  tip.setAttribute("role", "tooltip");
+  tip.setAttribute("popover", "manual");
+  const paper = buildPaper(data, chars, pieces, limit);
+  const arithmetic = buildArithmetic(data);
+  body.append(buildHead(data), paper, ...(arithmetic ? [arithmetic] : []), buildLegend(data, limit));
+  if (data.caption) body.append(element("div", "caption", data.caption));
+  body.append(pictureButton(body, data.file || "trace"), tip);
+  const refocus = hadFocus && hadFocus.classList.contains("tok");
+  for (const old of root.querySelectorAll(":scope > .hm")) old.remove();
+  root.append(body);
+  listen(paper, tip, pieces, chars, data, memory);
+  if (refocus) { const token = paper.querySelector('.tok[tabindex="0"]'); if (token) token.focus({ preventScroll: true }); }
+}

@@ -1,0 +1,64 @@
+"""The sidebar: which checkpoint, on which device, and where the checkpoint comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import streamlit as st
+
+from app import services
+from app.text import plain
+from irl_core.checkpoints import CheckpointInfo
+
+OWN_MODEL: Final = """
+Put a checkpoint directory (safetensors with its manifest, as training writes it) under `runs/`, or name the folder
+that holds it in the environment variable `IRL_LENS_CHECKPOINTS`; then restart the app and choose it here.
+"""
+
+
+def show() -> None:
+    """Draw the sidebar and remember the chosen checkpoint and device in the session."""
+    found = services.catalogue()
+    usable = {info.name: info for info in found if info.verified}
+    _keep_valid(usable)
+    if usable:
+        st.selectbox("Checkpoint", list(usable), key="checkpoint")
+        st.selectbox("Device", _devices(), key="device", help="auto takes the GPU where there is one.")
+        _provenance(usable[st.session_state["checkpoint"]])
+    for info in found:
+        if not info.verified:
+            st.caption(plain(f"Not offered: {info.name}. {info.reason}"))
+    with st.expander("Use a model of your own"):
+        st.markdown(OWN_MODEL)
+
+
+def chosen() -> CheckpointInfo | None:
+    """The checkpoint chosen in the sidebar, or None where there is none to choose."""
+    name = st.session_state.get("checkpoint")
+    return next((info for info in services.catalogue() if info.verified and info.name == name), None)
+
+
+def _keep_valid(usable: dict[str, CheckpointInfo]) -> None:
+    """Take the checkpoint of a link once; forget a choice that is no longer there."""
+    state = st.session_state
+    linked = state.pop("linked_checkpoint", "")
+    if linked in usable:
+        state["checkpoint"] = linked
+    elif linked:
+        state["link_error"] = "The checkpoint of this link is not here; the traces are those of the one in the sidebar."
+    if state.get("checkpoint") not in usable:
+        state.pop("checkpoint", None)
+
+
+def _devices() -> list[str]:
+    return ["auto", "cpu", "cuda"] if Path("/dev/nvidiactl").exists() else ["auto", "cpu"]
+
+
+def _provenance(info: CheckpointInfo) -> None:
+    with st.expander("Where it comes from"):
+        if not info.provenance:
+            st.caption("This checkpoint does not say.")
+        for name, value in info.provenance.items():
+            st.caption(name)
+            st.text(str(value))

@@ -1,0 +1,91 @@
+"""What the Inspect page remembers in a session, and what it opens with: a link, or the first example."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import streamlit as st
+
+from app import examples, links
+from app.inspections import Inspection, Request
+
+DEFAULTS: Final[dict[str, Any]] = {
+    "problem": "", "solution": "", "answer": "", "n": 8, "seed": 0, "temperature": 1.0,
+    "view": "credit", "gamma": 0.9, "strength": 1.0, "chosen": None, "versus": None,
+}  # fmt: skip
+KINDS: Final = ("with a mistake", "correct", "none")
+
+
+def prepare() -> None:
+    """Fill the session once, from the link or the first example; afterwards keep it while other pages are shown."""
+    state = st.session_state
+    if "opened" not in state:
+        state["opened"] = True
+        state.update(DEFAULTS)
+        _open()
+    for name in (*DEFAULTS, "example", "kind", "checkpoint", "device"):
+        if name in state:
+            state[name] = state[name]
+
+
+def _open() -> None:
+    state = st.session_state
+    try:
+        link = links.read(st.query_params.to_dict())
+    except links.LinkError as error:
+        state["link_error"] = str(error)
+        return
+    if link is None:
+        state["example"] = 0
+        take_example()
+        state["run_now"] = bool(state["problem"])
+        return
+    for name in ("problem", "solution", "answer", "n", "seed", "temperature", "view", "gamma", "chosen"):
+        state[name] = getattr(link, name)
+    state["versus"] = link.versus if link.versus >= 0 else None
+    state["linked_checkpoint"] = link.checkpoint
+    state["run_now"] = True
+
+
+def take_example() -> None:
+    """Put the chosen example and kind of solution into the form; called when either choice changes."""
+    state = st.session_state
+    found, _ = examples.load()
+    number = state.get("example")
+    if number is None or number >= len(found):
+        return
+    example = found[number]
+    kind = state.get("kind") or KINDS[0]
+    texts = {KINDS[0]: example.wrong_solution or example.solution, KINDS[1]: example.solution, KINDS[2]: ""}
+    state.update(problem=example.problem, answer=example.answer, solution=texts[kind])
+
+
+def request() -> Request:
+    """The request that the form describes."""
+    state = st.session_state
+    return Request(
+        problem=state["problem"],
+        solution=state["solution"] if state["solution"].strip() else "",
+        answer=state["answer"].strip(),
+        n=int(state["n"]),
+        seed=int(state["seed"]),
+        temperature=float(state["temperature"]),
+    )
+
+
+def link_of(inspection: Inspection, chosen: int, versus: int | None) -> links.Link:
+    """The link to what is shown."""
+    asked, state = inspection.request, st.session_state
+    return links.Link(
+        problem=asked.problem,
+        solution=asked.solution,
+        answer=asked.answer,
+        checkpoint=inspection.checkpoint,
+        n=asked.n,
+        seed=asked.seed,
+        temperature=asked.temperature,
+        view=state["view"],
+        gamma=state["gamma"],
+        chosen=chosen,
+        versus=-1 if versus is None else versus,
+    )

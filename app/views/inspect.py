@@ -1,0 +1,232 @@
+"""The Inspect page: paste a problem, perhaps a solution, and see where the reasoning goes wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from app import examples, links, results, services, sidebar, state
+from app.heatmap import payload
+from app.heatmap.component import heatmap
+from app.heatmap.export import to_html
+from app.heatmap.scale import VIEWS
+from app.heatmap.tables import to_csv
+from app.inspections import Inspection, Request
+from app.services import Refused, Ticket
+from app.text import plain
+from irl_core.checkpoints import CheckpointError, CheckpointInfo
+from irl_core.inspection import MAX_SAMPLES, InputError, check_inputs
+
+POLL_SECONDS = 0.15
+STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+def show() -> None:
+    st.header("Where does the reasoning go wrong?")
+    info = sidebar.chosen()
+    _about(info)
+    if "link_error" in st.session_state:
+        st.error(plain(st.session_state.pop("link_error")))
+    _example_chooser()
+    asked = _form()
+    place = st.container()
+    if info is None:
+        st.info("There is no checkpoint to load yet. The sidebar says how to add one.")
+    elif asked or st.session_state.pop("run_now", False):
+        with place:
+            _serve(state.request(), info)
+    inspection = st.session_state.get("inspection")
+    if inspection is not None:
+        _results(inspection)
+
+
+def _about(info: CheckpointInfo | None) -> None:
+    if info is not None and info.config.get("kind") == "tiny":
+        st.caption(
+            plain(f"Checkpoint {info.name} is a small model that knows the word problems of its own generator, and ")
+            + "nothing else. For other problems load a real one: see the sidebar, *Use a model of your own*."
+        )
+
+
+def _example_chooser() -> None:
+    found, faults = examples.load()
+    for fault in faults:
+        st.warning(plain(fault))
+    if not found:
+        return
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    left.selectbox(
+        "Example",
+        range(len(found)),
+        format_func=lambda number: found[number].name,
+        key="example",
+        index=None,
+        placeholder="Your own text",
+        on_change=state.take_example,
+    )
+    right.segmented_control(
+        "Its solution", state.KINDS, key="kind", default=state.KINDS[0], required=True, on_change=state.take_example
+    )
+
+
+def _form() -> bool:
+    with st.form("ask", border=False):
+        left, right = st.columns(2)
+        left.text_area("Problem", key="problem", height=128)
+        right.text_area(
+            "Solution (optional)",
+            key="solution",
+            height=128,
+            placeholder="Leave it empty to let the policy write some.",
+            help="think/answer tags, GSM8K with a closing #### line, numbered steps or plain lines.",
+        )
+        answer, n, seed, temperature, go = st.columns([1.3, 1.7, 1, 1, 0.8], vertical_alignment="bottom")
+        answer.text_input("Right answer (optional)", key="answer")
+        n.slider("Traces to sample", 1, min(MAX_SAMPLES, 32), key="n", help="Used when the solution is empty.")
+        seed.number_input("Seed", 0, 2**31 - 1, step=1, key="seed")
+        temperature.number_input("Temperature", 0.1, 2.0, step=0.1, key="temperature")
+        return go.form_submit_button("Inspect", type="primary", width="stretch")
+
+
+def _serve(asked: Request, info: CheckpointInfo) -> None:
+    """Run the models for ``asked`` and keep the inspection in the session; a failure is said and nothing kept."""
+    st.session_state.pop("inspection", None)
+    try:
+        check_inputs(asked.problem, asked.solution or None)
+        ticket = services.desk(info, st.session_state.get("device", "auto")).submit(asked)
+        st.session_state["inspection"] = _follow(ticket)
+    except (InputError, Refused, CheckpointError) as error:
+        st.error(plain(str(error)))
+
+
+def _follow(ticket: Ticket) -> Inspection:
+    """Draw the progress of a ticket until it is done; give it up when this run of the page is ended."""
+    box = st.empty()
+    try:
+        while not ticket.wait(POLL_SECONDS):
+            now, ahead = ticket.progress, ticket.ahead()
+            words = f"Busy: {ahead} ahead of you." if ahead else f"{now.stage.capitalize()} \u2026"
+            if now.total and not ahead:
+                words = f"{now.stage.capitalize()} {now.done} of {now.total}"
+            box.progress(now.done / now.total if now.total else 0.0, text=words)
+        return ticket.result()
+    finally:
+        ticket.give_up()
+        box.empty()
+
+
+def _results(inspection: Inspection) -> None:
+    _familiarity(inspection)
+    gamma = st.session_state["gamma"]
+    result = results.to_result(inspection, gamma)
+    order = results.ranking(inspection, gamma)
+    chosen, versus = _ranking(inspection, result, order)
+    _controls()
+    shown = [chosen] if versus is None else [chosen, versus]
+    for column, index in zip(st.columns(len(shown), gap="medium"), shown, strict=True):
+        with column:
+            _trace(inspection, result, index)
+    _exports(inspection, result, shown)
+    _link(inspection, chosen, versus)
+
+
+def _familiarity(inspection: Inspection) -> None:
+    known = inspection.familiarity
+    if known.familiar is False:
+        st.warning(
+            "This text is unlike the problems that the checkpoint was made for, so its rewards mean little here: "
+            + plain(known.reason)
+            + ". For other problems load a real model: see the sidebar, *Use a model of your own*."
+        )
+    elif known.familiar is None:
+        st.info("Whether this text is like those the checkpoint was made for is not known: " + plain(known.reason))
+
+
+def _ranking(inspection: Inspection, result: dict[str, Any], order: list[int]) -> tuple[int, int | None]:
+    """The table of sampled traces and the two choices; the chosen traces as indices."""
+    if len(order) == 1:
+        return 0, None
+    st.text(results.majority_words(inspection))
+    st.dataframe(results.table(inspection, result, order), hide_index=True, width="stretch")
+    for name in ("chosen", "versus"):
+        if st.session_state[name] not in order:
+            st.session_state[name] = order[0] if name == "chosen" else None
+    labels = {
+        index: results.choice(result["traces"][index], index, place) for place, index in enumerate(order, start=1)
+    }
+    left, right = st.columns(2)
+    left.selectbox("Trace shown", order, format_func=labels.__getitem__, key="chosen")
+    right.selectbox(
+        "Beside it", order, format_func=labels.__getitem__, key="versus", index=None, placeholder="No other trace"
+    )
+    return st.session_state["chosen"], st.session_state["versus"]
+
+
+def _controls() -> None:
+    view, gamma, strength = st.columns([2, 1, 1], gap="medium")
+    view.segmented_control("View", VIEWS, key="view", required=True, format_func=str.capitalize)
+    gamma.slider(
+        "Gamma", 0.0, 1.0, step=0.01, key="gamma", help="Discount of the discounted view and of the trace score."
+    )
+    strength.select_slider(
+        "Colour strength",
+        STRENGTHS,
+        key="strength",
+        format_func=lambda times: f"\u00d7{times:g}",
+        help="\u00d71 is the fixed scale; \u00d72 halves the value that is drawn at full colour. The legend prints it.",
+    )
+
+
+def _trace(inspection: Inspection, result: dict[str, Any], index: int) -> None:
+    trace = result["traces"][index]
+    described = payload.describe(
+        trace,
+        title=results.title(trace, index, inspection),
+        caption=results.caption(inspection.scored[index], inspection),
+        file=f"trace-{index + 1}",
+    )
+    heatmap({**_settings(), **described, "trace": trace}, key=f"heatmap-{index}")
+
+
+def _settings() -> dict[str, Any]:
+    return payload.settings(st.session_state["view"], st.session_state["gamma"], st.session_state["strength"])
+
+
+def _exports(inspection: Inspection, result: dict[str, Any], shown: list[int]) -> None:
+    visible = {**result, "traces": [result["traces"][index] for index in shown]}
+    page = to_html(
+        visible,
+        view=st.session_state["view"],
+        gamma=st.session_state["gamma"],
+        strength=st.session_state["strength"],
+        score_name=f"trace score ({inspection.score_kind})",
+        caption=results.caption(inspection.scored[shown[0]], inspection),
+    )
+    files = (
+        ("HTML page of what is shown", page, "inspection.html", "text/html"),
+        ("CSV of all tokens", to_csv(result), "inspection.csv", "text/csv"),
+        ("JSON", json.dumps(result, indent=1, allow_nan=False), "inspection.json", "application/json"),
+    )
+    with st.container(horizontal=True):
+        for label, data, name, mime in files:
+            st.download_button(label, data, name, mime, on_click="ignore", icon=":material/download:")
+
+
+def _link(inspection: Inspection, chosen: int, versus: int | None) -> None:
+    """Put the link to what is shown into the address of the page, and show it to copy."""
+    try:
+        parameters = links.write(state.link_of(inspection, chosen, versus))
+    except links.LinkError as error:
+        st.query_params.clear()
+        st.caption(plain(str(error)))
+        return
+    st.query_params.from_dict(cast("dict[str, str | list[str]]", parameters))
+    with st.expander("Permanent link"):
+        address = (st.context.url or "").partition("?")[0]
+        st.code(f"{address}?{urlencode(parameters)}", language=None, wrap_lines=True)
+
+
+show()
