@@ -21,8 +21,8 @@ _UNIT_POWER = re.compile(r"(?<=[A-Za-z])\^[0-9]")
 def _plain(text: str) -> str:
     text = _LATEX_FRACTION.sub(r"\1/\2", text)
     text = _UNIT_POWER.sub("", text)
-    for mark in ("\\(", "\\)", "\\[", "\\]", "\\!", "\\,", "**", "{", "}"):
-        text = text.replace(mark, "")
+    for mark in ("\\(", "\\)", "\\[", "\\]", "**", "{", "}"):
+        text = text.replace(mark, " ")
     return text.rpartition("=")[2].strip()
 
 

@@ -63,7 +63,7 @@ def _clean(answer: str) -> str:
     boxed = _last_boxed(answer)
     if boxed is not None:
         return boxed
-    answer = answer.strip().strip("*_`").strip()
+    answer = answer.strip().strip("*_`").strip().rstrip(".")
     for opening, closing in (("\\(", "\\)"), ("\\[", "\\]"), ("$", "$")):
         if len(answer) > len(opening) + len(closing) and answer.startswith(opening) and answer.endswith(closing):
             answer = answer[len(opening) : -len(closing)]
