@@ -4,4 +4,14 @@ from irl_core.word_problems.check import MistakeKind, first_error
 from irl_core.word_problems.generate import SPLITS, Split, problem, problems, split_of
 from irl_core.word_problems.quantities import Quantity, WordProblem
 
-__all__ = ["SPLITS", "MistakeKind", "Quantity", "Split", "WordProblem", "first_error", "problem", "problems", "split_of"]
+__all__ = [
+    "SPLITS",
+    "MistakeKind",
+    "Quantity",
+    "Split",
+    "WordProblem",
+    "first_error",
+    "problem",
+    "problems",
+    "split_of",
+]

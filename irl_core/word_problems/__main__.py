@@ -9,7 +9,9 @@ from irl_core.word_problems.generate import SPLITS, problem, problems
 
 def main() -> None:
     """Parses the command line and prints the problems with their solutions."""
-    parser = argparse.ArgumentParser(prog="python -m irl_core.word_problems", description="Print example word problems.")
+    parser = argparse.ArgumentParser(
+        prog="python -m irl_core.word_problems", description="Print example word problems."
+    )
     parser.add_argument("--n", type=int, default=5, help="how many")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=SPLITS, default="train")

@@ -118,13 +118,22 @@ def _rearrangements(quantities: Mapping[str, Quantity], signatures: Mapping[str,
         for inner_name, outer in sides:
             inner = quantities[inner_name]
             if inner.op and (quantity.op in "+-") == (inner.op in "+-"):
-                found += [_combine(op, signatures[part], signatures[outer])
-                          for part in (inner.left, inner.right) for op in _same_level(quantity.op)]
-                found += [_combine("-", signatures[outer], signatures[part])
-                          for part in (inner.left, inner.right) if quantity.op in "+-"]
+                found += [
+                    _combine(op, signatures[part], signatures[outer])
+                    for part in (inner.left, inner.right)
+                    for op in _same_level(quantity.op)
+                ]
+                found += [
+                    _combine("-", signatures[outer], signatures[part])
+                    for part in (inner.left, inner.right)
+                    if quantity.op in "+-"
+                ]
             elif inner.op and quantity.op in "*/":
-                found += [_combine(quantity.op, signatures[part], signatures[quantity.right])
-                          for part in (inner.left, inner.right) if inner_name == quantity.left or quantity.op == "*"]
+                found += [
+                    _combine(quantity.op, signatures[part], signatures[quantity.right])
+                    for part in (inner.left, inner.right)
+                    if inner_name == quantity.left or quantity.op == "*"
+                ]
         found += _factored(quantity, quantities, signatures)
     return [signature for signature in found if signature]
 

@@ -27,7 +27,9 @@ class Quantity:
         if self.role not in ROLES:
             raise ValueError(f"role {self.role!r} of quantity {self.name!r}; use one of {ROLES}")
         if (self.role == "derived") != (self.op in OPERATORS):
-            raise ValueError(f"quantity {self.name!r} is {self.role} with operator {self.op!r}; only derived ones have one")
+            raise ValueError(
+                f"quantity {self.name!r} is {self.role} with operator {self.op!r}; only derived ones have one"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from irl_core.word_problems.story import Node, Story
 
 GAINS = ("gets", "finds", "buys", "wins")
-LOSSES = ("gives away", "loses", "sells", "breaks")
+LOSSES = ("gives away", "loses", "sells", "throws away")
 TIMES = {2: "twice", 3: "three times", 4: "four times"}
 
 
-def relate(story: Story, known: Node, knower: str, other: str, noun: str, line: str, verb: str = "has") -> tuple[str, Node]:
+def relate(
+    story: Story, known: Node, knower: str, other: str, noun: str, line: str, verb: str = "has"
+) -> tuple[str, Node]:
     """A sentence that ties ``other``'s count to the ``known`` one of ``knower``, and that count.
 
     ``line`` is the solution line, with ``{}`` for the equation. Half of the relations are told from the known side

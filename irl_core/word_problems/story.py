@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -135,23 +136,27 @@ class Story:
         self.question, self.target = self.pick(*variants), target.name
 
     def finish(self, problem_id: str, family: str) -> WordProblem:
-        """The problem. Raises ``Rejected`` where a given would be unused or the solution has under two steps."""
+        """The problem. Raises ``Rejected`` unless its solution has two to six steps."""
         route = needed(self.quantities, self.target)
-        inputs = {name for quantity in route for name in (quantity.left, quantity.right)}
-        self.quantities = [self._honest(quantity, inputs) for quantity in self.quantities]
-        kept = [q for q in self.quantities if q.role != "derived" or q in route]
-        answer = str(next(q.value for q in kept if q.name == self.target))
         if not 2 <= len(route) <= 6:
             raise Rejected
-        lines = [self._line(quantity) for quantity in route]
         text = " ".join([*self._with_asides(), self.question])
-        return WordProblem(problem_id, family, text, "\n".join([*lines, f"#### {answer}"]), answer, self.target, tuple(kept))
+        kept = self._kept(route, set(re.findall(r"\d+", text)))
+        answer = str(next(quantity.value for quantity in route if quantity.name == self.target))
+        solution = "\n".join([*(self._line(quantity) for quantity in route), f"#### {answer}"])
+        return WordProblem(problem_id, family, text, solution, answer, self.target, kept)
 
-    def _honest(self, quantity: Quantity, inputs: set[str]) -> Quantity:
-        """A given that the question does not need is a distractor."""
-        if quantity.role == "given" and quantity.name not in inputs:
-            return Quantity(quantity.name, quantity.value, "distractor")
-        return quantity
+    def _kept(self, route: list[Quantity], stated: set[str]) -> tuple[Quantity, ...]:
+        """What the question needs and, as distractors, the other numbers that the text states."""
+        inputs = {name for quantity in route for name in (quantity.left, quantity.right)}
+        kept: list[Quantity] = []
+        for quantity in self.quantities:
+            if quantity in route or quantity.name in inputs:
+                kept.append(quantity)
+            elif quantity.role != "derived" and str(quantity.value) in stated:
+                role: Role = "constant" if quantity.role == "constant" else "distractor"
+                kept.append(Quantity(quantity.name, quantity.value, role))
+        return tuple(kept)
 
     def _with_asides(self) -> list[str]:
         sentences = list(self.sentences)

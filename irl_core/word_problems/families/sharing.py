@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from irl_core.word_problems.families.registry import family
 from irl_core.word_problems.relations import change, relate
-from irl_core.word_problems.story import Story
+from irl_core.word_problems.story import Rejected, Story
 from irl_core.word_problems.words import ANIMALS, FOODS, GOODS, TOYS
 
 PARTS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
@@ -17,13 +17,20 @@ def equal_shares(s: Story) -> None:
     bags, per = s.draw(2, 9), s.draw(3, 12)
     box = s.pick("bag", "box", "jar")
     boxes = "boxes" if box == "box" else f"{box}s"
-    s.say(f"{who} has {bags} {boxes} with {per} {thing} in each {box}.", f"There are {per} {thing} in each {box}, and {who} has {bags} {boxes}.",
-          f"{who} buys {bags} {boxes} of {thing}. Each {box} holds {per} {thing}.")
+    s.say(
+        f"{who} has {bags} {boxes} with {per} {thing} in each {box}.",
+        f"There are {per} {thing} in each {box}, and {who} has {bags} {boxes}.",
+        f"{who} buys {bags} {boxes} of {thing}. Each {box} holds {per} {thing}.",
+    )
     total = s.derive(bags * per, f"The {boxes} hold {{}} {thing}.", f"{who} has {{}} {thing} in the {boxes}.")
     s.aside(f"Each {box} weighs {{}} grams.", f"{who} is {{}} years old.", f"The {boxes} cost {{}} dollars.")
     if s.chance(0.6):
         used = s.draw(2, 15)
-        s.say(f"{used} {thing} are lost.", f"{who} keeps {used} {thing} for later.", f"Before sharing, {who} puts {used} {thing} away.")
+        s.say(
+            f"{used} {thing} are lost.",
+            f"{who} keeps {used} {thing} for later.",
+            f"Before sharing, {who} puts {used} {thing} away.",
+        )
         rest = s.derive(total - used, f"Then {{}} {thing} are left to share.", f"{who} can share {{}} {thing}.")
     else:
         more = s.draw(2, 15)
@@ -31,16 +38,25 @@ def equal_shares(s: Story) -> None:
         rest = s.derive(total + more, f"Then there are {{}} {thing} to share.", f"{who} can share {{}} {thing}.")
     if s.chance(0.6):
         friends = s.draw(2, 10)
-        s.say(f"The rest goes to {friends} children, the same number for each." if rest.value < total.value
-              else f"All {thing} go to {friends} children, the same number for each.",
-              f"Now {friends} children share what is there equally.")
+        s.say(
+            f"The rest goes to {friends} children, the same number for each."
+            if rest.value < total.value
+            else f"All {thing} go to {friends} children, the same number for each.",
+            f"Now {friends} children share what is there equally.",
+        )
         s.ask(s.derive(rest / friends, f"Each child gets {{}} {thing}."), f"How many {thing} does each child get?")
         return
     friends, each = s.draw(2, 9), s.draw(2, 9)
-    s.say(f"Each of {friends} children gets {each} {thing} from {who}.", f"Then {who} gives {each} {thing} to each of {friends} children.")
+    s.say(
+        f"Each of {friends} children gets {each} {thing} from {who}.",
+        f"Then {who} gives {each} {thing} to each of {friends} children.",
+    )
     given = s.derive(friends * each, f"The children get {{}} {thing}.")
-    s.ask(s.derive(rest - given, f"At the end {{}} {thing} are left."), f"How many {thing} are left after that?",
-          f"How many {thing} can {who} still share?")
+    s.ask(
+        s.derive(rest - given, f"At the end {who} can share {{}} {thing}."),
+        f"How many {thing} are left to share after that?",
+        f"How many {thing} can {who} still share?",
+    )
 
 
 @family
@@ -54,13 +70,20 @@ def packing(s: Story) -> None:
     if dozens:
         s.say(f"{who} brings {n} dozen {thing} to a kitchen.", f"A kitchen gets {n} dozen {thing} from {who}.")
     else:
-        s.say(f"{who} fills {n} trays with {per} {thing} on each tray.", f"On each tray there are {per} {thing}, and {who} has {n} trays.")
+        s.say(
+            f"{who} fills {n} trays with {per} {thing} on each tray.",
+            f"On each tray there are {per} {thing}, and {who} has {n} trays.",
+        )
     total = s.derive(n * per, f"There are {{}} {thing} at first.", f"In total there are {{}} {thing}.")
-    s.say(f"Of these, {bad} are bad and thrown away.", f"{who} throws {bad} {thing} away.", f"{bad} of the {thing} fall down and cannot be used.")
+    s.say(
+        f"{bad} of the {thing} are bad and thrown away.",
+        f"{who} throws {bad} {thing} away.",
+        f"{bad} of the {thing} fall down and cannot be used.",
+    )
     good = s.derive(total - bad, f"{{}} {thing} are good.", f"Then {{}} {thing} are left.")
-    s.aside(f"The kitchen opens in {{}} minutes.", f"{{}} people work in the kitchen.", f"Yesterday {who} had {{}} {thing}.")
+    s.aside("The kitchen opens in {} minutes.", "{} people work in the kitchen.", f"Yesterday {who} had {{}} {thing}.")
     if s.chance(0.5):
-        s.say(f"The good ones are packed in boxes of {size}.", f"{who} puts {size} good {thing} in each box.")
+        s.say(f"The good {thing} are packed in boxes of {size}.", f"{who} puts {size} good {thing} into each box.")
         boxes = s.derive(good / size, "They fill {} boxes.")
         if s.chance(0.4):
             price = s.draw(2, 12)
@@ -71,7 +94,11 @@ def packing(s: Story) -> None:
         return
     sold = s.draw(5, 40)
     s.say(f"{who} sells {sold} of the good ones.", f"Then {sold} good {thing} are eaten.")
-    s.ask(s.derive(good - sold, f"Now {{}} {thing} are left."), f"How many good {thing} are left?", f"How many good {thing} does {who} still have?")
+    s.ask(
+        s.derive(good - sold, f"Now {{}} {thing} are left."),
+        f"How many good {thing} are left?",
+        f"How many good {thing} does {who} still have?",
+    )
 
 
 @family
@@ -81,8 +108,12 @@ def fractions(s: Story) -> None:
     size = s.rng.choice((2, 3, 4, 5))
     part = s.constant(size)
     start = s.given(size * s.rng.randint(3, 12))
-    s.say(f"{who} has {start} {thing}.", f"There are {start} {thing} in the box of {who}.", f"{who} picks {start} {thing}.")
-    s.say(f"{who} gives {PARTS[size]} of them to {other}.", f"{other} gets {PARTS[size]} of them.")
+    s.say(
+        f"{who} has {start} {thing}.",
+        f"There are {start} {thing} in the box of {who}.",
+        f"{who} picks {start} {thing}.",
+    )
+    s.say(f"{who} gives {PARTS[size]} of the {thing} to {other}.", f"{other} gets {PARTS[size]} of the {thing}.")
     given = s.derive(start / part, f"{other} gets {{}} {thing}.")
     s.aside(f"{other} has {{}} friends.", f"{who} paid {{}} dollars for the {thing}.", f"{other} is {{}} years old.")
     kind = s.rng.randrange(3)
@@ -102,7 +133,10 @@ def fractions(s: Story) -> None:
         s.ask(left, f"How many {thing} does {who} have now?", f"How many {thing} does {who} have at the end?")
         return
     n = s.draw(2, 10)
-    s.say(f"{who} puts the rest in {n} bags, the same number in each bag.", f"{who} shares what is left equally among {n} children.")
+    s.say(
+        f"{who} puts the rest in {n} bags, the same number in each bag.",
+        f"{who} shares what is left equally among {n} children.",
+    )
     bag = "bag" if "bags" in s.sentences[-1] else "child"
     s.ask(s.derive(left / n, f"Each {bag} gets {{}} {thing}."), f"How many {thing} are there for each {bag}?")
 
@@ -118,9 +152,9 @@ def percentages(s: Story) -> None:
     total = s.given(divisor * s.rng.randint(3, 12))
     act, other = s.rng.sample(("wear a hat", "like tea", "play chess", "speak French", "have a dog"), 2)
     s.say(f"There are {total} {group}.", f"We count {total} {group}.", f"{total} {group} are asked.")
-    s.say(f"Of them, {percent} percent {act}.", f"{percent} percent of the {noun} {act}.")
+    s.say(f"Of the {noun}, {percent} percent {act}.", f"{percent} percent of the {noun} {act}.")
     yes = s.derive(total / part, f"{{}} {noun} {act}.")
-    s.aside(f"{{}} of them {other}.", f"{{}} of them are older than the others.", "They meet at {} places.", low=2, high=20)
+    s.aside(f"{{}} of the {noun} {other}.", f"{{}} of the {noun} are tall.", low=2, high=min(20, total.value - 1))
     kind = s.rng.randrange(4)
     if kind == 0:
         more = s.draw(2, 12)
@@ -134,13 +168,24 @@ def percentages(s: Story) -> None:
     if kind == 2:
         gone = s.draw(2, 12)
         s.say(f"Then {gone} {noun} who do not {act} leave.", f"Later {gone} of the {noun} who do not {act} go home.")
-        s.ask(s.derive(no - gone, f"Then {{}} of these {noun} are left."), f"How many {noun} who do not {act} are still there?")
+        s.ask(
+            s.derive(no - gone, f"Then {{}} of these {noun} are left."),
+            f"How many {noun} who do not {act} are still there?",
+        )
         return
     teams = s.draw(2, 10)
-    s.say(f"The {noun} who do not {act} form {teams} equal groups.", f"Those who do not {act} sit at {teams} tables, the same number at each.")
+    s.say(
+        f"The {noun} who do not {act} form {teams} equal groups.",
+        f"Those who do not {act} sit at {teams} tables, the same number at each.",
+    )
     each = "group" if "groups" in s.sentences[-1] else "table"
-    s.ask(s.derive(no / teams, f"There are {{}} {noun} in each {each}." if each == "group" else f"There are {{}} {noun} at each table."),
-          f"How many of these {noun} are there for each {each}?")
+    s.ask(
+        s.derive(
+            no / teams,
+            f"There are {{}} {noun} in each {each}." if each == "group" else f"There are {{}} {noun} at each table.",
+        ),
+        f"How many of these {noun} are there for each {each}?",
+    )
 
 
 @family
@@ -148,20 +193,22 @@ def collection(s: Story) -> None:
     """A number that changes twice or three times, often with somebody else to compare with."""
     who, other, thing = s.person(), s.person(), s.things(TOYS + GOODS, 1)[0]
     now = s.draw(8, 50)
-    s.say(f"{who} has {now} {thing}.", f"At first {who} has {now} {thing}.", f"In the morning {who} counts {now} {thing}.")
+    s.say(
+        f"{who} has {now} {thing}.", f"At first {who} has {now} {thing}.", f"In the morning {who} counts {now} {thing}."
+    )
     start = now
     for opening in ("", "Then ", "Later ")[: s.rng.randint(2, 3)]:
         sentence, now = change(s, now, str(who), str(thing))
         s.say(f"{opening}{sentence}")
-    s.aside(f"{other} has {{}} {thing}.", f"{{}} of the {thing} are red.", f"One {thing.one} costs {{}} dollars.")
+    s.aside(f"{other} has {{}} {thing}.", f"One {thing.one} costs {{}} dollars.")
     kind = s.rng.randrange(3)
     if kind == 0 and now.value != start.value:
         up = now.value > start.value
         gap = s.derive(now - start if up else start - now, "The difference is {}.")
-        s.ask(gap, f"How many {thing} {'more' if up else 'fewer'} does {who} have now than at first?")
+        s.ask(gap, f"How many {'more' if up else 'fewer'} {thing} does {who} have now than at first?")
     elif kind == 1:
-        sentence, count = relate(s, now, str(who), str(s.person()), str(thing), "The other one has {} " + f"{thing}.")
-        name = sentence.split()[0] if not sentence.startswith(str(who)) else sentence.split()[-1].rstrip(".")
+        name = str(s.person())
+        sentence, count = relate(s, now, str(who), name, str(thing), f"{name} has {{}} {thing}.")
         s.say(f"Now {sentence}")
         s.ask(count, f"How many {thing} does {name} have?")
     else:
@@ -174,27 +221,37 @@ def farm(s: Story) -> None:
     who = s.person()
     first, second, third = s.things(ANIMALS, 3)
     a = s.draw(4, 30)
-    s.say(f"{who} has {a} {first} on a farm.", f"On the farm of {who} there are {a} {first}.", f"A farm has {a} {first}.")
+    s.say(
+        f"{who} has {a} {first} on a farm.", f"On the farm of {who} there are {a} {first}.", f"A farm has {a} {first}."
+    )
     more, n = s.chance(0.5), s.draw(2, 15)
     if s.chance(0.6):
         b = s.derive(a + n if more else a - n, f"There are {{}} {second}.", f"The farm has {{}} {second}.")
-        s.say(f"There are {n} {'more' if more else 'fewer'} {second} than {first}.",
-              f"The {first} are {n} {'fewer' if more else 'more'} than the {second}.")
+        s.say(
+            f"There are {n} {'more' if more else 'fewer'} {second} than {first}.",
+            f"There are {n} {'fewer' if more else 'more'} {first} than {second}.",
+        )
     else:
         two = s.constant(2)
         b = s.derive(a * two if more else a / two, f"There are {{}} {second}.", f"The farm has {{}} {second}.")
         s.say(f"There are {'twice' if more else 'half'} as many {second} as {first}.")
-    s.aside(f"There are also {{}} {third}.", f"The farm is {{}} years old.", f"{{}} people work on the farm.")
+    s.aside(f"There are also {{}} {third}.", "The farm is {} years old.", "{} people work on the farm.")
     kind = s.rng.randrange(3)
     total = s.derive(a + b, f"Together there are {{}} {first} and {second}.")
     if kind == 0:
         sold = s.draw(2, 20)
-        s.say(f"Then {sold} {s.pick(str(first), str(second))} are sold.")
+        kind_sold, count = s.rng.choice(((first, a), (second, b)))
+        if sold.value >= count.value:
+            raise Rejected
+        s.say(f"Then {sold} {kind_sold} are sold.", f"Then the farm sells {sold} {kind_sold}.")
         total = s.derive(total - sold, "Then {} of them are left.")
     elif kind == 1:
         pens = s.draw(2, 10)
         s.say(f"All {first} and {second} live in {pens} houses, the same number in each.")
         s.ask(s.derive(total / pens, "Each house holds {} animals."), "How many of these animals live in each house?")
         return
-    s.ask(total, f"How many {first} and {second} are there together{' at the end' if kind == 0 else ''}?",
-          f"How many {second} and {first} does the farm have{' now' if kind == 0 else ''}?")
+    s.ask(
+        total,
+        f"How many {first} and {second} are there together{' at the end' if kind == 0 else ''}?",
+        f"How many {second} and {first} does the farm have{' now' if kind == 0 else ''}?",
+    )
