@@ -349,7 +349,7 @@ def _read_trace(row: Row) -> Trace:
         return Trace(
             problem=_text(row, "question", blank=True),
             text=text,
-            steps=tuple(Step(start, end, text[start:end], role) for start, end, role in row["step_spans"]),
+            steps=_spans_to_steps(text, row["step_spans"]),
             layout=Layout(row["layout"]),
             source=Source(row["source"]),
             trace_id=_name(row, "id"),
@@ -367,6 +367,16 @@ def _read_trace(row: Row) -> Trace:
         raise _BadField(str(error.args[0]), "missing") from error
     except (TypeError, AttributeError) as error:
         raise _BadField("", f"a field has the wrong type ({error})") from error
+
+
+def _spans_to_steps(text: str, spans: Any) -> tuple[Step, ...]:
+    steps = []
+    for number, entry in enumerate(spans, 1):
+        whole = isinstance(entry, list) and len(entry) == 3 and all(type(place) is int for place in entry[:2])
+        if not whole or entry[2] not in ("reasoning", "answer"):
+            raise _BadField("step_spans", f"entry {number} is not [start, end, 'reasoning' or 'answer']")
+        steps.append(Step(entry[0], entry[1], text[entry[0] : entry[1]], entry[2]))
+    return tuple(steps)
 
 
 def _optional(row: Row, name: str, kind: type) -> Any:
