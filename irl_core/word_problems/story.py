@@ -71,6 +71,14 @@ class Story:
         """A given number in ``low..high`` that no other quantity of the story has."""
         return self._declare(self._free(low, high, step), "given")
 
+    def divisor(self, of: Node, low: int = 2, high: int = 12) -> Node:
+        """A given number that divides another without rest, with a new and easy quotient."""
+        fits = [n for n in range(low, high + 1) if n not in self.used and of.value % n == 0]
+        easy = [n for n in fits if of.value // n not in self.used | {n} and _in_tables(of.value // n, n)]
+        if not easy:
+            raise Rejected
+        return self._declare(self.rng.choice(easy), "given")
+
     def given(self, value: int) -> Node:
         """A given number of this value."""
         return self._declare(value, "given")
@@ -208,4 +216,4 @@ def _easy(computed: Computed) -> int:
 
 def _in_tables(left: int, right: int) -> bool:
     low, high = min(left, right), max(left, right)
-    return high <= 12 or (low <= 3 and high <= 30) or (high in UNITS and low <= 12)
+    return high <= 12 or (low <= 3 and high <= 30) or (low <= 5 and high <= 20) or (high in UNITS and low <= 12)

@@ -138,7 +138,7 @@ def _second_area(s: Story, place: str, whole: Node, sides: tuple[Node, Node]) ->
 
 def _paint(s: Story, who: str, place: str, whole: Node) -> None:
     """Cans of paint for the whole area, or their price."""
-    each = s.draw(2, 10)
+    each = s.divisor(whole, 2, 10)
     s.say(f"One can of paint is enough for {each} square metres.", f"{who} paints {each} square metres with one can.")
     cans = s.derive(whole / each, f"{who} needs {{}} cans.")
     if s.chance(0.5):

@@ -154,7 +154,7 @@ def production(s: Story) -> None:
             f"How many good {thing} does the {place} have now?",
         )
     else:
-        shops = s.draw(2, 10)
+        shops = s.divisor(good, 2, 10)
         s.say(
             f"The good ones go to {shops} shops, the same number to each.",
             f"{shops} shops share the good ones equally.",
@@ -178,7 +178,7 @@ def recipe(s: Story) -> None:
     s.aside(
         f"It takes {{}} minutes to make one {one}.", "In the evening {} guests come.", f"{who} also buys {{}} eggs."
     )
-    kind = s.rng.randrange(4)
+    kind = s.rng.choice((0, 1, 2, 3, 3))
     if kind == 0:
         both = s.derive(p + q, f"One {one} needs {{}} cups in total.")
         s.ask(
@@ -202,7 +202,7 @@ def recipe(s: Story) -> None:
             )
         return
     if kind == 2:
-        bag = s.draw(2, 8)
+        bag = s.divisor(a, 2, 8)
         s.say(f"The {first} is sold in packs of {bag} cups.", f"One pack holds {bag} cups of {first}.")
         s.ask(s.derive(a / bag, f"That is {{}} packs of {first}."), f"How many packs of {first} does {who} need?")
         return
@@ -237,7 +237,7 @@ def mixture(s: Story) -> None:
         s.say(f"The guests drink {drunk} {litres}.", f"After an hour {drunk} {litres} of the drink are gone.")
         s.ask(s.derive(total - drunk, f"{{}} {litres} are left."), f"How many {litres} are left?")
     elif kind == 1:
-        jugs = s.draw(2, 12)
+        jugs = s.divisor(total, 2, 12)
         s.say(
             f"{who} fills {jugs} jugs equally with the drink.", f"The drink is put into {jugs} jugs, the same in each."
         )

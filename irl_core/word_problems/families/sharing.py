@@ -37,7 +37,7 @@ def equal_shares(s: Story) -> None:
         s.say(f"A friend brings {more} more {thing}.", f"{who} finds {more} more {thing}.")
         rest = s.derive(total + more, f"Then there are {{}} {thing} to share.", f"{who} can share {{}} {thing}.")
     if s.chance(0.6):
-        friends = s.draw(2, 10)
+        friends = s.divisor(rest, 2, 10)
         s.say(
             f"The rest goes to {friends} children, the same number for each."
             if rest.value < total.value
@@ -66,7 +66,7 @@ def packing(s: Story) -> None:
     who = s.person()
     dozens = s.chance(0.3)
     per = s.constant(12) if dozens else s.draw(4, 12)
-    n, bad, size = s.draw(2, 8), s.draw(2, 12), s.draw(2, 10)
+    n, bad = s.draw(2, 8), s.draw(2, 12)
     if dozens:
         s.say(f"{who} brings {n} dozen {thing} to a kitchen.", f"A kitchen gets {n} dozen {thing} from {who}.")
     else:
@@ -83,6 +83,7 @@ def packing(s: Story) -> None:
     good = s.derive(total - bad, f"{{}} {thing} are good.", f"Then {{}} {thing} are left.")
     s.aside("The kitchen opens in {} minutes.", "{} people work in the kitchen.", f"Yesterday {who} had {{}} {thing}.")
     if s.chance(0.5):
+        size = s.divisor(good, 2, 10)
         s.say(f"The good {thing} are packed in boxes of {size}.", f"{who} puts {size} good {thing} into each box.")
         boxes = s.derive(good / size, "They fill {} boxes.")
         if s.chance(0.4):
@@ -132,7 +133,7 @@ def fractions(s: Story) -> None:
         s.say(f"After that {sentence}")
         s.ask(left, f"How many {thing} does {who} have now?", f"How many {thing} does {who} have at the end?")
         return
-    n = s.draw(2, 10)
+    n = s.divisor(left, 2, 10)
     s.say(
         f"{who} puts the rest in {n} bags, the same number in each bag.",
         f"{who} shares what is left equally among {n} children.",
@@ -173,7 +174,7 @@ def percentages(s: Story) -> None:
             f"How many {noun} who do not {act} are still there?",
         )
         return
-    teams = s.draw(2, 10)
+    teams = s.divisor(no, 2, 10)
     s.say(
         f"The {noun} who do not {act} form {teams} equal groups.",
         f"Those who do not {act} sit at {teams} tables, the same number at each.",
@@ -246,7 +247,7 @@ def farm(s: Story) -> None:
         s.say(f"Then {sold} {kind_sold} are sold.", f"Then the farm sells {sold} {kind_sold}.")
         total = s.derive(total - sold, "Then {} of them are left.")
     elif kind == 1:
-        pens = s.draw(2, 10)
+        pens = s.divisor(total, 2, 10)
         s.say(f"All {first} and {second} live in {pens} houses, the same number in each.")
         s.ask(s.derive(total / pens, "Each house holds {} animals."), "How many of these animals live in each house?")
         return

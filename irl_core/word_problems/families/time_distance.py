@@ -56,7 +56,7 @@ def trip(s: Story) -> None:
 def commute(s: Story) -> None:
     """A way there and back, so many days a week, for weeks."""
     who, other = s.person(), s.person()
-    way, days, weeks = s.draw(2, 7), s.draw(2, 6), s.draw(2, 5)
+    way, days, weeks = s.draw(2, 8), s.draw(2, 6), s.draw(2, 5)
     place = s.pick("school", "work", "the pool", "the farm")
     round_trip = s.chance(0.6)
     s.say(
