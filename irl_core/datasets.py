@@ -444,7 +444,7 @@ def _row_of(trace: Trace) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------- gsm8k
 
 
-def read_gsm8k(split: Literal["train", "test"], folder: Path | None = None) -> Iterator[Trace | RowError]:
+def gsm8k(split: Literal["train", "test"], folder: Path | None = None) -> Iterator[Trace | RowError]:
     """GSM8K's expert traces: from ``folder`` (train.jsonl, test.jsonl), else from the hub (``openai/gsm8k``, main).
 
     Raises DatasetError that names the folder or cache looked in, and how to give a local one.

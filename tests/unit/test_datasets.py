@@ -23,8 +23,8 @@ from irl_core.datasets import (
     RowError,
     as_think_answer,
     detect_format,
+    gsm8k,
     read,
-    read_gsm8k,
     write_jsonl,
 )
 from irl_core.segmentation import make_trace
@@ -425,10 +425,10 @@ def test_as_think_answer_drops_annotations_and_keeps_the_rest(tmp_path: Path) ->
 
 def test_gsm8k_from_a_folder(tmp_path: Path) -> None:
     jsonl(tmp_path / "train.jsonl", {"question": PROBLEM, "answer": EXPERT})
-    (trace,) = read_gsm8k("train", tmp_path)
+    (trace,) = gsm8k("train", tmp_path)
     assert isinstance(trace, Trace) and trace.reference_answer == "30"
     with pytest.raises(DatasetError, match=r"GSM8K: no test\.jsonl in the folder"):
-        read_gsm8k("test", tmp_path)
+        gsm8k("test", tmp_path)
 
 
 def test_gsm8k_from_the_hub_asks_for_the_main_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,7 +439,7 @@ def test_gsm8k_from_the_hub_asks_for_the_main_configuration(monkeypatch: pytest.
         return [{"question": PROBLEM, "answer": EXPERT}, {"question": PROBLEM, "answer": ""}]
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
-    trace, bad = read_gsm8k("test")
+    trace, bad = gsm8k("test")
     assert asked == [("openai/gsm8k", "main", "test")]
     assert isinstance(trace, Trace) and trace.source is Source.EXPERT
     assert str(bad) == "openai/gsm8k/test, line 2, answer: empty"
@@ -454,7 +454,7 @@ def test_offline_names_the_cache_and_the_mend(monkeypatch: pytest.MonkeyPatch) -
     )
     monkeypatch.setitem(sys.modules, "datasets", fake)
     with pytest.raises(DatasetError) as caught:
-        read_gsm8k("train")
+        gsm8k("train")
     assert "'/cache/datasets'" in str(caught.value) and "give a folder with train.jsonl" in str(caught.value)
 
 
