@@ -22,7 +22,7 @@ class Example:
 
 
 def load(path: Path | None = None) -> tuple[list[Example], list[str]]:
-    """The examples in ``path`` (default PROBLEMS) and what is wrong with the rows that are not; both empty where there is no file."""
+    """The examples in ``path`` (default PROBLEMS), and what is wrong with the other rows; both empty without a file."""
     examples: list[Example] = []
     faults: list[str] = []
     path = path or PROBLEMS

@@ -8,10 +8,10 @@ import streamlit as st
 
 from app import sidebar, state
 
-VIEWS = Path(__file__).resolve().parent / "views"
+HERE = Path(__file__).resolve().parent
 
-st.set_page_config(page_title="irl-lens", page_icon=":material/center_focus_strong:", layout="wide")
-page = st.navigation([st.Page(VIEWS / "inspect.py", title="Inspect", icon=":material/search:", default=True)])
+st.set_page_config(page_title="irl-lens", page_icon=str(HERE / "icon.svg"), layout="wide")
+page = st.navigation([st.Page(HERE / "views" / "inspect.py", title="Inspect", default=True)])
 state.prepare()
 with st.sidebar:
     sidebar.show()

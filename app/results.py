@@ -8,7 +8,7 @@ from typing import Any
 from app.heatmap.payload import answer_words
 from app.heatmap.words import signed, step_name
 from app.inspections import Inspection
-from irl_core.inspection import majority_answer, rank, to_json, trace_score
+from irl_core.inspection import majority_answer, rank, to_json
 from irl_core.types import Layout, ScoredTrace
 from irl_core.verifiable import answers_agree
 
@@ -93,7 +93,8 @@ def caption(scored: ScoredTrace, inspection: Inspection) -> str:
     """Where the numbers come from: checkpoint, device, unit of standardisation, recognised layout."""
     unit = scored.standardisation
     return (
-        f"Layout recognised: {LAYOUTS[scored.trace.layout]}. Checkpoint {inspection.checkpoint} on {inspection.device}. "
+        f"Layout recognised: {LAYOUTS[scored.trace.layout]}. "
+        f"Checkpoint {inspection.checkpoint} on {inspection.device}. "
         f"Standardised with mean {signed(unit.mean)} and standard deviation {unit.std:.2f} of {unit.origin}."
     )
 

@@ -7,20 +7,8 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-COLUMNS = (
-    "trace",
-    "step",
-    "token",
-    "start",
-    "end",
-    "id",
-    "text",
-    "raw",
-    "standardised",
-    "discounted",
-    "credit",
-    "logprob",
-)
+SIGNALS = ("raw", "standardised", "discounted", "credit", "logprob")
+COLUMNS = ("trace", "step", "token", "start", "end", "id", "text", *SIGNALS)
 _FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
@@ -37,7 +25,7 @@ def to_csv(result: Mapping[str, Any]) -> str:
     for number, trace in enumerate(result["traces"]):
         for index, token in enumerate(trace["tokens"]):
             place = (number, _step_of(trace, token), index, token["start"], token["end"], token.get("id"))
-            writer.writerow((*place, safe_cell(token["text"]), *(token[name] for name in COLUMNS[7:])))
+            writer.writerow((*place, safe_cell(token["text"]), *(token[name] for name in SIGNALS)))
     return sheet.getvalue()
 
 

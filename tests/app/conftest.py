@@ -1,0 +1,26 @@
+"""The tests of the app share one folder of helpers, and a session with the fake lens."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
+
+
+@pytest.fixture
+def fake_lens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    import fakes
+
+    from app import examples, services
+
+    monkeypatch.setattr(services, "_sources", {"factory": fakes.load, "catalogue": fakes.catalogue})
+    monkeypatch.setattr(examples, "PROBLEMS", HERE / "problems.jsonl")
+    services.open_desk.clear()
+    fakes.calls.clear()
+    yield
+    services.open_desk.clear()

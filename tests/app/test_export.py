@@ -1,0 +1,114 @@
+"""The exported page, the CSV and the words, from the plain data of an inspection."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+
+from app.heatmap.export import embed, to_html
+from app.heatmap.scale import ranges
+from app.heatmap.tables import safe_cell, to_csv
+from app.heatmap.words import signed, verdict
+
+HOSTILE = "</script><img src=x onerror=alert(1)> $5 and $10 \u2028 \x00 \U0001f600 <!--"
+
+
+def a_token(start: int, end: int, text: str, raw: float | None) -> dict[str, Any]:
+    values = dict.fromkeys(("standardised", "discounted", "credit"), 0.5)
+    return {"start": start, "end": end, "text": text[start:end], "raw": raw, **values, "logprob": -0.25, "id": 7}
+
+
+def a_result(text: str, **changes: Any) -> dict[str, Any]:
+    middle = len(text) // 2
+    trace = {
+        "text": text, "answer": "5", "correct": None, "trace_score": -1.5, "decision": "error", "first_error_step": 0,
+        "confidence": 0.75, "rule": "minimum credit", "threshold": -1.0,
+        "steps": [{"start": 0, "end": len(text), "text": text, "score": -2.5}],
+        "tokens": [a_token(0, middle, text, 1.0), a_token(middle, len(text), text, -1.0)], "arithmetic": [],
+    }  # fmt: skip
+    return {"checkpoint": "fake", "problem": text, "traces": [{**trace, **changes}]}
+
+
+def embedded(page: str, name: str) -> Any:
+    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def test_the_embedded_data_is_the_result_unchanged() -> None:
+    result = a_result(HOSTILE)
+    assert embedded(to_html(result), "irl-lens-result") == result
+
+
+def test_hostile_text_does_not_appear_as_markup() -> None:
+    page = to_html(a_result(HOSTILE))
+    assert "<img" not in page
+    assert page.count("</script>") == 3  # two data elements and the renderer, none from the text
+    assert embed("</script>") == '"\\u003c/script\\u003e"'
+
+
+def test_the_policy_allows_the_pages_own_script_and_style_and_no_request() -> None:
+    page = to_html(a_result("1 + 1 = 2"))
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+    assert policy and policy[1].startswith("default-src 'none';")
+    for tag in ("script", "style"):
+        inside = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        assert inside
+        digest = base64.b64encode(hashlib.sha256(inside[1].encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy[1]
+    assert not re.search(r"https?://", page)
+
+
+def test_a_number_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_html(a_result("1", threshold=float("nan")))
+
+
+@pytest.mark.parametrize("text", ["=cmd()", "+1", "-1", "@x", "\t=1", " =1", "\uff1d1"])
+def test_a_cell_that_a_spreadsheet_would_compute_is_made_inert(text: str) -> None:
+    assert safe_cell(text) == "'" + text
+
+
+def test_other_cells_stay_as_they_are() -> None:
+    assert [safe_cell(text) for text in ("pens", "3 = 3", "", " ")] == ["pens", "3 = 3", "", " "]
+
+
+def test_csv_has_a_row_a_token_with_its_values() -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(a_result("=2+2")))))
+    assert [row["text"] for row in rows] == ["'=2", "'+2"]
+    assert [(row["start"], row["end"], row["step"], row["raw"], row["id"]) for row in rows] == [
+        ("0", "2", "0", "1.0", "7"), ("2", "4", "0", "-1.0", "7")]  # fmt: skip
+
+
+def test_the_verdict_names_step_score_rule_threshold_and_confidence() -> None:
+    said = verdict(a_result("1 + 1 = 3")["traces"][0])
+    assert said["headline"] == "First error: step 1 of 1"
+    assert said["detail"] == "Step score \u22122.50. Rule: minimum credit; threshold \u22121.00; confidence 75%."
+
+
+def test_no_error_uncertain_and_no_signal_are_answers_too() -> None:
+    def said(**changes: Any) -> str:
+        return verdict(a_result("1 + 1 = 2", first_error_step=None, **changes)["traces"][0])["headline"]
+
+    assert said(decision="no_error") == "No error found"
+    assert said(decision="uncertain") == "Too uncertain to say"
+    assert said(decision="no_error", tokens=[a_token(0, 1, "1", None), a_token(1, 2, "11", 1.0)]) == "No signal"
+    assert said(decision="no_error", tokens=[a_token(0, 1, "1", 2.0), a_token(1, 2, "11", 2.0)]) == "No signal"
+
+
+def test_the_scale_is_fixed_and_grows_with_gamma_for_discounted_rewards_only() -> None:
+    # 3 * sqrt(1 / (1 - 0.9)) = 9.487; 3 * sqrt(1 / 0.01) = 30 where gamma is 1
+    assert ranges(0.9) == {"raw": 6.0, "standardised": 3.0, "credit": 3.0, "discounted": 9.5}
+    assert (ranges(0.0)["discounted"], ranges(1.0)["discounted"]) == (3.0, 30.0)
+
+
+def test_numbers_carry_their_sign() -> None:
+    assert [signed(value) for value in (1.0, -1.0, 0.0, -0.001, None)] == [
+        "+1.00", "\u22121.00", "0.00", "0.00", "no signal"]  # fmt: skip

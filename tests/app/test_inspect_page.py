@@ -1,0 +1,166 @@
+"""The values on the Inspect page, with a lens whose rewards can be computed by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app.links import pack
+
+MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
+pytestmark = pytest.mark.usefixtures("fake_lens")
+
+
+def open_page(**parameters: str) -> AppTest:
+    page = AppTest.from_file(str(MAIN), default_timeout=20)
+    for name, value in parameters.items():
+        page.query_params[name] = value
+    page.run()
+    assert not page.exception
+    return page
+
+
+def drawn(page: AppTest) -> list[dict[str, Any]]:
+    """The data of each heatmap on the page."""
+    return [json.loads(block.proto.json) for block in page.get("bidi_component")]
+
+
+def ask(page: AppTest, problem: str, solution: str = "", answer: str = "") -> AppTest:
+    page.text_area(key="problem").set_value(problem)
+    page.text_area(key="solution").set_value(solution)
+    page.text_input(key="answer").set_value(answer)
+    next(button for button in page.button if button.label == "Inspect").click()
+    page.run()
+    assert not page.exception
+    return page
+
+
+def test_the_first_example_is_inspected_at_once() -> None:
+    (data,) = drawn(open_page())
+    assert data["trace"]["text"].startswith("Mara starts with 7 pens.")
+    assert data["verdict"]["headline"] == "First error: step 2 of 2"
+    assert data["title"].startswith("Your solution \u00b7 answer 12, incorrect")
+    assert "Layout recognised: GSM8K" in data["caption"]
+
+
+def test_token_values_are_those_of_the_signals() -> None:
+    # raw of 'pens', '=', ' ', '4': 1.5, -3, 0, 0.75; credit: each minus the one before, the first minus 0;
+    # standardised with mean 0.5 and deviation 1; discounted from the back, gamma 0.9, the end token's -0.5 last
+    (data,) = drawn(ask(open_page(), "How many?", "pens= 4"))
+    tokens = data["trace"]["tokens"]
+    assert [token["raw"] for token in tokens] == [1.5, -3.0, 0.0, 0.75, 0.0]
+    assert [token["credit"] for token in tokens] == [1.5, -4.5, 3.0, 0.75, -0.75]
+    assert [token["standardised"] for token in tokens] == [1.0, -3.5, -0.5, 0.25, -0.5]
+    assert tokens[3]["discounted"] == pytest.approx(0.25 + 0.9 * -0.5)
+    assert [token["id"] for token in tokens] == [100, 101, 102, 103, 104]
+
+
+def test_sliders_and_views_run_no_model() -> None:
+    page = open_page()
+    before = dict(fakes.calls)
+    page.slider(key="gamma").set_value(0.5).run()
+    page.select_slider(key="strength").set_value(4.0).run()
+    page.segmented_control(key="view").set_value("discounted").run()
+    (data,) = drawn(page)
+    assert (data["gamma"], data["strength"], data["view"]) == (0.5, 4.0, "discounted")
+    assert data["ranges"]["discounted"] == pytest.approx(4.2)  # 3 * sqrt(1 / (1 - 0.5))
+    assert dict(fakes.calls) == before == {"load": 1, "score": 1}
+
+
+def test_samples_are_ranked_with_the_majority_marked_and_two_can_be_compared() -> None:
+    page = ask(open_page(), "How many pens?", "", "11")
+    table = page.dataframe[0].value
+    assert len(table) == 8 and fakes.calls["sample"] == 1
+    assert list(table["score (minimum)"]) == sorted(table["score (minimum)"], reverse=True)
+    answers = list(table["answer"])
+    top = max(set(answers), key=answers.count)
+    marked = [f"yes, {answers.count(top)} of 8" if answer == top else "" for answer in answers]
+    assert list(table["majority"]) == marked
+    assert list(table["correct"]) == ["yes" if answer == "11" else "no" for answer in answers]
+    page.selectbox(key="versus").set_value(5).run()
+    both = drawn(page)
+    assert len(both) == 2 and both[0]["ranges"] == both[1]["ranges"]
+    assert both[1]["title"].startswith("Trace 6 of 8")
+    assert fakes.calls["sample"] == 1
+
+
+@pytest.mark.parametrize(
+    ("problem", "solution", "message"),
+    [
+        ("", "", "The problem is empty"),
+        ("  \n ", "x", "The problem is empty"),
+        ("a" * 1_000_000, "", "1,000,000 characters; the limit is 20,000"),
+        ("How many?", "b" * 20_001, "20,001 characters; the limit is 20,000"),
+    ],
+)
+def test_a_blank_or_overlong_text_is_refused_with_the_limit(problem: str, solution: str, message: str) -> None:
+    page = ask(open_page(), problem, solution)
+    assert message in page.error[0].value.replace("\\", "")
+    assert drawn(page) == []
+
+
+def test_rewards_that_are_not_numbers_are_no_signal() -> None:
+    (data,) = drawn(ask(open_page(), "How many?", "broken 3 = 4"))
+    assert data["verdict"]["kind"] == "no_signal" and data["no_signal"] is True
+    assert {token["raw"] for token in data["trace"]["tokens"]} == {None}
+
+
+def test_uncertain_and_no_error_are_said() -> None:
+    page = open_page()
+    assert drawn(ask(page, "How many?", "unsure 4"))[0]["verdict"]["headline"] == "Too uncertain to say"
+    assert drawn(ask(page, "How many?", "four"))[0]["verdict"]["headline"] == "No error found"
+
+
+def test_an_unlike_text_is_warned_about() -> None:
+    page = ask(open_page(), "A quantum of pens?", "four")
+    assert page.warning[0].value.startswith("This text is unlike the problems")
+
+
+def test_a_false_equation_is_an_independent_signal() -> None:
+    (data,) = drawn(ask(open_page(), "How many?", "7 + 4 = 12\n#### 12"))
+    assert [(one["text"], one["value"], one["stated"]) for one in data["trace"]["arithmetic"]] == [
+        ("7 + 4 = 12", 11, 12)
+    ]
+
+
+def test_the_address_leads_back_to_the_page() -> None:
+    page = ask(open_page(), "How many pens?", "7 + 4 = 11\n#### 11", "11")
+    page.segmented_control(key="view").set_value("raw").run()
+    address = {name: value if isinstance(value, str) else value[0] for name, value in page.query_params.items()}
+    again = open_page(**address)
+    assert drawn(again)[0] == drawn(page)[0]
+
+
+@pytest.mark.parametrize("parameters", [{"trace": "missing"}, {"problem": "%00"}, {"problem": pack("x"), "n": "99999"}])
+def test_a_link_that_is_not_readable_shows_no_trace(parameters: dict[str, str]) -> None:
+    page = open_page(**parameters)
+    assert "This link is not readable" in page.error[0].value.replace("\\", "")
+    assert drawn(page) == [] and "score" not in fakes.calls
+
+
+def test_a_page_too_large_for_a_link_says_so() -> None:
+    import random
+
+    noise = "".join(random.Random(2).choices("abcdefghijklmnopqrstuvwxyz0123456789 ", k=12_000))
+    page = ask(open_page(), "How many?", noise)
+    assert any("Too long for a link" in caption.value.replace("\\", "") for caption in page.caption)
+
+
+def test_a_damaged_checkpoint_is_named_and_not_offered() -> None:
+    page = open_page()
+    assert page.selectbox(key="checkpoint").options == ["fake"]
+    assert any("wrong sha256" in caption.value for caption in page.caption)
+
+
+def test_torch_is_not_imported_before_the_page_is_drawn() -> None:
+    import subprocess
+    import sys
+
+    modules = "app.sidebar, app.state, app.results, app.services, app.heatmap.component, app.heatmap.export"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parents[1], check=False).returncode == 0

@@ -1,0 +1,212 @@
+"""The Inspect page and its export in a real browser: colours, values, keyboard, hostile text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from app.heatmap.export import to_html
+from app.links import Link, write
+
+pytestmark = pytest.mark.browser
+
+READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
+WHITE = "rgb(255, 255, 255)"
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(1)</script>",
+    ":red[x] ![](http://x.invalid/) [a](javascript:alert(1))",
+    "prices $5 and $10, {{x}} ${1}",
+    "\U0001f600\U0001f468\u200d\U0001f469 e\u0301",
+    "\u05e9\u05dc\u05d5\u05dd 12 \u202e abc",
+    "a\x00b\u200bc\ufeffd",
+    "x" * 4000,
+    "two  blanks\tand a tab ",
+]
+
+
+def open_page(page: Page, address: str, link: Link | None = None) -> None:
+    page.goto(f"{address}/?{urlencode(write(link))}" if link else address)
+    page.wait_for_selector(READY)
+    page.wait_for_selector(".hm .tok", timeout=20_000)
+    page.wait_for_selector(READY)
+
+
+def text_of(page: Page) -> str:
+    return str(page.evaluate(READ_TEXT, None))
+
+
+READ_TEXT = """() => {
+  const all = (root) => [...root.querySelectorAll('*')].flatMap((e) => e.shadowRoot ? [e, ...all(e.shadowRoot)] : [e]);
+  return all(document).filter((e) => e.matches('.paper .text')).map((e) => e.textContent).join('');
+}"""
+
+
+def colours(page: Page) -> list[str]:
+    style = "nodes => nodes.map(node => getComputedStyle(node).backgroundColor)"
+    found: list[str] = page.locator(".hm .tok").evaluate_all(style)
+    return found
+
+
+def token(page: Page, text: str) -> Locator:
+    return page.locator(".hm .tok").filter(has_text=re.compile(f"^{re.escape(text)}$")).first
+
+
+def test_colours_follow_the_values_in_light_and_dark(browser: Browser, address: str, scheme: str) -> None:
+    context = browser.new_context(color_scheme="light" if scheme == "light" else "dark")
+    page = context.new_page()
+    open_page(page, address, Link("How many?", "pens = 4", view="raw"))
+    # raw: pens 1.5, blank 0, = -3, blank 0, 4 0.75, end 0; full colour at 6: shares 1/4, 1/2, 1/8
+    # blue (74, 144, 217) at 1/4: 255 - 181/4 = 209.75, 255 - 111/4 = 227.25, 255 - 38/4 = 245.5 (rounds to 246)
+    # orange (240, 135, 43) at 1/2: 247.5, 195, 149; blue at 1/8: 232.375, 241.125, 250.25
+    assert colours(page) == [
+        "rgb(210, 227, 246)", WHITE, "rgb(248, 195, 149)", WHITE, "rgb(232, 241, 250)", WHITE]  # fmt: skip
+    ink = token(page, "pens").evaluate("node => getComputedStyle(node).color")
+    assert ink == "rgb(20, 23, 28)"  # dark ink on the white paper in both themes
+    expect(page.locator(".ticks")).to_have_text("\u22126.000+6.00")
+    context.close()
+
+
+def test_hover_shows_the_values_of_a_token(watched: Any, address: str) -> None:
+    page = watched.page
+    open_page(page, address, Link("How many?", "pens= 4"))
+    token(page, "=").hover()
+    tip = page.locator(".tip")
+    expect(tip).to_be_visible()
+    rows = dict(zip(tip.locator("th").all_inner_texts(), tip.locator("td").all_inner_texts(), strict=True))
+    # '=' has raw -3 after 1.5: credit -4.5; standardised (-3 - 0.5) / 1; discounted with 0.9 from the back:
+    # -0.5; 0.25 - 0.45 = -0.2; -0.5 - 0.18 = -0.68; -3.5 - 0.612 = -4.112
+    assert rows == {
+        "token id": "101", "raw reward": "\u22123.000", "standardised": "\u22123.500", "discounted": "\u22124.112",
+        "credit": "\u22124.500", "log-probability": "\u22120.500",
+    }  # fmt: skip
+    expect(tip.locator(".tip-text")).to_have_text("=")
+
+
+def test_arrow_keys_home_and_end_move_the_focus(watched: Any, address: str) -> None:
+    page = watched.page
+    open_page(page, address, Link("How many?", "pens= 4\nfour pens\n#### 4"))
+    assert page.locator(".hm .tok[tabindex='0']").count() == 1
+    token(page, "pens").focus()
+    focused = "() => { let e = document.activeElement; while (e.shadowRoot) e = e.shadowRoot.activeElement;"
+    focused += " return e.textContent; }"
+
+    def after(key: str) -> str:
+        page.keyboard.press(key)
+        return str(page.evaluate(focused))
+
+    assert [after(key) for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowUp", "End", "Home")] == [
+        "=", " ", "four", "pens", "", "pens"]  # fmt: skip
+    expect(page.locator(".tip")).to_contain_text("raw reward+1.500")
+    page.keyboard.press("Escape")
+    expect(page.locator(".tip")).to_be_hidden()
+
+
+def test_hostile_text_is_literal_in_the_page_and_in_the_export(watched: Any, address: str, tmp_path: Path) -> None:
+    page = watched.page
+    text = "\n".join(HOSTILE)
+    open_page(page, address, Link("Problem <b>$5</b> and $10", text))
+    assert text_of(page) == text
+    assert page.locator(".hm img, .hm script, .hm a").count() == 0
+    with page.expect_download() as download:
+        page.get_by_role("button", name="HTML page of what is shown").click()
+    path = tmp_path / "page.html"
+    download.value.save_as(path)
+    page.goto(path.as_uri())
+    page.wait_for_selector(".hm .tok")
+    assert text_of(page) == text
+    assert page.locator("main img, main script, main a").count() == 0
+    expect(page.locator(".problem")).to_have_text("Problem <b>$5</b> and $10")
+    data = json.loads(page.locator("#irl-lens-result").evaluate("node => node.textContent"))
+    assert data["traces"][0]["text"] == text
+
+
+def test_an_emoji_of_several_tokens_is_one_coloured_piece(watched: Any, address: str) -> None:
+    page = watched.page
+    open_page(page, address, Link("How many?", "\U0001f600 4"))
+    assert page.locator(".hm .tok").first.inner_text() == "\U0001f600"
+    page.locator(".hm .tok").first.hover()
+    expect(page.locator(".tip")).to_contain_text("3 tokens share these characters")
+
+
+def test_json_export_is_what_is_drawn(watched: Any, address: str, tmp_path: Path) -> None:
+    page = watched.page
+    open_page(page, address, Link("How many?", "pens= 4"))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="JSON").click()
+    download.value.save_as(tmp_path / "x.json")
+    data = json.loads((tmp_path / "x.json").read_text())
+    assert [one["raw"] for one in data["traces"][0]["tokens"]] == [1.5, -3.0, 0.0, 0.75, 0.0]
+    assert to_html(data).count('id="irl-lens-result"') == 1
+
+
+def test_the_picture_is_a_png_with_the_colours(watched: Any, address: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    page = watched.page
+    open_page(page, address, Link("How many?", "pens = 4", view="raw"))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as PNG").click()
+    download.value.save_as(tmp_path / "trace.png")
+    with Image.open(tmp_path / "trace.png") as picture:
+        seen = {colour for _, colour in picture.convert("RGB").getcolors(maxcolors=1_000_000) or []}
+    assert {(210, 227, 246), (248, 195, 149), (255, 255, 255)} <= seen
+
+
+def move_slider(page: Page, name: str, key: str) -> None:
+    page.get_by_role("slider", name=name).focus()
+    page.keyboard.press(key)
+
+
+def wait_for(condition: Callable[[], bool], page: Page) -> None:
+    for _ in range(100):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("the page did not change in 5 s")
+
+
+def test_the_strength_slider_changes_the_colours(watched: Any, address: str) -> None:
+    page = watched.page
+    open_page(page, address, Link("How many?", "pens = 4", view="raw"))
+    move_slider(page, "Colour strength", "ArrowRight")
+    # full colour at 3: '=' (-3) is wholly orange, 'pens' (1.5) half blue: 164.5, 199.5, 236
+    expected = ["rgb(165, 200, 236)", WHITE, "rgb(240, 135, 43)", WHITE, "rgb(210, 227, 246)", WHITE]
+    wait_for(lambda: colours(page) == expected, page)
+    expect(page.locator(".ticks")).to_have_text("\u22123.000+3.00")
+
+
+def test_the_first_error_is_outlined_and_in_words(watched: Any, address: str) -> None:
+    page = watched.page
+    open_page(page, address, Link("How many?", "four pens\n7 + 4 = 12\n#### 12"))
+    expect(page.locator(".headline")).to_have_text("First error: step 2 of 2")
+    row = page.locator(".row.first-error")
+    assert row.get_attribute("data-step") == "1"
+    assert row.evaluate("node => getComputedStyle(node).borderTopColor") == "rgb(154, 52, 18)"
+    expect(page.locator(".arithmetic li")).to_have_text("7 + 4 = 12 is false: the left side is 11, not 12.")
+    line = page.locator(".wrong").first.evaluate("node => getComputedStyle(node).textDecorationStyle")
+    assert line == "wavy"
+
+
+def test_the_page_is_usable_at_400_pixels(browser: Browser, address: str) -> None:
+    context = browser.new_context(viewport={"width": 400, "height": 900})
+    page = context.new_page()
+    open_page(page, address, Link("How many?", "x" * 4000))
+    wide = page.evaluate("document.scrollingElement.scrollWidth")
+    paper = page.locator(".paper").bounding_box()
+    assert wide <= 400 and paper and paper["x"] >= 0 and paper["x"] + paper["width"] <= 400
+    context.close()
+
+
+def test_a_hostile_link_shows_no_trace(watched: Any, address: str) -> None:
+    page = watched.page
+    page.goto(f"{address}/?problem=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&view=raw")
+    expect(page.get_by_text("This link is not readable")).to_be_visible(timeout=20_000)
+    assert page.locator(".hm").count() == 0
