@@ -156,13 +156,16 @@ class Lens:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from irl_core.checkpoints import load_json, verify
+        from irl_core.checkpoints import CheckpointError, load_json, verify
         from irl_core.discriminator import load_discriminator
         from irl_core.encoding import TraceEncoder
         from irl_core.localisation import Calibration
 
         verify(path)
         config = load_json(path / "config.json")
+        missing = [key for key in ("reference", "localisation") if key not in config]
+        if missing:
+            raise CheckpointError(f"config.json has no {' and no '.join(missing)}: the checkpoint was not calibrated")
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         safely: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         policy: Any = AutoModelForCausalLM.from_pretrained(path / "policy", use_safetensors=True, **safely)

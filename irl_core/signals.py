@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from irl_core.arithmetic import find_equations
 from irl_core.types import Floats, Localisation, ScoredTrace, Standardisation, Trace
+from irl_core.verifiable import answers_agree
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,8 +134,6 @@ def majority_answer(traces: Sequence[Trace]) -> tuple[str, int] | None:
 
     Answers agree as numbers: 1,000 = 1000.0.
     """
-    from irl_core.verifiable import answers_agree
-
     votes: list[tuple[str, int]] = []
     for answer in (trace.answer for trace in traces if trace.answer is not None):
         for index, (known, count) in enumerate(votes):
@@ -208,8 +208,6 @@ def _tokens_json(scored: ScoredTrace, gamma: float) -> list[dict[str, Any]]:
 
 def false_arithmetic(text: str) -> list[dict[str, Any]]:
     """The equations in ``text`` that do not hold: span, text, exact value and stated value; empty where all hold."""
-    from irl_core.arithmetic import find_equations
-
     return [
         {
             "start": equation.start,

@@ -29,6 +29,7 @@ import pyarrow.compute
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
+from irl_core.arithmetic import find_equations, first_false_step
 from irl_core.signals import trace_score
 from irl_core.types import (
     EncodedTrace,
@@ -169,8 +170,6 @@ def _true_step(truth: Truth | None) -> int | None:
 
 
 def _arithmetic_columns(trace: Trace) -> dict[str, int | None]:
-    from irl_core.arithmetic import find_equations, first_false_step
-
     false = sum(not equation.true for equation in find_equations(trace.text))
     return {"arithmetic_false": false, "arithmetic_first_false_step": first_false_step(trace) if false else None}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -310,7 +311,8 @@ def _python_path() -> str:
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:
-    """The child's exit status; Ctrl+C reaches the child too, and is its orderly end."""
+    """The child's exit status. Ctrl+C reaches the child by itself; SIGTERM is passed on, so that none is left."""
+    signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
     while True:
         try:
             return child.wait()

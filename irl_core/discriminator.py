@@ -1,0 +1,195 @@
+"""The reward model: a causal backbone with one logit on every token (METHOD.md 'Reward').
+
+Heads:
+    ``linear``      ``logit_t = f(h_t)``, the paper's token classifier.
+    ``anchored``    ``logit_t = f(h_t) + a log p(y_t | x, y_<t)``: the discriminator is told the likelihood and learns
+                    what it does not explain (the structure of AIRL). ``a`` starts at 0.5, ``log p`` is clamped at -8.
+    ``cumulative``  ``logit_t = f(h_0) + sum_{s<=t} (f(h_s) + a log p_s)``: credit is the primitive, the level its sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from irl_core.encoding import Batch, collate, token_budget_batches
+from irl_core.policy import completion_logprobs, hidden_states
+from irl_core.types import EncodedTrace, Floats
+
+HeadKind = Literal["linear", "anchored", "cumulative"]
+Likelihood = Literal["own", "policy"]
+HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
+LOGPROB_FLOOR = -8.0
+INITIAL_ANCHOR = 0.5
+
+
+class RewardHead(nn.Module):
+    """One linear layer and the anchor ``a``, in float32 whatever the backbone's precision.
+
+    Args:
+        hidden_size: width of the backbone. kind: see the module's docstring.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+
+    def __init__(self, hidden_size: int, kind: HeadKind) -> None:
+        super().__init__()
+        if kind not in HEAD_KINDS:
+            raise ValueError(f"unknown head {kind!r}; choose one of {', '.join(HEAD_KINDS)}")
+        self.kind = kind
+        self.linear = nn.Linear(hidden_size, 1, dtype=torch.float32)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        if kind != "linear":
+            self.anchor = nn.Parameter(torch.tensor(INITIAL_ANCHOR, dtype=torch.float32))
+
+    def forward(self, hidden: Tensor, prompt_hidden: Tensor, logprobs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(B, T)`` of the completion and ``(B,)`` of the last prompt token, from hidden states
+        ``(B, T, H)`` and ``(B, H)`` and log-probabilities ``(B, T)``."""
+        level = self.linear(hidden.float()).squeeze(-1)
+        start = self.linear(prompt_hidden.float()).squeeze(-1)
+        if self.kind == "linear":
+            return level, start
+        level = level + self.anchor * logprobs.clamp(min=LOGPROB_FLOOR)
+        if self.kind == "anchored":
+            return level, start
+        increments = torch.where(mask, level, torch.zeros_like(level))
+        return start.unsqueeze(1) + increments.cumsum(1), start
+
+
+@dataclass(frozen=True, slots=True)
+class DiscriminatorOutput:
+    """``logits`` ``(B, T)``, ``prompt_logit`` ``(B,)`` (r_0 of the credit), ``logprobs`` ``(B, T)`` the anchor was given."""
+
+    logits: Tensor
+    prompt_logit: Tensor
+    logprobs: Tensor
+
+
+class Discriminator(nn.Module):
+    """A causal LM kept whole (an anchored head reads its own next-token distribution) and a ``RewardHead``.
+
+    Args:
+        backbone: a transformers causal LM. kind: the head. likelihood: whose log p anchors the head, the
+            discriminator's ``own`` or the ``policy``'s recorded one, which ``forward`` is then given.
+    """
+
+    def __init__(self, backbone: Any, kind: HeadKind = "anchored", likelihood: Likelihood = "own") -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.likelihood = likelihood
+        self.head = RewardHead(backbone.config.hidden_size, kind)
+
+    def forward(self, batch: Batch, policy_logprobs: Tensor | None = None) -> DiscriminatorOutput:
+        """Rewards of a batch of traces.
+
+        Raises:
+            ValueError: the head is anchored to the policy's likelihood and ``policy_logprobs`` ``(B, T)`` is missing.
+        """
+        hidden = hidden_states(self.backbone, batch)
+        index = batch.completion_index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        logprobs = self._anchor(batch, hidden, policy_logprobs)
+        logits, prompt_logit = self.head(
+            hidden.gather(1, index), hidden[rows, batch.starts - 1], logprobs, batch.response_mask
+        )
+        return DiscriminatorOutput(logits, prompt_logit, logprobs)
+
+    def _anchor(self, batch: Batch, hidden: Tensor, policy_logprobs: Tensor | None) -> Tensor:
+        if self.head.kind == "linear":
+            return torch.zeros(batch.response_mask.shape, device=hidden.device)
+        if self.likelihood == "own":
+            return completion_logprobs(self.backbone, batch, hidden)
+        if policy_logprobs is None:
+            raise ValueError("the head is anchored to the policy's likelihood: pass policy_logprobs (B, T)")
+        return policy_logprobs
+
+
+@torch.no_grad()
+def score_traces(
+    discriminator: Discriminator,
+    policy: Any | None,
+    encoded: Sequence[EncodedTrace],
+    *,
+    pad_id: int,
+    batch_tokens: int = 8192,
+) -> list[tuple[Floats, Floats, float]]:
+    """``(raw rewards (T,), log-probabilities (T,), prompt reward)`` of every trace, in order; one transfer a batch.
+
+    The log-probabilities are the policy's: those recorded in sampling where the trace has them, else from one forward
+    of ``policy``; with ``policy=None`` the discriminator's own.
+    """
+    discriminator.eval()
+    device = next(discriminator.parameters()).device
+    results: list[tuple[Floats, Floats, float] | None] = [None] * len(encoded)
+    lengths = [len(trace.prompt_ids) + len(trace.completion_ids) for trace in encoded]
+    for indices in token_budget_batches(lengths, batch_tokens):
+        chosen = [encoded[i] for i in indices]
+        batch = collate(chosen, pad_id).to(device)
+        logprobs = _policy_logprobs(policy, discriminator, chosen, batch)
+        output = discriminator(batch, logprobs)
+        stacked = torch.stack([output.logits.float(), logprobs]).cpu().numpy()
+        starts = output.prompt_logit.float().cpu().tolist()
+        for row, index in enumerate(indices):
+            length = len(encoded[index].completion_ids)
+            raw, logprob = (np.ascontiguousarray(stacked[part, row, :length]) for part in (0, 1))
+            results[index] = (raw, logprob, starts[row])
+    return [result for result in results if result is not None]
+
+
+def recorded_logprobs(encoded: Sequence[EncodedTrace], width: int) -> Tensor | None:
+    """The log-probabilities recorded in sampling as ``(B, width)``, or None where any trace has none."""
+    rows = [trace.trace.logprobs for trace in encoded]
+    if any(row is None for row in rows):
+        return None
+    return torch.tensor([list(row or ()) + [0.0] * (width - len(row or ())) for row in rows])
+
+
+def _policy_logprobs(
+    policy: Any | None, discriminator: Discriminator, encoded: Sequence[EncodedTrace], batch: Batch
+) -> Tensor:
+    recorded = recorded_logprobs(encoded, batch.response_mask.shape[1])
+    if recorded is not None:
+        return recorded.to(batch.input_ids.device)
+    model = discriminator.backbone if policy is None else policy
+    was_training = model.training
+    model.eval()
+    values = completion_logprobs(model, batch)
+    model.train(was_training)
+    return values
+
+
+def head_description(discriminator: Discriminator) -> dict[str, str]:
+    """What ``discriminator/head.json`` says of a head."""
+    return {"kind": discriminator.head.kind, "likelihood": discriminator.likelihood}
+
+
+def load_discriminator(directory: Path) -> Discriminator:
+    """The discriminator in a (verified) checkpoint's ``discriminator`` folder, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: the head is missing, incomplete, or not one of a known kind.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from irl_core.checkpoints import CheckpointError, load_json, load_tensors
+
+    described = load_json(directory / "head.json")
+    if described.get("kind") not in HEAD_KINDS or described.get("likelihood") not in get_args(Likelihood):
+        raise CheckpointError(f"head.json: {described} is no known head; kinds are {', '.join(HEAD_KINDS)}")
+    backbone = AutoModelForCausalLM.from_pretrained(
+        directory, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
+    discriminator = Discriminator(backbone, described["kind"], described["likelihood"])
+    try:
+        discriminator.head.load_state_dict(load_tensors(directory / "head.safetensors"))
+    except RuntimeError as error:
+        raise CheckpointError(f"head.safetensors does not fit a {described['kind']} head: {error}") from error
+    return discriminator.eval()

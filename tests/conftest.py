@@ -1,0 +1,106 @@
+"""What all tests share: a sane environment, the rules for browser tests, and a tiny untrained checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+NO_BROWSER = "no Chromium: set IRL_LENS_CHROMIUM or install chromium"
+SEEN: dict[str, set[str]] = {"collected": set(), "passed": set(), "skipped": set()}
+
+
+def find_chromium() -> str | None:
+    """The browser named by IRL_LENS_CHROMIUM, else the first of ``BROWSERS`` in PATH, else None."""
+    named = os.environ.get("IRL_LENS_CHROMIUM")
+    if named:
+        return shutil.which(named)
+    return next((path for path in map(shutil.which, BROWSERS) if path), None)
+
+
+def browser_required() -> bool:
+    return os.environ.get("IRL_LENS_REQUIRE_BROWSER") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything under tests/browser is a browser test; without a Chromium it is skipped, and says why."""
+    missing = find_chromium() is None
+    for item in items:
+        if "browser" in item.path.relative_to(REPOSITORY).parts:
+            item.add_marker("browser")
+        if item.get_closest_marker("browser"):
+            SEEN["collected"].add(item.nodeid)
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=NO_BROWSER))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: Any = yield
+    if item.get_closest_marker("browser") and (report.when == "call" or report.skipped):
+        outcome = "skipped" if report.skipped else "passed" if report.passed else ""
+        if outcome:
+            SEEN[outcome].add(item.nodeid)
+    return report
+
+
+def _chosen(config: pytest.Config) -> bool:
+    """Whether the whole suite was asked for, not single files or tests."""
+    return not config.args or config.args == ["tests"] or [Path(a) for a in config.args] == [REPOSITORY / "tests"]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where browser tests are required, a skipped one, or none at all, fails the session."""
+    incomplete = SEEN["skipped"] or (_chosen(session.config) and not SEEN["passed"])
+    if browser_required() and incomplete and exitstatus in (0, 5):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    passed, skipped, collected = (len(SEEN[name]) for name in ("passed", "skipped", "collected"))
+    terminalreporter.section("browser tests")
+    if not collected:
+        line = "BROWSER TESTS DID NOT RUN: none were among the tests asked for"
+    elif skipped == collected:
+        line = f"BROWSER TESTS DID NOT RUN ({skipped} skipped): {NO_BROWSER if not find_chromium() else 'see above'}"
+    else:
+        line = f"Browser tests ran: {passed} of {collected} passed, {skipped} skipped, with {find_chromium()}"
+    terminalreporter.write_line(line)
+    if browser_required() and (skipped or not passed):
+        terminalreporter.write_line("IRL_LENS_REQUIRE_BROWSER=1: this is a failure")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the system's Chromium; tests that use it are browser tests."""
+    found = find_chromium()
+    if found is None:
+        pytest.skip(NO_BROWSER)
+    return found
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of data that lies beside some checkouts (or IRL_LENS_SHARED); a test skips where it is absent."""
+    folder = Path(os.environ.get("IRL_LENS_SHARED", REPOSITORY / ".." / "shared")).resolve()
+    if not folder.is_dir():
+        pytest.skip("the shared data is not beside this checkout (IRL_LENS_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lens() -> Any:
+    """An untrained lens: the head is 0.5 * log p of a random 2-layer Llama, the context 160 tokens."""
+    from tests.tiny import tiny_lens
+
+    return tiny_lens()

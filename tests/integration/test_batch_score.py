@@ -1,0 +1,157 @@
+"""Scoring a file: every row accounted for, a killed run ends as the unbroken one, bounded batches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irl_core.datasets import DatasetError, RowError
+from irl_core.inspection import InputError, Lens
+from irl_core.segmentation import make_trace
+from irl_core.store import StoreError, provenance, read_run, read_trace
+from tests.tiny import PROBLEM, SOLUTION
+from train import batch_score
+from train.batch_score import check_source, score_file, windows
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def plain(number: int) -> dict[str, str]:
+    text = SOLUTION if number % 2 else f"She has {number} pens.\n#### {number}"
+    return {"id": f"row-{number}", "question": PROBLEM, "solution": text, "answer": "10"}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write(tmp_path / "in.jsonl", [plain(number) for number in range(11)])
+
+
+def test_every_row_is_scored_in_the_order_of_the_input(source: Path, tmp_path: Path, lens: Lens) -> None:
+    out = tmp_path / "deep" / "out.parquet"
+    summary = score_file(source, out, lens, window=4)
+    assert (summary.scored, summary.failed, summary.continued) == (11, 0, 0)
+    assert summary.sentence() == f"Scored 11 traces into {out}."
+    table = read_run(out).to_pydict()
+    assert len(set(table["trace_id"])) == 11
+    assert table["run_id"] == ["out"] * 11
+    expected = [f"She has {n} pens.\n#### {n}" if n % 2 == 0 else SOLUTION for n in range(11)]
+    assert table["text"] == expected
+    alone = lens.score([make_trace(PROBLEM, SOLUTION)])[0]
+    np.testing.assert_allclose(read_trace(out, table["trace_id"][1]).raw, alone.raw, atol=1e-5)
+    assert provenance(out)["input"] == "in.jsonl"
+    assert not (tmp_path / "deep" / "out.errors.jsonl").exists()
+
+
+def test_bad_rows_are_reported_and_counted_and_the_rest_is_scored(tmp_path: Path, lens: Lens) -> None:
+    rows = [plain(1), "{not json", {"question": PROBLEM}, plain(2), {**plain(3), "solution": "3 + 4 = 7. " * 99}]
+    source = write(tmp_path / "in.jsonl", rows)
+    summary = score_file(source, tmp_path / "out.parquet", lens)
+    assert (summary.scored, summary.failed) == (2, 3)
+    assert "3 could not be scored, see" in summary.sentence()
+    errors = [json.loads(line) for line in (tmp_path / "out.errors.jsonl").read_text().splitlines()]
+    assert [(error.get("line"), error.get("field")) for error in errors] == [(2, ""), (3, "solution"), (None, None)]
+    assert "reads at most 160" in errors[2]["message"]
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2, 3])
+def test_a_killed_run_ends_as_the_unbroken_one(
+    source: Path, tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    whole, broken = tmp_path / "a" / "run.parquet", tmp_path / "b" / "run.parquet"
+    score_file(source, whole, lens, window=4)
+    original, calls = batch_score.score_window, []
+
+    def killed(*arguments: Any, **named: Any) -> Any:
+        if len(calls) == stop_after:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return original(*arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batch_score, "score_window", killed)
+        if stop_after < 3:
+            with pytest.raises(KeyboardInterrupt):
+                score_file(source, broken, lens, window=4)
+        else:
+            patched.setattr(batch_score, "_finish", lambda writer: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                score_file(source, broken, lens, window=4)
+    assert not broken.exists()
+    calls.clear()
+    monkeypatch.setattr(batch_score, "score_window", lambda *a, **n: (calls.append(1), original(*a, **n))[1])
+    summary = score_file(source, broken, lens, window=4)
+    assert len(calls) == 3 - stop_after
+    assert (summary.scored, summary.continued) == (11, min(4 * stop_after, 11))
+    assert read_run(broken).equals(read_run(whole))
+
+
+def test_a_changed_input_does_not_continue(source: Path, tmp_path: Path, lens: Lens, monkeypatch: Any) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(batch_score, "_finish", lambda writer: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            score_file(source, tmp_path / "out.parquet", lens, window=4)
+    write(source, [plain(1)])
+    with pytest.raises(StoreError, match="an unfinished run with another input_sha256"):
+        score_file(source, tmp_path / "out.parquet", lens, window=4)
+    assert score_file(source, tmp_path / "out.parquet", lens, window=4, resume=False).scored == 1
+
+
+def test_nothing_to_score_makes_no_run(tmp_path: Path, lens: Lens) -> None:
+    source = write(tmp_path / "in.jsonl", ["{broken", "[1, 2]"])
+    summary = score_file(source, tmp_path / "out.parquet", lens, layout="plain")
+    assert summary.scored == 0 and summary.failed == 2
+    assert summary.sentence().startswith("No trace was scored; 2 could not be scored")
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_windows_hold_no_more_than_their_size() -> None:
+    bad = RowError("f", 1, "", "bad")
+    rows = [make_trace("p", f"{number}") for number in range(5)]
+    found = list(windows(iter([rows[0], bad, *rows[1:]]), 2))
+    assert [(len(traces), len(errors)) for traces, errors in found] == [(2, 1), (2, 0), (1, 0)]
+    only_bad = list(windows(iter([bad] * 45), 2))
+    assert [len(errors) for _, errors in only_bad] == [20, 20, 5]
+
+
+def test_the_file_is_read_as_it_is_scored(source: Path, tmp_path: Path, lens: Lens, monkeypatch: Any) -> None:
+    """Never more than one window of traces is held: a window is scored before the next one is read."""
+    events: list[str] = []
+    read, score_window = batch_score.read, batch_score.score_window
+
+    def reading(*arguments: Any) -> Any:
+        for row in read(*arguments):
+            events.append("r")
+            yield row
+
+    monkeypatch.setattr(batch_score, "read", reading)
+    monkeypatch.setattr(batch_score, "score_window", lambda *a, **n: (events.append("S"), score_window(*a, **n))[1])
+    score_file(source, tmp_path / "out.parquet", lens, window=4)
+    assert "".join(events) == "rrrrSrrrrSrrrS"
+
+
+def test_what_cannot_be_read_or_written_is_refused_before_a_model_loads(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="is not there"):
+        check_source(tmp_path / "missing.jsonl", tmp_path / "o.parquet", "auto")
+    with pytest.raises(DatasetError, match="format 'xml' is not known"):
+        check_source(source, tmp_path / "o.parquet", "xml")
+    with pytest.raises(InputError, match="is the input itself"):
+        check_source(source, source, "auto")
+    with pytest.raises(InputError, match="is a folder"):
+        check_source(source, tmp_path, "auto")
+
+
+@pytest.mark.parametrize("name", ["model_solutions_dev", "first_error_labels_dev"])
+def test_real_traces_lose_no_row(shared: Path, tmp_path: Path, lens: Lens, name: str) -> None:
+    lines = (shared / "data" / "traces" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:24]
+    source = write(tmp_path / "in.jsonl", lines)
+    summary = score_file(source, tmp_path / "out.parquet", lens)
+    refused = (tmp_path / "out.errors.jsonl").read_text().splitlines() if summary.failed else []
+    assert summary.scored + summary.failed == 24
+    assert all("reads at most 160" in json.loads(line)["message"] for line in refused)  # the test's short context

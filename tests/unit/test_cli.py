@@ -1,0 +1,254 @@
+"""The command line: light to start, plain errors, exact JSON, text that cannot draw on the terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from irl_core.inspection import InputError, Lens
+from tests.tiny import PROBLEM, SOLUTION
+from train import cli, terminal
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "train.cli", *arguments]
+    env = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **environment}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, timeout=120)
+
+
+def trace(text: str = "ab c", **changes: Any) -> dict[str, Any]:
+    zero = {"standardised": 0.0, "discounted": 0.0, "credit": 0.0, "logprob": -1.0}
+    tokens = [
+        {"start": 0, "end": 2, "text": text[:2], "raw": 6.0, **zero},
+        {"start": 2, "end": len(text), "text": text[2:], "raw": -3.0, **zero},
+    ]
+    steps = [{"start": 0, "end": len(text), "text": text, "score": -3.0}]
+    found = {"decision": "error", "first_error_step": 0, "confidence": 0.8, "rule": "raw/min", "threshold": -1.0}
+    rest = {"answer": None, "correct": None, "trace_score": -3.0, "arithmetic": []}
+    return {"text": text, "steps": steps, "tokens": tokens, **found, **rest, **changes}
+
+
+def printed(one: dict[str, Any], problem: str = "p", **options: Any) -> str:
+    console = Console(file=io.StringIO(), width=200, highlight=False, **options)
+    result = {"checkpoint": "demo", "problem": problem, "traces": [one]}
+    terminal.print_result(console, result, view="raw", gamma=0.9, score_name="minimum")
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_help_imports_nothing_heavy_and_is_quick() -> None:
+    code = (
+        "import sys, time; begun = time.process_time(); sys.argv = ['irl-lens', '--help']\n"
+        "from train.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'pyarrow', 'streamlit'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy), 'TIME', time.process_time() - begun)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "HEAVY [] TIME" in done.stdout
+    assert all(name in done.stdout for name in ("inspect", "score", "train", "presets", "checkpoints", "app"))
+    assert float(done.stdout.rsplit(" ", 1)[1]) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("inspect", "--problem", "  "), "The problem is empty"),
+        (("inspect", "--problem", "p", "--solution", ""), "The solution is empty"),
+        (("inspect", "--problem", "@missing.txt"), "missing.txt cannot be read"),
+        (("inspect", "--problem", "p", "--view", "best"), "Unknown view 'best'; choose one of raw"),
+        (("inspect", "--problem", "p", "--gamma", "2"), "gamma is 2.0; choose a value between 0 and 1"),
+        (("inspect", "--problem", "p", "--checkpoint", "../elsewhere"), "refused"),
+        (("inspect", "--problem", "p", "--checkpoint", "nowhere"), "no checkpoint of that name"),
+        (("score", "missing.jsonl", "--out", "o.parquet"), "is not there"),
+        (("train", "no-such-preset"), "no preset 'no-such-preset'"),
+        (("train", "demo-sft", "--set", "sed=7", "--dry-run"), "seed"),
+        (("app", "--port", "99999"), "Port 99999 is taken"),
+    ],
+)
+def test_user_errors_are_one_plain_line(arguments: tuple[str, ...], message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("irl-lens: ") and len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_presets_and_dry_run() -> None:
+    assert "demo-sft" in run("presets").stdout
+    done = run("train", "demo-sft", "--set", "steps=100", "--set", "seed=7", "--dry-run")
+    assert done.returncode == 0
+    assert "steps: 100" in done.stdout and "seed: 7" in done.stdout
+
+
+def test_a_text_file_over_the_limit_and_one_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("x" * 1_000_001)
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "fine.txt").write_text("Zwölf $5\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"long.txt has 1,000,001 bytes; the limit is 1,000,000"):
+        cli._text(f"@{tmp_path / 'long.txt'}")
+    with pytest.raises(InputError, match=r"bytes.txt is not UTF-8 text"):
+        cli._text(f"@{tmp_path / 'bytes.txt'}")
+    assert cli._text(f"@{tmp_path / 'fine.txt'}") == "Zwölf $5\n"
+    assert cli._text("plain") == "plain"
+
+
+def test_json_is_all_that_is_printed(lens: Lens, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr(cli, "_load", lambda checkpoint, device: lens)
+    cli.inspect(problem=PROBLEM, solution=SOLUTION, samples=2, seed=3, as_json=True, html=tmp_path / "page.html")
+    first = capsys.readouterr()
+    result = json.loads(first.out)
+    assert (result["checkpoint"], result["problem"], len(result["traces"])) == ("tiny", PROBLEM, 3)
+    assert result["traces"][0]["text"] == SOLUTION
+    scores = [one["trace_score"] for one in result["traces"][1:]]
+    assert scores == sorted(scores, reverse=True)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in page and "tiny" in page
+    cli.inspect(problem=PROBLEM, solution=SOLUTION, samples=2, seed=3, as_json=True)
+    assert capsys.readouterr().out == first.out
+
+
+def test_inspect_prints_the_verdict(lens: Lens, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(cli, "_load", lambda checkpoint, device: lens)
+    cli.inspect(problem=PROBLEM, solution="3 * 4 = 13\n#### 13")
+    out = capsys.readouterr().out
+    assert "Checkpoint tiny" in out and "Trace 1 of 1 · answer 13 · minimum" in out
+    assert "3 * 4 = 13: is 12" in out
+    assert "Rule: raw" in out and "threshold \u22123.00" in out
+
+
+def test_nothing_to_score_is_said(lens: Lens) -> None:
+    with pytest.raises(InputError, match="give a --solution, or --samples of at least 1"):
+        cli._scored(lens, PROBLEM, None, 0, 0, 0.9)
+
+
+# -------------------------------------------------------------------------------------------------- terminal
+
+
+@pytest.mark.parametrize(
+    ("value", "colour"),
+    [
+        (0.0, (255, 255, 255)),
+        (None, (255, 255, 255)),
+        (6.0, terminal.BLUE),
+        (60.0, terminal.BLUE),
+        (-6.0, terminal.ORANGE),
+        (3.0, (144, 178, 214)),  # half way: 255 + (33 - 255) / 2 = 144, 178.5 to even, 213.5 to even
+    ],
+)
+def test_background_by_hand(value: float | None, colour: tuple[int, int, int]) -> None:
+    assert terminal.background(value, 6.0) == colour
+
+
+def test_colour_output_has_the_tokens_colours() -> None:
+    out = printed(trace(), force_terminal=True, color_system="truecolor")
+    assert "48;2;33;102;172mab" in out  # 6.0 of 6.0
+    assert "48;2;236;175;128m c" in out  # -3.0 of 6.0: 255 + (217 - 255) / 2 = 236, 175, 128.5 to even
+    assert "First error: step 1 of 1" in out
+    assert "Rule: raw/min; threshold \u22121.00; confidence 80%" in out
+
+
+def test_without_colour_tokens_stand_in_brackets() -> None:
+    out = printed(trace())
+    assert "\x1b" not in out
+    assert "[+6.0 ab] [-3.0 c]" in out
+    no_color = printed(trace(), force_terminal=True, color_system="truecolor", no_color=True)
+    assert "[+6.0 ab] [-3.0 c]" in no_color and "48;2" not in no_color
+
+
+def test_weak_tokens_are_not_marked() -> None:
+    one = trace()
+    one["tokens"][1]["raw"] = -1.9  # a third of 6.0 is 2.0
+    assert "[+6.0 ab] c" in printed(one)
+
+
+def test_markup_and_control_characters_are_text() -> None:
+    hostile = "[red]x[/red] \x1b[31m\x07\x00 :smile: $5 and $10 \u202e[/]"
+    out = printed(trace(hostile), problem=hostile)
+    assert "\x1b" not in out and "\x07" not in out and "\x00" not in out and "\u202e" not in out
+    assert "[red]x[/red] ␛[31m␇␀ :smile: $5 and $10 ⟨U+202E⟩[/]" in out
+
+
+def test_pieces_join_to_the_text_even_where_tokens_share_a_character() -> None:
+    text = "a😀b c"
+    tokens = [{"start": 0, "end": 1}, {"start": 1, "end": 2}, {"start": 1, "end": 2}, {"start": 3, "end": 4}]
+    found = list(terminal.pieces(text, tokens))
+    assert [piece for piece, _ in found] == ["a", "😀", "b", " ", "c"]
+    assert [token is None for _, token in found] == [False, False, True, False, True]
+
+
+def test_no_signal_is_neutral_and_said() -> None:
+    one = trace()
+    one["tokens"][0]["raw"] = one["tokens"][1]["raw"] = None
+    assert "No signal" in printed(one)
+
+
+# ------------------------------------------------------------------------------------------------------- app
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        with pytest.raises(InputError, match=re.escape(f"Port {port} is taken. Name a free one with --port")):
+            cli._free_port(port)
+    assert cli._free_port(port) == port
+    assert cli.FIRST_PORT <= cli._free_port(None) < cli.FIRST_PORT + cli.PORTS_TRIED
+
+
+def test_app_serves_and_stops_with_its_command(tmp_path: Path) -> None:
+    port = cli._free_port(None)
+    log = (tmp_path / "log").open("w+")
+    command = [sys.executable, "-m", "train.cli", "app", "--port", str(port)]
+    child = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True,
+                             env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    try:
+        assert _healthy(port, seconds=60)
+        assert f"http://localhost:{port}" in Path(log.name).read_text()
+    finally:
+        child.terminate()
+        child.wait(timeout=30)
+        log.close()
+    assert _gone(port, seconds=20)
+
+
+def _answers(port: int) -> bool:
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _healthy(port: int, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if _answers(port):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _gone(port: int, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not _answers(port):
+            return True
+        time.sleep(0.2)
+    return False

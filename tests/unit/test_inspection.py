@@ -1,0 +1,274 @@
+"""Signals, ranking and JSON with hand-computed values; the lens on an untrained checkpoint whose rewards are known."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irl_core.inspection import (
+    MAX_PROBLEM_CHARACTERS,
+    MAX_SAMPLES,
+    InputError,
+    Lens,
+    check_inputs,
+    group_standardisation,
+    judge_familiarity,
+    majority_answer,
+    prompt_logprob,
+    rank,
+    restandardise,
+    signals,
+    to_json,
+    trace_score,
+)
+from irl_core.segmentation import make_trace
+from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Standardisation, Trace
+from tests.tiny import PROBLEM, SOLUTION
+
+UNIT = Standardisation(2.0, 0.5, "by hand")
+
+
+def hand_scored(raw: list[float], text: str = "a\nb\nc\nd", prompt_reward: float = 0.5) -> ScoredTrace:
+    """One token for each of the first characters of ``text``."""
+    trace = make_trace("p", text)
+    spans = tuple((index, index + 1) for index in range(len(raw)))
+    encoded = EncodedTrace(trace, (1,), tuple(range(len(raw))), spans)
+    values = np.array(raw, dtype=np.float32)
+    return ScoredTrace(encoded, values, -values, prompt_reward, UNIT, "by-hand")
+
+
+def answered(*answers: str | None) -> list[Trace]:
+    return [make_trace("p", "no answer here" if one is None else f"x\n#### {one}") for one in answers]
+
+
+def test_signals_by_hand() -> None:
+    views = signals(hand_scored([3.0, 2.0, 0.0]), gamma=0.5)
+    assert views.raw.tolist() == [3.0, 2.0, 0.0]
+    # (r - 2) / 0.5
+    assert views.standardised.tolist() == [2.0, 0.0, -4.0]
+    # backwards: -4; 0 + 0.5 * -4 = -2; 2 + 0.5 * -2 = 1
+    assert views.discounted.tolist() == [1.0, -2.0, -4.0]
+    # 3 - 0.5, 2 - 3, 0 - 2
+    assert views.credit.tolist() == [2.5, -1.0, -2.0]
+
+
+def test_no_spread_gives_exactly_zero() -> None:
+    flat = restandardise([hand_scored([3.0, 2.0])], Standardisation(2.5, 0.0, "flat"))[0]
+    views = signals(flat)
+    assert views.standardised.tolist() == [0.0, 0.0]
+    assert views.discounted.tolist() == [0.0, 0.0]
+
+
+def test_signals_of_no_token() -> None:
+    views = signals(hand_scored([]))
+    assert views.raw.size == views.discounted.size == 0
+    assert math.isnan(trace_score(hand_scored([]), "minimum"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("mean", 5 / 3),  # (3 + 2 + 0) / 3
+        ("last", 0.0),
+        ("minimum", 0.0),
+        ("credit_sum", -0.5),  # last - prompt reward
+        ("credit_minimum", -2.0),
+        ("mean_discounted", -5 / 3),  # of the standardised: (1 - 2 - 4) / 3
+    ],
+)
+def test_trace_scores_by_hand(kind: str, expected: float) -> None:
+    assert trace_score(hand_scored([3.0, 2.0, 0.0]), kind, gamma=0.5) == pytest.approx(expected, abs=1e-6)
+
+
+def test_unknown_trace_score_and_gamma_are_named() -> None:
+    with pytest.raises(InputError, match="Unknown trace score 'best'; choose one of mean_discounted"):
+        trace_score(hand_scored([1.0]), "best")
+    with pytest.raises(InputError, match=re.escape("gamma is 1.5; choose a value between 0 and 1.")):
+        signals(hand_scored([1.0]), gamma=1.5)
+
+
+def test_rank_keeps_the_order_of_equals_and_puts_undefined_last() -> None:
+    scored = [hand_scored([1.0]), hand_scored([float("nan")]), hand_scored([2.0]), hand_scored([1.0])]
+    assert rank(scored, "minimum") == [2, 0, 3, 1]
+
+
+def test_majority_counts_equal_numbers_together() -> None:
+    assert majority_answer(answered("1,000", "7", "1000.0")) == ("1,000", 2)
+
+
+def test_majority_tie_goes_to_the_first_and_none_is_none() -> None:
+    assert majority_answer(answered("7", "8", None)) == ("7", 1)
+    assert majority_answer(answered(None)) is None
+    assert majority_answer([]) is None
+
+
+def test_group_statistics_by_hand() -> None:
+    unit = group_standardisation([np.array([1.0, 2.0], np.float32), np.array([6.0], np.float32)])
+    # mean 9 / 3; squares 4 + 1 + 9 = 14, over n - 1 = 2
+    assert unit == Standardisation(3.0, math.sqrt(7.0), "group of 2 samples")
+
+
+def test_group_without_two_numbers_has_no_signal() -> None:
+    unit = group_standardisation([np.array([np.nan, 4.0, np.inf], np.float32)])
+    assert (unit.mean, unit.std) == (4.0, 0.0)
+
+
+def test_json_is_the_documented_schema() -> None:
+    scored = hand_scored([3.0, float("nan")], text="3 + 4 = 8\n#### 8")
+    where = Localisation("error", 0, 0.75, "credit/min", -1.0, (-2.0, math.nan))
+    result = to_json([scored], [where], problem="p", checkpoint="demo", gamma=0.5)
+    assert list(result) == ["checkpoint", "problem", "traces"]
+    trace = result["traces"][0]
+    assert list(trace) == [
+        "text", "answer", "correct", "trace_score", "decision", "first_error_step", "confidence", "rule", "threshold",
+        "steps", "tokens", "arithmetic",
+    ]  # fmt: skip
+    assert trace["steps"] == [
+        {"start": 0, "end": 9, "text": "3 + 4 = 8", "score": -2.0},
+        {"start": 10, "end": 16, "text": "#### 8", "score": None},
+    ]
+    assert trace["tokens"][0] == {
+        "start": 0, "end": 1, "text": "3", "raw": 3.0, "standardised": 2.0, "discounted": None, "credit": 2.5,
+        "logprob": -3.0,
+    }  # fmt: skip
+    assert trace["tokens"][1]["raw"] is None
+    assert trace["arithmetic"] == [{"start": 0, "end": 9, "text": "3 + 4 = 8", "value": 7, "stated": 8}]
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+@pytest.mark.parametrize(
+    ("problem", "solution", "message"),
+    [
+        ("", None, "The problem is empty"),
+        (" \n\t", None, "The problem is empty"),
+        ("p", "  ", "The solution is empty"),
+        ("x" * 20_001, None, "The problem has 20,001 characters; the limit is 20,000"),
+        ("p", "x" * 1_000_000, "The solution has 1,000,000 characters; the limit is 20,000"),
+    ],
+)
+def test_unusable_texts_are_refused(problem: str, solution: str | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_inputs(problem, solution)
+
+
+def test_a_text_of_the_limit_is_accepted() -> None:
+    check_inputs("x" * MAX_PROBLEM_CHARACTERS)
+
+
+def test_familiarity_percentile_is_interpolated() -> None:
+    quantiles = [[0.0, -4.0], [0.5, -2.0], [1.0, -1.0]]
+    known = judge_familiarity(-3.0, 0.0, quantiles)  # half way between the 0 % and the 50 % quantile
+    assert known.percentile == pytest.approx(25.0)
+    assert known.familiar is True
+
+
+def test_unfamiliar_wording_and_unknown_tokens_say_why() -> None:
+    quantiles = [[0.0, -4.0], [0.01, -3.0], [1.0, -1.0]]
+    found = judge_familiarity(-9.0, 0.5, quantiles)
+    assert found.familiar is False and found.percentile == 0.0
+    assert "-9.00 nats per token; limit -3.00" in found.reason
+    assert "the tokenizer does not know 50% of its pieces (limit 2%)" in found.reason
+
+
+def test_familiarity_without_quantiles_is_not_measured() -> None:
+    found = judge_familiarity(-1.0, 0.0, None)
+    assert found.familiar is None and found.percentile is None
+
+
+# ------------------------------------------------------------------------------------------------------- lens
+
+
+def test_rewards_of_the_untrained_anchored_head_are_half_the_log_probability(lens: Lens) -> None:
+    scored = lens.score([make_trace(PROBLEM, SOLUTION)])[0]
+    expected = 0.5 * np.maximum(scored.logprobs, -8.0)
+    np.testing.assert_allclose(scored.raw, expected, rtol=1e-5)
+    assert scored.standardisation == Standardisation(-2.0, 0.5, "held-out solutions of checkpoint tiny")
+    assert scored.checkpoint == "tiny"
+
+
+def test_tokens_join_to_the_text(lens: Lens) -> None:
+    text = "x 😀 = $5 and $10\x00\u202e\nThe answer is 10"
+    scored = lens.score([make_trace(PROBLEM, text)])[0]
+    joined, position = "", 0
+    for start, end in scored.encoded.spans:
+        joined += text[max(start, position) : end]
+        position = max(position, end)
+    assert joined == text
+
+
+def test_order_and_values_do_not_depend_on_the_batch(lens: Lens) -> None:
+    traces = [make_trace(PROBLEM, SOLUTION), make_trace(PROBLEM, "#### 3"), make_trace(PROBLEM, "One step.\n#### 10")]
+    together, alone = lens.score(traces), [lens.score([trace])[0] for trace in traces]
+    for one, other in zip(together, alone, strict=True):
+        assert one.trace == other.trace
+        np.testing.assert_allclose(one.raw, other.raw, atol=1e-5)
+
+
+def test_same_seed_same_samples_and_scores(lens: Lens) -> None:
+    first, second = (lens.sample(PROBLEM, 3, seed=11, max_new_tokens=12) for _ in range(2))
+    assert [trace.token_ids for trace in first] == [trace.token_ids for trace in second]
+    scores = [lens.score(traces, standardise_over="group") for traces in (first, second)]
+    for one, other in zip(*scores, strict=True):
+        assert np.array_equal(one.raw, other.raw)
+    assert scores[0][0].standardisation.origin == "group of 3 samples"
+    others = lens.sample(PROBLEM, 3, seed=12, max_new_tokens=12)
+    assert [trace.token_ids for trace in others] != [trace.token_ids for trace in first]
+
+
+def test_progress_is_reported_and_unfinished_is_said(lens: Lens) -> None:
+    calls: list[tuple[int, int]] = []
+    traces = lens.sample(PROBLEM, 2, seed=0, max_new_tokens=5, on_progress=lambda *call: calls.append(call))
+    assert calls[0] == (1, 5) and calls == sorted(calls)
+    assert all(trace.finished or len(trace.token_ids or ()) == 5 for trace in traces)
+    assert [trace.trace_id for trace in traces] == ["sample-1", "sample-2"]
+
+
+def test_the_context_window_is_a_limit_that_names_itself(lens: Lens) -> None:
+    long = "3 + 4 = 7. " * 60
+    with pytest.raises(InputError, match=r"[\d,]+ tokens; checkpoint tiny reads at most 160"):
+        lens.score([make_trace(PROBLEM, long)])
+    with pytest.raises(InputError, match="The problem is too long: "):
+        lens.sample(long, 1, seed=0)
+
+
+@pytest.mark.parametrize("n", [0, -1, MAX_SAMPLES + 1])
+def test_number_of_samples_is_limited(lens: Lens, n: int) -> None:
+    with pytest.raises(InputError, match=f"{n} samples asked for; choose between 1 and {MAX_SAMPLES}"):
+        lens.sample(PROBLEM, n, seed=0)
+
+
+def test_location_does_not_depend_on_the_unit_shown(lens: Lens) -> None:
+    scored = lens.score([make_trace(PROBLEM, SOLUTION)])[0]
+    other = restandardise([scored], Standardisation(100.0, 7.0, "another"))[0]
+    assert lens.locate(scored) == lens.locate(other)
+    assert len(lens.locate(scored).step_scores) == len(scored.trace.steps)
+
+
+def test_prompt_log_probability_is_the_mean_over_tokens(lens: Lens) -> None:
+    import torch
+
+    prompt = lens.encoder.encode_prompt(PROBLEM)
+    with torch.no_grad():
+        table = lens.policy(input_ids=torch.tensor([prompt])).logits[0].log_softmax(-1)
+    one_by_one = [float(table[index, token]) for index, token in enumerate(prompt[1:])]
+    assert prompt_logprob(lens.policy, prompt) == pytest.approx(sum(one_by_one) / len(one_by_one), abs=1e-5)
+    assert prompt_logprob(lens.policy, prompt[:1]) == 0.0
+
+
+def test_familiarity_of_the_lens_uses_stored_quantiles(lens: Lens, monkeypatch: Any) -> None:
+    assert lens.familiarity(PROBLEM).familiar is True  # random weights: about -log(300) = -5.7 nats a token
+    reference = {**lens.config["reference"], "prompt_logprob_quantiles": [[0.0, -1.0], [1.0, -0.5]]}
+    monkeypatch.setitem(lens.config, "reference", reference)
+    assert lens.familiarity(PROBLEM).familiar is False
+
+
+def test_ids_that_do_not_spell_the_text_are_refused(lens: Lens) -> None:
+    sampled = lens.sample(PROBLEM, 1, seed=0, max_new_tokens=4)[0]
+    with pytest.raises(InputError, match="do not spell its text"):
+        lens.score([replace(sampled, text=sampled.text + "!", steps=())])
