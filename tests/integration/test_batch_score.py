@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,27 @@ def test_a_killed_run_ends_as_the_unbroken_one(
     assert len(calls) == 3 - stop_after
     assert (summary.scored, summary.continued) == (11, min(4 * stop_after, 11))
     assert read_run(broken).equals(read_run(whole))
+
+
+def test_kill_9_in_the_middle_of_a_window(source: Path, tmp_path: Path, lens: Lens) -> None:
+    out = tmp_path / "run.parquet"
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tests.tiny import tiny_lens; from train import batch_score\n"
+        "lens, original, calls = tiny_lens(), batch_score.score_window, []\n"
+        "def killed(*a, **n):\n"
+        "    calls.append(1)\n"
+        "    return original(*a, **n) if len(calls) < 3 else os.kill(os.getpid(), signal.SIGKILL)\n"
+        "batch_score.score_window = killed\n"
+        "batch_score.score_file(Path(sys.argv[1]), Path(sys.argv[2]), lens, window=4)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code, str(source), str(out)], cwd=root, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert not out.exists()
+    assert score_file(source, out, lens, window=4).continued == 8
+    score_file(source, tmp_path / "whole" / "run.parquet", lens, window=4)
+    assert read_run(out).equals(read_run(tmp_path / "whole" / "run.parquet"))
 
 
 def test_a_changed_input_does_not_continue(source: Path, tmp_path: Path, lens: Lens, monkeypatch: Any) -> None:
