@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irl_core.arithmetic import find_equations, first_false_step
+from irl_core.segmentation import make_trace
+
+SHARED = Path(os.environ.get("IRL_LENS_SHARED", Path(__file__).resolve().parents[2] / ".." / "shared"))
+GSM8K = SHARED / "data" / "gsm8k" / "train.jsonl"
+
+
+def verdicts(text: str) -> list[tuple[str, bool]]:
+    return [(equation.text, equation.true) for equation in find_equations(text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "3 * 4 = 12",
+        "$3 x 4 = $12",
+        "<<3*4=12>>",
+        "3 × 4 − 2 = 10",  # 12 - 2
+        "12 ÷ 5 = 2.4",
+        "2(3+4) = 14",  # 2 * 7
+        "(3 + 4) * (1 + 1) = 14",
+        "20% of 50 = 10",
+        "1/2 of 8 = 4",
+        "100 - 20% = 80",  # 20 % less than 100
+        "100% - 40% = 60%",
+        "20/50 = 40%",
+        "20 / 50 * 100 = 40%",
+        "1,000 * 3 = 3,000",
+        "10 / 3 = 3.33",  # 3.333... rounds to 3.33
+        "2 / 3 = 0.67",
+        "10 / 3 ≈ 3",
+        "1 1/2 * 4 = 6",  # 3/2 * 4
+        "1 and 1/4 * 4 = 5",
+        "25 / 1/5 = 125",  # divided by a fifth
+        "2^10 = 1024",
+        "3² + 1 = 10",
+        "-5 + 3 = -2",
+        "3 \\times 4 = \\boxed{12}",
+        "9 dogs + 7 rabbits = 16 pets",
+        "20 packets * $40/packet = $800",
+        "12 = 3 * 4",
+        "50*.5 = 25.",
+        "**3 * 4 = 12**",
+    ],
+)
+def test_true_equations(text: str) -> None:
+    assert [true for _, true in verdicts(text)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "stated"),
+    [
+        ("3 * 4 = 13", 12, 13),
+        ("$3 x 4 = $13", 12, 13),
+        ("<<3*4=13>>", 12, 13),
+        ("10 / 3 = 3.34", Fraction(10, 3), Fraction(167, 50)),
+        ("10 / 3 = 3", Fraction(10, 3), 3),  # an integer must be exact
+        ("1,000 + 1 = 1,002", 1001, 1002),
+        ("2 + 3 * 4 = 20", 14, 20),  # the product comes first
+        ("8 - 3 - 2 = 7", 3, 7),  # from the left
+        ("2 * 3 + 1 = 6 + 2", 7, 8),
+        ("20% of 50 = 11", 10, 11),
+    ],
+)
+def test_false_equations_report_value_and_statement(text: str, value: Fraction, stated: Fraction) -> None:
+    equations = find_equations(text)
+    assert [(equation.value, equation.stated, equation.true) for equation in equations] == [(value, stated, False)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2x + 3 = 7",
+        "x + 5 = 12",
+        "2y + 3 = 11",
+        "26 = 5 + 3x",
+        "8/3 = 24/Y",
+        "Week 1 = 9",
+        "2 dozen = 24",
+        "y = 5",
+        "4 * 25 cents = $1",
+        "5 / 0 = 3",
+        "9^9^9 = 3",
+        "3 * (4 = 12",
+        "3 <= 4",
+        "a - 3 * 4 = 5",
+        "9" * 40 + " + 1 = 2",
+        "=",
+        "",
+    ],
+)
+def test_what_is_no_checkable_equation_is_left_alone(text: str) -> None:
+    assert find_equations(text) == []
+
+
+def test_the_span_is_where_the_equation_stands() -> None:
+    text = "So Mia pays 3 * 4 = 13 dollars."
+    (equation,) = find_equations(text)
+    assert (equation.start, equation.end) == (12, 22)
+    assert text[equation.start : equation.end] == equation.text == "3 * 4 = 13"
+    assert [text[slice(*side)] for side in (equation.left, equation.right)] == ["3 * 4", "13"]
+
+
+def test_a_chain_is_an_equation_for_each_equals_sign() -> None:
+    # 3 + 4 is 7, not 7 * 2 = 14
+    assert verdicts("3+4=7*2=14") == [("3+4=7*2", False), ("7*2=14", True)]
+    assert verdicts("3+4 = 7 = 8") == [("3+4 = 7", True), ("7 = 8", False)]
+
+
+def test_an_annotation_is_listed_once_with_the_equation_around_it() -> None:
+    assert verdicts("He pays 3 * 4 = $<<3*4=12>>12.") == [("3 * 4 = $<<3*4=12>>12", True)]
+    assert verdicts("He pays <<3*4=12>>12 dollars.") == [("3*4=12", True)]
+
+
+def test_an_annotation_and_what_is_shown_must_agree() -> None:
+    assert verdicts("He pays <<3*4=12>>15 dollars.") == [("3*4=12", True), ("3*4=12>>15", False)]
+    assert verdicts("He pays 3 * 5 = <<3*4=12>>15.") == [("3 * 5 = <<3*4=12>>15", True), ("3*4=12", True)]
+    assert verdicts("It is <<1/4=0.25>>25% of it, <<8/2=4.0>>4 and <<750*4=3000>>3,000/month.") == [
+        ("1/4=0.25", True),
+        ("8/2=4.0", True),
+        ("750*4=3000", True),
+    ]
+
+
+def test_a_bullet_or_a_list_number_is_no_operand() -> None:
+    assert verdicts("- 5 * 3 = 15\n2. 5 * 3 = 15\n* 1 + 1 = 3") == [
+        ("5 * 3 = 15", True),
+        ("5 * 3 = 15", True),
+        ("1 + 1 = 3", False),
+    ]
+
+
+def test_first_false_step() -> None:
+    text = "Mia has 3 * 4 = 12.\nShe eats 12 - 5 = 8.\nSo 8 + 1 = 10.\n#### 10"
+    assert first_false_step(make_trace("How many?", text)) == 1
+    assert first_false_step(make_trace("How many?", "3 * 4 = 12\n#### 12")) is None
+    tagged = "<think>\n1 + 1 = 2\n2 * 2 = 5\n</think>\n<answer>5</answer>"
+    assert first_false_step(make_trace("How many?", tagged)) == 1
+
+
+@given(st.text(alphabet="0123456789+-*/=()., %$x<>^\n²a"))
+def test_any_text_is_read_without_an_error(text: str) -> None:
+    for equation in find_equations(text):
+        assert text[equation.start : equation.end] == equation.text
+
+
+@given(st.integers(0, 999), st.integers(1, 999), st.sampled_from("+-*"), st.integers(-3, 3))
+def test_agrees_with_integer_arithmetic(a: int, b: int, sign: str, offset: int) -> None:
+    right = {"+": a + b, "-": a - b, "*": a * b}[sign] + offset
+    (equation,) = find_equations(f"{a} {sign} {b} = {right}")
+    assert equation.true is (offset == 0)
+
+
+@pytest.mark.parametrize(
+    "unit", ["1+", "(", "1=", "1+1=2 ", "<<1=1>>", "((((1=", "1,111,", "%", "2^", "/a", "a ", "1 a "]
+)
+def test_hostile_text_takes_linear_time(unit: str) -> None:
+    text = unit * (200_000 // len(unit))
+    started = time.perf_counter()
+    find_equations(text)
+    assert time.perf_counter() - started < 30.0  # quadratic work would take hours
+
+
+@pytest.mark.skipif(not GSM8K.exists(), reason="shared/data/gsm8k is not beside this checkout")
+def test_real_solutions_hold_hardly_any_false_equation() -> None:
+    rows = [json.loads(line)["answer"] for line in GSM8K.read_text(encoding="utf-8").splitlines()[:600]]
+    equations = [equation for text in rows for equation in find_equations(text)]
+    assert len(equations) > 1800
+    # 16 of 9,832 in the first 3,000 rows, half of them real mistakes
+    assert sum(not equation.true for equation in equations) <= 12
