@@ -57,13 +57,18 @@ def table(inspection: Inspection, result: dict[str, Any], order: list[int]) -> l
                 "answer": trace["answer"] if trace["answer"] is not None else "none found",
                 "majority": f"yes, {majority[1]} of {len(order)}" if votes and majority else "",
                 "correct": {True: "yes", False: "no", None: "not known"}[trace["correct"]],
-                f"score ({inspection.score_kind})": trace["trace_score"],
+                score_column(inspection): trace["trace_score"],
                 "first error": _located(trace),
                 "tokens": len(trace["tokens"]),
                 "ended": "yes" if inspection.scored[index].trace.finished else "cut at the limit",
             }
         )
     return rows
+
+
+def score_column(inspection: Inspection) -> str:
+    """The heading of the column that traces are ranked by."""
+    return f"score ({inspection.score_kind})"
 
 
 def _located(trace: dict[str, Any]) -> str:
@@ -85,7 +90,7 @@ def title(trace: dict[str, Any], index: int, inspection: Inspection) -> str:
     """The heading over one trace."""
     pasted = bool(inspection.request.solution)
     name = "Your solution" if pasted else f"Trace {index + 1} of {len(inspection.scored)}"
-    score = f"trace score {signed(trace['trace_score'])} ({inspection.score_kind})"
+    score = f"trace score ({inspection.score_kind}) {signed(trace['trace_score'])}"
     return " \u00b7 ".join((name, answer_words(trace), score))
 
 

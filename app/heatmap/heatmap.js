@@ -12,7 +12,7 @@ const SIGNALS = [
   ["logprob", "log-probability"],
 ];
 const SUMMED = new Set(["credit", "logprob"]);
-const MARKS = new Map([["\n", "\u21b5"], ["\r", "\u240d"], ["\t", "\u21e5"], ["\u00ad", "SHY"], ["\u200b", "ZWSP"],
+const MARKS = new Map([["\n", "\u21b5"], ["\r", "CR"], ["\0", "NUL"], ["\t", "\u21e5"], ["\u00ad", "SHY"], ["\u200b", "ZWSP"],
   ["\u200c", "ZWNJ"], ["\u200d", "ZWJ"], ["\u2060", "WJ"], ["\ufeff", "BOM"], ["\u00a0", "NBSP"]]);
 
 function element(tag, className, text) {
@@ -33,8 +33,7 @@ function number(value, digits = 3) {
 function markOf(character) {
   if (MARKS.has(character)) return MARKS.get(character);
   const code = character.codePointAt(0);
-  if (code < 32) return String.fromCharCode(0x2400 + code);
-  const hidden = code === 127 || (code >= 0x80 && code < 0xa0) || (code >= 0x200e && code <= 0x200f)
+  const hidden = code < 32 || code === 127 || (code >= 0x80 && code < 0xa0) || (code >= 0x200e && code <= 0x200f)
     || (code >= 0x202a && code <= 0x202e) || (code >= 0x2061 && code <= 0x206f) || (code >= 0xd800 && code <= 0xdfff);
   return hidden ? "U+" + code.toString(16).toUpperCase().padStart(4, "0") : null;
 }
@@ -109,7 +108,7 @@ function writeText(parent, chars, start, end, wrong) {
     if (isWrong !== runWrong || mark) flush();
     runWrong = isWrong;
     if (!mark) { run += chars[i]; continue; }
-    const node = element("span", "mark", chars[i]);
+    const node = element("span", mark.length > 1 ? "mark shapeless" : "mark", chars[i]);
     node.dataset.mark = mark;
     parent.append(node);
   }
@@ -322,7 +321,7 @@ function renderHeatmap(root, data) {
   if (data.caption) body.append(element("div", "caption", data.caption));
   body.append(pictureButton(body, data.file || "trace"), tip);
   const refocus = hadFocus && hadFocus.classList.contains("tok");
-  for (const old of root.querySelectorAll(":scope > .hm")) old.remove();
+  for (const old of [...root.children]) if (old.classList.contains("hm")) old.remove();
   root.append(body);
   listen(paper, tip, pieces, chars, data, memory);
   if (refocus) { const token = paper.querySelector('.tok[tabindex="0"]'); if (token) token.focus({ preventScroll: true }); }

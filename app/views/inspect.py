@@ -21,6 +21,7 @@ from irl_core.checkpoints import CheckpointError, CheckpointInfo
 from irl_core.inspection import MAX_SAMPLES, InputError, check_inputs
 
 POLL_SECONDS = 0.15
+ROW_PIXELS = 35
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -150,7 +151,12 @@ def _ranking(inspection: Inspection, result: dict[str, Any], order: list[int]) -
     if len(order) == 1:
         return 0, None
     st.text(results.majority_words(inspection))
-    st.dataframe(results.table(inspection, result, order), hide_index=True, width="stretch")
+    st.dataframe(
+        results.table(inspection, result, order),
+        hide_index=True,
+        height=ROW_PIXELS * (min(len(order), 6) + 1) + 3,
+        column_config={results.score_column(inspection): st.column_config.NumberColumn(format="%.2f")},
+    )
     for name in ("chosen", "versus"):
         if st.session_state[name] not in order:
             st.session_state[name] = order[0] if name == "chosen" else None

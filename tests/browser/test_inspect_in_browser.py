@@ -181,6 +181,7 @@ def test_the_strength_slider_changes_the_colours(watched: Any, address: str) -> 
     expected = ["rgb(165, 200, 236)", WHITE, "rgb(240, 135, 43)", WHITE, "rgb(210, 227, 246)", WHITE]
     wait_for(lambda: colours(page) == expected, page)
     expect(page.locator(".ticks")).to_have_text("\u22123.000+3.00")
+    assert page.locator(".hm").count() == 1
 
 
 def test_the_first_error_is_outlined_and_in_words(watched: Any, address: str) -> None:
