@@ -120,6 +120,25 @@ def train(
 
 
 @cli.command()
+def evaluate(
+    out: Annotated[Path, typer.Option(help="The folder for run.parquet, report.json and figures.md.")],
+    checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
+    compare: Annotated[list[str] | None, typer.Option(help="NAME=CHECKPOINT, again and again.")] = None,
+    problems: Annotated[int, typer.Option(min=2, help="Held-out problems of the generator.")] = 150,
+    samples: Annotated[int, typer.Option(min=2, help="Solutions sampled of each.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Judge a checkpoint on held-out problems of the bundled generator, beside the baselines."""
+    from train.evaluate import evaluate as judge
+
+    others = {name: _resolve(path) for name, path in map(_named, compare or [])}
+    lens = _load(checkpoint, device)
+    out.mkdir(parents=True, exist_ok=True)
+    judge(lens, out, num_problems=problems, samples=samples, seed=seed, compare=others, say=typer.echo)
+
+
+@cli.command()
 def presets() -> None:
     """List the presets that can be trained."""
     from irl_core.config import load_config, preset_names
@@ -180,8 +199,15 @@ def _text(given: str) -> str:
 
 
 def _load(checkpoint: str, device: str) -> Lens:
+    from irl_core.inspection import Lens
+
+    return Lens.load(_resolve(checkpoint), device)
+
+
+def _resolve(checkpoint: str) -> Path:
+    """The folder of a checkpoint by name, or by path: who uses the shell may load from anywhere it can read."""
     from irl_core.checkpoints import default_roots, resolve_checkpoint
-    from irl_core.inspection import InputError, Lens
+    from irl_core.inspection import InputError
 
     roots = default_roots()
     if checkpoint == DEFAULT_CHECKPOINT and not (roots[0] / DEFAULT_CHECKPOINT).is_dir():
@@ -189,7 +215,16 @@ def _load(checkpoint: str, device: str) -> Lens:
     folder = Path(checkpoint)
     if folder.is_dir() and not (roots[0] / checkpoint).is_dir():
         roots, checkpoint = (*roots, folder.resolve().parent), str(folder.resolve())
-    return Lens.load(resolve_checkpoint(checkpoint, roots), device)
+    return resolve_checkpoint(checkpoint, roots)
+
+
+def _named(given: str) -> tuple[str, str]:
+    from irl_core.inspection import InputError
+
+    name, found, path = given.partition("=")
+    if not (name and found and path):
+        raise InputError(f"--compare {given!r}: NAME=CHECKPOINT is expected.")
+    return name, path
 
 
 def _no_checkpoint() -> str:
