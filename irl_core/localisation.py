@@ -280,11 +280,14 @@ def locate(signals: Signals, spans: Sequence[Span], steps: Sequence[Step], calib
 
 
 def most_suspect(
-    signals: Signals, spans: Sequence[Span], steps: Sequence[Step], calibration: Calibration
+    signals: Signals, spans: Sequence[Span], steps: Sequence[Step], rule: Rule, threshold: float = -math.inf
 ) -> int | None:
-    """The step that the rule would name were the trace known to be wrong; None where there is no usable signal."""
-    _, eligible = _judged(signals, token_steps(spans, steps), steps, calibration.rule)
-    return _named(eligible, calibration.rule, calibration.threshold)
+    """The step that the rule would name were the trace known to be wrong; None where there is no usable signal.
+
+    ``threshold`` matters to ``first_below`` alone.
+    """
+    _, eligible = _judged(signals, token_steps(spans, steps), steps, rule)
+    return _named(eligible, rule, threshold)
 
 
 def _decide(suspicion: float, calibration: Calibration) -> Decision:

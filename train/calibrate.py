@@ -74,7 +74,9 @@ def scored_traces(
     scores = score_traces(discriminator, None, encoded, pad_id=encoder.pad_id)
     values = np.concatenate([raw for raw, _, _ in scores])
     unit = unit or Standardisation(float(values.mean()), float(values.std(ddof=1)), "held-out solutions")
-    return [ScoredTrace(e, raw, logprobs, start, unit) for e, (raw, logprobs, start) in zip(encoded, scores, strict=True)]
+    return [
+        ScoredTrace(e, raw, logprobs, start, unit) for e, (raw, logprobs, start) in zip(encoded, scores, strict=True)
+    ]
 
 
 def held_out(scored: ScoredTrace, gamma: float = DEFAULT_GAMMA) -> HeldOut:

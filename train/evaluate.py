@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from irl_core.perturbations import ALL_KINDS, corrupt
 from transformers import AutoModelForCausalLM
 
 from irl_core import metrics
@@ -24,7 +25,7 @@ from irl_core.checkpoints import verify
 from irl_core.config import TrainConfig
 from irl_core.inspection import Lens
 from irl_core.localisation import Rule, most_suspect
-from irl_core.perturbations import corrupt
+from irl_core.rewards import TRACE_SCORES
 from irl_core.segmentation import make_trace
 from irl_core.signals import named_signals, trace_score
 from irl_core.store import row_of, write_run
@@ -32,7 +33,7 @@ from irl_core.types import ScoredTrace, Source, Trace, Truth
 from irl_core.word_problems import WordProblem
 from train.calibrate import sampled_traces
 from train.data import demo_problems, expert_trace
-from train.demo_report import SCORES, choose_vote, located_hits, markdown, report
+from train.demo_report import choose_vote, located_hits, markdown, report
 
 Say = Callable[[str], None]
 
@@ -60,7 +61,9 @@ def evaluate(
     frame = trace_frame(lens, scored)
     say("choosing the vote's rule on calibration problems")
     calibration = demo_problems(config, "calibration", num_problems)
-    rule = choose_vote(trace_frame(lens, lens.score([t for g in _sampled(lens, lens.policy, calibration, 8, seed + 1) for t in g])))
+    rule = choose_vote(
+        trace_frame(lens, lens.score([t for g in _sampled(lens, lens.policy, calibration, 8, seed + 1) for t in g]))
+    )
     found = report(frame, vote=rule, seed=seed)
     found["perturbed"] = perturbed_figures(lens, held_out, seed)
     found["policies"] = {"this checkpoint": found["sampling"]}
@@ -79,11 +82,12 @@ def _sampled(lens: Lens, policy: Any, problems: Sequence[WordProblem], samples: 
 
 def trace_frame(lens: Lens, scored: Sequence[ScoredTrace]) -> pd.DataFrame:
     """One row a trace with what ``train.demo_report`` needs."""
-    return pd.DataFrame([_row(lens, one) for one in scored])
+    return pd.DataFrame([frame_row(one, lens.calibration.rule, lens.locate(one).decision) for one in scored])
 
 
-def _row(lens: Lens, scored: ScoredTrace) -> dict[str, Any]:
-    trace, rule = scored.trace, lens.calibration.rule
+def frame_row(scored: ScoredTrace, rule: Rule, decision: str) -> dict[str, Any]:
+    """A scored trace as a row of ``train.demo_report``'s frame; ``rule`` names the step whatever the threshold says."""
+    trace = scored.trace
     truth = trace.truth
     return {
         "problem_id": trace.problem_id,
@@ -94,13 +98,13 @@ def _row(lens: Lens, scored: ScoredTrace) -> dict[str, Any]:
         "first_error_step": -1 if truth is None or truth.first_error_step is None else truth.first_error_step,
         "kind": None if truth is None else truth.kind,
         "length": len(scored.raw),
-        "decision": lens.locate(scored).decision,
+        "decision": decision,
         "log_prob_mean": float(scored.logprobs.mean()),
         "log_prob_min": float(scored.logprobs.min()),
         "predicted_reward": _named(scored, rule),
         "predicted_logprob": _named(scored, Rule("logprob", "min", "argmin", rule.include_answer)),
         "arithmetic_first_false_step": _or_none(first_false_step(trace)),
-        **{name: trace_score(scored, name) for name in SCORES if name not in ("min",)},
+        **{name: trace_score(scored, name) for name in TRACE_SCORES},
     }
 
 
@@ -114,9 +118,13 @@ def _or_none(step: int | None) -> int:
 
 def perturbed_figures(lens: Lens, problems: Sequence[WordProblem], seed: int) -> dict[str, Any]:
     """How often the first wrong step of a corrupted expert solution is named, by kind of corruption."""
-    traces = [trace for problem in problems for trace in perturbed_traces(problem, random.Random(f"{seed}-{problem.problem_id}"))]
+    traces = [
+        trace
+        for problem in problems
+        for trace in perturbed_traces(problem, random.Random(f"{seed}-{problem.problem_id}"))
+    ]
     scored = lens.score(traces)
-    rows = pd.DataFrame([_row(lens, one) | {"kind": one.trace.extra["perturbation"]} for one in scored])
+    rows = trace_frame(lens, scored)
     hits = located_hits(rows)
     ids = rows["problem_id"].to_numpy()
     figures: dict[str, Any] = {
@@ -133,8 +141,6 @@ def perturbed_figures(lens: Lens, problems: Sequence[WordProblem], seed: int) ->
 
 def perturbed_traces(problem: WordProblem, rng: random.Random) -> list[Trace]:
     """One corrupted copy of the expert solution for each kind that applies, with its first wrong step."""
-    from irl_core.perturbations import ALL_KINDS
-
     expert, traces = expert_trace(problem), []
     for kind in ALL_KINDS:
         change = corrupt(expert, rng, (kind,))
@@ -159,7 +165,9 @@ def _compared(
     groups = _sampled(lens, policy, problems, samples, seed)
     right = np.array([bool(trace.correct) for group in groups for trace in group], dtype=np.float64)
     ids = [trace.problem_id for group in groups for trace in group]
-    figures = {f"pass@{k}": metrics.pass_at_k(right, ids, k, seed=seed).to_json() for k in (1, 3, 5, 10, 16) if k <= samples}
+    figures = {
+        f"pass@{k}": metrics.pass_at_k(right, ids, k, seed=seed).to_json() for k in (1, 3, 5, 10, 16) if k <= samples
+    }
     mine = frame["correct"].to_numpy(dtype=np.float64).reshape(len(problems), -1).mean(1)
     return figures, metrics.paired_difference(mine, right.reshape(len(problems), -1).mean(1), seed=seed).to_json()
 
@@ -170,7 +178,10 @@ def _write(
     solutions = {problem.problem_id: problem for problem in problems}
     rows = [
         row_of(one, lens.locate(one), run_id=f"{lens.name}-held-out")
-        | {"reference_solution": solutions[one.trace.problem_id].solution, "family": solutions[one.trace.problem_id].family}
+        | {
+            "reference_solution": solutions[one.trace.problem_id].solution,
+            "family": solutions[one.trace.problem_id].family,
+        }
         for one in scored
     ]
     write_run(out / "run.parquet", rows, found["provenance"])
@@ -187,12 +198,20 @@ def figures_markdown(found: dict[str, Any]) -> str:
         return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
     ks = list(found["sampling"])
-    lines = ["| policy | " + " | ".join(ks) + " | pass@1 of this checkpoint minus its |", "| --- " * (len(ks) + 2) + "|"]
+    lines = [
+        "| policy | " + " | ".join(ks) + " | pass@1 of this checkpoint minus its |",
+        "| --- " * (len(ks) + 2) + "|",
+    ]
     for name, figures in found["policies"].items():
         difference = cell(found[f"difference to {name}"]) if f"difference to {name}" in found else ""
         lines.append(f"| {name} | " + " | ".join(cell(figures[k]) for k in ks if k in figures) + f" | {difference} |")
     perturbed = found["perturbed"]
-    titles = {"reward": "reward", "log_prob": "least likely token", "arithmetic": "arithmetic checker", "random_step": "random step"}
+    titles = {
+        "reward": "reward",
+        "log_prob": "least likely token",
+        "arithmetic": "arithmetic checker",
+        "random_step": "random step",
+    }
     lines += ["", "| first wrong step of perturbed expert traces | value | n |", "| --- | --- | --- |"]
     lines += [f"| {title} | {cell(perturbed[key])} | {perturbed[key]['n']} |" for key, title in titles.items()]
     lines += [f"| reward, {kind} | {cell(f)} | {f['n']} |" for kind, f in perturbed["by_kind"].items()]

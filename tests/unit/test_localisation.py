@@ -184,14 +184,14 @@ class TestLocate:
         for raw, spans, steps in cases:
             found = locate({"raw": raw}, spans, steps, fixed())
             assert (found.decision, found.first_error_step, found.confidence) == ("uncertain", None, 0.0)
-            assert most_suspect({"raw": raw}, spans, steps, fixed()) is None
+            assert most_suspect({"raw": raw}, spans, steps, fixed().rule) is None
 
     def test_a_missing_signal_is_named(self) -> None:
         with pytest.raises(ValueError, match="needs the signal 'raw'; given: credit"):
             locate({"credit": self.raw}, SPANS, STEPS, fixed())
 
     def test_most_suspect_ignores_the_threshold(self) -> None:
-        assert most_suspect({"raw": self.raw + 100}, SPANS, STEPS, fixed()) == 1
+        assert most_suspect({"raw": self.raw + 100}, SPANS, STEPS, fixed().rule) == 1
 
     def test_equal_scores_name_the_earlier_step(self) -> None:
         raw = np.array([-3.0, 1.0, 1.0, -3.0, 1.0, 1.0, 1.0, 1.0])
