@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from irl_core.checkpoints import CheckpointError
 from irl_core.inspection import (
     MAX_PROBLEM_CHARACTERS,
     MAX_SAMPLES,
@@ -272,3 +276,68 @@ def test_ids_that_do_not_spell_the_text_are_refused(lens: Lens) -> None:
     sampled = lens.sample(PROBLEM, 1, seed=0, max_new_tokens=4)[0]
     with pytest.raises(InputError, match="do not spell its text"):
         lens.score([replace(sampled, text=sampled.text + "!", steps=())])
+
+
+def saved(lens: Lens, folder: Path, **changes: Any) -> Path:
+    from irl_core.checkpoints import save_checkpoint
+    from train import models
+
+    files = models.model_files("policy", lens.policy) | models.discriminator_files(lens.discriminator)
+    files |= models.tokenizer_files(lens.encoder.tokenizer, folder / "scratch")
+    config = {key: value for key, value in (lens.config | changes).items() if value is not None}
+    save_checkpoint(folder / "tiny", {**files, "config.json": config})
+    return folder / "tiny"
+
+
+def test_a_saved_checkpoint_loads_as_the_same_lens(lens: Lens, tmp_path: Path) -> None:
+    again = Lens.load(saved(lens, tmp_path), device="cpu")
+    trace = make_trace(PROBLEM, SOLUTION)
+    one, other = lens.score([trace])[0], again.score([trace])[0]
+    assert np.array_equal(one.raw, other.raw) and np.array_equal(one.logprobs, other.logprobs)
+    assert one.encoded == other.encoded and one.prompt_reward == other.prompt_reward
+    assert lens.locate(one) == again.locate(other)
+    assert [t.token_ids for t in again.sample(PROBLEM, 2, 5, max_new_tokens=8)] == [
+        t.token_ids for t in lens.sample(PROBLEM, 2, 5, max_new_tokens=8)
+    ]
+    assert (again.name, again.provenance, len(again.fingerprint)) == ("tiny", {"command": "test", "seed": 7}, 64)
+
+
+def test_a_checkpoint_that_was_not_calibrated_says_so(lens: Lens, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"config\.json has no localisation: the checkpoint was not calibrated"):
+        Lens.load(saved(lens, tmp_path, localisation=None))
+
+
+def test_a_changed_file_is_refused(lens: Lens, tmp_path: Path) -> None:
+    folder = saved(lens, tmp_path)
+    head = folder / "discriminator" / "head.safetensors"
+    head.write_bytes(head.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(CheckpointError, match=r"head\.safetensors"):
+        Lens.load(folder)
+
+
+def test_running_out_of_memory_is_said_and_the_next_request_works(lens: Lens, monkeypatch: Any) -> None:
+    import torch
+
+    from irl_core import discriminator
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trace = make_trace(PROBLEM, SOLUTION)
+    with monkeypatch.context() as patched:
+        patched.setattr(discriminator, "score_traces", full)
+        with pytest.raises(InputError, match="Out of memory with batches of 64 tokens; choose fewer"):
+            lens.score([trace], batch_tokens=64)
+    done: list[int] = []
+    thread = threading.Thread(target=lambda: done.append(len(lens.score([trace]))))
+    thread.start()
+    thread.join(timeout=30)
+    assert done == [1]  # the lock was given back
+
+
+def test_many_threads_share_a_lens(lens: Lens) -> None:
+    texts = [f"She has {number} pens.\n#### {number}" for number in range(12)]
+    alone = [lens.score([make_trace(PROBLEM, text)])[0].raw for text in texts]
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(lambda text: lens.score([make_trace(PROBLEM, text)])[0].raw, texts))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
