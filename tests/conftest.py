@@ -61,12 +61,16 @@ def _chosen(config: pytest.Config) -> bool:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Where browser tests are required, a skipped one, or none at all, fails the session."""
-    incomplete = SEEN["skipped"] or (_chosen(session.config) and not SEEN["passed"])
-    if browser_required() and incomplete and exitstatus in (0, 5):
+    if _incomplete(session.config) and exitstatus in (0, 5):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def _incomplete(config: pytest.Config) -> bool:
+    """Whether browser tests were required and did not all run."""
+    return browser_required() and bool(SEEN["skipped"] or (_chosen(config) and not SEEN["passed"]))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     passed, skipped, collected = (len(SEEN[name]) for name in ("passed", "skipped", "collected"))
     terminalreporter.section("browser tests")
     if not collected:
@@ -76,7 +80,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     else:
         line = f"Browser tests ran: {passed} of {collected} passed, {skipped} skipped, with {find_chromium()}"
     terminalreporter.write_line(line)
-    if browser_required() and (skipped or not passed):
+    if _incomplete(config):
         terminalreporter.write_line("IRL_LENS_REQUIRE_BROWSER=1: this is a failure")
 
 
