@@ -84,10 +84,14 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """``source``: ``demo`` (generated word problems), ``gsm8k``, or the path of a JSONL file. Lengths in tokens."""
+    """``source``: ``demo`` (generated word problems), ``gsm8k``, or the path of a JSONL file. Lengths in tokens.
+
+    ``drills``: bare sums mixed into the demo's training problems, to teach arithmetic first.
+    """
 
     source: str = "demo"
     train_problems: Count = 7473
+    drills: CountOrZero = 0
     held_out_problems: Count = 150
     max_prompt_tokens: Count = 256
     max_completion_tokens: Count = 512

@@ -78,7 +78,7 @@ def gradient_penalty(scores: Tensor, inputs: Tensor, response_mask: Tensor) -> T
     ``scores`` ``(B, T)`` must have been computed from ``inputs`` ``(B, T, H)``, embeddings that require a gradient.
     """
     (gradient,) = torch.autograd.grad(masked(scores, response_mask).sum(), inputs, create_graph=True)
-    norm = gradient.flatten(1).norm(dim=1)
+    norm: Tensor = gradient.flatten(1).norm(dim=1)
     return (norm - 1.0).square().mean()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.segmentation import make_trace
 from irl_core.types import Source, Trace
-from irl_core.word_problems import Split, WordProblem, problems
+from irl_core.word_problems import Split, WordProblem, drills, problems
 
 
 def demo_problems(config: TrainConfig, split: Split, count: int) -> list[WordProblem]:
@@ -61,6 +62,8 @@ def training_data(config: TrainConfig) -> ExpertData:
     settings = config.data
     if settings.source == "demo":
         traces = [expert_trace(problem) for problem in demo_problems(config, "train", settings.train_problems)]
+        sums = drills(config.run.seed, settings.drills)
+        traces += [make_trace(task, solution, source=Source.EXPERT) for task, solution in sums]
     else:
         traces = list(itertools.islice(_read(settings.source), settings.train_problems))
     if not traces:
@@ -68,8 +71,12 @@ def training_data(config: TrainConfig) -> ExpertData:
     return ExpertData(traces, config.run.seed)
 
 
-def _read(source: str) -> list[Trace]:
+def _read(source: str) -> Iterator[Trace]:
+    """The readable rows of a source; each that is not is named on stderr."""
     from irl_core.datasets import RowError, gsm8k, read
 
-    rows = gsm8k("train") if source == "gsm8k" else read(Path(source))
-    return [row for row in rows if not isinstance(row, RowError)]
+    for row in gsm8k("train") if source == "gsm8k" else read(Path(source)):
+        if isinstance(row, RowError):
+            print(f"left out: {row}", file=sys.stderr)
+        else:
+            yield row

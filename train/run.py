@@ -1,4 +1,4 @@
-"""A training run: a directory with its configuration, metrics, status, log and checkpoints; interruptible and resumable.
+"""A training run: a directory with its configuration, metrics, status and checkpoints; it stops and resumes.
 
     runs/<name>/config.yaml    the resolved configuration
                 metrics.jsonl  one line a step
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from irl_core.checkpoints import CheckpointError, newest_verified
+from irl_core.checkpoints import newest_verified
 from irl_core.config import ConfigError, TrainConfig
 
 FINAL = "final"
@@ -103,16 +104,17 @@ def prepare(config: TrainConfig, run_dir: Path, resume: bool) -> None:
 
 
 def newest_state(run_dir: Path) -> Path | None:
-    """The newest whole training state, or None where the run was stopped before its first save."""
+    """The newest whole training state, or None where the run was stopped before its first save.
+
+    Raises:
+        CheckpointError: there are saves, and none of them is whole.
+    """
     folder = run_dir / "checkpoints"
-    if not folder.is_dir():
+    if not folder.is_dir() or not any(folder.iterdir()):
         return None
-    try:
-        path, passed_over = newest_verified(folder)
-    except CheckpointError:
-        return None
+    path, passed_over = newest_verified(folder)
     for reason in passed_over:
-        print(f"passed over {reason}")
+        print(f"passed over {reason}", file=sys.stderr)
     return path
 
 

@@ -46,7 +46,7 @@ class Session:
         source = state or _start_of_policy(config)
         if source is None:
             texts = [f"{trace.problem}\n{trace.text}" for trace in data.traces[:20_000]]
-            tokenizer = tiny.train_tokenizer(texts, config.model.vocab_size)
+            tokenizer: Any = tiny.train_tokenizer(texts, config.model.vocab_size)
             policy = tiny.build_model(config, tokenizer)
         else:
             verify(source)
@@ -103,9 +103,12 @@ class Session:
     def _model_files(self, name: str) -> dict[str, Any]:
         files = models.model_files("policy", self.trainer.policy.model)
         description: dict[str, Any] = {
-            "format": 1, "name": name, "kind": self.config.model.backend if self.config.model.backend == "tiny" else "transformers",
-            "provenance": provenance(self.config, self.step), "train_config": self.config.to_dict(),
-        }  # fmt: skip
+            "format": 1,
+            "name": name,
+            "kind": "tiny" if self.config.model.backend == "tiny" else "transformers",
+            "provenance": provenance(self.config, self.step),
+            "train_config": self.config.to_dict(),
+        }
         if isinstance(self.trainer, AdversarialTrainer):
             discriminator: Discriminator = self.trainer.discriminator.model
             files |= models.discriminator_files(discriminator)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from irl_core.word_problems.quantities import Quantity, Role, WordProblem, needed
 from irl_core.word_problems.words import PEOPLE, Person, Thing
 
-MAX_VALUE = 200
-MOSTLY_AT_MOST = 100
+MAX_VALUE = 120
+MOSTLY_AT_MOST = 60
 UNITS = (7, 10, 12, 60, 100)
 
 
