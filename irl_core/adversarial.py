@@ -67,7 +67,7 @@ class Learner:
 
 @dataclass(slots=True)
 class AdversarialTrainer:
-    """Alternates discriminator and policy updates (METHOD.md 'Policy').
+    """Alternates discriminator and policy updates.
 
     ``outcome_only`` rewards correctness in place of the learned reward (GRPO) and leaves the discriminator alone.
     ``replay`` keeps earlier rounds' samples, which stay negatives for the discriminator.
@@ -154,7 +154,7 @@ class AdversarialTrainer:
         return first_difference(sampled.completion_ids, expert.completion_ids)
 
     def perturbed(self, group: Group, rng: random.Random) -> Iterator[Example]:
-        """Corrupted copies of the expert trace and of one sample; what does not apply, or gives the expert, is left out."""
+        """Corrupted copies of the expert trace and of one sample, but not what does not apply or gives the expert."""
         kinds = tuple(self.config.discriminator.perturbations)
         for original in (group.expert, rng.choice(group.samples)) if kinds else ():
             change = corrupt(original.trace, rng, kinds)
@@ -207,7 +207,7 @@ class AdversarialTrainer:
         else:
             loss = losses.discriminator_bce(output.logits, mask, targets, weights)
         if settings.likelihood_weight and expert.any():
-            own = rewards.masked_mean(output.logprobs, mask)[expert].sum() / max(1, self.config.policy.prompts_per_round)
+            own = rewards.masked_mean(output.logprobs, mask)[expert].sum() / self.config.policy.prompts_per_round
             loss = loss - settings.likelihood_weight * own
         return loss, rewards.masked_mean(output.logits.detach(), mask)
 

@@ -1,4 +1,4 @@
-"""The reward model: a causal backbone with one logit on every token (METHOD.md 'Reward').
+"""The reward model: a causal backbone with one logit on every token (arXiv 2510.01857, section 3).
 
 Heads:
     ``linear``      ``logit_t = f(h_t)``, the paper's token classifier.
@@ -66,7 +66,7 @@ class RewardHead(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class DiscriminatorOutput:
-    """``logits`` ``(B, T)``, ``prompt_logit`` ``(B,)`` (r_0 of the credit), ``logprobs`` ``(B, T)`` the anchor was given."""
+    """``logits`` ``(B, T)``, ``prompt_logit`` ``(B,)`` (r_0 of the credit), ``logprobs`` ``(B, T)`` of the anchor."""
 
     logits: Tensor
     prompt_logit: Tensor

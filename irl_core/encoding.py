@@ -166,8 +166,8 @@ def first_difference(ids: Sequence[int], other: Sequence[int]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Encoded traces padded on the right: ``input_ids``, ``attention_mask`` ``(B, L)``; ``starts`` ``(B,)`` is where each
-    completion begins; ``response_mask`` ``(B, T)`` marks completion tokens, aligned to the completion's start."""
+    """Encoded traces padded on the right: ``input_ids``, ``attention_mask`` ``(B, L)``; ``starts`` ``(B,)`` is where
+    each completion begins; ``response_mask`` ``(B, T)`` marks completion tokens, aligned to the completion's start."""
 
     input_ids: Tensor
     attention_mask: Tensor

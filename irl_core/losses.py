@@ -1,4 +1,4 @@
-"""Objectives of the discriminator and the policy (METHOD.md, arXiv 2510.01857 algorithm 1 and eq. 6).
+"""Objectives of the discriminator and the policy (arXiv 2510.01857, algorithm 1 and eq. 6).
 
 Every loss is a sum of per-trace terms divided by a *stated* number of traces or weights, never by what a micro-batch
 happens to hold: summing the losses of micro-batches gives exactly the full batch's loss.
@@ -105,7 +105,7 @@ def clipped_surrogate(
     clip_eps: float,
     num_traces: int,
 ) -> tuple[Tensor, Tensor]:
-    """Eq. 6: ``-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A)``, mean over a trace's tokens, summed, over ``num_traces``.
+    """Eq. 6: ``-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A)``: each trace's mean, summed, over ``num_traces``.
 
     Returns:
         ``(loss, clipped_share)``: scalars; the second is the share of kept tokens whose ratio left the interval.

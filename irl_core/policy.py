@@ -62,19 +62,20 @@ def completion_logprobs(model: Any, batch: Batch, hidden: Tensor | None = None, 
     predicting = (batch.completion_index - 1)[mask]
     rows = torch.arange(mask.shape[0], device=mask.device).unsqueeze(1).expand_as(mask)[mask]
     targets = batch.input_ids[rows, predicting + 1]
-    values = logprobs_of_hidden(hidden[rows, predicting], model.get_output_embeddings(), targets, temperature=temperature)
+    lm_head = model.get_output_embeddings()
+    values = logprobs_of_hidden(hidden[rows, predicting], lm_head, targets, temperature=temperature)
     return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Zero all but the smallest set of tokens whose probability reaches ``top_p`` (Holtzman et al. 2020); not renormalised."""
+    """Zero all but the smallest set of tokens that reaches ``top_p`` (Holtzman et al. 2020); not renormalised."""
     ordered, order = probabilities.sort(dim=-1, descending=True)
     outside = ordered.cumsum(-1) - ordered >= top_p
     return probabilities.scatter(-1, order, ordered.masked_fill(outside, 0.0))
 
 
 def draw(logits: Tensor, *, temperature: float, top_p: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One token a row from ``(B, V)`` logits: ``(ids, log p at temperature 1)``. Temperature 0 takes the most likely."""
+    """One token a row of ``(B, V)`` logits: ``(ids, log p at temperature 1)``. Temperature 0 takes the likeliest."""
     logprobs = logits.float().log_softmax(-1)
     if temperature == 0:
         ids = logprobs.argmax(-1)

@@ -1,4 +1,4 @@
-"""From discriminator logits to token rewards, credit, advantages and trace scores (METHOD.md, arXiv 2510.01857 eqs. 4-5).
+"""From discriminator logits to token rewards, credit, advantages and trace scores (arXiv 2510.01857, eqs. 4-5).
 
 Every tensor is ``(B, T)`` over completion tokens; ``response_mask`` is True where a token counts. Masked positions
 hold exactly 0 in every result and never influence another position, whatever values they carry.
@@ -65,7 +65,7 @@ def group_statistics(
 
 
 def standardise(rewards: Tensor, response_mask: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """``(r - mean) / std`` a row, ``(B, T)``; rows whose ``std`` is (numerically) 0 are exactly 0: they carry no signal."""
+    """``(r - mean) / std`` a row, ``(B, T)``; rows whose ``std`` is (numerically) 0 are exactly 0: no signal."""
     spread = std > 1e-6 * mean.abs().clamp(min=1.0)
     scaled = (rewards.float() - mean.unsqueeze(1)) / torch.where(spread, std, torch.ones_like(std)).unsqueeze(1)
     return masked(scaled, response_mask & spread.unsqueeze(1))
@@ -159,7 +159,7 @@ def leave_one_out_baseline(values: Tensor, group_ids: Tensor) -> Tensor:
 
 
 def minimum_form(rewards: Tensor, response_mask: Tensor, temperature: float = 1.0) -> Tensor:
-    """PURE's soft minimum: rewards weighted by ``softmax(-r / temperature)``, so the return tends to the minimum; ``(B, T)``.
+    """PURE's soft minimum: rewards weighted by ``softmax(-r / temperature)``, whose sum tends to it; ``(B, T)``.
 
     Source: Cheng et al. 2025, 'Stop Summation: Min-Form Credit Assignment'. Raises ValueError for temperature <= 0.
     """

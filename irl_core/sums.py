@@ -23,15 +23,12 @@ _NUMBER = re.compile(
     r"(?<![0-9A-Za-z.,])(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?![0-9A-Za-z])"
 )
 _MARK = re.compile(r"[#*_>\-\s]{0,12}(?:step[ \t]{1,4}[0-9]{1,4}|[0-9]{1,3}[.)](?=\s))", re.IGNORECASE)
+_COUNTING = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _WORDS = {
-    **{
-        word: n
-        for n, word in enumerate(
-            ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], 1
-        )
-    },
-    **{"twice": 2, "double": 2, "half": 2, "pair": 2, "triple": 3, "thrice": 3, "third": 3, "thirds": 3, "quarter": 4},
-    **{"quarters": 4, "fourth": 4, "dozen": 12, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "hundred": 100},
+    **{word: n for n, word in enumerate(_COUNTING, 1)},
+    **{"twice": 2, "double": 2, "half": 2, "pair": 2, "triple": 3, "thrice": 3, "third": 3, "thirds": 3},
+    **{"quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4, "fifth": 5, "dozen": 12, "twenty": 20, "thirty": 30},
+    **{"forty": 40, "fifty": 50, "hundred": 100},
 }
 _IMPLIED = {Fraction(1), Fraction(2), Fraction(100)}
 
@@ -73,6 +70,7 @@ class Worked:
     prose: tuple[Number, ...]
     given: tuple[Number, ...]
     known: frozenset[Fraction]  # given in figures or words, or implied
+    repeated: frozenset[Fraction]  # the result of more than one sum
 
 
 def _number(text: str, span: Span) -> Number | None:
@@ -164,7 +162,9 @@ def work_out(trace: Trace) -> Worked:
     given = numbers_in(trace.problem, (0, len(trace.problem)))
     words = {Fraction(_WORDS[word]) for word in re.findall(r"[a-z]+", trace.problem.lower()) if word in _WORDS}
     known = frozenset({number.value for number in given} | words | _IMPLIED)
-    return Worked(trace, tuple(sums), tuple(_prose(trace, sums)), tuple(given), known)
+    results = Counter(one.value for one in sums)
+    repeated = frozenset(value for value, times in results.items() if times > 1)
+    return Worked(trace, tuple(sums), tuple(_prose(trace, sums)), tuple(given), known, repeated)
 
 
 def written_like(value: Fraction, like: str) -> str | None:
@@ -175,7 +175,7 @@ def written_like(value: Fraction, like: str) -> str | None:
         return None
     digits = str(scaled.numerator).rjust(decimals + 1, "0")
     whole, rest = (digits[:-decimals], digits[-decimals:]) if decimals else (digits, "")
-    if "," in like or (len(whole) > 4 and "," not in whole and len(like) > 4 and "," in like):
+    if "," in like:
         whole = f"{int(whole):,}"
     if like.startswith(".") and whole == "0":
         whole = ""
@@ -183,12 +183,12 @@ def written_like(value: Fraction, like: str) -> str | None:
 
 
 def _replaced(text: str, span: Span, edits: Mapping[Span, str]) -> str:
+    """``text[span]`` with the edits made, all of which lie in it."""
     parts: list[str] = []
     position = span[0]
     for (start, end), new in sorted(edits.items()):
-        if span[0] <= start and end <= span[1]:
-            parts += [text[position:start], new]
-            position = end
+        parts += [text[position:start], new]
+        position = end
     return "".join([*parts, text[position : span[1]]])
 
 
@@ -215,8 +215,7 @@ class Carried:
 
     def ambiguous(self, value: Fraction) -> bool:
         """Whether a number of this value may stand for something else than the result that changed."""
-        results = Counter(one.value for one in self.worked.sums)
-        return value in self.worked.known or results[value] > 1
+        return value in self.worked.known or value in self.worked.repeated
 
     def replace(self, number: Number) -> bool:
         """Replace a number if its value changed. False where that cannot be told or cannot be written."""
@@ -231,12 +230,17 @@ class Carried:
     def recalculate(self, one: Sum) -> bool:
         """State the new value of a sum whose left sides have edits; no edit, no change."""
         text = self.worked.trace.text
-        new = {evaluate(_replaced(text, left, self.edits)) for left in one.lefts}
+        new = {evaluate(self._edited(left)) for left in one.lefts}
         old = {evaluate(text[slice(*left)]) for left in one.lefts}
         if new == old:
             return True
         value = new.pop()
         return not new and value is not None and old == {one.value} and self.restate(one, value)
+
+    def _edited(self, left: Span) -> str:
+        text = self.worked.trace.text
+        spans = [(token.start, token.end) for token in tokenise(text, *left)]
+        return _replaced(text, left, {span: self.edits[span] for span in spans if span in self.edits})
 
     def restate(self, one: Sum, value: Fraction) -> bool:
         """Write another result for a sum, also where its own step mentions it before the sum."""

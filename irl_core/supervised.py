@@ -1,4 +1,4 @@
-"""Likelihood training on expert traces: the start of the policy, and the baseline (SFT) beside every claim of the reward."""
+"""Likelihood training on expert traces: the start of the policy, and the baseline (SFT) beside what the reward does."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Step:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.end or len(self.text) != self.end - self.start:
-            raise ValueError(f"step span ({self.start}, {self.end}) does not fit its text of {len(self.text)} characters")
+            raise ValueError(f"step span ({self.start}, {self.end}) does not fit {len(self.text)} characters of text")
 
 
 @dataclass(frozen=True, slots=True)

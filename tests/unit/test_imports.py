@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PURE = {
-    "types", "config", "segmentation", "answers", "expressions", "perturbations", "verifiable", "arithmetic", "rewards", "losses",
+    "types", "config", "segmentation", "answers", "expressions", "perturbations", "verifiable", "arithmetic",
+    "rewards", "losses",
     "localisation", "metrics", "intervals", "signals", "word_problems",
 }  # fmt: skip
 MIDDLE = {"datasets", "json_rows", "encoding", "discriminator", "policy", "packing"}
