@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import TypeVar
 
-from irl_core.answers import answers_agree, parse_number
+from irl_core.answers import answers_agree, normalise_answer, parse_number
 from irl_core.arithmetic import find_equations, first_false_step
 from irl_core.expressions import Token, tokenise
 from irl_core.segmentation import make_trace
@@ -35,8 +35,8 @@ from irl_core.types import Layout, Perturbation, Source, Trace, Truth
 Candidates = Iterator[Edits]
 T = TypeVar("T")
 
-MAX_LENGTH = 20_000
-MAX_CANDIDATES = 60
+MAX_LENGTH = 10_000
+MAX_CANDIDATES = 40
 
 _CONFUSED: Mapping[int, tuple[int, ...]] = {
     7: (5, 6),
@@ -99,7 +99,7 @@ def _offset_number(worked: Worked, rng: random.Random) -> Candidates:
                 places = len(copies[0].text.partition(".")[2])
                 value = copies[0].value + Fraction(offset, 10**places)
                 new = [written_like(value, number.text) for number in copies]
-                yield {(n.start, n.end): text for n, text in zip(copies, new, strict=True) if text}
+                yield {} if None in new else {(n.start, n.end): text or "" for n, text in zip(copies, new, strict=True)}
 
 
 def _stated_answers(trace: Trace) -> list[Number]:
@@ -133,24 +133,25 @@ def _carry_wrong_value(worked: Worked, rng: random.Random) -> Candidates:
         for offset in _shuffled(rng, [-10, -5, -3, -2, -1, 1, 2, 3, 5, 10]):
             places = len(one.results[-1].text.partition(".")[2])
             carried = Carried(worked, {}, {})
-            if carried.restate(one, one.value + Fraction(offset, 10**places)) and carried.onward(one.end):
-                yield carried.edits if carried.sums_changed > 1 else {}
+            wrong = one.value + Fraction(offset, 10**places)
+            done = carried.restate(one, wrong) and carried.onward(one.end) and carried.sums_changed > 1
+            yield carried.edits if done else {}
 
 
 def _exchanged(worked: Worked, one: Sum, old: Fraction, new: Fraction) -> Edits | None:
     """A sum with one operand exchanged on all its left sides, its step's prose with it, recalculated, carried on."""
     text = worked.trace.text
     edits: Edits = {}
+    written = normalise_answer(str(new))
     for left in one.lefts:
         place = next((number for number in operands(text, left) if number.value == old), None)
-        written = written_like(new, place.text.partition(".")[0] if new.denominator == 1 else "0.00") if place else None
-        if place is None or written is None:
+        if place is None:
             return None
         edits[place.start, place.end] = written
     start = max([worked.trace.steps[one.step].start, *(other.end for other in worked.sums if other.end <= one.start)])
     for number in worked.prose:
         if start <= number.start < one.start and number.value == old:
-            edits[number.start, number.end] = str(new) if new.denominator == 1 else number.text
+            edits[number.start, number.end] = written
     return _rewritten(worked, one, edits)
 
 
@@ -163,13 +164,27 @@ def _rewritten(worked: Worked, one: Sum, edits: Edits) -> Edits | None:
 
 
 def _wrong_operand(worked: Worked, rng: random.Random) -> Candidates:
-    """An operand that the problem gives becomes another number of the problem."""
-    given = {number.value for number in worked.given}
+    """An operand that the problem gives becomes another number of the problem.
+
+    Not one that a later sum adds or subtracts anyway: two additions in another order are no mistake.
+    """
     for one in _shuffled(rng, worked.sums):
         used = {number.value for number in operands(worked.trace.text, one.lefts[0])}
+        given = {number.value for number in worked.given} - _added_later(worked, one)
         for old in _shuffled(rng, sorted(used & worked.known)):
             for new in _shuffled(rng, sorted(given - used)):
                 yield _exchanged(worked, one, old, new) or {}
+
+
+def _added_later(worked: Worked, one: Sum) -> set[Fraction]:
+    later = [other for other in worked.sums if other.start > one.start and _is_additive(worked, other)]
+    if not _is_additive(worked, one):
+        return set()
+    return {number.value for other in later for number in operands(worked.trace.text, other.lefts[0])}
+
+
+def _is_additive(worked: Worked, one: Sum) -> bool:
+    return all(token.text in "+-" for token in _signs(worked.trace.text, one)[0])
 
 
 def _drop_step(worked: Worked, rng: random.Random) -> Candidates:
@@ -185,8 +200,9 @@ def _drop_step(worked: Worked, rng: random.Random) -> Candidates:
         gap = (trace.steps[one.step].start, trace.steps[following.step].start)
         for instead in _shuffled(rng, sorted({number.value for number in operands(trace.text, one.lefts[0])})):
             carried = Carried(worked, {one.value: instead}, {})
-            if one.value in uses and carried.onward(gap[1]) and carried.sums_changed:
-                yield {gap: "", **carried.edits}
+            done = one.value in uses and carried.onward(gap[1]) and carried.sums_changed
+            repeats = carried.values.get(following.value) == one.value  # the dropped sum over again
+            yield {gap: "", **carried.edits} if done and not repeats else {}
 
 
 def _unit_or_rate(worked: Worked, rng: random.Random) -> Candidates:
@@ -201,14 +217,10 @@ def _unit_or_rate(worked: Worked, rng: random.Random) -> Candidates:
 
 
 def _wrong_rate(worked: Worked, one: Sum, rng: random.Random) -> Candidates:
-    step = worked.trace.steps[one.step]
+    about = (worked.trace.steps[one.step].text, worked.trace.problem)
     sides = _signs(worked.trace.text, one)
-    single = all([token.text for token in side] == [sides[0][0].text] for side in sides if sides[0]) and sides[0]
-    if (
-        not single
-        or sides[0][0].text not in "*/"
-        or not (_RATE.search(step.text) or _RATE.search(worked.trace.problem))
-    ):
+    alike = {tuple(token.text for token in side) for side in sides}
+    if len(alike) > 1 or alike.pop() not in (("*",), ("/",)) or not any(_RATE.search(part) for part in about):
         return
     for sign in _shuffled(rng, ["/", "+"] if sides[0][0].text == "*" else ["*", "-"]):
         yield _rewritten(worked, one, {(side[0].start, side[0].end): sign for side in sides}) or {}
@@ -226,9 +238,8 @@ _KINDS: dict[str, Callable[[Worked, random.Random], Candidates]] = {
     "unit_or_rate": _unit_or_rate,
 }
 ALL_KINDS: tuple[str, ...] = tuple(_KINDS)
-FALSE_EQUATION = frozenset(
-    {"flip_operator", "offset_number", "carry_wrong_value"}
-)  # the others leave every equation true
+# These make an equation false; the others leave every equation true.
+FALSE_EQUATION = frozenset({"flip_operator", "offset_number", "carry_wrong_value"})
 SAME_ANSWER = frozenset({"flip_operator", "offset_number"})
 
 
