@@ -2,8 +2,9 @@
 
     irl-lens evaluate --checkpoint demo --out DIR [--compare NAME=CHECKPOINT ...]
 
-writes ``run.parquet`` (every sample with every token's reward), ``report.json`` and ``figures.md``. Everything is
-sampled anew from fixed seeds; the vote's rule is chosen on calibration problems, never on the reported ones.
+writes ``run.parquet`` (every sample with every token's reward), ``report.json``, ``figures.md``, ``MODEL_CARD.md`` and
+``problems.jsonl`` (examples for the Inspect page). Everything is sampled anew from fixed seeds; the vote's rule is
+chosen on calibration problems, never on the reported ones.
 """
 
 from __future__ import annotations
@@ -16,26 +17,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from irl_core.perturbations import ALL_KINDS, corrupt
 from transformers import AutoModelForCausalLM
 
 from irl_core import metrics
 from irl_core.arithmetic import first_false_step
 from irl_core.checkpoints import verify
-from irl_core.config import TrainConfig
+from irl_core.config import TrainConfig, load_config
 from irl_core.inspection import Lens
 from irl_core.localisation import Rule, most_suspect
+from irl_core.perturbations import ALL_KINDS, corrupt
 from irl_core.rewards import TRACE_SCORES
 from irl_core.segmentation import make_trace
 from irl_core.signals import named_signals, trace_score
 from irl_core.store import row_of, write_run
 from irl_core.types import ScoredTrace, Source, Trace, Truth
 from irl_core.word_problems import WordProblem
+from irl_core.word_problems.families import FAMILIES
 from train.calibrate import sampled_traces
 from train.data import demo_problems, expert_trace
 from train.demo_report import choose_vote, located_hits, markdown, report
+from train.model_card import example_rows, jsonl, model_card
 
 Say = Callable[[str], None]
+PRESETS = Path(__file__).parent / "configs"
 
 
 def evaluate(
@@ -72,7 +76,23 @@ def evaluate(
         found["policies"][name], found[f"difference to {name}"] = _compared(lens, path, held_out, samples, seed, frame)
     found["provenance"] = {"checkpoint": lens.name, **lens.provenance, "problems": num_problems, "samples": samples}
     _write(out, lens, scored, held_out, found)
+    (out / "problems.jsonl").write_text(jsonl(example_rows(held_out, traces)))
+    (out / "MODEL_CARD.md").write_text(model_card(figures_markdown(found), _facts(lens, found)))
     return found
+
+
+def _facts(lens: Lens, found: dict[str, Any]) -> dict[str, Any]:
+    config = TrainConfig.from_dict(lens.config["train_config"])
+    return {
+        **found["provenance"],
+        "name": lens.name,
+        "policy_parameters": sum(p.numel() for p in lens.policy.parameters()),
+        "discriminator_parameters": sum(p.numel() for p in lens.discriminator.parameters()),
+        "families": len(FAMILIES),
+        "vocabulary": len(lens.encoder.tokenizer),
+        "warmup": config.discriminator.warmup_rounds,
+        "sft_steps": load_config("demo-sft", presets_dir=PRESETS).run.steps,
+    }
 
 
 def _sampled(lens: Lens, policy: Any, problems: Sequence[WordProblem], samples: int, seed: int) -> list[list[Trace]]:
