@@ -158,9 +158,16 @@ def _exchanged(worked: Worked, one: Sum, old: Fraction, new: Fraction) -> Edits 
 def _rewritten(worked: Worked, one: Sum, edits: Edits) -> Edits | None:
     """The edits of a sum's left sides with all that follows from them."""
     carried = Carried(worked, {}, dict(edits))
-    if carried.recalculate(one) and carried.values and carried.onward(one.end):
+    if carried.recalculate(one) and _is_new(worked, carried, one) and carried.onward(one.end):
         return carried.edits
     return None
+
+
+def _is_new(worked: Worked, carried: Carried, one: Sum) -> bool:
+    """Whether the changed result of a sum is a number met nowhere else: one that is may well be right by accident."""
+    result = carried.values.get(one.value)
+    elsewhere = worked.known | {other.value for other in worked.sums}
+    return result is not None and result not in elsewhere
 
 
 def _wrong_operand(worked: Worked, rng: random.Random) -> Candidates:
@@ -188,21 +195,24 @@ def _is_additive(worked: Worked, one: Sum) -> bool:
 
 
 def _drop_step(worked: Worked, rng: random.Random) -> Candidates:
-    """A step is left out, and the next calculates with one of that step's operands instead of its result."""
+    """A step is left out, and the next calculates with one of that step's operands instead of its result.
+
+    Not one addition before another: without the first, the second may still be a sensible step.
+    """
     trace = worked.trace
     per_step = Counter(one.step for one in worked.sums)
     if trace.layout is Layout.NUMBERED:
         return
     for one, following in _shuffled(rng, list(zip(worked.sums, worked.sums[1:], strict=False))):
-        if per_step[one.step] > 1 or following.step != one.step + 1:
+        reordered = _is_additive(worked, one) and _is_additive(worked, following)
+        if per_step[one.step] > 1 or following.step != one.step + 1 or reordered:
             continue
         uses = {number.value for left in following.lefts for number in operands(trace.text, left)}
         gap = (trace.steps[one.step].start, trace.steps[following.step].start)
         for instead in _shuffled(rng, sorted({number.value for number in operands(trace.text, one.lefts[0])})):
             carried = Carried(worked, {one.value: instead}, {})
             done = one.value in uses and carried.onward(gap[1]) and carried.sums_changed
-            repeats = carried.values.get(following.value) == one.value  # the dropped sum over again
-            yield {gap: "", **carried.edits} if done and not repeats else {}
+            yield {gap: "", **carried.edits} if done and _is_new(worked, carried, following) else {}
 
 
 def _unit_or_rate(worked: Worked, rng: random.Random) -> Candidates:
