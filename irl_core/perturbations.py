@@ -217,9 +217,10 @@ def _drop_step(worked: Worked, rng: random.Random) -> Candidates:
 
 def _unit_or_rate(worked: Worked, rng: random.Random) -> Candidates:
     """A conversion by the wrong factor, or a rate multiplied, divided or added where it should not be."""
+    explained = {number.value for number in worked.given} | {one.value for one in worked.sums}
     for one in _shuffled(rng, worked.sums):
         used = {number.value for number in operands(worked.trace.text, one.lefts[0])}
-        for factor in _shuffled(rng, sorted(used - {n.value for n in worked.given})):
+        for factor in _shuffled(rng, sorted(used - explained)):
             confused = _CONFUSED.get(int(factor), ()) if factor.denominator == 1 else ()
             for new in _shuffled(rng, confused):
                 yield _exchanged(worked, one, factor, Fraction(new)) or {}
