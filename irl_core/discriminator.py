@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from irl_core.encoding import Batch, collate, token_budget_batches
-from irl_core.policy import completion_logprobs, hidden_states
+from irl_core.policy import completion_logprobs, hidden_states, load_causal_lm
 from irl_core.types import EncodedTrace, Floats
 
 HeadKind = Literal["linear", "anchored", "cumulative"]
@@ -177,17 +177,12 @@ def load_discriminator(directory: Path) -> Discriminator:
     Raises:
         CheckpointError: the head is missing, incomplete, or not one of a known kind.
     """
-    from transformers import AutoModelForCausalLM
-
     from irl_core.checkpoints import CheckpointError, load_json, load_tensors
 
     described = load_json(directory / "head.json")
     if described.get("kind") not in HEAD_KINDS or described.get("likelihood") not in get_args(Likelihood):
         raise CheckpointError(f"head.json: {described} is no known head; kinds are {', '.join(HEAD_KINDS)}")
-    backbone = AutoModelForCausalLM.from_pretrained(
-        directory, local_files_only=True, trust_remote_code=False, use_safetensors=True
-    )
-    discriminator = Discriminator(backbone, described["kind"], described["likelihood"])
+    discriminator = Discriminator(load_causal_lm(directory), described["kind"], described["likelihood"])
     try:
         discriminator.head.load_state_dict(load_tensors(directory / "head.safetensors"))
     except RuntimeError as error:

@@ -154,12 +154,13 @@ class Lens:
             CheckpointError: the directory is not a whole, untouched checkpoint.
         """
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
         from irl_core.checkpoints import CheckpointError, load_json, verify
         from irl_core.discriminator import load_discriminator
         from irl_core.encoding import TraceEncoder
         from irl_core.localisation import Calibration
+        from irl_core.policy import load_causal_lm
 
         verify(path)
         config = load_json(path / "config.json")
@@ -168,12 +169,11 @@ class Lens:
             raise CheckpointError(f"config.json has no {' and no '.join(missing)}: the checkpoint was not calibrated")
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         safely: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        policy: Any = AutoModelForCausalLM.from_pretrained(path / "policy", use_safetensors=True, **safely)
         tokenizer: Any = AutoTokenizer.from_pretrained(path, **safely)
         return cls(
             name=str(config["name"]),
             config=config,
-            policy=policy.to(chosen).eval(),
+            policy=load_causal_lm(path / "policy").to(chosen),
             discriminator=load_discriminator(path / "discriminator").to(chosen).eval(),
             encoder=TraceEncoder(tokenizer),
             calibration=Calibration.from_json(config["localisation"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,17 @@ class Rollout:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finished: bool
+
+
+def load_causal_lm(directory: Path) -> Any:
+    """The causal LM in a folder of a verified checkpoint, on the CPU, for evaluation: safetensors, no remote code."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    return AutoModelForCausalLM.from_pretrained(
+        directory, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    ).eval()
 
 
 def _chunk_logprobs(hidden: Tensor, lm_head: torch.nn.Module, targets: Tensor, temperature: float) -> Tensor:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from transformers import AutoModelForCausalLM
 
 from irl_core import metrics
 from irl_core.arithmetic import first_false_step
@@ -26,6 +25,7 @@ from irl_core.config import TrainConfig, load_config
 from irl_core.inspection import Lens
 from irl_core.localisation import Rule, most_suspect
 from irl_core.perturbations import ALL_KINDS, corrupt
+from irl_core.policy import load_causal_lm
 from irl_core.rewards import TRACE_SCORES
 from irl_core.segmentation import make_trace
 from irl_core.signals import named_signals, trace_score
@@ -179,9 +179,7 @@ def _compared(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """pass@k of another policy on the same problems, and this one's pass@1 minus its, paired by problem."""
     verify(path)
-    policy = AutoModelForCausalLM.from_pretrained(
-        path / "policy", use_safetensors=True, local_files_only=True, trust_remote_code=False
-    ).eval()
+    policy = load_causal_lm(path / "policy")
     groups = _sampled(lens, policy, problems, samples, seed)
     right = np.array([bool(trace.correct) for group in groups for trace in group], dtype=np.float64)
     ids = [trace.problem_id for group in groups for trace in group]

@@ -11,20 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from irl_core.adversarial import AdversarialTrainer, Metrics
 from irl_core.checkpoints import CheckpointError, load_json, load_tensors, save_checkpoint, verify
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.discriminator import Discriminator, load_discriminator
 from irl_core.encoding import TraceEncoder
+from irl_core.policy import load_causal_lm
 from irl_core.supervised import SupervisedTrainer
 from irl_core.types import EncodedTrace
 from train import models
 from train.backends import tiny
 from train.data import ExpertData, training_data
-
-SAFELY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(slots=True)
@@ -50,8 +49,8 @@ class Session:
             policy = tiny.build_model(config, tokenizer)
         else:
             verify(source)
-            tokenizer = AutoTokenizer.from_pretrained(source, **SAFELY)
-            policy = AutoModelForCausalLM.from_pretrained(source / "policy", use_safetensors=True, **SAFELY)
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+            policy = load_causal_lm(source / "policy")
         trainer = _trainer(config, tokenizer, policy, state)
         session = cls(config, trainer, data)
         if state is not None:
@@ -152,7 +151,7 @@ def _discriminator(config: TrainConfig, policy: Any, state: Path | None) -> Disc
     if config.model.discriminator is not None:
         folder = Path(config.model.discriminator)
         verify(folder)
-        backbone = AutoModelForCausalLM.from_pretrained(folder / "policy", use_safetensors=True, **SAFELY)
+        backbone = load_causal_lm(folder / "policy")
     return Discriminator(backbone, config.discriminator.head, config.discriminator.likelihood)
 
 
