@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from irl_core.config import ModelConfig, RunConfig, TrainConfig
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+
+from irl_core.adversarial import AdversarialTrainer, Learner
+from irl_core.config import DataConfig, DiscriminatorConfig, ModelConfig, PolicyConfig, RunConfig, TrainConfig
 from irl_core.discriminator import Discriminator
 from irl_core.encoding import TraceEncoder
 from irl_core.inspection import Lens
 from irl_core.localisation import Calibration, Rule
+from irl_core.segmentation import make_trace
+from irl_core.types import EncodedTrace, Source
 from train.backends.tiny import build_model, train_tokenizer
 
 PROBLEM = "Ada has 3 boxes with 4 pens each. She gives away 2 pens. How many pens are left?"
@@ -62,3 +71,93 @@ def tiny_lens() -> Lens:
         calibration=CALIBRATION,
         fingerprint="0" * 64,
     )
+
+
+# ------------------------------------------------------------------------------------- a pair of 19 k parameters
+
+# Four problems with an expert solution each; different numbers, so that no solution fits another's problem.
+EXPERTS = (
+    (PROBLEM, SOLUTION, "10"),
+    (
+        "Bo buys 5 pears at $2 each and pays with $20. What is his change?",
+        "The pears cost 5 * 2 = $<<5*2=10>>10.\nHe gets 20 - 10 = $<<20-10=10>>10 back.\n#### 10",
+        "10",
+    ),
+    (
+        "A train goes 60 km in 1 hour. How far does it go in 3 hours?",
+        "In 3 hours it goes 60 * 3 = <<60*3=180>>180 km.\n#### 180",
+        "180",
+    ),
+    (
+        "Cy has 9 stamps and Di has 4 more. How many have they together?",
+        "Di has 9 + 4 = <<9+4=13>>13 stamps.\nTogether they have 9 + 13 = <<9+13=22>>22.\n#### 22",
+        "22",
+    ),
+)
+VOCABULARY = 300
+
+
+@cache
+def tiny_tokenizer() -> Any:
+    """A tokenizer trained on ``EXPERTS``; made once, so never change it: copy it."""
+    return train_tokenizer([f"{problem}\n{solution}" for problem, solution, _ in EXPERTS] * 4, VOCABULARY)
+
+
+def pair_config(**run: Any) -> TrainConfig:
+    """Two layers of width 24, four prompts a round with three samples of at most twelve tokens each."""
+    size = ModelConfig(hidden_size=24, layers=2, heads=2, intermediate_size=48, vocab_size=VOCABULARY, context=256)
+    return TrainConfig(
+        run=RunConfig(**{"seed": 7, "steps": 20} | run),
+        data=DataConfig(max_completion_tokens=12),
+        model=size,
+        policy=PolicyConfig(prompts_per_round=4, num_generations=3, learning_rate=1e-3),
+        discriminator=DiscriminatorConfig(learning_rate=2e-3),
+    )
+
+
+def tiny_model(seed: int = 7, contrast: float = 8.0) -> Any:
+    """A random Llama; ``contrast`` scales its matrices, else every token would be about as likely as any other."""
+    config = pair_config(seed=seed)
+    model = build_model(config, tiny_tokenizer()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(contrast)
+    return model
+
+
+def expert_traces(encoder: TraceEncoder) -> list[EncodedTrace]:
+    """``EXPERTS``, encoded."""
+    return [
+        encoder.encode(
+            make_trace(
+                problem, solution, reference_answer=answer, source=Source.EXPERT, problem_id=str(number), trace_id="e"
+            )
+        )
+        for number, (problem, solution, answer) in enumerate(EXPERTS)
+    ]
+
+
+def constant_learner(model: Any, learning_rate: float) -> Learner:
+    """SGD with momentum 0: a parameter moves by exactly the rate times its gradient, large gradients or small."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
+    return Learner(model, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0))
+
+
+def tiny_trainer(config: TrainConfig | None = None, *, learning_rate: float = 0.05) -> AdversarialTrainer:
+    """A trainer on fresh copies of the same pair; SGD for both, so that updates compare to rounding error."""
+    config = config or pair_config()
+    settings = config.discriminator
+    torch.manual_seed(0)
+    discriminator = Discriminator(tiny_model(8), settings.head, settings.likelihood)
+    return AdversarialTrainer(
+        constant_learner(tiny_model(7), learning_rate),
+        constant_learner(discriminator, learning_rate),
+        TraceEncoder(tiny_tokenizer()),
+        config,
+    )
+
+
+def changed(config: TrainConfig, section: str, **values: Any) -> TrainConfig:
+    """``config`` with other values in one section."""
+    return replace(config, **{section: replace(getattr(config, section), **values)})
