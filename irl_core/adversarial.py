@@ -19,8 +19,9 @@ from torch import Tensor
 
 from irl_core import losses, rewards
 from irl_core.config import TrainConfig
+from irl_core.departure import departed_token, departure, first_difference
 from irl_core.discriminator import Discriminator, DiscriminatorOutput, recorded_logprobs, score_traces
-from irl_core.encoding import Batch, TraceEncoder, collate, first_difference, token_budget_batches
+from irl_core.encoding import Batch, TraceEncoder, collate, token_budget_batches
 from irl_core.perturbations import corrupt
 from irl_core.policy import completion_logprobs, sample
 from irl_core.segmentation import make_trace
@@ -79,7 +80,7 @@ class AdversarialTrainer:
     config: TrainConfig
     reference: Any | None = None
     round_number: int = 0
-    replay: deque[EncodedTrace] = field(default_factory=deque)
+    replay: deque[Example] = field(default_factory=deque)
     on_progress: Callable[[str], None] = lambda phase: None
 
     def round(self, experts: Sequence[EncodedTrace]) -> Metrics:
@@ -142,15 +143,18 @@ class AdversarialTrainer:
         current = [Example(s, self._policy_departure(g.expert, s)) for g in groups for s in g.samples]
         old = rng.sample(list(self.replay), min(len(self.replay), int(settings.replay * len(current))))
         if settings.replay:
-            self.replay.extend(s for g in groups for s in g.samples)
+            self.replay.extend(current)
             while len(self.replay) > settings.replay_capacity:
                 self.replay.popleft()
         perturbed = [e for g in groups for e in self.perturbed(g, rng)]
-        return [Example(g.expert) for g in groups] + current + [Example(s) for s in old] + perturbed
+        return [Example(g.expert) for g in groups] + current + old + perturbed
 
     def _policy_departure(self, expert: EncodedTrace, sampled: EncodedTrace) -> int:
-        if self.config.discriminator.policy_labels == "whole_trace":
+        labels = self.config.discriminator.policy_labels
+        if labels == "whole_trace":
             return 0
+        if labels == "from_departed_equation":
+            return departed_token(sampled.spans, departure(expert.trace.text, sampled.trace.text))
         return first_difference(sampled.completion_ids, expert.completion_ids)
 
     def perturbed(self, group: Group, rng: random.Random) -> Iterator[Example]:

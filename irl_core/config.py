@@ -168,6 +168,8 @@ class DiscriminatorConfig:
     """The reward model: head, labels, loss and update. ``weight_clip`` and ``gradient_penalty`` 0 = off.
 
     ``replay``: earlier samples added as negatives, as a share of the round's own, from the last ``replay_capacity``.
+    ``policy_labels``: which tokens of a sample are non-expert: all (the paper's), those from the first that differs
+    from the expert's, or those from the first equation or answer that the expert does not have.
     ``likelihood_weight``: how much the expert traces' likelihood counts beside the classification.
     """
 
@@ -184,7 +186,7 @@ class DiscriminatorConfig:
     class_weights: ClassWeights = field(default_factory=ClassWeights)
     perturbations: tuple[PerturbationKind, ...] = get_args(PerturbationKind)
     perturbation_labels: Literal["from_corruption", "whole_trace"] = "from_corruption"
-    policy_labels: Literal["whole_trace", "from_departure"] = "whole_trace"
+    policy_labels: Literal["whole_trace", "from_departure", "from_departed_equation"] = "whole_trace"
     gradient_penalty: NotNegative = 0.0
     weight_clip: NotNegative = 0.0
     replay: NotNegative = 0.0

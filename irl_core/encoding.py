@@ -45,6 +45,21 @@ def spans_of_bytes(pieces: Sequence[bytes]) -> tuple[str, tuple[Span, ...]]:
     return text, tuple((min(start, len(text)), min(end, len(text))) for start, end in spans)
 
 
+def spellable(text: str) -> str:
+    """The text, unless it holds a lone surrogate, which no encoding can spell. Raises EncodingError."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise EncodingError(f"character {error.start} is half of a surrogate pair; remove it") from error
+    return text
+
+
+def closed(offsets: Sequence[Span], length: int) -> tuple[Span, ...]:
+    """Spans that leave no character out: what a normaliser folded into a token belongs to the token before the gap."""
+    starts = [*(start for start, _ in offsets[1:]), length]
+    return tuple((start, max(end, following)) for (start, end), following in zip(offsets, starts, strict=True))
+
+
 def _byte_of_symbol() -> dict[str, int]:
     """The printable symbols that byte-level BPE writes bytes with (Radford et al. 2019), inverted."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
@@ -102,7 +117,7 @@ class TraceEncoder:
 
     def encode_prompt(self, problem: str) -> tuple[int, ...]:
         """Token ids of the rendered prompt, ready for sampling."""
-        ids = self._plain.encode(problem.strip(), add_special_tokens=False).ids
+        ids = self._plain.encode(spellable(problem.strip()), add_special_tokens=False).ids
         return (*self._before, *ids, *self._after)
 
     def encode(self, trace: Trace) -> EncodedTrace:
@@ -113,7 +128,7 @@ class TraceEncoder:
             if text != trace.text:
                 raise EncodingError(f"the ids of trace {trace.trace_id!r} do not spell its text; score it unsampled")
             return EncodedTrace(trace, prompt_ids, trace.token_ids, spans)
-        encoding = self._plain.encode(trace.text, add_special_tokens=False)
+        encoding = self._plain.encode(spellable(trace.text), add_special_tokens=False)
         ids, spans = tuple(encoding.ids), self._spans_of_encoding(trace.text, encoding.ids, encoding.offsets)
         if not trace.finished:
             return EncodedTrace(trace, prompt_ids, ids, spans)
@@ -122,7 +137,7 @@ class TraceEncoder:
 
     def _spans_of_encoding(self, text: str, ids: Sequence[int], offsets: Sequence[Span]) -> tuple[Span, ...]:
         decoded, spans = self.spans_of_ids(ids)
-        return spans if decoded == text else tuple(offsets)  # a normaliser (NFC) changed the text: take its offsets
+        return spans if decoded == text else closed(offsets, len(text))  # a normaliser (NFC) changed the text
 
     def spans_of_ids(self, ids: Sequence[int]) -> tuple[str, tuple[Span, ...]]:
         """Text and spans of sampled ids; an end token, only as the last one, spells nothing."""
@@ -154,14 +169,6 @@ class TraceEncoder:
         import hashlib
 
         return hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
-
-
-def first_difference(ids: Sequence[int], other: Sequence[int]) -> int:
-    """Index of the first token at which two completions differ; the shorter one's length where one begins the other."""
-    for index, (a, b) in enumerate(zip(ids, other, strict=False)):
-        if a != b:
-            return index
-    return min(len(ids), len(other))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,3 @@ def discriminator_learner(discriminator: Discriminator, config: TrainConfig) -> 
         weight_decay=0.0,
     )
     return Learner(discriminator, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor))
-
-
-def replay_file(ids: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """``training/replay.json``: the samples kept as negatives for later rounds."""
-    return {"training/replay.json": {"traces": [dict(row) for row in ids]}}

@@ -13,14 +13,13 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from irl_core.adversarial import AdversarialTrainer, Metrics
+from irl_core.adversarial import AdversarialTrainer, Example, Metrics
 from irl_core.checkpoints import CheckpointError, load_json, load_tensors, save_checkpoint, verify
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.discriminator import Discriminator, load_discriminator
 from irl_core.encoding import TraceEncoder
 from irl_core.policy import load_causal_lm
 from irl_core.supervised import SupervisedTrainer
-from irl_core.types import EncodedTrace
 from train import models
 from train.backends import tiny
 from train.data import ExpertData, training_data
@@ -74,7 +73,7 @@ class Session:
         files["training/progress.json"] = {"round": self.step}
         if isinstance(self.trainer, AdversarialTrainer):
             files |= models.learner_files("discriminator", self.trainer.discriminator)
-            files["training/replay.json"] = {"traces": [_replay_row(trace) for trace in self.trainer.replay]}
+            files["training/replay.json"] = {"examples": [_replay_row(example) for example in self.trainer.replay]}
         with tempfile.TemporaryDirectory() as scratch:
             files |= models.tokenizer_files(self.trainer.encoder.tokenizer, Path(scratch))
             save_checkpoint(directory, files, keep=self.config.run.keep)
@@ -84,7 +83,7 @@ class Session:
         self.trainer.round_number = int(load_json(state / "training" / "progress.json")["round"])
         if isinstance(self.trainer, AdversarialTrainer):
             models.restore_learner(state, "discriminator", self.trainer.discriminator)
-            rows = load_json(state / "training" / "replay.json")["traces"]
+            rows = load_json(state / "training" / "replay.json")["examples"]
             self.trainer.replay = deque(_replayed(self.trainer.encoder, row) for row in rows)
 
     def finish(self, directory: Path) -> Path:
@@ -155,13 +154,15 @@ def _discriminator(config: TrainConfig, policy: Any, state: Path | None) -> Disc
     return Discriminator(backbone, config.discriminator.head, config.discriminator.likelihood)
 
 
-def _replay_row(encoded: EncodedTrace) -> dict[str, Any]:
-    trace = encoded.trace
-    return {"problem": trace.problem, "token_ids": trace.token_ids, "logprobs": trace.logprobs}
+def _replay_row(example: Example) -> dict[str, Any]:
+    trace = example.encoded.trace
+    row = {"problem": trace.problem, "token_ids": trace.token_ids, "logprobs": trace.logprobs}
+    return row | {"departure": example.departure}
 
 
-def _replayed(encoder: TraceEncoder, row: dict[str, Any]) -> EncodedTrace:
-    return encoder.encode(encoder.sampled_trace(row["problem"], row["token_ids"], row["logprobs"]))
+def _replayed(encoder: TraceEncoder, row: dict[str, Any]) -> Example:
+    trace = encoder.sampled_trace(row["problem"], row["token_ids"], row["logprobs"])
+    return Example(encoder.encode(trace), int(row["departure"]))
 
 
 def provenance(config: TrainConfig, step: int) -> dict[str, Any]:

@@ -158,20 +158,18 @@ def _factored(
 
 @dataclass(slots=True)
 class Reading:
-    """What a solution has computed so far; ``pending`` are partial results that nothing has used yet."""
+    """What a solution has computed so far; ``pending`` are partial results that no right step has used yet."""
 
     meaning: Meaning
     computed: set[str] = field(default_factory=set)
     partial: dict[Fraction, Signature] = field(default_factory=dict)
-    pending: dict[Fraction, int] = field(default_factory=dict)
+    pending: dict[Fraction, tuple[int, MistakeKind]] = field(default_factory=dict)
 
     def mistake(self, index: int, equation: Equation) -> MistakeKind | None:
         """What is wrong with one equation, None for a right one, which then counts as computed."""
         expression = equation.expression
         if expression is None or equation.stated is None:
             return MistakeKind.UNREADABLE
-        for literal in expressions.literals(expression):
-            self.pending.pop(literal, None)
         if expressions.value(expression) != equation.stated or equation.repeated not in (None, equation.stated):
             return MistakeKind.SLIP
         signature = self._signature(expression)
@@ -179,15 +177,16 @@ class Reading:
             self.computed.add(self.meaning.derived[signature])
         elif signature is not None and signature in self.meaning.rearranged:
             self.partial[equation.stated] = signature
-            self.pending.setdefault(equation.stated, index)
+            self.pending.setdefault(equation.stated, (index, self._kind(expression)))
         else:
             return self._kind(expression)
+        for literal in expressions.literals(expression):
+            self.pending.pop(literal, None)
         return None
 
     def blame(self, index: int, kind: MistakeKind) -> Truth:
-        """The error at ``index``, or at the earlier partial result that was left without its other half."""
-        unused = min(self.pending.values(), default=index)
-        return Truth(unused, MistakeKind.SKIPPED) if unused < index else Truth(index, kind)
+        """The error at ``index``, or at the earlier partial result that no right step went on from."""
+        return Truth(*min(self.pending.values(), default=(index, kind)))
 
     def _signature(self, expression: Expression) -> Signature | None:
         if isinstance(expression, Fraction):

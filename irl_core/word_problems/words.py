@@ -28,8 +28,8 @@ class Thing:
         return self.many
 
 
-WOMEN = ("Mia", "Anna", "Sara", "Lena", "Ruth", "Nora", "Ella", "Kate", "Zoe", "Dana")
-MEN = ("Tom", "Ben", "Omar", "Jack", "Leo", "Sam", "Ravi", "Paul", "Igor", "Carl")
+WOMEN = ("Mia", "Anna", "Lena", "Nora", "Ella", "Zoe")
+MEN = ("Tom", "Ben", "Omar", "Leo", "Sam", "Ravi")
 PEOPLE = tuple(Person(name, "she", "her") for name in WOMEN) + tuple(Person(name, "he", "his") for name in MEN)
 
 

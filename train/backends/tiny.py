@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 PAD, PROBLEM, SOLUTION, END = "<|pad|>", "<|problem|>", "<|solution|>", "<|end|>"
 CHAT_TEMPLATE = PROBLEM + "{{ messages[0]['content'] }}" + SOLUTION
-# Words with their leading space; every digit, operator and blank for itself.
-PIECES = r" ?[A-Za-z]+|[0-9]|<<|>>|####|[^\sA-Za-z0-9]|\s"
+# Words with their leading space; names without it, so that a name is the same token wherever it stands and can be
+# copied; every digit, operator and blank for itself.
+PIECES = r" ?[a-z]+|[A-Z][a-z]*|[0-9]|<<|>>|####|[^\sA-Za-z0-9]|\s"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
