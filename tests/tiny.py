@@ -138,8 +138,8 @@ def expert_traces(encoder: TraceEncoder) -> list[EncodedTrace]:
     ]
 
 
-def constant_learner(model: Any, learning_rate: float) -> Learner:
-    """SGD with momentum 0: a parameter moves by exactly the rate times its gradient, large gradients or small."""
+def plain_learner(model: Any, learning_rate: float) -> Learner:
+    """Plain descent at a constant rate: a parameter moves by the rate times its gradient, large gradients or small."""
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
     return Learner(model, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0))
 
@@ -151,8 +151,8 @@ def tiny_trainer(config: TrainConfig | None = None, *, learning_rate: float = 0.
     torch.manual_seed(0)
     discriminator = Discriminator(tiny_model(8), settings.head, settings.likelihood)
     return AdversarialTrainer(
-        constant_learner(tiny_model(7), learning_rate),
-        constant_learner(discriminator, learning_rate),
+        plain_learner(tiny_model(7), learning_rate),
+        plain_learner(discriminator, learning_rate),
         TraceEncoder(tiny_tokenizer()),
         config,
     )
