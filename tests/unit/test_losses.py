@@ -151,6 +151,30 @@ def test_weights_sum_to_one_whatever_the_batch_holds(classes: list[int], shares:
         assert weights[torch.tensor(classes) == one].sum().item() == pytest.approx(shares[one] / total, abs=1e-5)
 
 
+def test_segment_weights_by_hand() -> None:
+    classes, lengths, departures = torch.tensor([0, 1, 1, 2]), torch.tensor([5, 4, 4, 6]), torch.tensor([0, 0, 1, 3])
+    weights = losses.segment_weights(classes, lengths, departures, {0: 2.0, 1: 1.0, 2: 1.0})
+    # expert parts (trace 0, the starts of 2 and 3): 2/4 over three; policy parts: 1/4 over two; perturbed: 1/4
+    torch.testing.assert_close(
+        weights, torch.tensor([[1 / 6, 0.0], [0.0, 0.125], [1 / 6, 0.125], [1 / 6, 0.25]])
+    )
+
+
+def test_without_departures_segment_weights_are_those_of_whole_traces() -> None:
+    classes, shares = torch.tensor([0, 1, 1, 2]), {0: 2.0, 1: 1.0, 2: 1.0}
+    weights = losses.segment_weights(classes, torch.full((4,), 3), torch.zeros(4, dtype=torch.long), shares)
+    torch.testing.assert_close(weights.sum(1), losses.balanced_weights(classes, shares))
+    assert weights[0, 1] == 0 and weights[1:, 0].eq(0).all()
+
+
+def test_a_trace_that_never_departs_is_the_experts() -> None:
+    # a departure at or behind the end: no part of its own class
+    weights = losses.segment_weights(
+        torch.tensor([0, 1, 1]), torch.tensor([3, 2, 4]), torch.tensor([0, 9, 0]), {0: 1.0, 1: 1.0}
+    )
+    torch.testing.assert_close(weights, torch.tensor([[0.25, 0.0], [0.25, 0.0], [0.0, 0.5]]))
+
+
 # ----------------------------------------------------------------------------------------------- policy
 
 
