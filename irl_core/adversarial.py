@@ -93,7 +93,7 @@ class AdversarialTrainer:
         with timed(metrics, "time/discriminator_s"):
             if self.learns_reward:
                 metrics |= self.update_discriminator(self.examples(groups, rng))
-        if self.round_number >= self.config.discriminator.warmup_rounds:
+        if not self.learns_reward or self.round_number >= self.config.discriminator.warmup_rounds:
             with timed(metrics, "time/score_s"):
                 batch_rewards = self.score(groups)
             with timed(metrics, "time/policy_s"):
@@ -175,7 +175,12 @@ class AdversarialTrainer:
         """``updates_per_round`` steps on the round's traces, micro-batched by a token budget."""
         model, settings = self.discriminator.model, self.config.discriminator
         classes = torch.tensor([CLASS_OF[e.encoded.trace.source] for e in examples])
-        weights = losses.balanced_weights(classes, dict(enumerate(settings.class_weights.as_tuple())))
+        lengths = torch.tensor([len(e.encoded.completion_ids) for e in examples])
+        departures = torch.tensor([e.departure for e in examples])
+        shares = dict(enumerate(settings.class_weights.as_tuple()))
+        weights = losses.segment_weights(classes, lengths, departures, shares)
+        if settings.loss == "sequence":
+            weights = losses.balanced_weights(classes, shares).unsqueeze(1)
         model.train()
         metrics: Metrics = {}
         for _ in range(settings.updates_per_round):
@@ -203,13 +208,17 @@ class AdversarialTrainer:
             expert, batch.response_mask, departure, expert=settings.target_expert, other=settings.target_other
         )
         mask, weights = batch.response_mask, weights.to(device)
-        if settings.loss == "wasserstein":
-            loss = losses.wasserstein(output.logits, mask, targets > 0.5, weights)
-        elif settings.loss == "sequence":
+        if settings.loss == "sequence":
             labels = torch.where(expert, settings.target_expert, settings.target_other)
-            loss = losses.sequence_bce(output.logits, mask, labels, weights)
-        else:
-            loss = losses.discriminator_bce(output.logits, mask, targets, weights)
+            loss = losses.sequence_bce(output.logits, mask, labels, weights[:, 0])
+        else:  # each trace as two: the expert's part and what comes after the departure
+            is_expert = targets > 0.5
+            parts = torch.cat([mask & is_expert, mask & ~is_expert])
+            logits, part_weights = output.logits.repeat(2, 1), weights.t().reshape(-1)
+            if settings.loss == "wasserstein":
+                loss = losses.wasserstein(logits, parts, is_expert.repeat(2, 1), part_weights)
+            else:
+                loss = losses.discriminator_bce(logits, parts, targets.repeat(2, 1), part_weights)
         if settings.likelihood_weight and expert.any():
             own = rewards.masked_mean(output.logprobs, mask)[expert].sum() / self.config.policy.prompts_per_round
             loss = loss - settings.likelihood_weight * own
@@ -296,7 +305,7 @@ class AdversarialTrainer:
         )  # fmt: skip
         if settings.kl_coefficient and self.reference is not None:
             with torch.no_grad():
-                reference = completion_logprobs(self.reference, batch)
+                reference = completion_logprobs(self.reference, batch, temperature=settings.temperature)
             penalty = losses.kl_to_reference(logprobs, reference, batch.response_mask, num_traces=len(scored.traces))
             loss = loss + settings.kl_coefficient * penalty
         return loss, float(share)

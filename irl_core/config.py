@@ -51,6 +51,7 @@ Count = Annotated[int, Range(1)]
 CountOrZero = Annotated[int, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 NotNegative = Annotated[float, Range(0)]
+Positive = Annotated[float, Range(0, above=True)]
 Rate = Annotated[float, Range(0, 1, above=True)]
 Momentum = Annotated[float, Range(0, 1, below=True)]
 PerturbationKind = Literal[
@@ -102,7 +103,7 @@ class LoraConfig:
     """Low-rank adapters; rank 0 trains the whole model. No targets = every linear layer but the heads."""
 
     rank: CountOrZero = 0
-    alpha: Annotated[float, Range(0, above=True)] = 32.0
+    alpha: Positive = 32.0
     dropout: Momentum = 0.0
     targets: tuple[str, ...] = ()
 
@@ -145,7 +146,7 @@ class PolicyConfig:
     clip_eps: Momentum = 0.2
     kl_coefficient: NotNegative = 0.0
     prompt_loss_weight: NotNegative = 0.0
-    max_grad_norm: NotNegative = 1.0
+    max_grad_norm: Positive = 1.0
     weight_decay: NotNegative = 0.0
     betas: tuple[Momentum, Momentum] = (0.9, 0.99)
 
@@ -177,7 +178,7 @@ class DiscriminatorConfig:
     likelihood: Literal["own", "policy"] = "own"
     loss: Literal["bce", "wasserstein", "sequence"] = "bce"
     learning_rate: Rate = 5e-5
-    head_learning_rate_factor: Annotated[float, Range(0, above=True)] = 10.0
+    head_learning_rate_factor: Positive = 10.0
     warmup_rounds: CountOrZero = 0
     warmup_learning_rate: Rate = 5e-4
     updates_per_round: Count = 1
@@ -192,7 +193,7 @@ class DiscriminatorConfig:
     replay: NotNegative = 0.0
     replay_capacity: Count = 4096
     likelihood_weight: NotNegative = 0.0
-    max_grad_norm: NotNegative = 1.0
+    max_grad_norm: Positive = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

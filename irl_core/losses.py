@@ -63,6 +63,22 @@ def balanced_weights(classes: Tensor, class_weights: dict[int, float]) -> Tensor
     return weights
 
 
+def segment_weights(
+    classes: Tensor, lengths: Tensor, departures: Tensor, class_weights: dict[int, float]
+) -> Tensor:
+    """Weights ``(B, 2)`` of each trace's expert part (before its departure; class 0) and of the rest (its own class).
+
+    The two parts count as traces of their own in ``balanced_weights``: a rare mistake late in a long solution is not
+    drowned by the tokens before it. Without departures these are the weights of whole traces.
+    """
+    expert_part = torch.where(classes == 0, lengths, torch.minimum(departures, lengths))
+    present = torch.stack([expert_part, lengths - expert_part], dim=1) > 0
+    segments = torch.stack([torch.zeros_like(classes), classes], dim=1)
+    weights = torch.zeros(present.shape)
+    weights[present] = balanced_weights(segments[present], class_weights)
+    return weights
+
+
 def wasserstein(logits: Tensor, response_mask: Tensor, is_expert_token: Tensor, trace_weights: Tensor) -> Tensor:
     """Wasserstein critic loss (appendix C.4): mean score of non-expert tokens minus that of expert tokens; scalar.
 
