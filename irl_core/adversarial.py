@@ -6,6 +6,7 @@ no file. All randomness of round ``n`` is derived from ``(seed, n)``: a resumed 
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import deque
@@ -16,11 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from irl_core import losses, rewards
-from irl_core.config import TrainConfig
+from irl_core.config import DiscriminatorConfig, TrainConfig
 from irl_core.departure import departed_token, departure, first_difference
-from irl_core.discriminator import Discriminator, DiscriminatorOutput, recorded_logprobs, score_traces
+from irl_core.discriminator import Discriminator, DiscriminatorOutput, score_traces, trace_logprobs
 from irl_core.encoding import Batch, TraceEncoder, collate, token_budget_batches
 from irl_core.perturbations import corrupt
 from irl_core.policy import completion_logprobs, sample
@@ -57,9 +59,15 @@ class Learner:
     scheduler: torch.optim.lr_scheduler.LRScheduler
 
     def step(self, max_grad_norm: float) -> float:
-        """Clip, update, advance the schedule; returns the gradient's norm before clipping."""
+        """Clip, update, advance the schedule; returns the gradient's norm before clipping.
+
+        Raises:
+            FloatingPointError: the gradient is not finite; the model is left as it was.
+        """
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the gradient's norm is {norm}; lower the learning rate and resume")
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -70,7 +78,7 @@ class Learner:
 class AdversarialTrainer:
     """Alternates discriminator and policy updates.
 
-    ``outcome_only`` rewards correctness in place of the learned reward (GRPO) and leaves the discriminator alone.
+    The method ``grpo`` rewards correctness in place of the learned reward and leaves the discriminator alone.
     ``replay`` keeps earlier rounds' samples, which stay negatives for the discriminator.
     """
 
@@ -164,7 +172,10 @@ class AdversarialTrainer:
             change = corrupt(original.trace, rng, kinds)
             if change is None or change.text == group.expert.trace.text:
                 continue
-            encoded = self.encoder.encode(make_trace(original.trace.problem, change.text, source=Source.PERTURBED))
+            changed = make_trace(
+                original.trace.problem, change.text, source=Source.PERTURBED, finished=original.trace.finished
+            )
+            encoded = self.encoder.encode(changed)
             from_start = original is not group.expert or self.config.discriminator.perturbation_labels == "whole_trace"
             departure = 0 if from_start else first_difference(encoded.completion_ids, original.completion_ids)
             yield Example(encoded, departure)
@@ -188,7 +199,7 @@ class AdversarialTrainer:
             total = 0.0
             for indices in self._micro_batches([e.encoded for e in examples]):
                 chosen = [examples[i] for i in indices]
-                loss, means = self._discriminator_loss(chosen, weights[indices])
+                loss, means = self._discriminator_loss(chosen, weights[indices], len(examples))
                 loss.backward()
                 total += loss.item()
                 logits += zip(classes[indices].tolist(), means.tolist(), strict=True)
@@ -197,43 +208,37 @@ class AdversarialTrainer:
                 losses.clip_weights(list(model.head.parameters()), settings.weight_clip)
         return metrics | class_metrics(logits)
 
-    def _discriminator_loss(self, examples: Sequence[Example], weights: Tensor) -> tuple[Tensor, Tensor]:
-        settings = self.config.discriminator
+    def _discriminator_loss(self, examples: Sequence[Example], weights: Tensor, total: int) -> tuple[Tensor, Tensor]:
+        """The micro-batch's part of the loss of ``total`` examples, and each trace's mean logit."""
+        settings, device = self.config.discriminator, next(self.discriminator.model.parameters()).device
         encoded = [e.encoded for e in examples]
-        batch, output = self._discriminate(encoded)
-        device = output.logits.device
+        batch = collate(encoded, self.encoder.pad_id).to(device)
+        embeddings = self._embeddings(batch) if settings.gradient_penalty else None
+        output = self._discriminate(encoded, batch, embeddings)
         expert = torch.tensor([e.encoded.trace.source is Source.EXPERT for e in examples], device=device)
         departure = torch.tensor([e.departure for e in examples], device=device)
-        targets = losses.token_targets(
-            expert, batch.response_mask, departure, expert=settings.target_expert, other=settings.target_other
-        )
-        mask, weights = batch.response_mask, weights.to(device)
-        if settings.loss == "sequence":
-            labels = torch.where(expert, settings.target_expert, settings.target_other)
-            loss = losses.sequence_bce(output.logits, mask, labels, weights[:, 0])
-        else:  # each trace as two: the expert's part and what comes after the departure
-            is_expert = targets > 0.5
-            parts = torch.cat([mask & is_expert, mask & ~is_expert])
-            logits, part_weights = output.logits.repeat(2, 1), weights.t().reshape(-1)
-            if settings.loss == "wasserstein":
-                loss = losses.wasserstein(logits, parts, is_expert.repeat(2, 1), part_weights)
-            else:
-                loss = losses.discriminator_bce(logits, parts, targets.repeat(2, 1), part_weights)
+        loss = classification_loss(output.logits, batch.response_mask, expert, departure, weights.to(device), settings)
         if settings.likelihood_weight and expert.any():
-            own = rewards.masked_mean(output.logprobs, mask)[expert].sum() / self.config.policy.prompts_per_round
-            loss = loss - settings.likelihood_weight * own
-        return loss, rewards.masked_mean(output.logits.detach(), mask)
+            own = rewards.masked_mean(output.logprobs, batch.response_mask)[expert].sum()
+            loss = loss - settings.likelihood_weight * own / self.config.policy.prompts_per_round
+        if embeddings is not None:
+            penalty = losses.gradient_penalty(output.logits, embeddings, batch.response_mask)
+            loss = loss + settings.gradient_penalty * penalty * len(examples) / total
+        return loss, rewards.masked_mean(output.logits.detach(), batch.response_mask)
 
-    def _discriminate(self, encoded: Sequence[EncodedTrace]) -> tuple[Batch, DiscriminatorOutput]:
+    def _embeddings(self, batch: Batch) -> Tensor:
+        embed = self.discriminator.model.backbone.get_input_embeddings()
+        return embed(batch.input_ids).detach().requires_grad_()
+
+    def _discriminate(
+        self, encoded: Sequence[EncodedTrace], batch: Batch, embeddings: Tensor | None
+    ) -> DiscriminatorOutput:
         model: Discriminator = self.discriminator.model
-        batch = collate(encoded, self.encoder.pad_id).to(next(model.parameters()).device)
-        recorded = None
-        if model.likelihood == "policy":
-            recorded = recorded_logprobs(encoded, batch.response_mask.shape[1])
-            if recorded is None:
-                with torch.no_grad():
-                    recorded = completion_logprobs(self.policy.model, batch)
-        return batch, model(batch, recorded)
+        recorded = trace_logprobs(self.policy.model, encoded, batch) if model.likelihood == "policy" else None
+        if embeddings is None:
+            return model(batch, recorded)
+        with sdpa_kernel(SDPBackend.MATH):  # the fast kernels have no second derivative
+            return model(batch, recorded, embeddings)
 
     # -- rewards and policy ------------------------------------------------------------------------------------
 
@@ -313,6 +318,22 @@ class AdversarialTrainer:
     def _micro_batches(self, encoded: Sequence[EncodedTrace]) -> list[list[int]]:
         lengths = [len(trace.prompt_ids) + len(trace.completion_ids) for trace in encoded]
         return token_budget_batches(lengths, self.config.run.batch_tokens)
+
+
+def classification_loss(
+    logits: Tensor, mask: Tensor, expert: Tensor, departure: Tensor, weights: Tensor, settings: DiscriminatorConfig
+) -> Tensor:
+    """The configured loss of logits ``(B, T)``; ``weights`` are those of ``losses.segment_weights`` (``sequence``: of
+    whole traces, ``(B, 1)``). A trace counts as two: the expert's part and what comes after its departure."""
+    if settings.loss == "sequence":
+        labels = torch.where(expert, settings.target_expert, settings.target_other)
+        return losses.sequence_bce(logits, mask, labels, weights[:, 0])
+    is_expert = losses.expert_tokens(expert, departure, mask.shape[1])
+    parts, part_weights = torch.cat([mask & is_expert, mask & ~is_expert]), weights.t().reshape(-1)
+    if settings.loss == "wasserstein":
+        return losses.wasserstein(logits.repeat(2, 1), parts, is_expert.repeat(2, 1), part_weights)
+    targets = torch.where(is_expert, settings.target_expert, settings.target_other)
+    return losses.discriminator_bce(logits.repeat(2, 1), parts, targets.repeat(2, 1), part_weights)
 
 
 @dataclass(frozen=True, slots=True)

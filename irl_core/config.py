@@ -139,7 +139,7 @@ class PolicyConfig:
     temperature: Annotated[float, Range(0, 10, above=True)] = 1.0
     top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
     gamma: Share = 0.9
-    advantage: Literal["discounted", "credit", "minimum", "outcome"] = "discounted"
+    advantage: Literal["discounted", "credit", "minimum"] = "discounted"
     baseline: Literal["group", "leave_one_out"] = "group"
     standardise_over: Literal["last", "all", "none"] = "all"
     expert_in_group: bool = True
@@ -166,7 +166,8 @@ class ClassWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiscriminatorConfig:
-    """The reward model: head, labels, loss and update. ``weight_clip`` and ``gradient_penalty`` 0 = off.
+    """The reward model: head, labels, loss and update. ``weight_clip`` (of the head) and
+    ``gradient_penalty`` (at the input embeddings) 0 = off.
 
     ``replay``: earlier samples added as negatives, as a share of the round's own, from the last ``replay_capacity``.
     ``policy_labels``: which tokens of a sample are non-expert: all (the paper's), those from the first that differs
@@ -251,6 +252,11 @@ def _check_discriminator(disc: DiscriminatorConfig) -> None:
     if disc.target_other >= disc.target_expert:
         raise ConfigError(
             f"discriminator.target_other is {disc.target_other}; it must be below target_expert {disc.target_expert}"
+        )
+    if disc.likelihood_weight and (disc.head == "linear" or disc.likelihood == "policy"):
+        raise ConfigError(
+            f"discriminator.likelihood_weight is {disc.likelihood_weight}, but only a head anchored to its own "
+            "likelihood has one to train; set it to 0, or head to anchored and likelihood to own"
         )
     if disc.loss == "wasserstein" and not (disc.weight_clip or disc.gradient_penalty):
         raise ConfigError(

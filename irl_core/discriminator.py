@@ -87,13 +87,15 @@ class Discriminator(nn.Module):
         self.likelihood = likelihood
         self.head = RewardHead(backbone.config.hidden_size, kind)
 
-    def forward(self, batch: Batch, policy_logprobs: Tensor | None = None) -> DiscriminatorOutput:
-        """Rewards of a batch of traces.
+    def forward(
+        self, batch: Batch, policy_logprobs: Tensor | None = None, embeddings: Tensor | None = None
+    ) -> DiscriminatorOutput:
+        """Rewards of a batch of traces; of input ``embeddings`` ``(B, L, H)`` where a gradient to them is wanted.
 
         Raises:
             ValueError: the head is anchored to the policy's likelihood and ``policy_logprobs`` ``(B, T)`` is missing.
         """
-        hidden = hidden_states(self.backbone, batch)
+        hidden = hidden_states(self.backbone, batch, embeddings)
         index = batch.completion_index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         logprobs = self._anchor(batch, hidden, policy_logprobs)
@@ -133,7 +135,7 @@ def score_traces(
     for indices in token_budget_batches(lengths, batch_tokens):
         chosen = [encoded[i] for i in indices]
         batch = collate(chosen, pad_id).to(device)
-        logprobs = _policy_logprobs(policy, discriminator, chosen, batch)
+        logprobs = trace_logprobs(discriminator.backbone if policy is None else policy, chosen, batch)
         output = discriminator(batch, logprobs)
         stacked = torch.stack([output.logits.float(), logprobs]).cpu().numpy()
         starts = output.prompt_logit.float().cpu().tolist()
@@ -144,26 +146,20 @@ def score_traces(
     return [result for result in results if result is not None]
 
 
-def recorded_logprobs(encoded: Sequence[EncodedTrace], width: int) -> Tensor | None:
-    """The log-probabilities recorded in sampling as ``(B, width)``, or None where any trace has none."""
+@torch.no_grad()
+def trace_logprobs(model: Any, encoded: Sequence[EncodedTrace], batch: Batch) -> Tensor:
+    """``(B, T)`` log-probabilities: those recorded in sampling where a trace has them, else ``model``'s."""
     rows = [trace.trace.logprobs for trace in encoded]
-    if any(row is None for row in rows):
-        return None
-    return torch.tensor([list(row or ()) + [0.0] * (width - len(row or ())) for row in rows])
-
-
-def _policy_logprobs(
-    policy: Any | None, discriminator: Discriminator, encoded: Sequence[EncodedTrace], batch: Batch
-) -> Tensor:
-    recorded = recorded_logprobs(encoded, batch.response_mask.shape[1])
-    if recorded is not None:
-        return recorded.to(batch.input_ids.device)
-    model = discriminator.backbone if policy is None else policy
+    width, device = batch.response_mask.shape[1], batch.input_ids.device
+    recorded = torch.tensor([list(row or ()) + [0.0] * (width - len(row or ())) for row in rows], device=device)
+    missing = torch.tensor([row is None for row in rows], device=device)
+    if not missing.any():
+        return recorded
     was_training = model.training
     model.eval()
     values = completion_logprobs(model, batch)
     model.train(was_training)
-    return values
+    return torch.where(missing.unsqueeze(1), values, recorded)
 
 
 def head_description(discriminator: Discriminator) -> dict[str, str]:

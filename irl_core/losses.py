@@ -18,17 +18,21 @@ def trace_means(values: Tensor, response_mask: Tensor) -> Tensor:
     return masked_mean(values, response_mask)
 
 
+def expert_tokens(is_expert: Tensor, departure: Tensor, width: int) -> Tensor:
+    """Which tokens are the expert's, ``(B, width)`` bool: all of an expert trace, and any other's before its departure.
+
+    ``departure`` ``(B,)`` is the index of the first token that is no longer the expert's: a perturbed trace is
+    non-expert only from there on. 0 makes the whole trace non-expert (the paper's); ignored for expert traces.
+    """
+    positions = torch.arange(width, device=departure.device).unsqueeze(0)
+    return is_expert.unsqueeze(1) | (positions < departure.unsqueeze(1))
+
+
 def token_targets(
     is_expert: Tensor, response_mask: Tensor, departure: Tensor, *, expert: float = 0.95, other: float = 0.05
 ) -> Tensor:
-    """Smoothed token labels ``(B, T)``: ``expert`` where a token is the expert's, else ``other``.
-
-    ``departure`` ``(B,)`` is the index of the first token that is no longer the expert's: a perturbed trace is
-    non-expert only from there on. 0 labels the whole trace non-expert (the paper's); ignored for expert traces.
-    """
-    positions = torch.arange(response_mask.shape[1], device=response_mask.device).unsqueeze(0)
-    expert_token = is_expert.unsqueeze(1) | (positions < departure.unsqueeze(1))
-    return torch.where(expert_token, expert, other).to(torch.float32)
+    """Smoothed token labels ``(B, T)`` float32: ``expert`` where a token is the expert's, else ``other``."""
+    return torch.where(expert_tokens(is_expert, departure, response_mask.shape[1]), expert, other).float()
 
 
 def discriminator_bce(

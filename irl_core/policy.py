@@ -58,13 +58,14 @@ def logprobs_of_hidden(
     return torch.cat(pieces) if pieces else hidden.new_zeros(0, dtype=torch.float32)
 
 
-def hidden_states(model: Any, batch: Batch) -> Tensor:
-    """Last hidden states ``(B, L, H)`` of a causal LM's backbone.
+def hidden_states(model: Any, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
+    """Last hidden states ``(B, L, H)`` of a causal LM's backbone; of ``embeddings`` ``(B, L, H)`` where they are given.
 
     Rows are padded on the right, where a causal model's tokens never look: no mask is passed, so that attention takes
     its fast path. States at padding mean nothing, and nothing reads them.
     """
-    return model.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    inputs = {"input_ids": batch.input_ids} if embeddings is None else {"inputs_embeds": embeddings}
+    return model.get_decoder()(**inputs, use_cache=False).last_hidden_state
 
 
 def completion_logprobs(model: Any, batch: Batch, hidden: Tensor | None = None, temperature: float = 1.0) -> Tensor:
@@ -119,11 +120,12 @@ def sample(
     Prompts are padded on the left; rows that have ended leave the batch.
 
     Raises:
-        ValueError: no prompt, ``num_samples`` < 1, temperature < 0, or top_p outside (0, 1].
+        ValueError: no prompt, ``num_samples`` or ``max_new_tokens`` < 1, temperature < 0, or top_p outside (0, 1].
     """
-    if not prompts or num_samples < 1 or temperature < 0 or not 0 < top_p <= 1:
+    if not prompts or num_samples < 1 or max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
         raise ValueError(
-            f"cannot sample {num_samples} of {len(prompts)} prompts at temperature {temperature}, top_p {top_p}"
+            f"cannot sample {num_samples} of {len(prompts)} prompts at temperature {temperature}, top_p {top_p} "
+            f"and at most {max_new_tokens} tokens"
         )
     was_training = model.training
     model.eval()
