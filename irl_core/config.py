@@ -68,17 +68,15 @@ PerturbationKind = Literal[
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """What is run and what is kept. Intervals are in steps; 0 = never. ``batch_tokens`` bounds a micro-batch (padding
-    included); results do not depend on it."""
+    included); results do not depend on it. ``after`` names presets whose finished runs this one starts from."""
 
     preset: str = ""
+    after: tuple[str, ...] = ()
     method: Literal["sft", "irl", "grpo"] = "irl"
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     steps: Count = 500
     save_every: CountOrZero = 50
     keep: Count = 3
-    log_every: Count = 1
-    eval_every: CountOrZero = 50
-    eval_problems: Count = 100
     calibration_problems: Count = 200
     batch_tokens: Count = 16384
 
@@ -93,26 +91,14 @@ class DataConfig:
     source: str = "demo"
     train_problems: Count = 7473
     drills: CountOrZero = 0
-    held_out_problems: Count = 150
-    max_prompt_tokens: Count = 256
     max_completion_tokens: Count = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoraConfig:
-    """Low-rank adapters; rank 0 trains the whole model. No targets = every linear layer but the heads."""
-
-    rank: CountOrZero = 0
-    alpha: Positive = 32.0
-    dropout: Momentum = 0.0
-    targets: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Which models. ``policy`` and ``discriminator`` are hub ids or folders; the shape is of the tiny backend alone."""
+    """Which models: their shape, or the checkpoints whose policies ``policy`` and ``discriminator`` start from."""
 
-    backend: Literal["tiny", "transformers", "unsloth"] = "tiny"
+    backend: Literal["tiny"] = "tiny"
     policy: str | None = None
     discriminator: str | None = None
     hidden_size: Count = 128
@@ -121,8 +107,6 @@ class ModelConfig:
     intermediate_size: Count = 384
     vocab_size: Annotated[int, Range(2)] = 1024
     context: Count = 512
-    quantisation: Literal["none", "int8", "nf4"] = "none"
-    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,12 +216,10 @@ class TrainConfig:
 
 
 def _check_tiny_shape(model: ModelConfig) -> None:
-    if model.backend == "tiny" and model.hidden_size % (2 * model.heads):
+    if model.hidden_size % (2 * model.heads):
         raise ConfigError(
             f"model.hidden_size is {model.hidden_size}; it must be a multiple of 2 * model.heads = {2 * model.heads}"
         )
-    if model.backend != "tiny" and not model.policy:
-        raise ConfigError(f"model.policy is not set; the backend {model.backend!r} needs a hub id or a folder")
 
 
 def _check_group(config: TrainConfig) -> None:

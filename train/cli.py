@@ -27,6 +27,7 @@ DEFAULT_SAMPLES = 4
 FIRST_PORT = 8501
 PORTS_TRIED = 100
 MAX_TEXT_FILE_BYTES = 1_000_000
+PROGRESS = ("disc/loss", "policy/loss", "rollout/correct")  # shown beside the progress bar
 
 cli = typer.Typer(
     help="See the token at which a solution goes wrong, and train the reward that shows it.",
@@ -108,13 +109,14 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole checkpoint.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
 ) -> None:
-    """Train a policy and a discriminator from a preset or a YAML file."""
+    """Train a policy and a discriminator from a preset or a YAML file, and first the presets that it starts from."""
     from irl_core.config import load_config
 
     config = load_config(preset, overrides or [], PRESETS)
     if dry_run:
         typer.echo(config.to_yaml(), nl=False)
         return
+    _train_before(config)
     directory = run_dir or Path("runs") / config.run.preset
     _train(config, directory, resume)
 
@@ -296,6 +298,19 @@ def _print(lens: Lens, result: dict[str, Any], problem: str, solution: str | Non
 # ----------------------------------------------------------------------------------------------- train and app
 
 
+def _train_before(config: Any) -> None:
+    """Train the presets that this one starts from, where their runs are not finished yet."""
+    from irl_core.config import load_config
+
+    for name in config.run.after:
+        directory = Path("runs") / name
+        if not (directory / "final" / "manifest.json").is_file():
+            earlier = load_config(name, presets_dir=PRESETS)
+            typer.echo(f"{config.run.preset} starts from {name}, which is trained first.", err=True)
+            _train_before(earlier)
+            _train(earlier, directory, resume=(directory / "config.yaml").is_file())
+
+
 def _train(config: Any, directory: Path, resume: bool) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -308,7 +323,8 @@ def _train(config: Any, directory: Path, resume: bool) -> None:
         task = progress.add_task(directory.name, total=config.run.steps, left="")
 
         def show(step: int, steps: int, metrics: dict[str, float], seconds_left: float) -> None:
-            progress.update(task, completed=step, total=steps, left=f"{seconds_left / 60:.1f} min left")
+            shown = "  ".join(f"{name} {metrics[name]:.3f}" for name in PROGRESS if name in metrics)
+            progress.update(task, completed=step, total=steps, left=f"{seconds_left / 60:.1f} min left  {shown}")
 
         try:
             final = run(config, directory, resume, show)

@@ -103,7 +103,7 @@ class Session:
         description: dict[str, Any] = {
             "format": 1,
             "name": name,
-            "kind": "tiny" if self.config.model.backend == "tiny" else "transformers",
+            "kind": self.config.model.backend,
             "provenance": provenance(self.config, self.step),
             "train_config": self.config.to_dict(),
         }
@@ -119,8 +119,7 @@ def _start_of_policy(config: TrainConfig) -> Path | None:
         return None
     path = Path(config.model.policy)
     if not path.is_dir():
-        hint = "run 'irl-lens train demo-sft' first, or " if config.model.backend == "tiny" else ""
-        raise ConfigError(f"model.policy is {config.model.policy!r}, which is not there; {hint}name another folder")
+        raise ConfigError(f"model.policy is {config.model.policy!r}, which is not there; name another folder")
     return path
 
 
@@ -149,6 +148,8 @@ def _discriminator(config: TrainConfig, policy: Any, state: Path | None) -> Disc
     backbone = copy.deepcopy(policy)
     if config.model.discriminator is not None:
         folder = Path(config.model.discriminator)
+        if not folder.is_dir():
+            raise ConfigError(f"model.discriminator is {config.model.discriminator!r}, which is not there")
         verify(folder)
         backbone = load_causal_lm(folder / "policy")
     return Discriminator(backbone, config.discriminator.head, config.discriminator.likelihood)

@@ -327,7 +327,7 @@ def test_nothing_to_resume(irl: TrainConfig, folder: Path) -> None:
 
 
 def test_a_missing_start_is_named(irl: TrainConfig, folder: Path) -> None:
-    with pytest.raises(ConfigError, match="which is not there; run 'irl-lens train demo-sft' first"):
+    with pytest.raises(ConfigError, match="which is not there; name another folder"):
         train(changed(irl, "model", policy="nowhere/final"), folder / "no-start")
     assert status_of(folder / "no-start")["state"] == "failed"
 

@@ -49,13 +49,15 @@ def test_fingerprint_is_the_hash_of_the_canonical_json() -> None:
 
 
 def test_a_preset_is_laid_over_its_bases(tmp_path: Path) -> None:
-    preset(tmp_path, "_root", "steps: 10\npolicy: {gamma: 0.5, betas: [0.8, 0.9]}\nmodel: {lora: {rank: 8}}\n")
-    preset(tmp_path, "middle", "base: _root\npolicy: {batch_size: 4}\nmodel: {lora: {alpha: 16}}\n")
+    root = "steps: 10\npolicy: {gamma: 0.5, betas: [0.8, 0.9]}\ndiscriminator: {class_weights: {expert: 2}}\n"
+    preset(tmp_path, "_root", root)
+    preset(tmp_path, "middle", "base: _root\npolicy: {batch_size: 4}\ndiscriminator: {class_weights: {policy: 3}}\n")
     preset(tmp_path, "leaf", "base: middle\nrun: {steps: 30}\npolicy: {betas: [0.7, 0.6]}\n")
     config = load_config("leaf", presets_dir=tmp_path)
     assert (config.run.steps, config.run.preset) == (30, "leaf")
     assert (config.policy.gamma, config.policy.batch_size, config.policy.betas) == (0.5, 4, (0.7, 0.6))
-    assert (config.model.lora.rank, config.model.lora.alpha) == (8, 16.0)
+    weights = config.discriminator.class_weights
+    assert (weights.expert, weights.policy, weights.perturbed) == (2.0, 3.0, 1.0)
     assert preset_names(tmp_path) == ["leaf", "middle"]
 
 
@@ -99,8 +101,11 @@ def test_overrides_apply_in_order_and_are_typed(tmp_path: Path) -> None:
         ("learning_rate=1", "unknown key 'learning_rate'; nearest is 'policy.learning_rate'"),
         ("num_generation=4", "unknown key 'num_generation'; nearest is 'policy.num_generations'"),
         ("polcy.gamma=1", "unknown key 'polcy'; nearest is 'policy'"),
-        ("model.lora.rnk=1", "unknown key 'model.lora.rnk'; nearest is 'model.lora.rank'"),
-        ("run.zzzz=1", "unknown key 'run.zzzz'; known here: preset, method"),
+        (
+            "discriminator.class_weights.expart=1",
+            "unknown key 'discriminator.class_weights.expart'; nearest is 'discriminator.class_weights.expert'",
+        ),
+        ("run.zzzz=1", "unknown key 'run.zzzz'; known here: preset, after, method"),
         ("steps=many", "run.steps is 'many' (text)"),
         ("steps=1.5", "run.steps is 1.5 (a number with a point); a whole number is expected"),
         ("steps=true", "run.steps is True (true/false); a whole number is expected"),
@@ -122,7 +127,7 @@ def test_overrides_apply_in_order_and_are_typed(tmp_path: Path) -> None:
         ("=3", "override '=3'; key.sub=value is expected"),
         ("steps=[", "run.steps: '[' is not a YAML value"),
         ("model.hidden_size=100", "model.hidden_size is 100; it must be a multiple of 2 * model.heads = 8"),
-        ("model.backend=unsloth", "model.policy is not set; the backend 'unsloth' needs a hub id or a folder"),
+        ("model.backend=unsloth", "model.backend is 'unsloth'; one of tiny is expected"),
         ("discriminator.target_other=0.95", "target_other is 0.95; it must be below target_expert 0.95"),
         ("discriminator.loss=wasserstein", "without a bound; set discriminator.gradient_penalty or weight_clip"),
     ],
