@@ -9,6 +9,7 @@ from app.heatmap.payload import answer_words
 from app.heatmap.words import signed, step_name
 from app.inspections import Inspection
 from irl_core.inspection import majority_answer, rank, to_json
+from irl_core.signals import with_ids_and_roles
 from irl_core.types import Layout, ScoredTrace
 from irl_core.verifiable import answers_agree
 
@@ -30,12 +31,7 @@ def to_result(inspection: Inspection, gamma: float) -> dict[str, Any]:
         gamma=gamma,
         kind=inspection.score_kind,
     )
-    for trace, scored in zip(result["traces"], inspection.scored, strict=True):
-        for token, identity in zip(trace["tokens"], scored.encoded.completion_ids, strict=True):
-            token["id"] = identity
-        for step, known in zip(trace["steps"], scored.trace.steps, strict=True):
-            step["role"] = known.role
-    return result
+    return with_ids_and_roles(result, inspection.scored)
 
 
 def ranking(inspection: Inspection, gamma: float) -> list[int]:

@@ -20,7 +20,7 @@ that holds it in the environment variable `IRL_LENS_CHECKPOINTS`; then restart t
 def show() -> None:
     """Draw the sidebar and remember the chosen checkpoint and device in the session."""
     found = services.catalogue()
-    usable = {info.name: info for info in found if info.verified}
+    usable = {info.name: info for info in found if offered(info)}
     _keep_valid(usable)
     if usable:
         st.selectbox("Checkpoint", list(usable), key="checkpoint")
@@ -36,7 +36,12 @@ def show() -> None:
 def chosen() -> CheckpointInfo | None:
     """The checkpoint chosen in the sidebar, or None where there is none to choose."""
     name = st.session_state.get("checkpoint")
-    return next((info for info in services.catalogue() if info.verified and info.name == name), None)
+    return next((info for info in services.catalogue() if offered(info) and info.name == name), None)
+
+
+def offered(info: CheckpointInfo) -> bool:
+    """Whether a checkpoint can be chosen: whole, and calibrated. States of a training, saved on its way, are not."""
+    return info.verified and "localisation" in info.config
 
 
 def _keep_valid(usable: dict[str, CheckpointInfo]) -> None:

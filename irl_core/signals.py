@@ -171,6 +171,16 @@ def to_json(
     return {"checkpoint": checkpoint, "problem": problem, "traces": traces}
 
 
+def with_ids_and_roles(result: dict[str, Any], scored: Sequence[ScoredTrace]) -> dict[str, Any]:
+    """The result of ``to_json`` with each token's ``id`` and each step's ``role`` added, for pages that show them."""
+    for trace, one in zip(result["traces"], scored, strict=True):
+        for token, identity in zip(trace["tokens"], one.encoded.completion_ids, strict=True):
+            token["id"] = identity
+        for step, known in zip(trace["steps"], one.trace.steps, strict=True):
+            step["role"] = known.role
+    return result
+
+
 def _trace_json(scored: ScoredTrace, where: Localisation, gamma: float, kind: str) -> dict[str, Any]:
     trace = scored.trace
     return {

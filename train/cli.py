@@ -56,6 +56,7 @@ def inspect(
     """Score a solution token by token and name its first error."""
     from app.heatmap.scale import VIEWS
     from irl_core.inspection import InputError, check_inputs
+    from irl_core.signals import with_ids_and_roles
 
     if view not in VIEWS:
         raise InputError(f"Unknown view {view!r}; choose one of {', '.join(VIEWS)}.")
@@ -68,7 +69,7 @@ def inspect(
     scored = _scored(lens, problem, solution, wanted, seed, gamma)
     result = _result(lens, problem, scored, gamma)
     if html is not None:
-        _write_page(html, result, view, gamma, lens)
+        _write_page(html, with_ids_and_roles(_result(lens, problem, scored, gamma), scored), view, gamma, lens)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
     else:
@@ -138,6 +139,19 @@ def evaluate(
     lens = _load(checkpoint, device)
     out.mkdir(parents=True, exist_ok=True)
     judge(lens, out, num_problems=problems, samples=samples, seed=seed, compare=others, say=typer.echo)
+
+
+@cli.command()
+def figures(
+    run: Annotated[Path, typer.Argument(metavar="RUN.parquet", help="A scored run with known first wrong steps.")],
+    answer_lines: Annotated[bool, typer.Option(help="May a closing line such as '#### 12' be the wrong step?")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+) -> None:
+    """Print how well a scored run with labels locates the first wrong step, beside the baselines. Runs no model."""
+    from train.demo_report import markdown
+    from train.figures import run_figures
+
+    typer.echo(markdown(run_figures(run, answer_lines=answer_lines, seed=seed)), nl=False)
 
 
 @cli.command()

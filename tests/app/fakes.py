@@ -101,6 +101,6 @@ def load(path: Path, device: str) -> FakeLens:
 def catalogue() -> list[CheckpointInfo]:
     provenance = {"command": "none: a fake for tests", "seed": 7}
     return [
-        CheckpointInfo("fake", Path("/nonexistent/fake"), True, "", provenance, {"kind": "tiny"}),
+        CheckpointInfo("fake", Path("/nonexistent/fake"), True, "", provenance, {"kind": "tiny", "localisation": {}}),
         CheckpointInfo("damaged", Path("/nonexistent/damaged"), False, "model.safetensors: wrong sha256"),
     ]
