@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,11 @@ def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: Path
     raise AssertionError(f"the app did not start: {log.read_text()}")
 
 
-@pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    log = tmp_path_factory.mktemp("server") / "app.log"
+@contextmanager
+def served(script: Path, log: Path) -> Iterator[str]:
+    """The address of a Streamlit server that runs a script until the block ends."""
     port = free_port()
-    command = [sys.executable, "-m", "streamlit", "run", str(HERE / "fake_app.py"), "--server.headless=true"]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true"]
     command += [f"--server.port={port}", "--server.address=127.0.0.1"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
@@ -74,6 +75,19 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(HERE / "fake_app.py", tmp_path_factory.mktemp("server") / "app.log") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def real_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app itself, on the bundled checkpoint, started for this module."""
+    with served(ROOT / "app" / "main.py", tmp_path_factory.mktemp("server") / "real.log") as found:
+        yield found
 
 
 class Watched:

@@ -1,0 +1,61 @@
+"""The analyst's way on the bundled checkpoint: an example, its heatmap, samples, an export."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app import examples
+
+pytestmark = pytest.mark.browser
+
+READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
+SECONDS_TO_FIRST_HEATMAP = 10
+
+
+def choose_example(page: Page, name: str, kind: str) -> None:
+    page.get_by_role("combobox", name="Example").click()
+    page.get_by_role("option", name=name).click()
+    page.wait_for_selector(READY)
+    page.get_by_role("radiogroup", name="Its solution").get_by_text(kind, exact=True).click()
+    page.wait_for_selector(READY)
+
+
+def shown_text(page: Page) -> str:
+    return "".join(page.locator(".hm .tok").all_text_contents())
+
+
+def test_the_first_heatmap_of_an_example_comes_in_time(watched: Any, real_address: str) -> None:
+    page, example = watched.page, examples.load()[0][0]
+    started = time.monotonic()
+    page.goto(real_address)
+    page.wait_for_selector(READY)
+    choose_example(page, example.name, "with a mistake")
+    page.get_by_role("button", name="Inspect", exact=True).click()
+    page.wait_for_selector(".hm .tok", timeout=1000 * SECONDS_TO_FIRST_HEATMAP)
+    assert time.monotonic() - started < SECONDS_TO_FIRST_HEATMAP
+    page.wait_for_selector(READY)
+    assert shown_text(page).split() == example.wrong_solution.split()
+
+
+def test_samples_are_ranked_and_exported(watched: Any, real_address: str, tmp_path: Path) -> None:
+    page, example = watched.page, examples.load()[0][1]
+    page.goto(real_address)
+    page.wait_for_selector(READY)
+    page.get_by_role("textbox", name="Problem").fill(example.problem)
+    page.get_by_role("button", name="Inspect", exact=True).click()
+    page.wait_for_selector(".hm .tok", timeout=30_000)
+    page.wait_for_selector(READY)
+    expect(page.get_by_text("Majority", exact=False).first).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="JSON").click()
+    result = json.loads(Path(download.value.path()).read_text())
+    assert result["problem"] == example.problem
+    assert len(result["traces"]) >= 2
+    for trace in result["traces"]:
+        assert "".join(token["text"] for token in trace["tokens"]) == trace["text"]

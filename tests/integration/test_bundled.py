@@ -1,0 +1,95 @@
+"""The embedded default as it lies in ``assets/``: whole, small, deterministic, and what its model card says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app import examples
+from irl_core.checkpoints import verify
+from irl_core.inspection import Lens
+from irl_core.segmentation import make_trace
+from irl_core.store import read_run, read_trace
+from irl_core.types import Source
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+RUN = ASSETS / "scored_run" / "run.parquet"
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Lens:
+    return Lens.load(ASSETS / "demo", "cpu")
+
+
+def test_it_is_whole_and_small() -> None:
+    verify(ASSETS / "demo")
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) < 15_000_000
+
+
+def test_the_scored_run_is_large_enough_and_labelled() -> None:
+    frame = read_run(RUN, ["problem_id", "true_first_error_step", "correct", "decision"]).to_pandas()
+    assert frame["problem_id"].nunique() >= 150
+    assert (frame.groupby("problem_id").size() == 16).all()
+    assert frame["true_first_error_step"].notna().all()
+    right = frame[frame["correct"] & (frame["true_first_error_step"] == -1)]
+    assert (right["decision"] == "error").mean() < 0.13  # calibrated at 10 %, on other problems
+
+
+def test_a_stored_trace_scores_again_as_stored(bundled: Lens) -> None:
+    ids = read_run(RUN, ["trace_id"]).to_pylist()
+    for row in ids[:: len(ids) // 5]:
+        stored = read_trace(RUN, row["trace_id"])
+        again = bundled.score_encoded([stored.encoded])[0]
+        np.testing.assert_allclose(again.raw, stored.raw, atol=1e-3)
+
+
+def test_the_model_card_holds_the_reports_figures() -> None:
+    report = json.loads((ASSETS / "scored_run" / "report.json").read_text())
+    card = (ASSETS / "MODEL_CARD.md").read_text()
+    for figure in (report["sampling"]["pass@1"], report["first_step"]["reward"], report["choosing"]["weighted_vote"]):
+        assert f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]" in card
+
+
+def test_same_seed_same_samples_and_scores(bundled: Lens) -> None:
+    problem = examples.load()[0][0].problem
+    first, second = (bundled.score(bundled.sample(problem, 3, seed=5)) for _ in range(2))
+    assert [one.trace.text for one in first] == [one.trace.text for one in second]
+    for one, other in zip(first, second, strict=True):
+        assert np.array_equal(one.raw, other.raw)
+
+
+def test_examples_are_right_and_wrong_as_they_say(bundled: Lens) -> None:
+    found, faults = examples.load()
+    assert not faults
+    assert len(found) >= 10
+    for example in found:
+        right = make_trace(example.problem, example.solution, reference_answer=example.answer, source=Source.EXTERNAL)
+        wrong = make_trace(example.problem, example.wrong_solution, reference_answer=example.answer)
+        assert (right.correct, wrong.correct) == (True, False)
+        expert, mistaken = bundled.score([right, wrong])
+        assert "".join(right.text[start:end] for start, end in expert.encoded.spans) == right.text
+        assert mistaken.has_signal
+
+
+def test_familiar_problems_are_told_from_others(bundled: Lens) -> None:
+    assert all(bundled.familiarity(example.problem).familiar for example in examples.load()[0])
+    foreign = "A train of the Baltic line hauls ore at dusk; its driver wonders which fugue by Bach lasts seven bars."
+    assert bundled.familiarity(foreign).familiar is False
+
+
+def test_the_command_line_inspects_it() -> None:
+    example = examples.load()[0][0]
+    command = [sys.executable, "-m", "train.cli", "inspect", "--problem", example.problem]
+    command += ["--solution", example.wrong_solution, "--json", "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ASSETS.parent)
+    result = json.loads(done.stdout)
+    (trace,) = result["traces"]
+    assert trace["text"] == example.wrong_solution
+    assert "".join(token["text"] for token in trace["tokens"]) == trace["text"]
+    assert trace["decision"] in ("error", "no_error", "uncertain")
+    assert (trace["first_error_step"] is not None) == (trace["decision"] == "error")
