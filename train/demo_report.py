@@ -8,7 +8,9 @@ The frame has one row a sampled trace:
 - any of ``SCORES``: trace scores of the reward;
 - ``predicted_reward`` (the rule's choice, whatever the threshold says), ``predicted_logprob`` (the step of the least
   likely token), ``arithmetic_first_false_step``: located steps, -1 = none;
-- ``decision``: error, no_error or uncertain, at the calibrated threshold.
+- ``decision``: error, no_error or uncertain, at the calibrated threshold;
+- any further ``score:NAME`` and ``located:NAME``: other scores and located steps to stand beside the reward's. A NAME
+  that begins with ``anchor`` is part of the reward itself before its adversarial training: shown, but no rival.
 """
 
 from __future__ import annotations
@@ -76,6 +78,10 @@ def _numbers(frame: pd.DataFrame, name: str) -> Array:
     return frame[name].to_numpy(dtype=np.float64)
 
 
+def _further(frame: pd.DataFrame, prefix: str) -> list[str]:
+    return [str(column).removeprefix(prefix) for column in frame.columns if str(column).startswith(prefix)]
+
+
 def _answers(frame: pd.DataFrame) -> list[str | None]:
     return [None if pd.isna(answer) else str(answer) for answer in frame["answer"]]
 
@@ -83,6 +89,7 @@ def _answers(frame: pd.DataFrame) -> list[str | None]:
 def _all_scores(frame: pd.DataFrame, seed: int) -> dict[str, Array]:
     """Every score to be compared, the reward's first, higher = better."""
     scores = {name: _numbers(frame, name) for name in (*reward_scores(frame), *WITHOUT_REWARD)}
+    scores |= {name: _numbers(frame, f"score:{name}") for name in _further(frame, "score:")}
     scores["shortness"] = -_numbers(frame, "length")
     scores["random"] = metrics.random_text_scores(
         [f"{p}\0{t}" for p, t in zip(frame["problem_id"], frame["text"], strict=True)], seed
@@ -205,6 +212,7 @@ def located_hits(frame: pd.DataFrame) -> dict[str, Array]:
         "middle_step": (steps - 1) // 2,
         "last_step": steps - 1,
     }
+    named |= {name: frame[f"located:{name}"] for name in _further(frame, "located:")}
     hits = {name: (_as_step(value, len(frame)) == true).astype(np.float64) for name, value in named.items()}
     hits["random_step"] = np.where(true < steps, 1 / steps, 0.0)
     return hits
@@ -221,7 +229,7 @@ def _first_step(frame: pd.DataFrame, seed: int) -> Report:
     part = frame[_wrong_traces(frame)].reset_index(drop=True)
     ids, hits = list(part["problem_id"]), located_hits(part)
     result: Report = {name: metrics.share(values, ids, unit="wrong traces", seed=seed) for name, values in hits.items()}
-    rivals = [name for name in result if name != "reward" and result[name].defined]
+    rivals = [n for n in result if n != "reward" and not n.startswith("anchor") and result[n].defined]
     if rivals:
         best = max(rivals, key=lambda name: result[name].value)
         margin = metrics.share_difference(hits["reward"], hits[best], ids, unit="wrong traces", seed=seed)
@@ -379,6 +387,8 @@ def _steps_table(found: Report) -> str:
         "middle_step": "middle step",
         "last_step": "last step",
     }
+    others = [name for name in steps if name not in names and not name.startswith(("reward_", "best_"))]
+    names = {"reward": names.pop("reward"), **{name: name for name in others}, **names}
     rows = _rows(steps, names)
     if "best_baseline" in steps:
         best = names[steps["best_baseline"]]

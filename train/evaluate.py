@@ -10,22 +10,26 @@ chosen on calibration problems, never on the reported ones.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from irl_core import metrics
 from irl_core.arithmetic import first_false_step
 from irl_core.checkpoints import verify
 from irl_core.config import TrainConfig, load_config
+from irl_core.encoding import collate, token_budget_batches
 from irl_core.inspection import Lens
-from irl_core.localisation import Rule, most_suspect
+from irl_core.localisation import Rule, calibrate, candidate_rules, most_suspect
 from irl_core.perturbations import ALL_KINDS, corrupt
-from irl_core.policy import load_causal_lm
+from irl_core.policy import completion_logprobs, load_causal_lm
 from irl_core.rewards import TRACE_SCORES
 from irl_core.segmentation import make_trace
 from irl_core.signals import named_signals, trace_score
@@ -33,7 +37,7 @@ from irl_core.store import row_of, write_run
 from irl_core.types import ScoredTrace, Source, Trace, Truth
 from irl_core.word_problems import WordProblem
 from irl_core.word_problems.families import FAMILIES
-from train.calibrate import sampled_traces
+from train.calibrate import held_out, sampled_traces
 from train.data import demo_problems, expert_trace
 from train.demo_report import choose_vote, located_hits, markdown, report
 from train.model_card import example_rows, jsonl, model_card
@@ -58,25 +62,24 @@ def evaluate(
     """
     config = TrainConfig.from_dict(lens.config["train_config"])
     out.mkdir(parents=True, exist_ok=True)
-    held_out = demo_problems(config, "held_out", num_problems)
+    problems = demo_problems(config, "held_out", num_problems)
     say(f"sampling {num_problems} held-out problems x {samples}")
-    traces = _sampled(lens, lens.policy, held_out, samples, seed)
+    traces = _sampled(lens, lens.policy, problems, samples, seed)
     scored = lens.score([trace for group in traces for trace in group])
-    frame = trace_frame(lens, scored)
-    say("choosing the vote's rule on calibration problems")
+    say("choosing rules on calibration problems")
     calibration = demo_problems(config, "calibration", num_problems)
-    rule = choose_vote(
-        trace_frame(lens, lens.score([t for g in _sampled(lens, lens.policy, calibration, 8, seed + 1) for t in g]))
-    )
+    tuning = lens.score([trace for group in _sampled(lens, lens.policy, calibration, 8, seed + 1) for trace in group])
+    rule = choose_vote(trace_frame(lens, tuning))
+    frame = trace_frame(lens, scored).assign(**likelihood_columns(lens, config, scored, tuning))
     found = report(frame, vote=rule, seed=seed)
-    found["perturbed"] = perturbed_figures(lens, held_out, seed)
+    found["perturbed"] = perturbed_figures(lens, problems, seed)
     found["policies"] = {"this checkpoint": found["sampling"]}
     for name, path in (compare or {}).items():
         say(f"sampling the policy of {name}")
-        found["policies"][name], found[f"difference to {name}"] = _compared(lens, path, held_out, samples, seed, frame)
+        found["policies"][name], found[f"difference to {name}"] = _compared(lens, path, problems, samples, seed, frame)
     found["provenance"] = {"checkpoint": lens.name, **lens.provenance, "problems": num_problems, "samples": samples}
-    _write(out, lens, scored, held_out, found)
-    (out / "problems.jsonl").write_text(jsonl(example_rows(held_out, traces)))
+    _write(out, lens, scored, problems, found)
+    (out / "problems.jsonl").write_text(jsonl(example_rows(problems, traces)))
     (out / "MODEL_CARD.md").write_text(model_card(figures_markdown(found), _facts(lens, found)))
     return found
 
@@ -92,6 +95,7 @@ def _facts(lens: Lens, found: dict[str, Any]) -> dict[str, Any]:
         "vocabulary": len(lens.encoder.tokenizer),
         "warmup": config.discriminator.warmup_rounds,
         "sft_steps": load_config("demo-sft", presets_dir=PRESETS).run.steps,
+        "expert_steps": load_config("demo-expert", presets_dir=PRESETS).run.steps,
     }
 
 
@@ -102,11 +106,12 @@ def _sampled(lens: Lens, policy: Any, problems: Sequence[WordProblem], samples: 
 
 def trace_frame(lens: Lens, scored: Sequence[ScoredTrace]) -> pd.DataFrame:
     """One row a trace with what ``train.demo_report`` needs."""
-    return pd.DataFrame([frame_row(one, lens.calibration.rule, lens.locate(one).decision) for one in scored])
+    found = lens.calibration
+    return pd.DataFrame([frame_row(one, found.rule, lens.locate(one).decision, found.threshold) for one in scored])
 
 
-def frame_row(scored: ScoredTrace, rule: Rule, decision: str) -> dict[str, Any]:
-    """A scored trace as a row of ``train.demo_report``'s frame; ``rule`` names the step whatever the threshold says."""
+def frame_row(scored: ScoredTrace, rule: Rule, decision: str, threshold: float = -math.inf) -> dict[str, Any]:
+    """A scored trace as a row of ``train.demo_report``'s frame; ``rule`` names a step also where nothing is flagged."""
     trace = scored.trace
     truth = trace.truth
     return {
@@ -121,15 +126,56 @@ def frame_row(scored: ScoredTrace, rule: Rule, decision: str) -> dict[str, Any]:
         "decision": decision,
         "log_prob_mean": float(scored.logprobs.mean()),
         "log_prob_min": float(scored.logprobs.min()),
-        "predicted_reward": _named(scored, rule),
+        "predicted_reward": _named(scored, rule, threshold),
         "predicted_logprob": _named(scored, Rule("logprob", "min", "argmin", rule.include_answer)),
         "arithmetic_first_false_step": _or_none(first_false_step(trace)),
         **{name: trace_score(scored, name) for name in TRACE_SCORES},
     }
 
 
-def _named(scored: ScoredTrace, rule: Rule) -> int:
-    return _or_none(most_suspect(named_signals(scored), scored.encoded.spans, scored.trace.steps, rule))
+def likelihood_columns(
+    lens: Lens, config: TrainConfig, scored: Sequence[ScoredTrace], tuning: Sequence[ScoredTrace]
+) -> dict[str, Any]:
+    """What likelihood alone ranks and locates, with its own rule chosen like the reward's on calibration traces: the
+    policy's, and that of the model which the discriminator started from, where it is still there."""
+    columns: dict[str, Any] = {"located:policy log-probability, calibrated rule": likelihood_steps(lens, scored, tuning)}
+    start = Path(config.model.discriminator) if config.model.discriminator else None
+    if start is not None and (start / "policy").is_dir():
+        verify(start)
+        model = load_causal_lm(start / "policy")
+        ours, theirs = (with_likelihood(lens, traces, model) for traces in (scored, tuning))
+        columns["score:anchor: log-probability under the discriminator's start, mean"] = [
+            float(one.logprobs.mean()) for one in ours
+        ]
+        columns["located:anchor: log-probability under the discriminator's start, calibrated rule"] = likelihood_steps(
+            lens, ours, theirs
+        )
+    return columns
+
+
+def likelihood_steps(lens: Lens, scored: Sequence[ScoredTrace], tuning: Sequence[ScoredTrace]) -> list[int]:
+    """The step that the best rule over log-probabilities names in each trace, the rule chosen on ``tuning``."""
+    rules = candidate_rules(("logprob",), include_answer=(lens.calibration.rule.include_answer,))
+    found = calibrate([held_out(one) for one in tuning], rules)
+    return [_named(one, found.rule, found.threshold) for one in scored]
+
+
+def with_likelihood(lens: Lens, scored: Sequence[ScoredTrace], model: Any) -> list[ScoredTrace]:
+    """The same traces with the log-probabilities that ``model`` gives them."""
+    encoded = [one.encoded for one in scored]
+    values: list[Any] = [None] * len(encoded)
+    lengths = [len(one.prompt_ids) + len(one.completion_ids) for one in encoded]
+    for indices in token_budget_batches(lengths, 8192):
+        with torch.no_grad():
+            rows = completion_logprobs(model, collate([encoded[i] for i in indices], lens.encoder.pad_id)).numpy()
+        for row, index in enumerate(indices):
+            values[index] = rows[row, : len(encoded[index].completion_ids)].copy()
+    return [replace(one, logprobs=value) for one, value in zip(scored, values, strict=True)]
+
+
+def _named(scored: ScoredTrace, rule: Rule, threshold: float = -math.inf) -> int:
+    signals = named_signals(scored)
+    return _or_none(most_suspect(signals, scored.encoded.spans, scored.trace.steps, rule, threshold))
 
 
 def _or_none(step: int | None) -> int:

@@ -33,7 +33,7 @@ def _row(row: dict[str, Any], answer_lines: bool) -> dict[str, Any]:
     located = localisation_of(row)
     rule = replace(parse_rule(located.rule), include_answer=answer_lines)
     known = row["true_first_error_step"] >= 0
-    return frame_row(scored_of(row), rule, located.decision) | {"correct": not known}
+    return frame_row(scored_of(row), rule, located.decision, located.threshold) | {"correct": not known}
 
 
 def parse_rule(name: str) -> Rule:

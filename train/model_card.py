@@ -20,11 +20,15 @@ in `irl_core/word_problems`, and nothing else: do not read anything into what th
 - **Data**: problems and solutions written by that generator: {families} families, English, easy whole-number
   arithmetic, distractor numbers, quantities that are easy to confuse. Training, calibration and held-out problems share
   no text. No outside data.
-- **Training**: `irl-lens train demo-sft` ({sft_steps} steps of likelihood), then `irl-lens train demo-irl` ({steps}
-  rounds of the adversarial loop, the first {warmup} with the policy frozen). Seed {seed}, {date}, code {code_version}.
-- **Control**: `irl-lens train demo-control` trains the same start on the same expert traces, in the same order, for as
-  many steps, by likelihood alone.
-- **Figures**: `irl-lens evaluate --checkpoint {name} --out DIR --compare start=... --compare control=...`, on
+- **Training**: `irl-lens train demo-irl`, which trains in turn `demo-sft` ({sft_steps} steps of likelihood: the start of
+  the policy), `demo-expert` ({expert_steps} further ones on other problems: the start of the discriminator) and
+  {steps} rounds of the adversarial loop, the first {warmup} with the policy frozen. Seed {seed}, {date}, code
+  {code_version}.
+- **Controls**: `control` is the same start trained on the expert traces of those rounds, in the same order, for as many
+  steps, by likelihood alone (`irl-lens train demo-control`). `expert` is the policy of `demo-expert`: what the
+  demonstrations that the discriminator was told are worth as plain likelihood training. The rows that begin with
+  `anchor` show how far the discriminator's start gets without any adversarial training.
+- **Figures**: `irl-lens evaluate --checkpoint {name} --out DIR --compare NAME=CHECKPOINT ...`, on
   {problems} held-out problems x {samples} samples at temperature 1, top-p 0.95. The rule that names a step, its
   threshold and the rule of the weighted vote were chosen on calibration problems, never on these.
 - **Limits**: an English of {vocabulary:,} tokens; problems of two to five steps; the first wrong step is known from the
