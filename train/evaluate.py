@@ -138,7 +138,8 @@ def likelihood_columns(
 ) -> dict[str, Any]:
     """What likelihood alone ranks and locates, with its own rule chosen like the reward's on calibration traces: the
     policy's, and that of the model which the discriminator started from, where it is still there."""
-    columns: dict[str, Any] = {"located:policy log-probability, calibrated rule": likelihood_steps(lens, scored, tuning)}
+    columns: dict[str, Any] = {}
+    columns["located:policy log-probability, calibrated rule"] = likelihood_steps(lens, scored, tuning)
     start = Path(config.model.discriminator) if config.model.discriminator else None
     if start is not None and (start / "policy").is_dir():
         verify(start)

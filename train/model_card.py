@@ -20,8 +20,8 @@ in `irl_core/word_problems`, and nothing else: do not read anything into what th
 - **Data**: problems and solutions written by that generator: {families} families, English, easy whole-number
   arithmetic, distractor numbers, quantities that are easy to confuse. Training, calibration and held-out problems share
   no text. No outside data.
-- **Training**: `irl-lens train demo-irl`, which trains in turn `demo-sft` ({sft_steps} steps of likelihood: the start of
-  the policy), `demo-expert` ({expert_steps} further ones on other problems: the start of the discriminator) and
+- **Training**: `irl-lens train demo-irl`, which trains in turn `demo-sft` ({sft_steps} steps of likelihood: the start
+  of the policy), `demo-expert` ({expert_steps} further ones on other problems: the start of the discriminator) and
   {steps} rounds of the adversarial loop, the first {warmup} with the policy frozen. Seed {seed}, {date}, code
   {code_version}.
 - **Controls**: `control` is the same start trained on the expert traces of those rounds, in the same order, for as many
