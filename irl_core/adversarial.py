@@ -265,9 +265,14 @@ class AdversarialTrainer:
         return ScoredBatch(traces, mask, self.advantages(raw, mask, ids, prompt_reward))
 
     def advantages(self, raw: Tensor, mask: Tensor, group_ids: Tensor, prompt_reward: Tensor) -> Tensor:
-        """Token advantages ``(B, T)`` by the configured rule: discounted sum (eq. 5), credit, or soft minimum."""
+        """Token advantages ``(B, T)`` by the configured rule (see ``PolicyConfig``)."""
         settings = self.config.policy
         values = rewards.token_rewards(raw)
+        if settings.advantage == "trace":
+            scores = rewards.trace_score(
+                values, mask, settings.trace_score, prompt_reward=prompt_reward, gamma=settings.gamma
+            )
+            return trace_advantages(scores, group_ids, mask)
         if settings.advantage == "credit":
             values = rewards.credit(values, mask, prompt_reward)
         if settings.standardise_over != "none":
@@ -347,10 +352,16 @@ class ScoredBatch:
 
 def outcome_advantages(traces: Sequence[EncodedTrace], group_ids: Tensor, mask: Tensor) -> Tensor:
     """GRPO's outcome supervision: correctness standardised within the group, on every token; ``(B, T)``."""
-    outcome = torch.tensor([[float(trace.trace.correct is not False)] for trace in traces])
-    whole = torch.ones_like(outcome, dtype=torch.bool)
-    mean, std = rewards.group_statistics(outcome, whole, group_ids, "all")
-    return rewards.masked(rewards.standardise(outcome, whole, mean, std).expand(mask.shape), mask)
+    outcome = torch.tensor([float(trace.trace.correct is not False) for trace in traces])
+    return trace_advantages(outcome, group_ids, mask)
+
+
+def trace_advantages(scores: Tensor, group_ids: Tensor, mask: Tensor) -> Tensor:
+    """Scores ``(B,)`` standardised within their groups, on every token of the trace; ``(B, T)``."""
+    column = scores.unsqueeze(1)
+    whole = torch.ones_like(column, dtype=torch.bool)
+    mean, std = rewards.group_statistics(column, whole, group_ids, "all")
+    return rewards.masked(rewards.standardise(column, whole, mean, std).expand(mask.shape), mask)
 
 
 def rollout_metrics(groups: Sequence[Group]) -> Metrics:

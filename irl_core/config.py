@@ -111,7 +111,11 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyConfig:
-    """Sampling, advantages and the update of the policy (for ``sft``: the likelihood training)."""
+    """Sampling, advantages and the update of the policy (for ``sft``: the likelihood training).
+
+    ``advantage``: the discounted sum of standardised rewards (the paper's, eq. 5) or of credit, the soft minimum, or
+    ``trace``: the ``trace_score`` standardised within the group, on every token (GRPO with the learned reward).
+    """
 
     learning_rate: Rate = 1e-4
     warmup_ratio: Share = 0.1
@@ -123,7 +127,8 @@ class PolicyConfig:
     temperature: Annotated[float, Range(0, 10, above=True)] = 1.0
     top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
     gamma: Share = 0.9
-    advantage: Literal["discounted", "credit", "minimum"] = "discounted"
+    advantage: Literal["discounted", "credit", "minimum", "trace"] = "discounted"
+    trace_score: Literal["mean_discounted", "mean", "last", "minimum", "credit_sum", "credit_minimum"] = "credit_sum"
     baseline: Literal["group", "leave_one_out"] = "group"
     standardise_over: Literal["last", "all", "none"] = "all"
     expert_in_group: bool = True
