@@ -262,7 +262,8 @@ class AdversarialTrainer:
         for row, (values, _, _) in enumerate(scores):
             raw[row, : len(values)] = torch.from_numpy(values)
         prompt_reward = torch.tensor([start for _, _, start in scores])
-        return ScoredBatch(traces, mask, self.advantages(raw, mask, ids, prompt_reward))
+        values = self.advantages(raw, mask, ids, prompt_reward)
+        return ScoredBatch(traces, mask, torch.where(values < 0, self.config.policy.negative_weight * values, values))
 
     def advantages(self, raw: Tensor, mask: Tensor, group_ids: Tensor, prompt_reward: Tensor) -> Tensor:
         """Token advantages ``(B, T)`` by the configured rule (see ``PolicyConfig``)."""
@@ -272,10 +273,10 @@ class AdversarialTrainer:
             scores = rewards.trace_score(
                 values, mask, settings.trace_score, prompt_reward=prompt_reward, gamma=settings.gamma
             )
-            return trace_advantages(scores, group_ids, mask)
+            return trace_advantages(scores, group_ids, mask, over_batch=settings.standardise_over == "batch")
         if settings.advantage == "credit":
             values = rewards.credit(values, mask, prompt_reward)
-        if settings.standardise_over != "none":
+        if settings.standardise_over in ("last", "all"):
             mean, std = rewards.group_statistics(values, mask, group_ids, settings.standardise_over)
             if settings.baseline == "leave_one_out":
                 mean = rewards.leave_one_out_baseline(rewards.masked_mean(values, mask), group_ids)
@@ -356,11 +357,17 @@ def outcome_advantages(traces: Sequence[EncodedTrace], group_ids: Tensor, mask: 
     return trace_advantages(outcome, group_ids, mask)
 
 
-def trace_advantages(scores: Tensor, group_ids: Tensor, mask: Tensor) -> Tensor:
-    """Scores ``(B,)`` standardised within their groups, on every token of the trace; ``(B, T)``."""
+def trace_advantages(scores: Tensor, group_ids: Tensor, mask: Tensor, *, over_batch: bool = False) -> Tensor:
+    """Scores ``(B,)`` standardised within their groups, on every token of the trace; ``(B, T)``.
+
+    ``over_batch`` takes the group's mean, but one spread for the whole batch: a group whose samples hardly differ is
+    then not blown up into noise.
+    """
     column = scores.unsqueeze(1)
     whole = torch.ones_like(column, dtype=torch.bool)
     mean, std = rewards.group_statistics(column, whole, group_ids, "all")
+    if over_batch:
+        std = (column.squeeze(1) - mean).square().mean().sqrt().expand_as(std)
     return rewards.masked(rewards.standardise(column, whole, mean, std).expand(mask.shape), mask)
 
 

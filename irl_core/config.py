@@ -115,6 +115,7 @@ class PolicyConfig:
 
     ``advantage``: the discounted sum of standardised rewards (the paper's, eq. 5) or of credit, the soft minimum, or
     ``trace``: the ``trace_score`` standardised within the group, on every token (GRPO with the learned reward).
+    ``negative_weight`` scales advantages below 0; at 0 the policy only follows what is better than its group.
     """
 
     learning_rate: Rate = 1e-4
@@ -130,8 +131,9 @@ class PolicyConfig:
     advantage: Literal["discounted", "credit", "minimum", "trace"] = "discounted"
     trace_score: Literal["mean_discounted", "mean", "last", "minimum", "credit_sum", "credit_minimum"] = "credit_sum"
     baseline: Literal["group", "leave_one_out"] = "group"
-    standardise_over: Literal["last", "all", "none"] = "all"
+    standardise_over: Literal["last", "all", "batch", "none"] = "all"
     expert_in_group: bool = True
+    negative_weight: Share = 1.0
     clip_eps: Momentum = 0.2
     kl_coefficient: NotNegative = 0.0
     prompt_loss_weight: NotNegative = 0.0
@@ -229,6 +231,11 @@ def _check_tiny_shape(model: ModelConfig) -> None:
 
 def _check_group(config: TrainConfig) -> None:
     size = config.policy.num_generations + (config.policy.expert_in_group and config.run.method == "irl")
+    if config.policy.standardise_over == "batch" and config.policy.advantage != "trace":
+        raise ConfigError(
+            f"policy.standardise_over is 'batch' with the advantage {config.policy.advantage!r}; only trace knows it, "
+            "take all, last or none"
+        )
     if config.run.method != "sft" and size < 2:
         raise ConfigError(
             f"policy.num_generations is {config.policy.num_generations}; a group needs at least 2 traces to compare"
