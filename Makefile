@@ -57,7 +57,7 @@ lint: $(VENV)/.test-installed
 assets: $(VENV)/.installed
 	$(BIN)/irl-lens train demo-irl
 	$(BIN)/irl-lens train demo-control
-	$(BIN)/irl-lens evaluate --checkpoint demo-irl/final --out runs/demo-evaluation \
+	$(BIN)/irl-lens evaluate --checkpoint demo-irl/final --out runs/demo-evaluation --problems 160 \
 	  --compare start=demo-sft/final --compare control=demo-control/final --compare expert=demo-expert/final
 	rm -rf assets/demo assets/scored_run && mkdir -p assets/scored_run
 	cp -r runs/demo-irl/final assets/demo
