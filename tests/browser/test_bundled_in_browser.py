@@ -48,6 +48,7 @@ def test_samples_are_ranked_and_exported(watched: Any, real_address: str, tmp_pa
     page.goto(real_address)
     page.wait_for_selector(READY)
     page.get_by_role("textbox", name="Problem").fill(example.problem)
+    page.get_by_role("textbox", name="Solution").fill("")
     page.get_by_role("button", name="Inspect", exact=True).click()
     page.wait_for_selector(".hm .tok", timeout=30_000)
     page.wait_for_selector(READY)
