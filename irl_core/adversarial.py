@@ -262,8 +262,8 @@ class AdversarialTrainer:
         for row, (values, _, _) in enumerate(scores):
             raw[row, : len(values)] = torch.from_numpy(values)
         prompt_reward = torch.tensor([start for _, _, start in scores])
-        values = self.advantages(raw, mask, ids, prompt_reward)
-        return ScoredBatch(traces, mask, torch.where(values < 0, self.config.policy.negative_weight * values, values))
+        gains = self.advantages(raw, mask, ids, prompt_reward)
+        return ScoredBatch(traces, mask, torch.where(gains < 0, self.config.policy.negative_weight * gains, gains))
 
     def advantages(self, raw: Tensor, mask: Tensor, group_ids: Tensor, prompt_reward: Tensor) -> Tensor:
         """Token advantages ``(B, T)`` by the configured rule (see ``PolicyConfig``)."""
