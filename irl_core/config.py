@@ -7,44 +7,22 @@ Nothing in a configuration is ever executed. ``TrainConfig()`` is the default; e
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import math
 import re
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
 
+from irl_core.config_values import ConfigError, Range, build, nearest, plain
+
+__all__ = ["ConfigError", "Range", "TrainConfig", "load_config", "preset_names"]
+
 MAX_FILE_BYTES = 1_000_000
 ALIASES = {"steps": "run.steps", "seed": "run.seed"}
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used. The message names the key, the value and the mend."""
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Inclusive limits of a number; ``above`` excludes the lower one, ``below`` the upper one."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    above: bool = False
-    below: bool = False
-
-    def holds(self, value: float) -> bool:
-        over = value > self.low if self.above else value >= self.low
-        return over and (value < self.high if self.below else value <= self.high)
-
-    def __str__(self) -> str:
-        left = "(" if self.above or math.isinf(self.low) else "["
-        right = ")" if self.below or math.isinf(self.high) else "]"
-        return f"{left}{self.low:g}, {self.high:g}{right}"
 
 
 Count = Annotated[int, Range(1)]
@@ -67,8 +45,12 @@ PerturbationKind = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """What is run and what is kept. Intervals are in steps; 0 = never. ``batch_tokens`` bounds a micro-batch (padding
-    included); results do not depend on it. ``after`` names presets whose finished runs this one starts from."""
+    """What is run and what is kept. Intervals are in steps; 0 = never.
+
+    ``batch_tokens`` bounds a micro-batch (padding included); results do not depend on it. ``after`` names presets whose
+    finished runs this one starts from. ``eval_*``: pass@1 on a held-out slice, of which the best checkpoint is kept.
+    ``patience``: steps for which the discriminator may be collapsed before the run warns; twice as many stop it.
+    """
 
     preset: str = ""
     after: tuple[str, ...] = ()
@@ -77,6 +59,11 @@ class RunConfig:
     steps: Count = 500
     save_every: CountOrZero = 50
     keep: Count = 3
+    eval_every: CountOrZero = 0
+    eval_problems: Count = 64
+    eval_samples: Count = 4
+    patience: Count = 50
+    trackers: tuple[Literal["wandb", "trackio"], ...] = ()
     calibration_problems: Count = 200
     batch_tokens: Count = 16384
 
@@ -85,22 +72,53 @@ class RunConfig:
 class DataConfig:
     """``source``: ``demo`` (generated word problems), ``gsm8k``, or the path of a JSONL file. Lengths in tokens.
 
-    ``drills``: bare sums mixed into the demo's training problems, to teach arithmetic first.
+    ``drills``: bare sums mixed into the demo's training problems, to teach arithmetic first. ``layout``: how expert
+    solutions are written; ``instruction`` stands before every problem. ``held_out``: rows at the end of a source that
+    training never sees, for calibration and evaluation. ``expert_errors``: the share of expert traces that are
+    replaced by a perturbed copy (the ablation: how good must the experts be?).
     """
 
     source: str = "demo"
     train_problems: Count = 7473
+    held_out: CountOrZero = 300
     drills: CountOrZero = 0
+    layout: Literal["as_written", "think_answer"] = "as_written"
+    instruction: str = ""
+    expert_errors: Share = 0.0
+    max_prompt_tokens: Count = 512
     max_completion_tokens: Count = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """Which models: their shape, or the checkpoints whose policies ``policy`` and ``discriminator`` start from."""
+class LoraConfig:
+    """Low-rank adapters (Hu et al. 2021), kept in float32. ``rank`` 0 trains every weight instead."""
 
-    backend: Literal["tiny"] = "tiny"
+    rank: CountOrZero = 0
+    alpha: Count = 32
+    dropout: Momentum = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which models, and how they are held.
+
+    ``policy`` and ``discriminator``: checkpoints of ours (a run's ``final``), and for the backends ``transformers`` and
+    ``unsloth`` also folders of models or names on the hub. The backend ``tiny`` builds a Llama of the given shape where
+    no policy is named. ``packing``: many sequences in one row, without padding.
+    """
+
+    backend: Literal["tiny", "transformers", "unsloth"] = "tiny"
     policy: str | None = None
+    policy_revision: str | None = None
     discriminator: str | None = None
+    discriminator_revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantisation: Literal["none", "int8", "nf4"] = "none"
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    gradient_checkpointing: bool = False
+    packing: bool = False
+    optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     hidden_size: Count = 128
     layers: Count = 4
     heads: Count = 4
@@ -116,6 +134,8 @@ class PolicyConfig:
     ``advantage``: the discounted sum of standardised rewards (the paper's, eq. 5) or of credit, the soft minimum, or
     ``trace``: the ``trace_score`` standardised within the group, on every token (GRPO with the learned reward).
     ``negative_weight`` scales advantages below 0; at 0 the policy only follows what is better than its group.
+    ``sampler``: our decoding loop, transformers' ``generate`` (with a dynamic or static ``cache``), or its continuous
+    batching; ``sampling_tokens`` bounds the cached tokens (prompt and completion) of the samples decoded at once.
     """
 
     learning_rate: Rate = 1e-4
@@ -125,6 +145,9 @@ class PolicyConfig:
     prompts_per_round: Count = 8
     num_generations: Count = 8
     updates_per_round: Count = 1
+    sampler: Literal["loop", "generate", "continuous"] = "loop"
+    cache: Literal["dynamic", "static"] = "dynamic"
+    sampling_tokens: Count = 262144
     temperature: Annotated[float, Range(0, 10, above=True)] = 1.0
     top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
     gamma: Share = 0.9
@@ -199,18 +222,18 @@ class TrainConfig:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
     def __post_init__(self) -> None:
-        _check_tiny_shape(self.model)
+        _check_model(self.model)
         _check_group(self)
         _check_discriminator(self.discriminator)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> TrainConfig:
         """The configuration in a (nested) mapping such as ``to_dict`` gives; missing keys take their defaults."""
-        return cast(TrainConfig, _build(cls, _expand_aliases(document), ""))
+        return cast(TrainConfig, build(cls, _expand_aliases(document)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries and lists, fit for YAML and JSON; ``from_dict`` reads them back."""
-        return cast(dict[str, Any], _plain(dataclasses.asdict(self)))
+        return cast(dict[str, Any], plain(dataclasses.asdict(self)))
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML, itself a file that ``load_config`` takes."""
@@ -222,10 +245,31 @@ class TrainConfig:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _check_tiny_shape(model: ModelConfig) -> None:
+def _check_model(model: ModelConfig) -> None:
+    if model.backend == "tiny":
+        _check_tiny(model)
+    elif model.policy is None:
+        raise ConfigError(f"model.backend is {model.backend!r} without a model; set model.policy to a name or a folder")
+    if model.quantisation != "none" and not model.lora.rank:
+        raise ConfigError(
+            f"model.quantisation is {model.quantisation!r}, and quantised weights cannot be trained; "
+            "set model.lora.rank (16, say), or quantisation to none"
+        )
+    if model.lora.rank and not model.lora.targets:
+        raise ConfigError("model.lora.targets is empty; name the layers that get adapters, such as [q_proj, v_proj]")
+    if model.backend == "unsloth" and model.packing:
+        raise ConfigError("model.packing is true, but unsloth brings its own attention; set it to false")
+
+
+def _check_tiny(model: ModelConfig) -> None:
     if model.hidden_size % (2 * model.heads):
         raise ConfigError(
             f"model.hidden_size is {model.hidden_size}; it must be a multiple of 2 * model.heads = {2 * model.heads}"
+        )
+    if model.quantisation != "none" or model.lora.rank:
+        raise ConfigError(
+            "model.backend is 'tiny', whose weights are all trained in full; set model.lora.rank to 0 and "
+            "model.quantisation to none, or take the backend transformers"
         )
 
 
@@ -290,7 +334,7 @@ def _find(name: str, presets_dir: Path | None) -> Path:
     names = preset_names(presets_dir) if presets_dir else []
     path = presets_dir / f"{name}.yaml" if presets_dir and re.fullmatch(r"[\w.-]+", name) else None
     if path is None or not path.is_file():
-        raise ConfigError(f"no preset {name!r}{_nearest(name, names)}; there are: {', '.join(names) or 'none'}")
+        raise ConfigError(f"no preset {name!r}{nearest(name, names)}; there are: {', '.join(names) or 'none'}")
     return path
 
 
@@ -376,126 +420,3 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         else:
             raise ConfigError(f"{key} is {below!r}; keys with values are expected")
     return merged
-
-
-# ------------------------------------------------------------------------------------------------ validating
-
-
-def _build(kind: type, document: Any, key: str) -> Any:
-    """An instance of the dataclass ``kind`` from a mapping, every value checked; ``key`` is where it stands."""
-    document = {} if document is None else document
-    if not isinstance(document, Mapping):
-        raise ConfigError(f"{key} is {document!r}; keys with values are expected")
-    hints = get_type_hints(kind, include_extras=True)
-    values = {}
-    for name, value in document.items():
-        full = f"{key}.{name}" if key else str(name)
-        if name not in hints:
-            raise ConfigError(f"unknown key {full!r}{_nearest_key(str(name), key, list(hints))}")
-        values[name] = _convert(value, hints[name], full)
-    return kind(**values)
-
-
-def _convert(value: Any, hint: Any, key: str) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _in_range(_convert(value, arguments[0], key), arguments[1], key)
-    if origin is Literal:
-        if value not in arguments or isinstance(value, bool):
-            near = _nearest(str(value), [str(choice) for choice in arguments])
-            raise ConfigError(f"{key} is {value!r}; one of {', '.join(map(str, arguments))} is expected{near}")
-        return value
-    if origin in (Union, types.UnionType):
-        inner = next(argument for argument in arguments if argument is not type(None))
-        return None if value is None else _convert(value, inner, key)
-    if origin is tuple:
-        return _convert_list(value, arguments, key)
-    if dataclasses.is_dataclass(hint):
-        return _build(cast(type, hint), value, key)
-    return _scalar(value, hint, key)
-
-
-def _convert_list(value: Any, arguments: tuple[Any, ...], key: str) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise ConfigError(f"{key} is {_shown(value)}; a list such as [a, b] is expected")
-    if arguments[-1] is Ellipsis:
-        arguments = (arguments[0],) * len(value)
-    if len(value) != len(arguments):
-        raise ConfigError(f"{key} has {len(value)} entries; {len(arguments)} are expected")
-    pairs = enumerate(zip(value, arguments, strict=True))
-    return tuple(_convert(entry, hint, f"{key}[{number}]") for number, (entry, hint) in pairs)
-
-
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-_GIVEN = _NAMES | {
-    bool: "true/false",
-    float: "a number with a point",
-    type(None): "nothing",
-    list: "a list",
-    dict: "keys",
-}
-
-
-def _scalar(value: Any, kind: type, key: str) -> Any:
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-5 (no point) as text
-        value = _number(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{key} is {_shown(value)}; {_NAMES[kind]} is expected")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{key} is {value}; a finite number is expected")
-    return value
-
-
-def _shown(value: Any) -> str:
-    return f"{str(value)[:80] if not isinstance(value, str) else repr(value[:80])} ({_GIVEN.get(type(value), 'other')})"
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _in_range(value: Any, limits: Range, key: str) -> Any:
-    if not limits.holds(value):
-        raise ConfigError(f"{key} is {value}; it must lie in {limits}")
-    return value
-
-
-def _nearest_key(name: str, section: str, siblings: list[str]) -> str:
-    near = difflib.get_close_matches(name, siblings, n=1)
-    if near:
-        return _suggest(f"{section}.{near[0]}" if section else near[0])
-    leaves = _leaves(TrainConfig, "")
-    by_name = {leaf.rpartition(".")[2]: leaf for leaf in reversed(leaves)}
-    near = difflib.get_close_matches(name, list(by_name), n=1)
-    return _suggest(by_name[near[0]]) if near else f"; known here: {', '.join(siblings)}"
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return _suggest(near[0]) if near else ""
-
-
-def _suggest(name: str) -> str:
-    return f"; nearest is {name!r}"
-
-
-def _leaves(kind: type, section: str) -> list[str]:
-    """Every key as dotted text: ``run.seed``, ``model.lora.rank``, ..."""
-    leaves: list[str] = []
-    for name, hint in get_type_hints(kind).items():
-        full = f"{section}.{name}" if section else name
-        leaves += _leaves(cast(type, hint), full) if dataclasses.is_dataclass(hint) else [full]
-    return leaves
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return value

@@ -127,7 +127,7 @@ def test_overrides_apply_in_order_and_are_typed(tmp_path: Path) -> None:
         ("=3", "override '=3'; key.sub=value is expected"),
         ("steps=[", "run.steps: '[' is not a YAML value"),
         ("model.hidden_size=100", "model.hidden_size is 100; it must be a multiple of 2 * model.heads = 8"),
-        ("model.backend=unsloth", "model.backend is 'unsloth'; one of tiny is expected"),
+        ("model.backend=unsloth", "model.backend is 'unsloth' without a model; set model.policy to a name or a folder"),
         ("discriminator.target_other=0.95", "target_other is 0.95; it must be below target_expert 0.95"),
         ("discriminator.loss=wasserstein", "without a bound; set discriminator.gradient_penalty or weight_clip"),
     ],
