@@ -10,7 +10,7 @@ Heads:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from irl_core.encoding import Batch, collate, token_budget_batches
+from irl_core.carry import carry_levels
+from irl_core.encoding import Batch, Batching, TraceEncoder
 from irl_core.policy import completion_logprobs, hidden_states, load_causal_lm
 from irl_core.types import EncodedTrace, Floats
+from irl_core.world import World
 
 HeadKind = Literal["linear", "anchored", "cumulative"]
 Likelihood = Literal["own", "policy"]
@@ -96,11 +98,9 @@ class Discriminator(nn.Module):
             ValueError: the head is anchored to the policy's likelihood and ``policy_logprobs`` ``(B, T)`` is missing.
         """
         hidden = hidden_states(self.backbone, batch, embeddings)
-        index = batch.completion_index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
-        rows = torch.arange(hidden.shape[0], device=hidden.device)
         logprobs = self._anchor(batch, hidden, policy_logprobs)
         logits, prompt_logit = self.head(
-            hidden.gather(1, index), hidden[rows, batch.starts - 1], logprobs, batch.response_mask
+            hidden[batch.completion_index], hidden[batch.prompt_index], logprobs, batch.response_mask
         )
         return DiscriminatorOutput(logits, prompt_logit, logprobs)
 
@@ -122,28 +122,47 @@ def score_traces(
     *,
     pad_id: int,
     batch_tokens: int = 8192,
+    packing: bool = False,
+    discriminator_encoder: TraceEncoder | None = None,
+    world: World | None = None,
 ) -> list[tuple[Floats, Floats, float]]:
     """``(raw rewards (T,), log-probabilities (T,), prompt reward)`` of every trace, in order; one transfer a batch.
 
     The log-probabilities are the policy's: those recorded in sampling where the trace has them, else from one forward
-    of ``policy``; with ``policy=None`` the discriminator's own.
+    of ``policy``; with ``policy=None`` the discriminator's own. ``encoded`` is in the policy's tokens; a discriminator
+    with tokens of its own (``discriminator_encoder``) reads those, and its rewards are carried over by characters.
     """
     discriminator.eval()
     device = next(discriminator.parameters()).device
+    batching = Batching(pad_id, batch_tokens, packing)
     results: list[tuple[Floats, Floats, float] | None] = [None] * len(encoded)
-    lengths = [len(trace.prompt_ids) + len(trace.completion_ids) for trace in encoded]
-    for indices in token_budget_batches(lengths, batch_tokens):
+    for indices, counts in (world or World()).even(batching.split(encoded)):
         chosen = [encoded[i] for i in indices]
-        batch = collate(chosen, pad_id).to(device)
+        batch = batching.collate(chosen).to(device)
         logprobs = trace_logprobs(discriminator.backbone if policy is None else policy, chosen, batch)
-        output = discriminator(batch, logprobs)
-        stacked = torch.stack([output.logits.float(), logprobs]).cpu().numpy()
-        starts = output.prompt_logit.float().cpu().tolist()
-        for row, index in enumerate(indices):
+        if discriminator_encoder is None:
+            output = discriminator(batch, logprobs)
+            levels, starts = output.logits.float().cpu().numpy(), output.prompt_logit.float().cpu().tolist()
+        else:
+            levels, starts = _carried(discriminator, discriminator_encoder, chosen, batching)
+        values = logprobs.cpu().numpy()
+        for row, index in enumerate(indices if counts else ()):
             length = len(encoded[index].completion_ids)
-            raw, logprob = (np.ascontiguousarray(stacked[part, row, :length]) for part in (0, 1))
+            raw, logprob = (np.ascontiguousarray(part[row][:length]) for part in (levels, values))
             results[index] = (raw, logprob, starts[row])
     return [result for result in results if result is not None]
+
+
+def _carried(
+    discriminator: Discriminator, encoder: TraceEncoder, encoded: Sequence[EncodedTrace], batching: Batching
+) -> tuple[list[Floats], list[float]]:
+    """Rewards read in the discriminator's own tokens, a row for each trace in the tokens of ``encoded``."""
+    own = [encoder.encode(replace(trace.trace, token_ids=None, logprobs=None)) for trace in encoded]
+    device = next(discriminator.parameters()).device
+    output = discriminator(replace(batching, pad_id=encoder.pad_id).collate(own).to(device))
+    levels, starts = output.logits.float().cpu().numpy(), output.prompt_logit.float().cpu().tolist()
+    rows = zip(encoded, own, levels, starts, strict=True)
+    return [carry_levels(level[: len(o.spans)], o.spans, e.spans, start) for e, o, level, start in rows], starts
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import codecs
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -173,40 +173,52 @@ class TraceEncoder:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Encoded traces padded on the right: ``input_ids``, ``attention_mask`` ``(B, L)``; ``starts`` ``(B,)`` is where
-    each completion begins; ``response_mask`` ``(B, T)`` marks completion tokens, aligned to the completion's start."""
+    """Encoded traces as one tensor of ids ``(R, L)``: one trace a row padded on the right (``collate``), or all of them
+    end to end in one row (``irl_core.packing.pack``), whose positions restart and are then given in ``position_ids``.
+
+    What belongs to trace ``b`` is found by *flat* indices, into the ``R * L`` positions: ``first`` ``(B,)`` is where it
+    begins. ``starts`` ``(B,)`` is the length of its prompt; ``response_mask`` ``(B, T)`` marks its completion tokens,
+    aligned to the completion's start. ``cu_seqlens`` ``(B + 1,)`` int32: where each trace of a packed row begins.
+    """
 
     input_ids: Tensor
-    attention_mask: Tensor
+    first: Tensor
     starts: Tensor
     response_mask: Tensor
+    position_ids: Tensor | None = None
+    cu_seqlens: Tensor | None = None
 
     @property
     def completion_index(self) -> Tensor:
-        """``(B, T)`` position in the row of each completion token (clamped in padding)."""
-        index = self.starts.unsqueeze(1) + torch.arange(self.response_mask.shape[1], device=self.starts.device)
-        return index.clamp(max=self.input_ids.shape[1] - 1)
+        """``(B, T)`` flat index of each completion token (any valid one in padding)."""
+        begin = self.first + self.starts
+        index = begin.unsqueeze(1) + torch.arange(self.response_mask.shape[1], device=begin.device)
+        return torch.where(self.response_mask, index, begin.unsqueeze(1) - 1)
+
+    @property
+    def prompt_index(self) -> Tensor:
+        """``(B,)`` flat index of each trace's last prompt token."""
+        return self.first + self.starts - 1
 
     def to(self, device: torch.device | str) -> Batch:
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device),
-            attention_mask=self.attention_mask.to(device),
-            starts=self.starts.to(device),
-            response_mask=self.response_mask.to(device),
-        )
+        tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: None if t is None else t.to(device) for name, t in tensors.items()})
 
 
 def collate(encoded: Sequence[EncodedTrace], pad_id: int) -> Batch:
-    """Pad a list of encoded traces on the right. Padding is marked by masks alone, never by the pad id's value."""
+    """One trace a row, padded on the right. Padding is marked by masks alone, never by the pad id's value."""
     rows = [(*trace.prompt_ids, *trace.completion_ids) for trace in encoded]
-    starts = torch.tensor([len(trace.prompt_ids) for trace in encoded])
-    lengths = torch.tensor([len(row) for row in rows])
-    width, longest = int(lengths.max()), int((lengths - starts).max())
+    starts, mask = starts_and_mask(encoded)
+    width = max(map(len, rows))
     input_ids = torch.tensor([row + (pad_id,) * (width - len(row)) for row in rows])
-    attention_mask = torch.arange(width).unsqueeze(0) < lengths.unsqueeze(1)
-    response_mask = torch.arange(longest).unsqueeze(0) < (lengths - starts).unsqueeze(1)
-    return Batch(input_ids, attention_mask.long(), starts, response_mask)
+    return Batch(input_ids, torch.arange(len(rows)) * width, starts, mask)
+
+
+def starts_and_mask(encoded: Sequence[EncodedTrace]) -> tuple[Tensor, Tensor]:
+    """Prompt lengths ``(B,)`` and the mask of the completions ``(B, T)``."""
+    lengths = torch.tensor([len(trace.completion_ids) for trace in encoded])
+    starts = torch.tensor([len(trace.prompt_ids) for trace in encoded])
+    return starts, torch.arange(int(lengths.max())).unsqueeze(0) < lengths.unsqueeze(1)
 
 
 def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -222,3 +234,29 @@ def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]
         else:
             batches.append([index])
     return batches
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How traces become batches of at most ``tokens`` tokens: padded to the longest, or ``packed`` without padding."""
+
+    pad_id: int
+    tokens: int
+    packed: bool = False
+
+    def split(self, encoded: Sequence[EncodedTrace]) -> list[list[int]]:
+        """Indices of the traces of each batch; a trace longer than the budget stands alone."""
+        lengths = [len(trace.prompt_ids) + len(trace.completion_ids) for trace in encoded]
+        if not self.packed:
+            return token_budget_batches(lengths, self.tokens)
+        from irl_core.packing import token_budget_rows
+
+        return token_budget_rows(lengths, self.tokens)
+
+    def collate(self, encoded: Sequence[EncodedTrace]) -> Batch:
+        """These traces as one batch."""
+        if not self.packed:
+            return collate(encoded, self.pad_id)
+        from irl_core.packing import pack
+
+        return pack(encoded)

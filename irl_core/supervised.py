@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from irl_core import losses
-from irl_core.adversarial import Learner, Metrics, timed
 from irl_core.config import TrainConfig
-from irl_core.encoding import Batch, TraceEncoder, collate, token_budget_batches
-from irl_core.policy import completion_logprobs, hidden_states, logprobs_of_hidden
+from irl_core.encoding import Batch, Batching, TraceEncoder
+from irl_core.learner import Learner
+from irl_core.policy import completion_logprobs, hidden_states, prompt_logprobs
+from irl_core.round_metrics import Metrics, timed, totals
 from irl_core.types import EncodedTrace
+from irl_core.world import World
 
 
 @dataclass(slots=True)
@@ -24,28 +26,32 @@ class SupervisedTrainer:
     policy: Learner
     encoder: TraceEncoder
     config: TrainConfig
+    world: World = field(default_factory=World)
     round_number: int = 0
     on_progress: Callable[[str], None] = lambda phase: None
 
     def round(self, experts: Sequence[EncodedTrace]) -> Metrics:
-        """One optimiser step on a batch of expert traces."""
+        """One optimiser step on a batch of expert traces, of which this process takes its share."""
         metrics: Metrics = {}
+        settings = self.config.run
         with timed(metrics, "time/policy_s"):
             self.policy.model.train()
-            torch.manual_seed(self.config.run.seed + self.round_number)
+            torch.manual_seed(settings.seed + self.round_number)
             completion = sum(len(trace.completion_ids) for trace in experts)
             prompt = sum(len(trace.prompt_ids) - 1 for trace in experts)
-            total = 0.0
-            lengths = [len(trace.prompt_ids) + len(trace.completion_ids) for trace in experts]
-            for indices in token_budget_batches(lengths, self.config.run.batch_tokens):
-                batch = collate([experts[i] for i in indices], self.encoder.pad_id)
-                batch = batch.to(next(self.policy.model.parameters()).device)
+            own = self.world.share(experts)
+            batching = Batching(self.encoder.pad_id, settings.batch_tokens, self.config.model.packing)
+            sums = {"policy/loss": 0.0}
+            for indices, counts in self.world.even(batching.split(own)):
+                self.on_progress("policy")
+                batch = batching.collate([own[i] for i in indices]).to(self.policy.device)
                 loss, likelihood = self._loss(batch, completion, prompt)
-                loss.backward()
-                total += likelihood
-            norm = self.policy.step(self.config.policy.max_grad_norm)
+                self.policy.backward(loss if counts else 0.0 * loss)
+                sums["policy/loss"] += likelihood if counts else 0.0
+            norm = self.policy.step(self.config.policy.max_grad_norm, self.world)
         self.round_number += 1
-        return metrics | {"policy/loss": total, "policy/grad_norm": norm, "rollout/length": completion / len(experts)}
+        sizes = {"rollout/length": completion / len(experts), "train/tokens": float(completion)}
+        return metrics | totals(sums, self.world) | sizes | {"policy/grad_norm": norm}
 
     def _loss(self, batch: Batch, completion_tokens: int, prompt_tokens: int) -> tuple[Tensor, float]:
         hidden = hidden_states(self.policy.model, batch)
@@ -56,11 +62,3 @@ class SupervisedTrainer:
             values = prompt_logprobs(self.policy.model, batch, hidden)
             return loss - weight * values.sum() / prompt_tokens, loss.item()
         return loss, loss.item()
-
-
-def prompt_logprobs(model: object, batch: Batch, hidden: Tensor) -> Tensor:
-    """``log p`` of the prompt tokens after the first, as one flat ``(N,)`` vector, row after row."""
-    positions = torch.arange(batch.input_ids.shape[1] - 1, device=hidden.device).unsqueeze(0)
-    inside = positions < (batch.starts - 1).unsqueeze(1)
-    targets = batch.input_ids[:, 1:][inside]
-    return logprobs_of_hidden(hidden[:, :-1][inside], model.get_output_embeddings(), targets)  # type: ignore[attr-defined]

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from irl_core.adversarial import AdversarialTrainer, Learner
+from irl_core.adversarial import AdversarialTrainer
 from irl_core.config import DataConfig, DiscriminatorConfig, ModelConfig, PolicyConfig, RunConfig, TrainConfig
 from irl_core.discriminator import Discriminator
 from irl_core.encoding import TraceEncoder
 from irl_core.inspection import Lens
+from irl_core.learner import Learner
 from irl_core.localisation import Calibration, Rule
+from irl_core.sampling import LoopSampler
 from irl_core.segmentation import make_trace
 from irl_core.types import EncodedTrace, Source
 from train.backends.tiny import build_model, train_tokenizer
@@ -150,11 +152,13 @@ def tiny_trainer(config: TrainConfig | None = None, *, learning_rate: float = 0.
     settings = config.discriminator
     torch.manual_seed(0)
     discriminator = Discriminator(tiny_model(8), settings.head, settings.likelihood)
+    encoder = TraceEncoder(tiny_tokenizer())
     return AdversarialTrainer(
         plain_learner(tiny_model(7), learning_rate),
         plain_learner(discriminator, learning_rate),
-        TraceEncoder(tiny_tokenizer()),
+        encoder,
         config,
+        LoopSampler(encoder.end_ids, encoder.pad_id),
     )
 
 

@@ -24,7 +24,8 @@ from irl_core.config import ConfigError, TrainConfig
 from irl_core.discriminator import score_traces
 from irl_core.encoding import TraceEncoder, collate
 from irl_core.segmentation import make_trace
-from irl_core.supervised import SupervisedTrainer, prompt_logprobs
+from irl_core.policy import prompt_logprobs
+from irl_core.supervised import SupervisedTrainer
 from irl_core.types import EncodedTrace, Perturbation, Source
 from tests.tiny import (
     EXPERTS,
@@ -278,7 +279,7 @@ def test_no_class_is_left_out_whatever_the_targets(targets: tuple[float, float])
     # a new linear head is at logit 0, D = 1/2, which costs log 2 against any target; the weights sum to 1
     config = settings(discriminator={"target_expert": targets[0], "target_other": targets[1], "head": "linear"})
     trainer = tiny_trainer(config)
-    metrics = trainer.update_discriminator(trainer.examples(wrong_solutions(), random.Random(0)))
+    metrics = trainer.update_discriminator(trainer.examples(wrong_solutions()))
     assert metrics["disc/loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from irl_core import adversarial
-from irl_core.adversarial import AdversarialTrainer, Example, Group, ScoredBatch, class_metrics, outcome_advantages
+from irl_core.adversarial import AdversarialTrainer, Example, Group, ScoredBatch
+from irl_core.advantages import outcome_advantages, token_advantages
+from irl_core.round_metrics import class_metrics, rollout_metrics
+from irl_core.world import World
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.encoding import TraceEncoder, collate
 from irl_core.policy import completion_logprobs
@@ -67,7 +70,7 @@ def moved(before: dict[str, Tensor], model: Any) -> bool:
 @pytest.mark.parametrize("loss", ["bce", "wasserstein", "sequence"])
 def test_updates_lower_the_discriminators_loss_on_fixed_data(loss: str) -> None:
     trainer = tiny_trainer(config(discriminator={"loss": loss, "weight_clip": 1.0}))
-    examples = trainer.examples(drafts(), random.Random(0))
+    examples = trainer.examples(drafts())
     values = [trainer.update_discriminator(examples)["disc/loss"] for _ in range(12)]
     assert all(math.isfinite(value) for value in values)
     assert values[-1] < values[0] - 0.05
@@ -75,7 +78,7 @@ def test_updates_lower_the_discriminators_loss_on_fixed_data(loss: str) -> None:
 
 def test_rounds_lower_the_discriminators_loss_on_held_fixed_data() -> None:
     trainer = tiny_trainer(config(discriminator={"warmup_rounds": 99}))
-    fixed = trainer.examples(trainer.sample_groups(TRACES), random.Random(0))
+    fixed = trainer.examples(trainer.sample_groups(TRACES))
 
     def loss_on_fixed() -> float:
         probe = tiny_trainer(trainer.config)
@@ -90,7 +93,7 @@ def test_rounds_lower_the_discriminators_loss_on_held_fixed_data() -> None:
 
 def test_the_reward_comes_to_prefer_the_expert() -> None:
     trainer = tiny_trainer()
-    examples = trainer.examples(drafts(), random.Random(0))
+    examples = trainer.examples(drafts())
     for _ in range(20):
         metrics = trainer.update_discriminator(examples)
     assert metrics["disc/reward_expert"] > metrics["disc/reward_policy"]
@@ -100,7 +103,7 @@ def test_the_reward_comes_to_prefer_the_expert() -> None:
 def test_a_discriminator_update_leaves_the_policy_alone(likelihood: str) -> None:
     trainer = tiny_trainer(config(discriminator={"likelihood": likelihood}))
     policy, discriminator = weights(trainer.policy.model), weights(trainer.discriminator.model)
-    trainer.update_discriminator(trainer.examples(drafts(), random.Random(0)))
+    trainer.update_discriminator(trainer.examples(drafts()))
     assert not moved(policy, trainer.policy.model)
     assert all(parameter.grad is None for parameter in trainer.policy.model.parameters())
     assert moved(discriminator, trainer.discriminator.model)
@@ -212,14 +215,14 @@ def classes(examples: list[Example]) -> list[str]:
 
 
 def test_a_round_has_expert_policy_and_perturbed_traces() -> None:
-    examples = tiny_trainer().examples(drafts(), random.Random(0))
+    examples = tiny_trainer().examples(drafts())
     assert classes(examples)[:8] == ["expert"] * 4 + ["policy"] * 4
     # every expert and every draft has a sum that can be corrupted
     assert classes(examples)[8:] == ["perturbed"] * 8
 
 
 def test_without_perturbations_there_are_none() -> None:
-    examples = tiny_trainer(config(discriminator={"perturbations": ()})).examples(drafts(), random.Random(0))
+    examples = tiny_trainer(config(discriminator={"perturbations": ()})).examples(drafts())
     assert classes(examples) == ["expert"] * 4 + ["policy"] * 4
 
 
@@ -246,12 +249,12 @@ def test_a_perturbed_sample_is_never_the_experts() -> None:
 
 def test_whole_trace_labels_are_available() -> None:
     trainer = tiny_trainer(config(discriminator={"perturbation_labels": "whole_trace"}))
-    assert all(example.departure == 0 for example in trainer.examples(drafts(), random.Random(0)))
+    assert all(example.departure == 0 for example in trainer.examples(drafts()))
 
 
 def test_samples_from_their_departure() -> None:
     trainer = tiny_trainer(config(discriminator={"policy_labels": "from_departure", "perturbations": ()}))
-    examples = trainer.examples(drafts(), random.Random(0))[4:]
+    examples = trainer.examples(drafts())[4:]
     # draft 0 follows the expert until '12 + 2', draft 2 leaves at its first token
     text = DRAFTS[0][1]
     start, end = examples[0].encoded.spans[examples[0].departure]
@@ -263,11 +266,12 @@ def test_samples_from_their_departure() -> None:
 def test_replay_keeps_earlier_samples_as_negatives() -> None:
     settings = {"replay": 0.5, "replay_capacity": 6, "perturbations": ()}
     trainer = tiny_trainer(config(discriminator=settings))
-    first = trainer.examples(drafts(), random.Random(0))
+    first = trainer.examples(drafts())
     assert classes(first) == ["expert"] * 4 + ["policy"] * 4
     samples = [group.samples[0] for group in drafts()]
     assert [example.encoded for example in trainer.replay] == samples
-    second = trainer.examples(drafts(), random.Random(1))
+    trainer.round_number = 1
+    second = trainer.examples(drafts())
     # half of the round's own four
     assert classes(second) == ["expert"] * 4 + ["policy"] * 6
     assert all(example.encoded in samples for example in second[8:])
@@ -284,14 +288,21 @@ def test_without_replay_nothing_is_kept() -> None:
 def test_a_replayed_sample_keeps_its_departure() -> None:
     settings = {"policy_labels": "from_departure", "replay": 1.0, "perturbations": ()}
     trainer = tiny_trainer(config(discriminator=settings))
-    first = trainer.examples(drafts(), random.Random(0))[4:]
+    first = trainer.examples(drafts())[4:]
     departures = {example.encoded.completion_ids: example.departure for example in first}
     assert any(departures.values())
-    for example in trainer.examples(drafts(), random.Random(1))[8:]:
+    trainer.round_number = 1
+    for example in trainer.examples(drafts())[8:]:
         assert example.departure == departures[example.encoded.completion_ids]
 
 
 # -------------------------------------------------------------------------------- advantages by hand
+
+
+
+def advantages(trainer: AdversarialTrainer, raw: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    return token_advantages(raw, *others, trainer.config.policy, World())
+
 
 RAW = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
 FULL = torch.ones(2, 2, dtype=torch.bool)
@@ -326,12 +337,12 @@ SPREAD = math.sqrt(14 / 3)
 )
 def test_advantages_by_hand(settings: dict[str, Any], expected: list[list[float]]) -> None:
     trainer = tiny_trainer(config(policy={"gamma": 0.5} | settings))
-    torch.testing.assert_close(trainer.advantages(RAW, FULL, GROUP, START), torch.tensor(expected))
+    torch.testing.assert_close(advantages(trainer, RAW, FULL, GROUP, START), torch.tensor(expected))
 
 
 def test_minimum_advantages_sum_to_the_soft_minimum() -> None:
     trainer = tiny_trainer(config(policy={"standardise_over": "none", "advantage": "minimum", "gamma": 0.5}))
-    result = trainer.advantages(torch.tensor([[0.0, math.log(3.0)]]), FULL[:1], GROUP[:1], START[:1])
+    result = advantages(trainer, torch.tensor([[0.0, math.log(3.0)]]), FULL[:1], GROUP[:1], START[:1])
     # weights 3/4 and 1/4, rewards 0 and log 3, undiscounted
     torch.testing.assert_close(result, torch.full((1, 2), math.log(3.0) / 4))
 
@@ -339,7 +350,7 @@ def test_minimum_advantages_sum_to_the_soft_minimum() -> None:
 def test_a_group_whose_rewards_are_all_the_same_teaches_nothing() -> None:
     trainer = tiny_trainer()
     scored = trainer.score(drafts())
-    equal = trainer.advantages(torch.full(scored.mask.shape, 3.3), scored.mask, torch.arange(8) // 2, torch.zeros(8))
+    equal = advantages(trainer, torch.full(scored.mask.shape, 3.3), scored.mask, torch.arange(8) // 2, torch.zeros(8))
     assert equal.eq(0.0).all()
     before = weights(trainer.policy.model)
     trainer.update_policy(ScoredBatch(scored.traces, scored.mask, equal))
@@ -424,13 +435,13 @@ def test_rollout_metrics_by_hand() -> None:
         Group(TRACES[2], (as_sample(2, "60 * 3", finished=False), as_sample(2, "#### 180", finished=False))),
     ]
     lengths = [len(sample.completion_ids) for group in groups for sample in group.samples]
-    metrics = adversarial.rollout_metrics(groups)
+    metrics = rollout_metrics([sample.trace for group in groups for sample in group.samples], World())
     # one right; the cut-off 180 is not counted as right
     assert metrics == {"rollout/correct": 0.25, "rollout/truncated": 0.5, "rollout/length": sum(lengths) / 4}
 
 
 def test_class_metrics_by_hand() -> None:
-    metrics = class_metrics([(0, 2.0), (0, -1.0), (1, -3.0)])
+    metrics = class_metrics([(0, 2.0), (0, -1.0), (1, -3.0)], World())
     assert metrics == {
         "disc/reward_expert": 0.5,
         "disc/accuracy_expert": 0.5,
@@ -449,5 +460,5 @@ def test_a_perturbation_is_made_of_the_same_problems_traces(monkeypatch: pytest.
 
     monkeypatch.setattr(adversarial, "corrupt", refuse)
     trainer = tiny_trainer(config(discriminator={"perturbations": ("swap_answer",)}))
-    assert classes(trainer.examples(drafts(), random.Random(0))) == ["expert"] * 4 + ["policy"] * 4
+    assert classes(trainer.examples(drafts())) == ["expert"] * 4 + ["policy"] * 4
     assert seen == [text for (problem, draft) in DRAFTS for text in (EXPERTS[problem][1], draft)]
