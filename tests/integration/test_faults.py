@@ -23,8 +23,8 @@ from irl_core.adversarial import AdversarialTrainer, Example, Group
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.discriminator import score_traces
 from irl_core.encoding import TraceEncoder, collate
+from irl_core.policy import hidden_states, prompt_logprobs
 from irl_core.segmentation import make_trace
-from irl_core.policy import prompt_logprobs
 from irl_core.supervised import SupervisedTrainer
 from irl_core.types import EncodedTrace, Perturbation, Source
 from tests.tiny import (
@@ -200,7 +200,7 @@ def test_the_micro_batch_budget_does_not_change_likelihood_training() -> None:
 def test_prompt_logprobs_are_those_of_the_prompts_tokens() -> None:
     model = tiny_model(7)
     batch = collate(TRACES, ENCODER.pad_id)
-    values = prompt_logprobs(model, batch, model.get_decoder()(input_ids=batch.input_ids).last_hidden_state)
+    values = prompt_logprobs(model, batch, hidden_states(model, batch))
     expected = []
     for one in TRACES:
         with torch.no_grad():

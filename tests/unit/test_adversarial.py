@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from irl_core import adversarial
-from irl_core.adversarial import AdversarialTrainer, Example, Group, ScoredBatch
 from irl_core.advantages import outcome_advantages, token_advantages
-from irl_core.round_metrics import class_metrics, rollout_metrics
-from irl_core.world import World
+from irl_core.adversarial import AdversarialTrainer, Example, Group, ScoredBatch
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.encoding import TraceEncoder, collate
 from irl_core.policy import completion_logprobs
+from irl_core.round_metrics import class_metrics, rollout_metrics
 from irl_core.segmentation import make_trace
 from irl_core.types import EncodedTrace, Perturbation, Source
+from irl_core.world import World
 from tests.tiny import EXPERTS, changed, expert_traces, pair_config, tiny_tokenizer, tiny_trainer
 
 ENCODER = TraceEncoder(tiny_tokenizer())

@@ -289,7 +289,7 @@ def test_pad_equal_to_end_does_not_hide_the_end_token() -> None:
     for row, one in enumerate(encoded):
         last = len(one.prompt_ids) + len(one.completion_ids) - 1
         assert batch.input_ids[row, last] == same.end_ids[0]
-        assert batch.attention_mask[row].tolist() == [1] * (last + 1) + [0] * (batch.input_ids.shape[1] - last - 1)
+        assert int(batch.completion_index[row].max()) == int(batch.first[row]) + last
 
 
 def test_a_tokenizer_without_a_pad_token_pads_with_the_end() -> None:
@@ -386,12 +386,11 @@ def test_collate_by_hand() -> None:
     long = EncodedTrace(trace, (1, 2), (5, 6, 7), ((0, 1),) * 3)
     batch = collate([long, EncodedTrace(trace, (3,), (8,), ((0, 1),))], 0)
     assert batch.input_ids.tolist() == [[1, 2, 5, 6, 7], [3, 8, 0, 0, 0]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
+    assert batch.first.tolist() == [0, 5]  # where each trace begins in the flattened rows
+    assert batch.prompt_index.tolist() == [1, 5]
     assert batch.starts.tolist() == [2, 1]
     assert batch.response_mask.tolist() == [[True, True, True], [True, False, False]]
-    kept = batch.response_mask
-    rows = torch.arange(2).unsqueeze(1).expand_as(kept)[kept]
-    assert batch.input_ids[rows, batch.completion_index[kept]].tolist() == [5, 6, 7, 8]
+    assert batch.input_ids.flatten()[batch.completion_index[batch.response_mask]].tolist() == [5, 6, 7, 8]
 
 
 def test_a_batch_holds_each_traces_own_tokens() -> None:
