@@ -69,6 +69,7 @@ class AdversarialTrainer:
     The method ``grpo`` rewards correctness in place of the learned reward and leaves the discriminator alone.
     ``discriminator_encoder``: where the discriminator has a tokenizer of its own. ``replay`` keeps earlier rounds'
     samples, which stay negatives for the discriminator. ``on_progress(phase)`` is called as the round goes on.
+    ``groups``: those of the last round on this process, to be looked at.
     """
 
     policy: Learner
@@ -82,6 +83,7 @@ class AdversarialTrainer:
     round_number: int = 0
     replay: deque[Example] = field(default_factory=deque)
     on_progress: Callable[[str], None] = lambda phase: None
+    groups: list[Group] = field(default_factory=list)
 
     def round(self, experts: Sequence[EncodedTrace]) -> Metrics:
         """One round on a batch of expert traces (their problems are the prompts), of which this process takes its
@@ -89,7 +91,7 @@ class AdversarialTrainer:
         torch.manual_seed(self._seed("dropout", self.world.rank))
         metrics: Metrics = {}
         with timed(metrics, "time/generate_s"):
-            groups = self.sample_groups(experts)
+            groups = self.groups = self.sample_groups(experts)
         metrics |= rollout_metrics([sample.trace for group in groups for sample in group.samples], self.world)
         with timed(metrics, "time/discriminator_s"):
             if self.learns_reward:
