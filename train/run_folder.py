@@ -1,0 +1,299 @@
+"""A run's folder: who may write there, and the files that tell how it goes.
+
+Whole files are replaced atomically, lines are appended whole or not at all: a reader, and a run that is resumed after a
+kill, never meets half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from irl_core.checkpoints import CheckpointError, load_json, newest_verified
+from irl_core.config import ConfigError, TrainConfig
+from irl_core.manifest import failure
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+STATUS = "status.json"
+LOG = "log.txt"
+PROVENANCE = "provenance.json"
+CHECKPOINTS = "checkpoints"
+FINAL = "final"
+
+SIGNIFICANT_DIGITS = 8
+SECONDS_BETWEEN_BEATS = 2.0
+SECONDS_OF_SILENCE = 60.0  # after which a run of another machine counts as dead
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
+
+# -------------------------------------------------------------------------------------------------------- writing
+
+
+def not_written(name: str, error: OSError) -> CheckpointError:
+    """The error of a file of the run that could not be written, with the mend."""
+    reason = error.strerror or type(error).__name__
+    return CheckpointError(
+        f"{name} could not be written ({reason}); free space, or make the folder writable, and go on with --resume. "
+        "What was written before is whole"
+    )
+
+
+def write_whole(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace a file atomically; ``durable`` also waits for the disk. Raises CheckpointError."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as target:
+            target.write(text)
+            target.flush()
+            if durable:
+                os.fsync(target.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise not_written(path.name, error) from error
+
+
+def append_lines(path: Path, text: str, *, durable: bool = True) -> None:
+    """Append ``text``; where that fails nothing of it stays. Raises CheckpointError."""
+    data = text.encode("utf-8", "backslashreplace")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            _append_all(descriptor, data, durable)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise not_written(path.name, error) from error
+
+
+def _append_all(descriptor: int, data: bytes, durable: bool) -> None:
+    size = os.fstat(descriptor).st_size
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+        if durable:
+            os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):  # a device has no length to restore; the first error is the one to tell
+            os.ftruncate(descriptor, size)
+        raise
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Log:
+    """``log.txt``: everything said, a line each, with its time in UTC."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, text: str) -> None:
+        line = " ".join(text.split())  # one line, whatever an error's message holds
+        append_lines(self.path, f"{now()} {line}\n", durable=False)
+
+
+# ------------------------------------------------------------------------------------------------------- metrics
+
+
+def rounded(metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics as they are written, so that what is decided from them is decided again when they are read back."""
+    return {key: float(f"{value:.{SIGNIFICANT_DIGITS}g}") for key, value in sorted(metrics.items())}
+
+
+class MetricsFile:
+    """``metrics.jsonl``. Lines after the step resumed from are dropped, so that every step stands there once.
+
+    ``rows``: what was kept. ``reached``: the last step that stood there before, also where it was dropped.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        found = read_metrics(path)
+        self.reached = max((int(row["step"]) for row in found), default=0)
+        self.rows = [row for row in found if row["step"] <= step]
+        if found or path.exists():
+            write_whole(path, "".join(f"{json.dumps(row)}\n" for row in self.rows))
+
+    def append(self, step: int, metrics: dict[str, float]) -> None:
+        append_lines(self.path, json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a ``metrics.jsonl``; one that a kill cut off is left out."""
+    if not path.exists():
+        return []
+    rows = (_row(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return [row for row in rows if row is not None]
+
+
+def _row(line: str) -> dict[str, float] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+
+
+# -------------------------------------------------------------------------------------------------------- status
+
+
+@dataclass(slots=True)
+class Status:
+    """``status.json``: state, step, process and heartbeat, replaced whole."""
+
+    path: Path
+    steps: int
+    step: int = 0
+    state: str = "running"
+    phase: str = "starting"
+    seconds_left: float | None = None
+    reason: str = ""
+    warnings: int = 0
+    best: dict[str, Any] | None = None
+    written: float = -SECONDS_BETWEEN_BEATS
+
+    def write(self) -> None:
+        """Write it now. Raises CheckpointError."""
+        self.written = time.monotonic()
+        document = {
+            "state": self.state, "phase": self.phase, "step": self.step, "steps": self.steps,
+            "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
+            "reason": self.reason, "warnings": self.warnings, "best": self.best,
+            "pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": socket.gethostname(),
+            "heartbeat": now(),
+        }  # fmt: skip
+        write_whole(self.path, json.dumps(document, indent=2) + "\n", durable=False)
+
+    def beat(self, phase: str) -> None:
+        """Say that the run is alive, at most once in ``SECONDS_BETWEEN_BEATS``."""
+        self.phase = phase
+        if time.monotonic() - self.written >= SECONDS_BETWEEN_BEATS:
+            self.write()
+
+
+def read_status(run_dir: Path) -> dict[str, Any]:
+    """The run's last status; empty where there is none. Raises CheckpointError where it is not readable."""
+    path = run_dir / STATUS
+    return load_json(path) if path.exists() else {}
+
+
+def living_process(status: dict[str, Any]) -> str | None:
+    """Words for the process that is writing to the run now; None where there is none, or it died without a word.
+
+    A process of this machine is known by its id and the time it was created (ids are used again); one of another
+    machine only by a heartbeat of the last ``SECONDS_OF_SILENCE``.
+    """
+    if status.get("state") != "running":
+        return None
+    pid, host = status.get("pid"), status.get("host")
+    if host == socket.gethostname():
+        return f"process {pid}" if _is_alive(pid, status.get("process_started")) else None
+    try:
+        silence = (datetime.now(UTC) - datetime.fromisoformat(str(status.get("heartbeat")))).total_seconds()
+    except (ValueError, TypeError):
+        return None
+    return f"process {pid} on {str(host)[:80]!r}" if silence < SECONDS_OF_SILENCE else None
+
+
+def _is_alive(pid: Any, started: Any) -> bool:
+    if not (isinstance(pid, int) and isinstance(started, int | float)):
+        return False
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1.0
+    except (psutil.NoSuchProcess, ValueError, OverflowError):
+        return False
+
+
+# ------------------------------------------------------------------------------------------------------ claiming
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The folder is this process's. ``previous``: the status that was found. ``finished``: nothing is left to do."""
+
+    previous: dict[str, Any]
+    finished: bool
+
+
+def claim(config: TrainConfig, run_dir: Path, resume: bool) -> Claim:
+    """Create the run's folder, or take over the one to be resumed; from then on its status names this process.
+
+    Raises:
+        ConfigError: it holds another configuration, a run while ``resume`` is not set, or is being written to.
+        CheckpointError: it cannot be written, or its status cannot be read.
+    """
+    path = run_dir / CONFIG
+    if resume and not path.exists():
+        raise ConfigError(f"nothing to resume: {run_dir.name} has no config.yaml; leave out --resume")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_written(run_dir.name, error) from error
+    with _locked(run_dir):
+        previous = read_status(run_dir)
+        if process := living_process(previous):
+            raise ConfigError(
+                f"{run_dir.name} is being trained by {process} (step {previous.get('step')}); wait for it, or end it "
+                "with SIGTERM (it saves) and then --resume"
+            )
+        _check_config(path, config, resume)
+        finished = previous.get("state") == "finished" and failure(run_dir / FINAL) is None
+        if not finished:
+            step, best = previous.get("step", 0), previous.get("best")
+            Status(run_dir / STATUS, config.run.steps, step=step, best=best).write()
+    return Claim(previous, finished)
+
+
+def _check_config(path: Path, config: TrainConfig, resume: bool) -> None:
+    name = path.parent.name
+    if not path.exists():
+        write_whole(path, config.to_yaml())
+    elif not resume:
+        raise ConfigError(f"{name} already holds a run; add --resume, or name another --run-dir")
+    elif path.read_text(encoding="utf-8") != config.to_yaml():
+        raise ConfigError(f"{name} was started with other settings; resume with those, or take a new --run-dir")
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Two processes that start at once come one after the other (file systems without locks cannot tell)."""
+    descriptor = os.open(run_dir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EBADF):
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def newest_state(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole training state (None where the run was stopped before its first save), and a line for each
+    one passed over.
+
+    Raises:
+        CheckpointError: there are saves, and none of them is whole.
+    """
+    folder = run_dir / CHECKPOINTS
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None, []
+    return newest_verified(folder)
