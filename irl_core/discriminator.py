@@ -19,14 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from irl_core.carry import carry_levels
+from irl_core.checkpoints import CheckpointError, load_json, load_tensors
 from irl_core.encoding import Batch, Batching, TraceEncoder
-from irl_core.policy import completion_logprobs, hidden_states, load_causal_lm
+from irl_core.policy import completion_logprobs, hidden_states
+from irl_core.pretrained import load_causal_lm
 from irl_core.types import EncodedTrace, Floats
 from irl_core.world import World
 
 HeadKind = Literal["linear", "anchored", "cumulative"]
 Likelihood = Literal["own", "policy"]
 HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
+HEAD, HEAD_WEIGHTS = "head.json", "head.safetensors"
 LOGPROB_FLOOR = -8.0
 INITIAL_ANCHOR = 0.5
 
@@ -186,20 +189,33 @@ def head_description(discriminator: Discriminator) -> dict[str, str]:
     return {"kind": discriminator.head.kind, "likelihood": discriminator.likelihood}
 
 
-def load_discriminator(directory: Path) -> Discriminator:
-    """The discriminator in a (verified) checkpoint's ``discriminator`` folder, on the CPU, in evaluation mode.
+def read_head(directory: Path) -> tuple[HeadKind, Likelihood]:
+    """Kind and likelihood of the head in a checkpoint's ``discriminator`` folder. Raises CheckpointError."""
+    described = load_json(directory / HEAD)
+    if described.get("kind") not in HEAD_KINDS or described.get("likelihood") not in get_args(Likelihood):
+        raise CheckpointError(f"{HEAD}: {str(described)[:200]} is no known head; kinds are {', '.join(HEAD_KINDS)}")
+    return described["kind"], described["likelihood"]
+
+
+def load_discriminator(
+    directory: Path, device: str | torch.device = "cpu", backbone: Any | None = None
+) -> Discriminator:
+    """The discriminator in a (verified) checkpoint's ``discriminator`` folder, in evaluation mode; on the ``backbone``
+    that was loaded from there already, where one is given.
 
     Raises:
-        CheckpointError: the head is missing, incomplete, or not one of a known kind.
+        CheckpointError: the head is missing, incomplete, not in float32, or not one of a known kind.
     """
-    from irl_core.checkpoints import CheckpointError, load_json, load_tensors
-
-    described = load_json(directory / "head.json")
-    if described.get("kind") not in HEAD_KINDS or described.get("likelihood") not in get_args(Likelihood):
-        raise CheckpointError(f"head.json: {described} is no known head; kinds are {', '.join(HEAD_KINDS)}")
-    discriminator = Discriminator(load_causal_lm(directory), described["kind"], described["likelihood"])
+    kind, likelihood = read_head(directory)
+    tensors = load_tensors(directory / HEAD_WEIGHTS)
+    odd = {str(value.dtype) for value in tensors.values()} - {"torch.float32"}
+    if odd:
+        raise CheckpointError(f"{HEAD_WEIGHTS} holds {', '.join(sorted(odd))}; a head is kept in float32")
+    backbone = load_causal_lm(directory, device) if backbone is None else backbone
+    discriminator = Discriminator(backbone, kind, likelihood)
     try:
-        discriminator.head.load_state_dict(load_tensors(directory / "head.safetensors"))
+        discriminator.head.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(f"head.safetensors does not fit a {described['kind']} head: {error}") from error
+        raise CheckpointError(f"{HEAD_WEIGHTS} does not fit a {kind} head: {error}") from error
+    discriminator.head.to(device)
     return discriminator.eval()

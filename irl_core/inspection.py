@@ -133,12 +133,14 @@ class Lens:
         calibration: Calibration,
         device: str = "cpu",
         fingerprint: str = "",
+        discriminator_encoder: TraceEncoder | None = None,
     ) -> None:
         self.name = name
         self.config = dict(config)
         self.policy = policy
         self.discriminator = discriminator
         self.encoder = encoder
+        self.discriminator_encoder = discriminator_encoder  # where the discriminator reads other tokens
         self.calibration = calibration
         self.device = device
         self.fingerprint = fingerprint  # sha256 of the manifest, which names the sha256 of every file
@@ -154,31 +156,34 @@ class Lens:
             CheckpointError: the directory is not a whole, untouched checkpoint.
         """
         import torch
-        from transformers import AutoTokenizer
 
         from irl_core.checkpoints import CheckpointError, load_json, verify
         from irl_core.discriminator import load_discriminator
-        from irl_core.encoding import TraceEncoder
         from irl_core.localisation import Calibration
-        from irl_core.policy import load_causal_lm
+        from irl_core.pretrained import OWN_TOKENIZER, load_causal_lm, load_encoder
 
         verify(path)
         config = load_json(path / "config.json")
         missing = [key for key in ("reference", "localisation") if key not in config]
         if missing:
             raise CheckpointError(f"config.json has no {' and no '.join(missing)}: the checkpoint was not calibrated")
+        instruction = config.get("instruction", "")
+        if not isinstance(instruction, str):
+            raise CheckpointError(f"config.json: instruction is {type(instruction).__name__}; text is expected")
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        safely: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        tokenizer: Any = AutoTokenizer.from_pretrained(path, **safely)
+        policy = load_causal_lm(path / "policy", chosen)
+        discriminator = load_discriminator(path / "discriminator", chosen)
+        own = path / "discriminator" / OWN_TOKENIZER
         return cls(
             name=str(config["name"]),
             config=config,
-            policy=load_causal_lm(path / "policy").to(chosen),
-            discriminator=load_discriminator(path / "discriminator").to(chosen).eval(),
-            encoder=TraceEncoder(tokenizer),
+            policy=policy,
+            discriminator=discriminator,
+            encoder=load_encoder(path, policy, instruction),
             calibration=Calibration.from_json(config["localisation"]),
             device=chosen,
             fingerprint=hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest(),
+            discriminator_encoder=load_encoder(own, discriminator.backbone, instruction) if own.is_dir() else None,
         )
 
     @property

@@ -17,7 +17,10 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
 CONFIG_KEYS = frozenset(
-    ("format", "name", "kind", "head", "provenance", "train_config", "localisation", "reference", "default_trace_score")
+    (
+        "format", "name", "kind", "head", "instruction", "provenance", "train_config", "localisation", "reference",
+        "default_trace_score",
+    )
 )
 REQUIRED_CONFIG_KEYS = ("format", "name", "kind")
 KINDS = ("tiny", "transformers")

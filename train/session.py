@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import os
 import subprocess
 import tempfile
 from collections import deque
@@ -11,17 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+import torch
+from irl_core.sampling import make_sampler
 
-from irl_core.adversarial import AdversarialTrainer, Example, Metrics
-from irl_core.checkpoints import CheckpointError, load_json, load_tensors, save_checkpoint, verify
-from irl_core.config import ConfigError, TrainConfig
-from irl_core.discriminator import Discriminator, load_discriminator
+from irl_core.adversarial import AdversarialTrainer, Example
+from irl_core.checkpoints import load_json, save_checkpoint
+from irl_core.config import TrainConfig
+from irl_core.discriminator import Discriminator
 from irl_core.encoding import TraceEncoder
-from irl_core.policy import load_causal_lm
+from irl_core.pretrained import OWN_TOKENIZER
+from irl_core.round_metrics import Metrics
+from irl_core.segmentation import make_trace
 from irl_core.supervised import SupervisedTrainer
-from train import models
-from train.backends import tiny
+from irl_core.types import Source
+from irl_core.world import World
+from train import backends, models
 from train.data import ExpertData, training_data
 
 
@@ -34,24 +38,21 @@ class Session:
     data: ExpertData
 
     @classmethod
-    def start(cls, config: TrainConfig, run_dir: Path, state: Path | None = None) -> Session:
-        """Build the models (from ``state``, a training checkpoint, where one is given) and read the data.
+    def start(
+        cls, config: TrainConfig, run_dir: Path, state: Path | None = None, world: World | None = None
+    ) -> Session:
+        """Build the models (from ``state``, a verified training checkpoint, where one is given) and read the data.
 
         Raises:
             ConfigError, CheckpointError: what the configuration names is not there or not usable.
         """
+        world = world or World()
         data = training_data(config)
-        source = state or _start_of_policy(config)
-        if source is None:
-            texts = [f"{trace.problem}\n{trace.text}" for trace in data.traces[:20_000]]
-            tokenizer: Any = tiny.train_tokenizer(texts, config.model.vocab_size)
-            policy = tiny.build_model(config, tokenizer)
-        else:
-            verify(source)
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-            policy = load_causal_lm(source / "policy")
-        trainer = _trainer(config, tokenizer, policy, state)
-        session = cls(config, trainer, data)
+        pair = backends.build(
+            config, state, world, training_device(),
+            lambda: [f"{trace.problem}\n{trace.text}" for trace in data.traces[:20_000]],
+        )  # fmt: skip
+        session = cls(config, _trainer(config, pair, world), data)
         if state is not None:
             session._restore(state)
         return session
@@ -68,34 +69,56 @@ class Session:
         return self.trainer.round([self.trainer.encoder.encode(trace) for trace in batch])
 
     def save(self, directory: Path) -> None:
-        """A training state from which ``start`` continues exactly."""
-        files = self._model_files(directory.name) | models.learner_files("policy", self.trainer.policy)
-        files["training/progress.json"] = {"round": self.step}
-        if isinstance(self.trainer, AdversarialTrainer):
-            files |= models.learner_files("discriminator", self.trainer.discriminator)
-            files["training/replay.json"] = {"examples": [_replay_row(example) for example in self.trainer.replay]}
+        """A training state from which ``start`` continues exactly; every process must call it, and one writes it."""
+        world = self.trainer.world
+        replay = [_replay_row(e) for e in self.trainer.replay] if isinstance(self.trainer, AdversarialTrainer) else []
+        replays = world.gather([replay])
+        if world.is_main:
+            files = self._model_files(directory.name) | models.learner_files("policy", self.trainer.policy)
+            files["training/progress.json"] = {"round": self.step}
+            if isinstance(self.trainer, AdversarialTrainer):
+                files |= models.learner_files("discriminator", self.trainer.discriminator)
+                files["training/replay.json"] = {"processes": replays}
+            self._write(directory, files, keep=self.config.run.keep)
+        world.barrier()
+
+    def _write(self, directory: Path, files: dict[str, Any], keep: int | None = None) -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            files |= models.tokenizer_files(self.trainer.encoder.tokenizer, Path(scratch))
-            save_checkpoint(directory, files, keep=self.config.run.keep)
+            files = files | models.tokenizer_files(self.trainer.encoder.tokenizer, Path(scratch))
+            own = own_encoder(self.trainer)
+            if own is not None:
+                folder = f"discriminator/{OWN_TOKENIZER}"
+                files |= models.tokenizer_files(own.tokenizer, Path(scratch), folder)
+            save_checkpoint(directory, files, keep=keep)
 
     def _restore(self, state: Path) -> None:
         models.restore_learner(state, "policy", self.trainer.policy)
         self.trainer.round_number = int(load_json(state / "training" / "progress.json")["round"])
         if isinstance(self.trainer, AdversarialTrainer):
             models.restore_learner(state, "discriminator", self.trainer.discriminator)
-            rows = load_json(state / "training" / "replay.json")["examples"]
-            self.trainer.replay = deque(_replayed(self.trainer.encoder, row) for row in rows)
+            replays = load_json(state / "training" / "replay.json")["processes"]
+            world = self.trainer.world
+            if len(replays) == world.size:
+                rows = replays[world.rank]
+            else:  # resumed by another number of processes: divided anew
+                rows = world.share([row for rows in replays for row in rows])
+            encoder = own_encoder(self.trainer) or self.trainer.encoder
+            self.trainer.replay = deque(_replayed(encoder, row) for row in rows)
 
     def finish(self, directory: Path) -> Path:
         """Save the finished checkpoint: for adversarial training with its calibration on problems of its own."""
-        files = self._model_files(directory.parent.name)
-        if isinstance(self.trainer, AdversarialTrainer) and self.config.run.method == "irl":
+        world = self.trainer.world
+        found: dict[str, Any] = {}
+        calibrates = isinstance(self.trainer, AdversarialTrainer) and self.config.run.method == "irl"
+        if calibrates and (world.is_main or world.sharded):  # shards of the weights need every process's forward pass
             from train.calibrate import calibrated
 
-            files["config.json"] |= calibrated(self.trainer, self.config)
-        with tempfile.TemporaryDirectory() as scratch:
-            files |= models.tokenizer_files(self.trainer.encoder.tokenizer, Path(scratch))
-            save_checkpoint(directory, files)
+            found = calibrated(self.trainer, self.config)
+        if world.is_main:
+            files = self._model_files(directory.parent.name)
+            files["config.json"] |= found
+            self._write(directory, files)
+        world.barrier()
         return directory
 
     def _model_files(self, name: str) -> dict[str, Any]:
@@ -103,7 +126,8 @@ class Session:
         description: dict[str, Any] = {
             "format": 1,
             "name": name,
-            "kind": self.config.model.backend,
+            "kind": "tiny" if self.config.model.backend == "tiny" else "transformers",
+            "instruction": self.config.data.instruction,
             "provenance": provenance(self.config, self.step),
             "train_config": self.config.to_dict(),
         }
@@ -114,55 +138,46 @@ class Session:
         return files | {"config.json": description}
 
 
-def _start_of_policy(config: TrainConfig) -> Path | None:
-    if config.model.policy is None:
-        return None
-    path = Path(config.model.policy)
-    if not path.is_dir():
-        raise ConfigError(f"model.policy is {config.model.policy!r}, which is not there; name another folder")
-    return path
+def training_device() -> torch.device:
+    """This process's GPU (``LOCAL_RANK`` of the launcher), made the current one; else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
 
 
-def _trainer(
-    config: TrainConfig, tokenizer: PreTrainedTokenizerFast, policy: Any, state: Path | None
-) -> AdversarialTrainer | SupervisedTrainer:
-    encoder = TraceEncoder(tokenizer)
-    learner = models.policy_learner(policy, config)
-    if config.run.method == "sft":
-        return SupervisedTrainer(learner, encoder, config)
-    reference = copy.deepcopy(policy).eval().requires_grad_(False) if config.policy.kl_coefficient else None
-    if state is not None and reference is not None:
-        start = _start_of_policy(config)
-        if start is None:
-            raise CheckpointError("policy.kl_coefficient needs model.policy, the policy that the run started from")
-        reference.load_state_dict(load_tensors(start / "policy" / "model.safetensors"), strict=False)
-    discriminator = _discriminator(config, policy, state)
+def _trainer(config: TrainConfig, pair: backends.Models, world: World) -> AdversarialTrainer | SupervisedTrainer:
+    learner = models.policy_learner(pair.policy, config)
+    if pair.discriminator is None:
+        return SupervisedTrainer(learner, pair.encoder, config, world)
     return AdversarialTrainer(
-        learner, models.discriminator_learner(discriminator, config), encoder, config, reference=reference
-    )
+        learner, models.discriminator_learner(pair.discriminator, config), pair.encoder, config,
+        make_sampler(config.policy, pair.encoder), discriminator_encoder=pair.discriminator_encoder,
+        reference=pair.reference, world=world,
+    )  # fmt: skip
 
 
-def _discriminator(config: TrainConfig, policy: Any, state: Path | None) -> Discriminator:
-    if state is not None:
-        return load_discriminator(state / "discriminator")
-    backbone = copy.deepcopy(policy)
-    if config.model.discriminator is not None:
-        folder = Path(config.model.discriminator)
-        if not folder.is_dir():
-            raise ConfigError(f"model.discriminator is {config.model.discriminator!r}, which is not there")
-        verify(folder)
-        backbone = load_causal_lm(folder / "policy")
-    return Discriminator(backbone, config.discriminator.head, config.discriminator.likelihood)
+def own_encoder(trainer: AdversarialTrainer | SupervisedTrainer) -> TraceEncoder | None:
+    """The discriminator's encoder, where it reads other tokens than the policy."""
+    if not isinstance(trainer, AdversarialTrainer) or trainer.discriminator_encoder is trainer.encoder:
+        return None
+    return trainer.discriminator_encoder
 
 
 def _replay_row(example: Example) -> dict[str, Any]:
     trace = example.encoded.trace
-    row = {"problem": trace.problem, "token_ids": trace.token_ids, "logprobs": trace.logprobs}
-    return row | {"departure": example.departure}
+    row = {"problem": trace.problem, "departure": example.departure}
+    if trace.token_ids is None:  # read by a discriminator with tokens of its own
+        return row | {"text": trace.text, "finished": trace.finished}
+    return row | {"token_ids": trace.token_ids, "logprobs": trace.logprobs}
 
 
 def _replayed(encoder: TraceEncoder, row: dict[str, Any]) -> Example:
-    trace = encoder.sampled_trace(row["problem"], row["token_ids"], row["logprobs"])
+    if "text" in row:
+        trace = make_trace(row["problem"], row["text"], source=Source.POLICY, finished=row["finished"])
+    else:
+        trace = encoder.sampled_trace(row["problem"], row["token_ids"], row["logprobs"])
     return Example(encoder.encode(trace), int(row["departure"]))
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import copy
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-if TYPE_CHECKING:
-    from irl_core.config import TrainConfig
+from irl_core.checkpoints import verify
+from irl_core.config import ConfigError, TrainConfig
+from irl_core.discriminator import Discriminator, load_discriminator
+from irl_core.encoding import TraceEncoder
+from irl_core.pretrained import load_causal_lm, load_encoder
+from train.backends import Models
+from train.backends.transformers import prepare
 
 PAD, PROBLEM, SOLUTION, END = "<|pad|>", "<|problem|>", "<|solution|>", "<|end|>"
 CHAT_TEMPLATE = PROBLEM + "{{ messages[0]['content'] }}" + SOLUTION
@@ -60,3 +67,56 @@ def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerFast) -> Any:
             eos_token_id=tokenizer.eos_token_id,
         )
     )
+
+
+def build(config: TrainConfig, state: Path | None, device: torch.device, texts: Callable[[], Iterable[str]]) -> Models:
+    """The pair of the configured shape, or that of a checkpoint; see ``train.backends.build``."""
+    source = state or start_of(config)
+    if source is None:
+        tokenizer = train_tokenizer(texts(), config.model.vocab_size)
+        policy, encoder = build_model(config, tokenizer), TraceEncoder(tokenizer, config.data.instruction)
+    else:
+        policy = load_causal_lm(source / "policy")
+        encoder = load_encoder(source, policy, config.data.instruction)
+    # Copies first: what prepare() does to a model would lead back to the original.
+    discriminator = None if config.run.method == "sft" else _discriminator(config, policy, state)
+    reference = _reference(config, policy, encoder, state) if config.policy.kl_coefficient else None
+    for model in (policy, reference, None if discriminator is None else discriminator.backbone):
+        if model is not None:
+            prepare(model.to(device), config, device)
+    return Models(policy, discriminator and discriminator.to(device), encoder, encoder, reference)
+
+
+def start_of(config: TrainConfig) -> Path | None:
+    """The verified checkpoint that the policy starts from, where one is named. Raises ConfigError."""
+    return _checkpoint("model.policy", config.model.policy)
+
+
+def _checkpoint(key: str, name: str | None) -> Path | None:
+    if name is None:
+        return None
+    path = Path(name)
+    if not path.is_dir():
+        raise ConfigError(f"{key} is {name!r}, which is not there; name another folder")
+    verify(path)
+    return path
+
+
+def _discriminator(config: TrainConfig, policy: Any, state: Path | None) -> Discriminator:
+    if state is not None:
+        return load_discriminator(state / "discriminator")
+    start = _checkpoint("model.discriminator", config.model.discriminator)
+    backbone = copy.deepcopy(policy) if start is None else load_causal_lm(start / "policy")
+    return Discriminator(backbone, config.discriminator.head, config.discriminator.likelihood)
+
+
+def _reference(config: TrainConfig, policy: Any, encoder: TraceEncoder, state: Path | None) -> Any:
+    """The policy that the run started from."""
+    start = start_of(config)
+    if state is None:
+        reference = copy.deepcopy(policy)
+    elif start is None:
+        reference = build_model(config, encoder.tokenizer)
+    else:
+        reference = load_causal_lm(start / "policy")
+    return reference.eval().requires_grad_(False)

@@ -1,0 +1,317 @@
+"""Pretrained pairs with transformers, peft and bitsandbytes: from the hub, a folder, or a checkpoint of ours.
+
+With ``model.lora.rank`` the weights are frozen in ``model.dtype`` (or quantised) and float32 adapters are trained on
+them; with rank 0 every weight is trained, kept in float32, and computed with in ``model.dtype``: common updates are
+smaller than what bfloat16 can add to a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from irl_core import pretrained
+from irl_core.checkpoints import CheckpointError, verify
+from irl_core.config import ConfigError, LoraConfig, ModelConfig, TrainConfig
+from irl_core.discriminator import HEAD, Discriminator, load_discriminator, read_head
+from irl_core.encoding import TraceEncoder
+from irl_core.manifest import MANIFEST
+from irl_core.pretrained import ADAPTER_CONFIG, OWN_TOKENIZER, REFERENCE_ADAPTER, Base
+from irl_core.world import World
+from train.backends import Models
+
+
+class Loader(Protocol):
+    """How a model with adapters comes about; ``unsloth`` has its own."""
+
+    def fresh(self, base: Base, lora: LoraConfig, device: torch.device) -> Any:
+        """The base with new adapters, drawn from torch's random state."""
+
+    def saved(self, directory: Path, device: torch.device) -> Any:
+        """Adapters of a verified checkpoint on their base, to be trained further."""
+
+    def prepare(self, model: Any, config: TrainConfig, device: torch.device) -> None:
+        """Make the model train as the configuration says."""
+
+
+class PeftLoader:
+    """transformers and peft."""
+
+    def fresh(self, base: Base, lora: LoraConfig, device: torch.device) -> Any:
+        return pretrained.with_adapters(pretrained.load_base(base, device), lora)
+
+    def saved(self, directory: Path, device: torch.device) -> Any:
+        return pretrained.load_causal_lm(directory, device, trainable=True)
+
+    def prepare(self, model: Any, config: TrainConfig, device: torch.device) -> None:
+        prepare(model, config, device)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a configured name leads to: the folder of the model (or adapters), that of its tokenizer, and the name and
+    revision under which new adapters remember their base. ``key``: the setting, for errors."""
+
+    key: str
+    model: Path
+    tokenizer: Path
+    name: str
+    revision: str | None = None
+
+    @property
+    def has_adapters(self) -> bool:
+        return (self.model / ADAPTER_CONFIG).is_file()
+
+
+def build(config: TrainConfig, state: Path | None, world: World, device: torch.device) -> Models:
+    """The configured pair, from ``state`` (a training checkpoint) where one is given; see ``train.backends.build``."""
+    return assemble(config, state, world, device, PeftLoader())
+
+
+def assemble(config: TrainConfig, state: Path | None, world: World, device: torch.device, loader: Loader) -> Models:
+    """Policy, discriminator, encoders and reference; ``loader`` makes the models that have adapters.
+
+    Raises:
+        ConfigError: a name leads nowhere, or the settings do not fit what is there.
+        CheckpointError: ``state`` is not whole.
+    """
+    policy_start, discriminator_start = starts(config, world) if state is None else resumed(state)
+    origin = starts(config, world)[0] if state and config.policy.kl_coefficient else policy_start
+    with errors_of(policy_start.key):
+        policy = _opened(config, policy_start, device, loader, config.run.seed)
+        encoder = pretrained.load_encoder(policy_start.tokenizer, policy, config.data.instruction)
+        reference = _reference(config, policy, origin, device)
+    check_context(config, policy, policy_start.key)
+    loader.prepare(policy, config, device)
+    if config.run.method == "sft":
+        return Models(policy, None, encoder, encoder, reference)
+    with errors_of(discriminator_start.key):
+        discriminator = _discriminator(config, discriminator_start, device, loader)
+        reading = encoder
+        if discriminator_start.tokenizer != policy_start.tokenizer:
+            reading = _reading_encoder(config, discriminator_start.tokenizer, discriminator.backbone, encoder)
+    check_context(config, discriminator.backbone, discriminator_start.key)
+    loader.prepare(discriminator.backbone, config, device)
+    return Models(policy, discriminator, encoder, reading, reference)
+
+
+@contextmanager
+def errors_of(key: str) -> Iterator[None]:
+    """Name the setting in the errors of what it leads to."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+# --------------------------------------------------------------------------------------------- what names lead to
+
+
+def starts(config: TrainConfig, world: World) -> tuple[Start, Start]:
+    """Where policy and discriminator start from. The main process asks the hub first; the others find its files."""
+    found: list[Start] = []
+    for turn in (True, False):
+        if world.is_main is turn:
+            found = [_start(*named) for named in _names(config.model)]
+        world.barrier()
+    policy, discriminator = found
+    return policy, discriminator
+
+
+def resumed(state: Path) -> tuple[Start, Start]:
+    """A training state goes on as what it was."""
+    key, own = "the training state", state / "discriminator"
+    return Start(key, state / "policy", state, ""), Start(key, own, _tokenizer_of(own, state), "")
+
+
+def _tokenizer_of(discriminator: Path, checkpoint: Path) -> Path:
+    own = discriminator / OWN_TOKENIZER
+    return own if own.is_dir() else checkpoint
+
+
+def _names(model: ModelConfig) -> Iterator[tuple[str, str, str | None]]:
+    policy = str(model.policy), model.policy_revision
+    yield ("model.policy", *policy)
+    if model.discriminator is None:
+        yield ("model.policy", *policy)
+    else:
+        yield "model.discriminator", model.discriminator, model.discriminator_revision
+
+
+def _start(key: str, name: str, revision: str | None) -> Start:
+    folder = Path(name)
+    with errors_of(key):
+        if not (folder / MANIFEST).is_file():
+            name, revision = pretrained.pinned(name, revision)
+            located = pretrained.locate(name, revision)
+            return Start(key, located, located, name, revision)
+        verify(folder)
+    part = folder / "policy"
+    if key == "model.discriminator" and (folder / "discriminator").is_dir():
+        part = folder / "discriminator"
+    return Start(key, part, _tokenizer_of(part, folder), str(part.resolve()))
+
+
+def _opened(config: TrainConfig, start: Start, device: torch.device, loader: Loader, seed: int) -> Any:
+    """The model that a run starts with: saved adapters, new adapters drawn from the seed, or every weight."""
+    model = config.model
+    if start.has_adapters:
+        _check_adapters(model, start)
+        return loader.saved(start.model, device)
+    if not model.lora.rank:
+        return pretrained.load_whole(start.model, dtype="float32", device=device)
+    torch.manual_seed(seed)
+    return loader.fresh(Base(start.name, start.revision, model.quantisation, model.dtype), model.lora, device)
+
+
+def _check_adapters(model: ModelConfig, start: Start) -> None:
+    """Adapters go on as what they were trained as. Raises ConfigError."""
+    lora, base = pretrained.read_adapter_config(start.model), pretrained.read_base(start.model)
+    for name, wanted, found in (
+        ("lora.rank", model.lora.rank, lora.rank),
+        ("lora.alpha", model.lora.alpha, lora.alpha),
+        ("lora.dropout", model.lora.dropout, lora.dropout),
+        ("lora.targets", sorted(model.lora.targets), sorted(lora.targets)),
+        ("quantisation", model.quantisation, base.quantisation),
+        ("dtype", model.dtype, base.dtype),
+    ):
+        if wanted != found:
+            raise ConfigError(f"model.{name} is {wanted}, but the adapters in {start.key} have {found}; set it so")
+
+
+# -------------------------------------------------------------------------------------------------------- the parts
+
+
+def _discriminator(config: TrainConfig, start: Start, device: torch.device, loader: Loader) -> Discriminator:
+    """A saved discriminator, head and all, or a language model with a new head."""
+    settings = config.discriminator
+    backbone = _opened(config, start, device, loader, config.run.seed + 1)
+    if not (start.model / HEAD).is_file():
+        discriminator = Discriminator(backbone, settings.head, settings.likelihood)
+        discriminator.head.to(device)
+        return discriminator
+    found = read_head(start.model)
+    if found != (settings.head, settings.likelihood):
+        raise ConfigError(
+            f"discriminator.head is {settings.head!r} and likelihood {settings.likelihood!r}, but {start.key} has "
+            f"{found[0]!r} and {found[1]!r}; set them so"
+        )
+    return load_discriminator(start.model, device, backbone)
+
+
+def _reading_encoder(config: TrainConfig, folder: Path, backbone: Any, encoder: TraceEncoder) -> TraceEncoder:
+    """The discriminator's encoder: the policy's where the vocabularies are equal. Raises ConfigError."""
+    own = pretrained.load_encoder(folder, backbone, config.data.instruction)
+    if own.fingerprint() == encoder.fingerprint():
+        return encoder
+    if config.discriminator.likelihood == "policy":
+        raise ConfigError(
+            "discriminator.likelihood is 'policy', but the discriminator reads other tokens than the policy; set own"
+        )
+    return own
+
+
+def check_context(config: TrainConfig, model: Any, key: str) -> None:
+    """Refuse lengths that the model does not read. Raises ConfigError."""
+    wanted = config.data.max_prompt_tokens + config.data.max_completion_tokens
+    limit = getattr(model.config, "max_position_embeddings", wanted)
+    if wanted > limit:
+        raise ConfigError(
+            f"data.max_prompt_tokens and max_completion_tokens come to {wanted:,}; {key} reads {limit:,}: lower them"
+        )
+
+
+def prepare(model: Any, config: TrainConfig, device: torch.device) -> None:
+    """Make a model train as the configuration says: precision, attention for packed rows, gradient checkpointing."""
+    settings = config.model
+    if pretrained.base_of(model) is None and settings.dtype != "float32":
+        compute_in(model, getattr(torch, settings.dtype), device.type)
+    if settings.packing:
+        from irl_core.packing import use_packed_attention
+
+        use_packed_attention(model)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def compute_in(model: Any, dtype: torch.dtype, device_type: str) -> None:
+    """Compute in ``dtype`` with the float32 weights of ``model``, through whichever of its parts is called.
+
+    A copy made afterwards would call the original: copy first.
+    """
+    for part in (model, model.get_decoder(), model.get_output_embeddings()):
+        part.forward = torch.autocast(device_type, dtype)(part.forward)
+
+
+# ----------------------------------------------------------------------------------------------------- the reference
+
+
+def _reference(config: TrainConfig, policy: Any, start: Start, device: torch.device) -> Any | None:
+    """The policy that the run started from, for ``kl_coefficient``: with adapters no second copy of the weights."""
+    if not config.policy.kl_coefficient:
+        return None
+    if pretrained.base_of(policy) is None:
+        model = pretrained.load_whole(start.model, dtype="float32", device=device).requires_grad_(False)
+        prepare(model, config, device)
+        return model
+    if not start.has_adapters:
+        return AdapterReference(policy, None)
+    lora = replace(pretrained.read_adapter_config(start.model), dropout=0.0)
+    pretrained.with_adapters(policy, lora, REFERENCE_ADAPTER)
+    pretrained.load_adapter_weights(policy, start.model, REFERENCE_ADAPTER)
+    policy.set_requires_grad(REFERENCE_ADAPTER, False)
+    return AdapterReference(policy, REFERENCE_ADAPTER)
+
+
+class AdapterReference:
+    """A policy as it was before training, inside the same model: with the frozen adapters of that name in place of the
+    trained ones, or (None) with none. It answers what ``irl_core.policy.completion_logprobs`` asks of a model."""
+
+    def __init__(self, model: Any, adapter: str | None) -> None:
+        self.model = model
+        self.adapter = adapter
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    def get_decoder(self) -> Any:
+        return _Switched(self, self.model.get_decoder())
+
+    def get_output_embeddings(self) -> Any:
+        return _Switched(self, self.model.get_output_embeddings())
+
+    @contextmanager
+    def switched(self) -> Iterator[None]:
+        """The model is the reference inside the block."""
+        if self.adapter is None:
+            with self.model.disable_adapter():
+                yield
+            return
+        trained = self.model.active_adapter
+        self.model.set_adapter(self.adapter, inference_mode=True)
+        try:
+            yield
+        finally:
+            self.model.set_adapter(trained)
+
+
+class _Switched:
+    """A part of the model, called as the reference's."""
+
+    def __init__(self, reference: AdapterReference, part: Any) -> None:
+        self.reference = reference
+        self.part = part
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.part.weight
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        with self.reference.switched():
+            return self.part(*arguments, **named)
