@@ -291,7 +291,7 @@ def load_whole(
     if quantisation != "none":
         settings["quantization_config"] = quantisation_config(quantisation, dtype or "bfloat16")
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa",
             output_loading_info=True, **settings,
         )  # fmt: skip
@@ -300,6 +300,7 @@ def load_whole(
             raise
         reason = str(error).strip().splitlines() or [""]
         raise CheckpointError(f"{folder}: cannot be loaded ({type(error).__name__}: {reason[0][:200]})") from error
+    model, found = loaded
     if found["missing_keys"]:
         raise CheckpointError(f"{folder}: {min(found['missing_keys'])} is missing from its weights; copy it anew")
     model.generation_config = plain_generation(model.generation_config)
@@ -361,7 +362,7 @@ def with_adapters(model: Any, lora: LoraConfig, name: str = "default") -> Any:
         if isinstance(model, peft.PeftModel):
             model.add_adapter(name, settings)
             return model
-        adapted = peft.get_peft_model(model, settings, adapter_name=name)
+        adapted: Any = peft.get_peft_model(model, settings, adapter_name=name)
     except ValueError as error:
         raise CheckpointError(f"adapters do not fit the model ({str(error).splitlines()[0][:200]})") from error
     adapted.pretrained_base = base_of(model)
@@ -453,7 +454,7 @@ def load_encoder(folder: Path, model: Any, instruction: str = "") -> TraceEncode
         if (folder / name).is_file():
             check_config(name, load_json((folder / name).resolve()))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         encoder = TraceEncoder(tokenizer, instruction)
         ends = dict.fromkeys((*encoder.end_ids, *_known_ends(model, len(tokenizer))))
         encoder = encoder if tuple(ends) == encoder.end_ids else TraceEncoder(tokenizer, instruction, tuple(ends))

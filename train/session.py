@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from irl_core.sampling import make_sampler
@@ -109,11 +109,11 @@ class Session:
         """Save the finished checkpoint: for adversarial training with its calibration on problems of its own."""
         world = self.trainer.world
         found: dict[str, Any] = {}
-        calibrates = isinstance(self.trainer, AdversarialTrainer) and self.config.run.method == "irl"
-        if calibrates and (world.is_main or world.sharded):  # shards of the weights need every process's forward pass
+        adversarial = isinstance(self.trainer, AdversarialTrainer) and self.config.run.method == "irl"
+        if adversarial and (world.is_main or world.sharded):  # shards of the weights need every process's forward pass
             from train.calibrate import calibrated
 
-            found = calibrated(self.trainer, self.config)
+            found = calibrated(cast(AdversarialTrainer, self.trainer), self.config)
         if world.is_main:
             files = self._model_files(directory.parent.name)
             files["config.json"] |= found

@@ -43,13 +43,13 @@ def build(
         ConfigError, CheckpointError: what the configuration names is not there or not usable.
     """
     if config.model.backend == "tiny":
-        from train.backends import tiny
+        from train.backends.tiny import build_tiny
 
-        return tiny.build(config, state, device, texts)
+        return build_tiny(config, state, device, texts)
     if config.model.backend == "unsloth":
-        from train.backends import unsloth
+        from train.backends.unsloth import build_unsloth
 
-        return unsloth.build(config, state, world, device)
-    from train.backends import transformers
+        return build_unsloth(config, state, world, device)
+    from train.backends.transformers import build_pretrained
 
-    return transformers.build(config, state, world, device)
+    return build_pretrained(config, state, world, device)

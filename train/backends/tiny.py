@@ -69,7 +69,9 @@ def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerFast) -> Any:
     )
 
 
-def build(config: TrainConfig, state: Path | None, device: torch.device, texts: Callable[[], Iterable[str]]) -> Models:
+def build_tiny(
+    config: TrainConfig, state: Path | None, device: torch.device, texts: Callable[[], Iterable[str]]
+) -> Models:
     """The pair of the configured shape, or that of a checkpoint; see ``train.backends.build``."""
     source = state or start_of(config)
     if source is None:

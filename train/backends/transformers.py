@@ -68,7 +68,7 @@ class Start:
         return (self.model / ADAPTER_CONFIG).is_file()
 
 
-def build(config: TrainConfig, state: Path | None, world: World, device: torch.device) -> Models:
+def build_pretrained(config: TrainConfig, state: Path | None, world: World, device: torch.device) -> Models:
     """The configured pair, from ``state`` (a training checkpoint) where one is given; see ``train.backends.build``."""
     return assemble(config, state, world, device, PeftLoader())
 

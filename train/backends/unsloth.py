@@ -21,7 +21,7 @@ from train.backends.transformers import assemble, compute_in
 INSTEAD = "or train without it: --set model.backend=transformers"
 
 
-def build(config: TrainConfig, state: Path | None, world: World, device: torch.device) -> Models:
+def build_unsloth(config: TrainConfig, state: Path | None, world: World, device: torch.device) -> Models:
     """The configured pair; see ``train.backends.build``.
 
     Raises:
