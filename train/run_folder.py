@@ -235,6 +235,8 @@ class Claim:
 def claim(config: TrainConfig, run_dir: Path, resume: bool) -> Claim:
     """Create the run's folder, or take over the one to be resumed; from then on its status names this process.
 
+    A folder whose run failed before its first step holds nothing to lose: it is taken for a new run.
+
     Raises:
         ConfigError: it holds another configuration, a run while ``resume`` is not set, or is being written to.
         CheckpointError: it cannot be written, or its status cannot be read.
@@ -263,7 +265,8 @@ def claim(config: TrainConfig, run_dir: Path, resume: bool) -> Claim:
 
 def _check_config(path: Path, config: TrainConfig, resume: bool) -> None:
     name = path.parent.name
-    if not path.exists():
+    nothing_to_lose = not read_metrics(path.with_name(METRICS)) and not path.with_name(CHECKPOINTS).exists()
+    if not path.exists() or (not resume and nothing_to_lose):
         write_whole(path, config.to_yaml())
     elif not resume:
         raise ConfigError(f"{name} already holds a run; add --resume, or name another --run-dir")

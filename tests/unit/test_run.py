@@ -222,8 +222,10 @@ def test_a_new_run_is_claimed_once(tmp_path: Path) -> None:
 
 
 def claimed_by(status: dict[str, Any], folder: Path) -> None:
+    """A run with one step behind it."""
     claim(CONFIG, folder, resume=False)
     (folder / "status.json").write_text(json.dumps(status))
+    MetricsFile(folder / "metrics.jsonl", 0).append(1, {})
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -251,6 +253,23 @@ def test_other_settings_and_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing to resume: nowhere has no config\.yaml; leave out --resume"):
         claim(CONFIG, tmp_path / "nowhere", resume=True)
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("left", ["nothing", "metrics", "checkpoints"])
+def test_a_run_that_failed_before_its_first_step_is_begun_anew(left: str, tmp_path: Path) -> None:
+    # a setting was mistyped: the folder must not have to be removed by hand
+    claimed_by(dead(state="failed"), tmp_path / "mine")
+    if left != "metrics":
+        (tmp_path / "mine" / "metrics.jsonl").unlink()
+    if left == "checkpoints":
+        (tmp_path / "mine" / "checkpoints").mkdir()
+    mended = replace(CONFIG, run=RunConfig(steps=11))
+    if left == "nothing":
+        claim(mended, tmp_path / "mine", resume=False)
+        assert (tmp_path / "mine" / "config.yaml").read_text() == mended.to_yaml()
+    else:
+        with pytest.raises(ConfigError, match="already holds a run"):
+            claim(mended, tmp_path / "mine", resume=False)
 
 
 def test_a_status_that_cannot_be_read_is_named(tmp_path: Path) -> None:
