@@ -149,14 +149,20 @@ class AdversarialTrainer:
         settings = self.config.discriminator
         groups = [replace(g, expert=self._read(g.expert), samples=tuple(map(self._read, g.samples))) for g in groups]
         current = [Example(s, self._policy_departure(g.expert, s)) for g in groups for s in g.samples]
-        rng = random.Random(self._seed("replay", self.world.rank))
-        old = rng.sample(list(self.replay), min(len(self.replay), int(settings.replay * len(current))))
-        if settings.replay:
-            self.replay.extend(current)
-            while len(self.replay) > settings.replay_capacity:
-                self.replay.popleft()
+        old = self._replayed(current) if settings.replay else []
         perturbed = [e for g in groups for e in self.perturbed(g, random.Random(self._seed("perturb", g.number)))]
         return [Example(g.expert) for g in groups] + current + old + perturbed
+
+    def _replayed(self, current: Sequence[Example]) -> list[Example]:
+        """This process's share of the earlier samples drawn for this round; ``current`` is kept for later ones. Every
+        process keeps the whole world's: what is drawn does not depend on how many there are."""
+        settings, everyone = self.config.discriminator, self.world.gather(current)
+        rng = random.Random(self._seed("replay", 0))
+        old = rng.sample(list(self.replay), min(len(self.replay), int(settings.replay * len(everyone))))
+        self.replay.extend(everyone)
+        while len(self.replay) > settings.replay_capacity:
+            self.replay.popleft()
+        return self.world.share(old)
 
     def _read(self, encoded: EncodedTrace) -> EncodedTrace:
         """The trace in the discriminator's tokens."""
@@ -252,7 +258,9 @@ class AdversarialTrainer:
         self, encoded: Sequence[EncodedTrace], batch: Batch, embeddings: Tensor | None
     ) -> DiscriminatorOutput:
         model: Discriminator = self.discriminator.model
-        recorded = trace_logprobs(self.policy.model, encoded, batch) if model.likelihood == "policy" else None
+        recorded = None
+        if model.likelihood == "policy":
+            recorded = trace_logprobs(self.policy.model, encoded, batch, self.world)
         if embeddings is None:
             return model(batch, recorded)
         with sdpa_kernel(SDPBackend.MATH):  # the fast kernels have no second derivative

@@ -142,7 +142,7 @@ def score_traces(
     for indices, counts in (world or World()).even(batching.split(encoded)):
         chosen = [encoded[i] for i in indices]
         batch = batching.collate(chosen).to(device)
-        logprobs = trace_logprobs(discriminator.backbone if policy is None else policy, chosen, batch)
+        logprobs = trace_logprobs(discriminator.backbone if policy is None else policy, chosen, batch, world)
         if discriminator_encoder is None:
             output = discriminator(batch, logprobs)
             levels, starts = output.logits.float().cpu().numpy(), output.prompt_logit.float().cpu().tolist()
@@ -169,13 +169,16 @@ def _carried(
 
 
 @torch.no_grad()
-def trace_logprobs(model: Any, encoded: Sequence[EncodedTrace], batch: Batch) -> Tensor:
-    """``(B, T)`` log-probabilities: those recorded in sampling where a trace has them, else ``model``'s."""
+def trace_logprobs(
+    model: Any, encoded: Sequence[EncodedTrace], batch: Batch, world: World | None = None
+) -> Tensor:
+    """``(B, T)`` log-probabilities: those recorded in sampling where a trace has them, else ``model``'s, which is not
+    run where every trace has them (on any process of a sharded ``world``)."""
     rows = [trace.trace.logprobs for trace in encoded]
     width, device = batch.response_mask.shape[1], batch.input_ids.device
     recorded = torch.tensor([list(row or ()) + [0.0] * (width - len(row or ())) for row in rows], device=device)
     missing = torch.tensor([row is None for row in rows], device=device)
-    if not missing.any():
+    if not (world or World()).must_pass(bool(missing.any())):
         return recorded
     was_training = model.training
     model.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -36,7 +37,8 @@ class SupervisedTrainer:
         settings = self.config.run
         with timed(metrics, "time/policy_s"):
             self.policy.model.train()
-            torch.manual_seed(settings.seed + self.round_number)
+            dropout = random.Random(f"dropout-{settings.seed}-{self.round_number}-{self.world.rank}")
+            torch.manual_seed(dropout.getrandbits(62))
             completion = sum(len(trace.completion_ids) for trace in experts)
             prompt = sum(len(trace.prompt_ids) - 1 for trace in experts)
             own = self.world.share(experts)

@@ -71,14 +71,12 @@ class Session:
     def save(self, directory: Path) -> None:
         """A training state from which ``start`` continues exactly; every process must call it, and one writes it."""
         world = self.trainer.world
-        replay = [_replay_row(e) for e in self.trainer.replay] if isinstance(self.trainer, AdversarialTrainer) else []
-        replays = world.gather([replay])
         if world.is_main:
             files = self._model_files(directory.name) | models.learner_files("policy", self.trainer.policy)
             files["training/progress.json"] = {"round": self.step}
             if isinstance(self.trainer, AdversarialTrainer):
                 files |= models.learner_files("discriminator", self.trainer.discriminator)
-                files["training/replay.json"] = {"processes": replays}
+                files["training/replay.json"] = {"examples": [_replay_row(e) for e in self.trainer.replay]}
             self._write(directory, files, keep=self.config.run.keep)
         world.barrier()
 
@@ -96,12 +94,7 @@ class Session:
         self.trainer.round_number = int(load_json(state / "training" / "progress.json")["round"])
         if isinstance(self.trainer, AdversarialTrainer):
             models.restore_learner(state, "discriminator", self.trainer.discriminator)
-            replays = load_json(state / "training" / "replay.json")["processes"]
-            world = self.trainer.world
-            if len(replays) == world.size:
-                rows = replays[world.rank]
-            else:  # resumed by another number of processes: divided anew
-                rows = world.share([row for rows in replays for row in rows])
+            rows = load_json(state / "training" / "replay.json")["examples"]
             encoder = own_encoder(self.trainer) or self.trainer.encoder
             self.trainer.replay = deque(_replayed(encoder, row) for row in rows)
 
