@@ -1,121 +1,138 @@
-"""A training run: a directory with its configuration, metrics, status and checkpoints; it stops and resumes.
+"""A training run: a folder with its configuration, metrics, status and checkpoints; it stops and resumes.
 
-    runs/<name>/config.yaml    the resolved configuration
-                metrics.jsonl  one line a step
-                status.json    state, step, time left, heartbeat
-                checkpoints/step-000100/ ...   training states, the last ``run.keep``
-                final/         the finished checkpoint, which the app and ``irl-lens`` load
+``docs/runs.md`` says what every file of ``runs/<name>/`` holds.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from irl_core.checkpoints import newest_verified
+from irl_core.checkpoints import CheckpointError, load_json
 from irl_core.config import ConfigError, TrainConfig
+from irl_core.world import World
+from train.health import Health, diverged, finite
+from train.measures import PASS, Clock, best_of, learning_rates, memory, reset_peak, speed
+from train.run_folder import (
+    CHECKPOINTS,
+    DISK_ERRORS,
+    FINAL,
+    LOG,
+    METRICS,
+    PROVENANCE,
+    STATUS,
+    Claim,
+    Log,
+    MetricsFile,
+    Status,
+    claim,
+    newest_state,
+    not_written,
+    rounded,
+    write_whole,
+)
+from train.trackers import Trackers, check_trackers
 
-FINAL = "final"
+if TYPE_CHECKING:
+    from irl_core.types import Trace
+    from train.session import Session
+
+BEST = "best"
+BEST_FIGURE = "best.json"
+
 OnStep = Callable[[int, int, dict[str, float], float], None]
+OnPhase = Callable[[str], None]
+Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 class Interrupted(Exception):
     """The run was asked to stop, and has saved."""
 
 
-def train(config: TrainConfig, run_dir: Path, resume: bool = False, on_step: OnStep | None = None) -> Path:
-    """Run a training from its configuration to its finished checkpoint.
+class Stopped(Interrupted):
+    """The run has saved and stopped by itself: going on is useless. The message says why, with the mend."""
 
-    ``on_step(step, steps, metrics, seconds_left)`` is called after every step. SIGTERM and SIGINT finish the step,
-    save, and raise ``Interrupted``.
+
+def train(
+    config: TrainConfig,
+    run_dir: Path,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+    on_phase: OnPhase | None = None,
+    say: Say | None = None,
+    world: World | None = None,
+) -> Path:
+    """Run a training from its configuration to its finished checkpoint; every process of the world calls it.
+
+    ``on_step(step, steps, metrics, seconds_left)`` is called after every step, ``on_phase(phase)`` during it, ``say``
+    with every line for the user (default: printed on stderr); all of them on the first process alone. SIGTERM and
+    SIGINT finish the step, save, and raise ``Interrupted``.
 
     Returns:
         The finished checkpoint's directory.
 
     Raises:
-        ConfigError: the directory holds another run, or one to be resumed.
-        CheckpointError: nothing to resume from.
+        ConfigError: the directory holds another run, one to be resumed, or one that a living process is training; a
+            tracker is not installed; the data is not that of the run to be resumed.
+        CheckpointError: nothing to resume from, or the disk is full.
+        FloatingPointError: a loss or gradient is not finite; nothing new was saved.
         Interrupted: stopped on request; ``resume=True`` goes on from there.
+        Stopped: stopped because going on is useless.
     """
-    from train.session import Session
-
-    prepare(config, run_dir, resume)
-    status = Status(run_dir, config.run.steps)
-    try:
-        with stop_requests() as stopped:
-            session = Session.start(config, run_dir, newest_state(run_dir) if resume else None)
-            status.write("running", session.step)
-            _loop(session, config, run_dir, status, stopped, on_step)
-            final = session.finish(run_dir / FINAL)
-    except Interrupted:
-        raise
-    except BaseException as error:
-        status.write("failed", status.step, reason=f"{type(error).__name__}: {error}")
-        raise
-    status.write("finished", config.run.steps)
-    return final
-
-
-def _loop(
-    session: Any, config: TrainConfig, run_dir: Path, status: Status, stopped: list[int], on_step: OnStep | None
-) -> None:
-    metrics_file = MetricsFile(run_dir / "metrics.jsonl", session.step)
-    clock = Clock(session.step, config.run.steps)
-    while session.step < config.run.steps:
-        metrics = session.round()
-        clock.tick(session.step)
-        due = config.run.save_every and session.step % config.run.save_every == 0
-        metrics_file.append(session.step, metrics)
-        status.write("running", session.step, seconds_left=clock.seconds_left)
-        if on_step:
-            on_step(session.step, config.run.steps, metrics, clock.seconds_left)
-        if (due or stopped) and session.step < config.run.steps:
-            session.save(run_dir / "checkpoints" / f"step-{session.step:06d}")
-        if stopped and session.step < config.run.steps:
-            status.write("interrupted", session.step)
-            raise Interrupted(f"stopped at step {session.step} of {config.run.steps}; go on with --resume")
+    world = world or World()
+    check_trackers(config)
+    claimed = from_main(world, lambda: claim(config, run_dir, resume))
+    run = Run(config, run_dir, world, on_step, on_phase, say or _to_stderr)
+    if claimed.finished:
+        run.say(f"{run_dir.name} is finished already; nothing to resume")
+        return run_dir / FINAL
+    with stop_requests() as run.stopped:
+        try:
+            return run.go(resume, claimed)
+        except Interrupted:
+            raise
+        except BaseException as error:
+            told = explained(error)
+            run.failed(told)
+            if told is error:
+                raise
+            raise told from error
 
 
-def prepare(config: TrainConfig, run_dir: Path, resume: bool) -> None:
-    """Create the run's directory, or check that what is to be resumed is the same run.
-
-    Raises:
-        ConfigError: it holds another configuration, or a run and ``resume`` is not set.
-    """
-    path = run_dir / "config.yaml"
-    if not path.exists():
-        if resume:
-            raise ConfigError(f"nothing to resume: {run_dir.name} has no config.yaml; leave out --resume")
-        run_dir.mkdir(parents=True, exist_ok=True)
-        path.write_text(config.to_yaml(), encoding="utf-8")
-    elif not resume:
-        raise ConfigError(f"{run_dir.name} already holds a run; add --resume, or name another --run-dir")
-    elif path.read_text(encoding="utf-8") != config.to_yaml():
-        raise ConfigError(f"{run_dir.name} was started with other settings; resume with those, or take a new --run-dir")
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
-def newest_state(run_dir: Path) -> Path | None:
-    """The newest whole training state, or None where the run was stopped before its first save.
+def from_main(world: World, function: Callable[[], T]) -> T:
+    """What ``function`` returns on the first process, where alone it runs; an error of it is raised on every one."""
+    result: T | None = None
+    failed: Exception | None = None
+    if world.is_main:
+        try:
+            result = function()
+        except (ConfigError, CheckpointError) as error:
+            failed = error
+    result, failed = world.gather([(result, failed)])[0]
+    if failed is not None:
+        raise failed
+    return result  # type: ignore[return-value]
 
-    Raises:
-        CheckpointError: there are saves, and none of them is whole.
-    """
-    folder = run_dir / "checkpoints"
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return None
-    path, passed_over = newest_verified(folder)
-    for reason in passed_over:
-        print(f"passed over {reason}", file=sys.stderr)
-    return path
+
+def explained(error: BaseException) -> BaseException:
+    """The error as the user should read it, with the mend."""
+    if isinstance(error, FloatingPointError):
+        return FloatingPointError(diverged(error))
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return not_written(Path(error.filename).name if error.filename else "the run's folder", error)
+    return error
 
 
 @contextmanager
@@ -133,60 +150,241 @@ def stop_requests() -> Iterator[list[int]]:
 
 
 @dataclass(slots=True)
-class Clock:
-    """Seconds left, from the pace of this process's own last steps."""
+class Run:
+    """A run in progress. Only the first process has a ``log``, a ``status``, ``metrics`` and ``trackers``."""
 
-    first: int
-    steps: int
-    started: float = 0.0
-    seconds_left: float = 0.0
+    config: TrainConfig
+    run_dir: Path
+    world: World
+    on_step: OnStep | None
+    on_phase: OnPhase | None
+    voice: Say
+    stopped: list[int] = field(default_factory=list)
+    log: Log = field(init=False)
+    status: Status = field(init=False)
+    metrics: MetricsFile = field(init=False)
+    trackers: Trackers | None = None
+    health: Health = field(init=False)
+    session: Session = field(init=False)
+    problems: list[Trace] = field(default_factory=list)
+    best: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.started = time.perf_counter()
+        self.log = Log(self.run_dir / LOG)
+        self.status = Status(self.run_dir / STATUS, self.config.run.steps)
+        self.health = Health(self.config)
 
-    def tick(self, step: int) -> None:
-        pace = (time.perf_counter() - self.started) / max(1, step - self.first)
-        self.seconds_left = pace * (self.steps - step)
+    # -- what is said ------------------------------------------------------------------------------------------
 
+    def say(self, text: str, *, aloud: bool = True) -> None:
+        """Into the log, and ``aloud`` also to the user."""
+        if self.world.is_main:
+            self.log.write(text)
+            if aloud:
+                self.voice(text)
 
-class MetricsFile:
-    """``metrics.jsonl``: lines after the step resumed from are dropped, so that every step stands there once."""
+    def progress(self, phase: str) -> None:
+        """A sign of life during a step."""
+        if self.world.is_main:
+            self.status.beat(phase)
+            if self.on_phase:
+                self.on_phase(phase)
 
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step] if path.exists() else []
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(f"{line}\n" for line in kept))
-        os.replace(temporary, path)
+    def failed(self, error: BaseException) -> None:
+        """Write down why the run ended; what cannot be written is added to the error."""
+        reason = f"{type(error).__name__}: {error}"
+        try:
+            self._end("failed", reason)
+        except (CheckpointError, OSError) as second:
+            error.add_note(f"status.json and log.txt do not say so: {second}")
 
-    def append(self, step: int, metrics: dict[str, float]) -> None:
-        line = json.dumps({"step": step, **{key: round(value, 6) for key, value in sorted(metrics.items())}})
-        with self.path.open("a") as target:
-            target.write(line + "\n")
+    def _end(self, state: str, reason: str = "") -> None:
+        if not self.world.is_main:
+            return
+        self.status.state, self.status.reason, self.status.seconds_left = state, reason, None
+        self.status.phase = ""
+        self.status.write()
+        why = f": {reason}" if reason else ""
+        self.say(f"{state} at step {self.status.step} of {self.status.steps}{why}", aloud=False)
+        if self.trackers:
+            self.trackers.close(ok=state != "failed")
 
+    # -- from start to end -------------------------------------------------------------------------------------
 
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line cut off by a kill is not kept
+    def go(self, resume: bool, claimed: Claim) -> Path:
+        """Load, train, finish."""
+        from train.held_out import held_out_problems
+        from train.session import Session
 
+        self.status.step, self.status.best = claimed.previous.get("step", 0), claimed.previous.get("best")
+        self.progress("loading")
+        self.problems = held_out_problems(self.config)
+        state = self._state_to_resume(claimed) if resume else None
+        self.session = Session.start(self.config, self.run_dir, state, self.world)
+        self.session.trainer.on_progress = self.progress
+        self._open(resume, state)
+        self._loop()
+        self.progress("finishing")
+        final = self.session.finish(self.run_dir / FINAL)
+        self._end("finished")
+        return final
 
-@dataclass(slots=True)
-class Status:
-    """``status.json``, replaced whole: state, step, process, heartbeat."""
+    def _state_to_resume(self, claimed: Claim) -> Path | None:
+        if claimed.previous.get("state") == "running":
+            self.say(f"the process {claimed.previous.get('pid')} that trained {self.run_dir.name} is gone; taking over")
+        state, passed_over = from_main(self.world, lambda: newest_state(self.run_dir))
+        for line in passed_over:
+            self.say(f"passed over {line}")
+        self.say(f"resuming from {state.name if state else 'the start: nothing was saved yet'}", aloud=False)
+        return state
 
-    run_dir: Path
-    steps: int
-    step: int = 0
+    def _open(self, resume: bool, state: Path | None) -> None:
+        """The files that go on from the step that the session starts at."""
+        step = self.session.step
+        from_main(self.world, lambda: self._write_provenance(resume))
+        rows = from_main(self.world, lambda: self._open_metrics(resume))
+        self.health = Health.after(self.config, rows)
+        self.best = best_of(rows)
+        self.status.step, self.status.warnings, self.status.best = step, self.health.warnings, self.best
+        on_disk = from_main(self.world, self._best_on_disk)
+        if self.best and self.best["step"] == step and on_disk != self.best:
+            self._keep_best()  # the kill came between the checkpoint and its copy
+        self.say(f"{'resumed' if resume else 'started'} at step {step} of {self.config.run.steps}", aloud=False)
 
-    def write(self, state: str, step: int, *, seconds_left: float | None = None, reason: str = "") -> None:
-        self.step = step
-        document = {
-            "state": state, "step": step, "steps": self.steps, "pid": os.getpid(), "reason": reason,
-            "seconds_left": None if seconds_left is None else round(seconds_left, 1),
-            "heartbeat": datetime.now(UTC).isoformat(timespec="seconds"),
-        }  # fmt: skip
-        temporary = self.run_dir / "status.json.tmp"
-        temporary.write_text(json.dumps(document, indent=2) + "\n")
-        os.replace(temporary, self.run_dir / "status.json")
+    def _open_metrics(self, resume: bool) -> list[dict[str, float]]:
+        from train.samples import drop_samples_after
+
+        step = self.session.step
+        self.metrics = MetricsFile(self.run_dir / METRICS, step)
+        drop_samples_after(self.run_dir, step)
+        self.trackers = Trackers.open(
+            self.run_dir, self.config, step=step, reached=self.metrics.reached, resumed=resume, say=self.say
+        )
+        return self.metrics.rows
+
+    def _write_provenance(self, resume: bool) -> None:
+        from train.provenance import changes, device_name, provenance
+
+        path = self.run_dir / PROVENANCE
+        device = device_name(self.session.trainer.policy.device)
+        found = provenance(self.config, self.session.data.traces, device, self.world)
+        if resume and path.exists():
+            before = load_json(path)
+            if before.get("data") != found["data"]:
+                raise ConfigError(
+                    f"the data of {self.config.data.source!r} is not what {self.run_dir.name} was started with "
+                    "(provenance.json has its sha256); restore it, or take a new --run-dir"
+                )
+            for line in changes(before, found):
+                self.say(f"resumed with other code or machines, so results may differ from an unbroken run's: {line}")
+            entry = {"time": found["started"], "step": self.session.step}
+            entry |= {key: found[key] for key in ("command", "code", "versions", "device", "processes")}
+            found = {**before, "resumed": [*before.get("resumed", []), entry]}
+        write_whole(path, json.dumps(found, indent=2) + "\n")
+
+    # -- steps -------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        session, steps = self.session, self.config.run.steps
+        clock = Clock(steps)
+        clock.seconds_left(session.step)
+        if session.step < steps:
+            self._leave_if(None, self.world.any(bool(self.stopped)))  # asked while the models were loaded
+        while session.step < steps:
+            metrics, rows = self._step()
+            useless = self._record(metrics, clock.seconds_left(session.step))
+            asked = self.world.any(bool(self.stopped))
+            self._save(metrics, rows, asked or useless is not None)
+            if session.step < steps:
+                self._leave_if(useless, asked)
+
+    def _leave_if(self, useless: str | None, asked: bool) -> None:
+        step, steps = self.session.step, self.config.run.steps
+        if useless is not None:
+            self._end("stopped", useless)
+            raise Stopped(f"stopped at step {step} of {steps}: {useless}")
+        if asked:
+            self._end("interrupted")
+            raise Interrupted(f"stopped at step {step} of {steps}; go on with --resume")
+
+    def _step(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """One round, and the evaluation where it is due: what is logged, and the evaluation's samples."""
+        trainer, device = self.session.trainer, self.session.trainer.policy.device
+        logged = learning_rates(trainer, self.config)
+        reset_peak(device)
+        started = time.perf_counter()
+        logged |= self.session.round()
+        logged |= speed(logged, time.perf_counter() - started) | memory(device)
+        step = self.session.step
+        rows: list[dict[str, Any]] = []
+        if self.problems and (step % self.config.run.eval_every == 0 or step == self.config.run.steps):
+            found, rows = self._evaluate()
+            logged |= found
+        good, left_out = finite(logged, self.config)
+        for line in left_out:
+            self.say(f"step {step}: {line}")
+        return rounded(good), rows
+
+    def _evaluate(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        from train.held_out import evaluate
+
+        started = time.perf_counter()
+        trainer, step = self.session.trainer, self.session.step
+        self.progress("evaluating")
+        found = evaluate(
+            trainer.policy.model, trainer.encoder, self.config, self.problems, step=step, world=self.world,
+            on_step=lambda done, total: self.progress("evaluating"),
+        )  # fmt: skip
+        self.say(f"step {step}: pass@1 {found.figure}")
+        return found.metrics() | {"time/evaluate_s": time.perf_counter() - started}, found.rows
+
+    def _record(self, metrics: dict[str, float], seconds_left: float) -> str | None:
+        """Write a step down; returns why going on is useless, on every process alike."""
+        step = self.session.step
+        findings = self.health.check(step, metrics)
+        if self.world.is_main:
+            self.metrics.append(step, metrics)
+            if self.trackers:
+                self.trackers.log(step, metrics)
+            for line in findings.begun:
+                self.say(f"warning: {line}")
+            for line in findings.over:
+                self.say(line)
+            self.status.step, self.status.seconds_left, self.status.warnings = step, seconds_left, self.health.warnings
+            self.status.write()
+            if self.on_step:
+                self.on_step(step, self.config.run.steps, metrics, seconds_left)
+        return self.world.gather([findings.stop])[0]
+
+    # -- saving ------------------------------------------------------------------------------------------------
+
+    def _save(self, metrics: dict[str, float], rows: list[dict[str, Any]], leaving: bool) -> None:
+        """A training state where one is due; at an evaluation always, so that the best one can be made again."""
+        from train.samples import round_rows, write_samples
+
+        step, settings = self.session.step, self.config.run
+        if not (PASS in metrics or leaving or (settings.save_every and step % settings.save_every == 0)):
+            return
+        self.progress("saving")
+        drawn = [*rows, *round_rows(self.session.trainer)]
+        if self.world.is_main:
+            write_samples(self.run_dir, step, drawn)
+        if step < settings.steps:
+            name = f"step-{step:06d}"
+            self.session.save(self.run_dir / CHECKPOINTS / name)
+            self.say(f"saved {name}", aloud=False)
+        if PASS in metrics and (self.best is None or metrics[PASS] > self.best["value"]):
+            self.best = best_of([{"step": step, **metrics}])
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        """Copy the state of this step to ``best/``, and then say so in ``best.json``."""
+        self.session.save(self.run_dir / BEST)
+        if self.world.is_main:
+            write_whole(self.run_dir / BEST_FIGURE, json.dumps(self.best, indent=2) + "\n")
+            self.status.best = self.best
+            self.say(f"kept step {self.session.step} as the best so far", aloud=False)
+
+    def _best_on_disk(self) -> dict[str, Any] | None:
+        path = self.run_dir / BEST_FIGURE
+        return load_json(path) if path.exists() else None
