@@ -203,7 +203,7 @@ def living_process(status: dict[str, Any]) -> str | None:
         return None
     pid, host = status.get("pid"), status.get("host")
     if host == socket.gethostname():
-        return f"process {pid}" if _is_alive(pid, status.get("process_started")) else None
+        return f"process {pid}" if is_alive(pid, status.get("process_started")) else None
     try:
         silence = (datetime.now(UTC) - datetime.fromisoformat(str(status.get("heartbeat")))).total_seconds()
     except (ValueError, TypeError):
@@ -211,7 +211,8 @@ def living_process(status: dict[str, Any]) -> str | None:
     return f"process {pid} on {str(host)[:80]!r}" if silence < SECONDS_OF_SILENCE else None
 
 
-def _is_alive(pid: Any, started: Any) -> bool:
+def is_alive(pid: Any, started: Any) -> bool:
+    """Whether the process of this id runs on this machine, and is the one created then (seconds since the epoch)."""
     if not (isinstance(pid, int) and isinstance(started, int | float)):
         return False
     try:
