@@ -118,7 +118,9 @@ def test_each_perturbed_trace_stands_under_its_own_problem(seed: int) -> None:
     groups = wrong_solutions()
     groups[2] = Group(words, (as_sample(2, "Far."),))
     solutions = {number: [g.expert.trace.text, g.samples[0].trace.text] for number, g in enumerate(groups)}
-    examples = tiny_trainer().examples(groups, random.Random(seed))
+    trainer = tiny_trainer()
+    trainer.round_number = seed
+    examples = trainer.examples(groups)
     perturbed = [one.encoded for one in examples if one.encoded.trace.source is Source.PERTURBED]
     assert len(perturbed) >= 4
     for one in perturbed:

@@ -437,7 +437,10 @@ def test_rollout_metrics_by_hand() -> None:
     lengths = [len(sample.completion_ids) for group in groups for sample in group.samples]
     metrics = rollout_metrics([sample.trace for group in groups for sample in group.samples], World())
     # one right; the cut-off 180 is not counted as right
-    assert metrics == {"rollout/correct": 0.25, "rollout/truncated": 0.5, "rollout/length": sum(lengths) / 4}
+    assert metrics == {
+        "rollout/samples": 4, "rollout/correct": 0.25, "rollout/truncated": 0.5, "rollout/length": sum(lengths) / 4,
+        "rollout/tokens": sum(lengths),
+    }  # fmt: skip
 
 
 def test_class_metrics_by_hand() -> None:

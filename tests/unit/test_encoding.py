@@ -398,7 +398,7 @@ def test_a_batch_holds_each_traces_own_tokens() -> None:
     batch = collate(encoded, encoder("tiny").pad_id)
     for row, one in enumerate(encoded):
         index = batch.completion_index[row][batch.response_mask[row]]
-        assert tuple(batch.input_ids[row][index].tolist()) == one.completion_ids
+        assert tuple(batch.input_ids.flatten()[index].tolist()) == one.completion_ids
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
