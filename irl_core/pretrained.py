@@ -129,21 +129,37 @@ def locate(name: str, revision: str | None = None) -> Path:
             f"{_shown(name)} is no folder that is there, nor a name on the hub such as {KNOWN_MODELS[-2]}"
         )
     folder = _snapshot(name, revision)
+    if not any(folder.glob("*.safetensors")):
+        raise CheckpointError(f"{name} has no weights in safetensors in {folder}; run 'hf download {name}'")
     check_weights(folder, local=False)
     return folder
 
 
 def _snapshot(name: str, revision: str | None) -> Path:
+    """From the hub, and where it is not reached from the cache alone. Raises CheckpointError."""
     import httpx
     from huggingface_hub import snapshot_download
 
-    try:
-        folder = snapshot_download(
-            name, revision=revision, allow_patterns=list(SNAPSHOT_FILES), ignore_patterns=["*/*"], max_workers=4
-        )
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        raise CheckpointError(explain_hub_error(error, name)) from error
-    return Path(folder)
+    for cached in (False, True):
+        try:
+            return Path(
+                snapshot_download(
+                    name, revision=revision, local_files_only=cached, allow_patterns=list(SNAPSHOT_FILES),
+                    ignore_patterns=["*/*"],
+                )
+            )  # fmt: skip
+        except (OSError, ValueError, httpx.HTTPError) as error:
+            if cached or not _unreached(error):
+                raise CheckpointError(explain_hub_error(error, name)) from error
+    raise AssertionError("the second pass returns or raises")
+
+
+def _unreached(error: BaseException) -> bool:
+    import httpx
+    from huggingface_hub import errors
+
+    kinds = (errors.LocalEntryNotFoundError, ConnectionError, httpx.TransportError, TimeoutError)
+    return any(isinstance(cause, kinds) for cause in _causes(error))
 
 
 def pinned(name: str, revision: str | None) -> tuple[str, str | None]:
@@ -189,7 +205,6 @@ def check_model_config(name: str, document: Mapping[str, Any]) -> None:
 
 def explain_hub_error(error: BaseException, name: str) -> str:
     """One line that says why a model on the hub was not found, and what to do."""
-    import httpx
     from huggingface_hub import constants, errors
 
     chain = list(_causes(error))
@@ -207,7 +222,7 @@ def explain_hub_error(error: BaseException, name: str) -> str:
         return f"the hub has no model {name!r}{near}. If it is a private one, log in with 'hf auth login' (or HF_TOKEN)"
     if caused_by(errors.RevisionNotFoundError):
         return f"{name} has no such revision; https://huggingface.co/{name}/commits/main lists them"
-    if caused_by(errors.LocalEntryNotFoundError, ConnectionError, httpx.TransportError, TimeoutError):
+    if _unreached(error):
         return (
             f"{name} is not (or not whole) in the cache {constants.HF_HUB_CACHE}, and the hub was not reached; where "
             f"there is a connection run 'hf download {name}', or name a local folder"
