@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from irl_core.checkpoints import CheckpointError, load_json
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.world import World
+from train.distributed import check_visible
 from train.health import Health, diverged, finite
 from train.measures import PASS, Clock, best_of, learning_rates, memory, reset_peak, speed
 from train.run_folder import (
@@ -39,6 +40,7 @@ from train.run_folder import (
     write_whole,
 )
 from train.trackers import Trackers, check_trackers
+from train.watch import watched
 
 if TYPE_CHECKING:
     from irl_core.types import Trace
@@ -86,21 +88,23 @@ def train(
         FloatingPointError: a loss or gradient is not finite; nothing new was saved.
         Interrupted: stopped on request; ``resume=True`` goes on from there.
         Stopped: stopped because going on is useless.
+        ProcessLost: another process of the world failed or is gone.
     """
     world = world or World()
-    check_trackers(config)
-    claimed = from_main(world, lambda: claim(config, run_dir, resume))
-    run = Run(config, run_dir, world, on_step, on_phase, say or _to_stderr)
-    if claimed.finished:
-        run.say(f"{run_dir.name} is finished already; nothing to resume")
-        return run_dir / FINAL
-    with stop_requests() as run.stopped:
+    with stop_requests() as stopped, watched(world, clean=(Interrupted,)) as watch:
+        from_main(world, lambda: check_trackers(config))
+        claimed = from_main(world, lambda: claim(config, run_dir, resume))
+        run = Run(config, run_dir, world, on_step, on_phase, say or _to_stderr, stopped)
+        watch.on_lost = run.failed
+        if claimed.finished:
+            run.say(f"{run_dir.name} is finished already; nothing to resume")
+            return run_dir / FINAL
         try:
             return run.go(resume, claimed)
         except Interrupted:
             raise
         except BaseException as error:
-            told = explained(error)
+            told = watch.cause(explained(error))
             run.failed(told)
             if told is error:
                 raise
@@ -235,6 +239,7 @@ class Run:
         state, passed_over = from_main(self.world, lambda: newest_state(self.run_dir))
         for line in passed_over:
             self.say(f"passed over {line}")
+        check_visible(self.world, state)
         self.say(f"resuming from {state.name if state else 'the start: nothing was saved yet'}", aloud=False)
         return state
 

@@ -1,0 +1,223 @@
+"""Training on several processes: who this process is, which GPU is its own, and frozen weights divided by FSDP.
+
+``accelerate launch`` (or ``torchrun``) starts the processes; ``docs/several-machines.md`` says how. Everything else,
+from dividing a round to summing gradients, is ``irl_core.world.World``'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from irl_core.config import ConfigError, TrainConfig
+from irl_core.manifest import MANIFEST
+from irl_core.world import World
+
+if TYPE_CHECKING:
+    from irl_core.sampling import Rollout, Sampler
+
+# An exchange may wait this long for the slowest process: samples of very different lengths, a first download, a save.
+PATIENCE = timedelta(hours=2)
+DDP = "train/accelerate/ddp.yaml"
+REFUSED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+
+
+# ------------------------------------------------------------------------------------------------------ the world
+
+
+def start_world(config: TrainConfig) -> tuple[World, torch.device]:
+    """The world that the launcher started (without one: this process alone), and this process's device.
+
+    On GPUs the processes talk by NCCL, else by gloo. It may be called again for another configuration.
+
+    Raises:
+        ConfigError: too few prompts or GPUs for that many processes, something that FSDP does not divide, or processes
+            that were started with different settings. Every process raises it.
+    """
+    for variable, name in REFUSED.items():
+        if _is_set(variable):
+            raise ConfigError(f"the launcher is set to {name}, which is not offered; launch with {DDP}")
+    size, sharded = int(os.environ.get("WORLD_SIZE", "1")), _is_set("ACCELERATE_USE_FSDP")
+    check_division(config, size)
+    device = training_device()
+    if size == 1:
+        return World(), device
+    if sharded:
+        check_sharding(config)
+    from accelerate import PartialState
+
+    state = PartialState(
+        cpu=device.type == "cpu", backend="gloo" if device.type == "cpu" else "nccl", timeout=PATIENCE
+    )
+    world = World(state.process_index, state.num_processes, sharded)
+    check_same(world, config.fingerprint(), "settings", "start every machine with the same command")
+    return world, device
+
+
+def end_world() -> None:
+    """Leave the world, where there was one. Only for processes that all came to their end."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def training_device() -> torch.device:
+    """This process's GPU (``LOCAL_RANK`` of the launcher), made the current one; else the CPU.
+
+    Raises:
+        ConfigError: more processes than GPUs on this machine.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if rank >= count:
+        raise ConfigError(
+            f"{socket.gethostname()} has {count} GPUs, and this is its process number {rank + 1}; launch with "
+            f"--num_processes {count} (times the number of machines)"
+        )
+    device = torch.device("cuda", rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes")
+
+
+# ----------------------------------------------------------------------------------------------------- what is refused
+
+
+def check_division(config: TrainConfig, size: int) -> None:
+    """Every process needs a group of its own. Raises ConfigError."""
+    settings = config.policy
+    wanted = {"policy.prompts_per_round": settings.prompts_per_round}
+    if config.run.method == "sft":
+        wanted = {"policy.batch_size": settings.batch_size}
+    if config.run.eval_every:
+        wanted["run.eval_problems"] = config.run.eval_problems
+    for key, value in wanted.items():
+        if value < size:
+            raise ConfigError(
+                f"{key} is {value}, fewer than the {size} processes; raise it to {size} or more, or launch with "
+                f"--num_processes {value}"
+            )
+
+
+def check_sharding(config: TrainConfig) -> None:
+    """What is divided by FSDP is the frozen base under adapters, in full precision. Raises ConfigError."""
+    model = config.model
+    if model.quantisation != "none":
+        raise ConfigError(
+            f"model.quantisation is {model.quantisation!r}, and FSDP divides no quantised weights; set it to none, or "
+            f"launch with {DDP} (weights of 4 bit are small enough to be whole on every GPU)"
+        )
+    if not model.lora.rank:
+        raise ConfigError(
+            "model.lora.rank is 0, and FSDP divides only weights that are not trained; set it (to 16, say), or launch "
+            f"with {DDP}"
+        )
+    if model.backend == "unsloth":
+        raise ConfigError(f"model.backend is 'unsloth', which FSDP does not divide; take transformers, or {DDP}")
+    if config.discriminator.gradient_penalty:
+        raise ConfigError(
+            f"discriminator.gradient_penalty is {config.discriminator.gradient_penalty}, a second derivative, which "
+            f"FSDP does not take; set it to 0 (and weight_clip in its place), or launch with {DDP}"
+        )
+
+
+def check_same(world: World, value: str, what: str, mend: str) -> None:
+    """Refuse to go on where processes hold different values. Raises ConfigError, on every process."""
+    rows = world.gather([(value, socket.gethostname())])
+    for rank, (other, host) in enumerate(rows):
+        if other != rows[0][0]:
+            raise ConfigError(f"process {rank} on {host} has other {what} than process 0 on {rows[0][1]}; {mend}")
+
+
+def check_visible(world: World, folder: Path | None) -> None:
+    """A training state must be there, and the same, on every machine. Raises ConfigError, on every process."""
+    path = None if folder is None else folder / MANIFEST
+    if path is not None:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "nothing"
+        check_same(
+            world, digest, f"files in {folder}",
+            "to resume, keep the run's folder on storage that all machines share, or copy it to each of them",
+        )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------- divided weights
+
+
+def shard(model: Any, world: World, device: torch.device) -> None:
+    """Divide the frozen weights of a causal LM's decoder among the processes of a sharded world (FSDP 2), in place.
+
+    A layer's weights are whole only while it computes. What is trained (the adapters) stays whole on every process,
+    and so do the embeddings and the LM head, which are used outside the decoder: optimiser, clipping and saving are
+    those of one process, and gradients are summed by the ``World``.
+    """
+    if not world.sharded:
+        return
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    decoder = model.get_decoder()
+    whole = {parameter for parameter in model.parameters() if parameter.requires_grad}
+    for part in (model.get_input_embeddings(), model.get_output_embeddings()):
+        whole |= set(part.parameters())
+    mesh = init_device_mesh(device.type, (world.size,))
+    for part in (*decoder.layers, decoder):
+        fully_shard(part, mesh=mesh, ignored_params=whole)
+
+
+@contextmanager
+def gathered(*models: Any) -> Iterator[None]:
+    """Inside the block the weights of divided models are whole on every process, which may then run them however often;
+    every process must come here. Models that are not divided are left alone."""
+    from torch.distributed.fsdp import FSDPModule
+
+    parts = [part for model in models for part in model.modules() if isinstance(part, FSDPModule)]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(True, recurse=False)
+            part.reshard()
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredSampler:
+    """A sampler for divided models: their weights are gathered once a call, not once a token, and the processes may
+    stop at different lengths. A process without prompts only takes part in the gathering."""
+
+    sampler: Sampler
+
+    def __call__(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_samples: int,
+        max_new_tokens: int,
+        seeds: Sequence[int],
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> list[list[Rollout]]:
+        """See ``irl_core.sampling.Sampler``; every process must call it."""
+        with gathered(model):
+            if not prompts:
+                return []
+            return self.sampler(
+                model, prompts, num_samples=num_samples, max_new_tokens=max_new_tokens, seeds=seeds,
+                temperature=temperature, top_p=top_p, on_step=on_step,
+            )  # fmt: skip
