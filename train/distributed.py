@@ -20,10 +20,13 @@ import torch
 
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.manifest import MANIFEST
+from irl_core.pretrained import base_of
 from irl_core.world import World
 
 if TYPE_CHECKING:
+    from irl_core.encoding import TraceEncoder
     from irl_core.sampling import Rollout, Sampler
+    from train.backends import Models
 
 # An exchange may wait this long for the slowest process: samples of very different lengths, a first download, a save.
 PATIENCE = timedelta(hours=2)
@@ -59,7 +62,7 @@ def start_world(config: TrainConfig) -> tuple[World, torch.device]:
         cpu=device.type == "cpu", backend="gloo" if device.type == "cpu" else "nccl", timeout=PATIENCE
     )
     world = World(state.process_index, state.num_processes, sharded)
-    check_same(world, config.fingerprint(), "settings", "start every machine with the same command")
+    check_same(world, config.fingerprint(), "settings", "give every machine the same command and the same files")
     return world, device
 
 
@@ -152,7 +155,26 @@ def check_visible(world: World, folder: Path | None) -> None:
         )  # fmt: skip
 
 
-# --------------------------------------------------------------------------------------------------- divided weights
+# ----------------------------------------------------------------------------------------------------- the models
+
+
+def spread(pair: Models, world: World, device: torch.device) -> None:
+    """Make a pair that every process has built into one model: the same tokens, base and trained weights everywhere; in
+    a sharded world the frozen weights divided.
+
+    Raises:
+        ConfigError: the processes have built different things.
+    """
+    models = [pair.policy, *([] if pair.discriminator is None else [pair.discriminator.backbone])]
+    fingerprint = [pair.encoder.fingerprint(), pair.discriminator_encoder.fingerprint(), *map(base_of, models)]
+    check_same(
+        world, repr(fingerprint), "tokenizers or base models",
+        "bring the same files (of the same revision) to every machine",
+    )  # fmt: skip
+    trained = [pair.policy, *([] if pair.discriminator is None else [pair.discriminator])]
+    world.copy_from_main(p for model in trained for p in model.parameters() if p.requires_grad)
+    for model in models:
+        shard(model, world, device)
 
 
 def shard(model: Any, world: World, device: torch.device) -> None:
@@ -194,10 +216,18 @@ def gathered(*models: Any) -> Iterator[None]:
             part.reshard()
 
 
+def sampler_for(config: TrainConfig, encoder: TraceEncoder, world: World) -> Sampler:
+    """The configured sampler, for a process of this world."""
+    from irl_core.sampling import make_sampler
+
+    sampler = make_sampler(config.policy, encoder)
+    return sampler if world.size == 1 else GatheredSampler(sampler)
+
+
 @dataclass(frozen=True, slots=True)
 class GatheredSampler:
-    """A sampler for divided models: their weights are gathered once a call, not once a token, and the processes may
-    stop at different lengths. A process without prompts only takes part in the gathering."""
+    """A sampler for one of several processes. Divided weights are gathered once a call, not once a token, and the
+    processes may stop at different lengths; one that has no prompts only takes part in the gathering."""
 
     sampler: Sampler
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from irl_core.sampling import make_sampler
-
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.encoding import TraceEncoder
 from irl_core.intervals import Figure
@@ -20,6 +18,7 @@ from irl_core.metrics import pass_at_k
 from irl_core.types import Trace
 from irl_core.world import World
 from train.data import demo_problems, expert_trace, held_out_traces
+from train.distributed import sampler_for
 from train.measures import PASS
 
 TEMPERATURE = 1.0
@@ -75,7 +74,7 @@ def evaluate(
 ) -> Evaluation:
     """Sample ``run.eval_samples`` solutions of each problem, divided among the processes, and judge them."""
     numbers = world.share(range(len(problems)))
-    rollouts = make_sampler(config.policy, encoder)(
+    rollouts = sampler_for(config, encoder, world)(
         policy,
         [encoder.encode_prompt(problems[number].problem) for number in numbers],
         num_samples=config.run.eval_samples,

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
-
-import torch
-from irl_core.sampling import make_sampler
+from typing import Any
 
 from irl_core.adversarial import AdversarialTrainer, Example
 from irl_core.checkpoints import load_json, save_checkpoint
@@ -27,6 +23,8 @@ from irl_core.types import Source
 from irl_core.world import World
 from train import backends, models
 from train.data import ExpertData, training_data
+from train.distributed import check_same, gathered, sampler_for, spread, training_device
+from train.provenance import data_hash
 
 
 @dataclass(slots=True)
@@ -46,12 +44,14 @@ class Session:
         Raises:
             ConfigError, CheckpointError: what the configuration names is not there or not usable.
         """
-        world = world or World()
+        world, device = world or World(), training_device()
         data = training_data(config)
+        check_same(world, data_hash(data.traces), "training data", "bring the same files to every machine")
         pair = backends.build(
-            config, state, world, training_device(),
+            config, state, world, device,
             lambda: [f"{trace.problem}\n{trace.text}" for trace in data.traces[:20_000]],
         )  # fmt: skip
+        spread(pair, world, device)
         session = cls(config, _trainer(config, pair, world), data)
         if state is not None:
             session._restore(state)
@@ -102,11 +102,13 @@ class Session:
         """Save the finished checkpoint: for adversarial training with its calibration on problems of its own."""
         world = self.trainer.world
         found: dict[str, Any] = {}
-        adversarial = isinstance(self.trainer, AdversarialTrainer) and self.config.run.method == "irl"
-        if adversarial and (world.is_main or world.sharded):  # shards of the weights need every process's forward pass
-            from train.calibrate import calibrated
+        if isinstance(self.trainer, AdversarialTrainer) and self.config.run.method == "irl":
+            with gathered(self.trainer.policy.model, self.trainer.discriminator.model):
+                if world.is_main:
+                    from train.calibrate import calibrated
 
-            found = calibrated(cast(AdversarialTrainer, self.trainer), self.config)
+                    found = calibrated(self.trainer, self.config)
+                world.barrier()
         if world.is_main:
             files = self._model_files(directory.parent.name)
             files["config.json"] |= found
@@ -131,22 +133,13 @@ class Session:
         return files | {"config.json": description}
 
 
-def training_device() -> torch.device:
-    """This process's GPU (``LOCAL_RANK`` of the launcher), made the current one; else the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device
-
-
 def _trainer(config: TrainConfig, pair: backends.Models, world: World) -> AdversarialTrainer | SupervisedTrainer:
     learner = models.policy_learner(pair.policy, config)
     if pair.discriminator is None:
         return SupervisedTrainer(learner, pair.encoder, config, world)
     return AdversarialTrainer(
         learner, models.discriminator_learner(pair.discriminator, config), pair.encoder, config,
-        make_sampler(config.policy, pair.encoder), discriminator_encoder=pair.discriminator_encoder,
+        sampler_for(config, pair.encoder, world), discriminator_encoder=pair.discriminator_encoder,
         reference=pair.reference, world=world,
     )  # fmt: skip
 
