@@ -470,26 +470,3 @@ def _hub_gsm8k(split: str) -> Iterable[Mapping[str, Any]]:
             f"GSM8K is neither to be had from the hub ({type(error).__name__}) nor in the cache {str(cache)!r}; "
             f"go online once, or give a folder with train.jsonl and test.jsonl (data.source=FOLDER)"
         ) from error
-
-
-def as_think_answer(trace: Trace) -> Trace:
-    """An expert trace rendered as ``<think>`` reasoning and ``<answer>``, segmented anew; ids and reference kept.
-
-    Calculator annotations ``<<a*b=c>>`` are left out: they are GSM8K's notation, not text for a reader. Raises
-    ValueError where the trace has no final answer.
-    """
-    if trace.layout is Layout.THINK_ANSWER:
-        return trace
-    if trace.answer is None:
-        raise ValueError(f"trace {trace.trace_id!r} has no final answer to put between <answer> tags")
-    reasoning = "\n".join(step.text.strip() for step in trace.steps if step.role == "reasoning")
-    visible = re.sub(r"<<[^<>\n]*>>", "", reasoning)
-    return make_trace(
-        trace.problem,
-        f"<think>\n{visible}\n</think>\n<answer>\n{trace.answer.strip()}\n</answer>",
-        reference_answer=trace.reference_answer,
-        source=trace.source,
-        trace_id=trace.trace_id,
-        problem_id=trace.problem_id,
-        extra=trace.extra,
-    )

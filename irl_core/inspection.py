@@ -10,7 +10,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -216,12 +216,19 @@ class Lens:
         try:
             with self.lock:
                 encoded = self.encoder.encode(trace)
+                tokens = self._tokens_read(encoded)
         except EncodingError as error:
             raise InputError(str(error)) from error
-        self._check_window(
-            len(encoded.prompt_ids) + len(encoded.completion_ids), "The problem and the solution are too long"
-        )
+        self._check_window(tokens, "The problem and the solution are too long")
         return encoded
+
+    def _tokens_read(self, encoded: EncodedTrace) -> int:
+        """Prompt plus completion in tokens: the policy's, or the discriminator's own where it needs more."""
+        readings = [encoded]
+        if self.discriminator_encoder is not None:
+            text = replace(encoded.trace, token_ids=None, logprobs=None)
+            readings.append(self.discriminator_encoder.encode(text))
+        return max(len(one.prompt_ids) + len(one.completion_ids) for one in readings)
 
     def score(
         self,
@@ -243,15 +250,16 @@ class Lens:
     def score_encoded(
         self, encoded: Sequence[EncodedTrace], batch_tokens: int = DEFAULT_BATCH_TOKENS, over: Scope = "reference"
     ) -> list[ScoredTrace]:
-        """As ``score``, for traces that are tokens already."""
+        """As ``score``, for traces that are tokens already: the policy's, whatever the discriminator reads."""
         from irl_core.discriminator import score_traces
 
         if not encoded:
             return []
         with self.lock, memory_errors(batch_tokens):
             scored = score_traces(
-                self.discriminator, self.policy, encoded, pad_id=self.encoder.pad_id, batch_tokens=batch_tokens
-            )
+                self.discriminator, self.policy, encoded, pad_id=self.encoder.pad_id, batch_tokens=batch_tokens,
+                discriminator_encoder=self.discriminator_encoder,
+            )  # fmt: skip
         unit = self.reference if over == "reference" else group_standardisation([raw for raw, _, _ in scored])
         return [
             ScoredTrace(trace, raw, logprobs, prompt_reward, unit, self.name)

@@ -17,9 +17,14 @@ from hypothesis import strategies as st
 from irl_core.carry import carried_from, carry_levels, check_same_tokens
 from irl_core.config_values import ConfigError
 from irl_core.datasets import gsm8k
-from irl_core.encoding import TraceEncoder
+from irl_core.discriminator import Discriminator, score_traces
+from irl_core.encoding import TraceEncoder, collate
+from irl_core.inspection import InputError, Lens
+from irl_core.policy import completion_logprobs
 from irl_core.segmentation import make_trace
 from irl_core.types import Span, Trace
+from tests.tiny import tiny_config, tiny_lens
+from train.backends.tiny import build_model, train_tokenizer
 
 EMOJI = "\U0001f9d1\u200d\U0001f680"
 
@@ -173,3 +178,39 @@ def test_gsm8k_between_the_real_tokenizers(pair: tuple[TraceEncoder, TraceEncode
         assert isinstance(trace, Trace)
         check(llama, qwen, trace)
         check(qwen, llama, trace)
+
+
+# ------------------------------------------------------------------------------------------------ in the lens
+
+
+@pytest.fixture
+def mixed_lens() -> Lens:
+    """A lens whose discriminator reads single bytes, its policy the pieces of a trained tokenizer."""
+    lens = tiny_lens()
+    own = train_tokenizer([], 260)
+    lens.discriminator_encoder = TraceEncoder(own)
+    lens.discriminator = Discriminator(build_model(tiny_config(), own), "anchored", "own").eval()
+    return lens
+
+
+def test_a_lens_scores_in_the_discriminators_tokens_and_shows_the_policys(mixed_lens: Lens) -> None:
+    trace = make_trace("Is 1 + 1 = 2?", "Yes, 1 + 1 = 2.")
+    (scored,) = mixed_lens.score([trace])
+    assert mixed_lens.discriminator_encoder is not None
+    own = mixed_lens.discriminator_encoder.encode(trace)
+    ((raw, _, start),) = score_traces(mixed_lens.discriminator, None, [own], pad_id=0)
+    spans = mixed_lens.encoder.encode(trace).spans
+    assert len(own.spans) == len(trace.text) + 1 > len(spans) == len(scored.raw)
+    assert scored.encoded.spans == spans and scored.prompt_reward == pytest.approx(start, abs=1e-6)
+    np.testing.assert_allclose(scored.raw, [raw[max(a, b - 1)] for a, b in spans], atol=1e-6)
+    batch = collate([scored.encoded], mixed_lens.encoder.pad_id)
+    logprobs = completion_logprobs(mixed_lens.policy, batch).detach()[0]
+    np.testing.assert_allclose(scored.logprobs, logprobs, atol=1e-6)
+
+
+def test_the_window_counts_the_tokens_of_the_reader_that_needs_more(mixed_lens: Lens) -> None:
+    trace = make_trace("How many pens are left?", "pens pens " * 14)
+    policy = mixed_lens.encoder.encode(trace)
+    assert len(policy.prompt_ids) + len(policy.completion_ids) < mixed_lens.context_window == 160
+    with pytest.raises(InputError, match="too long: 166 tokens"):
+        mixed_lens.score([trace])

@@ -18,15 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irl_core import datasets
-from irl_core.datasets import (
-    DatasetError,
-    RowError,
-    as_think_answer,
-    detect_format,
-    gsm8k,
-    read,
-    write_jsonl,
-)
+from irl_core.datasets import DatasetError, RowError, detect_format, gsm8k, read, write_jsonl
 from irl_core.segmentation import make_trace
 from irl_core.types import Layout, Source, Trace, Truth
 from irl_core.word_problems import problem
@@ -398,26 +390,6 @@ def test_an_interrupted_write_leaves_the_earlier_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="stopped"):
         write_jsonl(breaking(), path)
     assert list(read(path)) == [trace]
-
-
-# -------------------------------------------------------------------------------------------- think / answer
-
-
-def test_as_think_answer_drops_annotations_and_keeps_the_rest(tmp_path: Path) -> None:
-    trace = as_think_answer(only(jsonl(tmp_path / "a.jsonl", {"question": PROBLEM, "answer": EXPERT})))
-    assert trace.text == (
-        "<think>\nShe packs 3*12=36 pears.\nThen 36-6=30 are left.\n</think>\n<answer>\n30\n</answer>"
-    )
-    assert (trace.layout, trace.answer, trace.correct, trace.source) == (
-        Layout.THINK_ANSWER,
-        "30",
-        True,
-        Source.EXPERT,
-    )
-    assert [step.role for step in trace.steps] == ["reasoning", "reasoning", "answer"]
-    assert as_think_answer(trace) is trace
-    with pytest.raises(ValueError, match="trace 'x' has no final answer"):
-        as_think_answer(make_trace(PROBLEM, "No idea", trace_id="x"))
 
 
 # ------------------------------------------------------------------------------------------- GSM8K, real files

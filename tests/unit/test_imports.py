@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PURE = {
-    "types", "config", "segmentation", "answers", "expressions", "perturbations", "sums",
+    "types", "config", "config_values", "segmentation", "layouts", "carry", "answers", "expressions", "perturbations", "sums",
     "departure", "verifiable", "arithmetic", "rewards", "losses", "localisation", "metrics", "intervals", "signals",
     "word_problems",
 }  # fmt: skip
