@@ -19,6 +19,7 @@ import typer
 if TYPE_CHECKING:
     from irl_core.inspection import Lens
     from irl_core.types import ScoredTrace, Trace
+    from irl_core.world import World
 
 PRESETS = Path(__file__).parent / "configs"
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -117,9 +118,13 @@ def train(
     if dry_run:
         typer.echo(config.to_yaml(), nl=False)
         return
-    _train_before(config)
+    from train.distributed import end_world, start_world
+
+    world, _ = start_world(config)
+    _train_before(config, world)
     directory = run_dir or Path("runs") / config.run.preset
-    _train(config, directory, resume)
+    _train(config, directory, resume, world)
+    end_world()
 
 
 @cli.command()
@@ -312,20 +317,25 @@ def _print(lens: Lens, result: dict[str, Any], problem: str, solution: str | Non
 # ----------------------------------------------------------------------------------------------- train and app
 
 
-def _train_before(config: Any) -> None:
+def _train_before(config: Any, world: World) -> None:
     """Train the presets that this one starts from, where their runs are not finished yet."""
     from irl_core.config import load_config
+    from train.distributed import check_division
 
     for name in config.run.after:
         directory = Path("runs") / name
-        if not (directory / "final" / "manifest.json").is_file():
+        finished, begun = ((directory / file).is_file() for file in ("final/manifest.json", "config.yaml"))
+        finished, begun = world.gather([(finished, begun)])[0]  # as the first process sees it
+        if not finished:
             earlier = load_config(name, presets_dir=PRESETS)
-            typer.echo(f"{config.run.preset} starts from {name}, which is trained first.", err=True)
-            _train_before(earlier)
-            _train(earlier, directory, resume=(directory / "config.yaml").is_file())
+            check_division(earlier, world.size)
+            if world.is_main:
+                typer.echo(f"{config.run.preset} starts from {name}, which is trained first.", err=True)
+            _train_before(earlier, world)
+            _train(earlier, directory, begun, world)
 
 
-def _train(config: Any, directory: Path, resume: bool) -> None:
+def _train(config: Any, directory: Path, resume: bool, world: World) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -333,7 +343,7 @@ def _train(config: Any, directory: Path, resume: bool) -> None:
     from train.run import train as run
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=not world.is_main) as progress:
         task = progress.add_task(directory.name, total=config.run.steps, left="")
 
         def show(step: int, steps: int, metrics: dict[str, float], seconds_left: float) -> None:
@@ -341,12 +351,14 @@ def _train(config: Any, directory: Path, resume: bool) -> None:
             progress.update(task, completed=step, total=steps, left=f"{seconds_left / 60:.1f} min left  {shown}")
 
         try:
-            final = run(config, directory, resume, show)
+            final = run(config, directory, resume, show, world=world)
         except Interrupted:
             progress.stop()
-            typer.echo(f"Stopped and saved. Go on with the same command and --resume (run: {directory}).", err=True)
-            raise typer.Exit(130) from None
-    typer.echo(f"Finished: {final}")
+            if world.is_main:
+                typer.echo(f"Stopped and saved. Go on with the same command and --resume (run: {directory}).", err=True)
+            raise typer.Exit(0) from None
+    if world.is_main:
+        typer.echo(f"Finished: {final}")
 
 
 def _free_port(asked: int | None) -> int:
@@ -395,8 +407,9 @@ def user_errors() -> tuple[type[Exception], ...]:
     from irl_core.datasets import DatasetError
     from irl_core.signals import InputError
     from irl_core.store import StoreError
+    from train.watch import ProcessLost
 
-    return (InputError, CheckpointError, ConfigError, DatasetError, StoreError)
+    return (InputError, CheckpointError, ConfigError, DatasetError, StoreError, ProcessLost)
 
 
 def main() -> None:

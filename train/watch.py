@@ -20,13 +20,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
 
-from irl_core.world import World
 from train.run_folder import is_alive
+
+if TYPE_CHECKING:
+    from irl_core.world import World
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_TO_LEAVE = 5.0  # for a process that meets the same error, to end by itself
@@ -75,6 +76,8 @@ class Watch:
         """Begin to watch."""
         if self.world.size == 1:
             return
+        import torch
+
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = torch.distributed.TCPStore(address, port, is_master=False, timeout=STORE_TIMEOUT)
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
