@@ -7,8 +7,9 @@ not independent. A figure that does not exist is *undefined*: NaN, with the reas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,15 @@ import numpy.typing as npt
 from scipy import stats
 
 Array = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.uint16]
 Values = npt.ArrayLike
 Groups = Sequence[Hashable] | npt.NDArray[Any]
 
 LEVEL = 0.95
 Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
 RESAMPLES = 2000
-BLOCK = 2_000_000  # numbers gathered at once by the bootstrap: 16 MB
+BLOCK = 2_000_000  # draws held at once by the bootstrap: 16 MB
+KEPT = 40_000_000  # draws kept between figures, as counts of two bytes: 80 MB a seed and number of problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +41,47 @@ class Figure:
 
     @property
     def defined(self) -> bool:
-        return math.isfinite(self.value) and not (math.isnan(self.low) or math.isnan(self.high))
+        """Whether there is a value; it may still have no interval (see `point`)."""
+        return math.isfinite(self.value)
 
     def __str__(self) -> str:
         if not self.defined:
             return f"undefined ({self.reason}; n {self.n})"
+        if math.isnan(self.low) or math.isnan(self.high):
+            return f"{self.value:.3g} (n {self.n})"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n {self.n})"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; NaN becomes None."""
-        numbers = {name: getattr(self, name) for name in ("value", "low", "high")}
-        shown = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-        return {**shown, "n": self.n, "method": self.method, "reason": self.reason}
+        """``value``, ``n``, ``interval`` ([low, high] or None), ``method``, ``reason``: what reports hold of a figure.
+
+        A number that is not finite becomes None, and so does an interval without two finite ends."""
+        ends = [self.low, self.high]
+        return {
+            "value": self.value if math.isfinite(self.value) else None,
+            "n": self.n,
+            "interval": ends if all(math.isfinite(end) for end in ends) else None,
+            "method": self.method,
+            "reason": self.reason,
+        }
 
 
 def undefined(n: int, method: str, reason: str) -> Figure:
     """A figure that does not exist, with the reason."""
     return Figure(math.nan, math.nan, math.nan, n, method, reason)
+
+
+def point(value: float, n: int, method: str) -> Figure:
+    """A number that has no interval of its own, such as a test statistic or its p. Its method says what it is."""
+    return Figure(value, math.nan, math.nan, n, method)
+
+
+def plain(value: Any) -> Any:
+    """A tree of dicts and lists with every `Figure` in it as JSON."""
+    if isinstance(value, Figure):
+        return value.to_json()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def wilson(successes: int, n: int) -> Figure:
@@ -86,25 +113,53 @@ def bootstrap(
     if problems < 2:
         return undefined(n, method, "fewer than two problems")
     value = float(statistic(columns.sum(0, keepdims=True))[0])
-    draws = np.concatenate([statistic(totals) for totals in _resampled_totals(columns, seed, resamples)])
-    draws = draws[~np.isnan(draws)]
-    if math.isnan(value) or not draws.size:
+    low, high = percentile_interval(resampled(columns, statistic, seed=seed, resamples=resamples))
+    if math.isnan(value) or math.isnan(low):
         return undefined(n, method, "not defined on these traces")
-    low, high = (float(x) for x in np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
     if bounded and low == high and value in (0.0, 1.0):
         edge = wilson(round(value * problems), problems)
         return Figure(value, edge.low, edge.high, n, f"{unit}; Wilson over {problems} problems (no spread)")
     return Figure(value, low, high, n, method)
 
 
-def _resampled_totals(columns: Array, seed: int, resamples: int) -> Iterator[Array]:
-    """Column sums of problems drawn with replacement, in blocks (b, C) that together have ``resamples`` rows."""
+def percentile_interval(draws: Array) -> tuple[float, float]:
+    """The 95 % interval of bootstrap draws (B,), those left out that do not exist (NaN); NaN twice where none does."""
+    known = draws[~np.isnan(draws)]
+    if not known.size:
+        return math.nan, math.nan
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def resampled(
+    columns: Array, statistic: Callable[[Array], Array], *, seed: int = 0, resamples: int = RESAMPLES
+) -> Array:
+    """``statistic`` of the column sums of (P, C) in each resample of the problems. One seed and one number of problems
+    always draw the same resamples, so that figures are paired with each other."""
+    values = np.ascontiguousarray(columns, dtype=np.float64)
+    blocks = _counts(len(values), seed, resamples)
+    return np.concatenate([statistic(counts.astype(np.float64) @ values) for counts in blocks])
+
+
+def _counts(problems: int, seed: int, resamples: int) -> Iterable[Counts]:
+    """How often each problem is drawn, in blocks (b, P) that together have ``resamples`` rows."""
+    if problems * resamples <= KEPT:
+        return _kept_counts(problems, seed, resamples)
+    return _drawn_counts(problems, seed, resamples)
+
+
+@lru_cache(maxsize=4)
+def _kept_counts(problems: int, seed: int, resamples: int) -> tuple[Counts, ...]:
+    return tuple(_drawn_counts(problems, seed, resamples))
+
+
+def _drawn_counts(problems: int, seed: int, resamples: int) -> Iterator[Counts]:
     rng = np.random.default_rng(seed)
-    block = max(1, BLOCK // max(columns.size, 1))
+    block = max(1, BLOCK // problems)
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        drawn: Array = columns[rng.integers(len(columns), size=(rows, len(columns)))].sum(1)
-        yield drawn
+        drawn = rng.integers(problems, size=(rows, problems)) + problems * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * problems).reshape(rows, problems).astype(np.uint16)
 
 
 def ratio(totals: Array) -> Array:

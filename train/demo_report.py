@@ -284,7 +284,7 @@ def _kinds(frame: pd.DataFrame, seed: int) -> Report:
 
 
 def report(frame: pd.DataFrame, *, vote: Vote | None = None, seed: int = 0) -> Report:
-    """All figures of a scored run as plain values: a figure is {value, low, high, n, method, reason}.
+    """All figures of a scored run as plain values: a figure is {value, n, interval, method, reason}.
 
     ``vote`` is the rule found by `choose_vote` on calibration problems; without one the first trace score at one
     standard deviation is used, and the report says that it was not chosen. Raises ValueError naming missing columns.
@@ -339,9 +339,10 @@ def _table(titles: list[str], rows: list[list[str]]) -> str:
 
 
 def _cell(figure: dict[str, Any]) -> str:
-    if figure["value"] is None or figure["low"] is None or figure["high"] is None:
+    if figure["value"] is None or figure["interval"] is None:
         return f"undefined: {figure['reason']}"
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    low, high = figure["interval"]
+    return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _rows(figures: dict[str, dict[str, Any]], names: dict[str, str]) -> list[list[str]]:

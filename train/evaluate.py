@@ -260,7 +260,8 @@ def figures_markdown(found: dict[str, Any]) -> str:
     def cell(figure: dict[str, Any]) -> str:
         if figure["value"] is None:
             return f"undefined: {figure['reason']}"
-        return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+        low, high = figure["interval"]
+        return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
 
     ks = list(found["sampling"])
     lines = [

@@ -142,7 +142,7 @@ class TestByHand:
         seen = figures(self.found)
         assert len(seen) > 50
         for figure in seen:
-            assert figure["reason"] or figure["low"] <= figure["value"] <= figure["high"]
+            assert figure["reason"] or figure["interval"][0] <= figure["value"] <= figure["interval"][1]
 
     def test_markdown(self) -> None:
         text = markdown(self.found)
@@ -157,12 +157,12 @@ class TestByHand:
 def test_the_reward_beats_its_baselines_in_a_simulated_run() -> None:
     found = report(simulated(), vote=choose_vote(simulated(seed=1)))
     assert found["first_step"]["reward"]["value"] == pytest.approx(0.8, abs=0.05)
-    assert found["first_step"]["reward_minus_best_baseline"]["low"] > 0.3
+    assert found["first_step"]["reward_minus_best_baseline"]["interval"][0] > 0.3
     assert found["first_step"]["random_step"]["value"] == pytest.approx(0.25)
     # two normals 2 apart: P = Phi(2 / sqrt 2) = 0.921
     assert found["ranking"]["min"]["pair_accuracy"]["value"] == pytest.approx(0.921, abs=0.02)
     assert found["ranking"]["random"]["pair_accuracy"]["value"] == pytest.approx(0.5, abs=0.06)
-    assert found["choosing"]["weighted_vote_minus_majority"]["low"] > 0
+    assert found["choosing"]["weighted_vote_minus_majority"]["interval"][0] > 0
     assert found["decisions"]["correct_error"]["value"] == 0.0
 
 

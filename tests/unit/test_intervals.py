@@ -14,6 +14,8 @@ from irl_core.intervals import (
     bootstrap,
     mean_over_problems,
     paired_difference,
+    plain,
+    point,
     problem_index,
     problem_rows,
     problem_sums,
@@ -33,8 +35,24 @@ def test_a_figure_shows_its_interval_and_n() -> None:
 def test_json_has_no_nan() -> None:
     record = undefined(1, "x", "one class").to_json()
     assert json.loads(json.dumps(record, allow_nan=False)) == {
-        "value": None, "low": None, "high": None, "n": 1, "method": "x", "reason": "one class",
+        "value": None, "n": 1, "interval": None, "method": "x", "reason": "one class",
     }  # fmt: skip
+    assert Figure(0.5, 0.25, 0.75, 12, "x").to_json() == {
+        "value": 0.5, "n": 12, "interval": [0.25, 0.75], "method": "x", "reason": "",
+    }  # fmt: skip
+    assert Figure(0.5, -math.inf, 0.75, 12, "x").to_json()["interval"] is None
+
+
+def test_a_number_without_an_interval_is_defined_all_the_same() -> None:
+    p = point(0.0123, 40, "Welch's p")
+    assert p.defined and str(p) == "0.0123 (n 40)"
+    assert (p.to_json()["value"], p.to_json()["interval"]) == (0.0123, None)
+    assert not undefined(1, "x", "one class").defined
+
+
+def test_a_tree_of_figures_becomes_plain() -> None:
+    tree = plain({"a": [Figure(1, 0, 2, 3, "x")], "b": {"c": (1, "two")}, "d": None})
+    assert tree == {"a": [Figure(1, 0, 2, 3, "x").to_json()], "b": {"c": [1, "two"]}, "d": None}
 
 
 def test_wilson_by_hand() -> None:
@@ -68,8 +86,24 @@ def test_bootstrap_agrees_with_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> 
     values = [sum(columns[i, 0] for i in row) / sum(columns[i, 1] for i in row) for row in drawn]
     assert figure.value == pytest.approx(columns[:, 0].sum() / columns[:, 1].sum())
     assert (figure.low, figure.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
-    monkeypatch.setattr(intervals, "BLOCK", 1)  # one resample a block draws the same numbers
-    assert bootstrap(columns, ratio, n=12, unit="problems", seed=4, resamples=50) == figure
+    monkeypatch.setattr(intervals, "KEPT", 0)  # draws that are not kept, one resample a block: the same numbers
+    monkeypatch.setattr(intervals, "BLOCK", 1)
+    again = bootstrap(columns, ratio, n=12, unit="problems", seed=4, resamples=50)
+    assert (again.value, again.low, again.high) == pytest.approx((figure.value, figure.low, figure.high), rel=1e-12)
+
+
+def test_figures_of_one_seed_share_their_resamples() -> None:
+    values = np.random.default_rng(5).random((30, 1))
+    ours = intervals.resampled(values, lambda totals: totals[:, 0], seed=2)
+    theirs = intervals.resampled(values + 1, lambda totals: totals[:, 0], seed=2)
+    assert np.ptp(theirs - ours) == pytest.approx(0, abs=1e-9)
+    other = intervals.resampled(values, lambda totals: totals[:, 0], seed=3)
+    assert not np.allclose(ours, other)
+
+
+def test_draws_that_do_not_exist_are_left_out() -> None:
+    assert intervals.percentile_interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)
+    assert all(math.isnan(end) for end in intervals.percentile_interval(np.array([np.nan])))
 
 
 def test_interval_of_a_mean_is_near_the_normal_one() -> None:
