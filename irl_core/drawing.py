@@ -1,0 +1,106 @@
+"""Drawing tokens from logits with numbers that are fixed beforehand, so that a seed gives the same tokens anywhere.
+
+A token is the inverse of the cumulative distribution at a uniform number of its own. What is drawn for a sample then
+depends on its logits and its seed alone: not on the device, on the other rows of the batch, or on how many there are.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LOGITS_AT_ONCE = 2**26  # of which a draw makes a handful of copies, two of them of 8 bytes a number
+
+
+def uniforms(seed: int, sample: int, count: int) -> Tensor:
+    """The numbers in [0, 1), float64 ``(count,)`` on the CPU, of a prompt's ``sample``: one a token, the first ones the
+    same whatever the ``count``."""
+    derived = random.Random(f"{seed}-{sample}").getrandbits(63)
+    return torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(derived))
+
+
+def exact(device: torch.device) -> torch.dtype:
+    """The type of uniform numbers and cumulative sums on a device: float64 where it has that.
+
+    In float32 each id of a vocabulary of 152k would be off by up to 6e-8, a percent of its share where all are equally
+    likely.
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Zero all but the smallest set of tokens that reaches ``top_p`` (Holtzman et al. 2020); not renormalised.
+
+    Among equally likely tokens at the border the lower ids are in.
+    """
+    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    outside = ordered.cumsum(-1) - ordered >= top_p
+    return probabilities.scatter(-1, order, ordered.masked_fill(outside, 0.0))
+
+
+def inverse_cdf(probabilities: Tensor, numbers: Tensor) -> Tensor:
+    """The id ``(B,)`` at which the cumulative sum of each row ``(B, V)`` passes the row's number ``(B,)`` times its
+    total. Rows need not sum to 1; an id of probability 0 is never given."""
+    cumulative = probabilities.cumsum(-1, dtype=numbers.dtype)
+    targets = numbers.unsqueeze(1) * cumulative[:, -1:]
+    found = torch.searchsorted(cumulative, targets, right=True).clamp(max=probabilities.shape[1] - 1)
+    return _at_or_before(probabilities, found).squeeze(1)
+
+
+def _at_or_before(probabilities: Tensor, found: Tensor) -> Tensor:
+    """``found`` ``(B, 1)``, moved back to an id that has a probability where rounding went past the last such id, or
+    where sums in another order (on a GPU) put a step at an id that has none."""
+    if (probabilities.gather(1, found) != 0).all():
+        return found
+    places = torch.arange(probabilities.shape[1], device=found.device)
+    possible = (places <= found) & (probabilities > 0)
+    return torch.where(possible, places, 0).amax(1, keepdim=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How tokens are drawn: ids from ``vocab_size`` on never, the rest at ``temperature`` (0: the likeliest) from the
+    ``top_p`` nucleus."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    vocab_size: int | None = None
+
+    def __call__(self, logits: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """One token a row of ``(B, V)`` logits by uniform ``numbers`` ``(B,)``: ids ``(B,)`` with log-probabilities
+        ``(B,)``, float32, which are those of the model: at temperature 1, over all V ids."""
+        rows = max(1, LOGITS_AT_ONCE // logits.shape[1])
+        drawn = [self._draw(*part) for part in zip(logits.split(rows), numbers.split(rows), strict=True)]
+        ids, logprobs = zip(*drawn, strict=True)
+        return torch.cat(ids), torch.cat(logprobs)
+
+    def _draw(self, logits: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        logprobs = logits.float().log_softmax(-1)
+        allowed = logprobs[:, : self.vocab_size]
+        if self.temperature == 0:
+            ids = allowed.argmax(-1)
+        else:
+            probabilities = (allowed / self.temperature).softmax(-1)
+            if self.top_p < 1.0:
+                probabilities = nucleus(probabilities, self.top_p)
+            ids = inverse_cdf(probabilities, numbers)
+        return ids, logprobs.gather(1, ids.unsqueeze(1)).squeeze(1)
+
+
+def check_finite(logprobs: Sequence[float], prompt: int, position: int = 0) -> None:
+    """Refuse log-probabilities of a prompt's sample, from completion token ``position`` on, that are not numbers.
+
+    Raises:
+        FloatingPointError: the logits of one of them held NaN or infinity.
+    """
+    for number, value in enumerate(logprobs, start=position):
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the policy's logits are not finite at completion token {number} of prompt {prompt} ({value}); "
+                "lower policy.learning_rate or set model.dtype to float32, and resume from an earlier checkpoint"
+            )
