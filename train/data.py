@@ -1,30 +1,46 @@
-"""Expert traces for training, in an order that depends on the seed and the round alone."""
+"""Expert traces for training, in an order that depends on the seed and the round alone, and what is held out of it.
+
+A source is the demo's generator, GSM8K from the hub, a JSONL file, or a folder with a ``train.jsonl``. Its last
+``data.held_out`` rows never train. No row is lost silently: what is left out is counted, and named as far as it fits.
+"""
 
 from __future__ import annotations
 
-import itertools
+import hashlib
+import json
+import math
 import random
 import sys
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from irl_core.config import ConfigError, TrainConfig
+from irl_core.datasets import RowError, gsm8k, read
+from irl_core.json_rows import DatasetError
+from irl_core.layouts import as_think_answer
+from irl_core.perturbations import corrupt
 from irl_core.segmentation import make_trace
 from irl_core.types import Source, Trace
 from irl_core.word_problems import Split, WordProblem, drills, problems
 
+if TYPE_CHECKING:
+    from irl_core.encoding import TraceEncoder
 
-def demo_problems(config: TrainConfig, split: Split, count: int) -> list[WordProblem]:
-    """``count`` problems of our generator; the seed fixes them, and no text is in two splits."""
-    return list(problems(config.run.seed, count, split))
+MIN_CALIBRATION = 20
+NAMED_ROWS = 20
+PLAIN_QUOTES = str.maketrans("‘’“”", "''\"\"")
+
+Say = Callable[[str], None]
 
 
-def expert_trace(problem: WordProblem) -> Trace:
-    """A generated problem with its expert solution."""
-    return make_trace(
-        problem.text, problem.solution, reference_answer=problem.answer, source=Source.EXPERT,
-        trace_id=f"{problem.problem_id}/expert", problem_id=problem.problem_id,
-    )  # fmt: skip
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+# ------------------------------------------------------------------------------------------------------ training
 
 
 class ExpertData:
@@ -41,7 +57,7 @@ class ExpertData:
         self._order: list[int] = []
 
     def batch(self, round_number: int, size: int) -> list[Trace]:
-        """The traces of a round: the same for the same round number, whatever ran before."""
+        """The traces of a round, of all processes: the same for the same round number, whatever ran before."""
         return [self._at(position) for position in range(round_number * size, (round_number + 1) * size)]
 
     def _at(self, position: int) -> Trace:
@@ -53,30 +69,273 @@ class ExpertData:
         return self.traces[self._order[offset]]
 
 
-def training_data(config: TrainConfig) -> ExpertData:
+def training_data(config: TrainConfig, encoder: TraceEncoder | None = None, say: Say = _to_stderr) -> ExpertData:
     """The expert traces that the configuration names.
 
+    ``encoder`` is needed to leave out what is longer than ``data.max_prompt_tokens`` or ``data.max_completion_tokens``;
+    without one nothing is. ``say`` is called with a line for what is left out.
+
     Raises:
-        ConfigError: a file without a readable row.
+        ConfigError: a source that cannot be read or is too small for what is asked of it, or nothing left to train on.
     """
-    settings = config.data
-    if settings.source == "demo":
-        traces = [expert_trace(problem) for problem in demo_problems(config, "train", settings.train_problems)]
-        sums = drills(config.run.seed, settings.drills)
-        traces += [make_trace(task, solution, source=Source.EXPERT) for task, solution in sums]
-    else:
-        traces = list(itertools.islice(_read(settings.source), settings.train_problems))
+    fits = Fits.of(config, encoder)
+    traces = _generated(config) if config.data.source == "demo" else _training_rows(config, fits, say)
+    traces = fits.only(traces, say)
     if not traces:
-        raise ConfigError(f"data.source {settings.source!r} has no readable row; each needs a question and a solution")
-    return ExpertData(traces, config.run.seed)
+        raise ConfigError(f"data.source {config.data.source!r} has no trace to train on; look at what was left out")
+    return ExpertData(with_errors(traces, config.data.expert_errors, config.run.seed, fits), config.run.seed)
 
 
-def _read(source: str) -> Iterator[Trace]:
-    """The readable rows of a source; each that is not is named on stderr."""
-    from irl_core.datasets import RowError, gsm8k, read
+def data_fingerprint(traces: Sequence[Trace]) -> str:
+    """sha256 (hexadecimal) of problem, solution and right answer of every trace, in order."""
+    digest = hashlib.sha256()
+    for trace in traces:
+        digest.update(json.dumps([trace.problem, trace.text, trace.reference_answer]).encode() + b"\n")
+    return digest.hexdigest()
 
-    for row in gsm8k("train") if source == "gsm8k" else read(Path(source)):
-        if isinstance(row, RowError):
-            print(f"left out: {row}", file=sys.stderr)
-        else:
-            yield row
+
+# -------------------------------------------------------------------------------------------------------- demo
+
+
+def demo_problems(config: TrainConfig, split: Split, count: int) -> list[WordProblem]:
+    """``count`` problems of our generator; the seed fixes them, and no text is in two splits."""
+    return list(problems(config.run.seed, count, split))
+
+
+def expert_trace(problem: WordProblem) -> Trace:
+    """A generated problem with its expert solution."""
+    return make_trace(
+        problem.text, problem.solution, reference_answer=problem.answer, source=Source.EXPERT,
+        trace_id=f"{problem.problem_id}/expert", problem_id=problem.problem_id,
+    )  # fmt: skip
+
+
+def _generated(config: TrainConfig) -> list[Trace]:
+    settings = config.data
+    if settings.layout != "as_written":
+        raise ConfigError(
+            f"data.layout is {settings.layout!r}, which leaves out the annotations by which generated solutions are "
+            "checked; set data.layout to as_written, or take another data.source"
+        )
+    traces = [expert_trace(problem) for problem in demo_problems(config, "train", settings.train_problems)]
+    sums = drills(config.run.seed, settings.drills)
+    return traces + [make_trace(task, solution, source=Source.EXPERT) for task, solution in sums]
+
+
+# -------------------------------------------------------------------------------------------------------- rows
+
+
+def _training_rows(config: TrainConfig, fits: Fits, say: Say) -> list[Trace]:
+    """The first ``data.train_problems`` rows whose problem is not held out."""
+    rows, held_out = _divided(_experts(config, say), config)
+    if config.run.method == "irl":
+        _for_calibration(held_out, config, fits)  # to be told now, not after the last step
+    reserved = {normalised(trace.problem) for trace in held_out}
+    kept = [trace for trace in rows if normalised(trace.problem) not in reserved]
+    if len(kept) < len(rows):
+        say(f"left out of training: {len(rows) - len(kept):,} rows whose problem is held out too (data.held_out)")
+    if len(kept) > config.data.train_problems:
+        say(f"training takes the first {config.data.train_problems:,} of {len(kept):,} rows (data.train_problems)")
+    return kept[: config.data.train_problems]
+
+
+def _divided(rows: list[Trace], config: TrainConfig) -> tuple[list[Trace], list[Trace]]:
+    """What may train, and the rows at the end, which may not."""
+    count = config.data.held_out
+    if count >= len(rows):
+        raise ConfigError(
+            f"data.held_out is {count}, but data.source {config.data.source!r} has {len(rows)} readable rows; "
+            "set data.held_out lower, or add rows; each needs a question and a solution"
+        )
+    return rows[: len(rows) - count], rows[len(rows) - count :]
+
+
+def _experts(config: TrainConfig, say: Say) -> list[Trace]:
+    """The source's rows as expert traces in the configured layout; what cannot be one is named and counted."""
+    traces: list[Trace] = []
+    reasons: list[str] = []
+    try:
+        for row in _rows(config.data.source):
+            if isinstance(row, RowError):
+                reasons.append(str(row))
+                continue
+            try:
+                traces.append(_expert(row, config.data.layout))
+            except ValueError as error:
+                reasons.append(f"{row.problem[:60]!r}: {error}")
+    except DatasetError as error:
+        raise ConfigError(f"data.source is {config.data.source!r}: {error}") from error
+    for reason in reasons[:NAMED_ROWS]:
+        say(f"left out: {reason}")
+    if reasons:
+        more = f" ({len(reasons) - NAMED_ROWS:,} of them not named above)" if len(reasons) > NAMED_ROWS else ""
+        say(f"left out: {len(reasons):,} of {len(reasons) + len(traces):,} rows of {config.data.source}{more}")
+    return traces
+
+
+def _rows(source: str) -> Iterator[Trace | RowError]:
+    if source == "gsm8k":
+        return gsm8k("train")
+    path = Path(source)
+    return read(path / "train.jsonl" if path.is_dir() else path)
+
+
+def _expert(trace: Trace, layout: str) -> Trace:
+    """A row as an expert trace. Raises ValueError where it is none by its own account, or does not fit the layout."""
+    (trace.problem + trace.text).encode()  # a lone surrogate is a ValueError that names it
+    if not trace.finished:
+        raise ValueError("its solution breaks off")
+    if trace.truth is not None and trace.truth.first_error_step is not None:
+        raise ValueError(f"its solution is marked wrong from step {trace.truth.first_error_step + 1} on")
+    if trace.correct is False and trace.answer is not None:
+        raise ValueError(
+            f"its solution ends in {trace.answer[:40]!r}, and its answer is {trace.reference_answer[:40]!r}"
+            if trace.reference_answer is not None
+            else "its solution is marked wrong"
+        )
+    if trace.reference_answer is None and trace.answer is not None:  # an expert's answer is the right one
+        trace = replace(trace, reference_answer=trace.answer, correct=True)
+    expert = replace(trace, source=Source.EXPERT, truth=None, token_ids=None, logprobs=None)
+    return as_think_answer(expert) if layout == "think_answer" else expert
+
+
+def normalised(problem: str) -> str:
+    """A problem's text without what a copy may differ in: case, blanks, quotes, forms of a letter, a last point."""
+    plain = unicodedata.normalize("NFKC", problem).casefold().translate(PLAIN_QUOTES)
+    return " ".join(plain.split()).rstrip(" .?!")
+
+
+# ----------------------------------------------------------------------------------------------------- held out
+
+
+def held_out_traces(config: TrainConfig) -> list[Trace]:
+    """Expert traces of problems that never train: the source's last ``data.held_out`` rows (of GSM8K's training split),
+    each problem once; for the demo as many problems of its generator's split ``calibration``.
+
+    Raises:
+        ConfigError: the source cannot be read, or has no more rows than are held out.
+    """
+    if config.data.source == "demo":
+        return [expert_trace(problem) for problem in demo_problems(config, "calibration", config.data.held_out)]
+    return _once(_divided(_experts(config, lambda line: None), config)[1])
+
+
+def _once(traces: list[Trace]) -> list[Trace]:
+    """The first trace of each problem."""
+    first: dict[str, Trace] = {}
+    for trace in traces:
+        first.setdefault(normalised(trace.problem), trace)
+    return list(first.values())
+
+
+def calibration_traces(config: TrainConfig, encoder: TraceEncoder | None = None) -> list[Trace]:
+    """The held-out traces with an answer that calibration takes: the first ``run.calibration_problems`` that fit, and
+    none that the run evaluates itself on.
+
+    Raises:
+        ConfigError: fewer than ``MIN_CALIBRATION``.
+    """
+    return _for_calibration(held_out_traces(config), config, Fits.of(config, encoder))
+
+
+def _for_calibration(held_out: list[Trace], config: TrainConfig, fits: Fits) -> list[Trace]:
+    known = [trace for trace in _once(held_out) if trace.reference_answer is not None]
+    evaluated = min(config.run.eval_problems, len(known)) if config.run.eval_every else 0
+    usable = fits.only(known[: len(known) - evaluated], lambda line: None)
+    chosen = usable[: config.run.calibration_problems]
+    if len(chosen) < MIN_CALIBRATION:
+        raise ConfigError(
+            f"there are {len(chosen)} held-out traces to calibrate on, and {MIN_CALIBRATION} are the least: "
+            f"data.held_out is {config.data.held_out}, of which {len(known)} differ and have an answer; "
+            f"{evaluated} of them are for evaluation (run.eval_problems), {len(usable)} others are not too long, "
+            f"and run.calibration_problems is {config.run.calibration_problems}. "
+            "Raise data.held_out or run.calibration_problems"
+        )
+    return chosen
+
+
+# ----------------------------------------------------------------------------------------------- lengths, errors
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """Whether a trace is within the configured lengths; without an ``encoder`` every one is."""
+
+    encoder: TraceEncoder | None
+    max_prompt: int
+    max_completion: int
+    template: int = 0
+
+    @classmethod
+    def of(cls, config: TrainConfig, encoder: TraceEncoder | None) -> Fits:
+        template = 0 if encoder is None else len(encoder.encode_prompt(""))
+        return cls(encoder, config.data.max_prompt_tokens, config.data.max_completion_tokens, template)
+
+    def prompt(self, trace: Trace) -> bool:
+        if self.encoder is None or _at_most(trace.problem, self.max_prompt - self.template):
+            return True
+        return len(self.encoder.encode_prompt(trace.problem)) <= self.max_prompt
+
+    def completion(self, trace: Trace) -> bool:
+        """The end token counts."""
+        if self.encoder is None or _at_most(trace.text, self.max_completion - 1):
+            return True
+        return len(self.encoder.encode(trace).completion_ids) <= self.max_completion
+
+    def only(self, traces: list[Trace], say: Say) -> list[Trace]:
+        """The traces that fit; how many do not is said."""
+        long_prompt = [not self.prompt(trace) for trace in traces]
+        long_completion = [not self.completion(trace) for trace in traces]
+        kept = [
+            trace
+            for trace, prompt, completion in zip(traces, long_prompt, long_completion, strict=True)
+            if not (prompt or completion)
+        ]
+        if len(kept) < len(traces):
+            say(
+                f"left out of training: {len(traces) - len(kept):,} of {len(traces):,} traces; {sum(long_prompt):,} "
+                f"prompts are over data.max_prompt_tokens = {self.max_prompt}, {sum(long_completion):,} solutions over "
+                f"data.max_completion_tokens = {self.max_completion}"
+            )
+        return kept
+
+
+def _at_most(text: str, tokens: int) -> bool:
+    """Whether a text is sure to have no more tokens: one of bytes spells each character of ASCII by itself at worst."""
+    return len(text) <= tokens and text.isascii()
+
+
+def with_errors(traces: list[Trace], share: float, seed: int, fits: Fits) -> list[Trace]:
+    """The traces, a ``share`` of them replaced by a corrupted copy that is an expert's still: training believes it.
+
+    Which ones, and how they are corrupted, the seed decides; where no corruption applies (or fits) another is taken.
+
+    Raises:
+        ConfigError: not that many can be corrupted.
+    """
+    wanted, found = round(share * len(traces)), dict[int, Trace]()
+    order = list(range(len(traces)))
+    random.Random(f"expert-errors-{seed}").shuffle(order)
+    for index in order:
+        if len(found) == wanted:
+            break
+        changed = _with_error(traces[index], random.Random(f"expert-error-{seed}-{index}"))
+        if changed is not None and fits.completion(changed):
+            found[index] = changed
+    if len(found) < wanted:
+        most = math.floor(1000 * len(found) / len(traces)) / 1000
+        raise ConfigError(
+            f"data.expert_errors is {share}, which is {wanted:,} of {len(traces):,} traces, but only {len(found):,} "
+            f"can be corrupted; set it to {most} at most"
+        )
+    return [found.get(index, trace) for index, trace in enumerate(traces)]
+
+
+def _with_error(trace: Trace, rng: random.Random) -> Trace | None:
+    change = corrupt(trace, rng)
+    if change is None:
+        return None
+    return make_trace(
+        trace.problem, change.text, reference_answer=trace.reference_answer, source=Source.EXPERT,
+        trace_id=trace.trace_id, problem_id=trace.problem_id, extra=trace.extra | {"expert_error": change.kind},
+    )  # fmt: skip
