@@ -27,7 +27,7 @@ from train import held_out, run
 SIZE = ModelConfig(hidden_size=24, layers=2, heads=2, intermediate_size=48, vocab_size=320, context=512)
 SFT = TrainConfig(
     run=RunConfig(method="sft", seed=3, steps=5, save_every=2, calibration_problems=2),
-    data=DataConfig(train_problems=12, max_completion_tokens=16),
+    data=DataConfig(train_problems=40, max_completion_tokens=64, held_out=12),  # 12 of the 40 are that short,
     model=SIZE,
     policy=PolicyConfig(batch_size=4, learning_rate=5e-3, prompt_loss_weight=0.1),
 )

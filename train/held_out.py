@@ -17,7 +17,7 @@ from irl_core.intervals import Figure
 from irl_core.metrics import pass_at_k
 from irl_core.types import Trace
 from irl_core.world import World
-from train.data import demo_problems, expert_trace, held_out_traces
+from train.data import held_out_traces
 from train.distributed import sampler_for
 from train.measures import PASS
 
@@ -48,18 +48,25 @@ def held_out_problems(config: TrainConfig) -> list[Trace]:
     settings = config.run
     if not settings.eval_every:
         return []
-    if config.data.source == "demo":
-        count = settings.calibration_problems + settings.eval_problems
-        traces = [expert_trace(problem) for problem in demo_problems(config, "calibration", count)]
-    else:
-        traces = [trace for trace in held_out_traces(config) if trace.reference_answer is not None]
-    chosen = traces[-settings.eval_problems :]  # calibration takes the first ones
-    if len(chosen) < 2:
+    known = [trace for trace in held_out_traces(config) if trace.reference_answer is not None]
+    return _enough(known[-settings.eval_problems :], config)  # calibration takes the first ones
+
+
+def short_enough(problems: Sequence[Trace], encoder: TraceEncoder, config: TrainConfig) -> list[Trace]:
+    """The problems whose prompts are within ``data.max_prompt_tokens``. Raises ConfigError as above."""
+    limit = config.data.max_prompt_tokens
+    fitting = [trace for trace in problems if len(encoder.encode_prompt(trace.problem)) <= limit]
+    return _enough(fitting, config) if problems else []
+
+
+def _enough(problems: list[Trace], config: TrainConfig) -> list[Trace]:
+    if len(problems) < 2:
         raise ConfigError(
-            f"run.eval_every is {settings.eval_every}, and held-out problems with an answer there are {len(chosen)}; "
-            "an interval needs two: raise data.held_out and run.eval_problems, or set run.eval_every to 0"
+            f"run.eval_every is {config.run.eval_every}, and held-out problems to judge by there are {len(problems)} "
+            f"(with an answer, and within data.max_prompt_tokens = {config.data.max_prompt_tokens}); an interval needs "
+            "two: raise data.held_out and run.eval_problems, or set run.eval_every to 0"
         )
-    return chosen
+    return problems
 
 
 def evaluate(

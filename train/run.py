@@ -217,7 +217,7 @@ class Run:
 
     def go(self, resume: bool, claimed: Claim) -> Path:
         """Load, train, finish."""
-        from train.held_out import held_out_problems
+        from train.held_out import held_out_problems, short_enough
         from train.session import Session
 
         self.status.step, self.status.best = claimed.previous.get("step", 0), claimed.previous.get("best")
@@ -226,6 +226,7 @@ class Run:
         state = self._state_to_resume(claimed) if resume else None
         self.session = Session.start(self.config, self.run_dir, state, self.world)
         self.session.trainer.on_progress = self.progress
+        self.problems = short_enough(self.problems, self.session.trainer.encoder, self.config)
         self._open(resume, state)
         self._loop()
         self.progress("finishing")

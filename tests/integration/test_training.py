@@ -36,7 +36,8 @@ from tests.runs import (
 from tests.tiny import PROBLEM, SOLUTION, changed
 from train import held_out, models
 from train import run as run_module
-from train.held_out import evaluate, held_out_problems
+from train.data import demo_problems
+from train.held_out import evaluate, held_out_problems, short_enough
 from train.provenance import data_hash
 from train.run import train
 from train.session import Session
@@ -190,7 +191,7 @@ def test_evaluation_problems_are_seen_nowhere_else(irl: TrainConfig, unbroken: P
     session = Session.start(irl, unbroken)
     assert not asked & {trace.problem for trace in session.data.traces}
     for split, count in (("held_out", 50), ("calibration", irl.run.calibration_problems)):
-        assert not asked & {problem.text for problem in held_out.demo_problems(irl, split, count)}  # type: ignore[arg-type]
+        assert not asked & {problem.text for problem in demo_problems(irl, split, count)}  # type: ignore[arg-type]
 
 
 def test_evaluation_leaves_the_training_as_it_was(irl: TrainConfig, unbroken: Path, sft: Path, folder: Path) -> None:
@@ -280,8 +281,18 @@ def test_a_best_that_a_kill_left_uncopied_is_made_on_resume(
 
 
 def test_nothing_to_evaluate_on_is_said_before_the_models_are_loaded(irl: TrainConfig, folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"run\.eval_every is 2, and held-out problems with an answer there are 1;"):
+    with pytest.raises(ConfigError, match=r"run\.eval_every is 2, and held-out problems to judge by there are 1 "):
         train(changed(irl, "run", eval_problems=1), folder / "one-problem")
+
+
+def test_problems_that_are_too_long_are_left_out(irl: TrainConfig, unbroken: Path) -> None:
+    encoder, problems = Session.start(irl, unbroken).trainer.encoder, held_out_problems(irl)
+    lengths = sorted(len(encoder.encode_prompt(trace.problem)) for trace in problems)
+    limit = changed(irl, "data", max_prompt_tokens=lengths[1])
+    assert len(short_enough(problems, encoder, limit)) == 2
+    with pytest.raises(ConfigError, match=rf"there are 1 \(.* within data.max_prompt_tokens = {lengths[0]}\)"):
+        short_enough(problems, encoder, changed(irl, "data", max_prompt_tokens=lengths[0]))
+    assert short_enough([], encoder, limit) == []
 
 
 def test_the_samples_of_a_round_are_kept_with_their_rewards(irl: TrainConfig, unbroken: Path) -> None:
