@@ -314,7 +314,7 @@ class AdversarialTrainer:
             "rollout/zero_spread_groups": sizes["equal"],
         }
         for update in range(settings.updates_per_round):
-            sums: Metrics = {"policy/loss": 0.0, "policy/clip_fraction": 0.0}
+            sums: Metrics = {"policy/loss": 0.0, "clipped": 0.0}
             for indices, counts in world.even(self._batching(self.encoder).split(scored.traces)):
                 self.on_progress("policy")
                 loss, logged = self._policy_loss(scored, indices, old, total)
@@ -326,7 +326,8 @@ class AdversarialTrainer:
             difference, sampled = sums.pop("mismatch", 0.0), sums.pop("sampled", 0.0)
             if update == 0 and sampled:
                 metrics["rollout/logprob_mismatch"] = difference / sampled
-            metrics |= sums | {"policy/grad_norm": norm}
+            metrics |= {"policy/loss": sums["policy/loss"], "policy/clip_fraction": sums["clipped"] / sizes["tokens"]}
+            metrics["policy/grad_norm"] = norm
         return metrics
 
     def _policy_loss(
@@ -349,7 +350,7 @@ class AdversarialTrainer:
                 reference = completion_logprobs(self.reference, batch, temperature=settings.temperature)
             penalty = losses.kl_to_reference(logprobs, reference, mask, num_traces=total)
             loss = loss + settings.kl_coefficient * penalty
-        logged = {"policy/loss": loss.item(), "policy/clip_fraction": float(share) * len(indices) / total}
+        logged = {"policy/loss": loss.item(), "clipped": float(share * mask.sum())}
         return loss, logged | (sampler_mismatch(chosen, logprobs) if settings.temperature == 1.0 else {})
 
     def _batching(self, encoder: TraceEncoder | None) -> Batching:
