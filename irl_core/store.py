@@ -1,12 +1,8 @@
 """Scored runs on disk: one Parquet file a run, one row a trace, read a column and a few rows at a time.
 
-Schema version 1 (``COLUMNS`` below is the whole of it). The file's metadata holds ``irl_lens.schema_version`` and
-``irl_lens.provenance``, JSON of where the run comes from (checkpoint, input, its sha256, command, date). Conventions:
-
-- spans and step numbers as in ``irl_core.types``: character offsets into ``text``, 0-based steps;
-- ``true_first_error_step``: null = not known, -1 = known to have no error; ``predicted_step``: null = none predicted;
-- a score that is not defined is null; ``reference_answer`` and all other texts are null where there is none;
-- ``arithmetic_false`` counts the equations in the text that do not hold, ``arithmetic_first_false_step`` is where.
+The file's metadata holds ``irl_lens.schema_version`` and ``irl_lens.provenance``, JSON of where the run comes from
+(checkpoint, input, its sha256, command, date). The columns are those of ``irl_core.run_rows``. A version-1 file still
+opens: what it lacks is computed, a row group at a time, for the columns that are asked for.
 
 A run is written as part files in ``<name>.parts`` beside it and merged when it is finished: a run that was killed
 goes on after the last whole part and ends as the same file.
@@ -16,247 +12,68 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from irl_core.arithmetic import find_equations, first_false_step
-from irl_core.signals import trace_score
-from irl_core.types import (
-    EncodedTrace,
-    Layout,
-    Localisation,
-    ScoredTrace,
-    Source,
-    Standardisation,
-    Step,
-    Trace,
-    Truth,
+from irl_core.run_rows import (
+    COLUMNS,
+    NO_ERROR,
+    READABLE_VERSIONS,
+    SCHEMA_VERSION,
+    SUMMARY_COLUMNS,
+    localisation_of,
+    row_of,
+    scored_of,
+    stored_in_version_1,
+    trace_of,
+    unscored_row,
+    upgraded,
 )
+from irl_core.types import ScoredTrace
 
-SCHEMA_VERSION = 1
+__all__ = [
+    "COLUMNS",
+    "NO_ERROR",
+    "SCHEMA_VERSION",
+    "SUMMARY_COLUMNS",
+    "RunWriter",
+    "StoreError",
+    "localisation_of",
+    "provenance",
+    "read_batches",
+    "read_row",
+    "read_run",
+    "read_trace",
+    "row_of",
+    "scored_of",
+    "trace_of",
+    "unscored_row",
+    "write_run",
+]
+
 VERSION_KEY = b"irl_lens.schema_version"
 PROVENANCE_KEY = b"irl_lens.provenance"
-NO_ERROR = -1
 ROWS_PER_GROUP = 512
-STORED_SCORES = {
-    "score_min": "minimum",
-    "score_mean": "mean",
-    "score_mean_discounted": "mean_discounted",
-    "score_last": "last",
-    "score_credit_sum": "credit_sum",
-}
-
-_STEP = pa.struct(
-    {"start": pa.int32(), "end": pa.int32(), "text": pa.string(), "score": pa.float32(), "role": pa.string()}
-)
-_TOKEN = pa.struct(
-    {"start": pa.int32(), "end": pa.int32(), "raw": pa.float32(), "logprob": pa.float32(), "id": pa.int32()}
-)
-COLUMNS = pa.schema(
-    {
-        "run_id": pa.string(),
-        "trace_id": pa.string(),
-        "problem_id": pa.string(),
-        "family": pa.string(),
-        "problem": pa.string(),
-        "text": pa.string(),
-        "reference_answer": pa.string(),
-        "reference_solution": pa.string(),
-        "answer": pa.string(),
-        "correct": pa.bool_(),
-        "true_first_error_step": pa.int32(),
-        "kind": pa.string(),
-        "decision": pa.string(),
-        "predicted_step": pa.int32(),
-        "confidence": pa.float32(),
-        "rule": pa.string(),
-        "threshold": pa.float64(),
-        "n_steps": pa.int32(),
-        "length": pa.int32(),
-        **{name: pa.float64() for name in STORED_SCORES},
-        "log_prob_mean": pa.float64(),
-        "log_prob_min": pa.float64(),
-        "arithmetic_false": pa.int32(),
-        "arithmetic_first_false_step": pa.int32(),
-        "standardisation_mean": pa.float64(),
-        "standardisation_std": pa.float64(),
-        "standardisation_origin": pa.string(),
-        "prompt_reward": pa.float64(),
-        "checkpoint": pa.string(),
-        "layout": pa.string(),
-        "source": pa.string(),
-        "finished": pa.bool_(),
-        "sampled": pa.bool_(),
-        "extra": pa.map_(pa.string(), pa.string()),
-        "prompt_ids": pa.list_(pa.int32()),
-        "steps": pa.list_(_STEP),
-        "tokens": pa.list_(_TOKEN),
-    }
-)
-SUMMARY_COLUMNS = [name for name in COLUMNS.names if name not in ("prompt_ids", "steps", "tokens", "extra")]
 
 
 class StoreError(ValueError):
     """A run that cannot be read or written as asked; the message names the file and the mend."""
 
 
-# ------------------------------------------------------------------------------------------------ trace <-> row
-
-
-def row_of(scored: ScoredTrace, where: Localisation, *, run_id: str, gamma: float = 0.9) -> dict[str, Any]:
-    """One row of a run, by column name."""
-    trace, unit = scored.trace, scored.standardisation
-    return {
-        "run_id": run_id,
-        **_trace_columns(trace),
-        "decision": where.decision,
-        "predicted_step": where.first_error_step,
-        "confidence": where.confidence,
-        "rule": where.rule,
-        "threshold": _finite(where.threshold),
-        "n_steps": len(trace.steps),
-        "length": len(scored.raw),
-        **{name: _finite(trace_score(scored, kind, gamma)) for name, kind in STORED_SCORES.items()},
-        "log_prob_mean": _finite(scored.logprobs.mean()) if scored.logprobs.size else None,
-        "log_prob_min": _finite(scored.logprobs.min()) if scored.logprobs.size else None,
-        **_arithmetic_columns(trace),
-        "standardisation_mean": unit.mean,
-        "standardisation_std": unit.std,
-        "standardisation_origin": unit.origin,
-        "prompt_reward": scored.prompt_reward,
-        "checkpoint": scored.checkpoint,
-        "prompt_ids": list(scored.encoded.prompt_ids),
-        "steps": _step_structs(trace.steps, where.step_scores),
-        "tokens": _token_structs(scored),
-    }
-
-
-def _trace_columns(trace: Trace) -> dict[str, Any]:
-    extra = dict(trace.extra)
-    return {
-        "trace_id": trace.trace_id,
-        "problem_id": trace.problem_id,
-        "family": extra.pop("family", None),
-        "problem": trace.problem,
-        "text": trace.text,
-        "reference_answer": trace.reference_answer,
-        "reference_solution": extra.pop("reference_solution", None),
-        "answer": trace.answer,
-        "correct": trace.correct,
-        "true_first_error_step": _true_step(trace.truth),
-        "kind": trace.truth.kind if trace.truth else None,
-        "layout": trace.layout.value,
-        "source": trace.source.value,
-        "finished": trace.finished,
-        "sampled": trace.token_ids is not None,
-        "extra": list(extra.items()),
-    }
-
-
-def _true_step(truth: Truth | None) -> int | None:
-    if truth is None:
-        return None
-    return NO_ERROR if truth.first_error_step is None else truth.first_error_step
-
-
-def _arithmetic_columns(trace: Trace) -> dict[str, int | None]:
-    false = sum(not equation.true for equation in find_equations(trace.text))
-    return {"arithmetic_false": false, "arithmetic_first_false_step": first_false_step(trace) if false else None}
-
-
-def _step_structs(steps: Sequence[Step], scores: Sequence[float]) -> list[dict[str, Any]]:
-    return [
-        {"start": step.start, "end": step.end, "text": step.text, "score": _finite(score), "role": step.role}
-        for step, score in zip(steps, scores, strict=True)
-    ]
-
-
-def _token_structs(scored: ScoredTrace) -> list[dict[str, Any]]:
-    encoded = scored.encoded
-    rows = zip(encoded.spans, scored.raw.tolist(), scored.logprobs.tolist(), encoded.completion_ids, strict=True)
-    return [
-        {"start": start, "end": end, "raw": raw, "logprob": logprob, "id": token}
-        for (start, end), raw, logprob, token in rows
-    ]
-
-
-def _finite(value: Any) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def trace_of(row: Mapping[str, Any]) -> Trace:
-    """The trace of a row (a mapping of every column)."""
-    extra = dict(row["extra"] or [])
-    extra |= {name: row[name] for name in ("family", "reference_solution") if row[name] is not None}
-    sampled = row["sampled"]
-    return Trace(
-        problem=row["problem"],
-        text=row["text"],
-        steps=tuple(Step(step["start"], step["end"], step["text"], step["role"]) for step in row["steps"]),
-        layout=Layout(row["layout"]),
-        source=Source(row["source"]),
-        trace_id=row["trace_id"],
-        problem_id=row["problem_id"],
-        answer=row["answer"],
-        reference_answer=row["reference_answer"],
-        correct=row["correct"],
-        truth=_truth_of(row),
-        token_ids=tuple(token["id"] for token in row["tokens"]) if sampled else None,
-        logprobs=tuple(token["logprob"] for token in row["tokens"]) if sampled else None,
-        finished=row["finished"],
-        extra=extra,
-    )
-
-
-def _truth_of(row: Mapping[str, Any]) -> Truth | None:
-    step = row["true_first_error_step"]
-    return None if step is None else Truth(None if step == NO_ERROR else step, row["kind"])
-
-
-def scored_of(row: Mapping[str, Any]) -> ScoredTrace:
-    """The scored trace of a row (a mapping of every column)."""
-    tokens = row["tokens"]
-    spans = tuple((token["start"], token["end"]) for token in tokens)
-    ids = tuple(token["id"] for token in tokens)
-    unit = Standardisation(row["standardisation_mean"], row["standardisation_std"], row["standardisation_origin"])
-    return ScoredTrace(
-        EncodedTrace(trace_of(row), tuple(row["prompt_ids"]), ids, spans),
-        np.array([token["raw"] for token in tokens], dtype=np.float32),
-        np.array([token["logprob"] for token in tokens], dtype=np.float32),
-        row["prompt_reward"],
-        unit,
-        row["checkpoint"],
-    )
-
-
-def localisation_of(row: Mapping[str, Any]) -> Localisation:
-    """What was decided about a row when the run was scored."""
-    return Localisation(
-        decision=row["decision"],
-        first_error_step=row["predicted_step"],
-        confidence=row["confidence"],
-        rule=row["rule"],
-        threshold=math.nan if row["threshold"] is None else row["threshold"],
-        step_scores=tuple(math.nan if step["score"] is None else step["score"] for step in row["steps"]),
-    )
-
-
 # ----------------------------------------------------------------------------------------------------- reading
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """Where a run comes from, as it was written. Raises StoreError for a file that is not a run of this version."""
+    """Where a run comes from, as it was written. Raises StoreError for a file that is no run."""
     return dict(json.loads(_checked_metadata(path)[PROVENANCE_KEY]))
 
 
@@ -270,26 +87,56 @@ def _checked_metadata(path: Path) -> dict[bytes, bytes]:
     version = metadata.get(VERSION_KEY)
     if version is None:
         raise StoreError(f"{path.name}: is a Parquet file, but not a scored run; make one with irl-lens score")
-    if version != str(SCHEMA_VERSION).encode():
+    if version not in [str(number).encode() for number in READABLE_VERSIONS]:
+        known = " and ".join(map(str, READABLE_VERSIONS))
         raise StoreError(
-            f"{path.name}: has schema version {version.decode(errors='replace')}; this program reads version "
-            f"{SCHEMA_VERSION}. Score the input again with irl-lens score."
+            f"{path.name}: has schema version {version.decode(errors='replace')}; this program reads versions "
+            f"{known}. Score the input again with irl-lens score."
         )
     return metadata
+
+
+def _is_version_1(path: Path) -> bool:
+    return _checked_metadata(path)[VERSION_KEY] == b"1"
 
 
 def read_run(path: Path, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
     """Rows of a run that pass ``filters`` (a ``pyarrow.dataset`` expression), with ``columns`` alone (None = all).
 
     Raises:
-        StoreError: not a run of this schema version, or a column that it does not have.
+        StoreError: not a run of a version that this program reads, or a column that it does not have.
     """
+    names = _checked_columns(path, columns)
+    return pa.Table.from_batches(
+        [batch for table in read_batches(path, columns, filters) for batch in table.to_batches()],
+        pa.schema([COLUMNS.field(name) for name in names]),
+    )
+
+
+def read_batches(path: Path, columns: Sequence[str] | None = None, filters: Any = None) -> Iterator[pa.Table]:
+    """What `read_run` returns, a few hundred rows at a time: a run of any size in the memory of a row group."""
+    names = _checked_columns(path, columns)
+    older = _is_version_1(path)
+    data = pa.dataset.dataset(path, format="parquet")
+    tested = set(re.findall(r"\w+", str(filters))) & set(COLUMNS.names) if older and filters is not None else set()
+    needed = stored_in_version_1({*names, *tested}) if older else names
+    for batch in data.to_batches(columns=needed, filter=None if older else filters, batch_size=ROWS_PER_GROUP):
+        table = pa.Table.from_batches([batch])
+        if older:
+            table = upgraded(table, {*names, *tested})
+            table = table if filters is None else table.filter(filters)
+        if table.num_rows:
+            yield table.select(names).replace_schema_metadata(None)
+
+
+def _checked_columns(path: Path, columns: Sequence[str] | None) -> list[str]:
+    """The columns asked for (None = all) of a file that is a run. Raises StoreError."""
     _checked_metadata(path)
-    unknown = [name for name in columns or () if name not in COLUMNS.names]
+    names = COLUMNS.names if columns is None else list(columns)
+    unknown = [name for name in names if name not in COLUMNS.names]
     if unknown:
         raise StoreError(f"{path.name}: no column {', '.join(unknown)}; there are {', '.join(COLUMNS.names)}")
-    data = pa.dataset.dataset(path, format="parquet")
-    return data.to_table(columns=None if columns is None else list(columns), filter=filters)
+    return list(names)
 
 
 def read_row(path: Path, trace_id: str) -> dict[str, Any]:
@@ -298,19 +145,23 @@ def read_row(path: Path, trace_id: str) -> dict[str, Any]:
     Raises:
         StoreError: not a run, or no trace of that id.
     """
-    _checked_metadata(path)
+    older = _is_version_1(path)
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             ids = file.read_row_group(group, columns=["trace_id"]).column("trace_id")
             index = pa.compute.index(ids, trace_id).as_py()
             if index >= 0:
-                return dict(file.read_row_group(group).slice(index, 1).to_pylist()[0])
+                row = file.read_row_group(group).slice(index, 1)
+                return dict((upgraded(row, COLUMNS.names) if older else row).to_pylist()[0])
     raise StoreError(f"{path.name}: no trace {trace_id!r}")
 
 
 def read_trace(path: Path, trace_id: str) -> ScoredTrace:
-    """One scored trace of a run. Raises StoreError where there is none of that id."""
-    return scored_of(read_row(path, trace_id))
+    """One scored trace of a run. Raises StoreError where there is none of that id, or no discriminator has read it."""
+    row = read_row(path, trace_id)
+    if row["prompt_reward"] is None:
+        raise StoreError(f"{path.name}: trace {trace_id!r} has no rewards: no discriminator has read it")
+    return scored_of(row)
 
 
 # ----------------------------------------------------------------------------------------------------- writing

@@ -22,6 +22,7 @@ __all__ = [
     "answers_agree",
     "correctness",
     "integer_answer",
+    "is_integer",
     "normalise_answer",
     "parse_number",
     "soft_format",
@@ -31,6 +32,7 @@ __all__ = [
 
 CORRECT_REWARD = 2.0
 FORMAT_REWARD = 0.5
+INTEGER_REWARD = 0.5
 TAG_REWARD = 0.125
 TRAILING_PENALTY = 0.001
 
@@ -95,6 +97,10 @@ def _is_soft(completion: str) -> bool:
 
 
 def integer_answer(completions: Sequence[str]) -> list[float]:
-    """``FORMAT_REWARD`` where the final answer is an integer and nothing else (``-12``, ``1,000``), else 0."""
-    answers = [segment(completion)[2] for completion in completions]
-    return [FORMAT_REWARD if answer and _INTEGER.fullmatch(answer) else 0.0 for answer in answers]
+    """``INTEGER_REWARD`` where the final answer is an integer and nothing else (``-12``, ``1,000``), else 0."""
+    return [INTEGER_REWARD if is_integer(segment(completion)[2]) else 0.0 for completion in completions]
+
+
+def is_integer(answer: str | None) -> bool:
+    """Whether a final answer is an integer and nothing else; there is none in None."""
+    return bool(answer and _INTEGER.fullmatch(answer))

@@ -130,7 +130,7 @@ def test_another_schema_version_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     table = pa.Table.from_pylist(rows(1), schema=COLUMNS).replace_schema_metadata({store.VERSION_KEY: b"99"})
     pq.write_table(table, path)
-    with pytest.raises(StoreError, match="has schema version 99; this program reads version 1"):
+    with pytest.raises(StoreError, match="has schema version 99; this program reads versions 1 and 2"):
         read_run(path)
 
 
@@ -225,4 +225,4 @@ def test_provenance_is_json(tmp_path: Path) -> None:
     write_run(tmp_path / "r.parquet", rows(1), {"n": 1, "nested": {"a": [1, 2]}})
     assert provenance(tmp_path / "r.parquet") == {"n": 1, "nested": {"a": [1, 2]}}
     metadata = pq.read_schema(tmp_path / "r.parquet").metadata
-    assert json.loads(metadata[store.VERSION_KEY]) == 1
+    assert json.loads(metadata[store.VERSION_KEY]) == store.SCHEMA_VERSION == 2

@@ -1,0 +1,283 @@
+"""Columns of a scored run that version 2 added: by hand, against torch, and computed from version-1 files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from irl_core import store
+from irl_core.rewards import standardise
+from irl_core.rewards import trace_score as score_rows
+from irl_core.run_rows import ANSWER_SCORE, FORMAT_COLUMNS, SINCE_VERSION_2, answer_tokens, stored_in_version_1
+from irl_core.segmentation import make_trace
+from irl_core.signals import trace_score
+from irl_core.store import (
+    COLUMNS,
+    SUMMARY_COLUMNS,
+    StoreError,
+    read_batches,
+    read_row,
+    read_run,
+    read_trace,
+    row_of,
+    scored_of,
+    trace_of,
+    unscored_row,
+    write_run,
+)
+from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Source, Standardisation, Truth
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "run_v1.parquet"
+TAGGED = "<think>\n2 + 3 = 5\n</think>\n<answer>\n5\n</answer>"
+
+
+def scored(text: str, raw: list[float], spans: list[tuple[int, int]], **changes: Any) -> ScoredTrace:
+    """A trace with these rewards; standardised with mean 1 and standard deviation 2."""
+    known = {"trace_id": "t", "problem_id": "p", "reference_answer": "5"} | changes
+    encoded = EncodedTrace(make_trace("How many?", text, **known), (7,), tuple(range(len(raw))), tuple(spans))
+    rewards = np.array(raw, dtype=np.float32)
+    return ScoredTrace(encoded, rewards, -np.ones_like(rewards), 0.5, Standardisation(1.0, 2.0, "held-out"), "demo")
+
+
+def row(one: ScoredTrace, **changes: Any) -> dict[str, Any]:
+    steps = len(one.trace.steps)
+    where = Localisation("no_error", None, 0.5, "raw/min/argmin", -1.0, (0.0,) * steps)
+    return row_of(one, where, run_id="r", **changes)
+
+
+class TestScores:
+    # the tokens: "2 + 3 = 5", the line break, "#### ", "5" and the end; the answer line holds the third and the fourth
+    text = "2 + 3 = 5\n#### 5"
+    spans = ((0, 9), (9, 10), (10, 15), (15, 16), (16, 16))
+
+    def test_by_hand(self) -> None:
+        found = row(scored(self.text, [2, 0, 3, -1, 5], list(self.spans)), gamma=0.5)
+        # credit 2 - 0.5, 0 - 2, 3 - 0, -1 - 3, 5 + 1
+        assert found["score_credit_minimum"] == -4.0
+        # standardised (3 - 1) / 2 = 1 and (-1 - 1) / 2 = -1; discounted 1 + 0.5 * -1 = 0.5 and -1; mean -0.25
+        assert found[ANSWER_SCORE] == pytest.approx(-0.25)
+
+    def test_agrees_with_torch_under_the_mask_of_the_answer(self) -> None:
+        rng = np.random.default_rng(0)
+        for _ in range(20):
+            one = scored(self.text, rng.normal(size=5).tolist(), list(self.spans))
+            mask = torch.tensor([[False, False, True, True, False]])
+            raw = torch.from_numpy(one.raw)[None]
+            units = standardise(raw, mask, torch.tensor([1.0]), torch.tensor([2.0]))
+            expected = float(score_rows(units, mask, "mean_discounted", gamma=0.9)[0])
+            assert row(one)[ANSWER_SCORE] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+    def test_no_spread_is_no_signal(self) -> None:
+        one = scored(self.text, [2, 0, 3, -1, 5], list(self.spans))
+        assert row(replace(one, standardisation=Standardisation(1.0, 0.0, "x")))[ANSWER_SCORE] == 0.0
+
+    def test_the_answer_scope(self) -> None:
+        def scope(text: str, *spans: tuple[int, int]) -> list[bool]:
+            trace = make_trace("p", text)
+            return answer_tokens(spans, trace.steps, trace.answer).tolist()
+
+        assert scope(self.text, *self.spans) == [False, False, True, True, False]
+        # the tags belong to no step; the line break after the answer closes it
+        at = TAGGED.index("5\n</answer>")
+        assert scope(TAGGED, (0, 17), (17, at), (at, at + 1), (at + 1, at + 2), (at + 2, len(TAGGED))) == [
+            False, False, True, True, False,
+        ]  # fmt: skip
+        # no closing line: the last step that holds the answer
+        boxed = "2 + 3 = 5.\nSo she has \\boxed{5} pens."
+        assert scope(boxed, (0, 10), (11, 20), (20, len(boxed))) == [False, True, True]
+        assert scope("No idea at all.", (0, 5), (5, 15)) == [False, False]
+
+    def test_no_answer_no_score(self) -> None:
+        one = scored("No idea at all.", [1, 2], [(0, 5), (5, 15)])
+        assert row(one)[ANSWER_SCORE] is None
+        empty = scored("5", [], [])
+        assert row(empty)["score_credit_minimum"] is None and row(empty)[ANSWER_SCORE] is None
+
+
+class TestFormats:
+    def test_by_hand(self) -> None:
+        # four tags, each once and on its own line: 4 x 0.125; exactly the format; an integer
+        found = row(scored(TAGGED, [1, 2], [(0, 17), (17, len(TAGGED))]))
+        assert [found[name] for name in FORMAT_COLUMNS] == [0.5, 0.5, 0.5, 0.5]
+        plain = row(scored("#### 5.5", [1, 2], [(0, 5), (5, 8)]))
+        assert [plain[name] for name in FORMAT_COLUMNS] == [0, 0, 0, 0]
+        assert [row(scored("#### 5", [1], [(0, 6)]))[name] for name in FORMAT_COLUMNS] == [0, 0, 0, 0.5]
+
+
+class TestPerturbed:
+    honest, text = "2 + 3 = 5\n#### 5", "2 + 3 = 6\n#### 6"
+    spans = ((0, 8), (8, 9), (9, 15), (15, 16))
+
+    def perturbed(self, **extra: str) -> dict[str, Any]:
+        return row(
+            scored(
+                self.text, [1, 2, 3, 4], list(self.spans), source=Source.PERTURBED,
+                truth=Truth(0, "offset number"), extra=extra,
+            )
+        )  # fmt: skip
+
+    def test_what_it_says_of_itself_counts(self) -> None:
+        extra = {"perturbed_kind": "swap", "perturbed_from_token": "2", "honest_trace_id": "t/honest"}
+        found = self.perturbed(reference_solution=self.honest, **extra)
+        assert (found["perturbed_kind"], found["perturbed_from_token"]) == ("swap", 2)
+        assert (found["honest_trace_id"], found["probe"]) == ("t/honest", None)
+        assert dict(found["extra"]) == extra
+
+    def test_else_it_is_told_from_the_honest_text(self) -> None:
+        # the first character that differs is the 8th, 5 against 6: the second token reaches past it
+        found = self.perturbed(reference_solution=self.honest)
+        assert (found["perturbed_kind"], found["perturbed_from_token"]) == ("offset number", 1)
+        assert self.perturbed()["perturbed_from_token"] is None
+        assert self.perturbed(reference_solution=self.text)["perturbed_from_token"] is None
+
+    def test_other_traces_are_not_perturbed(self) -> None:
+        one = scored(self.text, [1, 2, 3, 4], list(self.spans), truth=Truth(0, "slip"),
+                     extra={"reference_solution": self.honest, "probe": "padding"})  # fmt: skip
+        found = row(one)
+        assert (found["perturbed_kind"], found["perturbed_from_token"], found["probe"]) == (None, None, "padding")
+
+    def test_it_comes_back_as_it_was(self, tmp_path: Path) -> None:
+        extra = {"perturbed_kind": "swap", "perturbed_from_token": "2", "reference_solution": self.honest}
+        one = scored(self.text, [1, 2, 3, 4], list(self.spans), source=Source.PERTURBED, extra=extra)
+        write_run(tmp_path / "r.parquet", [row(one)], {})
+        assert read_trace(tmp_path / "r.parquet", "t").trace == one.trace
+
+
+class TestUnscored:
+    def test_everything_but_the_discriminators_is_there(self, tmp_path: Path) -> None:
+        one = scored("2 + 3 = 5\n#### 5", [2, 0, 3, -1, 5], list(TestScores.spans))
+        found = unscored_row(one.encoded, one.logprobs, run_id="r", checkpoint="start")
+        assert set(found) == set(COLUMNS.names)
+        full = row(one)
+        same = [name for name in COLUMNS.names if found[name] == full[name]]
+        assert {"problem_id", "text", "answer", "correct", "length", "log_prob_mean", *FORMAT_COLUMNS} <= set(same)
+        assert (found["score_mean"], found["decision"], found["prompt_reward"]) == (None, None, None)
+        write_run(tmp_path / "r.parquet", [found], {})
+        stored = read_row(tmp_path / "r.parquet", "t")
+        assert trace_of(stored) == one.trace
+        assert [token["raw"] for token in stored["tokens"]] == [None] * 5
+        with pytest.raises(StoreError, match="trace 't' has no rewards: no discriminator has read it"):
+            read_trace(tmp_path / "r.parquet", "t")
+        with pytest.raises(ValueError, match="no discriminator has read it"):
+            scored_of(stored)
+
+
+# ------------------------------------------------------------------------------------------------- version 1
+
+
+def as_version_1(rows: list[dict[str, Any]], path: Path) -> Path:
+    """The file that version 1 wrote of these rows."""
+    older = pa.schema([field for field in COLUMNS if field.name not in SINCE_VERSION_2])
+    metadata = {store.VERSION_KEY: b"1", store.PROVENANCE_KEY: b"{}"}
+    table = pa.Table.from_pylist(rows, schema=older).replace_schema_metadata(metadata)
+    pq.write_table(table, path, row_group_size=2)
+    return path
+
+
+def many_rows() -> list[dict[str, Any]]:
+    rng, rows = np.random.default_rng(1), []
+    for number in range(5):
+        extra = {"reference_solution": TestPerturbed.honest, "probe": "padding", "n": str(number)}
+        one = scored(
+            TestPerturbed.text, rng.normal(size=4).tolist(), list(TestPerturbed.spans), trace_id=f"t{number}",
+            source=Source.PERTURBED, truth=Truth(0, "slip"), extra=extra,
+        )  # fmt: skip
+        rows.append(row(one))
+    rows.append(row(scored("No idea at all.", [1, math.nan], [(0, 5), (5, 15)], trace_id="t5")))
+    return rows
+
+
+def test_version_1_reads_as_version_2(tmp_path: Path) -> None:
+    rows = many_rows()
+    older, newer = as_version_1(rows, tmp_path / "v1.parquet"), tmp_path / "v2.parquet"
+    write_run(newer, rows, {})
+    left, right = read_run(older), read_run(newer)
+    assert left.schema.names == right.schema.names == COLUMNS.names
+    for name in COLUMNS.names:
+        mine, theirs = left.column(name).to_pylist(), right.column(name).to_pylist()
+        if name in ("score_credit_minimum", ANSWER_SCORE):
+            known = [index for index, value in enumerate(theirs) if value is not None]
+            assert [value is None for value in mine] == [value is None for value in theirs]
+            assert [mine[i] for i in known] == pytest.approx([theirs[i] for i in known], rel=1e-5)
+        else:
+            assert repr(mine) == repr(theirs), name
+    assert read_row(older, "t3")[ANSWER_SCORE] == pytest.approx(read_row(newer, "t3")[ANSWER_SCORE], rel=1e-5)
+    assert read_row(older, "t3")["perturbed_from_token"] == 1
+    assert read_trace(older, "t0").trace == read_trace(newer, "t0").trace
+
+
+def test_filters_on_columns_that_version_1_lacks(tmp_path: Path) -> None:
+    path = as_version_1(many_rows(), tmp_path / "v1.parquet")
+    whole = read_run(path, ["trace_id", ANSWER_SCORE]).to_pandas()
+    limit = float(whole[ANSWER_SCORE].median())
+    found = read_run(path, ["trace_id"], (pc.field(ANSWER_SCORE) > limit) & (pc.field("probe") == "padding"))
+    assert found.column_names == ["trace_id"]
+    assert found.column(0).to_pylist() == whole["trace_id"][whole[ANSWER_SCORE] > limit].tolist()
+    assert read_run(path, ["trace_id"], pc.field("length") > 99).num_rows == 0
+
+
+def test_only_what_a_column_needs_is_read_of_version_1() -> None:
+    assert stored_in_version_1(["length"]) == ["length"]
+    assert stored_in_version_1(["score_credit_minimum"]) == ["prompt_reward", "tokens"]
+    assert set(stored_in_version_1(COLUMNS.names)) == set(COLUMNS.names) - set(SINCE_VERSION_2)
+
+
+def test_summaries_read_no_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "r.parquet", many_rows(), {})
+    asked: list[Any] = []
+    original = store.pa.dataset.dataset
+
+    class Watched:
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            self.data = original(*arguments, **named)
+
+        def to_batches(self, **named: Any) -> Any:
+            asked.extend(named["columns"])
+            return self.data.to_batches(**named)
+
+    monkeypatch.setattr(pyarrow.dataset, "dataset", Watched)
+    read_run(tmp_path / "r.parquet", SUMMARY_COLUMNS)
+    assert asked == SUMMARY_COLUMNS and "tokens" not in asked
+
+
+def test_batches_are_small(tmp_path: Path) -> None:
+    one = many_rows()[0]
+    count = 2 * store.ROWS_PER_GROUP + 1
+    write_run(tmp_path / "r.parquet", [{**one, "trace_id": str(number)} for number in range(count)], {})
+    sizes = [table.num_rows for table in read_batches(tmp_path / "r.parquet", ["trace_id"])]
+    assert max(sizes) <= store.ROWS_PER_GROUP and sum(sizes) == count
+
+
+def test_a_file_that_version_1_wrote_has_every_column() -> None:
+    """Eight samples of the embedded default, written before there was a version 2; one has no answer."""
+    assert pq.read_schema(GOLDEN).metadata[store.VERSION_KEY] == b"1"
+    frame = read_run(GOLDEN, ["trace_id", "answer", "integer_answer", "score_credit_minimum", ANSWER_SCORE]).to_pandas()
+    assert frame["integer_answer"].tolist() == [0.5, 0.5, 0.5, 0.0, 0.5, 0.5, 0.5, 0.5]
+    assert frame[ANSWER_SCORE].isna().tolist() == frame["answer"].isna().tolist()
+    for index, trace_id in enumerate(frame["trace_id"]):
+        one = read_trace(GOLDEN, trace_id)
+        assert frame["score_credit_minimum"][index] == pytest.approx(trace_score(one, "credit_minimum"), rel=1e-5)
+        if one.trace.answer is not None:  # the answer scope: '#### N', without the end token's empty span
+            line = one.trace.text.rindex("####")
+            mask = torch.tensor([[line <= start < end for start, end in one.encoded.spans]])
+            unit, raw = one.standardisation, torch.from_numpy(one.raw)[None]
+            values = standardise(raw, mask, torch.tensor([unit.mean]), torch.tensor([unit.std]))
+            expected = float(score_rows(values, mask, "mean_discounted", gamma=0.9)[0])
+            assert frame[ANSWER_SCORE][index] == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_column_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "scored-runs.md").read_text()
+    assert f"Schema version {store.SCHEMA_VERSION}" in page
+    missing = [name for name in COLUMNS.names if f"| `{name}` |" not in page]
+    assert not missing
