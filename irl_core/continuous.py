@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from irl_core.config_values import ConfigError
 from irl_core.drawing import Drawing, check_finite
 from irl_core.encoding import Batch, token_budget_batches
 from irl_core.policy import completion_logprobs
-from irl_core.sampling import MAX_TOKENS, OnStep, Request, Rollout, base_of, device_of, evaluating
+from irl_core.sampling import MAX_TOKENS, OnStep, Request, Rollout, base_of, check_cached_types, device_of, evaluating
 
 BLOCK = 256  # tokens; the kernel that decodes from blocks takes no other size
 FORWARD_TOKENS = 2048  # of one pass: decoding takes one a sample, reading prompts the rest
@@ -66,6 +68,7 @@ class ContinuousSampler:
             return []
         device = device_of(model)
         with evaluating(model), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            check_cached_types(model, "policy.sampler=continuous", base_of(model).dtype)
             outputs = self._outputs(base_of(model), request, on_step)
             completions = [list(outputs[name].generated_tokens) for name in _names(request)]
             if _returns_logprobs(drawing):
@@ -114,29 +117,24 @@ class ContinuousSampler:
                 base.set_attn_implementation(attention)
 
     def _manager(self, base: Any, request: Request) -> Any:
-        from transformers import ContinuousBatchingConfig, GenerationConfig
+        from transformers import ContinuousBatchingConfig
         from transformers.generation.continuous_batching.utils import WorkloadHints
 
-        logits, drawing = base.get_output_embeddings().weight.shape[0], request.drawing
-        longest, rows = max(map(len, request.prompts)), len(request.prompts) * request.num_samples
         blocks = self._blocks(request)
-        manager = base.init_continuous_batching(
-            GenerationConfig(
-                **_warpers(drawing),
-                max_new_tokens=request.max_new_tokens,
-                eos_token_id=list(self.end_ids) or -1,
-                pad_token_id=self.pad_id,
-                suppress_tokens=list(range(self.vocab_size or logits, logits)) or None,
-            ),
-            ContinuousBatchingConfig(
-                block_size=BLOCK,
-                num_blocks=blocks,
-                max_batch_tokens=FORWARD_TOKENS,
-                return_logprobs=_returns_logprobs(drawing),
-                seed=random.Random(f"continuous-{list(request.seeds)}").getrandbits(62),
-            ),
-            WorkloadHints(longest, request.max_new_tokens, rows),
+        longest, rows = max(map(len, request.prompts)), len(request.prompts) * request.num_samples
+        settings = ContinuousBatchingConfig(
+            block_size=BLOCK,
+            num_blocks=blocks,
+            max_batch_tokens=FORWARD_TOKENS,
+            return_logprobs=_returns_logprobs(request.drawing),
+            seed=random.Random(f"continuous-{list(request.seeds)}").getrandbits(62),
         )
+        with _no_warnings():  # that what keeps ids from being drawn might not be known to the engine; it is
+            manager = base.init_continuous_batching(
+                self._generation_config(request, base.config.get_text_config().vocab_size),
+                settings,
+                WorkloadHints(longest, request.max_new_tokens, rows),
+            )
         try:
             manager.warmup()
         except MemoryError as error:
@@ -145,6 +143,23 @@ class ContinuousSampler:
                 f"lower policy.sampling_tokens (it is {self.max_tokens:,}) or set policy.sampler=loop"
             ) from error
         return manager
+
+    def _generation_config(self, request: Request, logits: int) -> Any:
+        """How the engine draws and when it ends; ``logits``: how many ids the model has them for."""
+        from transformers import GenerationConfig
+
+        drawing = request.drawing
+        sampling = {"temperature": drawing.temperature, "top_p": drawing.top_p, "top_k": 0}
+        # Not suppress_tokens: what it computes cannot be captured in a CUDA graph.
+        never = {(token,): -math.inf for token in range(self.vocab_size or logits, logits)}
+        return GenerationConfig(
+            do_sample=drawing.temperature > 0,
+            **(sampling if drawing.temperature > 0 else {}),
+            max_new_tokens=request.max_new_tokens,
+            eos_token_id=list(self.end_ids) or -1,
+            pad_token_id=self.pad_id,
+            sequence_bias=never or None,
+        )
 
     def _blocks(self, request: Request) -> int:
         """Blocks of the cache: as many as ``max_tokens`` hold, not more than all samples need at once, and never so few
@@ -169,16 +184,22 @@ def _names(request: Request) -> list[str]:
     return [f"{prompt}-{sample}" for prompt in range(len(request.prompts)) for sample in range(request.num_samples)]
 
 
-def _warpers(drawing: Drawing) -> dict[str, Any]:
-    """How the engine draws, as ``GenerationConfig`` names it."""
-    if drawing.temperature == 0:
-        return {"do_sample": False}
-    return {"do_sample": True, "temperature": drawing.temperature, "top_p": drawing.top_p, "top_k": 0}
-
-
 def _returns_logprobs(drawing: Drawing) -> bool:
     """Whether the engine's log-probabilities, those of the distribution that it draws from, are the model's."""
     return drawing.temperature == 0 or (drawing.temperature == 1 and drawing.top_p == 1)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """The engine's log without its warnings."""
+    from transformers.generation.continuous_batching.requests import logger
+
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _use_pageable_attention(base: Any) -> None:

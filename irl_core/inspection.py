@@ -7,6 +7,7 @@ runs no model (signals, trace scores, ranking, JSON) is in ``irl_core.signals`` 
 from __future__ import annotations
 
 import hashlib
+import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Standardisat
 if TYPE_CHECKING:
     from irl_core.encoding import TraceEncoder
     from irl_core.localisation import Calibration
-    from irl_core.policy import Rollout
+    from irl_core.sampling import Rollout
 
 __all__ = [
     "DEFAULT_GAMMA",
@@ -206,7 +207,8 @@ class Lens:
     def reference(self) -> Standardisation:
         """Mean and spread of raw rewards on held-out solutions, stored with the checkpoint."""
         stored = self.config["reference"]
-        return Standardisation(stored["mean"], stored["std"], f"held-out solutions of checkpoint {self.name}")
+        origin = stored.get("origin", "held-out solutions")
+        return Standardisation(stored["mean"], stored["std"], f"{origin} of checkpoint {self.name}")
 
     def encode(self, trace: Trace) -> EncodedTrace:
         """``trace`` as tokens. Raises InputError for a blank or overlong text, or one outside the context window."""
@@ -277,7 +279,7 @@ class Lens:
         max_new_tokens: int = DEFAULT_NEW_TOKENS,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[Trace]:
-        """``n`` solutions sampled from the policy, the same for the same seed on a CPU.
+        """``n`` solutions sampled from the policy, the same for the same seed; fewer are the first of more.
 
         ``on_progress(done, total)`` is called after each token position with positions, at most ``max_new_tokens``.
         A completion that reached the limit has ``finished=False``.
@@ -292,7 +294,7 @@ class Lens:
             prompt = self.encoder.encode_prompt(problem)
             self._check_window(len(prompt) + 1, "The problem is too long")
             length = min(max_new_tokens, self.context_window - len(prompt))
-            rollouts = self._rollouts(prompt, n, seed, temperature, top_p, length, on_progress)
+            rollouts = self._rollouts(problem, prompt, n, seed, temperature, top_p, length, on_progress)
             return [
                 self.encoder.sampled_trace(problem, one.token_ids, one.logprobs, trace_id=f"sample-{number}")
                 for number, one in enumerate(rollouts, start=1)
@@ -300,6 +302,7 @@ class Lens:
 
     def _rollouts(
         self,
+        problem: str,
         prompt: Sequence[int],
         n: int,
         seed: int,
@@ -308,23 +311,19 @@ class Lens:
         length: int,
         on_progress: Callable[[int, int], None] | None,
     ) -> list[Rollout]:
-        import torch
+        from irl_core.sampling import LoopSampler, vocab_size
 
-        from irl_core.policy import sample
-
-        groups = sample(
+        (rollouts,) = LoopSampler(self.encoder.end_ids, self.encoder.pad_id, vocab_size=vocab_size(self.encoder))(
             self.policy,
             [prompt],
             num_samples=n,
+            max_new_tokens=length,
+            seeds=[random.Random(f"{seed}-{problem}").getrandbits(62)],
             temperature=temperature,
             top_p=top_p,
-            max_new_tokens=length,
-            end_ids=self.encoder.end_ids,
-            pad_id=self.encoder.pad_id,
-            generator=torch.Generator(device=self.device).manual_seed(seed),
             on_step=on_progress,
         )
-        return list(groups[0])
+        return rollouts
 
     def locate(self, scored: ScoredTrace) -> Localisation:
         """Where the trace first goes wrong, by the checkpoint's calibrated rule. Runs no model."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from irl_core.config_values import ConfigError
 from irl_core.drawing import Drawing, check_finite, exact, uniforms
 from irl_core.encoding import token_budget_batches
 
@@ -295,6 +296,8 @@ class GenerateSampler:
         drawing = Drawing(temperature, top_p, self.vocab_size)
         request = Request(prompts, num_samples, max_new_tokens, seeds, drawing)
         with plain_generation_config(model):
+            if self.cache == "static" and prompts:
+                check_cached_types(model, "policy.cache=static")
             return request.decoded(
                 model, self.max_tokens, on_step, lambda rows, tick: self._decode(model, request, rows, tick)
             )
@@ -373,6 +376,33 @@ def plain_generation_config(model: Any) -> Iterator[None]:
     finally:
         for part, config in zip(parts, own, strict=True):
             part.generation_config = config
+
+
+def check_cached_types(model: Any, setting: str, held: torch.dtype | None = None) -> None:
+    """Refuse a model whose keys and values are not of one type, or not of that of the cache that is to hold them.
+
+    Raises:
+        ConfigError: naming the types, the ``setting`` and the mend.
+    """
+    from transformers import DynamicCache
+
+    found = set() if held is None else {held}
+
+    class Seen(DynamicCache):
+        def update(
+            self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+        ) -> tuple[Tensor, Tensor]:
+            found.update((key_states.dtype, value_states.dtype))
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    token = torch.zeros(1, 1, dtype=torch.long, device=device_of(model))
+    with evaluating(model):
+        model(input_ids=token, past_key_values=Seen(config=base_of(model).config), use_cache=True)
+    if len(found) > 1:
+        raise ConfigError(
+            f"{setting} holds keys and values in one type, and here they come in {' and '.join(map(str, found))}, "
+            "as they do of float32 weights that compute in another; set policy.sampler to loop"
+        )
 
 
 def base_of(model: Any) -> Any:
