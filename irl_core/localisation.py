@@ -94,7 +94,8 @@ class Calibration:
     thresholds, ``null_scores`` are their suspicions, sorted. ``error_logit`` and ``correct_logit`` hold
     (slope, intercept): the chance that the named step is right, and that the trace is correct, as sigmoids of
     the suspicion. ``exact`` is the rule's rate of exact first steps on ``n_wrong`` traces it was not chosen on.
-    ``gamma`` is the discount that the signals were computed with (None = not stated). ``note`` says what is missing.
+    ``gamma`` is the discount that the signals were computed with (None = not stated). ``note`` says what is missing,
+    and which traces the limits come from where the truth of samples is not known.
     """
 
     rule: Rule

@@ -24,13 +24,15 @@ import torch
 from irl_core import metrics
 from irl_core.arithmetic import first_false_step
 from irl_core.checkpoints import verify
-from irl_core.config import TrainConfig, load_config
+from irl_core.config import ConfigError, PolicyConfig, TrainConfig, load_config
 from irl_core.encoding import collate, token_budget_batches
 from irl_core.inspection import Lens
 from irl_core.localisation import Rule, calibrate, candidate_rules, most_suspect
 from irl_core.perturbations import ALL_KINDS, corrupt
-from irl_core.policy import completion_logprobs, load_causal_lm
+from irl_core.policy import completion_logprobs
+from irl_core.pretrained import load_causal_lm
 from irl_core.rewards import TRACE_SCORES
+from irl_core.sampling import make_sampler
 from irl_core.segmentation import make_trace
 from irl_core.signals import named_signals, trace_score
 from irl_core.store import row_of, write_run
@@ -59,8 +61,16 @@ def evaluate(
     """Sample, score and judge; returns the report that ``report.json`` holds.
 
     ``compare`` names further checkpoints whose policies are sampled on the same problems, for pass@k beside this one's.
+
+    Raises:
+        ConfigError: a checkpoint that was not trained on the generator's problems.
     """
     config = TrainConfig.from_dict(lens.config["train_config"])
+    if config.data.source != "demo":
+        raise ConfigError(
+            f"checkpoint {lens.name} was trained on {config.data.source!r}, and evaluate asks problems of the demo's "
+            "generator; score solutions of its own with irl-lens score"
+        )
     out.mkdir(parents=True, exist_ok=True)
     problems = demo_problems(config, "held_out", num_problems)
     say(f"sampling {num_problems} held-out problems x {samples}")
@@ -101,7 +111,10 @@ def _facts(lens: Lens, found: dict[str, Any]) -> dict[str, Any]:
 
 def _sampled(lens: Lens, policy: Any, problems: Sequence[WordProblem], samples: int, seed: int) -> list[list[Trace]]:
     length = int(lens.config["train_config"]["data"]["max_completion_tokens"])
-    return sampled_traces(policy, lens.encoder, problems, num_samples=samples, seed=seed, max_new_tokens=length)
+    sampler = make_sampler(PolicyConfig(), lens.encoder)
+    return sampled_traces(
+        sampler, policy, lens.encoder, problems, num_samples=samples, seed=seed, max_new_tokens=length
+    )
 
 
 def trace_frame(lens: Lens, scored: Sequence[ScoredTrace]) -> pd.DataFrame:

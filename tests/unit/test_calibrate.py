@@ -1,0 +1,220 @@
+"""Calibration: what counts as correct, where errors are known to be, and that config.json says which was used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irl_core.adversarial import AdversarialTrainer
+from irl_core.config import ConfigError, DataConfig, RunConfig, TrainConfig
+from irl_core.discriminator import Discriminator, score_traces
+from irl_core.encoding import TraceEncoder
+from irl_core.inspection import prompt_logprob
+from irl_core.localisation import Calibration, split_by_problem
+from irl_core.sampling import Rollout
+from irl_core.segmentation import segment
+from irl_core.types import Source, Truth
+from tests.tiny import pair_config, tiny_lens, tiny_trainer
+from train.backends.tiny import build_model, train_tokenizer
+from train.calibrate import (
+    SAMPLES,
+    best_trace_score,
+    calibrated,
+    corrupted,
+    evidence_from_answers,
+    evidence_with_truth,
+    held_out,
+    problem_seed,
+    scored_traces,
+)
+from train.data import calibration_traces
+from train.evaluate import evaluate
+
+HELD_OUT = 24
+
+
+def row(number: int) -> dict[str, Any]:
+    left, right = 10 + number, 7 + 3 * number
+    both = left + right
+    steps = [
+        f"Both have {left}+{right}=<<{left}+{right}={both}>>{both}.",
+        f"Then {both}-2=<<{both}-2={both - 2}>>{both - 2}.",
+        f"#### {both - 2}",
+    ]
+    return {"question": f"Ann has {left}, Bo {right}; 2 go. How many?", "answer": "\n".join(steps)}
+
+
+class Scripted:
+    """A sampler that writes the expert's solution for the first ``right`` samples of a problem, else a wrong one."""
+
+    def __init__(self, encoder: TraceEncoder, right: int, solved: int = HELD_OUT) -> None:
+        self.encoder, self.right, self.solved = encoder, right, solved
+        self.calls: list[dict[str, Any]] = []
+
+    def __call__(self, model: Any, prompts: Sequence[Sequence[int]], **options: Any) -> list[list[Rollout]]:
+        self.calls.append(options | {"prompts": list(prompts)})
+        options["on_step"](1, 1)
+        return [[self._one(n, s < self.right and n < self.solved) for s in range(SAMPLES)] for n in range(len(prompts))]
+
+    def _one(self, number: int, right: bool) -> Rollout:
+        text = row(number + 10)["answer"]
+        ids = self.encoder.encode_prompt(text if right else text + "1")[1:-1]
+        return Rollout((*ids, self.encoder.end_ids[0]), (-0.5,) * (len(ids) + 1), True)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row(n)) + "\n" for n in range(10 + HELD_OUT)))
+    data = DataConfig(source=str(path), held_out=HELD_OUT, max_prompt_tokens=120, max_completion_tokens=130)
+    return replace(pair_config(method="irl"), data=data)
+
+
+def scripted(config: TrainConfig, right: int, **options: Any) -> tuple[AdversarialTrainer, Scripted]:
+    trainer = tiny_trainer(config)
+    trainer.sampler = sampler = Scripted(trainer.encoder, right, **options)
+    return trainer, sampler
+
+
+# --------------------------------------------------------------------------------------- evidence from answers
+
+
+def test_right_answers_count_as_correct_and_corrupted_experts_as_wrong(config: TrainConfig) -> None:
+    trainer, sampler = scripted(config, 2)
+    phases: list[str] = []
+    trainer.on_progress = phases.append
+    found = evidence_from_answers(trainer, config)
+    experts = calibration_traces(config)
+    assert [trace.problem for trace in experts] == [row(n)["question"] for n in range(10, 34)] == found.problems
+    assert len(found.samples) == 24 * 8 and sum(bool(one.trace.correct) for one in found.samples) == 48
+    right = [one for one in found.located if one.trace.source is Source.POLICY]
+    wrong = [one for one in found.located if one.trace.source is Source.PERTURBED]
+    assert len(found.located) == len(right) + len(wrong) and len(right) == 48 and len(wrong) == 24
+    assert all(one.trace.truth == Truth(None) and one.trace.correct for one in right)
+    assert found.note == (
+        "limits from 48 correct samples of the policy; rule and error confidence from 24 corrupted expert solutions"
+    )
+    assert found.origin == "192 samples on 24 held-out problems" and set(phases) == {"calibrating"}
+    (call,) = sampler.calls
+    assert call["prompts"] == [trainer.encoder.encode_prompt(trace.problem) for trace in experts]
+    assert (call["num_samples"], call["max_new_tokens"], call["top_p"], call["temperature"]) == (8, 130, 0.95, 1.0)
+    assert call["seeds"] == [problem_seed(7, trace.problem) for trace in experts] and len(set(call["seeds"])) == 24
+
+
+def test_with_too_few_correct_samples_the_experts_stand_for_them(config: TrainConfig) -> None:
+    trainer, _ = scripted(config, 1, solved=24)  # 24 correct samples, and 30 are needed
+    found = evidence_from_answers(trainer, config)
+    believed = [one.trace for one in found.located if one.trace.truth == Truth(None)]
+    assert [trace.text for trace in believed] == [row(n)["answer"] for n in range(10, 34)]
+    assert all(trace.source is Source.EXPERT for trace in believed) and len(found.located) == 48
+    assert found.note.startswith("limits from 24 expert solutions, since 24 correct samples are too few; rule and")
+
+
+@pytest.mark.parametrize(("right", "solved", "enough"), [(2, 15, True), (1, 24, False), (8, 3, False), (8, 4, True)])
+def test_thirty_correct_samples_are_enough(config: TrainConfig, right: int, solved: int, enough: bool) -> None:
+    trainer, _ = scripted(config, right, solved=solved)
+    assert evidence_from_answers(trainer, config).note.startswith(f"limits from {right * solved} corr") is enough
+
+
+def test_where_a_corrupted_expert_errs_is_where_its_text_first_differs(config: TrainConfig) -> None:
+    experts = calibration_traces(config)
+    traces = corrupted(experts, 7)
+    assert traces == corrupted(experts, 7) != corrupted(experts, 8)
+    assert {trace.truth.kind for trace in traces if trace.truth} >= {"offset_number", "flip_operator"}
+    for expert, trace in zip(experts, traces, strict=True):
+        assert trace.truth is not None and trace.truth.first_error_step is not None
+        assert trace.truth.kind != "swap_answer" and trace.problem_id == expert.problem_id
+        wrong = trace.truth.first_error_step
+        old, new = ([step.text for step in segment(one.text)[1]] for one in (expert, trace))
+        assert old[:wrong] == new[:wrong] and old[wrong] != new[wrong]
+
+
+def test_the_units_are_the_samples_alone(config: TrainConfig) -> None:
+    trainer, _ = scripted(config, 2)
+    found = evidence_from_answers(trainer, config)
+    values = np.concatenate([one.raw for one in found.samples])
+    unit = found.samples[0].standardisation
+    assert (unit.mean, unit.std) == (pytest.approx(values.mean()), pytest.approx(values.std(ddof=1)))
+    assert {one.standardisation for one in found.located} == {unit}
+
+
+def test_too_few_held_out_problems(config: TrainConfig) -> None:
+    few = replace(config, data=replace(config.data, held_out=19))
+    trainer, _ = scripted(few, 2)
+    with pytest.raises(ConfigError, match=r"^there are 19 held-out traces .*data\.held_out is 19.*calibration_"):
+        calibrated(trainer, few)
+
+
+# ------------------------------------------------------------------------------------------------- calibration
+
+
+def test_what_a_lens_needs_is_there(config: TrainConfig) -> None:
+    trainer, _ = scripted(config, 2)
+    trainer.policy.model.train()
+    found = json.loads(json.dumps(calibrated(trainer, config), allow_nan=False))
+    calibration = Calibration.from_json(found["localisation"])
+    evidence = evidence_from_answers(trainer, config)
+    limiting = split_by_problem([held_out(one) for one in evidence.located], 7)[1]
+    assert calibration.n == sum(one.first_error_step is None for one in limiting) == 24  # two a problem of its half
+    assert calibration.n_wrong == 12 and calibration.gamma == 0.9 and calibration.note == evidence.note
+    assert np.isfinite([calibration.threshold, calibration.uncertain_threshold]).all()
+    reference = found["reference"]
+    prompts = [
+        prompt_logprob(trainer.policy.model.eval(), trainer.encoder.encode_prompt(t.problem))
+        for t in calibration_traces(config)
+    ]
+    assert dict(reference["prompt_logprob_quantiles"])[0.5] == pytest.approx(np.median(prompts), abs=1e-5)
+    assert reference["n"] == 192 and reference["origin"] == evidence.origin
+    assert reference["prompt_reward_mean"] == pytest.approx(np.mean([one.prompt_reward for one in evidence.samples]))
+    assert found["default_trace_score"] == best_trace_score(evidence.samples)
+
+
+def test_the_lens_names_what_its_unit_was_taken_from() -> None:
+    lens = tiny_lens()
+    assert lens.reference.origin == "held-out solutions of checkpoint tiny"
+    lens.config["reference"] = lens.config["reference"] | {"origin": "192 samples on 24 held-out problems"}
+    assert lens.reference.origin == "192 samples on 24 held-out problems of checkpoint tiny"
+
+
+def test_generated_problems_know_every_first_error(config: TrainConfig) -> None:
+    demo = replace(
+        config, run=RunConfig(seed=7, calibration_problems=6), data=DataConfig(source="demo", max_completion_tokens=6)
+    )
+    trainer = tiny_trainer(demo)
+    found = evidence_with_truth(trainer, demo)
+    assert found.located is found.samples and len(found.samples) == 48 and found.note == ""
+    assert all(one.trace.truth is not None for one in found.samples)
+    assert set(calibrated(trainer, demo)) == {"localisation", "reference", "default_trace_score"}
+
+
+def test_without_a_pair_to_rank_the_trace_score_is_the_undecided_one(config: TrainConfig) -> None:
+    trainer, _ = scripted(config, 0)
+    assert best_trace_score(evidence_from_answers(trainer, config).samples) == "minimum"
+
+
+def test_a_discriminator_with_tokens_of_its_own_calibrates_in_the_policys(config: TrainConfig) -> None:
+    trainer, _ = scripted(config, 2)
+    own = train_tokenizer([], 260)
+    trainer.discriminator_encoder = TraceEncoder(own)
+    trainer.discriminator.model = Discriminator(build_model(config, own), "anchored", "own")
+    traces = calibration_traces(config)[:3]
+    for scored, trace in zip(scored_traces(trainer, traces), traces, strict=True):
+        encoded = trainer.discriminator_encoder.encode(trace)
+        ((raw, _, start),) = score_traces(trainer.discriminator.model, None, [encoded], pad_id=0)
+        assert scored.encoded.spans == trainer.encoder.encode(trace).spans
+        assert scored.raw[-1] == pytest.approx(raw[-1], abs=1e-5) and scored.prompt_reward == pytest.approx(start)
+    assert calibrated(trainer, config)["localisation"]["n"] == 24
+
+
+def test_evaluate_is_for_generated_problems(config: TrainConfig, tmp_path: Path) -> None:
+    lens: Any = SimpleNamespace(name="own", config={"train_config": config.to_dict()})
+    with pytest.raises(ConfigError, match=r"checkpoint own was trained on .*irl-lens score"):
+        evaluate(lens, tmp_path / "out", num_problems=2, samples=2)
+    assert not (tmp_path / "out").exists()
