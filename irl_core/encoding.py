@@ -11,7 +11,7 @@ import codecs
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -202,7 +202,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: None if t is None else t.to(device) for name, t in tensors.items()})
+        return Batch(**{name: None if t is None else t.to(device) for name, t in tensors.items()})
 
 
 def collate(encoded: Sequence[EncodedTrace], pad_id: int) -> Batch:
