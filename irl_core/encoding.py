@@ -201,8 +201,11 @@ class Batch:
         return self.first + self.starts - 1
 
     def to(self, device: torch.device | str) -> Batch:
-        tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{name: None if t is None else t.to(device) for name, t in tensors.items()})
+        moved: dict[str, Any] = {}
+        for name in (field.name for field in fields(self)):
+            tensor = getattr(self, name)
+            moved[name] = None if tensor is None else tensor.to(device)
+        return Batch(**moved)
 
 
 def collate(encoded: Sequence[EncodedTrace], pad_id: int) -> Batch:
