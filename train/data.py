@@ -6,8 +6,6 @@ A source is the demo's generator, GSM8K from the hub, a JSONL file, or a folder 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import random
 import sys
@@ -84,14 +82,6 @@ def training_data(config: TrainConfig, encoder: TraceEncoder | None = None, say:
     if not traces:
         raise ConfigError(f"data.source {config.data.source!r} has no trace to train on; look at what was left out")
     return ExpertData(with_errors(traces, config.data.expert_errors, config.run.seed, fits), config.run.seed)
-
-
-def data_fingerprint(traces: Sequence[Trace]) -> str:
-    """sha256 (hexadecimal) of problem, solution and right answer of every trace, in order."""
-    digest = hashlib.sha256()
-    for trace in traces:
-        digest.update(json.dumps([trace.problem, trace.text, trace.reference_answer]).encode() + b"\n")
-    return digest.hexdigest()
 
 
 # -------------------------------------------------------------------------------------------------------- demo

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -23,7 +22,6 @@ from train.data import (
     ExpertData,
     Fits,
     calibration_traces,
-    data_fingerprint,
     held_out_traces,
     normalised,
     training_data,
@@ -271,7 +269,7 @@ def test_too_few_to_calibrate_on_is_told_before_the_first_step(tmp_path: Path, r
     assert loaded(config(path, "sft", run, held_out=held_out))[0], "nothing else calibrates"
 
 
-# ------------------------------------------------------------------------------------------------ order, identity
+# ------------------------------------------------------------------------------------------------ order
 
 
 def test_the_order_depends_on_the_seed_and_the_round_alone() -> None:
@@ -282,14 +280,6 @@ def test_the_order_depends_on_the_seed_and_the_round_alone() -> None:
     assert [t.problem for t in other.batch(1, 3)] == seen[3:6]
     assert all(sorted(seen[start : start + 7]) == [f"p{n}" for n in range(7)] for start in (0, 7, 14))
     assert seen[:7] != seen[7:14] != [t.problem for t in ExpertData(traces, 2).batch(0, 7)]
-
-
-def test_the_fingerprint_is_of_what_trains() -> None:
-    traces = [make_trace("p", "x = 1", reference_answer="1", trace_id="a"), make_trace("q", "y")]
-    rows = b'["p", "x = 1", "1"]\n["q", "y", null]\n'
-    assert data_fingerprint(traces) == hashlib.sha256(rows).hexdigest()
-    assert data_fingerprint([replace(traces[0], trace_id="b"), traces[1]]) == data_fingerprint(traces)
-    assert len({data_fingerprint(t) for t in (traces, traces[::-1], traces[:1], [])}) == 4
 
 
 # ------------------------------------------------------------------------------------------------- expert errors
@@ -310,7 +300,7 @@ def test_a_share_of_the_experts_errs_and_is_believed(tmp_path: Path) -> None:
         assert not traces[i].correct or first_false_step(traces[i]) is not None
         assert traces[i].extra["expert_error"]
     again, _ = loaded(config(path, expert_errors=0.3))
-    assert again == traces and data_fingerprint(again) != data_fingerprint(right)
+    assert again == traces
     other, _ = loaded(replace(wanted := config(path, expert_errors=0.3), run=replace(wanted.run, seed=4)))
     assert [i for i in range(50) if other[i] != right[i]] != changed
 

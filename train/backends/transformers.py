@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from irl_core import pretrained
+from irl_core.carry import check_same_tokens
 from irl_core.checkpoints import CheckpointError, verify
 from irl_core.config import ConfigError, LoraConfig, ModelConfig, TrainConfig
 from irl_core.discriminator import HEAD, Discriminator, load_discriminator, read_head
@@ -207,13 +208,9 @@ def _discriminator(config: TrainConfig, start: Start, device: torch.device, load
 def _reading_encoder(config: TrainConfig, folder: Path, backbone: Any, encoder: TraceEncoder) -> TraceEncoder:
     """The discriminator's encoder: the policy's where the vocabularies are equal. Raises ConfigError."""
     own = pretrained.load_encoder(folder, backbone, config.data.instruction)
-    if own.fingerprint() == encoder.fingerprint():
-        return encoder
-    if config.discriminator.likelihood == "policy":
-        raise ConfigError(
-            "discriminator.likelihood is 'policy', but the discriminator reads other tokens than the policy; set own"
-        )
-    return own
+    policys, owns = encoder.fingerprint(), own.fingerprint()
+    check_same_tokens(policys, owns, config.discriminator.likelihood)
+    return encoder if policys == owns else own
 
 
 def check_context(config: TrainConfig, model: Any, key: str) -> None:
