@@ -184,14 +184,14 @@ def spawn(folder: Path) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture(scope="module")
 def config_file(irl: TrainConfig, folder: Path) -> Path:
-    """Four rounds with a save after each and an evaluation after every second."""
+    """Four rounds, with an evaluation and a save after each."""
     path = folder / "processes.yaml"
     path.write_text(in_processes(irl).to_yaml())
     return path
 
 
 def in_processes(irl: TrainConfig) -> TrainConfig:
-    return changed(irl, "run", preset="processes", steps=4, save_every=1, keep=2)
+    return changed(irl, "run", preset="processes", steps=4, eval_every=1, keep=2)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def untouched(config_file: Path, spawn: Callable[..., Any], folder: Path) -> tup
     """The run that nobody disturbs, and the seconds that it took."""
     started = time.monotonic()
     process = spawn(config_file, folder / "untouched", False, SLOW_DISK)
-    process.join(120)
+    process.join(240)
     assert process.exitcode == 0
     assert len({row["eval/pass@1"] for row in metrics_of(folder / "untouched") if "eval/pass@1" in row}) > 1
     return folder / "untouched", time.monotonic() - started
@@ -207,7 +207,7 @@ def untouched(config_file: Path, spawn: Callable[..., Any], folder: Path) -> tup
 
 def finish(config_file: Path, run_dir: Path, spawn: Callable[..., Any]) -> None:
     process = spawn(config_file, run_dir, (run_dir / "config.yaml").exists())
-    process.join(120)
+    process.join(240)
     assert process.exitcode == 0
     assert status_of(run_dir)["state"] == "finished"
 
@@ -238,6 +238,7 @@ def test_killed_in_the_middle_of_a_save(
     process = spawn(config_file, run_dir, False, 5 * SLOW_DISK)
     while not (run_dir / name).exists():
         assert process.is_alive(), f"{name} was never seen"
+        time.sleep(0.001)
     time.sleep(2 * SLOW_DISK)
     process.kill()
     process.join(30)
@@ -267,12 +268,12 @@ def test_a_second_start_is_refused_while_the_first_lives(
     process = spawn(config_file, run_dir, False, 5 * SLOW_DISK)
     wait_for(run_dir, process, step=2)
     second = spawn(config_file, run_dir, True)
-    second.join(60)
+    second.join(240)
     assert second.exitcode == 1
     for resume in (False, True):
         with pytest.raises(ConfigError, match=rf"twice is being trained by process {process.pid} \(step \d\)"):
             train(in_processes(irl), run_dir, resume)
-    process.join(120)
+    process.join(240)
     assert process.exitcode == 0
     assert_same_run(run_dir, untouched[0])
 
@@ -287,7 +288,7 @@ def test_signals_upon_signals_corrupt_nothing(
         if process.is_alive():
             os.kill(process.pid, number)
             time.sleep(0.02)
-    process.join(60)
+    process.join(240)
     assert process.exitcode == 0
     status = status_of(run_dir)
     assert status["state"] == "interrupted" and 1 <= status["step"] < 4
