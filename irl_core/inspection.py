@@ -175,6 +175,11 @@ class Lens:
         policy = load_causal_lm(path / "policy", chosen)
         discriminator = load_discriminator(path / "discriminator", chosen)
         own = path / "discriminator" / OWN_TOKENIZER
+        if own.is_dir() and discriminator.likelihood == "policy":
+            raise CheckpointError(
+                "discriminator/head.json: likelihood is 'policy', which needs the policy's tokens, but there is a "
+                f"discriminator/{OWN_TOKENIZER}; train with discriminator.likelihood own"
+            )
         return cls(
             name=str(config["name"]),
             config=config,

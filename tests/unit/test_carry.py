@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from irl_core.carry import carried_from, carry_levels, check_same_tokens
+from irl_core.checkpoints import CheckpointError, save_checkpoint
 from irl_core.config_values import ConfigError
 from irl_core.datasets import gsm8k
 from irl_core.discriminator import Discriminator, score_traces
@@ -24,6 +25,7 @@ from irl_core.policy import completion_logprobs
 from irl_core.segmentation import make_trace
 from irl_core.types import Span, Trace
 from tests.tiny import tiny_config, tiny_lens
+from train import models
 from train.backends.tiny import build_model, train_tokenizer
 
 EMOJI = "\U0001f9d1\u200d\U0001f680"
@@ -214,3 +216,32 @@ def test_the_window_counts_the_tokens_of_the_reader_that_needs_more(mixed_lens: 
     assert len(policy.prompt_ids) + len(policy.completion_ids) < mixed_lens.context_window == 160
     with pytest.raises(InputError, match="too long: 166 tokens"):
         mixed_lens.score([trace])
+
+
+def saved(lens: Lens, folder: Path) -> Path:
+    """A checkpoint with two tokenizers, as a run leaves it."""
+    assert lens.discriminator_encoder is not None
+    files = models.model_files("policy", lens.policy) | models.discriminator_files(lens.discriminator)
+    files |= models.tokenizer_files(lens.encoder.tokenizer, folder / "a")
+    files |= models.tokenizer_files(lens.discriminator_encoder.tokenizer, folder / "b", "discriminator/tokenizer")
+    save_checkpoint(folder / "mixed", {**files, "config.json": lens.config | {"instruction": "Think first."}})
+    return folder / "mixed"
+
+
+def test_a_checkpoint_with_two_tokenizers_scores_as_it_did(mixed_lens: Lens, tmp_path: Path) -> None:
+    again = Lens.load(saved(mixed_lens, tmp_path), device="cpu")
+    assert again.encoder.instruction == "Think first."
+    assert again.discriminator_encoder is not None and mixed_lens.discriminator_encoder is not None
+    mixed_lens.encoder = TraceEncoder(mixed_lens.encoder.tokenizer, "Think first.")
+    mixed_lens.discriminator_encoder = TraceEncoder(mixed_lens.discriminator_encoder.tokenizer, "Think first.")
+    trace = make_trace("Is 1 + 1 = 2?", "Yes, 1 + 1 = 2.")
+    (before,), (after,) = mixed_lens.score([trace]), again.score([trace])
+    np.testing.assert_allclose(after.raw, before.raw, atol=1e-6)
+    np.testing.assert_allclose(after.logprobs, before.logprobs, atol=1e-6)
+    assert after.prompt_reward == pytest.approx(before.prompt_reward, abs=1e-6)
+
+
+def test_a_checkpoint_whose_discriminator_could_not_be_read_is_refused(mixed_lens: Lens, tmp_path: Path) -> None:
+    mixed_lens.discriminator.likelihood = "policy"
+    with pytest.raises(CheckpointError, match=r"likelihood is 'policy', which needs the policy's tokens"):
+        Lens.load(saved(mixed_lens, tmp_path), device="cpu")
