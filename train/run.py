@@ -74,7 +74,7 @@ def train(
 ) -> Path:
     """Run a training from its configuration to its finished checkpoint; every process of the world calls it.
 
-    ``on_step(step, steps, metrics, seconds_left)`` is called after every step, ``on_phase(phase)`` during it, ``say``
+    ``on_step(step, steps, metrics, seconds_left)`` is called after every step, ``on_phase(phase)`` when its next phase begins, ``say``
     with every line for the user (default: printed on stderr); all of them on the first process alone. SIGTERM and
     SIGINT finish the step, save, and raise ``Interrupted``.
 
@@ -188,10 +188,11 @@ class Run:
                 self.voice(text)
 
     def progress(self, phase: str) -> None:
-        """A sign of life during a step."""
+        """A sign of life during a step; ``on_phase`` is told where it is another phase than before."""
         if self.world.is_main:
+            begun = phase != self.status.phase
             self.status.beat(phase)
-            if self.on_phase:
+            if begun and self.on_phase:
                 self.on_phase(phase)
 
     def failed(self, error: BaseException) -> None:
