@@ -319,7 +319,17 @@ def load_whole(
     if found["missing_keys"]:
         raise CheckpointError(f"{folder}: {min(found['missing_keys'])} is missing from its weights; copy it anew")
     model.generation_config = plain_generation(model.generation_config)
+    _keep_gradients(model)
     return model.eval()
+
+
+def _keep_gradients(model: Any) -> None:
+    """On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights the first time a model only evaluates, for a kernel
+    without a backward pass, and never back: a policy that has sampled once could not be trained. Leave them packed as
+    they are."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def plain_generation(given: Any) -> Any:

@@ -432,3 +432,20 @@ def test_a_tokenizer_of_a_larger_vocabulary_is_refused(model_folder: Path, model
     model.set_input_embeddings(torch.nn.Embedding(100, 64))
     with pytest.raises(CheckpointError, match="has 300 tokens, the model 100; take the model's own"):
         load_encoder(model_folder, model)
+
+
+@pytest.mark.parametrize("avx", [True, False])
+def test_a_model_of_4_bit_that_has_evaluated_still_has_gradients(
+    model_folder: Path, avx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: avx)
+    model = adapted(model_folder, quantisation="nf4", dtype="bfloat16")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        model.eval()(input_ids=ids)
+    model.train()(input_ids=ids).logits.float().logsumexp(-1).sum().backward()
+    trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert trained
+    # B starts at 0, so A has no gradient yet; every B has one, of every layer
+    assert all(grad is not None and grad.abs().sum() > 0 for name, grad in trained.items() if "lora_B" in name)
