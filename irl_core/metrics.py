@@ -1,24 +1,47 @@
-"""Figures with an n and a 95 % interval: pass@k, reranking, separation, correlation, first error. Knows no model.
+"""Figures with an n and a 95 % interval: separation and first error, and every other one by its name. Knows no model.
+
+`irl_core.choosing` (pass@k, best of N, votes) and `irl_core.correlations` are part of this and imported from here.
 
 Samples come as flat arrays with one entry a trace and a parallel array of problem ids. Whatever is averaged over
 problems gets its interval by a bootstrap over problems, since samples of one problem are not independent. A figure
 that does not exist (one class, n < 2, no variance, k > N, missing answers) is *undefined*: NaN, with the reason.
 
-Ties: scores that are equal share what they decide. A pair of equal scores counts half; where equal scores compete
-for a place, the figure is the expected value over random orders. In reranking a NaN score ranks last.
+Ties: scores that are equal share what they decide. A pair of equal scores counts half.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from irl_core.choosing import (
+    best_of,
+    best_of_curve,
+    oracle,
+    pass_at_k,
+    pass_at_k_of_n,
+    pass_curve,
+    pass_values,
+    random_text,
+    random_text_scores,
+    random_text_top,
+    samples_needed,
+    vote,
+    vote_accuracy,
+    vote_curve,
+)
+from irl_core.correlations import (
+    centred,
+    clustered_correlations,
+    correlation,
+    correlation_matrix,
+    partial_correlation,
+    within_problem_correlation,
+)
 from irl_core.intervals import (
     LEVEL,
     Array,
@@ -29,6 +52,8 @@ from irl_core.intervals import (
     bootstrap,
     mean_over_problems,
     paired_difference,
+    plain,
+    point,
     problem_index,
     problem_rows,
     problem_sums,
@@ -48,7 +73,10 @@ __all__ = [
     "Separation",
     "auc",
     "best_of",
+    "best_of_curve",
     "bootstrap",
+    "centred",
+    "clustered_correlations",
     "correlation",
     "correlation_matrix",
     "first_error",
@@ -59,16 +87,24 @@ __all__ = [
     "pair_accuracy",
     "pair_columns",
     "paired_difference",
+    "partial_correlation",
     "pass_at_k",
     "pass_at_k_of_n",
+    "pass_curve",
+    "pass_values",
+    "plain",
+    "point",
     "random_text",
     "random_text_scores",
+    "random_text_top",
+    "samples_needed",
     "separation",
     "share",
     "share_difference",
     "undefined",
     "vote",
     "vote_accuracy",
+    "vote_curve",
     "wilson",
     "within_problem_correlation",
 ]
@@ -77,179 +113,81 @@ NO_ERROR = -1  # a first-error label: no step is wrong
 UNDECIDED = -2  # a first-error prediction: neither a step nor 'no error'; counts as wrong on every trace
 
 
-# ---------------------------------------------------------------------------------------------- pass@k
-
-
-def pass_at_k(correct: Values, problem_ids: Groups, k: int, *, seed: int = 0) -> Figure:
-    """Unbiased pass@k, 1 - C(n-c, k) / C(n, k) averaged over problems (Chen et al. 2021). k = N is the oracle."""
-    right = np.asarray(correct, dtype=bool)
-    rows = problem_rows(problem_ids)
-    if reason := _too_few(rows, k):
-        return undefined(len(rows), "problems", reason)
-    return mean_over_problems([_any_right(len(r), int(right[r].sum()), k) for r in rows], seed=seed)
-
-
-def _too_few(rows: Sequence[npt.NDArray[np.int64]], k: int) -> str:
-    if k < 1:
-        return f"k is {k}; it must be 1 or more"
-    smallest = min((len(r) for r in rows), default=0)
-    return f"k is {k}, but a problem has {smallest} samples" if k > smallest else ""
-
-
-def _any_right(n: int, c: int, k: int) -> float:
-    """The chance that k drawn from n without replacement hold one of the c right ones."""
-    return 1 - math.comb(n - c, k) / math.comb(n, k)
-
-
-def best_of(scores: Values, correct: Values, problem_ids: Groups, k: int = 1) -> Array:
-    """pass@k|N, one value a problem (P,): is one of the k highest-scored of all its N samples correct?
-
-    Where equal scores compete for the last places, the expected value over their orders. NaN ranks last. Raises
-    ValueError where k > N.
-    """
-    values = np.asarray(scores, dtype=np.float64)
-    values, right = np.where(np.isnan(values), -np.inf, values), np.asarray(correct, dtype=bool)
-    if reason := _too_few(problem_rows(problem_ids), k):
-        raise ValueError(reason)
-    return np.array([_top_k(values[rows], right[rows], k) for rows in problem_rows(problem_ids)], dtype=np.float64)
-
-
-def _top_k(scores: Array, right: npt.NDArray[np.bool_], k: int) -> float:
-    limit = np.sort(scores)[-k]
-    if right[scores > limit].any():
-        return 1.0
-    tied = scores == limit
-    return _any_right(int(tied.sum()), int(right[tied].sum()), k - int((scores > limit).sum()))
-
-
-def pass_at_k_of_n(scores: Values, correct: Values, problem_ids: Groups, k: int = 1, *, seed: int = 0) -> Figure:
-    """pass@k|N by a score (see `best_of`), averaged over problems. Undefined where k > N or no score is a number."""
-    values, rows = np.asarray(scores, dtype=np.float64), problem_rows(problem_ids)
-    reason = _too_few(rows, k) or ("every score is missing" if np.isnan(values).all() else "")
-    if reason:
-        return undefined(len(rows), "problems", reason)
-    return mean_over_problems(best_of(values, correct, problem_ids, k), seed=seed)
-
-
-def oracle(correct: Values, problem_ids: Groups) -> Array:
-    """One value a problem (P,): is any sample correct? The limit of every way to choose."""
-    right = np.asarray(correct, dtype=bool)
-    return np.array([right[rows].any() for rows in problem_rows(problem_ids)], dtype=np.float64)
-
-
-def random_text(texts: Sequence[str], correct: Values, problem_ids: Groups) -> Array:
-    """Best of N by a random score a distinct text, in expectation, one value a problem (P,): the share of a
-    problem's distinct texts that is correct. Correct samples repeat each other, so this is below pass@1, and it is
-    what a score that knows nothing but the text achieves."""
-    right = np.asarray(correct, dtype=np.float64)
-    return np.array([np.mean(list({texts[i]: right[i] for i in rows}.values())) for rows in problem_rows(problem_ids)])
-
-
-def random_text_scores(texts: Sequence[str], seed: int = 0) -> Array:
-    """A random score (M,) in [0, 1), the same for the same text: what a reward that has learned nothing looks like."""
-    _, codes = problem_index(list(texts))
-    return np.random.default_rng(seed).random(codes.max() + 1 if codes.size else 0)[codes]
-
-
-def vote(
-    answers: Sequence[Hashable | None],
-    correct: Values,
-    problem_ids: Groups,
-    scores: Values | None = None,
-    temperature: float = 1.0,
-) -> Array:
-    """Majority vote, one value a problem (P,), 1 where the elected answer is correct.
-
-    Without scores each sample has one vote; with scores its weight is exp(score / temperature), a softmax over the
-    problem's voters, summed over equal answers: infinite temperature is the majority, towards 0 best of N. Answers
-    are compared as given: normalise them first. A missing answer (None, NaN, "") does not vote; a problem without a
-    vote counts 0. Answers with equal weight (to 1e-9) share: the mean over them. A NaN score has no weight.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; it must be above 0")
-    right = np.asarray(correct, dtype=np.float64)
-    voters = np.array([not _missing(answer) for answer in answers], dtype=bool)
-    values = np.zeros(len(right)) if scores is None else np.asarray(scores, dtype=np.float64)
-    return np.array(
-        [_elect(answers, right, values, r[voters[r]], temperature) for r in problem_rows(problem_ids)], dtype=np.float64
-    )
-
-
-def _missing(answer: Hashable | None) -> bool:
-    return answer is None or answer == "" or answer != answer  # NaN is not equal to itself
-
-
-def _elect(
-    answers: Sequence[Hashable | None], right: Array, scores: Array, rows: npt.NDArray[np.int64], temperature: float
-) -> float:
-    if not rows.size:
-        return 0.0
-    count, codes = problem_index([answers[i] for i in rows])
-    totals = np.bincount(codes, weights=_softmax(scores[rows], temperature), minlength=count)
-    hits = np.bincount(codes, weights=right[rows]) / np.bincount(codes)
-    return float(hits[totals >= totals.max() * (1 - 1e-9)].mean())
-
-
-def _softmax(scores: Array, temperature: float) -> Array:
-    known = scores[~np.isnan(scores)]
-    if not known.size or math.isinf(temperature):
-        return np.ones_like(scores)
-    top = known.max()
-    weights: Array = np.zeros_like(scores)
-    weights[scores == top] = 1.0  # also where the top is infinite
-    below = scores < top
-    weights[below] = np.exp((scores[below] - top) / temperature)
-    return weights
-
-
-def vote_accuracy(
-    answers: Sequence[Hashable | None],
-    correct: Values,
-    problem_ids: Groups,
-    scores: Values | None = None,
-    temperature: float = 1.0,
-    *,
-    seed: int = 0,
-) -> Figure:
-    """The share of problems whose elected answer (see `vote`) is correct. Undefined without a single answer."""
-    if all(_missing(answer) for answer in answers):
-        return undefined(problem_index(problem_ids)[0], "problems", "no sample has an answer")
-    return mean_over_problems(vote(answers, correct, problem_ids, scores, temperature), seed=seed)
-
-
 # ---------------------------------------------------------------------------------------------- separation
 
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """How far the scores of correct traces lie above those of incorrect ones, over all problems pooled.
+    """How far the scores of correct traces lie above those of incorrect ones.
 
-    ``difference`` of the means with Welch's interval, his ``t``, ``degrees`` of freedom and two-sided ``p``;
-    ``cohens_d`` with the pooled standard deviation (Hedges and Olkin's interval); ``auc``.
+    ``difference`` of the means, ``cohens_d`` with the pooled standard deviation, ``auc``; ``t``, ``degrees`` of freedom
+    and two-sided ``p`` of Welch's test, which takes traces as independent, and ``clustered_t``, ``clustered_p`` with a
+    standard error that heeds the problems (sandwich estimator, degrees = problems - 1).
     """
 
     difference: Figure
     t: float
     degrees: float
     p: float
+    clustered_t: float
+    clustered_p: float
     cohens_d: Figure
     auc: Figure
 
 
-def separation(scores: Values, correct: Values, problem_ids: Groups | None = None) -> Separation:
-    """Welch's t, Cohen's d and AUC of correct against incorrect traces. The first two take traces as independent;
-    the AUC's interval heeds the problems where they are given."""
+def separation(scores: Values, correct: Values, problem_ids: Groups | None = None, *, seed: int = 0) -> Separation:
+    """Correct against incorrect traces. Where problems are given, the intervals heed them (bootstrap over problems, for
+    the AUC clustered DeLong); else they are Welch's, Hedges and Olkin's, and DeLong's."""
     values, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=bool)
     yes, no = values[right], values[~right]
     reason = _class_reason(yes, no) or ("no variance" if not yes.std() + no.std() > 0 else "")
-    area = auc(values, right, problem_ids)
+    area, nan = auc(values, right, problem_ids), math.nan
     if reason:
-        nothing = (undefined(values.size, method, reason) for method in ("Welch", "Cohen's d"))
-        return Separation(next(nothing), math.nan, math.nan, math.nan, next(nothing), area)
+        nothing = (undefined(values.size, method, reason) for method in ("difference of means", "Cohen's d"))
+        return Separation(next(nothing), nan, nan, nan, nan, nan, next(nothing), area)
     test = stats.ttest_ind(yes, no, equal_var=False)
     low, high = test.confidence_interval(LEVEL)
     difference = Figure(float(yes.mean() - no.mean()), float(low), float(high), values.size, "Welch, traces")
-    return Separation(difference, float(test.statistic), float(test.df), float(test.pvalue), _cohens_d(yes, no), area)
+    clustered = (nan, nan) if problem_ids is None else _clustered_t(values, right, problem_ids)
+    size = _cohens_d(yes, no)
+    if problem_ids is not None:
+        difference, size = _resampled_separation(values, right, problem_ids, seed)
+    return Separation(difference, float(test.statistic), float(test.df), float(test.pvalue), *clustered, size, area)
+
+
+def _clustered_t(values: Array, right: npt.NDArray[np.bool_], problem_ids: Groups) -> tuple[float, float]:
+    """(t, two-sided p): the difference of the means over its standard error from the problems' influences on it."""
+    pull = np.where(right, values - values[right].mean(), values[~right].mean() - values)
+    pull = pull / np.where(right, right.sum(), (~right).sum())
+    influence = problem_sums(pull, problem_ids)
+    problems = influence.size
+    variance = float(influence @ influence) * problems / (problems - 1) if problems > 1 else 0.0
+    if not variance > 0:
+        return math.nan, math.nan
+    t = float(values[right].mean() - values[~right].mean()) / math.sqrt(variance)
+    return t, float(2 * stats.t.sf(abs(t), problems - 1))
+
+
+def _resampled_separation(
+    values: Array, right: npt.NDArray[np.bool_], problem_ids: Groups, seed: int
+) -> tuple[Figure, Figure]:
+    """(difference of the means, Cohen's d) with a bootstrap over problems."""
+    scaled = (values - values.mean()) / values.std()
+    parts = [part for side in (right, ~right) for part in (side * 1.0, side * scaled, side * scaled**2)]
+    columns = np.column_stack([problem_sums(part, problem_ids) for part in parts])
+    spread, n = float(values.std()), values.size
+
+    def difference(totals: Array) -> Array:
+        return (ratio(totals[:, [1, 0]]) - ratio(totals[:, [4, 3]])) * spread
+
+    def effect(totals: Array) -> Array:
+        m, k = totals[:, 0], totals[:, 3]
+        squares = sum(totals[:, i + 2] - ratio(totals[:, [i + 1, i]]) * totals[:, i + 1] for i in (0, 3))
+        pooled = ratio(np.column_stack([np.maximum(squares, 0), m + k - 2]))
+        return difference(totals) / spread * ratio(np.column_stack([np.ones_like(pooled), np.sqrt(pooled)]))
+
+    means = bootstrap(columns, difference, n=n, unit="traces", bounded=False, seed=seed)
+    return means, bootstrap(columns, effect, n=n, unit="Cohen's d, traces", bounded=False, seed=seed)
 
 
 def _class_reason(yes: Array, no: Array) -> str:
@@ -340,61 +278,6 @@ def pair_columns(scores: Values, correct: Values, problem_ids: Groups) -> Array:
         ranked = stats.rankdata(values[rows])[right[rows]].sum() - yes * (yes + 1) / 2 if pairs else 0.0
         result.append((ranked, pairs))
     return np.array(result, dtype=np.float64).reshape(-1, 2)
-
-
-# ---------------------------------------------------------------------------------------------- correlation
-
-
-def correlation(x: Values, y: Values, kind: Literal["pearson", "spearman"] = "pearson") -> Figure:
-    """Pearson's r or Spearman's rho with Fisher's z interval (Spearman: variance of Bonett and Wright 2000)."""
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    reason = _flat_reason(a, b)
-    if reason:
-        return undefined(a.size, kind, reason)
-    r = float(stats.pearsonr(a, b).statistic if kind == "pearson" else stats.spearmanr(a, b).statistic)
-    spread = 1.0 if kind == "pearson" else 1 + r * r / 2
-    error = math.sqrt(spread / (a.size - 3)) if a.size > 3 else math.inf
-    if abs(r) >= 1 - 1e-12:
-        return Figure(r, r, r, a.size, f"{kind}, exact") if a.size > 3 else Figure(r, -1.0, 1.0, a.size, kind)
-    return Figure(r, math.tanh(math.atanh(r) - Z * error), math.tanh(math.atanh(r) + Z * error), a.size, kind)
-
-
-def _flat_reason(a: Array, b: Array) -> str:
-    if a.size < 2:
-        return f"n is {a.size}; a correlation needs two"
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return "values are not finite"
-    return "no variance" if np.ptp(a) == 0 or np.ptp(b) == 0 else ""
-
-
-def correlation_matrix(
-    columns: Mapping[str, Values], kind: Literal["pearson", "spearman"] = "pearson"
-) -> dict[tuple[str, str], Figure]:
-    """The correlation of every pair of columns, both ways round, keyed by their names."""
-    return {(a, b): correlation(columns[a], columns[b], kind) for a in columns for b in columns}
-
-
-def within_problem_correlation(x: Values, y: Values, problem_ids: Groups, *, seed: int = 0) -> Figure:
-    """Pearson's r after each problem's mean is subtracted from both: what is left when knowing which problems are
-    easy earns nothing. Bootstrapped over problems; n counts traces."""
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if reason := _flat_reason(a, b):
-        return undefined(a.size, "traces", reason)
-    a, b = _centred(a, problem_ids), _centred(b, problem_ids)
-    columns = np.column_stack([problem_sums(v, problem_ids) for v in (a * b, a * a, b * b)])
-    return bootstrap(columns, _cosine, n=a.size, unit="traces", bounded=False, seed=seed)
-
-
-def _centred(values: Array, problem_ids: Groups) -> Array:
-    """Values less their problem's mean; what is left of rounding becomes 0."""
-    codes = problem_index(problem_ids)[1]
-    centred: Array = values - (np.bincount(codes, values) / np.bincount(codes))[codes]
-    return np.where(np.abs(centred) > 1e-12 * np.abs(values).max(), centred, 0.0)
-
-
-def _cosine(totals: Array) -> Array:
-    """Column 0 over the root of columns 1 x 2, NaN where that is 0."""
-    return ratio(np.column_stack([totals[:, 0], np.sqrt(totals[:, 1] * totals[:, 2])]))
 
 
 # ---------------------------------------------------------------------------------------------- first error

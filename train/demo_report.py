@@ -326,7 +326,7 @@ def markdown(found: Report) -> str:
         f"{run['problems']} problems x {samples} samples: {run['traces']} traces, {run['correct']} with a right and "
         f"{run['wrong']} with a wrong answer. Left out of locating: {run['wrong_without_known_step']} wrong ones "
         f"whose first wrong step is not known, {run['correct_with_wrong_step']} right ones with a wrong step. "
-        "Brackets hold 95 % intervals, over problems (Cohen's d: over traces)."
+        "Brackets hold 95 % intervals, over problems."
     )
     parts = [head, _sampling_table(found), _choosing_table(found), _ranking_table(found)]
     parts += [_steps_table(found), _decisions_table(found), _kinds_table(found)]

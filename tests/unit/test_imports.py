@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PURE = {
     "types", "config", "config_values", "segmentation", "layouts", "carry", "answers", "expressions", "perturbations",
-    "sums", "departure", "verifiable", "arithmetic", "rewards", "losses", "localisation", "metrics", "intervals",
-    "signals", "word_problems",
+    "sums", "departure", "verifiable", "arithmetic", "rewards", "losses", "localisation", "metrics", "choosing",
+    "correlations", "intervals", "signals", "word_problems",
 }  # fmt: skip
 MIDDLE = {"datasets", "json_rows", "encoding", "discriminator", "policy", "packing"}
 HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "streamlit", "plotly", "unsloth", "bitsandbytes"}

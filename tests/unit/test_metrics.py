@@ -212,6 +212,55 @@ class TestSeparation:
         # Welch: 3 / sqrt(2/2 + 2/2) = 2.1213 with 2 degrees of freedom
         assert (found.t, found.degrees) == pytest.approx((3 / math.sqrt(2), 2))
 
+    def test_with_problems_the_intervals_agree_with_a_plain_loop(self) -> None:
+        rng = np.random.default_rng(11)
+        ids, right = np.repeat(np.arange(25), 6), rng.random(150) < 0.5
+        scores = right + rng.normal(size=25)[ids] + rng.normal(size=150) + 100
+        found = separation(scores, right, ids, seed=2)
+        means, effects = [], []
+        for drawn in np.random.default_rng(2).integers(25, size=(2000, 25)):
+            chosen = np.concatenate([np.flatnonzero(ids == problem) for problem in drawn])
+            yes, no = scores[chosen][right[chosen]], scores[chosen][~right[chosen]]
+            pooled = ((yes.size - 1) * yes.var(ddof=1) + (no.size - 1) * no.var(ddof=1)) / (yes.size + no.size - 2)
+            means.append(yes.mean() - no.mean())
+            effects.append(means[-1] / math.sqrt(pooled))
+        for figure, draws in ((found.difference, means), (found.cohens_d, effects)):
+            assert (figure.low, figure.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), rel=1e-6)
+        plain = separation(scores, right)
+        assert found.difference.value == pytest.approx(plain.difference.value)
+        assert found.cohens_d.value == pytest.approx(plain.cohens_d.value)
+        assert (found.t, found.p) == (plain.t, plain.p) and math.isnan(plain.clustered_t)
+
+    def test_clustered_t_by_the_plain_sum(self) -> None:
+        rng = np.random.default_rng(12)
+        ids, right, scores = rng.integers(20, size=100), rng.random(100) < 0.4, rng.normal(size=100)
+        yes, no = scores[right], scores[~right]
+        variance = 0.0
+        for problem in set(ids.tolist()):
+            mine = ids == problem
+            influence = (scores[mine & right] - yes.mean()).sum() / yes.size
+            influence -= (scores[mine & ~right] - no.mean()).sum() / no.size
+            variance += influence**2
+        problems = len(set(ids.tolist()))
+        t = (yes.mean() - no.mean()) / math.sqrt(variance * problems / (problems - 1))
+        found = separation(scores, right, ids)
+        assert found.clustered_t == pytest.approx(t)
+        assert found.clustered_p == pytest.approx(2 * stats.t.sf(abs(t), problems - 1))
+
+    def test_clustered_t_is_welchs_where_every_trace_is_a_problem(self) -> None:
+        rng = np.random.default_rng(13)
+        right, scores = np.arange(400) % 2 == 0, rng.normal(size=400)
+        found = separation(scores, right, np.arange(400))
+        assert found.clustered_t == pytest.approx(found.t, rel=0.01)
+
+    def test_repeating_every_trace_inflates_welchs_t_and_not_the_clustered(self) -> None:
+        rng = np.random.default_rng(14)
+        right, scores = np.arange(60) % 2 == 0, rng.normal(size=60)
+        once = separation(scores, right, np.arange(60))
+        often = separation(np.repeat(scores, 9), np.repeat(right, 9), np.repeat(np.arange(60), 9))
+        assert abs(often.t) > 2.9 * abs(once.t)
+        assert often.clustered_t == pytest.approx(once.clustered_t)
+
     def test_undefined(self) -> None:
         assert separation([1, 2, 3], [1, 1, 1]).cohens_d.reason == "3 correct and 0 incorrect; each needs two"
         assert separation([1, 2, 3], [1, 1, 0]).difference.reason == "2 correct and 1 incorrect; each needs two"
