@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from irl_core.checkpoints import CheckpointError, load_json
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.world import World
@@ -36,6 +38,7 @@ from train.run_folder import (
     claim,
     newest_state,
     not_written,
+    one_line,
     rounded,
     write_whole,
 )
@@ -74,9 +77,9 @@ def train(
 ) -> Path:
     """Run a training from its configuration to its finished checkpoint; every process of the world calls it.
 
-    ``on_step(step, steps, metrics, seconds_left)`` is called after every step, ``on_phase(phase)`` when its next phase begins, ``say``
-    with every line for the user (default: printed on stderr); all of them on the first process alone. SIGTERM and
-    SIGINT finish the step, save, and raise ``Interrupted``.
+    ``on_step(step, steps, metrics, seconds_left)`` is called after every step, ``on_phase(phase)`` when a phase of it
+    begins, ``say`` with every line for the user (default: printed on stderr); all of them on the first process alone.
+    SIGTERM and SIGINT finish the step, save, and raise ``Interrupted``.
 
     Returns:
         The finished checkpoint's directory.
@@ -102,9 +105,11 @@ def train(
         try:
             return run.go(resume, claimed)
         except Interrupted:
+            if run.status.state == "running":  # at once, in the middle of something that may be left
+                raise run.interrupted() from None
             raise
         except BaseException as error:
-            told = watch.cause(explained(error))
+            told = watch.cause(explained(error, config))
             run.failed(told)
             if told is error:
                 raise
@@ -130,24 +135,58 @@ def from_main(world: World, function: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
-def explained(error: BaseException) -> BaseException:
+def explained(error: BaseException, config: TrainConfig) -> BaseException:
     """The error as the user should read it, with the mend."""
     if isinstance(error, FloatingPointError):
         return FloatingPointError(diverged(error))
+    if isinstance(error, torch.OutOfMemoryError):
+        return ConfigError(
+            f"the GPU's memory is full ({str(error).partition('. ')[0]}); in a new run lower run.batch_tokens "
+            f"({config.run.batch_tokens}) or policy.sampling_tokens ({config.policy.sampling_tokens}), set "
+            "model.gradient_checkpointing to true, or set model.quantisation to nf4 with model.lora.rank 16"
+        )
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return not_written(Path(error.filename).name if error.filename else "the run's folder", error)
     return error
 
 
+@dataclass(slots=True)
+class StopRequests:
+    """The SIGTERM and SIGINT that arrived. ``at_once``: nothing would be lost now, so the first one raises
+    ``Interrupted`` where it meets the program (a download, say); else the step is finished first."""
+
+    received: list[int] = field(default_factory=list)
+    at_once: bool = False
+
+    def take(self, number: int, frame: Any) -> None:
+        """The signals' handler."""
+        self.received.append(number)
+        if self.at_once:
+            self.at_once = False
+            raise Interrupted("stopped")
+
+    @contextmanager
+    def obeyed_at_once(self, wanted: bool) -> Iterator[None]:
+        """Inside the block a request is obeyed at once, where that is ``wanted``; also one from before."""
+        if wanted and self.received:
+            raise Interrupted("stopped")
+        self.at_once = wanted
+        try:
+            yield
+        finally:
+            self.at_once = False
+
+    def __bool__(self) -> bool:
+        return bool(self.received)
+
+
 @contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """A list that is filled when SIGTERM or SIGINT arrives; the handlers are put back afterwards."""
-    received: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda n, frame: received.append(n)) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+def stop_requests() -> Iterator[StopRequests]:
+    """Collect SIGTERM and SIGINT; the handlers are put back afterwards."""
+    stops = StopRequests()
+    previous = {number: signal.signal(number, stops.take) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield received
+        yield stops
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -155,7 +194,10 @@ def stop_requests() -> Iterator[list[int]]:
 
 @dataclass(slots=True)
 class Run:
-    """A run in progress. Only the first process has a ``log``, a ``status``, ``metrics`` and ``trackers``."""
+    """A run in progress. Only the first process has ``metrics`` and ``trackers``, and writes ``log`` and ``status``.
+
+    ``best``: what ``best.json`` holds. ``saved``: the step of the newest training state.
+    """
 
     config: TrainConfig
     run_dir: Path
@@ -163,7 +205,7 @@ class Run:
     on_step: OnStep | None
     on_phase: OnPhase | None
     voice: Say
-    stopped: list[int] = field(default_factory=list)
+    stopped: StopRequests = field(default_factory=StopRequests)
     log: Log = field(init=False)
     status: Status = field(init=False)
     metrics: MetricsFile = field(init=False)
@@ -172,6 +214,7 @@ class Run:
     session: Session = field(init=False)
     problems: list[Trace] = field(default_factory=list)
     best: dict[str, Any] | None = None
+    saved: int | None = None
 
     def __post_init__(self) -> None:
         self.log = Log(self.run_dir / LOG)
@@ -183,9 +226,10 @@ class Run:
     def say(self, text: str, *, aloud: bool = True) -> None:
         """Into the log, and ``aloud`` also to the user."""
         if self.world.is_main:
-            self.log.write(text)
+            line = one_line(text)
+            self.log.write(line)
             if aloud:
-                self.voice(text)
+                self.voice(line)
 
     def progress(self, phase: str) -> None:
         """A sign of life during a step; ``on_phase`` is told where it is another phase than before."""
@@ -197,7 +241,7 @@ class Run:
 
     def failed(self, error: BaseException) -> None:
         """Write down why the run ended; what cannot be written is added to the error."""
-        reason = f"{type(error).__name__}: {error}"
+        reason = one_line(f"{type(error).__name__}: {error}")
         try:
             self._end("failed", reason)
         except (CheckpointError, OSError) as second:
@@ -223,17 +267,25 @@ class Run:
 
         self.status.step, self.status.best = claimed.previous.get("step", 0), claimed.previous.get("best")
         self.progress("loading")
-        self.problems = held_out_problems(self.config)
-        state = self._state_to_resume(claimed) if resume else None
-        self.session = Session.start(self.config, self.run_dir, state, self.world)
+        with self.stopped.obeyed_at_once(self.world.size == 1):
+            self.problems = held_out_problems(self.config)
+            state = self._state_to_resume(claimed) if resume else None
+            self.session = Session.start(self.config, self.run_dir, state, self.world)
         self.session.trainer.on_progress = self.progress
         self.problems = short_enough(self.problems, self.session.trainer.encoder, self.config)
+        self.saved = self.session.step if state else None
         self._open(resume, state)
         self._loop()
         self.progress("finishing")
-        final = self.session.finish(self.run_dir / FINAL)
+        with self.stopped.obeyed_at_once(self.world.size == 1 and self.saved == self.config.run.steps):
+            final = self.session.finish(self.run_dir / FINAL)
         self._end("finished")
         return final
+
+    def interrupted(self) -> Interrupted:
+        """Write down that the run was asked to stop; returns what is then raised."""
+        self._end("interrupted")
+        return Interrupted(f"stopped at step {self.status.step} of {self.status.steps}; go on with --resume")
 
     def _state_to_resume(self, claimed: Claim) -> Path | None:
         if claimed.previous.get("state") == "running":
@@ -295,24 +347,18 @@ class Run:
         session, steps = self.session, self.config.run.steps
         clock = Clock(steps)
         clock.seconds_left(session.step)
-        if session.step < steps:
-            self._leave_if(None, self.world.any(bool(self.stopped)))  # asked while the models were loaded
+        if self.world.any(bool(self.stopped)):  # asked while the models were loaded
+            raise self.interrupted()
         while session.step < steps:
             metrics, rows = self._step()
             useless = self._record(metrics, clock.seconds_left(session.step))
             asked = self.world.any(bool(self.stopped))
             self._save(metrics, rows, asked or useless is not None)
-            if session.step < steps:
-                self._leave_if(useless, asked)
-
-    def _leave_if(self, useless: str | None, asked: bool) -> None:
-        step, steps = self.session.step, self.config.run.steps
-        if useless is not None:
-            self._end("stopped", useless)
-            raise Stopped(f"stopped at step {step} of {steps}: {useless}")
-        if asked:
-            self._end("interrupted")
-            raise Interrupted(f"stopped at step {step} of {steps}; go on with --resume")
+            if useless is not None and session.step < steps:
+                self._end("stopped", useless)
+                raise Stopped(f"stopped at step {session.step} of {steps}: {useless}")
+            if asked:
+                raise self.interrupted()
 
     def _step(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """One round, and the evaluation where it is due: what is logged, and the evaluation's samples."""
@@ -370,16 +416,17 @@ class Run:
         from train.samples import round_rows, write_samples
 
         step, settings = self.session.step, self.config.run
-        if not (PASS in metrics or leaving or (settings.save_every and step % settings.save_every == 0)):
+        regular = settings.save_every and (step % settings.save_every == 0 or step == settings.steps)
+        if not (PASS in metrics or leaving or regular):
             return
         self.progress("saving")
         drawn = [*rows, *round_rows(self.session.trainer)]
         if self.world.is_main:
             write_samples(self.run_dir, step, drawn)
-        if step < settings.steps:
-            name = f"step-{step:06d}"
-            self.session.save(self.run_dir / CHECKPOINTS / name)
-            self.say(f"saved {name}", aloud=False)
+        name = f"step-{step:06d}"
+        self.session.save(self.run_dir / CHECKPOINTS / name)
+        self.saved = step
+        self.say(f"saved {name}", aloud=False)
         if PASS in metrics and (self.best is None or metrics[PASS] > self.best["value"]):
             self.best = best_of([{"step": step, **metrics}])
             self._keep_best()

@@ -35,6 +35,7 @@ CHECKPOINTS = "checkpoints"
 FINAL = "final"
 
 SIGNIFICANT_DIGITS = 8
+MAX_LINE = 4000
 SECONDS_BETWEEN_BEATS = 2.0
 SECONDS_OF_SILENCE = 60.0  # after which a run of another machine counts as dead
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
@@ -97,14 +98,20 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def one_line(text: str) -> str:
+    """A text fit to be shown, whatever an error's message or a row of data holds: one line of bounded length, without
+    characters that steer a terminal."""
+    line = " ".join(text.split())[:MAX_LINE]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 class Log:
     """``log.txt``: everything said, a line each, with its time in UTC."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def write(self, text: str) -> None:
-        line = " ".join(text.split())  # one line, whatever an error's message holds
+    def write(self, line: str) -> None:
         append_lines(self.path, f"{now()} {line}\n", durable=False)
 
 

@@ -144,11 +144,9 @@ def test_a_stop_request_saves_and_goes_on_later(
 def test_a_stop_request_while_the_models_are_loaded_makes_no_step(
     irl: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = Session.start
-
     def asked(*arguments: Any) -> Session:
         os.kill(os.getpid(), signal.SIGTERM)
-        return start(*arguments)
+        pytest.fail("loading went on")
 
     run_dir = folder / "asked-early"
     with monkeypatch.context() as patched:
@@ -157,6 +155,32 @@ def test_a_stop_request_while_the_models_are_loaded_makes_no_step(
             train(irl, run_dir)
     assert status_of(run_dir)["state"] == "interrupted"
     assert not (run_dir / "metrics.jsonl").exists() and not (run_dir / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("when", ["after the last step", "in the middle"])
+def test_a_stop_request_while_it_finishes_is_obeyed_since_all_is_saved(
+    when: str, irl: TrainConfig, unbroken: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = folder / f"finishing-{when.replace(' ', '-')}"
+
+    def ask(step: int, steps: int, metrics: dict[str, float], left: float) -> None:
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def finish(session: Session, directory: Path) -> Path:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it went on")
+
+    with monkeypatch.context() as patched:
+        if when == "in the middle":
+            patched.setattr(Session, "finish", finish)
+        with pytest.raises(Interrupted, match="stopped at step 5 of 5; go on with --resume"):
+            train(irl, run_dir, on_step=ask if when == "after the last step" else None)
+    assert (status_of(run_dir)["state"], status_of(run_dir)["step"]) == ("interrupted", 5)
+    assert not (run_dir / "final").exists()
+    train(irl, run_dir, resume=True)
+    assert status_of(run_dir)["state"] == "finished"
+    assert_same_run(run_dir, unbroken)
 
 
 # ------------------------------------------------------------------------------------------- processes that are killed

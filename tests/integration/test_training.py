@@ -102,7 +102,7 @@ def test_a_round_is_one_line_with_its_keys(unbroken: Path) -> None:
 def test_a_finished_run_says_so_and_keeps_its_last_states(unbroken: Path, irl: TrainConfig) -> None:
     status = status_of(unbroken)
     assert (status["state"], status["step"], status["steps"]) == ("finished", 5, 5)
-    assert sorted(path.name for path in (unbroken / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
+    assert sorted(path.name[-1] for path in (unbroken / "checkpoints").iterdir()) == ["2", "4", "5"]
     assert (unbroken / "config.yaml").read_text() == irl.to_yaml()
 
 
@@ -115,8 +115,9 @@ def test_progress_is_told_after_every_step_and_during_it(irl: TrainConfig, folde
         on_phase=lambda phase: phases.update([phase]), say=said.append,
     )  # fmt: skip
     assert seen == [(n, 5) for n in range(1, 6)]
-    wanted = {"loading", "sampling", "discriminator", "scoring", "policy", "evaluating", "saving", "finishing"}
-    assert phases.keys() == wanted
+    assert phases.keys() == {
+        "loading", "sampling", "discriminator", "scoring", "policy", "evaluating", "saving", "finishing", "calibrating",
+    }  # fmt: skip
     assert (phases["sampling"], phases["evaluating"], phases["saving"], phases["finishing"]) == (5, 3, 3, 1)
     assert [line.split(":")[0] for line in said if "pass@1" in line] == ["step 2", "step 4", "step 5"]
 
@@ -126,7 +127,8 @@ def test_the_log_tells_what_was_said_with_its_time(unbroken: Path) -> None:
     assert lines[0] == "started at step 0 of 5"
     assert lines[-1] == "finished at step 5 of 5"
     kept = [line for line in lines if line.startswith(("saved", "kept"))]
-    assert kept == ["saved step-000002", "kept step 2 as the best so far", "saved step-000004"]
+    best = "kept step 2 as the best so far"
+    assert kept == ["saved step-000002", best, "saved step-000004", "saved step-000005"]
     assert "step 4: pass@1 0.000 [0.000, 0.561] (n 3)" in lines  # Wilson, 0 of 3: 3.8415 / 6.8415
 
 
@@ -259,10 +261,19 @@ def test_the_best_is_kept_with_its_figure(irl: TrainConfig, folder: Path, judged
     assert status_of(run_dir)["best"] == best
     verify(run_dir / "best")
     assert load_json(run_dir / "best" / "training" / "progress.json")["round"] == place + 1
-    if place < 4:
-        one, other = tensors_of(run_dir / "best"), tensors_of(run_dir / "checkpoints" / f"step-{place + 1:06d}")
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[name], value) for name, value in other.items())
+    one, other = tensors_of(run_dir / "best"), tensors_of(run_dir / "checkpoints" / f"step-{place + 1:06d}")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], value) for name, value in other.items())
+
+
+def test_likelihood_training_is_evaluated_too(sft: Path, folder: Path) -> None:
+    config = changed(SFT, "run", eval_every=5, eval_problems=2, eval_samples=2)
+    run_dir = train(config, folder / "sft-evaluated").parent
+    assert [row["step"] for row in metrics_of(run_dir) if "eval/pass@1" in row] == [5]
+    (kept,) = (run_dir / "samples").iterdir()
+    assert [json.loads(line)["split"] for line in kept.read_text().splitlines()] == ["held_out"] * 4
+    plain = [{k: v for k, v in row.items() if not k.startswith("eval/")} for row in metrics_of(run_dir)]
+    assert plain == metrics_of(sft.parent)
 
 
 def test_a_best_that_a_kill_left_uncopied_is_made_on_resume(

@@ -26,8 +26,18 @@ from irl_core.world import World
 from train import run_folder
 from train.measures import Clock, best_of, learning_rates, memory, speed
 from train.provenance import changes, code_state, command_line, data_hash, provenance, versions
-from train.run import explained, from_main, stop_requests
-from train.run_folder import Log, MetricsFile, Status, append_lines, claim, living_process, rounded, write_whole
+from train.run import Interrupted, explained, from_main, stop_requests
+from train.run_folder import (
+    Log,
+    MetricsFile,
+    Status,
+    append_lines,
+    claim,
+    living_process,
+    one_line,
+    rounded,
+    write_whole,
+)
 
 CONFIG = TrainConfig(run=RunConfig(steps=10, seed=3))
 FULL = Path("/dev/full")
@@ -79,12 +89,19 @@ def test_half_a_line_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert path.read_text() == "first\n"
 
 
+def test_what_is_shown_is_one_line_that_steers_no_terminal() -> None:
+    assert one_line("failed: a\nmessage of\r\ntwo lines") == "failed: a message of two lines"
+    assert one_line("\x1b[31mred\x07 \ud800 \u202eback") == "\\x1b[31mred\\x07 \\ud800 \\u202eback"
+    assert one_line("größer als 3 €, 数学 [bold]") == "größer als 3 €, 数学 [bold]"
+    assert len(one_line("x" * 10_000)) == 4000
+
+
 def test_the_log_is_a_line_an_entry_with_its_time(tmp_path: Path) -> None:
     log = Log(tmp_path / "log.txt")
     log.write("started")
-    log.write("failed: a\nmessage of\r\ntwo lines \ud800")
+    log.write("saved step-000002")
     lines = (tmp_path / "log.txt").read_text().splitlines()
-    assert [re.sub(r"^\S+ ", "", line) for line in lines] == ["started", "failed: a message of two lines \\ud800"]
+    assert [re.sub(r"^\S+ ", "", line) for line in lines] == ["started", "saved step-000002"]
     for line in lines:
         moment = datetime.fromisoformat(line.split(" ")[0])
         assert moment.tzinfo == UTC
@@ -336,21 +353,41 @@ def test_alone_it_is_the_function_itself() -> None:
 
 
 def test_a_full_disk_anywhere_is_told_with_the_mend() -> None:
-    told = explained(OSError(28, "No space left on device", "/some/where/events.out"))
+    told = explained(OSError(28, "No space left on device", "/some/where/events.out"), CONFIG)
     assert isinstance(told, CheckpointError)
     assert str(told).startswith("events.out could not be written (No space left on device); free space")
     other = FileNotFoundError(2, "No such file", "x")
-    assert explained(other) is other
-    assert "new run with a lower" in str(explained(FloatingPointError("policy/loss is nan")))
+    assert explained(other, CONFIG) is other
+    assert "new run with a lower" in str(explained(FloatingPointError("policy/loss is nan"), CONFIG))
+
+
+def test_a_full_gpu_names_the_settings_to_lower() -> None:
+    told = explained(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB. GPU 0 has"), CONFIG)
+    assert isinstance(told, ConfigError)
+    assert "(CUDA out of memory)" in str(told) and "run.batch_tokens (16384)" in str(told)
 
 
 def test_signals_are_remembered_and_the_handlers_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with stop_requests() as received:
+    with stop_requests() as stops:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
-    assert received == [signal.SIGTERM, signal.SIGINT]
+    assert stops.received == [signal.SIGTERM, signal.SIGINT]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_request_is_obeyed_at_once_where_nothing_would_be_lost() -> None:
+    with stop_requests() as stops:
+        with stops.obeyed_at_once(True):
+            pass
+        with pytest.raises(Interrupted), stops.obeyed_at_once(True):
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("it was not obeyed")
+        os.kill(os.getpid(), signal.SIGTERM)  # outside it waits
+        with stops.obeyed_at_once(False):
+            pass
+        with pytest.raises(Interrupted), stops.obeyed_at_once(True):
+            pytest.fail("one from before was forgotten")
 
 
 # ----------------------------------------------------------------------------------------------------- provenance
