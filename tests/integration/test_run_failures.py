@@ -201,14 +201,25 @@ def test_a_collapsed_discriminator_warns_and_then_stops(
     assert status_of(run_dir)["state"] == "finished"
 
 
-def test_warnings_are_counted_alike_after_a_resume(irl: TrainConfig, unbroken: Path, folder: Path) -> None:
-    # untrained samples are all cut off now and then: the count is in the metrics, not in the process
-    expected = status_of(unbroken)["warnings"]
-    assert expected == sum(line.startswith("warning") for line in log_of(unbroken)) > 0
+def test_warnings_are_counted_alike_after_a_resume(
+    irl: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = AdversarialTrainer.round
+
+    def cut_off(trainer: AdversarialTrainer, experts: Any) -> dict[str, float]:
+        metrics = real(trainer, experts)
+        return metrics | {"rollout/truncated": float(trainer.round_number in (1, 3, 4))}
+
+    monkeypatch.setattr(AdversarialTrainer, "round", cut_off)
+    run_dir, config = folder / "counted", changed(irl, "run", save_every=2)
     with pytest.raises(Killed):
-        train(irl, folder / "counted", on_step=kill_at(4))
-    train(irl, folder / "counted", resume=True)
-    assert status_of(folder / "counted")["warnings"] == expected
+        train(config, run_dir, on_step=kill_at(3))
+    said: list[str] = []
+    train(config, run_dir, resume=True, say=said.append)  # step 3 is made, and warned of, again
+    assert status_of(run_dir)["warnings"] == 2
+    assert [line.split(":")[1] for line in said if line.startswith("warning")] == [" step 3"]
+    assert "step 5: over, after 2 in a row: all truncated" in said
+    assert sum(line.startswith("warning") for line in log_of(run_dir)) == 3  # the log tells of all processes
 
 
 # ----------------------------------------------------------------------------------------------- before it begins
