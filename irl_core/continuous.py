@@ -100,11 +100,12 @@ class ContinuousSampler:
     def _engine(self, base: Any, request: Request) -> Iterator[Any]:
         """The model's continuous batching, ready and not yet started; what was left to do when an error ended it is
         dropped. The model gets its attention back."""
-        attention, stopped = base.config._attn_implementation, False
+        attention, manager, stopped = base.config._attn_implementation, None, False
         _use_pageable_attention(base)
-        manager = None
         try:
-            manager = self._manager(base, request)
+            with _no_warnings():  # that what keeps ids from being drawn might not be known to the engine; it is
+                manager = base.init_continuous_batching(*self._settings(base, request))
+            self._warm_up(manager, request)
             yield manager
             manager.stop(block=True)
             stopped = True
@@ -116,33 +117,31 @@ class ContinuousSampler:
             if base.config._attn_implementation != attention:
                 base.set_attn_implementation(attention)
 
-    def _manager(self, base: Any, request: Request) -> Any:
-        from transformers import ContinuousBatchingConfig
-        from transformers.generation.continuous_batching.utils import WorkloadHints
-
-        blocks = self._blocks(request)
-        longest, rows = max(map(len, request.prompts)), len(request.prompts) * request.num_samples
-        settings = ContinuousBatchingConfig(
-            block_size=BLOCK,
-            num_blocks=blocks,
-            max_batch_tokens=FORWARD_TOKENS,
-            return_logprobs=_returns_logprobs(request.drawing),
-            seed=random.Random(f"continuous-{list(request.seeds)}").getrandbits(62),
-        )
-        with _no_warnings():  # that what keeps ids from being drawn might not be known to the engine; it is
-            manager = base.init_continuous_batching(
-                self._generation_config(request, base.config.get_text_config().vocab_size),
-                settings,
-                WorkloadHints(longest, request.max_new_tokens, rows),
-            )
+    def _warm_up(self, manager: Any, request: Request) -> None:
+        """Allocate the cache and capture what a GPU captures."""
         try:
             manager.warmup()
         except MemoryError as error:
             raise ConfigError(
-                f"a cache of {blocks * BLOCK:,} tokens does not fit into memory ({error}); "
+                f"a cache of {self._blocks(request) * BLOCK:,} tokens does not fit into memory ({error}); "
                 f"lower policy.sampling_tokens (it is {self.max_tokens:,}) or set policy.sampler=loop"
             ) from error
-        return manager
+
+    def _settings(self, base: Any, request: Request) -> tuple[Any, Any, Any]:
+        """What ``init_continuous_batching`` takes."""
+        from transformers import ContinuousBatchingConfig
+        from transformers.generation.continuous_batching.utils import WorkloadHints
+
+        longest, rows = max(map(len, request.prompts)), len(request.prompts) * request.num_samples
+        engine = ContinuousBatchingConfig(
+            block_size=BLOCK,
+            num_blocks=self._blocks(request),
+            max_batch_tokens=FORWARD_TOKENS,
+            return_logprobs=_returns_logprobs(request.drawing),
+            seed=random.Random(f"continuous-{list(request.seeds)}").getrandbits(62),
+        )
+        drawing = self._generation_config(request, base.config.get_text_config().vocab_size)
+        return drawing, engine, WorkloadHints(longest, request.max_new_tokens, rows)
 
     def _generation_config(self, request: Request, logits: int) -> Any:
         """How the engine draws and when it ends; ``logits``: how many ids the model has them for."""
