@@ -312,18 +312,44 @@ def samples_needed(curve: Array, target: Values, sizes: Sequence[int], *, seed: 
     """The smallest n of ``sizes`` whose accuracy, the mean of a ``curve`` (P, S) over problems, reaches the mean of
     ``target`` (P,). The interval is over resamples of the problems, where both move together; in it, one more than the
     last size stands for 'not with that many'. Undefined where no size reaches it on these problems."""
-    goal, problems = np.asarray(target, dtype=np.float64), len(curve)
-    method = f"samples a problem; bootstrap over {problems} problems; {sizes[-1] + 1} = more than {sizes[-1]}"
+    problems = len(curve)
+    method = _needed_method(problems, sizes)
     if problems < 2:
         return undefined(problems, method, "fewer than two problems")
-    numbers = np.append(np.asarray(sizes, dtype=np.float64), sizes[-1] + 1)
-
-    def first(totals: Array) -> Array:
-        reached = totals[:, :-1] >= totals[:, -1:] - 1e-9 * problems
-        return numbers[np.where(reached.any(axis=1), reached.argmax(axis=1), len(sizes))]
-
-    columns = np.column_stack([curve, goal])
-    value = float(first(columns.sum(0, keepdims=True))[0])
+    columns = np.column_stack([curve, np.asarray(target, dtype=np.float64)])
+    value = float(_first_reaching(columns.sum(0, keepdims=True), sizes, problems)[0])
     if value > sizes[-1]:
         return undefined(problems, method, f"not reached with {sizes[-1]} samples")
-    return Figure(value, *percentile_interval(resampled(columns, first, seed=seed)), problems, method)
+    draws = resampled(columns, lambda totals: _first_reaching(totals, sizes, problems), seed=seed)
+    return Figure(value, *percentile_interval(draws), problems, method)
+
+
+def samples_saved(curve: Array, other: Array, target: Values, sizes: Sequence[int], *, seed: int = 0) -> Figure:
+    """How many samples fewer ``curve`` needs than the ``other`` one to reach the target (see `samples_needed`), the
+    problems resampled together. Undefined where either does not reach it."""
+    problems, width = len(curve), len(sizes)
+    needed = [samples_needed(one, target, sizes, seed=seed) for one in (curve, other)]
+    if lacking := [figure for figure in needed if not figure.defined]:
+        return lacking[0]
+    goal = np.asarray(target, dtype=np.float64)
+
+    def saved(totals: Array) -> Array:
+        ours, theirs = totals[:, [*range(width), -1]], totals[:, width:]
+        return _first_reaching(theirs, sizes, problems) - _first_reaching(ours, sizes, problems)
+
+    draws = resampled(np.column_stack([curve, other, goal]), saved, seed=seed)
+    value = needed[1].value - needed[0].value
+    return Figure(value, *percentile_interval(draws), problems, _needed_method(problems, sizes))
+
+
+def _needed_method(problems: int, sizes: Sequence[int]) -> str:
+    return f"samples a problem; bootstrap over {problems} problems; {sizes[-1] + 1} = more than {sizes[-1]}"
+
+
+def _first_reaching(totals: Array, sizes: Sequence[int], problems: int) -> Array:
+    """The first of ``sizes`` whose column (B, S + 1) reaches the last one, and one more than the last where none does.
+    Sums of values in [0, 1] over ``problems`` are equal to within a billionth of their number."""
+    reached = totals[:, :-1] >= totals[:, -1:] - TIE * problems
+    numbers = np.append(np.asarray(sizes, dtype=np.float64), sizes[-1] + 1)
+    found: Array = numbers[np.where(reached.any(axis=1), reached.argmax(axis=1), len(sizes))]
+    return found

@@ -70,6 +70,9 @@ def test_problems_in_order_of_appearance() -> None:
     assert (count, codes.tolist()) == (3, [0, 1, 0, 2])
     assert [rows.tolist() for rows in problem_rows(["b", "a", "b", "c"])] == [[0, 2], [1], [3]]
     assert problem_rows([]) == []
+    count, codes = problem_index(np.array([7, -1, 7, 3]))  # numbers, in the same order
+    assert (count, codes.tolist()) == (3, [0, 1, 0, 2])
+    assert problem_index(np.array([], dtype=int))[0] == 0
     assert problem_sums([1, 2, 3, 4], ["b", "a", "b", "c"]).tolist() == [4, 2, 4]
 
 

@@ -14,6 +14,7 @@ from irl_core.choosing import (
     pass_curve,
     pass_values,
     samples_needed,
+    samples_saved,
     vote_curve,
 )
 from irl_core.metrics import best_of, oracle, pass_at_k, random_text, random_text_scores, random_text_top, vote
@@ -180,6 +181,35 @@ class TestSamplesNeeded:
         goal += curve.mean(0).max() - goal.mean() - 1e-3
         figure = samples_needed(curve, goal, [1, 2])
         assert figure.high == 3 and "3 = more than 2" in figure.method
+
+
+class TestSamplesSaved:
+    def test_agrees_with_a_plain_loop(self) -> None:
+        rng = np.random.default_rng(6)
+        ours = np.sort(rng.random((40, 5)) + 0.3, axis=1)
+        theirs = np.sort(rng.random((40, 5)), axis=1)
+        sizes, goal = [1, 2, 4, 8, 16], theirs[:, -1]
+
+        def needed(means: np.ndarray, target: float) -> int:
+            return next((n for n, mean in zip(sizes, means, strict=True) if mean >= target - 1e-9), 17)
+
+        figure = samples_saved(ours, theirs, goal, sizes, seed=3)
+        draws = []
+        for drawn in np.random.default_rng(3).integers(40, size=(2000, 40)):
+            target = goal[drawn].mean()
+            draws.append(needed(theirs[drawn].mean(0), target) - needed(ours[drawn].mean(0), target))
+        assert figure.value == needed(theirs.mean(0), goal.mean()) - needed(ours.mean(0), goal.mean()) > 0
+        assert (figure.low, figure.high) == tuple(np.quantile(draws, [0.025, 0.975]))
+
+    def test_the_same_curve_saves_nothing(self) -> None:
+        curve = np.sort(np.random.default_rng(7).random((9, 3)), axis=1)
+        figure = samples_saved(curve, curve, curve[:, -1], [1, 2, 3])
+        assert (figure.value, figure.low, figure.high) == (0, 0, 0)
+
+    def test_undefined_where_it_is_not_reached(self) -> None:
+        low, high = np.full((9, 2), 0.1), np.full((9, 2), 0.9)
+        assert samples_saved(low, high, high[:, -1], [1, 2]).reason == "not reached with 2 samples"
+        assert samples_saved(high, low, high[:, -1], [1, 2]).reason == "not reached with 2 samples"
 
 
 def test_an_oracle_needs_fewer_samples_than_a_majority() -> None:

@@ -1,0 +1,67 @@
+"""Figures in words: what a number and its interval allow to be said, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Figure = dict[str, Any]  # value, n, interval, method, reason: irl_core.intervals.Figure.to_json
+
+CHANCE = 0.5
+MODERATE = 0.6
+STRONG = 0.75
+
+
+def shown(figure: Figure) -> str:
+    """'0.519 [0.463, 0.578]', or why there is no such figure."""
+    if figure["value"] is None:
+        return f"undefined ({figure['reason']})"
+    if figure["interval"] is None:
+        return f"{figure['value']:.3g}"
+    low, high = figure["interval"]
+    return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def side(figure: Figure, of: float = 0.0) -> str:
+    """``above`` or ``below`` where the whole interval lies on one side of a number, ``neither`` where it does not, and
+    ``undefined`` without an interval."""
+    if figure["value"] is None or figure["interval"] is None:
+        return "undefined"
+    low, high = figure["interval"]
+    if low > of:
+        return "above"
+    return "below" if high < of else "neither"
+
+
+def ranking(figure: Figure) -> str:
+    """How well an AUC or a share of pairs ranks, by the end of its interval that is nearer to chance."""
+    words = {"neither": "no better than chance", "below": "worse than chance", "undefined": "undefined"}
+    where = side(figure, CHANCE)
+    if where != "above":
+        return words[where]
+    low = figure["interval"][0]
+    return "strong" if low >= STRONG else "moderate" if low >= MODERATE else "weak"
+
+
+def difference(figure: Figure, better: str = "higher", worse: str = "lower") -> str:
+    """A paired difference with its verdict: '-0.027 [-0.052, -0.001], lower'."""
+    words = {"above": better, "below": worse, "neither": "no difference shown", "undefined": ""}
+    verdict = words[side(figure)]
+    return f"{shown(figure)}, {verdict}" if verdict else shown(figure)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))
+
+
+def extent(counts: dict[str, Any]) -> str:
+    """'160 problems with 16 samples each', and what was left out."""
+    samples = counts["samples"]
+    if not samples:
+        return f"no trace with a known right answer ({counts['left_out']} without one)"
+    each = str(samples[0]) if samples[0] == samples[1] else f"{samples[0]} to {samples[1]}"
+    plural = "sample" if each == "1" else "samples"
+    left = f" ({counts['left_out']} traces without a known right answer are left out)" if counts["left_out"] else ""
+    noun = "problem" if counts["problems"] == 1 else "problems"
+    return f"{counts['problems']} {noun} with {each} {plural} each{left}"

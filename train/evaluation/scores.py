@@ -1,0 +1,85 @@
+"""The scores that are compared in every table, and the traces that can be judged by them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from irl_core.answers import normalise_answer
+from irl_core.intervals import problem_index
+
+Array = npt.NDArray[np.float64]
+
+REWARD_SCORES = {
+    "score_mean_discounted": "mean discounted reward, response",
+    "score_mean_discounted_answer": "mean discounted reward, answer",
+    "score_mean": "mean reward",
+    "score_min": "lowest reward",
+    "score_last": "last reward",
+    "score_credit_sum": "sum of credit",
+    "score_credit_minimum": "lowest credit",
+}
+WITHOUT_REWARD = {
+    "log_prob_mean": "log-probability, mean",
+    "log_prob_sum": "log-probability, sum",
+    "log_prob_min": "log-probability, lowest",
+    "shortness": "shortness",
+}
+TITLES = REWARD_SCORES | WITHOUT_REWARD
+
+
+class Judged(NamedTuple):
+    """The traces whose answer could be judged: ``right`` (M,), ``ids`` (M,) the number of each one's problem, and how
+    many traces were left out because the right answer is not known."""
+
+    frame: pd.DataFrame
+    right: npt.NDArray[np.bool_]
+    ids: npt.NDArray[np.int64]
+    left_out: int
+
+    @property
+    def problems(self) -> int:
+        return int(self.ids.max(initial=-1)) + 1
+
+    @property
+    def samples(self) -> list[int]:
+        """The fewest and the most samples of a problem; empty without a trace."""
+        sizes = np.bincount(self.ids)
+        return [int(sizes.min()), int(sizes.max())] if sizes.size else []
+
+    def counts(self) -> dict[str, object]:
+        """What every section says of the traces behind it."""
+        known = {"problems": self.problems, "samples": self.samples, "traces": len(self.frame)}
+        return known | {"correct": int(self.right.sum()), "left_out": self.left_out}
+
+
+def judged(frame: pd.DataFrame) -> Judged:
+    """The traces of a frame that are known to be correct or not."""
+    known = frame["correct"].notna().to_numpy(dtype=bool)
+    kept = frame[known].reset_index(drop=True)
+    right, ids = kept["correct"].to_numpy(dtype=bool), problem_index(list(kept["problem_id"]))[1]
+    return Judged(kept, right, ids, int((~known).sum()))
+
+
+def score(frame: pd.DataFrame, name: str) -> Array:
+    """A score of ``TITLES`` (M,), higher = better; NaN where a trace has none."""
+    if name == "log_prob_sum":
+        return score(frame, "log_prob_mean") * frame["length"].to_numpy(dtype=np.float64)
+    if name == "shortness":
+        return -frame["length"].to_numpy(dtype=np.float64)
+    return frame[name].to_numpy(dtype=np.float64)
+
+
+def answers(frame: pd.DataFrame) -> list[str | None]:
+    """The final answers in one spelling each, None where there is none: what votes are counted by."""
+    spelt = {answer: normalise_answer(answer) or None for answer in frame["answer"].dropna().unique()}
+    return [spelt.get(answer) for answer in frame["answer"]]
+
+
+def spread(values: Array) -> float:
+    """One standard deviation of a score, the temperature of a vote for which none was chosen; 1 where there is none."""
+    found = float(np.nanstd(values)) if np.isfinite(values).any() else 0.0
+    return found if found > 0 else 1.0

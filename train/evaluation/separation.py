@@ -1,0 +1,137 @@
+"""Do correct traces score higher than incorrect ones: pooled over problems, and within them?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from irl_core.intervals import Figure, bootstrap, plain, point, ratio, share, undefined
+from irl_core.metrics import Separation, centred, pair_accuracy, pair_columns, separation
+from train.evaluation.phrases import difference, extent, ranking, shown
+from train.evaluation.run import EvaluatedRun
+from train.evaluation.scores import REWARD_SCORES, TITLES, WITHOUT_REWARD, Array, Judged, judged, score
+
+Flags = npt.NDArray[np.bool_]
+
+BINS = 40
+BASELINE = "log_prob_mean"
+
+
+def figures(run: EvaluatedRun, *, seed: int = 0) -> dict[str, Any]:
+    """``scores``: for each, ``correct`` and ``incorrect`` (their means, n the number of traces), ``pooled``, ``within``
+    and a ``histogram``. Traces without a score are left out of it, and counted as ``missing``.
+
+    ``within`` has the share of pairs of the same problem that are ranked right, that share less log-probability's, and
+    the pooled figures after each problem's mean is subtracted, over the problems that have both classes.
+    """
+    one = judged(run.frame)
+    baseline = score(one.frame, BASELINE)
+    rows = {name: _score(score(one.frame, name), baseline, one, seed) for name in TITLES}
+    return dict(plain({**one.counts(), "titles": dict(TITLES), "scores": rows}))
+
+
+def _score(values: Array, baseline: Array, one: Judged, seed: int) -> dict[str, Any]:
+    known = np.isfinite(values)
+    values, baseline, right, ids = values[known], baseline[known], one.right[known], one.ids[known]
+    return {
+        "missing": int((~known).sum()),
+        "correct": _mean(values[right], ids[right], "correct traces", seed),
+        "incorrect": _mean(values[~right], ids[~right], "incorrect traces", seed),
+        "pooled": _tests(separation(values, right, ids, seed=seed), len(values)),
+        "within": _within(values, baseline, right, ids, seed),
+        "histogram": _histogram(values, right),
+    }
+
+
+def _mean(values: Array, ids: npt.NDArray[np.int64], unit: str, seed: int) -> Figure:
+    return share(values, ids, unit=unit, bounded=False, seed=seed) if values.size else undefined(0, unit, f"no {unit}")
+
+
+def _tests(found: Separation, n: int) -> dict[str, Figure]:
+    reason = found.difference.reason or "no variance"
+    welch = f"Welch's test, traces taken as independent, {found.degrees:.0f} degrees of freedom"
+    clustered = "t test with a standard error over problems"
+    return {
+        "difference": found.difference,
+        "t": _number(found.t, n, welch, reason),
+        "p": _number(found.p, n, f"{welch}, two-sided", reason),
+        "clustered_t": _number(found.clustered_t, n, clustered, reason),
+        "clustered_p": _number(found.clustered_p, n, f"{clustered}, two-sided", reason),
+        "cohens_d": found.cohens_d,
+        "auc": found.auc,
+    }
+
+
+def _number(value: float, n: int, method: str, reason: str) -> Figure:
+    return undefined(n, method, reason) if math.isnan(value) else point(value, n, method)
+
+
+def _within(values: Array, baseline: Array, right: Flags, ids: npt.NDArray[np.int64], seed: int) -> dict[str, Figure]:
+    mixed = _in_mixed_problems(right, ids)
+    less = centred(values[mixed], ids[mixed])
+    tests = _tests(separation(less, right[mixed], ids[mixed], seed=seed), int(mixed.sum()))
+    pairs = pair_accuracy(values, right, ids, seed=seed)
+    return {"pair_accuracy": pairs, "minus_log_prob": _margin(values, baseline, right, ids, seed), **tests}
+
+
+def _in_mixed_problems(right: Flags, ids: npt.NDArray[np.int64]) -> Flags:
+    """Which traces belong to a problem with both correct and incorrect ones."""
+    if not ids.size:
+        return np.zeros(0, dtype=bool)
+    correct, total = np.bincount(ids, weights=right), np.bincount(ids)
+    return ((correct > 0) & (correct < total))[ids]
+
+
+def _margin(values: Array, baseline: Array, right: Flags, ids: npt.NDArray[np.int64], seed: int) -> Figure:
+    """The share of pairs ranked right less that of the mean log-probability, on the same pairs."""
+    ours, theirs = pair_columns(values, right, ids), pair_columns(baseline, right, ids)
+    pairs = int(ours[:, 1].sum())
+    if not pairs or np.isnan(theirs).any():
+        reason = "no problem has both correct and incorrect samples" if not pairs else "log-probabilities are missing"
+        return undefined(pairs, "pairs", reason)
+    columns = np.column_stack([ours[:, 0] - theirs[:, 0], ours[:, 1]])
+    return bootstrap(columns[ours[:, 1] > 0], ratio, n=pairs, unit="pairs, paired", bounded=False, seed=seed)
+
+
+def _histogram(values: Array, right: Flags) -> dict[str, list[float] | list[int]]:
+    """Counts of correct and incorrect traces in the same bins, for the charts."""
+    if not values.size:
+        return {"edges": [], "correct": [], "incorrect": []}
+    edges = np.histogram_bin_edges(values, BINS)
+    counts = {name: np.histogram(values[rows], edges)[0] for name, rows in (("correct", right), ("incorrect", ~right))}
+    return {"edges": edges.tolist(), **{name: found.tolist() for name, found in counts.items()}}
+
+
+def paragraph(found: dict[str, Any]) -> str:
+    """Does the reward tell correct from incorrect traces, and more than which problems are easy?"""
+    if not 0 < found["correct"] < found["traces"]:
+        return f"On {extent(found)}, {found['correct']} of {found['traces']} traces are correct: nothing to separate."
+    scopes = [_sentence(found["scores"][name], TITLES[name]) for name in list(REWARD_SCORES)[:2]]
+    rivals = [
+        f"{title} {shown(found['scores'][name]['within']['pair_accuracy'])}"
+        for name, title in WITHOUT_REWARD.items()
+        if name in (BASELINE, "shortness")
+    ]
+    first = found["scores"][next(iter(REWARD_SCORES))]["within"]["minus_log_prob"]
+    margin = difference(first, "better than it", "worse than it")
+    return (
+        f"On {extent(found)}, {found['correct']} of {found['traces']} traces correct: {' '.join(scopes)} "
+        f"Without a reward, the same share of pairs is: {'; '.join(rivals)}. "
+        f"The first reward's less that of the mean log-probability is {margin}."
+    )
+
+
+def _sentence(row: dict[str, Any], title: str) -> str:
+    pooled, within = row["pooled"], row["within"]
+    area, pairs = pooled["auc"], within["pair_accuracy"]
+    text = (
+        f"{title[0].upper()}{title[1:]} separates them pooled with AUC {shown(area)} ({ranking(area)}), Cohen's d "
+        f"{shown(pooled['cohens_d'])}; within problems it ranks {shown(pairs)} of the pairs right ({ranking(pairs)})."
+    )
+    useless = ranking(pairs) in ("no better than chance", "worse than chance")
+    if useless and ranking(area) in ("weak", "moderate", "strong"):
+        text += " What it knows is which problems are easy, not which solution is right."
+    return text
