@@ -252,8 +252,9 @@ def vote_curve(
     draws: int | None = None,
     seed: int = 0,
 ) -> Array:
-    """(P, S): `vote` among n samples drawn from all of a problem's without replacement, averaged over ``draws`` seeded
-    orders of them (default: `draws_for` the number of problems). At n = all samples it is exact, and `vote` itself."""
+    """(P, S): `vote` among n samples drawn from all of a problem's without replacement, averaged over at least
+    ``draws`` orders of them (default: `draws_for` the number of problems): seeded orders, each begun at every sample in
+    turn. At n = 1 and n = all samples it is exact, and at the latter `vote` itself."""
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0")
     rows = problem_rows(problem_ids)
@@ -294,7 +295,7 @@ def _vote_of_sizes(
     rng: np.random.Generator,
 ) -> Array:
     voters = np.flatnonzero([not _missing(answer) for answer in answers])
-    order = rng.permuted(np.tile(np.arange(len(answers)), (draws, 1)), axis=1)[:, : max(sizes)]
+    order = _orders(len(answers), max(sizes), draws, rng)
     if not voters.size:
         return np.zeros(len(sizes))
     count, codes = problem_index([answers[i] for i in voters.tolist()])
@@ -306,6 +307,13 @@ def _vote_of_sizes(
     elected = (totals >= top - TIE) & np.isfinite(top)
     accuracy: Array = (elected @ shares / np.maximum(elected.sum(axis=2), 1)).mean(axis=0)
     return accuracy
+
+
+def _orders(samples: int, first: int, draws: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """(at least ``draws``, ``first``): the beginnings of random orders, each order begun at every sample in turn."""
+    orders = rng.permuted(np.tile(np.arange(samples), (math.ceil(draws / samples), 1)), axis=1)
+    starts = np.add.outer(np.arange(samples), np.arange(first)) % samples
+    return orders[:, starts].reshape(-1, first)
 
 
 def samples_needed(curve: Array, target: Values, sizes: Sequence[int], *, seed: int = 0) -> Figure:

@@ -229,7 +229,8 @@ def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Figure:
         return Figure(area, edge.low, edge.high, m + n, f"traces, Wilson over {units} (no spread)")
     error = math.sqrt(_clustered_variance(above, below, clusters[positive], clusters[~positive], area))
     if math.isnan(error) or error == 0:
-        return undefined(m + n, method, f"{m} positive, {n} negative are too few for an interval")
+        few = f"{m} positive, {n} negative are too few for an interval"
+        return undefined(m + n, method, few if np.ptp(values) > 0 else "every score is the same")
     return Figure(area, max(0.0, area - Z * error), min(1.0, area + Z * error), m + n, method)
 
 

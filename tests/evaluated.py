@@ -25,7 +25,7 @@ def evaluated(rows: list[dict[str, Any]], **parts: Any) -> EvaluatedRun:
 def simulated(
     problems: int = 60, samples: int = 8, *, reward: float = 1.5, ease: float = 0.0, brevity: float = 0.0, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Samples whose score is ``reward`` x correctness + ``ease`` x the problem's ease + ``brevity`` x shortness + noise;
+    """Samples scored ``reward`` x correctness + ``ease`` x the problem's ease + ``brevity`` x shortness + noise;
     with ``brevity``, right ones are shorter. The right answer is 0; a wrong one is one of three."""
     rng = np.random.default_rng(seed)
     rows = []

@@ -191,6 +191,7 @@ class TestAuc:
         assert auc([1, np.nan], [1, 0]).reason == "1 scores are missing"
         assert "too few" in auc([1, 3, 2], [1, 1, 0]).reason
         assert auc([], []).reason.startswith("one class")
+        assert auc([1, 1, 1, 1], [1, 1, 0, 0]).reason == "every score is the same"
 
 
 class TestSeparation:

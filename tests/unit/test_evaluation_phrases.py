@@ -1,0 +1,65 @@
+"""Figures in words: a claim is made by the whole interval or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from train.evaluation.phrases import difference, extent, listed, ranking, shown, side
+
+
+def figure(
+    value: float | None, low: float | None = None, high: float | None = None, reason: str = ""
+) -> dict[str, Any]:
+    interval = None if low is None else [low, high]
+    return {"value": value, "n": 9, "interval": interval, "method": "m", "reason": reason}
+
+
+def test_shown() -> None:
+    assert shown(figure(0.5194, 0.4631, 0.5779)) == "0.519 [0.463, 0.578]"
+    assert shown(figure(None, reason="one class")) == "undefined (one class)"
+    assert shown(figure(1.234e-9)) == "1.23e-09"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.1, 0.2, "above"), (-0.2, -0.1, "below"), (-0.1, 0.1, "neither"), (0.0, 0.1, "neither"), (-0.1, 0.0, "neither")],
+)
+def test_side(low: float, high: float, expected: str) -> None:
+    assert side(figure((low + high) / 2, low, high)) == expected
+    assert side(figure(None, reason="x")) == side(figure(0.3)) == "undefined"
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "word"),
+    [
+        (0.9, 0.75, 0.95, "strong"),
+        (0.9, 0.74, 0.95, "moderate"),  # the value alone would be strong
+        (0.7, 0.59, 0.8, "weak"),
+        (0.7, 0.49, 0.9, "no better than chance"),
+        (0.3, 0.2, 0.4, "worse than chance"),
+    ],
+)
+def test_ranking_goes_by_the_end_nearer_to_chance(value: float, low: float, high: float, word: str) -> None:
+    assert ranking(figure(value, low, high)) == word
+    assert ranking(figure(None, reason="x")) == "undefined"
+
+
+def test_difference() -> None:
+    assert difference(figure(0.1, 0.05, 0.2)) == "0.100 [0.050, 0.200], higher"
+    assert difference(figure(-0.1, -0.2, -0.05), "better", "worse") == "-0.100 [-0.200, -0.050], worse"
+    assert difference(figure(0.1, -0.05, 0.2)) == "0.100 [-0.050, 0.200], no difference shown"
+    assert difference(figure(None, reason="no problem in common")) == "undefined (no problem in common)"
+
+
+def test_listed() -> None:
+    assert [listed(parts) for parts in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+
+
+def test_extent() -> None:
+    assert extent({"problems": 160, "samples": [16, 16], "left_out": 0}) == "160 problems with 16 samples each"
+    assert extent({"problems": 1, "samples": [1, 1], "left_out": 0}) == "1 problem with 1 sample each"
+    mixed = extent({"problems": 3, "samples": [1, 4], "left_out": 2})
+    assert mixed == "3 problems with 1 to 4 samples each (2 traces without a known right answer are left out)"
+    assert extent({"problems": 0, "samples": [], "left_out": 5}) == "no trace with a known right answer (5 without one)"
