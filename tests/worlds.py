@@ -183,13 +183,16 @@ def outcome(case: Case, world: World) -> dict[str, Any]:
         if isinstance(trainer, AdversarialTrainer):
             own = [trace.completion_ids for group in trainer.groups for trace in group.samples]
             samples += world.gather(own)
+        if case.adapters and world.is_main:  # what one process alone does to save may not change what it does later
+            trained = [getattr(learner.model, "backbone", learner.model) for learner in learners.values()]
+            files = [adapter_weights(model) for model in trained]
     weights = {
         name: {key: p.detach().clone() for key, p in named(learner).items()} for name, learner in learners.items()
     }
     found = {"gradients": gradients, "metrics": metrics, "samples": samples, "weights": weights}
     found["held"] = sum(held(p) for p in trainer.policy.model.get_decoder().layers.parameters() if not p.requires_grad)
-    if case.adapters:
-        found["files"] = {key: value.clone() for key, value in adapter_weights(trainer.policy.model).items()}
+    if case.adapters and world.is_main:
+        found["files"] = {f"{n}/{key}": value.clone() for n, part in enumerate(files) for key, value in part.items()}
     return found
 
 

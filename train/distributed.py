@@ -46,6 +46,8 @@ def start_world(config: TrainConfig) -> tuple[World, torch.device]:
         ConfigError: too few prompts or GPUs for that many processes, something that FSDP does not divide, or processes
             that were started with different settings. Every process raises it.
     """
+    # MKL's sums may depend on where in memory the numbers lie; a resumed run must repeat an unbroken one to the bit.
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     for variable, name in REFUSED.items():
         if _is_set(variable):
             raise ConfigError(f"the launcher is set to {name}, which is not offered; launch with {DDP}")
@@ -195,7 +197,8 @@ def shard(model: Any, world: World, device: torch.device) -> None:
         whole |= set(part.parameters())
     mesh = init_device_mesh(device.type, (world.size,))
     for part in (*decoder.layers, decoder):
-        fully_shard(part, mesh=mesh, ignored_params=whole)
+        # Divided again after every pass, the outermost part too: to save on one process changes nothing on it alone.
+        fully_shard(part, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
 
 
 @contextmanager

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import torch
 
 from irl_core.world import World
-from tests.conftest import REPOSITORY
+from tests.launching import finished, launch
 from tests.worlds import CASES, experts, outcome, trainer_of
 
 TOLERANCE = 1e-5  # of a tensor's largest number: float32, summed in another order
-CONFIGURATIONS = REPOSITORY / "train" / "accelerate"
-
-
-def launch(*arguments: str, configuration: str = "ddp.yaml", **environment: str) -> subprocess.Popen[str]:
-    """Two processes of a module, by the launcher's own command."""
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGURATIONS / configuration),
-        "--num_processes", "2", "-m", *arguments,
-    ]  # fmt: skip
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found, case by case."""
     folder = tmp_path_factory.mktemp("ranks")
-    process = launch("tests.worlds", str(folder))
-    printed = process.communicate(timeout=280)[0]
-    assert process.returncode == 0, printed
+    finished(launch("tests.worlds", str(folder)))
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(2)]
 
 

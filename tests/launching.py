@@ -1,0 +1,91 @@
+"""Processes that a launcher starts, to be watched, stopped and killed.
+
+``python -m tests.launching FAULT ...`` is ``irl-lens ...`` in which the process of rank 1 behaves otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from tests.conftest import REPOSITORY
+
+CONFIGURATIONS = REPOSITORY / "train" / "accelerate"
+SECONDS = 200
+
+
+def launch(*arguments: str, configuration: str = "ddp.yaml") -> subprocess.Popen[str]:
+    """Two processes of a module, by the launcher's own command."""
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGURATIONS / configuration),
+        "--num_processes", "2", "-m", *arguments,
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    """What it printed, once it has come to a good end."""
+    printed = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode == 0, printed
+    return printed
+
+
+def process_of(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
+    """The process of a rank, among those that the launcher has started."""
+    for child in psutil.Process(launcher.pid).children(recursive=True):
+        if child.environ().get("RANK") == str(rank):
+            return child
+    raise AssertionError(f"the launcher has no process of rank {rank}")
+
+
+def wait_until(condition: Callable[[], bool], launcher: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + SECONDS
+    while not condition():
+        assert launcher.poll() is None, launcher.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+# ------------------------------------------------------------------------------------------- what goes wrong on one
+
+
+def fails_at_the_second_step() -> None:
+    from train.session import Session
+
+    whole = Session.round
+
+    def round_or_fail(session: Session) -> dict[str, float]:
+        if session.step == 1:
+            raise ValueError("a fault of one machine")
+        return whole(session)
+
+    Session.round = round_or_fail  # type: ignore[method-assign]
+
+
+def has_other_settings() -> None:
+    sys.argv += ["--set", "policy.gamma=0.5"]
+
+
+FAULTS: dict[str, Callable[[], Any]] = {f.__name__: f for f in (fails_at_the_second_step, has_other_settings)}
+
+
+def main() -> None:
+    fault = FAULTS[sys.argv.pop(1)]
+    if os.environ["RANK"] == "1":
+        fault()
+    from train.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()
