@@ -56,7 +56,6 @@ from irl_core.intervals import (
     plain,
     point,
     problem_index,
-    problem_rows,
     problem_sums,
     ratio,
     share,
@@ -273,14 +272,27 @@ def pair_accuracy(scores: Values, correct: Values, problem_ids: Groups, *, seed:
 
 def pair_columns(scores: Values, correct: Values, problem_ids: Groups) -> Array:
     """(P, 2): pairs ranked right (ties half), and pairs, of each problem."""
-    values, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=bool)
-    result = []
-    for rows in problem_rows(problem_ids):
-        yes = int(right[rows].sum())
-        pairs = yes * (rows.size - yes)
-        ranked = stats.rankdata(values[rows])[right[rows]].sum() - yes * (yes + 1) / 2 if pairs else 0.0
-        result.append((ranked, pairs))
-    return np.array(result, dtype=np.float64).reshape(-1, 2)
+    values, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    problems, codes = problem_index(problem_ids)
+    yes, total, ranks = (
+        np.bincount(codes, weights=weights, minlength=problems)
+        for weights in (right, np.ones_like(right), right * _ranks_within(values, codes))
+    )
+    pairs = yes * (total - yes)
+    return np.column_stack([np.where(pairs > 0, ranks - yes * (yes + 1) / 2, 0.0), pairs])
+
+
+def _ranks_within(values: Array, codes: npt.NDArray[np.int64]) -> Array:
+    """Ranks (M,) of the values among their problem's, from 1; equal ones share the mean. NaN in a problem with a NaN."""
+    order = np.lexsort((values, codes))
+    problem, ordered = codes[order], values[order]
+    new = np.append(True, (problem[1:] != problem[:-1]) | (ordered[1:] != ordered[:-1]))[: len(values)]
+    starts = np.flatnonzero(new)
+    sizes = np.diff(np.append(starts, len(values)))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(starts + (sizes + 1) / 2, sizes) - np.searchsorted(problem, problem)
+    missing = np.bincount(codes, weights=np.isnan(values)) > 0 if len(codes) else np.zeros(0, dtype=bool)
+    return np.where(missing[codes], np.nan, ranks)
 
 
 # ---------------------------------------------------------------------------------------------- first error

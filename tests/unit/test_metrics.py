@@ -289,6 +289,19 @@ class TestPairAccuracy:
                 won += 1.0 if scores[i] > scores[j] else 0.5 if scores[i] == scores[j] else 0.0
         assert pair_accuracy(scores, right, ids).value == pytest.approx(won / total)
 
+    def test_ranks_within_problems_are_scipys(self) -> None:
+        rng = np.random.default_rng(15)
+        ids, right, scores = rng.integers(30, size=400), rng.random(400) < 0.5, rng.integers(4, size=400) * 1.5
+        scores[ids == 3], scores[8], scores[9] = np.inf, -np.inf, np.nan  # all of a problem's equal and infinite
+        columns = pair_columns(scores, right, ids)
+        for number, problem in enumerate(dict.fromkeys(ids.tolist())):
+            mine = ids == problem
+            yes = int(right[mine].sum())
+            ranks = stats.rankdata(scores[mine])[right[mine]].sum() - yes * (yes + 1) / 2
+            assert columns[number] == pytest.approx([ranks, yes * (mine.sum() - yes)], nan_ok=True)
+        assert int(np.isnan(columns).sum()) == 1
+        assert pair_columns([], [], []).shape == (0, 2)
+
     def test_knowing_easy_problems_earns_nothing(self) -> None:
         # the score is the problem's own share of correct samples: pooled AUC high, within problems all ties
         ids = np.repeat(np.arange(30), 10)
