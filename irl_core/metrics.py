@@ -283,7 +283,7 @@ def pair_columns(scores: Values, correct: Values, problem_ids: Groups) -> Array:
 
 
 def _ranks_within(values: Array, codes: npt.NDArray[np.int64]) -> Array:
-    """Ranks (M,) of the values among their problem's, from 1; equal ones share the mean. NaN in a problem with a NaN."""
+    """Ranks (M,) of the values among their problem's, from 1; equal ones share the mean. NaN where one is NaN."""
     order = np.lexsort((values, codes))
     problem, ordered = codes[order], values[order]
     new = np.append(True, (problem[1:] != problem[:-1]) | (ordered[1:] != ordered[:-1]))[: len(values)]

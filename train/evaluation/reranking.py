@@ -105,12 +105,20 @@ def _rule(run: EvaluatedRun, one: Judged) -> tuple[Vote, bool]:
     if known is None:
         name = next(iter(REWARD_SCORES))
         return Vote(name, spread(score(one.frame, name))), False
-    if known.get("score") not in TITLES or not float(known.get("temperature") or 0) > 0:
+    if not _is_rule(known):
         raise StoreError(
             f"{run.path.name}: its provenance holds the vote {known}; it needs a temperature above 0 and a score out "
             f"of {', '.join(TITLES)}"
         )
     return Vote(known["score"], float(known["temperature"])), True
+
+
+def _is_rule(known: Any) -> bool:
+    """Whether what a provenance holds is a score that there is, and a temperature."""
+    if not isinstance(known, dict) or known.get("score") not in TITLES:
+        return False
+    temperature = known.get("temperature")
+    return isinstance(temperature, int | float) and not isinstance(temperature, bool) and temperature > 0
 
 
 class _Choices:
