@@ -16,6 +16,10 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
+class UnknownShape(ConfigError):
+    """A model of a kind whose shape is not known here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """The shape of a decoder with gated feed-forward layers and grouped-query attention.
@@ -155,11 +159,11 @@ def architecture_of(config: Mapping[str, Any], name: str) -> Architecture:
     """The shape in a model's ``config.json``; ``name`` is for the error.
 
     Raises:
-        ConfigError: a kind of model that is not known here, or a key that is missing.
+        UnknownShape: a kind of model that is not known here, or a key that is missing.
     """
     family = config.get("model_type")
     if family not in FAMILIES:
-        raise ConfigError(f"{name} is of the kind {str(family)[:40]!r}; shapes are known of {', '.join(FAMILIES)}")
+        raise UnknownShape(f"{name} is of the kind {str(family)[:40]!r}; shapes are known of {', '.join(FAMILIES)}")
     try:
         hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         return Architecture(
@@ -176,7 +180,7 @@ def architecture_of(config: Mapping[str, Any], name: str) -> Architecture:
             attention_bias=bool(config.get("attention_bias", False)),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ConfigError(f"{name}: its config.json gives no shape ({type(error).__name__}: {error})") from error
+        raise UnknownShape(f"{name}: its config.json gives no shape ({type(error).__name__}: {error})") from error
 
 
 def transformers_config(name: str) -> Any:
