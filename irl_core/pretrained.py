@@ -9,43 +9,69 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from irl_core.checkpoints import load_json, load_tensors
 from irl_core.config import LoraConfig
-from irl_core.config_values import ConfigError, build, nearest
+from irl_core.config_values import ConfigError, build
 from irl_core.encoding import EncodingError, TraceEncoder
-from irl_core.manifest import PICKLE_SUFFIXES, CheckpointError, check_config
+from irl_core.hub import (
+    ADAPTER_CONFIG,
+    HUB_NAME,
+    KNOWN_MODELS,
+    SNAPSHOT_FILES,
+    check_model_config,
+    explain_hub_error,
+    is_hub_name,
+    locate,
+    pinned,
+    shown,
+)
+from irl_core.manifest import CheckpointError, check_config
 
 if TYPE_CHECKING:
     import torch
 
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
+    "BASE",
+    "HUB_NAME",
+    "KNOWN_MODELS",
+    "OWN_TOKENIZER",
+    "REFERENCE_ADAPTER",
+    "SNAPSHOT_FILES",
+    "Base",
+    "adapter_config",
+    "adapter_weights",
+    "base_of",
+    "explain_hub_error",
+    "load_adapter_weights",
+    "load_base",
+    "load_causal_lm",
+    "load_encoder",
+    "load_whole",
+    "locate",
+    "pinned",
+    "plain_generation",
+    "quantisation_config",
+    "read_adapter_config",
+    "read_base",
+    "with_adapters",
+]
+
 Quantisation = Literal["none", "int8", "nf4"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
+ADAPTER_WEIGHTS, BASE = "adapter_model.safetensors", "base.json"
 OWN_TOKENIZER = "tokenizer"  # in the folder of a discriminator that reads other tokens than the policy
 REFERENCE_ADAPTER = "reference"
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,99}", re.ASCII)
 TARGET = re.compile(r"[A-Za-z_][\w.]{0,99}", re.ASCII)
-COMMIT = re.compile(r"[0-9a-f]{40}")
-SNAPSHOT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt")
 MAX_RANK = 1024
 MAX_TARGETS = 64
-# Keys of a model's config.json that would fetch kernels or other quantisers than the one that is asked for.
-REFUSED_KEYS = (
-    "quantization_config", "attn_implementation", "_attn_implementation", "experts_implementation", "kernel_config",
-    "transformers_weights",
-)  # fmt: skip
-KNOWN_MODELS = (
-    "meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.2-3B-Instruct", "meta-llama/Llama-3.2-1B-Instruct",
-    "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-7B-Instruct",
-    "Qwen/Qwen2.5-Math-1.5B-Instruct",
-)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------- the base
@@ -65,19 +91,19 @@ class Base:
     dtype: Precision = "float32"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not (_is_hub_name(self.name) or _is_plain_path(self.name)):
+        if not isinstance(self.name, str) or not (is_hub_name(self.name) or _is_plain_path(self.name)):
             raise CheckpointError(
-                f"{BASE}: name is {_shown(self.name)}; a hub name such as {KNOWN_MODELS[-2]} or a folder without '..' "
+                f"{BASE}: name is {shown(self.name)}; a hub name such as {KNOWN_MODELS[-2]} or a folder without '..' "
                 "is expected"
             )
         if self.revision is not None and not (isinstance(self.revision, str) and _is_revision(self.revision)):
-            raise CheckpointError(f"{BASE}: revision is {_shown(self.revision)}; a branch, tag or commit is expected")
+            raise CheckpointError(f"{BASE}: revision is {shown(self.revision)}; a branch, tag or commit is expected")
         for key, value, known in (
             ("quantisation", self.quantisation, get_args(Quantisation)),
             ("dtype", self.dtype, get_args(Precision)),
         ):
             if value not in known:
-                raise CheckpointError(f"{BASE}: {key} is {_shown(value)}; one of {', '.join(known)} is expected")
+                raise CheckpointError(f"{BASE}: {key} is {shown(value)}; one of {', '.join(known)} is expected")
 
     def to_json(self) -> dict[str, Any]:
         """What ``base.json`` holds."""
@@ -90,12 +116,8 @@ def read_base(directory: Path) -> Base:
     keys = set(Base.__dataclass_fields__)
     if document.keys() != keys:
         odd = sorted(map(str, document.keys() ^ keys))
-        raise CheckpointError(f"{BASE}: the keys {', '.join(sorted(keys))} are expected; look at {_shown(odd)}")
+        raise CheckpointError(f"{BASE}: the keys {', '.join(sorted(keys))} are expected; look at {shown(odd)}")
     return Base(**document)
-
-
-def _is_hub_name(name: str) -> bool:
-    return bool(HUB_NAME.fullmatch(name)) and ".." not in name and "--" not in name
 
 
 def _is_revision(revision: str) -> bool:
@@ -105,140 +127,6 @@ def _is_revision(revision: str) -> bool:
 def _is_plain_path(name: str) -> bool:
     odd = re.search(r"[\x00-\x1f\\]|^[~-]|^\w+:", name)
     return bool(name) and len(name) < 4096 and not odd and ".." not in Path(name).parts and Path(name).is_absolute()
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:80]
-
-
-# ------------------------------------------------------------------------------------------------------ its files
-
-
-def locate(name: str, revision: str | None = None) -> Path:
-    """The folder that holds a model's files: ``name`` where it is one, else the snapshot of a model on the hub, of
-    which only safetensors, JSON and text are downloaded.
-
-    Raises:
-        CheckpointError: there is no such folder or model, it cannot be reached, or it is not fit to load.
-    """
-    if Path(name).is_dir():
-        check_weights(Path(name), local=True)
-        return Path(name)
-    if not _is_hub_name(name):
-        raise CheckpointError(
-            f"{_shown(name)} is no folder that is there, nor a name on the hub such as {KNOWN_MODELS[-2]}"
-        )
-    folder = _snapshot(name, revision)
-    if not any(folder.glob("*.safetensors")):
-        raise CheckpointError(f"{name} has no weights in safetensors in {folder}; run 'hf download {name}'")
-    check_weights(folder, local=False)
-    return folder
-
-
-def _snapshot(name: str, revision: str | None) -> Path:
-    """From the hub, and where it is not reached from the cache alone. Raises CheckpointError."""
-    import httpx
-    from huggingface_hub import snapshot_download
-
-    for cached in (False, True):
-        try:
-            return Path(
-                snapshot_download(
-                    name, revision=revision, local_files_only=cached, allow_patterns=list(SNAPSHOT_FILES),
-                    ignore_patterns=["*/*"],
-                )
-            )  # fmt: skip
-        except (OSError, ValueError, httpx.HTTPError) as error:
-            if cached or not _unreached(error):
-                raise CheckpointError(explain_hub_error(error, name)) from error
-    raise AssertionError("the second pass returns or raises")
-
-
-def _unreached(error: BaseException) -> bool:
-    import httpx
-    from huggingface_hub import errors
-
-    kinds = (errors.LocalEntryNotFoundError, ConnectionError, httpx.TransportError, TimeoutError)
-    return any(isinstance(cause, kinds) for cause in _causes(error))
-
-
-def pinned(name: str, revision: str | None) -> tuple[str, str | None]:
-    """Name and revision that lead to the same files later: a folder's absolute path, or the commit of a snapshot."""
-    if Path(name).is_dir():
-        return str(Path(name).resolve()), None
-    commit = locate(name, revision).name
-    return name, commit if COMMIT.fullmatch(commit) else revision
-
-
-def check_weights(folder: Path, *, local: bool) -> None:
-    """Refuse a folder that is not a whole model in safetensors, or whose configuration names code.
-
-    ``local`` folders may hold no pickles either; in the hub's cache other tools may have left some, unread here.
-
-    Raises:
-        CheckpointError: naming the file and the mend.
-    """
-    names = sorted(path.name for path in folder.iterdir())
-    if ADAPTER_CONFIG in names:
-        raise CheckpointError(f"{folder}: holds adapters ({ADAPTER_CONFIG}), not a whole model; name their base")
-    pickles = [name for name in names if Path(name).suffix in PICKLE_SUFFIXES]
-    if local and pickles:
-        raise CheckpointError(f"{folder}: {pickles[0]} is a pickle, which can run code; keep safetensors only")
-    if not any(name.endswith(".safetensors") for name in names):
-        raise CheckpointError(f"{folder}: no weights in safetensors there; convert or download them")
-    if "config.json" not in names:
-        raise CheckpointError(f"{folder}: config.json is missing; this is not a whole model")
-    for name in names:
-        if name.endswith("config.json"):
-            check_model_config(name, load_json((folder / name).resolve()))
-
-
-def check_model_config(name: str, document: Mapping[str, Any]) -> None:
-    """Refuse a model's configuration that names code, kernels or a quantiser. Raises CheckpointError."""
-    check_config(f"model/{name}", document)  # the plain name is that of a checkpoint's own
-    for key in REFUSED_KEYS:
-        if document.get(key) is not None:
-            raise CheckpointError(
-                f"{name}: the key {key!r} is not loaded; name the plain model, and set model.quantisation"
-            )
-
-
-def explain_hub_error(error: BaseException, name: str) -> str:
-    """One line that says why a model on the hub was not found, and what to do."""
-    from huggingface_hub import constants, errors
-
-    chain = list(_causes(error))
-
-    def caused_by(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(cause, kinds) for cause in chain)
-
-    if caused_by(errors.GatedRepoError):
-        return (
-            f"{name} is gated: accept its licence on https://huggingface.co/{name}, then log in with 'hf auth login' "
-            "(or set HF_TOKEN)"
-        )
-    if caused_by(errors.RepositoryNotFoundError):
-        near = nearest(name, [*KNOWN_MODELS, *_cached_models(Path(constants.HF_HUB_CACHE))])
-        return f"the hub has no model {name!r}{near}. If it is a private one, log in with 'hf auth login' (or HF_TOKEN)"
-    if caused_by(errors.RevisionNotFoundError):
-        return f"{name} has no such revision; https://huggingface.co/{name}/commits/main lists them"
-    if _unreached(error):
-        return (
-            f"{name} is not (or not whole) in the cache {constants.HF_HUB_CACHE}, and the hub was not reached; where "
-            f"there is a connection run 'hf download {name}', or name a local folder"
-        )
-    reason = str(error).strip().splitlines()
-    return f"{name} could not be downloaded ({type(error).__name__}: {reason[0] if reason else 'no reason given'})"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _cached_models(cache: Path) -> list[str]:
-    return [path.name.removeprefix("models--").replace("--", "/") for path in cache.glob("models--*--*")]
 
 
 # ------------------------------------------------------------------------------------------------------- loading
@@ -424,9 +312,9 @@ def read_adapter_config(directory: Path) -> LoraConfig:
     free = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets"}
     for key, value in document.items():
         if key in fixed and value != fixed[key]:
-            raise CheckpointError(f"{ADAPTER_CONFIG}: {key} is {_shown(value)}; only {fixed[key]!r} is loaded")
+            raise CheckpointError(f"{ADAPTER_CONFIG}: {key} is {shown(value)}; only {fixed[key]!r} is loaded")
         if key not in (*fixed, *free, "base_model_name_or_path"):
-            raise CheckpointError(f"{ADAPTER_CONFIG}: unknown key {_shown(key)}; only plain LoRA adapters are loaded")
+            raise CheckpointError(f"{ADAPTER_CONFIG}: unknown key {shown(key)}; only plain LoRA adapters are loaded")
     missing = sorted({*free, "peft_type"} - document.keys())
     if missing:
         raise CheckpointError(f"{ADAPTER_CONFIG}: {', '.join(missing)} is missing")
@@ -439,7 +327,7 @@ def read_adapter_config(directory: Path) -> LoraConfig:
     bad = next((target for target in lora.targets if not TARGET.fullmatch(target)), None)
     if bad is not None or not 1 <= len(lora.targets) <= MAX_TARGETS:
         raise CheckpointError(
-            f"{ADAPTER_CONFIG}: target_modules {_shown(bad or list(lora.targets))}; 1 to {MAX_TARGETS} names of layers "
+            f"{ADAPTER_CONFIG}: target_modules {shown(bad or list(lora.targets))}; 1 to {MAX_TARGETS} names of layers "
             "are expected"
         )
     return lora
@@ -479,7 +367,10 @@ def load_encoder(folder: Path, model: Any, instruction: str = "") -> TraceEncode
         if (folder / name).is_file():
             check_config(name, load_json((folder / name).resolve()))
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False,
+            fix_mistral_regex=False,  # else it warns of every byte-level tokenizer in a folder of ours
+        )  # fmt: skip
         encoder = TraceEncoder(tokenizer, instruction)
         ends = dict.fromkeys((*encoder.end_ids, *_known_ends(model, len(tokenizer))))
         encoder = encoder if tuple(ends) == encoder.end_ids else TraceEncoder(tokenizer, instruction, tuple(ends))

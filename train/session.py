@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from collections import deque
 from dataclasses import dataclass
@@ -45,12 +46,11 @@ class Session:
             ConfigError, CheckpointError: what the configuration names is not there or not usable.
         """
         world, device = world or World(), training_device()
-        data = training_data(config)
+        if config.data.source != "demo":
+            training_data(config, say=_unsaid)  # a source that cannot be read is told before gigabytes are loaded
+        pair = backends.build(config, state, world, device, lambda: _texts(config))
+        data = training_data(config, pair.encoder, _to_stderr if world.is_main else _unsaid)
         check_same(world, data_hash(data.traces), "training data", "bring the same files to every machine")
-        pair = backends.build(
-            config, state, world, device,
-            lambda: [f"{trace.problem}\n{trace.text}" for trace in data.traces[:20_000]],
-        )  # fmt: skip
         spread(pair, world, device)
         session = cls(config, _trainer(config, pair, world), data)
         if state is not None:
@@ -131,6 +131,19 @@ class Session:
             files |= models.discriminator_files(discriminator)
             description["head"] = discriminator.head.kind
         return files | {"config.json": description}
+
+
+def _texts(config: TrainConfig) -> list[str]:
+    """What a tokenizer of our own is trained on."""
+    return [f"{trace.problem}\n{trace.text}" for trace in training_data(config, say=_unsaid).traces[:20_000]]
+
+
+def _unsaid(line: str) -> None:
+    """What is left out of the data is told once, by the main process."""
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _trainer(config: TrainConfig, pair: backends.Models, world: World) -> AdversarialTrainer | SupervisedTrainer:
