@@ -20,6 +20,7 @@ import torch
 from irl_core.checkpoints import CheckpointError, load_json
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.world import World
+from train.alignment import align
 from train.distributed import check_visible
 from train.health import Health, diverged, finite
 from train.measures import PASS, Clock, best_of, learning_rates, memory, reset_peak, speed
@@ -271,6 +272,7 @@ class Run:
             self.problems = held_out_problems(self.config)
             state = self._state_to_resume(claimed) if resume else None
             self.session = Session.start(self.config, self.run_dir, state, self.world)
+            align(self.session.trainer)
         self.session.trainer.on_progress = self.progress
         self.problems = short_enough(self.problems, self.session.trainer.encoder, self.config)
         self.saved = self.session.step if state else None
