@@ -19,7 +19,6 @@ import typer
 if TYPE_CHECKING:
     from irl_core.inspection import Lens
     from irl_core.types import ScoredTrace, Trace
-    from irl_core.world import World
 
 PRESETS = Path(__file__).parent / "configs"
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -28,7 +27,6 @@ DEFAULT_SAMPLES = 4
 FIRST_PORT = 8501
 PORTS_TRIED = 100
 MAX_TEXT_FILE_BYTES = 1_000_000
-PROGRESS = ("disc/loss", "policy/loss", "rollout/correct")  # shown beside the progress bar
 
 cli = typer.Typer(
     help="See the token at which a solution goes wrong, and train the reward that shows it.",
@@ -109,22 +107,20 @@ def train(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, again and again.")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where the run is written. [default: runs/PRESET]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole checkpoint.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print settings, memory, time and downloads, and stop.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON alone.")] = False,
+    memory_gb: Annotated[
+        float | None, typer.Option(min=0.1, help="Plan for a device of so many GB, not for this machine's.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Train although the estimate says it will not fit.")] = False,
 ) -> None:
     """Train a policy and a discriminator from a preset or a YAML file, and first the presets that it starts from."""
-    from irl_core.config import load_config
+    from train.commands import training
 
-    config = load_config(preset, overrides or [], PRESETS)
-    if dry_run:
-        typer.echo(config.to_yaml(), nl=False)
-        return
-    from train.distributed import end_world, start_world
-
-    world, _ = start_world(config)
-    _train_before(config, world)
-    directory = run_dir or Path("runs") / config.run.preset
-    _train(config, directory, resume, world)
-    end_world()
+    wish = training.Wish(preset, overrides or [], run_dir, resume, dry_run, as_json, memory_gb, force)
+    training.train(wish)
 
 
 @cli.command()
@@ -160,13 +156,14 @@ def figures(
 
 
 @cli.command()
-def presets() -> None:
-    """List the presets that can be trained."""
-    from irl_core.config import load_config, preset_names
+def presets(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one with all that it takes.")] = None,
+) -> None:
+    """List the presets that can be trained, with estimates of memory and time."""
+    from train.commands import presets as shown
 
-    for name in preset_names(PRESETS):
-        config = load_config(name, presets_dir=PRESETS)
-        typer.echo(f"{name:<28} {config.run.method:<5} {config.run.steps:>6} steps  {config.model.backend}")
+    for line in shown.listed() if name is None else shown.described(name):
+        typer.echo(line)
 
 
 @cli.command()
@@ -234,7 +231,7 @@ def _resolve(checkpoint: str) -> Path:
     if checkpoint == DEFAULT_CHECKPOINT and not (roots[0] / DEFAULT_CHECKPOINT).is_dir():
         raise InputError(_no_checkpoint())
     folder = Path(checkpoint)
-    if folder.is_dir() and not (roots[0] / checkpoint).is_dir():
+    if folder.is_dir() and (folder.is_absolute() or not (roots[0] / checkpoint).is_dir()):
         roots, checkpoint = (*roots, folder.resolve().parent), str(folder.resolve())
     return resolve_checkpoint(checkpoint, roots)
 
@@ -314,51 +311,7 @@ def _print(lens: Lens, result: dict[str, Any], problem: str, solution: str | Non
     print_result(console, result, view=view, gamma=gamma, score_name=lens.default_trace_score, notes=notes)
 
 
-# ----------------------------------------------------------------------------------------------- train and app
-
-
-def _train_before(config: Any, world: World) -> None:
-    """Train the presets that this one starts from, where their runs are not finished yet."""
-    from irl_core.config import load_config
-    from train.distributed import check_division
-
-    for name in config.run.after:
-        directory = Path("runs") / name
-        finished, begun = ((directory / file).is_file() for file in ("final/manifest.json", "config.yaml"))
-        finished, begun = world.gather([(finished, begun)])[0]  # as the first process sees it
-        if not finished:
-            earlier = load_config(name, presets_dir=PRESETS)
-            check_division(earlier, world.size)
-            if world.is_main:
-                typer.echo(f"{config.run.preset} starts from {name}, which is trained first.", err=True)
-            _train_before(earlier, world)
-            _train(earlier, directory, begun, world)
-
-
-def _train(config: Any, directory: Path, resume: bool, world: World) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from train.run import Interrupted
-    from train.run import train as run
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
-    with Progress(*columns, console=Console(stderr=True), disable=not world.is_main) as progress:
-        task = progress.add_task(directory.name, total=config.run.steps, left="")
-
-        def show(step: int, steps: int, metrics: dict[str, float], seconds_left: float) -> None:
-            shown = "  ".join(f"{name} {metrics[name]:.3f}" for name in PROGRESS if name in metrics)
-            progress.update(task, completed=step, total=steps, left=f"{seconds_left / 60:.1f} min left  {shown}")
-
-        try:
-            final = run(config, directory, resume, show, world=world)
-        except Interrupted:
-            progress.stop()
-            if world.is_main:
-                typer.echo(f"Stopped and saved. Go on with the same command and --resume (run: {directory}).", err=True)
-            raise typer.Exit(0) from None
-    if world.is_main:
-        typer.echo(f"Finished: {final}")
+# -------------------------------------------------------------------------------------------------------- app
 
 
 def _free_port(asked: int | None) -> int:

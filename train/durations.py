@@ -81,6 +81,12 @@ def machine_named(device: str) -> Machine | None:
     return next((machine for key, machine in MACHINES.items() if key in device), None)
 
 
+def typical_lengths(config: TrainConfig) -> tuple[int, int]:
+    """Tokens of a prompt and of a completion, within the configured limits."""
+    prompt, completion = DEMO_LENGTHS if config.data.source == "demo" else LENGTHS
+    return min(prompt, config.data.max_prompt_tokens), min(completion, config.data.max_completion_tokens)
+
+
 def estimate_durations(
     config: TrainConfig, pair: Pair, processes: Processes = ALONE, *, machine: Machine = A100
 ) -> Durations:
@@ -128,9 +134,7 @@ class _Work:
 
     @property
     def lengths(self) -> tuple[int, int]:
-        data = self.config.data
-        prompt, completion = DEMO_LENGTHS if data.source == "demo" else LENGTHS
-        return min(prompt, data.max_prompt_tokens), min(completion, data.max_completion_tokens)
+        return typical_lengths(self.config)
 
     @property
     def evaluations(self) -> int:
@@ -223,8 +227,7 @@ class _Work:
 
 def assumptions(durations: Durations, config: TrainConfig) -> Iterator[str]:
     """What an estimate rests on, in words."""
-    machine, demo = durations.machine, config.data.source == "demo"
-    prompt, completion = DEMO_LENGTHS if demo else LENGTHS
+    machine, (prompt, completion) = durations.machine, typical_lengths(config)
     yield (
         f"{machine.name}: {COMPUTE_SHARE:.0%} of {machine.tflops:g} TFLOP/s, {FLOAT32_SHARE:.0%} of "
         f"{machine.float32_tflops:g} in float32, {TRAFFIC_SHARE:.0%} of {machine.traffic:g} GB/s"
