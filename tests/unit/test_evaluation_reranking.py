@@ -198,9 +198,9 @@ class TestTheRule:
 
     @pytest.mark.parametrize(
         "rule",
-        [{"score": "colour", "temperature": 1.0}, {"score": FIRST, "temperature": 0}, {"temperature": 1.0}, [FIRST, 1.0],
-         {"score": FIRST, "temperature": "1"}, {"score": FIRST, "temperature": True}, {"score": FIRST}],
-    )
+        [{"score": "colour", "temperature": 1.0}, {"score": FIRST, "temperature": 0}, {"temperature": 1.0},
+         {"score": FIRST, "temperature": "1"}, {"score": FIRST, "temperature": True}, {"score": FIRST}, [FIRST, 1.0]],
+    )  # fmt: skip
     def test_a_rule_that_cannot_be_followed_is_refused(self, rule: Any) -> None:
         with pytest.raises(StoreError, match=r"run\.parquet: its provenance holds the vote .* it needs a temperature"):
             figures(evaluated(simulated(), provenance={"vote": rule}))

@@ -127,11 +127,14 @@ def paragraph(found: dict[str, Any]) -> str:
 def _sentence(row: dict[str, Any], title: str) -> str:
     pooled, within = row["pooled"], row["within"]
     area, pairs = pooled["auc"], within["pair_accuracy"]
-    text = (
-        f"{title[0].upper()}{title[1:]} separates them pooled with AUC {shown(area)} ({ranking(area)}), Cohen's d "
-        f"{shown(pooled['cohens_d'])}; within problems it ranks {shown(pairs)} of the pairs right ({ranking(pairs)})."
-    )
+    text = f"{title[0].upper()}{title[1:]}, pooled: AUC {_judged(area)}, Cohen's d {shown(pooled['cohens_d'])}; "
+    text += f"share of the pairs of one problem ranked right: {_judged(pairs)}."
     useless = ranking(pairs) in ("no better than chance", "worse than chance")
     if useless and ranking(area) in ("weak", "moderate", "strong"):
-        text += " What it knows is which problems are easy, not which solution is right."
+        text += " So nothing is shown but that it knows which problems are easy."
     return text
+
+
+def _judged(figure: dict[str, Any]) -> str:
+    """An AUC or a share of pairs, and how well that ranks."""
+    return shown(figure) if figure["value"] is None else f"{shown(figure)} ({ranking(figure)})"
