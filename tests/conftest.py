@@ -11,7 +11,6 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # sums that do not depend on where in memory the numbers lie
 
 import pytest
 

@@ -23,8 +23,10 @@ def align(trainer: Any) -> None:
     """
     learners = [trainer.policy, *([trainer.discriminator] if hasattr(trainer, "discriminator") else [])]
     copies: dict[tuple[Any, ...], Tensor] = {}
-    for model in (*(learner.model for learner in learners), getattr(trainer, "reference", None)):
-        for tensor in () if model is None else (*model.parameters(), *model.buffers()):
+    reference = getattr(trainer, "reference", None)
+    whole = [reference] if isinstance(reference, torch.nn.Module) else []  # the other kind is inside the policy
+    for model in (*(learner.model for learner in learners), *whole):
+        for tensor in (*model.parameters(), *model.buffers()):
             if is_askew(tensor.data):
                 place = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
                 tensor.data = copies.setdefault(place, tensor.data.clone())  # what was shared stays shared

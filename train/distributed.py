@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import torch
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # An exchange may wait this long for the slowest process: samples of very different lengths, a first download, a save.
 PATIENCE = timedelta(hours=2)
 DDP = "train/accelerate/ddp.yaml"
+_whole: WeakSet[Any] = WeakSet()  # parts of divided models that are gathered now
 REFUSED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 
 
@@ -46,8 +48,6 @@ def start_world(config: TrainConfig) -> tuple[World, torch.device]:
         ConfigError: too few prompts or GPUs for that many processes, something that FSDP does not divide, or processes
             that were started with different settings. Every process raises it.
     """
-    # MKL's sums may depend on where in memory the numbers lie; a resumed run must repeat an unbroken one to the bit.
-    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     for variable, name in REFUSED.items():
         if _is_set(variable):
             raise ConfigError(f"the launcher is set to {name}, which is not offered; launch with {DDP}")
@@ -204,10 +204,12 @@ def shard(model: Any, world: World, device: torch.device) -> None:
 @contextmanager
 def gathered(*models: Any) -> Iterator[None]:
     """Inside the block the weights of divided models are whole on every process, which may then run them however often;
-    every process must come here. Models that are not divided are left alone."""
+    every process must come to the outermost block. Models that are not divided are left alone."""
     from torch.distributed.fsdp import FSDPModule
 
     parts = [part for model in models for part in model.modules() if isinstance(part, FSDPModule)]
+    parts = [part for part in parts if part not in _whole]
+    _whole.update(parts)
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
@@ -217,6 +219,7 @@ def gathered(*models: Any) -> Iterator[None]:
         for part in parts:
             part.set_reshard_after_forward(True, recurse=False)
             part.reshard()
+        _whole.difference_update(parts)
 
 
 def sampler_for(config: TrainConfig, encoder: TraceEncoder, world: World) -> Sampler:
