@@ -167,17 +167,23 @@ def test_progress_counts_samples() -> None:
     assert {total for _, total in seen} == {12} and seen == sorted(seen) and seen[-1] == (12, 12)
 
 
-def test_a_cancelled_sampling_ends_the_engine_and_leaves_the_model_as_it_was() -> None:
+def test_a_cancelled_sampling_ends_the_engine_and_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     class Cancelled(Exception):
         pass
 
     def cancel(done: int, total: int) -> None:
         raise Cancelled
 
-    threads = threading.active_count()
-    with pytest.raises(Cancelled):
-        sampled(max_new_tokens=400, sampler=ContinuousSampler((), 0), on_step=cancel)
+    passes: list[int] = []
+    with monkeypatch.context() as patched:
+        handle = MODEL.get_decoder().register_forward_pre_hook(lambda *arguments: passes.append(1))
+        patched.setattr(continuous, "WAIT", 0.001)
+        threads = threading.active_count()
+        with pytest.raises(Cancelled):
+            sampled(max_new_tokens=900, sampler=ContinuousSampler((), 0), on_step=cancel)
+        handle.remove()
     assert threading.active_count() == threads
+    assert len(passes) < 300  # of 900: what was left to do is dropped
     assert MODEL.config._attn_implementation == "sdpa" and not MODEL.training
     assert [len(rows) for rows in sampled()] == [4, 4, 4]
 
