@@ -87,8 +87,9 @@ def part_of(checkpoint: Path, role: str) -> Path:
 
 def _check_name(role: str, name: str) -> None:
     if not is_hub_name(name):
+        key = f"model.{role}" if role in ("policy", "discriminator") else role
         known = next(iter(KNOWN))
-        raise ConfigError(f"model.{role}: {name[:80]!r} is no folder that is there, nor a hub name such as {known}")
+        raise ConfigError(f"{key}: {name[:80]!r} is no folder that is there, nor a hub name such as {known}")
 
 
 def _licence(name: str) -> str:
