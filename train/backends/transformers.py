@@ -273,10 +273,6 @@ class AdapterReference:
         self.model = model
         self.adapter = adapter
 
-    @property
-    def config(self) -> Any:
-        return self.model.config
-
     def get_decoder(self) -> Any:
         return _Switched(self, self.model.get_decoder())
 
@@ -299,15 +295,14 @@ class AdapterReference:
 
 
 class _Switched:
-    """A part of the model, called as the reference's."""
+    """A part of the model, called as the reference's; its attributes are the part's."""
 
     def __init__(self, reference: AdapterReference, part: Any) -> None:
         self.reference = reference
         self.part = part
 
-    @property
-    def weight(self) -> torch.Tensor:
-        return self.part.weight
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.part, name)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         with self.reference.switched():
