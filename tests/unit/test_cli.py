@@ -48,13 +48,29 @@ def printed(one: dict[str, Any], problem: str = "p", **options: Any) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
+HEAVY = "{'torch', 'transformers', 'datasets', 'numpy', 'pandas', 'pyarrow', 'streamlit'}"
+
+
+@pytest.mark.parametrize("arguments", [["presets"], ["presets", "llama-8b-1b"], ["train", "--help"]])
+def test_presets_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = ['irl-lens', *{arguments}]\n"
+        "from train.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"print('HEAVY', sorted({HEAVY} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("HEAVY []\n") and len(done.stdout.splitlines()) > 10
+
+
 def test_help_imports_nothing_heavy_and_is_quick() -> None:
     code = (
         "import sys, time; begun = time.process_time(); sys.argv = ['irl-lens', '--help']\n"
         "from train.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'pyarrow', 'streamlit'} & set(sys.modules)\n"
+        f"heavy = {HEAVY} & set(sys.modules)\n"
         "print('HEAVY', sorted(heavy), 'TIME', time.process_time() - begun)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -76,6 +92,10 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
         (("score", "missing.jsonl", "--out", "o.parquet"), "is not there"),
         (("train", "no-such-preset"), "no preset 'no-such-preset'"),
         (("train", "demo-sft", "--set", "sed=7", "--dry-run"), "seed"),
+        (("train", "llama-8b-1b", "--memory-gb", "20"), "Set run.batch_tokens=8192"),
+        (("train", "demo-sft", "--json"), "--json prints the plan of a training; give --dry-run too"),
+        (("train", "demo-sft", "--set", "data.source=rows.jsonl", "--dry-run"), "'rows.jsonl' is not there"),
+        (("presets", "lama-8b-1b"), "no preset 'lama-8b-1b'; nearest is 'llama-8b-1b'"),
         (("app", "--port", "99999"), "Port 99999 is taken"),
     ],
 )
