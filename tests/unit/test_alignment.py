@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -60,9 +61,11 @@ def test_what_lies_askew_is_copied_and_no_value_changes() -> None:
     assert not torch.equal(policy.model.weight, before[0]["weight"])
 
 
-def test_a_trainer_of_the_policy_alone() -> None:
+@pytest.mark.parametrize("rest", [{}, {"reference": None}, {"reference": object()}])
+def test_trainers_without_the_rest(rest: dict[str, Any]) -> None:
+    # the last reference is the policy itself without its adapters, which is no module
     policy = learner(Tied())
-    align(SimpleNamespace(policy=policy))
+    align(SimpleNamespace(policy=policy, **rest))
     assert not is_askew(policy.model.weight.data)
 
 
