@@ -1,4 +1,4 @@
-"""Pretrained pairs from end to end, on real problems: tiny random Qwen2 and Llama models with the real tokenizers, and
+"""Pretrained pairs from end to end: tiny random Qwen2 and Llama models with the real tokenizers on real problems, and
 where it is the backend alone that is looked at, one with a tokenizer of 300 tokens."""
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from irl_core.config import (
 from irl_core.encoding import collate
 from irl_core.inspection import Lens
 from irl_core.policy import completion_logprobs
+from irl_core.word_problems import problems as word_problems
 from irl_core.world import World
 from tests.small_models import cached, edit_json, save_model
 from tests.tiny import CALIBRATION, REFERENCE, changed, tiny_tokenizer
@@ -54,22 +55,33 @@ HELD: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with models as one would download them."""
     folder = tmp_path_factory.mktemp("hub")
     save_model(folder / "small", "llama", tiny_tokenizer(), dtype="bfloat16")
-    save_model(folder / "qwen", "qwen2", shared / "tokenizers" / "qwen2", dtype="bfloat16")
-    save_model(folder / "llama", "llama", shared / "tokenizers" / "llama3", tie_word_embeddings=False, seed=1)
     return folder
 
 
 @pytest.fixture(scope="module")
-def problems(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
-    """The 40 rows of GSM8K with the shortest solutions; the last 28 are held out."""
-    rows = (shared / "data" / "gsm8k" / "train.jsonl").read_text().splitlines()
-    shortest = sorted(rows, key=lambda row: (len(json.loads(row)["answer"]), row))[:40]
-    path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    path.write_text("\n".join(shortest))
+def real(hub: Path, shared: Path) -> Path:
+    """GSM8K, and in the hub two models with the real tokenizers."""
+    save_model(hub / "qwen", "qwen2", shared / "tokenizers" / "qwen2", dtype="bfloat16")
+    save_model(hub / "llama", "llama", shared / "tokenizers" / "llama3", tie_word_embeddings=False, seed=1)
+    rows = [json.loads(row) for row in (shared / "data" / "gsm8k" / "train.jsonl").read_text().splitlines()]
+    return shortest(rows, hub / "gsm8k.jsonl")
+
+
+@pytest.fixture(scope="module")
+def made(hub: Path) -> Path:
+    """Problems of our generator."""
+    rows = [{"question": problem.text, "answer": problem.solution} for problem in word_problems(3, 200, "train")]
+    return shortest(rows, hub / "made.jsonl")
+
+
+def shortest(rows: list[dict[str, str]], path: Path) -> Path:
+    """The 40 rows with the shortest solutions as a file; the last 28 are to be held out."""
+    chosen = sorted(rows, key=lambda row: (len(row["answer"]), row["question"]))[:40]
+    path.write_text("".join(json.dumps(row) + "\n" for row in chosen))
     return path
 
 
@@ -83,15 +95,17 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def configured(hub: Path, problems: Path) -> Any:
-    """``configured(held, head, name)``: two rounds of the named model on GSM8K."""
+def configured(hub: Path, made: Path) -> Any:
+    """``configured(held, head, name, source)``: two rounds of the named model."""
 
-    def make(held: str = "lora", head: str = "anchored", name: str = "small", **model: Any) -> TrainConfig:
+    def make(
+        held: str = "lora", head: str = "anchored", name: str = "small", source: Path = made, **model: Any
+    ) -> TrainConfig:
         return TrainConfig(
             run=RunConfig(seed=3, steps=2, save_every=1, calibration_problems=20),
             data=DataConfig(
-                source=str(problems), held_out=28, instruction="Think step by step.", max_prompt_tokens=600,
-                max_completion_tokens=72,
+                source=str(source), held_out=28, instruction="Think step by step.", max_prompt_tokens=600,
+                max_completion_tokens=100,
             ),
             model=ModelConfig(backend="transformers", policy=str(hub / name), **(HELD[held] | model)),
             policy=PolicyConfig(prompts_per_round=2, num_generations=2, learning_rate=1e-3),
@@ -146,9 +160,10 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[s
     ],
 )  # fmt: skip
 def test_a_run_learns_resumes_exactly_and_is_loaded_with_the_same_rewards(
-    held: str, head: str, name: str, configured: Any, tmp_path: Path
+    held: str, head: str, name: str, configured: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    config = configured(held, head, name)
+    problems = {} if name == "small" else {"source": request.getfixturevalue("real")}
+    config = configured(held, head, name, **problems)
     session, trainer = started(config, tmp_path)
     before, frozen = weights(trainer, trained=True), weights(trainer, trained=False)
     assert {value.dtype for value in before.values()} == {torch.float32}
@@ -244,8 +259,8 @@ def test_a_discriminator_of_a_finished_run_goes_on(configured: Any, tmp_path: Pa
 # ---------------------------------------------------------------------------------------------------- two tokenizers
 
 
-def test_a_discriminator_with_tokens_of_its_own(configured: Any, hub: Path, tmp_path: Path) -> None:
-    config = changed(configured("lora"), "model", discriminator=str(hub / "llama"))
+def test_a_discriminator_with_tokens_of_its_own(configured: Any, hub: Path, real: Path, tmp_path: Path) -> None:
+    config = changed(configured("lora", source=real), "model", discriminator=str(hub / "llama"))
     config = changed(config, "discriminator", replay=1.0)
     session, trainer = started(config, tmp_path)
     assert trainer.discriminator_encoder is not None
@@ -419,7 +434,7 @@ def test_the_reference_is_the_start_also_after_a_resume(held: str, configured: A
         ("model", {"policy": "../up"}, r"model\.policy: '\.\./up' is no folder"),
         ("model", {"discriminator": "a/b/c"}, r"model\.discriminator: 'a/b/c' is no folder"),
         ("model", {"lora": replace(LORA, targets=("nothing",))}, r"model\.policy: adapters do not fit the model"),
-        ("data", {"max_prompt_tokens": 2000}, r"come to 2,072; model\.policy reads 1,024: lower them"),
+        ("data", {"max_prompt_tokens": 2000}, r"come to 2,100; model\.policy reads 1,024: lower them"),
     ],
 )
 def test_a_wrong_setting_is_one_plain_line(
@@ -569,7 +584,7 @@ def test_the_wiring_of_unsloth(
     assert [call["model_name"] for call in fast.loaded] == [str(hub / "small")] * 2
     first = fast.loaded[0]
     assert (first["load_in_4bit"], first["load_in_8bit"], first["load_in_16bit"]) == (True, False, False)
-    assert first["max_seq_length"] == 2 * (600 + 72) and first["trust_remote_code"] is False
+    assert first["max_seq_length"] == 2 * (600 + 100) and first["trust_remote_code"] is False
     assert first["use_gradient_checkpointing"] == "unsloth" and first["use_exact_model_name"] is True
     assert [call["random_state"] for call in fast.adapted] == [3, 4]
     assert fast.adapted[0]["target_modules"] == list(LORA.targets)
