@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from irl_core.sampling import LoopSampler
 
 from irl_core.adversarial import AdversarialTrainer
 from irl_core.config import DataConfig, DiscriminatorConfig, ModelConfig, PolicyConfig, RunConfig, TrainConfig
@@ -16,6 +15,7 @@ from irl_core.encoding import TraceEncoder
 from irl_core.inspection import Lens
 from irl_core.learner import Learner
 from irl_core.localisation import Calibration, Rule
+from irl_core.sampling import LoopSampler
 from irl_core.segmentation import make_trace
 from irl_core.types import EncodedTrace, Source
 from train.backends.tiny import build_model, train_tokenizer
