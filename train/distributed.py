@@ -21,7 +21,6 @@ import torch
 
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.manifest import MANIFEST
-from irl_core.pretrained import base_of
 from irl_core.world import World
 
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ def start_world(config: TrainConfig) -> tuple[World, torch.device]:
         return World(), device
     if sharded:
         check_sharding(config)
+        # The launcher's default makes transformers read the weights on the first process alone, and invent the others'.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     from accelerate import PartialState
 
     state = PartialState(
@@ -168,15 +169,22 @@ def spread(pair: Models, world: World, device: torch.device) -> None:
         ConfigError: the processes have built different things.
     """
     models = [pair.policy, *([] if pair.discriminator is None else [pair.discriminator.backbone])]
-    fingerprint = [pair.encoder.fingerprint(), pair.discriminator_encoder.fingerprint(), *map(base_of, models)]
-    check_same(
-        world, repr(fingerprint), "tokenizers or base models",
-        "bring the same files (of the same revision) to every machine",
-    )  # fmt: skip
+    if world.size > 1:
+        tokens = pair.encoder.fingerprint(), pair.discriminator_encoder.fingerprint()
+        mend = "bring the same files (of the same revision) to every machine"
+        check_same(world, repr(tokens), "tokenizers", mend)
+        check_same(world, repr([frozen_sum(model) for model in models]), "base models", mend)
     trained = [pair.policy, *([] if pair.discriminator is None else [pair.discriminator])]
     world.copy_from_main(p for model in trained for p in model.parameters() if p.requires_grad)
     for model in models:
         shard(model, world, device)
+
+
+@torch.no_grad()
+def frozen_sum(model: Any) -> int:
+    """The sum of the bytes of all weights that are not trained: equal models have equal ones, on whatever device."""
+    frozen = (parameter for parameter in model.parameters() if not parameter.requires_grad)
+    return sum(int(weights.contiguous().view(torch.uint8).sum(dtype=torch.int64)) for weights in frozen)
 
 
 def shard(model: Any, world: World, device: torch.device) -> None:
