@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from irl_core.checkpoints import load_json, verify
-from irl_core.config import PolicyConfig, TrainConfig
+from irl_core.config import PolicyConfig
 from irl_core.departure import first_difference
 from irl_core.encoding import TraceEncoder, collate, token_budget_batches
 from irl_core.inspection import InputError, Lens
@@ -74,10 +74,9 @@ class Voice:
 
     @classmethod
     def _of(cls, name: str, model: Any, encoder: TraceEncoder, config: Any, context: int) -> Voice:
-        trained = TrainConfig.from_dict(config["train_config"])
-        on_gpu = next(model.parameters()).is_cuda
-        settings = trained.policy if on_gpu else PolicyConfig()  # on a CPU our own loop is as fast, and exact
-        return cls(name, model, encoder, trained.data.max_completion_tokens, context, settings)
+        trained = config["train_config"]
+        length = int(trained["data"]["max_completion_tokens"])
+        return cls(name, model, encoder, length, context, _settings(trained["policy"], model))
 
     def answers(
         self, questions: Sequence[Question], samples: int, seed: int, on_step: OnStep
@@ -120,6 +119,13 @@ class Voice:
                 message = f"the problem and {self.max_new_tokens:,} tokens need {tokens:,}; {self.context:,} are read"
                 refused.append({"problem_id": question.expert.problem_id, "message": message})
         return asked, refused
+
+
+def _settings(trained: Mapping[str, Any], model: Any) -> PolicyConfig:
+    """How the policy was sampled in training; on a CPU our own loop, which is as fast there."""
+    if not next(model.parameters()).is_cuda:
+        return PolicyConfig()
+    return PolicyConfig(**{name: trained[name] for name in ("sampler", "cache", "sampling_tokens") if name in trained})
 
 
 def scored_samples(voice: Voice, lens: Lens, questions: Sequence[Question], samples: int, seed: int) -> Iterator[Part]:

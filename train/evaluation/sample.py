@@ -18,7 +18,7 @@ import pandas as pd
 from rich.console import Console
 
 from irl_core.checkpoints import load_json, verify
-from irl_core.config import ConfigError, TrainConfig
+from irl_core.config import ConfigError
 from irl_core.datasets import read
 from irl_core.inspection import Lens
 from irl_core.localisation import HeldOut, calibrate, candidate_rules
@@ -355,7 +355,7 @@ def _held_out(row: Mapping[str, Any], read: Mapping[str, Any]) -> HeldOut | None
 def anchor_of(lens: Lens) -> tuple[str, Any] | None:
     """The model that the discriminator started from, where it is a checkpoint of ours and still there, with its name:
     what the reward knows without any adversarial training. None where it reads other tokens."""
-    named = TrainConfig.from_dict(lens.config["train_config"]).model.discriminator
+    named = lens.config["train_config"]["model"].get("discriminator")
     if named is None or lens.discriminator_encoder is not None:
         return None
     path = Path(named)
