@@ -184,7 +184,7 @@ def spread(pair: Models, world: World, device: torch.device) -> None:
 def frozen_sum(model: Any) -> int:
     """The sum of the bytes of all weights that are not trained: equal models have equal ones, on whatever device."""
     frozen = (parameter for parameter in model.parameters() if not parameter.requires_grad)
-    return sum(int(weights.contiguous().view(torch.uint8).sum(dtype=torch.int64)) for weights in frozen)
+    return sum(int(weights.reshape(-1).view(torch.uint8).sum(dtype=torch.int64)) for weights in frozen)
 
 
 def shard(model: Any, world: World, device: torch.device) -> None:

@@ -19,6 +19,8 @@ from tests.small_models import save_model
 from tests.tiny import tiny_tokenizer
 from train.run import train
 
+pytestmark = pytest.mark.timeout(900)  # several launches a test, each of two processes
+
 STEPS = 8
 TINY: dict[str, Any] = {
     "run": {

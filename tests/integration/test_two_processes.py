@@ -12,6 +12,8 @@ from irl_core.world import World
 from tests.launching import finished, launch
 from tests.worlds import CASES, experts, outcome, trainer_of
 
+pytestmark = pytest.mark.timeout(600)
+
 TOLERANCE = 1e-5  # of a tensor's largest number: float32, summed in another order
 
 
