@@ -20,13 +20,13 @@ CONFIGURATIONS = REPOSITORY / "train" / "accelerate"
 SECONDS = 200
 
 
-def launch(*arguments: str, configuration: str = "ddp.yaml") -> subprocess.Popen[str]:
-    """Two processes of a module, by the launcher's own command."""
+def launch(*arguments: str, configuration: str = "ddp.yaml", gpus: str = "") -> subprocess.Popen[str]:
+    """Two processes of a module, by the launcher's own command; on the CPU, or on the ``gpus``."""
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGURATIONS / configuration),
         "--num_processes", "2", "-m", *arguments,
     ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": gpus}
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

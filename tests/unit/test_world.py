@@ -123,6 +123,8 @@ def test_likelihood_training_needs_a_trace_for_every_process(monkeypatch: pytest
         ("model", {"lora": LoraConfig(rank=0)}, "model.lora.rank is 0, and FSDP divides only weights that are not"),
         ("model", {"backend": "unsloth"}, "model.backend is 'unsloth', which FSDP does not divide"),
         ("discriminator", {"gradient_penalty": 0.5}, "discriminator.gradient_penalty is 0.5, a second derivative"),
+        ("policy", {"sampler": "continuous"}, "policy.sampler is 'continuous' with the cache 'dynamic'"),
+        ("policy", {"sampler": "generate", "cache": "static"}, "policy.sampler is 'generate' with the cache 'static'"),
     ],
 )
 def test_what_fsdp_does_not_divide_is_refused(
@@ -177,7 +179,7 @@ def test_a_state_that_another_machine_does_not_have_is_not_resumed(tmp_path: Pat
     (tmp_path / MANIFEST).write_text("{}")
     check_visible(Blind(0, 2), None)
     check_visible(Reports(0, 2), tmp_path)
-    with pytest.raises(ConfigError, match=r"host2 has other files in .* on storage that all machines share, or copy it"):
+    with pytest.raises(ConfigError, match=r"host2 has other files in .* storage that all machines share, or copy it"):
         check_visible(Blind(0, 2), tmp_path)
 
 

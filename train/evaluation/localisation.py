@@ -26,7 +26,7 @@ from irl_core.metrics import (
 )
 from train.evaluation import corrupted
 from train.evaluation.confidence import conformal, reliability
-from train.evaluation.located import Array, Judge, Located, Steps, column, decided, judge_of, located, share_of
+from train.evaluation.located import ANCHOR, Array, Judge, Located, Steps, column, decided, judge_of, located, share_of
 from train.evaluation.phrases import difference, ranking, shown
 from train.evaluation.run import EvaluatedRun
 
@@ -60,7 +60,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = Non
     judge = judge_of(run, answer_lines)
     if judge is None:
         return dict(plain({"titles": TITLES, "reason": "no trace was read by a discriminator"}))
-    traces = located(run.path, judge)
+    traces = located(run.path, judge, run.path.with_name(ANCHOR))
     found = {"titles": TITLES, "reason": "", **_judged_by(judge), **_labelled(traces, judge, seed)}
     spoilt = located(run.perturbed_path, judge) if len(run.perturbed) else Located(pd.DataFrame())
     found["perturbed"] = _perturbed(run, spoilt, judge, seed)

@@ -136,8 +136,9 @@ class Located:
     scores: Sequence[Array] = field(default_factory=list)
 
 
-def located(path: Path, judge: Judge) -> Located:
-    """Every scored trace of a run whose first error is known, in the file's order; a row group in memory at a time."""
+def located(path: Path, judge: Judge, anchor: Path | None = None) -> Located:
+    """Every scored trace of a run whose first error is known, in the file's order; a row group in memory at a time.
+    ``anchor``: the file of the same traces as another model read them, where there is one."""
     rows, scores = [], []
     for table in read_batches(path, COLUMNS.names):
         for row in table.to_pylist():
@@ -146,9 +147,8 @@ def located(path: Path, judge: Judge) -> Located:
                 rows.append(found)
                 scores.append(eligible)
     frame = pd.DataFrame(rows)
-    anchor = path.with_name(ANCHOR)
-    if len(frame) and path.name != ANCHOR and anchor.exists():
-        frame = frame.merge(_anchored(anchor, judge), on="trace_id", how="left", validate="one_to_one")
+    if len(frame) and anchor is not None and anchor.exists():
+        frame = frame.merge(_anchored(anchor, judge), on="trace_id", validate="one_to_one")
     return Located(frame, scores)
 
 

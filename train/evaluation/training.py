@@ -1,0 +1,184 @@
+"""What training did (the paper's figures 2, 7-9): rewards by class, correctness, and whether the two move together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from irl_core.intervals import Figure, Z, percentile_interval, plain, undefined
+from train.evaluation.phrases import difference, shown, side
+from train.evaluation.run import EvaluatedRun
+from train.run_folder import METRICS
+
+Array = npt.NDArray[np.float64]
+Lines = Sequence[Mapping[str, float]]
+
+TITLES = {
+    "disc/reward_expert": "mean reward, expert traces",
+    "disc/reward_policy": "mean reward, policy samples",
+    "disc/reward_perturbed": "mean reward, perturbed traces",
+    "disc/accuracy_expert": "discriminator right, expert traces",
+    "disc/accuracy_policy": "discriminator right, policy samples",
+    "disc/accuracy_perturbed": "discriminator right, perturbed traces",
+    "rollout/correct": "correct on training problems",
+    "rollout/length": "tokens a sample",
+    "eval/pass@1": "pass@1 on held-out problems",
+}
+REWARD, EXPERT, TRAIN, HELD_OUT = "disc/reward_policy", "disc/reward_expert", "rollout/correct", "eval/pass@1"
+FEWEST = 4  # points that a rank correlation with an interval needs
+RESAMPLES = 2000
+
+
+def find_training(checkpoint: Path, run_dir: Path | None = None) -> Path | None:
+    """The folder of the run that made a checkpoint: the one named, else the one that the checkpoint lies in (as
+    ``final`` or among its saves); None where there is none with metrics."""
+    places = [run_dir] if run_dir is not None else [checkpoint.parent, checkpoint.parent.parent]
+    return next((place for place in places if (place / METRICS).is_file()), None)
+
+
+def figures(run: EvaluatedRun, *, seed: int = 0) -> dict[str, Any]:
+    """``series``: each metric of ``TITLES`` by step, as it was logged; ``held_out``: pass@1 with its interval.
+    ``rank_correlation`` of the reward of policy samples with correctness over steps. ``change``: last less first."""
+    lines = run.training
+    if not lines:
+        reason = f"the folder holds no {METRICS}: the run that made the checkpoint is not known"
+        return dict(plain({"titles": TITLES, "reason": reason, "steps": 0, "series": {}, **_none(reason)}))
+    evaluated = [line for line in lines if HELD_OUT in line]
+    found = {
+        "titles": TITLES,
+        "reason": "",
+        "steps": int(lines[-1]["step"]),
+        "series": {name: series for name in TITLES if (series := _series(lines, name))["step"]},
+        "held_out": [{"step": int(line["step"]), "pass@1": _held_out(line)} for line in evaluated],
+        "rank_correlation": _rank_correlations(lines, seed),
+        "change": _changes(lines),
+    }
+    return dict(plain(found))
+
+
+def _none(reason: str) -> dict[str, Any]:
+    nothing = undefined(0, "steps", reason)
+    return {
+        "held_out": [],
+        "rank_correlation": {TRAIN: {"levels": nothing, "changes": nothing}, HELD_OUT: {"levels": nothing}},
+        "change": {HELD_OUT: nothing, TRAIN: nothing},
+    }
+
+
+def _series(lines: Lines, name: str) -> dict[str, list[float]]:
+    known = [line for line in lines if name in line]
+    return {"step": [int(line["step"]) for line in known], "value": [float(line[name]) for line in known]}
+
+
+def _held_out(line: Mapping[str, float]) -> Figure:
+    method = "problems; bootstrap over problems, as logged"
+    return Figure(line[HELD_OUT], line["eval/low"], line["eval/high"], int(line["eval/n"]), method)
+
+
+# --------------------------------------------------------------------------------------- reward and correctness
+
+
+def _rank_correlations(lines: Lines, seed: int) -> dict[str, dict[str, Figure]]:
+    """``levels``: of the values; ``changes``: of those from step to step, which a common trend does not move."""
+    train, held_out = _paired(lines, TRAIN), _paired(lines, HELD_OUT)
+    return {
+        TRAIN: {
+            "levels": rank_correlation(*train, unit="steps", seed=seed),
+            "changes": rank_correlation(*(np.diff(values) for values in train), unit="changes", seed=seed),
+        },
+        HELD_OUT: {"levels": rank_correlation(*held_out, unit="evaluations", seed=seed)},
+    }
+
+
+def _paired(lines: Lines, name: str) -> tuple[Array, Array]:
+    known = [line for line in lines if REWARD in line and name in line]
+    return np.array([line[REWARD] for line in known]), np.array([line[name] for line in known])
+
+
+def rank_correlation(x: Array, y: Array, *, unit: str, seed: int = 0) -> Figure:
+    """Spearman's rho over a run's steps. Neighbouring steps are alike, so the interval is a moving-block bootstrap
+    (Künsch 1989) with blocks of the cube root of n steps, ranks kept; n counts the points."""
+    n = len(x)
+    block = max(1, round(n ** (1 / 3)))
+    method = f"spearman, {unit}; bootstrap over blocks of {block}"
+    if not n:
+        return undefined(0, method, f"no {unit} with both a reward of policy samples and correctness")
+    if n < FEWEST:
+        return undefined(n, method, f"{n} {unit}; a rank correlation needs {FEWEST}")
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return undefined(n, method, "no variance")
+    ranks = np.column_stack([stats.rankdata(x), stats.rankdata(y)])
+    value = float(stats.spearmanr(x, y).statistic)
+    rng = np.random.default_rng(seed)
+    starts = rng.integers(n - block + 1, size=(RESAMPLES, math.ceil(n / block)))
+    drawn = (starts[:, :, None] + np.arange(block)).reshape(RESAMPLES, -1)[:, :n]
+    low, high = percentile_interval(_correlations(ranks[drawn]))
+    return Figure(value, min(low, value), max(high, value), n, method)
+
+
+def _correlations(points: Array) -> Array:
+    """Pearson's r of (B, n, 2) points, NaN where a side does not vary."""
+    away = points - points.mean(axis=1, keepdims=True)
+    product, squares = (away[..., 0] * away[..., 1]).sum(1), (away**2).sum(1)
+    scale = np.sqrt(squares[:, 0] * squares[:, 1])
+    found: Array = np.divide(product, scale, out=np.full(len(points), np.nan), where=scale > 1e-12)
+    return found
+
+
+def _changes(lines: Lines) -> dict[str, Figure]:
+    """Held-out pass@1 of the last evaluation less that of the first, and correctness of training samples in the last
+    tenth of the steps less that in the first."""
+    evaluated = [_held_out(line) for line in lines if HELD_OUT in line]
+    method = "problems; last less first, taken as independent"
+    if len(evaluated) < 2:
+        held_out = undefined(len(evaluated), method, f"{len(evaluated)} evaluations; a change needs two")
+    else:
+        first, last = evaluated[0], evaluated[-1]
+        error = math.hypot(*((one.high - one.low) / (2 * Z) for one in (first, last)))
+        value = last.value - first.value
+        held_out = Figure(value, value - Z * error, value + Z * error, last.n, method)
+    return {HELD_OUT: held_out, TRAIN: _train_change(np.array([line[TRAIN] for line in lines if TRAIN in line]))}
+
+
+def _train_change(values: Array) -> Figure:
+    tenth = len(values) // 10
+    method = f"steps; last {tenth} less first {tenth}, Welch"
+    if tenth < 2:
+        return undefined(len(values), method, f"{len(values)} steps with samples; a change needs 20")
+    first, last = values[:tenth], values[-tenth:]
+    if first.std() + last.std() == 0:
+        return undefined(2 * tenth, method, "no variance")
+    low, high = stats.ttest_ind(last, first, equal_var=False).confidence_interval(0.95)
+    return Figure(float(last.mean() - first.mean()), float(low), float(high), 2 * tenth, method)
+
+
+# ------------------------------------------------------------------------------------------------ words
+
+
+def paragraph(found: dict[str, Any]) -> str:
+    """Did the policy get better, and did the reward move with it?"""
+    if found["reason"]:
+        return f"What training did is undefined: {found['reason']}."
+    change, ranks = found["change"], found["rank_correlation"]
+    words = ("better than at the start", "worse than at the start")
+    text = (
+        f"Over {found['steps']} steps, the change of held-out pass@1 is {difference(change[HELD_OUT], *words)}, that "
+        f"of the correctness of training samples {difference(change[TRAIN], *words)}."
+    )
+    level, moved = ranks[TRAIN]["levels"], ranks[TRAIN]["changes"]
+    if level["value"] is None:
+        return f"{text} Whether the reward moves with correctness is {shown(level)}."
+    verdict = {"above": "it rises with it", "below": "it falls as correctness rises", "neither": "no relation is shown"}
+    return (
+        f"{text} The rank correlation of the mean reward of policy samples with their correctness over steps is "
+        f"{shown(level)} ({verdict.get(side(level), 'undefined')}), of their changes from step to step {shown(moved)} "
+        f"({verdict.get(side(moved), 'undefined')}); with held-out pass@1 it is {shown(ranks[HELD_OUT]['levels'])}. "
+        "Every step has other problems, and the discriminator changes along with the policy: part of this may be which "
+        "problems are easy, and levels of two steps are not of one scale."
+    )
