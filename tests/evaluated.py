@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from irl_core.evaluation.run import EvaluatedRun
 from irl_core.store import SUMMARY_COLUMNS
-from train.evaluation.run import EvaluatedRun
 
 
 def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -19,19 +19,14 @@ import torch
 
 from irl_core.checkpoints import CheckpointError, load_json
 from irl_core.config import ConfigError, TrainConfig
+from irl_core.run_files import CHECKPOINTS, FINAL, LOG, METRICS, PROVENANCE, STATUS
 from irl_core.world import World
 from train.alignment import align
 from train.distributed import check_visible
 from train.health import Health, diverged, finite
 from train.measures import PASS, Clock, best_of, learning_rates, memory, reset_peak, speed
 from train.run_folder import (
-    CHECKPOINTS,
     DISK_ERRORS,
-    FINAL,
-    LOG,
-    METRICS,
-    PROVENANCE,
-    STATUS,
     Claim,
     Log,
     MetricsFile,

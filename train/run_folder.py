@@ -22,22 +22,23 @@ from typing import Any
 
 import psutil
 
-from irl_core.checkpoints import CheckpointError, load_json, newest_verified
+from irl_core.checkpoints import CheckpointError, newest_verified
 from irl_core.config import ConfigError, TrainConfig
 from irl_core.manifest import failure
-
-CONFIG = "config.yaml"
-METRICS = "metrics.jsonl"
-STATUS = "status.json"
-LOG = "log.txt"
-PROVENANCE = "provenance.json"
-CHECKPOINTS = "checkpoints"
-FINAL = "final"
+from irl_core.run_files import (
+    CHECKPOINTS,
+    CONFIG,
+    FINAL,
+    METRICS,
+    STATUS,
+    living_process,
+    read_metrics,
+    read_status,
+)
 
 SIGNIFICANT_DIGITS = 8
 MAX_LINE = 4000
 SECONDS_BETWEEN_BEATS = 2.0
-SECONDS_OF_SILENCE = 60.0  # after which a run of another machine counts as dead
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
@@ -141,22 +142,6 @@ class MetricsFile:
         append_lines(self.path, json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a ``metrics.jsonl``; one that a kill cut off is left out."""
-    if not path.exists():
-        return []
-    rows = (_row(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    return [row for row in rows if row is not None]
-
-
-def _row(line: str) -> dict[str, float] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
-
-
 # -------------------------------------------------------------------------------------------------------- status
 
 
@@ -192,41 +177,6 @@ class Status:
         self.phase = phase
         if time.monotonic() - self.written >= SECONDS_BETWEEN_BEATS:
             self.write()
-
-
-def read_status(run_dir: Path) -> dict[str, Any]:
-    """The run's last status; empty where there is none. Raises CheckpointError where it is not readable."""
-    path = run_dir / STATUS
-    return load_json(path) if path.exists() else {}
-
-
-def living_process(status: dict[str, Any]) -> str | None:
-    """Words for the process that is writing to the run now; None where there is none, or it died without a word.
-
-    A process of this machine is known by its id and the time it was created (ids are used again); one of another
-    machine only by a heartbeat of the last ``SECONDS_OF_SILENCE``.
-    """
-    if status.get("state") != "running":
-        return None
-    pid, host = status.get("pid"), status.get("host")
-    if host == socket.gethostname():
-        return f"process {pid}" if is_alive(pid, status.get("process_started")) else None
-    try:
-        silence = (datetime.now(UTC) - datetime.fromisoformat(str(status.get("heartbeat")))).total_seconds()
-    except (ValueError, TypeError):
-        return None
-    return f"process {pid} on {str(host)[:80]!r}" if silence < SECONDS_OF_SILENCE else None
-
-
-def is_alive(pid: Any, started: Any) -> bool:
-    """Whether the process of this id runs on this machine, and is the one created then (seconds since the epoch)."""
-    if not (isinstance(pid, int) and isinstance(started, int | float)):
-        return False
-    try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1.0
-    except (psutil.NoSuchProcess, ValueError, OverflowError):
-        return False
 
 
 # ------------------------------------------------------------------------------------------------------ claiming

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from train.run_folder import is_alive
+from irl_core.run_files import is_alive
 
 if TYPE_CHECKING:
     from irl_core.world import World

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from irl_core.evaluation.correlation import COLUMNS, REMOVED, figures, paragraph
 from tests.evaluated import check_figures, evaluated, simulated
-from train.evaluation.correlation import COLUMNS, REMOVED, figures, paragraph
 
 FIRST = "score_mean_discounted"
 ASKED = {

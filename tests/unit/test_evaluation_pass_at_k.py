@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from irl_core.evaluation.pass_at_k import THIS, figures, paragraph
 from tests.evaluated import check_figures, evaluated, frame, simulated
-from train.evaluation.pass_at_k import THIS, figures, paragraph
 
 
 def samples(problem: str, *right: int | None) -> list[dict[str, object]]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irl_core.evaluation.reranking import TEMPERATURES, TIES, choose_vote, figures, paragraph
+from irl_core.evaluation.scores import REWARD_SCORES, TITLES
 from irl_core.metrics import vote
 from irl_core.store import StoreError
 from tests.evaluated import check_figures, evaluated, frame, simulated
-from train.evaluation.reranking import TEMPERATURES, TIES, choose_vote, figures, paragraph
-from train.evaluation.scores import REWARD_SCORES, TITLES
 
 FIRST = "score_mean_discounted"
 

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from irl_core.evaluation.scores import TITLES
+from irl_core.evaluation.separation import BINS, figures, paragraph
 from tests.evaluated import check_figures, evaluated, simulated
-from train.evaluation.scores import TITLES
-from train.evaluation.separation import BINS, figures, paragraph
 
 FIRST = "score_mean_discounted"
 TESTS_WITHOUT_INTERVAL = ("t", "p", "clustered_t", "clustered_p")

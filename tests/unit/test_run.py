@@ -21,23 +21,14 @@ import torch
 
 from irl_core.checkpoints import CheckpointError
 from irl_core.config import ConfigError, RunConfig, TrainConfig
+from irl_core.run_files import living_process
 from irl_core.segmentation import make_trace
 from irl_core.world import World
 from train import run_folder
 from train.measures import Clock, best_of, learning_rates, memory, speed
 from train.provenance import changes, code_state, command_line, data_hash, provenance, versions
 from train.run import Interrupted, explained, from_main, stop_requests
-from train.run_folder import (
-    Log,
-    MetricsFile,
-    Status,
-    append_lines,
-    claim,
-    living_process,
-    one_line,
-    rounded,
-    write_whole,
-)
+from train.run_folder import Log, MetricsFile, Status, append_lines, claim, one_line, rounded, write_whole
 
 CONFIG = TrainConfig(run=RunConfig(steps=10, seed=3))
 FULL = Path("/dev/full")

@@ -1,5 +1,1 @@
-"""The evaluation: scored samples in, figures, tables, a report and a page out.
-
-`run` opens what was written; `pass_at_k`, `separation`, `reranking`, `correlation` and their neighbours each turn a run
-into figures and a paragraph that says no more than they do. None of these loads a model.
-"""
+"""Making an evaluation: what is sampled, scored, corrupted and written. Its figures are `irl_core.evaluation`'s."""

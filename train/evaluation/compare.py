@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from irl_core.config import ConfigError
+from irl_core.evaluation.per_problem import TITLES, difference, figure, measured
+from irl_core.evaluation.phrases import side
+from irl_core.evaluation.run import EvaluatedRun, load
 from irl_core.intervals import plain
-from train.evaluation.per_problem import TITLES, difference, figure, measured
-from train.evaluation.phrases import side
-from train.evaluation.run import EvaluatedRun, load
 from train.evaluation.tables import Table, cell, page
 
 Found = dict[str, Any]

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from train.run_folder import STATUS, Status
+from irl_core.run_files import STATUS
+from train.run_folder import Status
 
 
 class Progress:

@@ -20,9 +20,12 @@ from rich.console import Console
 from irl_core.checkpoints import load_json, verify
 from irl_core.config import ConfigError
 from irl_core.datasets import read
+from irl_core.evaluation.reranking import choose_vote
+from irl_core.evaluation.run import COMPARE, PERTURBED, PROBES, RUN
 from irl_core.inspection import Lens
 from irl_core.localisation import HeldOut, calibrate, candidate_rules
 from irl_core.pretrained import load_causal_lm
+from irl_core.run_files import METRICS, living_process, read_status
 from irl_core.store import COLUMNS, SUMMARY_COLUMNS, StoreError, read_batches, read_run, scored_of, unscored_row
 from irl_core.types import ScoredTrace, Source
 from train.batch_score import score_window
@@ -34,11 +37,9 @@ from train.evaluation.machine import machine
 from train.evaluation.parts import Made, OnStep, Part, Stage, json_of, remove, rows_in, write
 from train.evaluation.progress import Progress, shown
 from train.evaluation.questions import Exam
-from train.evaluation.reranking import choose_vote
-from train.evaluation.run import COMPARE, PERTURBED, PROBES, RUN
 from train.provenance import code_state, versions
 from train.run import Interrupted
-from train.run_folder import METRICS, living_process, now, one_line, read_status, write_whole
+from train.run_folder import now, one_line, write_whole
 
 MARKER = "evaluation.json"
 CALIBRATION = "calibration.parquet"

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from irl_core.evaluation.phrases import CHANCE, listed, shown, side
+from irl_core.evaluation.run import EvaluatedRun
+from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, score
 from irl_core.intervals import Figure, plain, share, undefined
 from irl_core.probes import PROBES
-from train.evaluation.phrases import CHANCE, listed, shown, side
-from train.evaluation.run import EvaluatedRun
-from train.evaluation.scores import REWARD_SCORES, TITLES, Array, score
 
 UNIT = "pairs"
 # What is said of a score, by the side of 0.5 that the whole interval of the share of pairs lies on.

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from irl_core.evaluation.phrases import difference, extent, ranking, shown
+from irl_core.evaluation.run import EvaluatedRun
+from irl_core.evaluation.scores import REWARD_SCORES, TITLES, WITHOUT_REWARD, Array, Judged, judged, score
 from irl_core.intervals import Figure, bootstrap, plain, point, ratio, share, undefined
 from irl_core.metrics import Separation, centred, pair_accuracy, pair_columns, separation
-from train.evaluation.phrases import difference, extent, ranking, shown
-from train.evaluation.run import EvaluatedRun
-from train.evaluation.scores import REWARD_SCORES, TITLES, WITHOUT_REWARD, Array, Judged, judged, score
 
 Flags = npt.NDArray[np.bool_]
 

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from irl_core.evaluation.located import Array, Judge, decided, share_of
 from irl_core.intervals import Figure, percentile_interval, problem_sums, resampled, undefined
 from irl_core.localisation import at_level
 from irl_core.metrics import NO_ERROR
-from train.evaluation.located import Array, Judge, decided, share_of
 
 BINS = 10
 ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from irl_core.evaluation.run import EvaluatedRun
 from irl_core.intervals import Figure, share, undefined
 from irl_core.localisation import Calibration, Rule, locate, most_suspect, step_scores, token_steps
 from irl_core.metrics import NO_ERROR, UNDECIDED
 from irl_core.signals import DEFAULT_GAMMA, named_signals
 from irl_core.store import COLUMNS, StoreError, provenance, read_batches, scored_of
 from irl_core.types import ScoredTrace, Step
-from train.evaluation.run import EvaluatedRun
 
 Array = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from irl_core.run_files import METRICS, read_metrics
 from irl_core.store import SUMMARY_COLUMNS, StoreError, provenance, read_run
-from train.run_folder import METRICS, read_metrics
 
 RUN = "run.parquet"
 PERTURBED = "perturbed.parquet"

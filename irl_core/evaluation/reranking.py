@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from irl_core.evaluation.phrases import difference, extent, shown, side
+from irl_core.evaluation.run import EvaluatedRun
+from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Judged, answers, judged, score, spread
 from irl_core.intervals import Figure, mean_over_problems, paired_difference, plain, undefined
 from irl_core.metrics import (
     best_of,
@@ -27,9 +30,6 @@ from irl_core.metrics import (
     vote_curve,
 )
 from irl_core.store import StoreError
-from train.evaluation.phrases import difference, extent, shown, side
-from train.evaluation.run import EvaluatedRun
-from train.evaluation.scores import REWARD_SCORES, TITLES, Array, Judged, answers, judged, score, spread
 
 KS = (1, 3, 5)
 MAX_SIZES = 64

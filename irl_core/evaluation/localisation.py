@@ -14,6 +14,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from irl_core.evaluation import corrupted
+from irl_core.evaluation.confidence import conformal, reliability
+from irl_core.evaluation.located import (
+    ANCHOR,
+    Array,
+    Judge,
+    Located,
+    Steps,
+    column,
+    decided,
+    judge_of,
+    located,
+    share_of,
+)
+from irl_core.evaluation.phrases import difference, ranking, shown
+from irl_core.evaluation.run import EvaluatedRun
 from irl_core.intervals import Figure, plain, problem_index, undefined
 from irl_core.localisation import Rule
 from irl_core.metrics import (
@@ -24,11 +40,6 @@ from irl_core.metrics import (
     oracle_threshold,
     share_difference,
 )
-from train.evaluation import corrupted
-from train.evaluation.confidence import conformal, reliability
-from train.evaluation.located import ANCHOR, Array, Judge, Located, Steps, column, decided, judge_of, located, share_of
-from train.evaluation.phrases import difference, ranking, shown
-from train.evaluation.run import EvaluatedRun
 
 Section = dict[str, Any]
 

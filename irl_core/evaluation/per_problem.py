@@ -12,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from irl_core.evaluation.located import column, decided, judge_of, located
+from irl_core.evaluation.run import EvaluatedRun
+from irl_core.evaluation.scores import Judged, answers, judged, score
 from irl_core.intervals import (
     Figure,
     bootstrap,
@@ -22,9 +25,6 @@ from irl_core.intervals import (
     undefined,
 )
 from irl_core.metrics import NO_ERROR, best_of, pair_columns, pass_values, vote
-from train.evaluation.located import column, decided, judge_of, located
-from train.evaluation.run import EvaluatedRun
-from train.evaluation.scores import Judged, answers, judged, score
 
 Array = npt.NDArray[np.float64]
 Columns = dict[str, tuple[float, float]]  # problem -> numerator, denominator

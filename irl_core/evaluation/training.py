@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from irl_core.evaluation.phrases import difference, shown, side
+from irl_core.evaluation.run import EvaluatedRun
 from irl_core.intervals import Figure, Z, percentile_interval, plain, undefined
-from train.evaluation.phrases import difference, shown, side
-from train.evaluation.run import EvaluatedRun
-from train.run_folder import METRICS
+from irl_core.run_files import METRICS
 
 Array = npt.NDArray[np.float64]
 Lines = Sequence[Mapping[str, float]]

@@ -13,12 +13,12 @@ import pandas as pd
 from scipy import stats
 
 from irl_core.arithmetic import Equation, read_equations, shown_after
+from irl_core.evaluation.located import Judge, signals_of
 from irl_core.intervals import Figure, problem_index, share, undefined
 from irl_core.localisation import token_steps
 from irl_core.metrics import auc
 from irl_core.store import COLUMNS, read_batches, scored_of
 from irl_core.types import ScoredTrace, Span
-from train.evaluation.located import Judge, signals_of
 
 Array = npt.NDArray[np.float64]
 
