@@ -12,6 +12,12 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
 
+@pytest.fixture(autouse=True)
+def main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit puts a page in the place of ``__main__``, and a process forked later would run that page first."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 @pytest.fixture
 def fake_lens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import fakes
