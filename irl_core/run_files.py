@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,3 +77,11 @@ def is_alive(pid: Any, started: Any) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1.0
     except (psutil.NoSuchProcess, ValueError, OverflowError):
         return False
+
+
+def machine() -> str:
+    """Where process ids mean the same: the host, its boot, and the container's own ids."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)

@@ -19,12 +19,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from irl_core.run_files import is_alive
+from irl_core.run_files import is_alive, machine
 
 if TYPE_CHECKING:
     from irl_core.world import World
@@ -165,11 +164,3 @@ class Watch:
     def _say(self, left: bool = False) -> None:
         self._own |= {"beat": self._own["beat"] + 1, "left": left}
         self._store.set(str(self.world.rank), json.dumps(self._own))
-
-
-def machine() -> str:
-    """Where process ids mean the same: the host, its boot, and the container's own ids."""
-    parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
-    return " ".join(parts)
