@@ -125,43 +125,81 @@ def train(
 
 @cli.command()
 def evaluate(
-    out: Annotated[Path, typer.Option(help="The folder for run.parquet, report.json and figures.md.")],
+    out: Annotated[Path, typer.Option(help="The folder for the scored runs and the report.")],
     checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
-    compare: Annotated[list[str] | None, typer.Option(help="NAME=CHECKPOINT, again and again.")] = None,
-    problems: Annotated[int, typer.Option(min=2, help="Held-out problems of the generator.")] = 150,
-    samples: Annotated[int, typer.Option(min=2, help="Solutions sampled of each.")] = 16,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    data: Annotated[str, typer.Option(help="demo, gsm8k, or a file of problems or of solutions.")] = "demo",
+    holds: Annotated[str, typer.Option(help="What a file holds: auto, problems or solutions.")] = "auto",
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Solutions sampled of each problem. [default: 16]")
+    ] = None,
+    problems: Annotated[
+        int | None, typer.Option(min=2, help="The first so many problems. [default: 160 of the demo, else all]")
+    ] = None,
+    compare: Annotated[
+        list[str] | None, typer.Option(help="NAME=CHECKPOINT, again and again: policies on the same problems.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling and of the bootstrap.")] = 0,
     device: Device = "auto",
+    resume: Annotated[bool, typer.Option(help="Go on with an evaluation of the same order.")] = True,
+    training: Annotated[
+        Path | None, typer.Option(help="The run that made the checkpoint. [default: the folder it lies in]")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and stop.")] = False,
 ) -> None:
-    """Judge a checkpoint on held-out problems of the bundled generator, beside the baselines."""
-    from train.evaluate import evaluate as judge
+    """Sample, score, corrupt and probe; then answer the paper's questions in a report. Goes on where it was stopped."""
+    from train.commands import evaluation
 
     others = {name: _resolve(path) for name, path in map(_named, compare or [])}
-    lens = _load(checkpoint, device)
-    out.mkdir(parents=True, exist_ok=True)
-    judge(lens, out, num_problems=problems, samples=samples, seed=seed, compare=others, say=typer.echo)
+    wish = evaluation.Wish(
+        _resolve(checkpoint), out, data, _choice("--holds", holds, ("auto", "problems", "solutions")), samples,
+        problems, others, seed, device, resume, training, dry_run,
+    )  # fmt: skip
+    evaluation.evaluate(wish)
 
 
 @cli.command()
-def figures(
-    run: Annotated[Path, typer.Argument(metavar="RUN.parquet", help="A scored run with known first wrong steps.")],
-    answer_lines: Annotated[bool, typer.Option(help="May a closing line such as '#### 12' be the wrong step?")] = True,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of evaluations, or scored runs.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write here. [default: into the folder; a scored run's report is printed]")
+    ] = None,
+    results: Annotated[Path | None, typer.Option(help="Write one document with the results of all runs.")] = None,
+    answer_lines: Annotated[
+        bool | None,
+        typer.Option(help="May a closing line such as '#### 12' be the wrong step? [default: not by outside labels]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
-    """Print how well a scored run with labels locates the first wrong step, beside the baselines. Runs no model."""
-    from train.demo_report import markdown
-    from train.figures import run_figures
+    """Draw reports again from what was evaluated or scored. Runs no model."""
+    from train.commands import evaluation
 
-    typer.echo(markdown(run_figures(run, answer_lines=answer_lines, seed=seed)), nl=False)
+    evaluation.report(runs, out=out, results=results, answer_lines=answer_lines, seed=seed)
+
+
+@cli.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="A B ...", help="Folders of evaluations, or scored runs.")],
+    html: Annotated[Path | None, typer.Option(help="Also write the page: one file, no network.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON, and nothing else.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+) -> None:
+    """Put runs beside each other, and their differences to the first, paired by problem. Runs no model."""
+    from train.commands import evaluation
+
+    evaluation.compare(runs, html=html, as_json=as_json, seed=seed)
 
 
 @cli.command()
 def presets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one with all that it takes.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="List them as JSON, with all settings.")] = False,
 ) -> None:
     """List the presets that can be trained, with estimates of memory and time."""
     from train.commands import presets as shown
 
+    if as_json:
+        typer.echo(json.dumps(shown.as_data(), ensure_ascii=False, allow_nan=False))
+        return
     for line in shown.listed() if name is None else shown.described(name):
         typer.echo(line)
 
@@ -243,6 +281,14 @@ def _named(given: str) -> tuple[str, str]:
     if not (name and found and path):
         raise InputError(f"--compare {given!r}: NAME=CHECKPOINT is expected.")
     return name, path
+
+
+def _choice(option: str, given: str, known: tuple[str, ...]) -> Any:
+    from irl_core.inspection import InputError
+
+    if given not in known:
+        raise InputError(f"{option} {given!r}: choose one of {', '.join(known)}.")
+    return given
 
 
 def _no_checkpoint() -> str:

@@ -12,17 +12,20 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from irl_core.run_files import STATUS
+from train.run import Interrupted, StopRequests
 from train.run_folder import Status
 
 
 class Progress:
     """Counts traces. What was done by an earlier process counts as done, but not for the pace.
 
-    ``path``: the folder whose ``status.json`` is kept. ``total``: traces to be made in all.
+    ``path``: the folder whose ``status.json`` is kept. ``total``: traces to be made in all. ``stopped``: once it holds
+    a request, whatever is told next raises ``Interrupted``.
     """
 
-    def __init__(self, path: Path, total: int, bar: Bar | None = None) -> None:
+    def __init__(self, path: Path, total: int, bar: Bar | None = None, stopped: StopRequests | None = None) -> None:
         self.total, self.done, self.fresh = total, 0.0, 0.0
+        self.stopped = stopped or StopRequests()
         self.status = Status(path / STATUS, steps=total)
         self.started = time.monotonic()
         self._bar = bar
@@ -66,6 +69,8 @@ class Progress:
         self.status.write()
 
     def _show(self, partly: float) -> None:
+        if self.stopped:
+            raise Interrupted("stopped")
         left = self.seconds_left(partly)
         self.status.step, self.status.seconds_left = min(self.total, int(self.done + partly)), left
         self.status.beat(self.status.phase)
@@ -76,11 +81,13 @@ class Progress:
 
 
 @contextmanager
-def shown(path: Path, total: int, console: Console | None) -> Iterator[Progress]:
+def shown(
+    path: Path, total: int, console: Console | None, stopped: StopRequests | None = None
+) -> Iterator[Progress]:
     """A progress with its bar on ``console``; without one there is no bar."""
     if console is None:
-        yield Progress(path, total)
+        yield Progress(path, total, None, stopped)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
     with Bar(*columns, console=console) as bar:
-        yield Progress(path, total, bar)
+        yield Progress(path, total, bar, stopped)

@@ -38,7 +38,7 @@ from train.evaluation.parts import Made, OnStep, Part, Stage, json_of, remove, r
 from train.evaluation.progress import Progress, shown
 from train.evaluation.questions import Exam
 from train.provenance import code_state, versions
-from train.run import Interrupted
+from train.run import Interrupted, StopRequests
 from train.run_folder import now, one_line, write_whole
 
 MARKER = "evaluation.json"
@@ -69,10 +69,23 @@ class Order:
                 raise ConfigError(f"--compare {name!r}: letters, digits, - and _ are expected, at most {MAX_NAME}")
 
 
-def evaluate(lens: Lens, out: Path, order: Order, *, console: Console | None = None, resume: bool = True) -> None:
+def evaluate(
+    lens: Lens,
+    out: Path,
+    order: Order,
+    *,
+    console: Console | None = None,
+    resume: bool = True,
+    stopped: StopRequests | None = None,
+    report: Callable[[], None] = lambda: None,
+) -> None:
     """Make every file of an evaluation in ``out``; those that are there already, by the same order, are kept.
 
+    ``stopped``: asked at every token that is sampled and after every part, whether to stop. ``report`` is called when
+    all files are there, before the evaluation counts as finished.
+
     Raises:
+        Interrupted: it was asked to stop; what was finished is kept.
         StoreError: the folder holds an evaluation by another order, or cannot be written.
         ConfigError: another process is evaluating into it.
         CheckpointError: a checkpoint to compare with cannot be loaded.
@@ -80,9 +93,11 @@ def evaluate(lens: Lens, out: Path, order: Order, *, console: Console | None = N
     _claim(out)
     marker = _begin(out, _arguments(lens, order), resume)
     task = _Evaluation(lens, out, order, marker)
-    with shown(out, task.total, console) as progress:
+    with shown(out, task.total, console, stopped or StopRequests()) as progress:
         try:
             task.go(progress)
+            progress.stage("reporting")
+            report()
         except BaseException as error:
             asked = isinstance(error, Interrupted | KeyboardInterrupt)
             progress.end("interrupted" if asked else "failed", "" if asked else one_line(f"{error}")[:500])
@@ -133,7 +148,8 @@ def _begin(out: Path, arguments: dict[str, Any], resume: bool) -> dict[str, Any]
     path = out / MARKER
     if not resume:
         remove(files_in(out))
-        path.unlink(missing_ok=True)
+        for name in (MARKER, METRICS):
+            (out / name).unlink(missing_ok=True)
     if not path.exists():
         if (out / RUN).exists():
             raise StoreError(f"{out.name}: holds a {RUN} of another kind; name another --out, or add --no-resume")
@@ -227,7 +243,7 @@ class _Evaluation:
         """The metrics of the run that made the checkpoint, copied beside what is measured of it."""
         source = self.order.training
         if source is not None:
-            write_whole(self.out / METRICS, (source / METRICS).read_text(encoding="utf-8"))
+            write_whole(self.out / METRICS, (source / METRICS).read_text(encoding="utf-8", errors="replace"))
 
     def _calibrated(self, progress: Progress) -> list[dict[str, Any]]:
         """The scored rows of the calibration problems; of problems whose truth is not known, corrupted experts too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,11 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 Shown = dict[str, Any]  # value, n, interval, method, reason
+
+# Intraword underscores and brackets that no parenthesis follows are no markup; figures keep theirs readable.
+_SPECIAL = re.compile(
+    r"[\\`*|$~]|(?<!\w)_|_(?!\w)|!(?=\[)|\](?=[(\[:])|(?<![\w.])@|@(?=[\w-]+\.)|^[#=]|^[+-](?=[\s+-]|$)"
+)
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8888; }
@@ -45,14 +51,19 @@ def cell(figure: Shown | None) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table in Markdown, its title as a heading."""
-    lines = [table.head, ["---"] * len(table.head), *table.rows]
-    body = "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
-    return "\n\n".join(part for part in (f"### {table.title}", body, table.note) if part) + "\n"
+    """The table in Markdown, its title as a heading. Every text in it is data, never markup."""
+    lines = [[escaped(text) for text in line] for line in (table.head, *table.rows)]
+    lines.insert(1, ["---"] * len(table.head))
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join(part for part in (f"### {escaped(table.title)}", body, escaped(table.note)) if part) + "\n"
 
 
-def _escaped(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def escaped(text: str) -> str:
+    """A text as one line of Markdown that shows it as it is: no markup, link, image, formula, mention or table cell."""
+    line = _SPECIAL.sub(lambda found: "\\" + found[0], " ".join(text.split()))
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = line.replace("://", ":\\//").replace("www.", "www\\.")
+    return "".join(c if c.isprintable() else f"U+{ord(c):04X}" for c in line)
 
 
 def page(title: str, paragraphs: Sequence[str], tables: Sequence[Table]) -> str:
