@@ -273,8 +273,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
     missing), ``where`` (a folder), ``download_bytes`` (null: not known), ``note``;
     ``parameters``: of ``policy`` and ``discriminator`` ``total`` and ``trained``;
     ``memory``: ``parts`` (``name``, ``phase``: always or one of the phases, ``bytes``, ``setting`` that makes it
-    smaller or null), ``largest_phase``, ``total_bytes``, ``device``, ``device_bytes``, ``free_bytes``, ``fits``,
-    ``mend`` (a sentence, null where it fits);
+    smaller or null), ``largest_phase``, ``total_bytes``, ``device``, ``device_kind`` (cuda, cpu or planned),
+    ``device_bytes``, ``free_bytes``, ``fits``, ``mend`` (a sentence, null where it fits);
     ``time``: ``machine``, ``step_seconds`` by phase, ``evaluation_seconds`` of all evaluations together,
     ``total_seconds``, ``assumptions``; ``download_bytes``: of everything (null: not known).
     """
@@ -296,6 +296,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             "largest_phase": memory.largest_phase,
             "total_bytes": round(memory.total),
             "device": plan.device.name,
+            "device_kind": plan.device.kind,
             "device_bytes": round(plan.device.total),
             "free_bytes": round(plan.device.free),
             "fits": plan.fits,

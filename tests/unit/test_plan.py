@@ -229,7 +229,7 @@ def test_the_plan_as_data() -> None:
     assert found["data"]["name"] == "openai/gsm8k"
     memory = found["memory"]
     assert set(memory) == {
-        "parts", "largest_phase", "total_bytes", "device", "device_bytes", "free_bytes", "fits", "mend"
+        "parts", "largest_phase", "total_bytes", "device", "device_kind", "device_bytes", "free_bytes", "fits", "mend",
     }  # fmt: skip
     at_peak = [part["bytes"] for part in memory["parts"] if part["phase"] in ("always", memory["largest_phase"])]
     assert sum(at_peak) == pytest.approx(memory["total_bytes"], abs=len(at_peak))

@@ -9,7 +9,7 @@ import pytest
 
 from irl_core.config import TrainConfig, load_config, preset_names
 from irl_core.pretrained import KNOWN_MODELS
-from train.commands.presets import GROUPS, described, group_of, listed, pair_of
+from train.commands.presets import GROUPS, as_data, described, group_of, listed, pair_of
 from train.estimate import estimate_memory
 
 PRESETS = Path(__file__).resolve().parents[2] / "train" / "configs"
@@ -185,3 +185,13 @@ def test_one_preset_is_described() -> None:
     assert f"Llama Community License, to be accepted on https://huggingface.co/{L8}" in text
     assert "A100 40 GB is planned for: it fits" in text and "head: anchored" in text
     assert "the CPU" not in "\n".join(described("demo-sft"))
+
+
+def test_all_presets_as_data() -> None:
+    found = {one["name"]: one for one in as_data()}
+    assert next(iter(found)) == "demo-control" and sorted(found) == NAMES
+    demo = found["demo-irl"]
+    assert demo["group"] == GROUPS["demo"] and demo["about"].startswith("The embedded default: adversarial training")
+    assert demo["configuration"] == load_config("demo-irl", presets_dir=PRESETS).to_dict()
+    row = next(line.split() for line in listed() if line.split()[:1] == ["demo-irl"])
+    assert row[4:] == [f"{demo['memory_bytes'] / 1e9:.1f}", "GB", f"{demo['seconds'] / 60:.0f}", "min"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
+from typing import Any
 
 from irl_core.config import TrainConfig, load_config, preset_names
 from train.architectures import KNOWN
@@ -38,11 +39,41 @@ def listed() -> Iterator[str]:
 
 def _line(name: str) -> str:
     config = load_config(name, presets_dir=PRESETS)
+    memory, seconds = _estimates(config)
+    figures = f"{memory / GB:5.1f} GB  {hours(seconds):>6}"
+    return f"{name:<26} {config.run.method:<4} {config.run.steps:>5} steps  {figures}  {_models(config)}".rstrip()
+
+
+def _estimates(config: TrainConfig) -> tuple[float, float]:
+    """Bytes at the peak, and seconds, on the machine that its group is meant for."""
     pair, tiny = pair_of(config), config.model.backend == "tiny"
     memory = estimate_memory(config, pair, gpu=not tiny)
-    durations = estimate_durations(config, pair, machine=CPU if tiny else A100)
-    figures = f"{memory.total / GB:5.1f} GB  {hours(durations.total):>6}"
-    return f"{name:<26} {config.run.method:<4} {config.run.steps:>5} steps  {figures}  {_models(config)}".rstrip()
+    return memory.total, estimate_durations(config, pair, machine=CPU if tiny else A100).total
+
+
+def as_data() -> list[dict[str, Any]]:
+    """All presets in the order of ``listed``, as plain data: ``name``, ``group`` in words, ``about`` (a sentence or
+    more), ``memory_bytes`` and ``seconds`` (estimates), and ``configuration``, all settings nested."""
+    order = list(GROUPS)
+    names = sorted(preset_names(PRESETS), key=lambda name: (order.index(group_of(name)), name))
+    return [_as_data(name) for name in names]
+
+
+def _as_data(name: str) -> dict[str, Any]:
+    config = load_config(name, presets_dir=PRESETS)
+    memory, seconds = _estimates(config)
+    return {
+        "name": name, "group": GROUPS[group_of(name)], "about": " ".join(_about(config.run.preset)),
+        "memory_bytes": round(memory), "seconds": round(seconds), "configuration": config.to_dict(),
+    }  # fmt: skip
+
+
+def _about(preset: str) -> Iterator[str]:
+    """The lines that a preset's file opens with."""
+    for line in (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        yield line.removeprefix("#").strip()
 
 
 def _models(config: TrainConfig) -> str:
@@ -66,9 +97,6 @@ def described(name: str) -> Iterator[str]:
     machine = CPU if config.model.backend == "tiny" else A100
     memory = machine.memory_gb * GB
     device = Device(machine.name, "cpu" if machine is CPU else "planned", memory, memory)
-    for line in (PRESETS / f"{config.run.preset}.yaml").read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        yield line.removeprefix("#").strip()
+    yield from _about(config.run.preset)
     yield ""
     yield from lines(make_plan(config, device))
