@@ -61,8 +61,9 @@ assets: $(VENV)/.installed
 	  --compare start=demo-sft/final --compare control=demo-control/final --compare expert=demo-expert/final
 	rm -rf assets/demo assets/scored_run && mkdir -p assets/scored_run
 	cp -r runs/demo-irl/final assets/demo
-	cp runs/demo-evaluation/run.parquet runs/demo-evaluation/report.json assets/scored_run/
-	cp runs/demo-evaluation/MODEL_CARD.md runs/demo-evaluation/problems.jsonl assets/
+	cd runs/demo-evaluation && cp -r run.parquet anchor.parquet perturbed.parquet probes.parquet compare metrics.jsonl \
+	  report.json ../../assets/scored_run/
+	$(BIN)/python -m train.model_card runs/demo-evaluation assets/demo assets
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

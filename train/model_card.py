@@ -1,15 +1,48 @@
-"""The bundled checkpoint's model card and sample problems, made from an evaluation and never by hand."""
+"""The bundled checkpoint's model card and sample problems, made from its evaluation and never by hand:
+
+    python -m train.model_card runs/demo-evaluation runs/demo-irl/final assets
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from irl_core.types import Trace
-from irl_core.word_problems import MistakeKind, WordProblem
+from safetensors import safe_open
 
+from irl_core.checkpoints import load_json, verify
+from irl_core.config import load_config
+from irl_core.evaluation.report import QUESTIONS
+from irl_core.evaluation.run import RUN
+from irl_core.store import SUMMARY_COLUMNS, read_run
+from irl_core.word_problems import MistakeKind
+from irl_core.word_problems.families import FAMILIES
+from train.evaluation.machine import in_words
+from train.evaluation.report_files import JSON
+from train.evaluation.report_md import section_tables
+from train.evaluation.tables import escaped, markdown
+from train.run_folder import write_whole
+
+PRESETS = Path(__file__).parent / "configs"
 EXAMPLES = 12
+CARD, PROBLEMS = "MODEL_CARD.md", "problems.jsonl"
+MEANING = (MistakeKind.OPERAND, MistakeKind.OPERATION, MistakeKind.SKIPPED, MistakeKind.QUANTITY)
+# What the card shows of the report; the rest is in report.json.
+SHOWN = {
+    "pass_at_k": ("pass@k by policy",),
+    "separation": ("Correct against incorrect traces of the same problem",),
+    "reranking": ("Best of N", "Votes weighted by exp(score / temperature)"),
+    "localisation": (
+        "First wrong step, traces of the run",
+        "What was decided, at the held-out threshold",
+        "Kinds of mistakes",
+        "First wrong step, corrupted expert traces",
+    ),
+    "probes": ("What fools which score",),
+}
 
 HEAD = """# Model card: the embedded default
 
@@ -26,45 +59,102 @@ in `irl_core/word_problems`, and nothing else: do not read anything into what th
   {code_version}.
 - **Controls**: `control` is the same start trained on the expert traces of those rounds, in the same order, for as many
   steps, by likelihood alone (`irl-lens train demo-control`). `expert` is the policy of `demo-expert`: what the
-  demonstrations that the discriminator was told are worth as plain likelihood training. The rows that begin with
-  `anchor` show how far the discriminator's start gets without any adversarial training.
+  demonstrations that the discriminator was told are worth as plain likelihood training. The rows of the discriminator's
+  start show how far that gets without any adversarial training.
 - **Figures**: `irl-lens evaluate --checkpoint {name} --out DIR --compare NAME=CHECKPOINT ...`, on
-  {problems} held-out problems x {samples} samples at temperature 1, top-p 0.95. The rule that names a step, its
-  threshold and the rule of the weighted vote were chosen on calibration problems, never on these.
+  {problems} held-out problems x {samples} samples at temperature 1, top-p 0.95, {created}, {machine}. The rule that
+  names a step, its threshold and the rule of the weighted vote were chosen on calibration problems, never on these.
 - **Limits**: an English of {vocabulary:,} tokens; problems of two to five steps; the first wrong step is known from the
   generator's own checker, which takes any order of valid steps. One seed: the intervals say how far other *problems*
   would move a figure, not how far another training would.
 
+Brackets hold 95 % intervals, over problems; n counts what a figure is of.
 """
 
 
-def model_card(figures: str, facts: dict[str, Any]) -> str:
-    """The card in Markdown: what the models are, how they were made, the figures of the evaluation."""
-    return HEAD.format(**facts) + figures
+def model_card(report: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """The card in Markdown: what the models are, how they were made, the answers and tables of the evaluation."""
+    parts = [HEAD.format(**facts)]
+    for question, names in QUESTIONS.items():
+        parts += [f"## {question}\n", *(f"{escaped(report[name]['paragraph'])}\n" for name in names)]
+    parts.append("## Tables\n")
+    for name, titles in SHOWN.items():
+        tables = section_tables(name, report[name])
+        parts += [markdown(table) for table in tables if table.rows and table.title in titles]
+    return "\n".join(parts)
 
 
-def example_rows(problems: Sequence[WordProblem], groups: Sequence[Sequence[Trace]]) -> list[dict[str, str]]:
+def facts_of(checkpoint: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card says of the models and of their training. Raises CheckpointError, ConfigError."""
+    verify(checkpoint)
+    described = load_json(checkpoint / "config.json")
+    return {
+        **described["provenance"],
+        "name": described["name"],
+        "policy_parameters": parameters(checkpoint / "policy"),
+        "discriminator_parameters": parameters(checkpoint / "discriminator"),
+        "families": len(FAMILIES),
+        "vocabulary": len(load_json(checkpoint / "tokenizer.json")["model"]["vocab"]),
+        "warmup": described["train_config"]["discriminator"]["warmup_rounds"],
+        "sft_steps": load_config("demo-sft", presets_dir=PRESETS).run.steps,
+        "expert_steps": load_config("demo-expert", presets_dir=PRESETS).run.steps,
+        "problems": provenance["problems"],
+        "samples": provenance["samples"],
+        "created": provenance["created"],
+        "machine": in_words(provenance["machine"]),
+    }
+
+
+def parameters(folder: Path) -> int:
+    """The number of parameters in a folder's safetensors files, read from their headers."""
+    count = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                size = 1
+                for length in file.get_slice(name).get_shape():
+                    size *= length
+                count += size
+    return count
+
+
+def example_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Sample problems for the Inspect page, chosen by a rule: the first held-out problem of each family that the policy
     got wrong by a mistake of meaning, with the first such sample; at most ``EXAMPLES``, in the problems' order."""
-    rows: dict[str, dict[str, str]] = {}
-    for problem, traces in zip(problems, groups, strict=True):
-        wrong = next((trace for trace in traces if _mistake_of_meaning(trace)), None)
-        if wrong is not None and problem.family not in rows and len(rows) < EXAMPLES:
-            rows[problem.family] = {
-                "id": problem.problem_id,
-                "problem": problem.text,
-                "solution": problem.solution,
-                "wrong_solution": wrong.text,
-                "answer": problem.answer,
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        wrong = row["kind"] in MEANING and row["correct"] is False
+        if wrong and row["family"] not in found and len(found) < EXAMPLES:
+            found[row["family"]] = {
+                "id": row["problem_id"],
+                "problem": row["problem"],
+                "solution": row["reference_solution"],
+                "wrong_solution": row["text"],
+                "answer": row["reference_answer"],
             }
-    return list(rows.values())
+    return list(found.values())
 
 
-def _mistake_of_meaning(trace: Trace) -> bool:
-    meaning = (MistakeKind.OPERAND, MistakeKind.OPERATION, MistakeKind.SKIPPED, MistakeKind.QUANTITY)
-    return trace.truth is not None and trace.truth.kind in meaning and not trace.correct
+def write(evaluation: Path, checkpoint: Path, out: Path) -> Iterator[Path]:
+    """Write the card and the sample problems into a folder; yields each file. Raises StoreError, CheckpointError."""
+    report = load_json(evaluation / JSON)
+    rows = read_run(evaluation / RUN, [*SUMMARY_COLUMNS]).to_pylist()
+    texts = {
+        CARD: model_card(report, facts_of(checkpoint, report["provenance"])),
+        PROBLEMS: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in example_rows(rows)),
+    }
+    for name, text in texts.items():
+        write_whole(out / name, text)
+        yield out / name
 
 
-def jsonl(rows: Sequence[dict[str, str]]) -> str:
-    """The rows, a JSON object a line."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def main() -> None:
+    """``python -m train.model_card EVALUATION CHECKPOINT OUT``."""
+    if len(sys.argv) != 4:
+        sys.exit("usage: python -m train.model_card EVALUATION CHECKPOINT OUT")
+    for path in write(*map(Path, sys.argv[1:])):
+        print(f"Wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

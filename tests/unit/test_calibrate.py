@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,6 @@ from train.calibrate import (
     scored_traces,
 )
 from train.data import calibration_traces
-from train.evaluate import evaluate
 
 HELD_OUT = 24
 
@@ -211,10 +209,3 @@ def test_a_discriminator_with_tokens_of_its_own_calibrates_in_the_policys(config
         assert scored.encoded.spans == trainer.encoder.encode(trace).spans
         assert scored.raw[-1] == pytest.approx(raw[-1], abs=1e-5) and scored.prompt_reward == pytest.approx(start)
     assert calibrated(trainer, config)["localisation"]["n"] == 24
-
-
-def test_evaluate_is_for_generated_problems(config: TrainConfig, tmp_path: Path) -> None:
-    lens: Any = SimpleNamespace(name="own", config={"train_config": config.to_dict()})
-    with pytest.raises(ConfigError, match=r"checkpoint own was trained on .*irl-lens score"):
-        evaluate(lens, tmp_path / "out", num_problems=2, samples=2)
-    assert not (tmp_path / "out").exists()
