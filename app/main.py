@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import streamlit as st
 
 from app import sidebar, state
 
 HERE = Path(__file__).resolve().parent
+PAGES: Final = {
+    "inspect": ("Inspect", ":material/search:"),
+    "failures": ("Failures", ":material/fact_check:"),
+    "distributions": ("Distributions", ":material/bar_chart:"),
+    "correlations": ("Correlations", ":material/scatter_plot:"),
+    "reranking": ("Reranking", ":material/sort:"),
+    "training": ("Training curves", ":material/show_chart:"),
+    "upload": ("Upload", ":material/upload_file:"),
+}
 
 st.set_page_config(page_title="irl-lens", page_icon=str(HERE / "icon.svg"), layout="wide")
-page = st.navigation([st.Page(HERE / "views" / "inspect.py", title="Inspect", default=True)])
+page = st.navigation(
+    [
+        st.Page(HERE / "views" / f"{name}.py", title=title, icon=icon, default=name == "inspect")
+        for name, (title, icon) in PAGES.items()
+        if (HERE / "views" / f"{name}.py").is_file()
+    ]
+)
 state.prepare()
 with st.sidebar:
     sidebar.show()

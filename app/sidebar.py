@@ -1,4 +1,4 @@
-"""The sidebar: which checkpoint, on which device, and where the checkpoint comes from."""
+"""The sidebar: which checkpoint, on which device, where it comes from; the machine, the training form and the jobs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Final
 
 import streamlit as st
 
-from app import services
+from app import access, job_panel, machine, services, training_form
 from app.text import plain
 from irl_core.checkpoints import CheckpointInfo
 
+SECONDS_MACHINE_IS_KEPT: Final = 5.0
 OWN_MODEL: Final = """
 Put a checkpoint directory (safetensors with its manifest, as training writes it) under `runs/`, or name the folder
 that holds it in the environment variable `IRL_LENS_CHECKPOINTS`; then restart the app and choose it here.
@@ -31,6 +32,7 @@ def show() -> None:
             st.caption(plain(f"Not offered: {info.name}. {info.reason}"))
     with st.expander("Use a model of your own"):
         st.markdown(OWN_MODEL)
+    _training()
 
 
 def chosen() -> CheckpointInfo | None:
@@ -58,6 +60,24 @@ def _keep_valid(usable: dict[str, CheckpointInfo]) -> None:
 
 def _devices() -> list[str]:
     return ["auto", "cpu", "cuda"] if Path("/dev/nvidiactl").exists() else ["auto", "cpu"]
+
+
+def _training() -> None:
+    """The button that opens the form, and below it the jobs."""
+    st.subheader("Training", divider="gray")
+    button = st.empty()
+    startable = job_panel.show()
+    may = access.may("train")
+    why = None if may else access.reason("train")
+    if button.button("Train \u2026", icon=":material/model_training:", disabled=not (startable and may), help=why):
+        training_form.show()
+    for line in _machine():
+        st.caption(plain(line))
+
+
+@st.cache_data(ttl=SECONDS_MACHINE_IS_KEPT, show_spinner=False)
+def _machine() -> list[str]:
+    return machine.words()
 
 
 def _provenance(info: CheckpointInfo) -> None:

@@ -1,0 +1,119 @@
+"""The jobs in the sidebar: the active ones, live, with cancel; then how the last ones ended, with resume."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import streamlit as st
+
+from app import access, jobs, training_runs
+from app.jobs import Job, JobError
+from app.text import plain
+from app.training_runs import TrainingRun
+
+SECONDS_BETWEEN_LOOKS: Final = 2.0
+CURVES: Final = {
+    "eval/pass@1": "pass@1, held out",
+    "rollout/correct": "correct, training problems",
+    "policy/loss": "loss of the policy",
+}
+POINTS: Final = 60
+SHOWN: Final = 6  # of the jobs that have ended
+STATES: Final = {
+    "finished": ":material/check_circle:",
+    "failed": ":material/error:",
+    "interrupted": ":material/pause_circle:",
+    "cancelled": ":material/stop_circle:",
+    "running": ":material/progress_activity:",
+}
+
+
+def show() -> bool:
+    """Draw the jobs; whether the table of jobs can be read, without which none can be started."""
+    try:
+        found = jobs.list_jobs()
+    except JobError as error:
+        st.error(plain(str(error)))
+        return False
+    for job in found:
+        if job.active:
+            _live(job.id)
+    _ended([job for job in found if not job.active])
+    return True
+
+
+@st.fragment(run_every=SECONDS_BETWEEN_LOOKS)
+def _live(job_id: int) -> None:
+    """An active job. When it has ended the whole page is drawn anew: its checkpoint may be there to choose."""
+    try:
+        job = jobs.get(job_id)
+    except JobError as error:
+        st.error(plain(str(error)))
+        return
+    if not job.active:
+        st.rerun()
+    with st.container(border=True):
+        st.markdown(f"**{plain(job.title)}** on {plain(job.device)}")
+        if job.kind == "train":
+            _training(training_runs.run_of(job), job)
+        if st.button(
+            "Stopping \u2026" if job.asked else "Cancel",
+            key=f"cancel_{job.id}",
+            disabled=bool(job.asked) or not access.may("train"),
+            help="A training finishes its step and saves; it can be resumed.",
+            icon=":material/stop:",
+        ):
+            _do(jobs.cancel, job)
+        if job.asked:
+            st.caption(f"It finishes its step and saves; it is killed after {training_runs.left(job.grace)[:-5]}.")
+        with st.expander("Log"):
+            st.code(jobs.log_tail(job) or "nothing yet", language=None, height=200)
+
+
+def _training(run: TrainingRun, job: Job) -> None:
+    """Progress, and the small curve of what is most worth watching."""
+    words = training_runs.progress_words(run)
+    first = f"{run.name} first: " if run.path != job.run_dir else ""
+    st.progress(run.share, text=plain(first + words))
+    lines = training_runs.metrics(run.path)
+    name = next((name for name in CURVES if sum(name in line for line in lines) > 1), None)
+    if name is not None:
+        values = [line[name] for line in lines if name in line]
+        every = max(1, len(values) // POINTS)
+        st.metric(CURVES[name], f"{values[-1]:.3f}", chart_data=values[::-every][::-1], chart_type="line")
+    if run.warnings:
+        st.caption(f":material/warning: {run.warnings} warning{'s' * (run.warnings > 1)}; see Training curves")
+
+
+def _ended(found: list[Job]) -> None:
+    """The last job that ended, and the earlier ones folded away."""
+    if not found:
+        return
+    _one_ended(found[0])
+    if found[1:]:
+        with st.expander(f"Earlier jobs ({len(found) - 1})"):
+            for job in found[1:SHOWN]:
+                _one_ended(job)
+            if len(found) > SHOWN:
+                st.caption(f"and {len(found) - SHOWN} before these")
+
+
+def _one_ended(job: Job) -> None:
+    st.markdown(f"{STATES[job.state]} **{plain(job.title)}** {job.state}")
+    if job.reason:
+        st.caption(plain(job.reason))
+    if job.state == "finished":
+        return
+    if st.button("Resume", key=f"resume_{job.id}", disabled=not access.may("train"), icon=":material/resume:"):
+        _do(jobs.resume, job)
+
+
+def _do(action: object, job: Job) -> None:
+    """Cancel or resume, and draw the page anew; what is refused is told in its place."""
+    assert callable(action)
+    try:
+        action(job.id)
+    except JobError as error:
+        st.error(plain(str(error)))
+        return
+    st.rerun()
