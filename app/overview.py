@@ -1,0 +1,328 @@
+"""What the pages on distributions, correlations and reranking show: rows and figures of scored runs, as tables.
+
+The figures are those of ``irl_core.evaluation``, the same that the report holds. Knows no streamlit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from app.heatmap.tables import safe_cell
+from irl_core.store import StoreError, provenance, read_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from irl_core.evaluation.run import EvaluatedRun
+
+MOST_TRACES: Final = 20_000
+MOST_SHOWN: Final = 40
+SEED: Final = 0
+COLUMNS: Final = (
+    "trace_id", "problem_id", "source", "text", "answer", "correct", "length", "finished",
+    "score_min", "score_mean", "score_mean_discounted", "score_mean_discounted_answer", "score_last",
+    "score_credit_sum", "score_credit_minimum", "log_prob_mean", "log_prob_min", "arithmetic_false",
+    "xml_count", "strict_format", "soft_format", "integer_answer",
+)  # fmt: skip
+HEADINGS: Final = ("value", "low", "high", "n", "method", "undefined because")
+SETTINGS: Final = (
+    "Intervals are 95 %, by a bootstrap over problems (2,000 resamples, seed 0), for samples of one problem are not "
+    "independent. Discounted scores are of standardised rewards, with a discount of 0.9."
+)
+TIES_OF_PAIRS: Final = "Ties: a pair of equal scores counts half in an AUC and in a share of pairs."
+TIES_OF_RANKS: Final = "Ties: equal values share the mean of their ranks."
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The part of a run that is shown: ``frame`` has one row a trace with the columns ``COLUMNS``; ``traces`` and
+    ``problems`` count the whole file, of which whole problems were drawn where it has more than ``MOST_TRACES``."""
+
+    frame: pd.DataFrame
+    traces: int
+    problems: int
+    provenance: dict[str, Any]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every trace of the file is in it."""
+        return len(self.frame) == self.traces
+
+    def words(self) -> str:
+        """How many traces the figures are of, and how they were drawn."""
+        if self.whole:
+            return f"all {self.traces:,} traces of {self.problems:,} problems"
+        kept = self.frame["problem_id"].nunique()
+        return (
+            f"{len(self.frame):,} of {self.traces:,} traces: {kept:,} of {self.problems:,} problems, drawn at random "
+            f"(seed {SEED}) with all their traces; the limit of these pages is {MOST_TRACES:,} traces"
+        )
+
+
+def sample(path: Path) -> Sample:
+    """The rows that the pages show of the scored run ``path``.
+
+    Raises:
+        StoreError: it is no scored run, or no problem of it has few enough traces.
+    """
+    known = provenance(path)
+    ids = read_run(path, ["problem_id"]).column("problem_id")
+    chosen = _drawn(ids.to_pylist(), path.name) if len(ids) > MOST_TRACES else None
+    frame = read_run(path, COLUMNS, None if chosen is None else _among(chosen)).to_pandas()
+    return Sample(frame, len(ids), len(ids.unique()), known)
+
+
+def _drawn(ids: Sequence[str | None], name: str) -> list[str | None]:
+    """Problems in random order, as long as all their traces together are no more than the limit."""
+    import numpy as np
+
+    sizes = Counter(ids)
+    problems = list(sizes)
+    order = np.random.default_rng(SEED).permutation(len(problems))
+    fit = int((np.array(list(sizes.values()))[order].cumsum() <= MOST_TRACES).sum())
+    if not fit:
+        raise StoreError(
+            f"{name}: a problem has more than {MOST_TRACES:,} traces, the limit of these pages; evaluate it with "
+            "irl-lens evaluate"
+        )
+    return [problems[place] for place in order[:fit]]
+
+
+def _among(problems: Sequence[str | None]) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.field("problem_id").isin(pa.array(problems, pa.string()))
+
+
+def figures(section: str, path: Path, shown: Sample) -> dict[str, Any]:
+    """The figures of ``separation``, ``correlation``, ``reranking`` or ``pass_at_k`` over the traces ``shown``.
+
+    Raises:
+        StoreError: the run's provenance says something about it that cannot be.
+    """
+    return dict(_module(section).figures(_run(path, shown), seed=SEED))
+
+
+def paragraph(section: str, found: dict[str, Any]) -> str:
+    """The figures in words."""
+    return str(_module(section).paragraph(found))
+
+
+def _run(path: Path, shown: Sample) -> EvaluatedRun:
+    from irl_core.evaluation.run import EvaluatedRun
+
+    empty = shown.frame.iloc[:0]
+    return EvaluatedRun(path, shown.frame, empty, empty, provenance=shown.provenance)
+
+
+def _module(section: str) -> ModuleType:
+    from irl_core.evaluation import correlation, pass_at_k, reranking, separation
+
+    modules = (correlation, pass_at_k, reranking, separation)
+    return {module.__name__.rpartition(".")[2]: module for module in modules}[section]
+
+
+# ---------------------------------------------------------------------------------------------------- figures as rows
+
+
+def _cells(figure: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = figure["interval"] or (None, None)
+    values = (figure["value"], low, high, figure["n"], figure["method"], figure["reason"] or None)
+    return dict(zip(HEADINGS, values, strict=True))
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], first: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows), columns=[*first, *HEADINGS])
+    for name in ("value", "low", "high"):
+        table[name] = pd.to_numeric(table[name])
+    return table
+
+
+TESTS: Final = {
+    "difference": "difference of the means",
+    "t": "Welch's t",
+    "p": "p of Welch's t",
+    "clustered_t": "t, errors over problems",
+    "clustered_p": "p, errors over problems",
+    "cohens_d": "Cohen's d",
+    "auc": "AUC",
+}
+PAIRS: Final = {"pair_accuracy": "pairs ranked right", "minus_log_prob": "the same less log-probability's"}
+
+
+def separation_table(found: Mapping[str, dict[str, Any]], score: str) -> pd.DataFrame:
+    """Every figure on a score, by run: means of both classes, and the tests pooled and within problems."""
+    rows = []
+    for run, one in found.items():
+        entry = one["scores"][score]
+        for name in ("correct", "incorrect"):
+            rows.append({"run": run, "where": "pooled", "figure": f"mean of {name} traces", **_cells(entry[name])})
+        for where, names in (("pooled", TESTS), ("within", TESTS | PAIRS)):
+            words = "pooled" if where == "pooled" else "within problems"
+            rows += [
+                {"run": run, "where": words, "figure": title, **_cells(entry[where][name])}
+                for name, title in names.items()
+            ]
+    return _frame(rows, ("run", "where", "figure"))
+
+
+def scores_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """AUC pooled and the share of pairs ranked right within problems, by run and score."""
+    rows = [
+        {"run": run, "score": one["titles"][name], "where": where, **_cells(entry[key][figure])}
+        for run, one in found.items()
+        for name, entry in one["scores"].items()
+        for where, key, figure in (
+            ("pooled: AUC", "pooled", "auc"),
+            ("within problems: pairs ranked right", "within", "pair_accuracy"),
+        )
+    ]
+    return _frame(rows, ("run", "score", "where"))
+
+
+REMOVED: Final = {"nothing": "nothing", "length": "length", "length_and_log_prob": "length and log-probability"}
+
+
+def partial_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """Correlations of each score with correctness, pooled and within problems, with something removed, by run."""
+    rows = [
+        {"run": run, "score": one["titles"][name], "where": where, "removed": REMOVED[key], **_cells(figure)}
+        for run, one in found.items()
+        for name, entry in one["partial"].items()
+        for where, words in (("pooled", entry["pooled"]), ("within problems", entry["within"]))
+        for key, figure in words.items()
+    ]
+    return _frame(rows, ("run", "score", "where", "removed"))
+
+
+def choices_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """pass@k|N by each way to choose, by run and k, with the paired differences from random and majority."""
+    rows = []
+    for run, one in found.items():
+        for name, by_k in one["baselines"].items():
+            rows += [_choice(run, one["titles"][name], k, "accuracy", figure) for k, figure in by_k.items()]
+        for name, by_k in one["by_score"].items():
+            for k, entry in by_k.items():
+                rows += _beside(run, f"highest {one['titles'][name]}", k, entry)
+        for name, entry in one["votes"].items():
+            rows += _beside(run, f"vote weighted by {one['titles'][name]}", "1", entry)
+        if "weighted_vote" in one:
+            rows += _beside(run, "the run's weighted vote", "1", one["weighted_vote"])
+    return _frame(rows, ("run", "chosen by", "k", "figure"))
+
+
+LESS: Final = {
+    "value": "accuracy",
+    "minus_random_text": "less random per text",
+    "minus_random_sample": "less a random sample",
+    "minus_majority": "less majority",
+}
+
+
+def _beside(run: str, name: str, k: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [_choice(run, name, k, words, entry[key]) for key, words in LESS.items() if key in entry]
+
+
+def _choice(run: str, name: str, k: str, words: str, figure: Mapping[str, Any]) -> dict[str, Any]:
+    return {"run": run, "chosen by": name, "k": int(k), "figure": words, **_cells(figure)}
+
+
+NEEDED: Final = {
+    "target": "accuracy to reach: majority among all samples",
+    "majority": "samples that the majority needs",
+    "weighted_vote": "samples that the weighted vote needs",
+    "log_prob_vote": "samples that a vote by log-probability needs",
+    "best_of": "samples that the highest score needs",
+    "oracle": "samples that the oracle needs",
+    "saved_to_majority": "saved beside the majority",
+    "saved_to_log_prob_vote": "saved beside the vote by log-probability",
+}
+
+
+def saved_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """The samples that each way to choose needs for the accuracy of the majority among all, by run."""
+    rows = [
+        {"run": run, "figure": words, **_cells(one["samples_needed"][name])}
+        for run, one in found.items()
+        for name, words in NEEDED.items()
+        if name in one["samples_needed"]
+    ]
+    return _frame(rows, ("run", "figure"))
+
+
+# ------------------------------------------------------------------------------------------- traces that are worth it
+
+
+def surprising(frame: pd.DataFrame, score: str) -> list[tuple[str, str]]:
+    """(trace id, why) of the traces that a score judges most wrongly: the highest of the incorrect and the lowest of
+    the correct, in turns; at most ``MOST_SHOWN``, the first in the file among equals."""
+    import numpy as np
+
+    from irl_core.evaluation.scores import judged
+    from irl_core.evaluation.scores import score as values_of
+
+    one = judged(frame)
+    values, ids = values_of(one.frame, score), one.frame["trace_id"].tolist()
+    sides = []
+    for right, sign, words in ((False, -1.0, "incorrect, scored high"), (True, 1.0, "correct, scored low")):
+        rows = np.flatnonzero(np.isfinite(values) & (one.right == right))
+        best = rows[np.argsort(sign * values[rows], kind="stable")][: MOST_SHOWN // 2]
+        sides.append([(ids[row], f"{words} ({values[row]:.3g})") for row in best])
+    longest = max(map(len, sides))
+    return [side[place] for place in range(longest) for side in sides if place < len(side)]
+
+
+def centred(frame: pd.DataFrame, score: str) -> pd.DataFrame:
+    """``frame`` with each problem's mean taken off a score, of the problems that have correct and incorrect traces;
+    the traces that are not judged, or without the score, are left out."""
+    import numpy as np
+
+    from irl_core.evaluation.scores import judged
+    from irl_core.evaluation.scores import score as values_of
+    from irl_core.metrics import centred as less
+
+    one = judged(frame)
+    values = values_of(one.frame, score)
+    known = np.isfinite(values)
+    right, ids, values = one.right[known], one.ids[known], values[known]
+    correct, total = (np.bincount(ids, weights=part) for part in (right, np.ones(len(ids))))
+    mixed = ((correct > 0) & (correct < total))[ids]
+    kept: pd.DataFrame = one.frame[known][mixed].copy()
+    kept[score] = less(values[mixed], ids[mixed])
+    return kept
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def csv_of(table: pd.DataFrame) -> str:
+    """A table as CSV with a header; an empty cell is 'no value', and no spreadsheet takes a text for a formula."""
+    safe = table.rename(columns=lambda name: safe_cell(str(name)))
+    for name in safe.columns:
+        safe[name] = safe[name].map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
+    return str(safe.to_csv(index=False))
+
+
+def origin_words(known: Mapping[str, Any]) -> list[str]:
+    """Where a run comes from, a line an entry of its provenance; long texts end after 200 characters."""
+    return [f"{name}: {_short(value)}" for name, value in known.items()]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]} \u2026"
+
+
+def origin_line(known: Mapping[str, Any]) -> str:
+    """Checkpoint, data and seed in one line; 'not said' where the run does not say."""
+    names = {"checkpoint": "checkpoint", "data": "data", "input": "input", "seed": "seed"}
+    parts = [f"{words} {_short(known[name])}" for name, words in names.items() if known.get(name) is not None]
+    return ", ".join(parts) if parts else "checkpoint and data not said"

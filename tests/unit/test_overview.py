@@ -1,0 +1,165 @@
+"""Rows, tables and files behind the pages on distributions, correlations and reranking."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from app import overview
+from irl_core.store import COLUMNS, StoreError, write_run
+from tests.evaluated import frame, simulated
+
+ROOT = Path(__file__).resolve().parents[2]
+SCORE = "score_mean_discounted"
+
+
+def written(path: Path, rows: list[dict[str, Any]], **provenance: Any) -> Path:
+    """A scored run on disk with these rows, every other column null."""
+    full = frame(rows)
+    records = [
+        {name: None for name in COLUMNS.names} | {k: v for k, v in row.items() if not _missing(v)}
+        for row in full.to_dict("records")
+    ]
+    write_run(path, records, provenance)
+    return path
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and np.isnan(value))
+
+
+def two_problems() -> list[dict[str, Any]]:
+    """Problem a: right 3, wrong 1; problem b: right 2 and 4, no wrong one; problem c is not judged."""
+    rows = [("a", True, 3.0), ("a", False, 1.0), ("b", True, 2.0), ("b", True, 4.0), ("c", None, 9.0)]
+    return [{"problem_id": p, "correct": c, SCORE: s, "answer": "1"} for p, c, s in rows]
+
+
+def test_a_small_run_is_shown_whole(tmp_path: Path) -> None:
+    shown = overview.sample(written(tmp_path / "run.parquet", two_problems(), checkpoint="demo"))
+    assert (shown.traces, shown.problems, len(shown.frame), shown.whole) == (5, 3, 5, True)
+    assert list(shown.frame.columns) == list(overview.COLUMNS)
+    assert shown.words() == "all 5 traces of 3 problems"
+    assert shown.provenance == {"checkpoint": "demo"}
+
+
+def test_whole_problems_are_drawn_of_a_large_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "MOST_TRACES", 50)
+    path = written(tmp_path / "run.parquet", simulated(20, 8))
+    shown = overview.sample(path)
+    # 50 // 8 = 6 problems with all of their 8 traces
+    assert shown.frame.groupby("problem_id").size().tolist() == [8] * 6 and not shown.whole
+    assert shown.words() == (
+        "48 of 160 traces: 6 of 20 problems, drawn at random (seed 0) with all their traces; the limit of these pages "
+        "is 50 traces"
+    )
+    assert overview.sample(path).frame["trace_id"].tolist() == shown.frame["trace_id"].tolist()
+
+
+def test_a_problem_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "MOST_TRACES", 5)
+    path = written(tmp_path / "run.parquet", simulated(2, 8))
+    with pytest.raises(StoreError, match=r"run\.parquet: a problem has more than 5 traces"):
+        overview.sample(path)
+
+
+@pytest.mark.parametrize("section", ["separation", "correlation", "reranking", "pass_at_k"])
+def test_figures_are_those_of_the_report(section: str, tmp_path: Path) -> None:
+    from importlib import import_module
+
+    from irl_core.evaluation.run import load
+
+    path = written(tmp_path / "run.parquet", simulated(10, 4))
+    module = import_module(f"irl_core.evaluation.{section}")
+    found = overview.figures(section, path, overview.sample(path))
+    assert found == module.figures(load(path))
+    assert overview.paragraph(section, found) == module.paragraph(found)
+
+
+def test_the_table_of_separation_holds_every_figure(tmp_path: Path) -> None:
+    path = written(tmp_path / "run.parquet", simulated(10, 4))
+    found = overview.figures("separation", path, overview.sample(path))
+    table = overview.separation_table({"a": found, "b": found}, SCORE).set_index(["run", "where", "figure"])
+    assert len(table) == 2 * (2 + 7 + 9)
+    auc = found["scores"][SCORE]["pooled"]["auc"]
+    row = table.loc[("b", "pooled", "AUC")]
+    assert [row["value"], row["low"], row["high"], row["n"]] == [auc["value"], *auc["interval"], auc["n"]]
+    t = found["scores"][SCORE]["within"]["t"]
+    row = table.loc[("a", "within problems", "Welch's t")]
+    assert row["value"] == t["value"] and np.isnan(row["low"]) and "Welch" in row["method"]
+
+
+def test_one_class_is_undefined_with_its_reason(tmp_path: Path) -> None:
+    rows = [row | {"correct": True} for row in simulated(4, 3)]
+    path = written(tmp_path / "run.parquet", rows)
+    found = {"run": overview.figures("separation", path, overview.sample(path))}
+    table = overview.separation_table(found, SCORE)
+    auc = table[(table["figure"] == "AUC") & (table["where"] == "pooled")].iloc[0]
+    assert np.isnan(auc["value"]) and auc["n"] == 12 and auc["undefined because"]
+
+
+def test_tables_of_nothing_judged_are_empty(tmp_path: Path) -> None:
+    rows = [row | {"correct": None} for row in simulated(4, 3)]
+    path = written(tmp_path / "run.parquet", rows)
+    found = {"run": overview.figures("reranking", path, overview.sample(path))}
+    assert overview.choices_table(found).empty and overview.saved_table(found).empty
+
+
+def test_the_tables_of_choices_and_savings(tmp_path: Path) -> None:
+    path = written(tmp_path / "run.parquet", simulated(12, 4))
+    found = overview.figures("reranking", path, overview.sample(path))
+    table = overview.choices_table({"run": found}).set_index(["chosen by", "k", "figure"])
+    best = found["by_score"][SCORE]["3"]["minus_random_text"]
+    title = found["titles"][SCORE]
+    assert table.loc[(f"highest {title}", 3, "less random per text"), "value"] == best["value"]
+    # k = 5 of 4 samples
+    row = table.loc[(f"highest {title}", 5, "accuracy")]
+    assert np.isnan(row["value"]) and "4 samples, fewer than k" in row["undefined because"]
+    saved = overview.saved_table({"run": found}).set_index("figure")
+    assert saved.loc["saved beside the majority", "value"] == found["samples_needed"]["saved_to_majority"]["value"]
+
+
+def test_the_table_of_partial_correlations(tmp_path: Path) -> None:
+    path = written(tmp_path / "run.parquet", simulated(12, 4))
+    found = overview.figures("correlation", path, overview.sample(path))
+    table = overview.partial_table({"run": found}).set_index(["score", "where", "removed"])
+    expected = found["partial"][SCORE]["within"]["length"]
+    row = table.loc[(found["titles"][SCORE], "within problems", "length")]
+    assert [row["value"], row["low"], row["high"]] == [expected["value"], *expected["interval"]]
+
+
+def test_surprising_traces_come_in_turns() -> None:
+    found = overview.surprising(frame(two_problems()), SCORE)
+    # the only incorrect one first, then the correct from the lowest; the one that is not judged is not there
+    assert found == [
+        ("t1", "incorrect, scored high (1)"), ("t2", "correct, scored low (2)"),
+        ("t0", "correct, scored low (3)"), ("t3", "correct, scored low (4)"),
+    ]  # fmt: skip
+
+
+def test_centred_scores_are_those_of_problems_with_both() -> None:
+    # problem a: 3 and 1, mean 2; problem b has no incorrect trace, c is not judged
+    kept = overview.centred(frame(two_problems()), SCORE)
+    assert dict(zip(kept["trace_id"], kept[SCORE], strict=True)) == {"t0": 1.0, "t1": -1.0}
+
+
+def test_a_csv_holds_no_formula_and_keeps_numbers() -> None:
+    names = ["=cmd()", "+1", "-x", "@a", "\tb", "<img src=x>"]
+    table = pd.DataFrame({"=run": names, "value": [-1.5, 2, None, 0, 1, 3]})
+    rows = list(csv.reader(io.StringIO(overview.csv_of(table))))
+    assert rows[0] == ["'=run", "value"]
+    assert [row[0] for row in rows[1:]] == ["'=cmd()", "'+1", "'-x", "'@a", "'\tb", "<img src=x>"]
+    assert [row[1] for row in rows[1:]] == ["-1.5", "2.0", "", "0.0", "1.0", "3.0"]
+    assert table.columns.tolist() == ["=run", "value"]
+
+
+def test_the_origin_of_a_run_in_words() -> None:
+    known = {"checkpoint": "demo", "seed": 0, "data": "gsm8k", "long": "x" * 300}
+    assert overview.origin_line(known) == "checkpoint demo, data gsm8k, seed 0"
+    assert overview.origin_line({}) == "checkpoint and data not said"
+    assert overview.origin_words(known)[-1] == "long: " + "x" * 200 + " \u2026"
