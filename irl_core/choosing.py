@@ -51,7 +51,8 @@ def _too_few(rows: Sequence[npt.NDArray[np.int64]], k: int) -> str:
     if k < 1:
         return f"k is {k}; it must be 1 or more"
     smallest = min((len(r) for r in rows), default=0)
-    return f"k is {k}, but a problem has {smallest} samples" if k > smallest else ""
+    plural = "" if smallest == 1 else "s"
+    return f"k is {k}, but a problem has {smallest} sample{plural}" if k > smallest else ""
 
 
 def _any_right(n: int, c: int, k: int) -> float:

@@ -15,35 +15,19 @@ from safetensors import safe_open
 
 from irl_core.checkpoints import load_json, verify
 from irl_core.config import load_config
-from irl_core.evaluation.report import QUESTIONS
 from irl_core.evaluation.run import RUN
 from irl_core.store import SUMMARY_COLUMNS, read_run
 from irl_core.word_problems import MistakeKind
 from irl_core.word_problems.families import FAMILIES
 from train.evaluation.machine import in_words
 from train.evaluation.report_files import JSON
-from train.evaluation.report_md import section_tables
-from train.evaluation.tables import escaped, markdown
+from train.evaluation.report_md import summary
 from train.run_folder import write_whole
 
 PRESETS = Path(__file__).parent / "configs"
 EXAMPLES = 12
 CARD, PROBLEMS = "MODEL_CARD.md", "problems.jsonl"
 MEANING = (MistakeKind.OPERAND, MistakeKind.OPERATION, MistakeKind.SKIPPED, MistakeKind.QUANTITY)
-# What the card shows of the report; the rest is in report.json.
-SHOWN = {
-    "pass_at_k": ("pass@k by policy",),
-    "separation": ("Correct against incorrect traces of the same problem",),
-    "reranking": ("Best of N", "Votes weighted by exp(score / temperature)"),
-    "localisation": (
-        "First wrong step, traces of the run",
-        "What was decided, at the held-out threshold",
-        "Kinds of mistakes",
-        "First wrong step, corrupted expert traces",
-    ),
-    "probes": ("What fools which score",),
-}
-
 HEAD = """# Model card: the embedded default
 
 A policy of {policy_parameters:,} parameters and a discriminator of {discriminator_parameters:,}, Llama architecture,
@@ -74,14 +58,7 @@ Brackets hold 95 % intervals, over problems; n counts what a figure is of.
 
 def model_card(report: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """The card in Markdown: what the models are, how they were made, the answers and tables of the evaluation."""
-    parts = [HEAD.format(**facts)]
-    for question, names in QUESTIONS.items():
-        parts += [f"## {question}\n", *(f"{escaped(report[name]['paragraph'])}\n" for name in names)]
-    parts.append("## Tables\n")
-    for name, titles in SHOWN.items():
-        tables = section_tables(name, report[name])
-        parts += [markdown(table) for table in tables if table.rows and table.title in titles]
-    return "\n".join(parts)
+    return f"{HEAD.format(**facts)}\n{summary(report)}"
 
 
 def facts_of(checkpoint: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:

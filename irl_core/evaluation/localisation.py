@@ -316,7 +316,19 @@ def _on_labels(found: Section) -> str:
     margin = difference(rows[best]["reward_minus_this"], "better than it", "worse than it")
     return (
         f"{head}; beside it: {', '.join(told)}. Against the best of what needs no reward, {TITLES[best]}, the margin "
-        f"is {margin}. {_f1_words(found)}"
+        f"is {margin}. {_start_words(rows)}{_f1_words(found)}"
+    )
+
+
+def _start_words(rows: Section) -> str:
+    """What the model that the discriminator started from names without any adversarial training."""
+    if "anchor" not in rows:
+        return ""
+    row = rows["anchor"]
+    margin = difference(row["reward_minus_this"], "better than it", "worse than it")
+    return (
+        f"The model that the discriminator started from names {shown(row['exact'])} by its log-probability alone, "
+        f"before any adversarial training; the reward less this is {margin}. "
     )
 
 
@@ -343,6 +355,8 @@ def _confidence_words(found: Section) -> str:
     ece = f"The confidence is off by {shown(found['reliability']['ece'])} on average (expected calibration error)."
     promised = next(level for level in found["conformal"]["levels"] if level["promised"])
     flagged = promised["flagged"]
+    if flagged["value"] is None:
+        return f"{ece} Whether correct traces are spared as promised is not known: {flagged['reason']}."
     if promised["alpha"] is None:
         return f"{ece} Of the correct traces {shown(flagged)} are flagged; {found['conformal']['reason']}."
     return (

@@ -11,6 +11,7 @@ from irl_core.evaluation.run import EvaluatedRun
 from irl_core.evaluation.scores import Judged, judged
 from irl_core.intervals import Figure, paired_difference, plain, undefined
 from irl_core.metrics import pass_at_k, pass_values
+from irl_core.types import Source
 
 KS = (1, 3, 5, 10, 16)
 THIS = "this run"
@@ -18,17 +19,24 @@ THIS = "this run"
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> dict[str, Any]:
     """``policies``: pass@k by policy and k. ``differences``: this run's pass@k minus that of each other policy, on the
-    problems that both were sampled on, the problems resampled together."""
+    problems that both were sampled on, the problems resampled together. ``given``: the traces are somebody else's."""
     ours = judged(run.frame)
     others = {name: judged(frame) for name, frame in run.compare.items()}
     policies = {name: _policy(one, seed) for name, one in {THIS: ours, **others}.items()}
     found = {
         **ours.counts(),
+        "given": _are_given(run),
         "policies": policies,
         "counts": {name: one.counts() for name, one in {THIS: ours, **others}.items()},
         "differences": {name: _differences(ours, theirs, seed) for name, theirs in others.items()},
     }
     return dict(plain(found))
+
+
+def _are_given(run: EvaluatedRun) -> bool:
+    """Whether the traces are somebody else's solutions: then their pass@k says nothing of the checkpoint's policy."""
+    sources = set(run.frame["source"].dropna())
+    return bool(sources) and Source.POLICY.value not in sources
 
 
 def _policy(one: Judged, seed: int) -> dict[str, Figure]:
@@ -75,6 +83,8 @@ def paragraph(found: dict[str, Any]) -> str:
     head = f"On {extent(found)}, {listed(solved) if solved else 'pass@k is undefined'}."
     if missing := [k for k, figure in own.items() if figure["value"] is None]:
         head += f" pass@{', '.join(missing)} cannot be given: {own[missing[0]]['reason']}."
+    if found["given"]:
+        return head + " These solutions were given, not sampled: this says nothing of the checkpoint's policy."
     if not found["differences"]:
         return head + " No other policy was sampled on these problems, so nothing is said about what training changed."
     told = [f"{name} {difference(figures['1'])}" for name, figures in found["differences"].items()]

@@ -39,8 +39,8 @@ KEYS = ("provenance", *SECTIONS)
 # The questions of the paper, and the sections whose paragraphs answer them.
 QUESTIONS = {
     "Does training against the reward improve the policy?": ("pass_at_k", "training"),
-    "Does the reward separate correct from incorrect solutions?": ("separation",),
-    "Does choosing by the reward find more right answers?": ("reranking", "probes"),
+    "Does the reward separate correct from incorrect solutions, and what fools it?": ("separation", "probes"),
+    "Does choosing by the reward find more right answers?": ("reranking",),
     "Does the reward go with correctness, and does it point at the first error?": ("correlation", "localisation"),
 }
 

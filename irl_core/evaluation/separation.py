@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from irl_core.evaluation.located import ANCHOR
 from irl_core.evaluation.phrases import difference, extent, ranking, shown
 from irl_core.evaluation.run import EvaluatedRun
 from irl_core.evaluation.scores import REWARD_SCORES, TITLES, WITHOUT_REWARD, Array, Judged, judged, score
 from irl_core.intervals import Figure, bootstrap, plain, point, ratio, share, undefined
 from irl_core.metrics import Separation, centred, pair_accuracy, pair_columns, separation
+from irl_core.store import read_run
 
 Flags = npt.NDArray[np.bool_]
 
 BINS = 40
-BASELINE = "log_prob_mean"
+BASELINE, START = "log_prob_mean", "start_log_prob_mean"
 
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> dict[str, Any]:
@@ -25,12 +27,33 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> dict[str, Any]:
     and a ``histogram``. Traces without a score are left out of it, and counted as ``missing``.
 
     ``within`` has the share of pairs of the same problem that are ranked right, that share less log-probability's, and
-    the pooled figures after each problem's mean is subtracted, over the problems that have both classes.
+    the pooled figures after each problem's mean is subtracted, over the problems that have both classes. Where the
+    run's folder holds its traces as the discriminator's start read them, that model's log-probability is a score too.
     """
     one = judged(run.frame)
-    baseline = score(one.frame, BASELINE)
-    rows = {name: _score(score(one.frame, name), baseline, one, seed) for name in TITLES}
-    return dict(plain({**one.counts(), "titles": dict(TITLES), "scores": rows}))
+    baseline, titles = score(one.frame, BASELINE), dict(TITLES)
+    values = {name: score(one.frame, name) for name in TITLES}
+    start = _under_the_start(run, one)
+    if start is not None:
+        values[START], titles[START] = start, "log-probability under the discriminator's start, mean"
+    rows = {name: _score(one_score, baseline, one, seed) for name, one_score in values.items()}
+    if start is not None:
+        for name in TITLES:
+            known = np.isfinite(values[name])
+            margin = _margin(values[name][known], start[known], one.right[known], one.ids[known], seed)
+            rows[name]["within"]["minus_start"] = margin
+    return dict(plain({**one.counts(), "titles": titles, "scores": rows}))
+
+
+def _under_the_start(run: EvaluatedRun, one: Judged) -> Array | None:
+    """The mean log-probability of each trace (M,) under the model that the discriminator started from: what the reward
+    knew before its adversarial training. None where the run has no such file, NaN where it lacks a trace."""
+    path = run.path.with_name(ANCHOR)
+    if not path.exists():
+        return None
+    read = read_run(path, ["trace_id", "log_prob_mean"]).to_pydict()
+    known = dict(zip(read["trace_id"], read["log_prob_mean"], strict=True))
+    return np.array([known.get(name, math.nan) for name in one.frame["trace_id"]], dtype=np.float64)
 
 
 def _score(values: Array, baseline: Array, one: Judged, seed: int) -> dict[str, Any]:
@@ -109,6 +132,8 @@ def paragraph(found: dict[str, Any]) -> str:
     """Does the reward tell correct from incorrect traces, and more than which problems are easy?"""
     if not 0 < found["correct"] < found["traces"]:
         return f"On {extent(found)}, {found['correct']} of {found['traces']} traces are correct: nothing to separate."
+    if found["scores"][next(iter(REWARD_SCORES))]["within"]["pair_accuracy"]["n"] == 0:
+        return _pooled_alone(found)
     scopes = [_sentence(found["scores"][name], TITLES[name]) for name in list(REWARD_SCORES)[:2]]
     rivals = [
         f"{title} {shown(found['scores'][name]['within']['pair_accuracy'])}"
@@ -117,10 +142,35 @@ def paragraph(found: dict[str, Any]) -> str:
     ]
     first = found["scores"][next(iter(REWARD_SCORES))]["within"]["minus_log_prob"]
     margin = difference(first, "better than it", "worse than it")
-    return (
+    return _with_start(
         f"On {extent(found)}, {found['correct']} of {found['traces']} traces correct: {' '.join(scopes)} "
         f"Without a reward, the same share of pairs is: {'; '.join(rivals)}. "
-        f"The first reward's less that of the mean log-probability is {margin}."
+        f"The first reward's less that of the mean log-probability is {margin}.",
+        found,
+    )
+
+
+def _with_start(text: str, found: dict[str, Any]) -> str:
+    """The text, and what the discriminator's start achieves without any adversarial training."""
+    if START not in found["scores"]:
+        return text
+    own = found["scores"][START]["within"]["pair_accuracy"]
+    less = found["scores"][next(iter(REWARD_SCORES))]["within"]["minus_start"]
+    margin = difference(less, "better than it", "worse than it")
+    return (
+        f"{text} The model that the discriminator started from ranks {shown(own)} of them right by its log-probability "
+        f"alone, before any adversarial training; the first reward's less this is {margin}."
+    )
+
+
+def _pooled_alone(found: dict[str, Any]) -> str:
+    """What can be said where no problem has both correct and incorrect samples."""
+    names = [*list(REWARD_SCORES)[:2], BASELINE, "shortness"]
+    told = [f"{TITLES[name]} {_judged(found['scores'][name]['pooled']['auc'])}" for name in names]
+    return (
+        f"On {extent(found)}, {found['correct']} of {found['traces']} traces correct: AUC, pooled: {'; '.join(told)}. "
+        "No problem has both correct and incorrect samples, so it is not known whether this is more than which "
+        "problems are easy."
     )
 
 

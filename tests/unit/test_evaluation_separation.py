@@ -122,8 +122,8 @@ def test_one_sample_a_problem_has_no_within() -> None:
     assert within["pair_accuracy"]["reason"] == "no problem has both correct and incorrect samples"
     assert within["auc"]["value"] is None and found["scores"][FIRST]["pooled"]["auc"]["value"] is not None
     text = paragraph(found)
-    assert "ranked right: undefined (no problem has both correct and incorrect samples)." in text
-    assert "which problems are easy" not in text and "(undefined)" not in text
+    assert "No problem has both correct and incorrect samples, so it is not known whether this is more" in text
+    assert "pooled: mean discounted reward, response 0." in text and "undefined" not in text
 
 
 def test_ties_count_half() -> None:

@@ -34,7 +34,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         parts += [f"\n## {question}\n", *(f"{escaped(report[name]['paragraph'])}\n" for name in names)]
     for name, heading in HEADINGS.items():
         parts.append(f"\n## {heading}\n")
-        parts += [markdown(table) for table in section_tables(name, report[name]) if table.rows]
+        parts += [markdown(table) for table in section_tables(name, report[name])]
         parts += [_cited(table) for table in cited.beside(name)]
     parts.append("\n## Published figures that were not found\n")
     parts += [f"- {escaped(line)}" for line in cited.NOT_FOUND]
@@ -50,7 +50,7 @@ def origin(provenance: Mapping[str, Any]) -> Iterator[str]:
         yield f"data: {known['input']} (sha256 {known.get('input_sha256', 'not known')})"
     counted = [f"{known[key]} {key}" for key in ("problems", "samples") if key in known]
     traces = known.get("report", {}).get("traces", {})
-    yield ", ".join([*counted, *(f"{name} {count} traces" for name, count in traces.items() if count)])
+    yield ", ".join([*counted, *(f"{count} {_FILES[name]}" for name, count in traces.items() if count)])
     if "temperature" in known:
         yield f"sampled at temperature {known['temperature']:g}, top-p {known['top_p']:g}"
     if "seed" in known:
@@ -64,9 +64,37 @@ def origin(provenance: Mapping[str, Any]) -> Iterator[str]:
         yield f"code: {commit}" + (", with changes that are not committed" if known["code"].get("dirty") else "")
 
 
+_FILES = {"run": "traces", "perturbed": "corrupted copies", "probes": "probes with their honest solutions"}
+
+
 def section_tables(name: str, found: Section) -> list[Table]:
-    """The measured tables of a section; one without rows has nothing to say."""
-    return list(_TABLES[name](found))
+    """The measured tables of a section that have something to say."""
+    return [table for table in _TABLES[name](found) if table.rows]
+
+
+def summary(report: Mapping[str, Any], level: int = 2) -> str:
+    """The questions with their answers as headings of a level, and the tables of ``SHOWN``."""
+    mark, parts = "#" * level, []
+    for question, names in QUESTIONS.items():
+        parts += [f"{mark} {question}\n", *(f"{escaped(report[name]['paragraph'])}\n" for name in names)]
+    for name, titles in SHOWN.items():
+        parts += [markdown(table) for table in section_tables(name, report[name]) if table.title in titles]
+    return "\n".join(parts)
+
+
+# What a summary shows of the report; the rest is in report.json.
+SHOWN = {
+    "pass_at_k": ("pass@k by policy",),
+    "separation": ("Correct against incorrect traces of the same problem",),
+    "reranking": ("Best of N", "Votes weighted by exp(score / temperature)"),
+    "localisation": (
+        "First wrong step, traces of the run",
+        "What was decided, at the held-out threshold",
+        "Kinds of mistakes",
+        "First wrong step, corrupted expert traces",
+    ),
+    "probes": ("What fools which score",),
+}
 
 
 def _cited(table: cited.Table) -> str:
@@ -108,8 +136,11 @@ def _separation(found: Section) -> Iterator[Table]:
         [[titles[name], *_cells(row["pooled"], pooled)] for name, row in rows.items()],
         "Welch's test takes traces as independent, which samples of one problem are not; the last two columns do not.",
     )
-    within = ("pair_accuracy", "minus_log_prob", "cohens_d", "auc")
+    within = ["pair_accuracy", "minus_log_prob", "cohens_d", "auc"]
     head = ["score", "pairs ranked right", "less mean log-probability", "Cohen's d", "AUC"]
+    if any("minus_start" in row["within"] for row in rows.values()):
+        within.insert(2, "minus_start")
+        head.insert(3, "less the discriminator's start")
     yield Table(
         "Correct against incorrect traces of the same problem",
         head,
@@ -218,10 +249,10 @@ def _or_dash(figure: Section | None) -> str:
 
 
 def _judgement(found: Section) -> Iterator[Table]:
-    rows = [[key.replace("_", " "), cell(figure)] for key, figure in found["decisions"].items()]
+    rows = [[_DECISIONS[key], cell(figure)] for key, figure in found["decisions"].items()]
     yield Table("What was decided, at the held-out threshold", ["truth and decision", "share"], rows)
-    rows = [[key.replace("_", " "), cell(found["distance"][key])] for key in found["distance"] if key != "distribution"]
-    yield Table("Named less true step, in wrong traces", ["", "steps or share"], rows)
+    rows = [[title, cell(found["distance"][key])] for key, title in _DISTANCES.items()]
+    yield Table("Distance of the named from the true step, in wrong traces", ["", "steps or share"], rows)
     rows = [
         [f"{one['low']:.1f} to {one['high']:.1f}", f"{one['confidence']:.3f}", cell(one["right"])]
         for one in found["reliability"]["bins"]
@@ -235,6 +266,20 @@ def _judgement(found: Section) -> Iterator[Table]:
     names = ["share", *(name for name in found["titles"] if any(name in row for row in kinds.values()))]
     head = ["kind", *("share of wrong traces" if name == "share" else found["titles"][name] for name in names)]
     yield Table("Kinds of mistakes", head, [[kind, *_cells(row, names)] for kind, row in kinds.items()])
+
+
+_DECISIONS = {
+    f"{truth}_{said}": f"{truth} traces: '{said.replace('_', ' ')}'"
+    for truth in ("correct", "wrong")
+    for said in ("error", "uncertain", "no_error")
+}
+_DISTANCES = {
+    "mean_absolute": "distance, steps",
+    "mean": "named less true, steps (below 0: too early)",
+    "within_one": "at most one step away",
+    "too_early": "too early",
+    "too_late": "too late",
+}
 
 
 def _conformal(found: Section) -> Table:
