@@ -1,4 +1,4 @@
-"""What the pages on distributions, correlations and reranking show: rows and figures of scored runs, as tables.
+"""What the pages on distributions, correlations and reranking show: rows and figures of scored runs.
 
 The figures are those of ``irl_core.evaluation``, the same that the report holds. Knows no streamlit.
 """
@@ -29,7 +29,6 @@ COLUMNS: Final = (
     "score_credit_sum", "score_credit_minimum", "log_prob_mean", "log_prob_min", "arithmetic_false",
     "xml_count", "strict_format", "soft_format", "integer_answer",
 )  # fmt: skip
-HEADINGS: Final = ("value", "low", "high", "n", "method", "undefined because")
 SETTINGS: Final = (
     "Intervals are 95 %, by a bootstrap over problems (2,000 resamples, seed 0), for samples of one problem are not "
     "independent. Discounted scores are of standardised rewards, with a discount of 0.9."
@@ -126,136 +125,6 @@ def _module(section: str) -> ModuleType:
 
     modules = (correlation, pass_at_k, reranking, separation)
     return {module.__name__.rpartition(".")[2]: module for module in modules}[section]
-
-
-# ---------------------------------------------------------------------------------------------------- figures as rows
-
-
-def _cells(figure: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = figure["interval"] or (None, None)
-    values = (figure["value"], low, high, figure["n"], figure["method"], figure["reason"] or None)
-    return dict(zip(HEADINGS, values, strict=True))
-
-
-def _frame(rows: Sequence[Mapping[str, Any]], first: Sequence[str]) -> pd.DataFrame:
-    import pandas as pd
-
-    table = pd.DataFrame(list(rows), columns=[*first, *HEADINGS])
-    for name in ("value", "low", "high"):
-        table[name] = pd.to_numeric(table[name])
-    return table
-
-
-TESTS: Final = {
-    "difference": "difference of the means",
-    "t": "Welch's t",
-    "p": "p of Welch's t",
-    "clustered_t": "t, errors over problems",
-    "clustered_p": "p, errors over problems",
-    "cohens_d": "Cohen's d",
-    "auc": "AUC",
-}
-PAIRS: Final = {"pair_accuracy": "pairs ranked right", "minus_log_prob": "the same less log-probability's"}
-
-
-def separation_table(found: Mapping[str, dict[str, Any]], score: str) -> pd.DataFrame:
-    """Every figure on a score, by run: means of both classes, and the tests pooled and within problems."""
-    rows = []
-    for run, one in found.items():
-        entry = one["scores"][score]
-        for name in ("correct", "incorrect"):
-            rows.append({"run": run, "where": "pooled", "figure": f"mean of {name} traces", **_cells(entry[name])})
-        for where, names in (("pooled", TESTS), ("within", TESTS | PAIRS)):
-            words = "pooled" if where == "pooled" else "within problems"
-            rows += [
-                {"run": run, "where": words, "figure": title, **_cells(entry[where][name])}
-                for name, title in names.items()
-            ]
-    return _frame(rows, ("run", "where", "figure"))
-
-
-def scores_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """AUC pooled and the share of pairs ranked right within problems, by run and score."""
-    rows = [
-        {"run": run, "score": one["titles"][name], "where": where, **_cells(entry[key][figure])}
-        for run, one in found.items()
-        for name, entry in one["scores"].items()
-        for where, key, figure in (
-            ("pooled: AUC", "pooled", "auc"),
-            ("within problems: pairs ranked right", "within", "pair_accuracy"),
-        )
-    ]
-    return _frame(rows, ("run", "score", "where"))
-
-
-REMOVED: Final = {"nothing": "nothing", "length": "length", "length_and_log_prob": "length and log-probability"}
-
-
-def partial_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """Correlations of each score with correctness, pooled and within problems, with something removed, by run."""
-    rows = [
-        {"run": run, "score": one["titles"][name], "where": where, "removed": REMOVED[key], **_cells(figure)}
-        for run, one in found.items()
-        for name, entry in one["partial"].items()
-        for where, words in (("pooled", entry["pooled"]), ("within problems", entry["within"]))
-        for key, figure in words.items()
-    ]
-    return _frame(rows, ("run", "score", "where", "removed"))
-
-
-def choices_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """pass@k|N by each way to choose, by run and k, with the paired differences from random and majority."""
-    rows = []
-    for run, one in found.items():
-        for name, by_k in one["baselines"].items():
-            rows += [_choice(run, one["titles"][name], k, "accuracy", figure) for k, figure in by_k.items()]
-        for name, by_k in one["by_score"].items():
-            for k, entry in by_k.items():
-                rows += _beside(run, f"highest {one['titles'][name]}", k, entry)
-        for name, entry in one["votes"].items():
-            rows += _beside(run, f"vote weighted by {one['titles'][name]}", "1", entry)
-        if "weighted_vote" in one:
-            rows += _beside(run, "the run's weighted vote", "1", one["weighted_vote"])
-    return _frame(rows, ("run", "chosen by", "k", "figure"))
-
-
-LESS: Final = {
-    "value": "accuracy",
-    "minus_random_text": "less random per text",
-    "minus_random_sample": "less a random sample",
-    "minus_majority": "less majority",
-}
-
-
-def _beside(run: str, name: str, k: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [_choice(run, name, k, words, entry[key]) for key, words in LESS.items() if key in entry]
-
-
-def _choice(run: str, name: str, k: str, words: str, figure: Mapping[str, Any]) -> dict[str, Any]:
-    return {"run": run, "chosen by": name, "k": int(k), "figure": words, **_cells(figure)}
-
-
-NEEDED: Final = {
-    "target": "accuracy to reach: majority among all samples",
-    "majority": "samples that the majority needs",
-    "weighted_vote": "samples that the weighted vote needs",
-    "log_prob_vote": "samples that a vote by log-probability needs",
-    "best_of": "samples that the highest score needs",
-    "oracle": "samples that the oracle needs",
-    "saved_to_majority": "saved beside the majority",
-    "saved_to_log_prob_vote": "saved beside the vote by log-probability",
-}
-
-
-def saved_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """The samples that each way to choose needs for the accuracy of the majority among all, by run."""
-    rows = [
-        {"run": run, "figure": words, **_cells(one["samples_needed"][name])}
-        for run, one in found.items()
-        for name, words in NEEDED.items()
-        if name in one["samples_needed"]
-    ]
-    return _frame(rows, ("run", "figure"))
 
 
 # ------------------------------------------------------------------------------------------- traces that are worth it

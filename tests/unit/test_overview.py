@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app import overview
+from app import figure_tables, overview
 from irl_core.store import COLUMNS, StoreError, write_run
 from tests.evaluated import frame, simulated
 
@@ -84,7 +84,7 @@ def test_figures_are_those_of_the_report(section: str, tmp_path: Path) -> None:
 def test_the_table_of_separation_holds_every_figure(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(10, 4))
     found = overview.figures("separation", path, overview.sample(path))
-    table = overview.separation_table({"a": found, "b": found}, SCORE).set_index(["run", "where", "figure"])
+    table = figure_tables.separation_table({"a": found, "b": found}, SCORE).set_index(["run", "where", "figure"])
     assert len(table) == 2 * (2 + 7 + 9)
     auc = found["scores"][SCORE]["pooled"]["auc"]
     row = table.loc[("b", "pooled", "AUC")]
@@ -98,7 +98,7 @@ def test_one_class_is_undefined_with_its_reason(tmp_path: Path) -> None:
     rows = [row | {"correct": True} for row in simulated(4, 3)]
     path = written(tmp_path / "run.parquet", rows)
     found = {"run": overview.figures("separation", path, overview.sample(path))}
-    table = overview.separation_table(found, SCORE)
+    table = figure_tables.separation_table(found, SCORE)
     auc = table[(table["figure"] == "AUC") & (table["where"] == "pooled")].iloc[0]
     assert np.isnan(auc["value"]) and auc["n"] == 12 and auc["undefined because"]
 
@@ -107,27 +107,27 @@ def test_tables_of_nothing_judged_are_empty(tmp_path: Path) -> None:
     rows = [row | {"correct": None} for row in simulated(4, 3)]
     path = written(tmp_path / "run.parquet", rows)
     found = {"run": overview.figures("reranking", path, overview.sample(path))}
-    assert overview.choices_table(found).empty and overview.saved_table(found).empty
+    assert figure_tables.choices_table(found).empty and figure_tables.saved_table(found).empty
 
 
 def test_the_tables_of_choices_and_savings(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(12, 4))
     found = overview.figures("reranking", path, overview.sample(path))
-    table = overview.choices_table({"run": found}).set_index(["chosen by", "k", "figure"])
+    table = figure_tables.choices_table({"run": found}).set_index(["chosen by", "k", "figure"])
     best = found["by_score"][SCORE]["3"]["minus_random_text"]
     title = found["titles"][SCORE]
     assert table.loc[(f"highest {title}", 3, "less random per text"), "value"] == best["value"]
     # k = 5 of 4 samples
     row = table.loc[(f"highest {title}", 5, "accuracy")]
     assert np.isnan(row["value"]) and "4 samples, fewer than k" in row["undefined because"]
-    saved = overview.saved_table({"run": found}).set_index("figure")
+    saved = figure_tables.saved_table({"run": found}).set_index("figure")
     assert saved.loc["saved beside the majority", "value"] == found["samples_needed"]["saved_to_majority"]["value"]
 
 
 def test_the_table_of_partial_correlations(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(12, 4))
     found = overview.figures("correlation", path, overview.sample(path))
-    table = overview.partial_table({"run": found}).set_index(["score", "where", "removed"])
+    table = figure_tables.partial_table({"run": found}).set_index(["score", "where", "removed"])
     expected = found["partial"][SCORE]["within"]["length"]
     row = table.loc[(found["titles"][SCORE], "within problems", "length")]
     assert [row["value"], row["low"], row["high"]] == [expected["value"], *expected["interval"]]
@@ -163,3 +163,40 @@ def test_the_origin_of_a_run_in_words() -> None:
     assert overview.origin_line(known) == "checkpoint demo, data gsm8k, seed 0"
     assert overview.origin_line({}) == "checkpoint and data not said"
     assert overview.origin_words(known)[-1] == "long: " + "x" * 200 + " \u2026"
+
+
+def test_the_tests_are_summed_up_in_words(tmp_path: Path) -> None:
+    path = written(tmp_path / "run.parquet", simulated(12, 4))
+    found = overview.figures("separation", path, overview.sample(path))
+    alone = figure_tables.tests_summary({"a": found}, SCORE)
+    assert alone.columns.tolist() == ["figure", "pooled", "within problems"]
+    figure = found["scores"][SCORE]["within"]["auc"]
+    low, high = figure["interval"]
+    words = f"{figure['value']:.3f} [{low:.3f}, {high:.3f}], n {figure['n']}"
+    assert alone.set_index("figure").loc["AUC", "within problems"] == words
+    both = figure_tables.tests_summary({"a": found, "b": found}, SCORE)
+    assert both.columns.tolist() == [
+        "figure", "a, pooled", "a, within problems", "b, pooled", "b, within problems"]  # fmt: skip
+
+
+def test_an_undefined_figure_is_summed_up_with_its_reason_and_n(tmp_path: Path) -> None:
+    path = written(tmp_path / "run.parquet", [row | {"correct": True} for row in simulated(4, 3)])
+    shown = overview.sample(path)
+    table = figure_tables.tests_summary({"run": overview.figures("separation", path, shown)}, SCORE)
+    assert table.set_index("figure").loc["AUC", "pooled"].startswith("undefined (")
+    assert table.set_index("figure").loc["AUC", "pooled"].endswith(", n 12")
+    partial = figure_tables.partial_summary({"run": overview.figures("correlation", path, shown)})
+    assert partial["length removed"].str.startswith("undefined (").all()
+
+
+def test_choices_are_summed_up_with_their_margins(tmp_path: Path) -> None:
+    path = written(tmp_path / "run.parquet", simulated(12, 4))
+    found = overview.figures("reranking", path, overview.sample(path))
+    table = figure_tables.choices_summary({"run": found}).set_index("chosen by")
+    entry = found["by_score"][SCORE]["1"]
+    for column, key in (("accuracy", "value"), ("less majority", "minus_majority")):
+        low, high = entry[key]["interval"]
+        words = f"{entry[key]['value']:.3f} [{low:.3f}, {high:.3f}], n {entry[key]['n']}"
+        assert table.loc[f"highest {found['titles'][SCORE]}", column] == words
+    assert table.loc["majority vote", "less majority"] == ""
+    assert figure_tables.choices_summary({"run": found | {"by_score": {}, "votes": {}, "baselines": {}}}).shape[0] == 1
