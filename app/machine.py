@@ -20,7 +20,7 @@ def words() -> list[str]:
     cores = psutil.cpu_count() or 1
     plural = "s" if cores > 1 else ""
     free = f"{memory.available / GB:.1f} of {memory.total / GB:.1f} GB memory free"
-    return [f"{cores} CPU core{plural}, {free}", *(gpus() or ["no GPU was found"])]
+    return [f"{cores} CPU core{plural}, {free}", *(gpus() or ["No GPU was found"])]
 
 
 def gpus() -> list[str]:

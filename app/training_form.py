@@ -37,7 +37,7 @@ def presets() -> dict[str, dict[str, Any]]:
     return training_plan.presets()
 
 
-@st.dialog("Train", width="large")
+@st.dialog("Train", width="medium")
 def show() -> None:
     """The form; starting a job closes it."""
     try:
@@ -51,7 +51,7 @@ def show() -> None:
         st.session_state[PLANNED] = _checked(wish)
     of, planned, refusal = st.session_state.get(PLANNED, (None, None, ""))
     current = of == wish
-    force = _planned(planned, refusal, found) if current else False
+    force = _planned(wish, planned, refusal, found) if current else False
     ready = current and planned is not None and (force or not training_plan.refusal(planned))
     may = access.may("train")
     label = "Start training" if current else "Start training (check it first)"
@@ -67,22 +67,22 @@ def show() -> None:
 def _wish(found: Mapping[str, Mapping[str, Any]]) -> Wish:
     """The settings, with those of the preset as they stand; what is changed becomes an override."""
     names = list(found)
-    preset = st.selectbox(
+    left, right = st.columns([2, 1])
+    preset = left.selectbox(
         "Preset",
         names,
         index=names.index(FIRST) if FIRST in names else 0,
         format_func=lambda name: _label(found[name]),
         key="train_preset",
     )
-    st.caption(plain(found[preset]["about"]))
-    configuration = found[preset]["configuration"]
-    chosen = _fields(preset, configuration)
-    left, right = st.columns([2, 1])
-    with left.expander("Any other setting"):
-        more = st.text_area("Settings", key=f"train_more_{preset}", placeholder=MORE, label_visibility="collapsed")
     name = right.text_input(
         "Name of the run", training_plan.free_name(preset), key=f"train_name_{preset}", max_chars=training_plan.MAX_NAME
     )
+    st.caption(plain(found[preset]["about"]))
+    configuration = found[preset]["configuration"]
+    chosen = _fields(preset, configuration)
+    with st.expander("Any other setting"):
+        more = st.text_area("Settings", key=f"train_more_{preset}", placeholder=MORE, label_visibility="collapsed")
     return Wish(preset, training_plan.overrides(configuration, chosen, more), name.strip())
 
 
@@ -144,17 +144,21 @@ def _checked(wish: Wish) -> tuple[Wish, dict[str, Any] | None, str]:
         return wish, None, str(error)
 
 
-def _planned(planned: dict[str, Any] | None, refusal: str, found: Mapping[str, Mapping[str, Any]]) -> bool:
+def _planned(
+    wish: Wish, planned: dict[str, Any] | None, refusal: str, found: Mapping[str, Mapping[str, Any]]
+) -> bool:
     """Draw the plan or the refusal; whether a training that does not fit is wanted all the same."""
     if planned is None:
         st.error(plain(refusal))
         return False
+    lines = training_plan.sentences(planned)
+    if first := training_plan.trained_first(planned):
+        seconds = sum(found[name]["seconds"] for name in first if name in found)
+        lines.append(f"Trained before it: {', '.join(first)}, about {training_plan.duration(seconds)} more")
     with st.container(border=True):
-        for sentence in training_plan.sentences(planned):
-            st.text(sentence)
-        if first := training_plan.trained_first(planned):
-            seconds = sum(found[name]["seconds"] for name in first if name in found)
-            st.text(f"Trained before it: {', '.join(first)}, about {training_plan.duration(seconds)} more")
+        st.text("\n".join(lines))
+        with st.expander("The same in a shell"):
+            st.code(training_plan.shown_command(wish), language=None, wrap_lines=True)
     if why := training_plan.refusal(planned):
         st.error(plain(why))
         return st.checkbox("Train all the same: the estimate may be wrong", key="train_force")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import types
 from collections.abc import Mapping
@@ -166,8 +167,9 @@ def _answer(*arguments: str) -> Any:
 def _refusal(said: str) -> str:
     """The last line that a failed command printed, without its name."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    last = (lines[-1] if lines else "no reason was given").removeprefix("irl-lens: ")[:1000]
-    return f"{last[:1].upper()}{last[1:]}".rstrip(".") + "."
+    last = (lines[-1] if lines else "no reason was given").removeprefix("irl-lens: ")[:1000].rstrip(".")
+    is_word = last.partition(" ")[0].isalpha()  # and not the name of a setting
+    return f"{last[:1].upper() if is_word else last[:1]}{last[1:]}."
 
 
 def device_of(found: Mapping[str, Any]) -> str:
@@ -230,8 +232,6 @@ def _size(count: float) -> str:
 
 def shown_command(wish: Wish) -> str:
     """The same training as a shell command."""
-    import shlex
-
     settings = [part for override in wish.overrides for part in ("--set", override)]
     words = ["irl-lens", "train", wish.preset, *settings, "--run-dir", str(Path(RUNS) / wish.name)]
     return shlex.join(words)

@@ -8,18 +8,19 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import yaml
 
 from app.jobs import Job, record, root
-from irl_core.checkpoints import CheckpointError
+from irl_core.checkpoints import CheckpointError, default_roots
 from irl_core.run_files import CONFIG, LOG, METRICS, STATUS, living_process, read_metrics, read_status
 
 Lines = list[dict[str, float]]
 Against = Literal["step", "tokens", "hours"]
+BUNDLED: Final = "scored_run"  # in assets/, with the metrics of the training that made the demo
 TAIL_BYTES: Final = 256 * 1024
 MAX_CONFIG_BYTES: Final = 1_000_000
 MAX_LINE: Final = 400
@@ -58,10 +59,13 @@ class TrainingRun:
 
 
 def catalogue() -> list[TrainingRun]:
-    """The runs in ``runs/``, the last written to first. A link that leads out of ``runs/`` is not followed."""
+    """The runs in ``runs/``, the last written to first, then what is bundled of the demo's. A link that leads out of
+    ``runs/`` is not followed."""
     folder = root()
     found = [path for path in _folders(folder) if path.resolve().is_relative_to(folder.resolve())]
-    return [read(path) for path in sorted(found, key=_written, reverse=True)]
+    runs = [read(path) for path in sorted(found, key=_written, reverse=True)]
+    bundled = default_roots()[0] / BUNDLED
+    return [*runs, *([replace(read(bundled), name="demo (bundled)")] if (bundled / METRICS).is_file() else [])]
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -166,6 +170,19 @@ def _tokens(line: Mapping[str, float]) -> float:
 def _seconds(line: Mapping[str, float]) -> float:
     step = line.get("time/step_s")
     return (sum(line.get(name, 0.0) for name in TIMES) if step is None else step) + line.get("time/evaluate_s", 0.0)
+
+
+def behaviour(lines: Lines) -> tuple[dict[str, Any], str]:
+    """The figures of ``irl_core.evaluation.training`` for a run's metrics, and its paragraph: did the policy get
+    better, and did the reward move with correctness?"""
+    import pandas as pd
+
+    from irl_core.evaluation import training
+    from irl_core.evaluation.run import EvaluatedRun
+
+    nothing = pd.DataFrame()
+    found = training.figures(EvaluatedRun(Path(METRICS), nothing, nothing, nothing, training=lines))
+    return found, training.paragraph(found)
 
 
 # ----------------------------------------------------------------------------------------------------------------- log
