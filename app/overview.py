@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from irl_core.evaluation.run import EvaluatedRun
 
 MOST_TRACES: Final = 20_000
+MOST_PROBLEMS: Final = 5_000  # the bootstrap draws problems: 20,000 of them take half a minute
 MOST_SHOWN: Final = 40
 SEED: Final = 0
 COLUMNS: Final = (
@@ -40,7 +41,8 @@ TIES_OF_RANKS: Final = "Ties: equal values share the mean of their ranks."
 @dataclass(frozen=True, slots=True)
 class Sample:
     """The part of a run that is shown: ``frame`` has one row a trace with the columns ``COLUMNS``; ``traces`` and
-    ``problems`` count the whole file, of which whole problems were drawn where it has more than ``MOST_TRACES``."""
+    ``problems`` count the whole file, of which whole problems were drawn where it has more than ``MOST_TRACES`` traces
+    or ``MOST_PROBLEMS`` problems."""
 
     frame: pd.DataFrame
     traces: int
@@ -59,7 +61,8 @@ class Sample:
         kept = self.frame["problem_id"].nunique()
         return (
             f"{len(self.frame):,} of {self.traces:,} traces: {kept:,} of {self.problems:,} problems, drawn at random "
-            f"(seed {SEED}) with all their traces; the limit of these pages is {MOST_TRACES:,} traces"
+            f"(seed {SEED}) with all their traces; the limits of these pages are {MOST_TRACES:,} traces and "
+            f"{MOST_PROBLEMS:,} problems"
         )
 
 
@@ -71,13 +74,14 @@ def sample(path: Path) -> Sample:
     """
     known = provenance(path)
     ids = read_run(path, ["problem_id"]).column("problem_id")
-    chosen = _drawn(ids.to_pylist(), path.name) if len(ids) > MOST_TRACES else None
-    frame = read_run(path, COLUMNS, None if chosen is None else _among(chosen)).to_pandas()
-    return Sample(frame, len(ids), len(ids.unique()), known)
+    problems = len(ids.unique())
+    large = len(ids) > MOST_TRACES or problems > MOST_PROBLEMS
+    frame = read_run(path, COLUMNS, _among(_drawn(ids.to_pylist(), path.name)) if large else None).to_pandas()
+    return Sample(frame, len(ids), problems, known)
 
 
 def _drawn(ids: Sequence[str | None], name: str) -> list[str | None]:
-    """Problems in random order, as long as all their traces together are no more than the limit."""
+    """Problems in random order, as long as they and all their traces are within the limits."""
     import numpy as np
 
     sizes = Counter(ids)
@@ -89,7 +93,7 @@ def _drawn(ids: Sequence[str | None], name: str) -> list[str | None]:
             f"{name}: a problem has more than {MOST_TRACES:,} traces, the limit of these pages; evaluate it with "
             "irl-lens evaluate"
         )
-    return [problems[place] for place in order[:fit]]
+    return [problems[place] for place in order[: min(fit, MOST_PROBLEMS)]]
 
 
 def _among(problems: Sequence[str | None]) -> Any:

@@ -55,10 +55,12 @@ def test_whole_problems_are_drawn_of_a_large_run(tmp_path: Path, monkeypatch: py
     # 50 // 8 = 6 problems with all of their 8 traces
     assert shown.frame.groupby("problem_id").size().tolist() == [8] * 6 and not shown.whole
     assert shown.words() == (
-        "48 of 160 traces: 6 of 20 problems, drawn at random (seed 0) with all their traces; the limit of these pages "
-        "is 50 traces"
+        "48 of 160 traces: 6 of 20 problems, drawn at random (seed 0) with all their traces; the limits of these pages "
+        "are 50 traces and 5,000 problems"
     )
     assert overview.sample(path).frame["trace_id"].tolist() == shown.frame["trace_id"].tolist()
+    monkeypatch.setattr(overview, "MOST_PROBLEMS", 4)
+    assert overview.sample(path).frame["problem_id"].nunique() == 4
 
 
 def test_a_problem_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,3 +202,12 @@ def test_choices_are_summed_up_with_their_margins(tmp_path: Path) -> None:
         assert table.loc[f"highest {found['titles'][SCORE]}", column] == words
     assert table.loc["majority vote", "less majority"] == ""
     assert figure_tables.choices_summary({"run": found | {"by_score": {}, "votes": {}, "baselines": {}}}).shape[0] == 1
+
+
+def test_a_p_below_every_float_is_not_zero(tmp_path: Path) -> None:
+    rows = simulated(200, 20, reward=12.0)
+    path = written(tmp_path / "run.parquet", rows)
+    found = overview.figures("separation", path, overview.sample(path))
+    table = figure_tables.tests_summary({"run": found}, SCORE).set_index("figure")
+    assert found["scores"][SCORE]["pooled"]["p"]["value"] == 0
+    assert table.loc["p of Welch's t", "pooled"] == "under 1e-300, n 4,000"
