@@ -37,7 +37,7 @@ def presets() -> dict[str, dict[str, Any]]:
     return training_plan.presets()
 
 
-@st.dialog("Train", width="medium")
+@st.dialog("Train", width="medium", on_dismiss="rerun")
 def show() -> None:
     """The form; starting a job closes it."""
     try:
@@ -168,11 +168,14 @@ def _planned(
 def _start(wish: Wish, planned: dict[str, Any] | None, force: bool) -> None:
     """Start the job and close the dialog; where the device is busy the job that is there is shown."""
     assert planned is not None
+    device = training_plan.device_of(planned)
     try:
+        if (other := jobs.active_job(device)) is not None:
+            raise jobs.Busy(other)
         training_plan.check_name(wish.name)
         job = jobs.start(
-            "train", wish.title, wish.command(force=force), Path(jobs.RUNS) / wish.name,
-            training_plan.device_of(planned), access.who(), grace=training_plan.grace_of(planned),
+            "train", wish.title, wish.command(force=force), Path(jobs.RUNS) / wish.name, device, access.who(),
+            grace=training_plan.grace_of(planned),
         )  # fmt: skip
     except (PlanError, jobs.JobError) as error:
         st.error(plain(str(error)))

@@ -1,0 +1,298 @@
+"""The sidebar: the machine, the training form with its plan, the jobs with cancel and resume, and what it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import access, job_store, jobs, machine, training_form, training_plan
+from app.jobs import Job, JobError
+from app.training_plan import PlanError
+
+MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
+SLEEP = "import time; print('a line of the log', flush=True); time.sleep(60)"
+PLAN: dict[str, Any] = {
+    "method": "irl", "steps": 180, "download_bytes": 0, "models": [],
+    "memory": {"device": "the CPU", "device_kind": "cpu", "total_bytes": 2e9, "free_bytes": 8e9,
+               "largest_phase": "policy", "fits": True, "mend": None},
+    "data": {"role": "data", "name": "demo", "kind": "made", "note": "", "download_bytes": 0},
+    "time": {"total_seconds": 1140, "machine": "2 CPU cores", "evaluation_seconds": 0.0, "step_seconds": {"a": 6.0}},
+    "configuration": {"run": {"steps": 180, "eval_every": 0, "after": []}},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_lens: None) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    training_form.presets.clear()
+    yield tmp_path
+    with contextlib.suppress(JobError):
+        for job in jobs.list_jobs():
+            for process in filter(None, jobs._processes(job)):
+                process.kill()
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, Any]]]:
+    """The commands of the jobs that were started; the jobs themselves sleep."""
+    found: list[tuple[list[str], dict[str, Any]]] = []
+    real = jobs.start
+
+    def start(kind: Any, title: str, command: list[str], run_dir: Path, device: str, user: str, **more: Any) -> Job:
+        found.append((command, {"title": title, "run_dir": run_dir, "device": device, "user": user, **more}))
+        return real(kind, title, [sys.executable, "-c", SLEEP], run_dir, device, user, **more)
+
+    monkeypatch.setattr(jobs, "start", start)
+    return found
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The wishes that were checked; ``PLAN`` is the answer."""
+    asked: list[Any] = []
+
+    def plan(wish: Any) -> dict[str, Any]:
+        asked.append(wish)
+        if wish.overrides == ("run.nonsense=1",):
+            raise PlanError("Unknown key 'run.nonsense'.")
+        return PLAN
+
+    monkeypatch.setattr(training_plan, "plan", plan)
+    return asked
+
+
+def open_page() -> AppTest:
+    page = AppTest.from_file(str(MAIN), default_timeout=30).run()
+    assert not page.exception
+    return page
+
+
+def open_form() -> AppTest:
+    """The form kept open, with the jobs beside it: AppTest draws all of a page anew, which closes a dialog."""
+    script = "from app import job_panel, training_form\njob_panel.show()\ntraining_form.show()"
+    page = AppTest.from_string(script, default_timeout=30).run()
+    assert not page.exception
+    return page
+
+
+def press(page: AppTest, label: str) -> AppTest:
+    next(button for button in page.button if button.label.startswith(label)).click().run()
+    assert not page.exception
+    return page
+
+
+def labels(page: AppTest) -> dict[str, bool]:
+    """The buttons, and whether each can be pressed."""
+    return {button.label: not button.disabled for button in page.button}
+
+
+def texts(page: AppTest) -> str:
+    kinds = (page.text, page.caption, page.markdown, page.error, page.sidebar.error)
+    return "\n".join(str(one.value) for kind in kinds for one in kind).replace("\\", "")
+
+
+def a_job(code: str = SLEEP, **more: Any) -> Job:
+    command = [sys.executable, "-c", code]
+    return jobs.start("train", "mine (demo-irl)", command, Path("runs/mine"), "cpu", **more)
+
+
+def ended(job: Job) -> Job:
+    for _ in range(300):
+        if not jobs.get(job.id).active:
+            return jobs.get(job.id)
+        time.sleep(0.05)
+    raise AssertionError("it goes on")
+
+
+# ------------------------------------------------------------------------------------------------------------ machine
+
+
+def test_the_machine_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = open_page()
+    assert any("memory free" in caption.value for caption in page.sidebar.caption)
+    monkeypatch.setattr(machine.shutil, "which", lambda _: None)
+    assert machine.gpus() == []
+
+
+def test_a_gpu_is_asked_for_its_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143000, 143771'\necho 'NVIDIA GB10, [N/A], [N/A]'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(machine.shutil, "which", lambda _: str(program))
+    assert machine.gpus() == ["NVIDIA H200, 149.9 of 150.8 GB free", "NVIDIA GB10"]
+    program.write_text("#!/bin/sh\necho 'no driver'; exit 9\n")
+    monkeypatch.setattr(machine, "DRIVER", tmp_path / "gpus")
+    assert machine.gpus() == []
+    (tmp_path / "gpus" / "0000:01:00.0").mkdir(parents=True)
+    (tmp_path / "gpus" / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA A100\nIRQ: 1\n")
+    assert machine.gpus() == ["NVIDIA A100"]
+
+
+# --------------------------------------------------------------------------------------------------------------- form
+
+
+def test_the_button_opens_the_form() -> None:
+    page = press(open_page(), "Train")
+    assert page.selectbox(key="train_preset").value == "demo-irl"
+
+
+def test_nothing_can_be_started_before_it_was_checked(planned: list[Any]) -> None:
+    page = open_form()
+    assert labels(page)["Start training (check it first)"] is False
+    assert page.selectbox(key="train_preset").value == "demo-irl"
+    press(page, "Check what it takes")
+    assert labels(page)["Start training"] is True
+    assert "irl, 180 steps: about 19 min on 2 CPU cores" in texts(page)
+    page.number_input(key="train_demo-irl_run.steps").set_value(20).run()
+    assert labels(page)["Start training (check it first)"] is False
+    assert [wish.overrides for wish in planned] == [()]
+
+
+def test_the_choices_are_those_of_the_configuration() -> None:
+    page = open_form()
+    assert page.selectbox(key="train_demo-irl_run.method").options == ["sft", "irl", "grpo"]
+    assert page.selectbox(key="train_demo-irl_discriminator.loss").options == ["bce", "wasserstein", "sequence"]
+    assert len(page.multiselect(key="train_demo-irl_discriminator.perturbations").options) == 7
+    assert page.number_input(key="train_demo-irl_policy.num_generations").value == 8
+    page.selectbox(key="train_preset").set_value("demo-sft").run()
+    assert page.selectbox(key="train_demo-sft_run.method").value == "sft"
+    assert page.number_input(key="train_demo-sft_run.steps").value == 1500
+
+
+def test_a_training_is_started_with_what_was_chosen(planned: list[Any], started: list[Any]) -> None:
+    page = open_form()
+    page.number_input(key="train_demo-irl_run.steps").set_value(20)
+    page.number_input(key="train_demo-irl_policy.num_generations").set_value(4)
+    page.text_area(key="train_more_demo-irl").set_value("policy.gamma=0.8\n")
+    page.text_input(key="train_name_demo-irl").set_value("mine").run()
+    press(press(page, "Check"), "Start training")
+    ((command, more),) = started
+    assert command[3:] == [
+        "train", "demo-irl", "--set=run.steps=20", "--set=policy.num_generations=4", "--set=policy.gamma=0.8",
+        "--run-dir=runs/mine",
+    ]  # fmt: skip
+    assert (more["title"], more["run_dir"], more["device"]) == ("mine (demo-irl)", Path("runs/mine"), "cpu")
+    assert (more["user"], more["grace"]) == ("local", 120)
+    (job,) = jobs.list_jobs()
+    page.run()
+    assert job.active and "mine (demo-irl)" in texts(page) and labels(page)["Cancel"] is True
+
+
+def test_a_refusal_is_shown_and_nothing_can_be_started(planned: list[Any]) -> None:
+    page = open_form()
+    page.text_area(key="train_more_demo-irl").set_value("run.nonsense=1").run()
+    press(page, "Check")
+    assert "Unknown key 'run.nonsense'." in texts(page)
+    assert labels(page)["Start training"] is False
+
+
+def test_what_does_not_fit_needs_a_word_more(
+    planned: list[Any], started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PLAN, "memory", PLAN["memory"] | {"fits": False, "mend": "Set run.batch_tokens=8192"})
+    page = press(open_form(), "Check")
+    assert "It does not fit. Set run.batch_tokens=8192." in texts(page)
+    assert labels(page)["Start training"] is False
+    page.checkbox(key="train_force").check().run()
+    press(page, "Start training")
+    assert started[0][0][-1] == "--force"
+
+
+def test_a_busy_device_shows_the_job_that_is_there(planned: list[Any]) -> None:
+    page = press(open_form(), "Check")
+    a_job()  # from another tab, meanwhile
+    press(page, "Start training")
+    assert "cpu is busy with job 1, mine (demo-irl); wait for it, or cancel it" in texts(page)
+    assert len(jobs.list_jobs()) == 1
+
+
+def test_a_second_click_is_shown_the_job_of_the_first(planned: list[Any], started: list[Any]) -> None:
+    pages = [press(open_form(), "Check") for _ in range(2)]
+    for page in pages:
+        press(page, "Start training")
+    assert len(started) == len(jobs.list_jobs()) == 1
+    assert "cpu is busy with job 1, demo-irl; wait for it, or cancel it" in texts(pages[1])
+
+
+def test_a_name_that_was_taken_meanwhile_is_told(planned: list[Any], started: list[Any]) -> None:
+    page = press(open_form(), "Check")
+    Path("runs/demo-irl").mkdir(parents=True)
+    press(page, "Start training")
+    assert "There is a run demo-irl already" in texts(page) and started == []
+
+
+def test_presets_that_cannot_be_listed_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def presets() -> None:
+        raise PlanError("irl-lens presets could not be started (gone).")
+
+    monkeypatch.setattr(training_plan, "presets", presets)
+    assert "irl-lens presets could not be started (gone)." in texts(open_form())
+
+
+def test_who_may_not_train_can_neither_start_nor_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "may", lambda action: action != "train")
+    monkeypatch.setattr(access, "reason", lambda action: "Only named users may train.")
+    a_job()
+    page = open_page()
+    assert labels(page)["Train \u2026"] is False and labels(page)["Cancel"] is False
+
+
+# --------------------------------------------------------------------------------------------------------------- jobs
+
+
+def test_a_job_is_cancelled_and_resumed() -> None:
+    job = a_job()
+    page = open_page()
+    assert "mine (demo-irl)" in texts(page)
+    press(page, "Cancel")
+    assert ended(job).state == "cancelled"
+    page.run()
+    assert "cancelled" in texts(page) and "Cancel" not in labels(page)
+    press(page, "Resume")
+    assert (jobs.get(job.id).state, jobs.get(job.id).attempt) == ("running", 2)
+
+
+def test_cancelling_what_has_just_ended_is_harmless() -> None:
+    job = a_job("import time; time.sleep(1)")
+    page = open_page()
+    ended(job)
+    press(page, "Cancel")
+    assert "Cancel" not in labels(page)
+
+
+def test_a_failed_job_says_why_in_text_that_is_no_markup() -> None:
+    ended(a_job("import sys; sys.exit('irl-lens: ![x](http://example.com/x.png) :red[y]')"))
+    page = open_page()
+    shown = next(caption.value for caption in page.sidebar.caption if "example" in caption.value)
+    assert shown == r"\!\[x\]\(http\:\/\/example\.com\/x\.png\) \:red\[y\]".replace(r"\/", "/")
+    assert labels(page)["Resume"] is True
+
+
+def test_resuming_on_a_busy_device_is_refused_in_words() -> None:
+    ended(a_job("import sys; sys.exit(1)"))
+    jobs.start("score", "other", [sys.executable, "-c", SLEEP], Path("runs/other"), "cpu")
+    page = press(open_page(), "Resume")
+    assert "cpu is busy with job 2, other" in texts(page)
+
+
+def test_earlier_jobs_are_folded_away() -> None:
+    for _ in range(3):
+        ended(a_job("pass"))
+    page = open_page()
+    assert any(expander.label == "Earlier jobs (2)" for expander in page.expander)
+
+
+def test_a_damaged_table_leaves_the_page_and_starts_nothing(folder: Path) -> None:
+    (folder / "runs").mkdir()
+    (folder / "runs" / job_store.FILE).write_bytes(b"no database, " * 200)
+    page = open_page()
+    assert "jobs.sqlite is damaged" in texts(page)
+    assert labels(page)["Train \u2026"] is False
+    assert labels(page)["Inspect"] is True
