@@ -1,0 +1,168 @@
+"""Trainings as the app shows them: what is in ``runs/``, how it goes, and metrics against steps, tokens and hours."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from app import jobs, training_runs
+from app.training_runs import TrainingRun
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training_runs, "default_roots", lambda: (tmp_path / "assets",))
+    return tmp_path / "runs"
+
+
+def a_run(folder: Path, name: str = "a", *, config: str = "run: {method: irl, preset: demo-irl, seed: 7, steps: 9}",
+          lines: Any = (), **status: Any) -> Path:  # fmt: skip
+    path = folder / name
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(config)
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if status:
+        (path / "status.json").write_text(json.dumps(status))
+    return path
+
+
+def here(**more: Any) -> dict[str, Any]:
+    """A status that this process writes now."""
+    own = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": socket.gethostname()}
+    return {"state": "running", "phase": "sampling", "step": 3, "steps": 9, "seconds_left": 12.0, **own, **more}
+
+
+# ---------------------------------------------------------------------------------------------------------- catalogue
+
+
+def test_a_run_is_read_with_its_settings_and_status(runs: Path) -> None:
+    found = training_runs.read(a_run(runs, **here(warnings=2, reason="")))
+    assert found == TrainingRun(
+        name="a", path=runs / "a", state="running", phase="sampling", step=3, steps=9, seconds_left=12.0, reason="",
+        warnings=2, method="irl", preset="demo-irl", seed=7,
+    )  # fmt: skip
+    assert found.active and found.share == pytest.approx(1 / 3)
+    assert training_runs.progress_words(found) == "step 3 of 9, sampling, 12 s left"
+
+
+def test_a_run_whose_process_is_gone_was_killed(runs: Path) -> None:
+    assert training_runs.read(a_run(runs, **here(process_started=1.0))).state == "killed"
+
+
+@pytest.mark.parametrize("state", ["finished", "failed", "stopped", "interrupted"])
+def test_what_has_ended_is_as_it_says(runs: Path, state: str) -> None:
+    found = training_runs.read(a_run(runs, state=state, step=9, steps=9, seconds_left=None))
+    assert found.state == state and not found.active
+    assert training_runs.progress_words(found) == "step 9 of 9"
+
+
+def test_a_run_without_a_status_is_unknown_and_broken_files_are_empty(runs: Path) -> None:
+    assert training_runs.read(a_run(runs)).state == "unknown"
+    broken = a_run(runs, "b", config="{a: [", state="x")
+    (broken / "status.json").write_text("{half")
+    found = training_runs.read(broken)
+    assert (found.state, found.method, found.seed) == ("unknown", "", None) and "status.json" in found.reason
+    assert training_runs.read(a_run(runs, "c", config="just text")).preset == ""
+    assert training_runs.read(a_run(runs, "d", config="x: " + "y" * 1_000_001)).preset == ""
+
+
+def test_the_catalogue_has_the_last_written_first_and_nothing_else(runs: Path, tmp_path: Path) -> None:
+    assert training_runs.catalogue() == []
+    for age, name in enumerate(["new", "older", "oldest"]):
+        for file in a_run(runs, name).iterdir():
+            os.utime(file, (time.time() - age * 100,) * 2)
+    (runs / "uploads").mkdir()
+    (runs / "jobs.sqlite").write_text("")
+    a_run(tmp_path / "elsewhere", "secret")
+    (runs / "link").symlink_to(tmp_path / "elsewhere" / "secret")
+    assert [run.name for run in training_runs.catalogue()] == ["new", "older", "oldest"]
+
+
+def test_the_bundled_training_comes_last(runs: Path, tmp_path: Path) -> None:
+    a_run(runs)
+    a_run(tmp_path / "assets", "scored_run", lines=[{"step": 1}])
+    assert [run.name for run in training_runs.catalogue()] == ["a", "demo (bundled)"]
+
+
+def test_a_job_is_at_its_own_run_or_at_one_that_is_trained_first(runs: Path) -> None:
+    code = "import time; time.sleep(30)"
+    job = jobs.start("train", "t", [sys.executable, "-c", code], runs / "later", "cpu")
+    try:
+        while not (known := jobs.record(job).get("child")):
+            time.sleep(0.05)
+        assert training_runs.run_of(job).name == "later"
+        a_run(runs, "other", **here())
+        a_run(runs, "first", **here(pid=known))
+        assert training_runs.run_of(job).name == "first"
+    finally:
+        jobs.cancel(job.id)
+        while jobs.get(job.id).active:
+            time.sleep(0.05)
+    assert training_runs.run_of(jobs.get(job.id)).name == "later"
+
+
+# ------------------------------------------------------------------------------------------------------------ metrics
+
+
+def test_metrics_are_read_without_a_line_that_was_cut_off(runs: Path) -> None:
+    path = a_run(runs, lines=[{"step": 1, "a": 2.0}, {"step": 2, "b": 3.0}])
+    before = training_runs.version(path)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "a"')
+    assert training_runs.metrics(path) == [{"step": 1, "a": 2.0}, {"step": 2, "b": 3.0}]
+    assert training_runs.names([training_runs.metrics(path)]) == ["a", "b"]
+    assert training_runs.version(path) != before
+    assert training_runs.version(runs / "none") == (str(runs / "none"), 0, 0)
+
+
+def test_metrics_against_tokens_and_hours() -> None:
+    lines = [
+        {"step": 1, "a": 5.0, "train/tokens": 100.0, "time/step_s": 1800.0},
+        {"step": 2, "a": 6.0, "train/tokens": 50.0, "time/step_s": 1800.0, "time/evaluate_s": 3600.0},
+        {"step": 3, "a": 7.0, "rollout/tokens": 10.0, "time/generate_s": 900.0, "time/policy_s": 900.0},
+    ]
+    assert training_runs.against(lines, "step") == lines
+    assert [line["step"] for line in training_runs.against(lines, "tokens")] == [100, 150, 160]
+    assert [line["step"] for line in training_runs.against(lines, "hours")] == [0.5, 2.0, 2.5]
+    assert [line["a"] for line in training_runs.against(lines, "hours")] == [5.0, 6.0, 7.0]
+    assert lines[0]["step"] == 1
+
+
+def test_what_training_did_is_that_of_the_report() -> None:
+    from irl_core.evaluation.training import paragraph
+
+    lines = [
+        {"step": step, "disc/reward_policy": float(step), "rollout/correct": step / 40} for step in range(1, 41)
+    ]
+    found, words = training_runs.behaviour(lines)
+    assert found["rank_correlation"]["rollout/correct"]["levels"]["value"] == pytest.approx(1.0)
+    assert words == paragraph(found) and words.startswith("Over 40 steps")
+    assert "undefined" in training_runs.behaviour([])[1]
+
+
+# ------------------------------------------------------------------------------------------------------- log and words
+
+
+def test_the_log_is_shown_as_text_and_its_warnings_apart(runs: Path) -> None:
+    path = a_run(runs)
+    assert training_runs.log_lines(path) == [] == training_runs.warnings(path)
+    (path / "log.txt").write_bytes(b"t1 started\nt2 warning: a \x1b[31mgroup is short\nt3 " + b"x" * 1000 + b"\xff\n")
+    assert training_runs.log_lines(path, 2) == ["t2 warning: a  [31mgroup is short", "t3 " + "x" * 397]
+    assert training_runs.warnings(path) == ["t2 a  [31mgroup is short"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, ""), (30.0, "30 s left"), (600.0, "10 min left"), (7200.0, "2.0 h left")],
+)
+def test_the_time_left_in_words(seconds: float | None, words: str) -> None:
+    assert training_runs.left(seconds) == words
