@@ -12,26 +12,12 @@ import pandas as pd
 import pytest
 
 from app import figure_tables, overview
-from irl_core.store import COLUMNS, StoreError, write_run
+from irl_core.store import StoreError
 from tests.evaluated import frame, simulated
+from tests.scored import written
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORE = "score_mean_discounted"
-
-
-def written(path: Path, rows: list[dict[str, Any]], **provenance: Any) -> Path:
-    """A scored run on disk with these rows, every other column null."""
-    full = frame(rows)
-    records = [
-        {name: None for name in COLUMNS.names} | {k: v for k, v in row.items() if not _missing(v)}
-        for row in full.to_dict("records")
-    ]
-    write_run(path, records, provenance)
-    return path
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value))
 
 
 def two_problems() -> list[dict[str, Any]]:

@@ -1,0 +1,89 @@
+"""One chart on a page: the plotly figure, its values as a table and a CSV, its picture, and a click that opens a trace.
+
+A chart's points that are traces carry ``[run, trace id]``; a click on one opens it on the Inspect page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import streamlit as st
+
+from app import links, overview
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from plotly.graph_objects import Figure
+
+INSPECT: Final = Path(__file__).resolve().parent / "views" / "inspect.py"
+PAPER: Final = {"light": "#ffffff", "dark": "#0e1117"}
+NOT_NEEDED: Final = ["lasso2d", "select2d", "autoScale2d"]
+PICTURE_SCALE: Final = 2
+DIGITS: Final = "%.4g"
+
+
+def theme() -> str:
+    """``dark`` where the browser shows the page so, else ``light``."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def draw(
+    figure: Figure, table: pd.DataFrame, *, key: str, alt: str, runs: Collection[str] = (), help: str = ""
+) -> None:
+    """Draw a chart with its table twin under it. ``key`` names its files; ``alt`` says in words what it shows.
+
+    ``runs``: the names that a clicked point may belong to; without them nothing can be clicked.
+    """
+    figure.update_layout(paper_bgcolor=PAPER[theme()])  # a picture saved in the dark theme has its background too
+    options: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if runs else {}
+    event = st.plotly_chart(figure, theme=None, key=f"chart_{key}", config=_config(key), alt=alt, **options)
+    if runs:
+        clicked = chosen_trace(event, runs)
+        if clicked is not None:
+            open_trace(*clicked)
+    with st.expander("The values of this chart as a table", icon=":material/table:"):
+        if help:
+            st.caption(help)
+        show_table(table, key)
+
+
+def show_table(table: pd.DataFrame, key: str) -> None:
+    """A table, and the button that saves it as CSV."""
+    numbers = {
+        name: st.column_config.NumberColumn(format=DIGITS)
+        for name in table.columns
+        if table[name].dtype.kind == "f" and isinstance(name, str)
+    }
+    st.dataframe(table, hide_index=True, column_config=numbers)
+    st.download_button(
+        "CSV", overview.csv_of(table), f"{key}.csv", "text/csv", key=f"csv_{key}", on_click="ignore",
+        icon=":material/download:",
+    )  # fmt: skip
+
+
+def _config(key: str) -> dict[str, Any]:
+    return {
+        "displaylogo": False,
+        "displayModeBar": True,
+        "modeBarButtonsToRemove": NOT_NEEDED,
+        "toImageButtonOptions": {"format": "png", "filename": key, "scale": PICTURE_SCALE},
+    }
+
+
+def chosen_trace(event: Mapping[str, Any], runs: Collection[str]) -> tuple[str, str] | None:
+    """The run and the trace of the first point of a selection that is a trace of ``runs``."""
+    for point in event.get("selection", {}).get("points", []):
+        found = point.get("customdata")
+        values = list(found.values()) if isinstance(found, dict) else found
+        if isinstance(values, list) and len(values) >= 2 and values[0] in runs and isinstance(values[1], str):
+            return values[0], values[1]
+    return None
+
+
+def open_trace(run: str, trace_id: str) -> None:
+    """Go to the Inspect page with a trace of a scored run; does not return."""
+    address = urlsplit(links.to_trace(run, trace_id))
+    st.switch_page(INSPECT, query_params=dict(parse_qsl(address.query)))

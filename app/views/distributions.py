@@ -1,0 +1,93 @@
+"""The Distributions page: a score of correct and of incorrect traces, pooled and within problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from app import chart_panel, figure_tables, overview, run_panel
+from app.run_panel import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+POOLED = "All traces"
+WITHIN = "Within problems"
+
+
+def show() -> None:
+    st.header("Do correct traces score higher?")
+    runs = run_panel.opened()
+    found = run_panel.figures("separation", runs)
+    runs = [run for run in runs if run.name in found]
+    if runs:
+        score = _controls(found)
+        _charts(runs, score)
+        run_panel.paragraphs("separation", found)
+        _tests(found, score)
+        run_panel.surprising(runs, score)
+
+
+def _controls(found: Mapping[str, dict[str, Any]]) -> str:
+    """The score and the view that are chosen; the score's name."""
+    left, right = st.columns(2, vertical_alignment="bottom")
+    with left:
+        score = run_panel.score_chooser(next(iter(found.values()))["titles"])
+    run_panel.kept("compared", POOLED, (POOLED, WITHIN))
+    right.segmented_control(
+        "Compared",
+        (POOLED, WITHIN),
+        key="compared",
+        required=True,
+        help="Within problems: each problem's mean is taken off, so that which problems are easy earns nothing. Only "
+        "problems with correct and incorrect traces are drawn.",
+    )
+    run_panel.keep("compared")
+    return score
+
+
+def _charts(runs: Sequence[Shown], score: str) -> None:
+    from app import charts
+
+    theme, names = chart_panel.theme(), [run.name for run in runs]
+    drawn = _frames(runs, score)
+    wide, narrow = st.columns(2, gap="medium")
+    with wide:
+        chart_panel.draw(
+            charts.histogram(drawn, score, theme=theme),
+            charts.histogram_table(drawn, score),
+            key="distribution",
+            alt="Histograms of the score of correct and of incorrect traces, by run; the table below has the values.",
+        )
+    with narrow:
+        chart_panel.draw(
+            charts.strip(drawn, score, theme=theme),
+            charts.strip_table(drawn, score),
+            key="traces",
+            alt="Boxes with a point a trace, of correct and of incorrect traces, by run; the values are in the table.",
+            runs=names,
+        )
+        st.caption("Click a point to open its trace in Inspect.")
+
+
+def _frames(runs: Sequence[Shown], score: str) -> dict[str, pd.DataFrame]:
+    """The rows that are drawn, by run."""
+    whole = run_panel.frames(runs)
+    if st.session_state["compared"] == POOLED:
+        return whole
+    return {name: overview.centred(frame, score) for name, frame in whole.items()}
+
+
+def _tests(found: Mapping[str, dict[str, Any]], score: str) -> None:
+    st.subheader("The tests")
+    st.dataframe(figure_tables.tests_summary(found, score), hide_index=True)
+    st.caption(f"{overview.TIES_OF_PAIRS} A figure that does not exist is undefined, with the reason.")
+    with st.expander("Every figure of this score, with its interval, n and method", icon=":material/table:"):
+        chart_panel.show_table(figure_tables.separation_table(found, score), "separation")
+    with st.expander("All scores beside each other", icon=":material/table:"):
+        chart_panel.show_table(figure_tables.scores_table(found), "scores")
+
+
+show()

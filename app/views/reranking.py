@@ -1,0 +1,70 @@
+"""The Reranking page: what choosing among samples by the reward gains, and the samples that it saves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from app import chart_panel, figure_tables, run_panel
+
+
+def show() -> None:
+    st.header("What does choosing by the reward gain?")
+    runs = run_panel.opened()
+    found = run_panel.figures("reranking", runs)
+    solved = run_panel.figures("pass_at_k", runs)
+    runs = [run for run in runs if run.name in found]
+    if not runs:
+        return
+    judged = {name: one for name, one in found.items() if one["by_score"]}
+    if judged:
+        _curves(judged)
+    run_panel.paragraphs("reranking", found)
+    if judged:
+        _choices(judged)
+        _saved(judged)
+        _solved({name: one for name, one in solved.items() if name in judged})
+        rule = next(iter(judged.values()))["vote"]["score"]
+        run_panel.surprising([run for run in runs if run.name in judged], rule)
+
+
+def _curves(found: Mapping[str, dict[str, Any]]) -> None:
+    from app import charts
+
+    chart_panel.draw(
+        charts.reranking(found, theme=chart_panel.theme()),
+        charts.reranking_table(found),
+        key="reranking",
+        alt="Accuracy of each way to choose among 1 to N samples, with 95 % bands, by run; the table has the values.",
+    )
+    st.caption(next(iter(found.values()))["ties"])
+
+
+def _choices(found: Mapping[str, dict[str, Any]]) -> None:
+    st.subheader("Every way to choose among all samples")
+    st.dataframe(figure_tables.choices_summary(found), hide_index=True)
+    with st.expander("These figures for k of 1, 3 and 5, with n and method", icon=":material/table:"):
+        chart_panel.show_table(figure_tables.choices_table(found), "choices")
+
+
+def _saved(found: Mapping[str, dict[str, Any]]) -> None:
+    st.subheader("What it saves")
+    chart_panel.show_table(figure_tables.saved_table(found), "samples-needed")
+
+
+def _solved(found: Mapping[str, dict[str, Any]]) -> None:
+    from app import charts
+
+    st.subheader("What there is to choose from: pass@k")
+    chart_panel.draw(
+        charts.pass_at_k(found, theme=chart_panel.theme()),
+        charts.pass_at_k_table(found),
+        key="pass-at-k",
+        alt="The share of problems that k samples solve, with 95 % bands, by run; the values are in the table below.",
+    )
+    run_panel.paragraphs("pass_at_k", found)
+
+
+show()

@@ -1,0 +1,256 @@
+"""The pages on distributions, correlations and reranking: their tables, words, choices, and the undefined cases."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import chart_panel, overview, run_chooser, run_panel
+from tests.evaluated import simulated
+from tests.scored import written
+
+MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
+VIEWS = MAIN.with_name("views")
+PAGES = ("distributions", "correlations", "reranking")
+SCORE = "score_mean_discounted"
+TABLES = {
+    "distributions": ("distribution", "traces", "tests", "separation", "scores"),
+    "correlations": ("correlations", "partials", "partial correlations", "scatter"),
+    "reranking": ("reranking", "choices", "every choice", "samples needed", "pass-at-k"),
+}
+HOSTILE = "<img src=x onerror=alert(1)> $5 and $10 =cmd()"
+pytestmark = pytest.mark.usefixtures("fake_lens")
+
+
+class Info:
+    """What the chooser gives of a run."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name, self.path = name, path
+
+
+@pytest.fixture
+def choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Makes runs of rows, by name, and chooses them."""
+
+    def chosen(**rows: list[dict[str, Any]]) -> None:
+        infos = [
+            Info(name, written(tmp_path / f"{name}.parquet", found, checkpoint="demo-irl", data="demo"))
+            for name, found in rows.items()
+        ]
+        monkeypatch.setattr(run_chooser, "choose", lambda multiple: infos)
+
+    return chosen
+
+
+def open_page(name: str) -> AppTest:
+    page = AppTest.from_file(str(VIEWS / f"{name}.py"), default_timeout=60)
+    page.run()
+    assert not page.exception
+    return page
+
+
+def words(page: AppTest) -> str:
+    parts = [*page.markdown, *page.caption, *page.text, *page.error, *page.info, *page.header, *page.subheader]
+    return "\n".join(str(part.value) for part in parts).replace("\\", "")
+
+
+def table(page: AppTest, name: str) -> pd.DataFrame:
+    """A table by its name; the page's tables come in the order of ``TABLES``."""
+    shown = next(names for names in TABLES.values() if name in names)
+    assert len(page.dataframe) == len(shown)
+    frame: pd.DataFrame = page.dataframe[shown.index(name)].value
+    return frame
+
+
+@pytest.mark.parametrize(("name", "section"), [*zip(PAGES, ("separation", "correlation", "reranking"), strict=True)])
+def test_a_page_says_the_paragraph_of_the_report_and_where_it_comes_from(
+    choose: Any, tmp_path: Path, name: str, section: str
+) -> None:
+    choose(one=simulated(12, 4))
+    page = open_page(name)
+    path = tmp_path / "one.parquet"
+    found = overview.figures(section, path, overview.sample(path))
+    said = words(page)
+    assert overview.paragraph(section, found) in said
+    assert "one: checkpoint demo-irl, data demo; all 48 traces of 12 problems." in said
+    assert "bootstrap over problems (2,000 resamples, seed 0)" in said
+    assert "checkpoint: demo-irl" in said
+
+
+def test_the_tests_follow_the_chosen_score(choose: Any, tmp_path: Path) -> None:
+    choose(one=simulated(12, 4))
+    page = open_page("distributions")
+    path = tmp_path / "one.parquet"
+    found = overview.figures("separation", path, overview.sample(path))
+    for score in (SCORE, "score_min"):
+        page.selectbox(key="score_shown").set_value(score).run()
+        auc = found["scores"][score]["pooled"]["auc"]
+        low, high = auc["interval"]
+        shown = table(page, "tests").set_index("figure").loc["AUC", "pooled"]
+        assert shown == f"{auc['value']:.3f} [{low:.3f}, {high:.3f}], n 48"
+    assert page.selectbox(key="score_shown").options == list(found["titles"].values())
+
+
+def test_several_runs_stand_beside_each_other(choose: Any) -> None:
+    choose(first=simulated(12, 4), second=simulated(12, 4, seed=1))
+    page = open_page("distributions")
+    assert table(page, "tests").columns.tolist() == [
+        "figure", "first, pooled", "first, within problems", "second, pooled", "second, within problems"]  # fmt: skip
+    assert set(table(page, "separation")["run"]) == {"first", "second"}
+    assert set(table(page, "distribution")["run"]) == {"first", "second"}
+    page = open_page("correlations")
+    assert page.selectbox(key="matrix_run").options == ["first", "second"]
+    assert set(table(page, "scatter")["run"]) == {"first", "second"}
+    page = open_page("reranking")
+    assert set(table(page, "reranking")["run"]) == {"first", "second"}
+    assert set(table(page, "samples needed")["run"]) == {"first", "second"}
+
+
+def test_within_problems_only_those_with_both_classes_are_drawn(choose: Any) -> None:
+    rows = [
+        {"problem_id": p, "correct": c, SCORE: s, "answer": "1"}
+        for p, c, s in [("a", True, 3.0), ("a", False, 1.0), ("b", True, 2.0), ("b", True, 4.0)]
+    ]
+    choose(one=rows)
+    page = open_page("distributions")
+    assert len(table(page, "traces")) == 4
+    page.segmented_control(key="compared").set_value("Within problems").run()
+    assert not page.exception
+    assert sorted(table(page, "traces").select_dtypes("float").iloc[:, 0]) == [-1.0, 1.0]
+
+
+def test_the_matrix_has_both_kinds_with_the_rule_of_ties(choose: Any) -> None:
+    choose(one=simulated(12, 4))
+    page = open_page("correlations")
+    before = table(page, "correlations")
+    page.segmented_control(key="kind").set_value("spearman").run()
+    after = table(page, "correlations")
+    assert before.shape == after.shape and not before.equals(after)
+    assert overview.TIES_OF_RANKS in words(page)
+
+
+def test_a_run_of_one_class_is_undefined_with_n(choose: Any) -> None:
+    choose(one=[row | {"correct": True} for row in simulated(4, 3)])
+    page = open_page("distributions")
+    assert table(page, "tests").set_index("figure").loc["AUC", "pooled"].startswith("undefined (")
+    assert table(page, "tests").set_index("figure").loc["AUC", "pooled"].endswith("n 12")
+    assert "undefined" in words(open_page("correlations"))
+    assert not open_page("reranking").exception
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([row | {"correct": None} for row in simulated(4, 3)], id="answers missing"),
+        pytest.param([row | {SCORE: 1.0} for row in simulated(4, 3)], id="zero variance"),
+        pytest.param([row | {SCORE: None} for row in simulated(4, 3)], id="scores missing"),
+        pytest.param(simulated(1, 1), id="one trace"),
+        pytest.param(simulated(6, 1), id="k beyond the samples"),
+        pytest.param([], id="no trace"),
+    ],
+)
+def test_what_is_undefined_is_said_and_nothing_breaks(choose: Any, name: str, rows: list[dict[str, Any]]) -> None:
+    choose(one=rows)
+    page = open_page(name)
+    assert any(word in words(page) for word in ("undefined", "nothing to", "no trace", "equal scores"))
+
+
+def test_no_run_chosen_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_chooser, "choose", lambda multiple: [])
+    for name in PAGES:
+        assert not open_page(name).dataframe
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_file_that_is_no_run_is_named_and_the_others_are_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    broken, whole = tmp_path / "broken.parquet", written(tmp_path / "whole.parquet", simulated(6, 3))
+    broken.write_bytes(b"PAR1 and nothing else")
+    infos = [Info("broken", broken), Info("gone", tmp_path / "gone.parquet"), Info("whole", whole)]
+    monkeypatch.setattr(run_chooser, "choose", lambda multiple: infos)
+    page = open_page(name)
+    errors = [error.value.replace("\\", "") for error in page.error]
+    assert errors[0].startswith("broken: broken.parquet: is not a readable Parquet file")
+    assert errors[1] == "gone: cannot be read: No such file or directory"
+    assert page.dataframe and str(tmp_path) not in words(page)
+
+
+def test_a_vote_that_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = written(tmp_path / "run.parquet", simulated(6, 3), vote={"score": "nonsense", "temperature": 1})
+    monkeypatch.setattr(run_chooser, "choose", lambda multiple: [Info("run", path)])
+    page = open_page("reranking")
+    assert page.error[0].value.replace("\\", "").startswith("run: run.parquet: its provenance holds the vote")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_hostile_names_ids_and_texts_are_literal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    rows = [row | {"trace_id": f"=cmd() {HOSTILE} {i}", "text": HOSTILE} for i, row in enumerate(simulated(6, 3))]
+    path = written(tmp_path / "run.parquet", rows, checkpoint=HOSTILE, data=":red[x] $1 and $2")
+    monkeypatch.setattr(run_chooser, "choose", lambda multiple: [Info(HOSTILE, path)])
+    page = open_page(name)
+    for part in (*page.markdown, *page.caption):
+        assert not re.search(r"(?<!\\)(<img|\$5|\$1|:red)", part.value)
+    assert HOSTILE in words(page)
+
+
+def test_the_surprising_trace_is_opened_in_inspect(choose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"problem_id": p, "correct": c, SCORE: s, "answer": "1"}
+        for p, c, s in [("a", True, 3.0), ("a", False, 7.0), ("b", True, 2.0), ("b", True, 4.0)]
+    ]
+    choose(one=rows)
+    opened: list[tuple[str, str]] = []
+    monkeypatch.setattr(chart_panel, "open_trace", lambda run, trace: opened.append((run, trace)))
+    page = open_page("distributions")
+    assert page.selectbox(key="surprising").options[0] == "t1: incorrect, scored high (7)"
+    page.selectbox(key="surprising").select_index(1)
+    page.button[0].click().run()
+    assert opened == [("one", "t2")]
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([{"customdata": ["one", "t1"]}], ("one", "t1")),
+        ([{"customdata": {"0": "one", "1": "t1"}}], ("one", "t1")),
+        ([{"x": 1}, {"customdata": ["one", "t2", 3]}], ("one", "t2")),
+        ([{"customdata": ["another", "t1"]}], None),
+        ([{"customdata": ["one", 5]}], None),
+        ([{"customdata": "one"}], None),
+        ([], None),
+    ],
+)
+def test_only_a_trace_of_a_chosen_run_is_opened(points: list[Any], expected: tuple[str, str] | None) -> None:
+    assert chart_panel.chosen_trace({"selection": {"points": points}}, ["one"]) == expected
+
+
+def test_figures_are_computed_once_a_file(choose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose(one=simulated(6, 3))
+    calls: list[str] = []
+    figures = overview.figures
+    monkeypatch.setattr(overview, "figures", lambda *given: calls.append(given[0]) or figures(*given))
+    run_panel._figures.clear()
+    page = open_page("distributions")
+    page.selectbox(key="score_shown").set_value("score_min").run()
+    open_page("distributions")
+    assert calls == ["separation"]
+
+
+def test_charts_are_not_imported_before_they_are_needed() -> None:
+    code = "import sys, app.run_panel, app.chart_panel, app.figure_tables; "
+    code += "print([m for m in ('plotly.graph_objects', 'scipy', 'app.charts', 'torch') if m in sys.modules])"
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=MAIN.parents[1], check=True, capture_output=True, text=True)
+    assert found.stdout == "[]\n"
