@@ -76,13 +76,18 @@ def _training(run: TrainingRun, job: Job) -> None:
     first = f"{run.name} first: " if run.path != job.run_dir else ""
     st.progress(run.share, text=plain(first + words))
     lines = training_runs.metrics(run.path)
-    name = next((name for name in CURVES if sum(name in line for line in lines) > 1), None)
-    if name is not None:
-        values = [line[name] for line in lines if name in line]
+    name, values = _curve(lines)
+    if len(values) > 1:
         every = max(1, len(values) // POINTS)
         st.metric(CURVES[name], f"{values[-1]:.3f}", chart_data=values[::-every][::-1], chart_type="line")
     if run.warnings:
         st.caption(f":material/warning: {run.warnings} warning{'s' * (run.warnings > 1)}; see Training curves")
+
+
+def _curve(lines: training_runs.Lines) -> tuple[str, list[float]]:
+    """The first metric of ``CURVES`` that is not the same all the time, with its values; none is empty."""
+    known = {name: [line[name] for line in lines if name in line] for name in CURVES}
+    return next(((name, values) for name, values in known.items() if len(set(values)) > 1), ("", []))
 
 
 def _ended(found: list[Job]) -> None:
