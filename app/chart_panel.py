@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 INSPECT: Final = Path(__file__).resolve().parent / "views" / "inspect.py"
-PAPER: Final = {"light": "#ffffff", "dark": "#0e1117"}
+PAPER: Final = {"light": "#ffffff", "dark": "#171614"}
 NOT_NEEDED: Final = ["lasso2d", "select2d", "autoScale2d"]
 PICTURE_SCALE: Final = 2
 DIGITS: Final = "%.4g"
