@@ -25,7 +25,7 @@ class Progress:
 
     def __init__(self, path: Path, total: int, bar: Bar | None = None, stopped: StopRequests | None = None) -> None:
         self.total, self.done, self.fresh = total, 0.0, 0.0
-        self.stopped = stopped or StopRequests()
+        self.stopped = StopRequests() if stopped is None else stopped  # one without a request is false
         self.status = Status(path / STATUS, steps=total)
         self.started = time.monotonic()
         self._bar = bar

@@ -93,7 +93,7 @@ def evaluate(
     _claim(out)
     marker = _begin(out, _arguments(lens, order), resume)
     task = _Evaluation(lens, out, order, marker)
-    with shown(out, task.total, console, stopped or StopRequests()) as progress:
+    with shown(out, task.total, console, stopped) as progress:
         try:
             task.go(progress)
             progress.stage("reporting")
