@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import streamlit as st
@@ -113,9 +114,8 @@ def _one_ended(job: Job) -> None:
         _do(jobs.resume, job)
 
 
-def _do(action: object, job: Job) -> None:
+def _do(action: Callable[[int], Job], job: Job) -> None:
     """Cancel or resume, and draw the page anew; what is refused is told in its place."""
-    assert callable(action)
     try:
         action(job.id)
     except JobError as error:

@@ -26,6 +26,7 @@ def show() -> None:
     if usable:
         st.selectbox("Checkpoint", list(usable), key="checkpoint")
         st.selectbox("Device", _devices(), key="device", help="auto takes the GPU where there is one.")
+        st.caption(plain(". ".join(_machine()) + "."))
         _provenance(usable[st.session_state["checkpoint"]])
     for info in found:
         if not info.verified:
@@ -71,8 +72,6 @@ def _training() -> None:
     why = None if may else access.reason("train")
     if button.button("Train \u2026", icon=":material/model_training:", disabled=not (startable and may), help=why):
         training_form.show()
-    for line in _machine():
-        st.caption(plain(line))
 
 
 @st.cache_data(ttl=SECONDS_MACHINE_IS_KEPT, show_spinner=False)
