@@ -11,7 +11,6 @@ from app import access, job_panel, machine, services, training_form
 from app.text import plain
 from irl_core.checkpoints import CheckpointInfo
 
-SECONDS_MACHINE_IS_KEPT: Final = 5.0
 OWN_MODEL: Final = """
 Put a checkpoint directory (safetensors with its manifest, as training writes it) under `runs/`, or name the folder
 that holds it in the environment variable `IRL_LENS_CHECKPOINTS`; then restart the app and choose it here.
@@ -26,7 +25,7 @@ def show() -> None:
     if usable:
         st.selectbox("Checkpoint", list(usable), key="checkpoint")
         st.selectbox("Device", _devices(), key="device", help="auto takes the GPU where there is one.")
-        st.caption(plain(". ".join(_machine()) + "."))
+        st.caption(plain(". ".join(machine.words()) + "."))
         _provenance(usable[st.session_state["checkpoint"]])
     for info in found:
         if not info.verified:
@@ -72,11 +71,6 @@ def _training() -> None:
     why = None if may else access.reason("train")
     if button.button("Train \u2026", icon=":material/model_training:", disabled=not (startable and may), help=why):
         training_form.show()
-
-
-@st.cache_data(ttl=SECONDS_MACHINE_IS_KEPT, show_spinner=False)
-def _machine() -> list[str]:
-    return machine.words()
 
 
 def _provenance(info: CheckpointInfo) -> None:

@@ -114,11 +114,17 @@ def ended(job: Job) -> Job:
 # ------------------------------------------------------------------------------------------------------------ machine
 
 
-def test_the_machine_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machine_is_told_in_words() -> None:
     page = open_page()
     assert any("memory free" in caption.value for caption in page.sidebar.caption)
-    monkeypatch.setattr(machine.shutil, "which", lambda _: None)
-    assert machine.gpus() == []
+
+
+def asked(gpus: machine.Gpus) -> list[str]:
+    """What is known of the GPUs once nvidia-smi has answered."""
+    gpus.lines()
+    assert gpus.asking is not None
+    gpus.asking.join()
+    return gpus.lines()
 
 
 def test_a_gpu_is_asked_for_its_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -126,13 +132,24 @@ def test_a_gpu_is_asked_for_its_memory(monkeypatch: pytest.MonkeyPatch, tmp_path
     program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143000, 143771'\necho 'NVIDIA GB10, [N/A], [N/A]'\n")
     program.chmod(0o755)
     monkeypatch.setattr(machine.shutil, "which", lambda _: str(program))
-    assert machine.gpus() == ["NVIDIA H200, 149.9 of 150.8 GB free", "NVIDIA GB10"]
-    program.write_text("#!/bin/sh\necho 'no driver'; exit 9\n")
     monkeypatch.setattr(machine, "DRIVER", tmp_path / "gpus")
-    assert machine.gpus() == []
+    assert asked(machine.Gpus()) == ["NVIDIA H200, 149.9 of 150.8 GB free", "NVIDIA GB10"]
+    program.write_text("#!/bin/sh\necho 'no driver'; exit 9\n")
+    assert asked(machine.Gpus()) == []
     (tmp_path / "gpus" / "0000:01:00.0").mkdir(parents=True)
     (tmp_path / "gpus" / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA A100\nIRQ: 1\n")
-    assert machine.gpus() == ["NVIDIA A100"]
+    assert asked(machine.Gpus()) == ["NVIDIA A100"]
+
+
+def test_a_slow_answer_holds_up_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.05; done\necho 'NVIDIA H200, 143000, 143771'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(machine.shutil, "which", lambda _: str(program))
+    gpus = machine.Gpus()
+    assert gpus.lines() == machine._told_by_driver()  # although there is no answer yet
+    (tmp_path / "go").touch()
+    assert asked(gpus) == ["NVIDIA H200, 149.9 of 150.8 GB free"]
 
 
 # --------------------------------------------------------------------------------------------------------------- form
