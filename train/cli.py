@@ -190,6 +190,21 @@ def compare(
 
 
 @cli.command()
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="policies, backbones, perturbation or wasserstein.")],
+    out: Annotated[Path | None, typer.Option(help="Where it is written. [default: runs/study-NAME]")] = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Again and again. [default: 1 2 3]")] = None,
+    scale: Annotated[float, typer.Option(min=0.01, help="Multiplies rounds and problems.")] = 1.0,
+    resume: Annotated[bool, typer.Option(help="Go on with a study of the same settings.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
+) -> None:
+    """Repeat a table of the paper on the embedded default: train, evaluate and compare, over several seeds."""
+    from train.commands import evaluation
+
+    evaluation.study(name, out, seeds=seeds or (1, 2, 3), scale=scale, resume=resume, dry_run=dry_run)
+
+
+@cli.command()
 def presets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one with all that it takes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="List them as JSON, with all settings.")] = False,

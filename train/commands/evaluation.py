@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from train.run import StopRequests
 
 SAMPLES = 16
+RUNS = Path("runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,14 @@ def evaluate(wish: Wish) -> None:
                 lens = Lens.load(wish.checkpoint, wish.device)
             _evaluate(lens, wish, order, stopped)
         except Interrupted:
-            again = "the same command" if wish.resume else "the same command without --no-resume"
-            typer.echo(f"interrupted. Go on with {again} (folder: {wish.out}).", err=True)
-            raise typer.Exit(0) from None
+            _say_interrupted(wish.out, wish.resume)
+
+
+def _say_interrupted(folder: Path, resume: bool) -> NoReturn:
+    """How to go on; ends the program as a training that was asked to stop."""
+    again = "the same command" if resume else "the same command without --no-resume"
+    typer.echo(f"interrupted. Go on with {again} (folder: {folder}).", err=True)
+    raise typer.Exit(0)
 
 
 def _evaluate(lens: Lens, wish: Wish, order: Order, stopped: StopRequests) -> None:
@@ -189,11 +195,22 @@ def compare(paths: Sequence[Path], *, html: Path | None, as_json: bool, seed: in
         console.print(for_terminal(table))
 
 
-def study(name: str, out: Path | None, *, seeds: int, scale: str, resume: bool) -> None:
-    """A study of ``train.evaluation.study`` by its name."""
+def study(
+    name: str, out: Path | None, *, seeds: Sequence[int], scale: float, resume: bool, dry_run: bool
+) -> None:
+    """A study of ``train.evaluation.study`` by its name; by default into ``runs/study-NAME``."""
     from rich.console import Console
 
-    from train.evaluation.study import study as run_study
+    from train.evaluation import study as studying
+    from train.run import Interrupted
 
-    folder = out or Path("runs") / f"study-{name}"
-    run_study(name, folder, seeds=seeds, scale=scale, resume=resume, console=Console(stderr=True))
+    if dry_run:
+        for line in studying.planned(name, seeds=seeds, scale=scale):
+            typer.echo(line)
+        return
+    folder = out or RUNS / f"study-{name}"
+    try:
+        studying.study(name, folder, seeds=seeds, scale=scale, resume=resume, console=Console(stderr=True))
+    except Interrupted:
+        _say_interrupted(folder, resume)
+    typer.echo(f"Wrote {folder / 'study.json'}, {folder / 'study.md'}, {folder / 'study.html'}")
