@@ -57,8 +57,8 @@ def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     raise AssertionError("it did not come about")
 
 
-def ended(job: Job) -> Job:
-    return until(lambda: None if (now := jobs.get(job.id)).active else now)
+def ended(job: Job, seconds: float = 20.0) -> Job:
+    return until(lambda: None if (now := jobs.get(job.id)).active else now, seconds)
 
 
 def child(job: Job) -> psutil.Process:
@@ -530,6 +530,18 @@ def test_a_disk_that_fills_up_later_still_leaves_the_exit_status(runs: Path) -> 
     assert ended(job).state == "failed"
     after = record.stat()
     assert (after.st_ino, after.st_size, after.st_blocks) == (before.st_ino, 2048, before.st_blocks)  # nothing new
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full, the device that is always full")
+def test_a_disk_that_is_full_for_a_training_fails_the_job_with_the_reason(runs: Path) -> None:
+    (runs / "t").mkdir(parents=True)
+    (runs / "t" / "log.txt").symlink_to(FULL)
+    sizes = ("hidden_size=24", "layers=1", "heads=2", "intermediate_size=48", "vocab_size=320", "context=512")
+    settings = [*(f"model.{size}" for size in sizes), "data.train_problems=20", "data.held_out=1", "data.drills=0"]
+    command = jobs.command_line("train", "demo-sft", *(f"--set={one}" for one in settings), "--run-dir=runs/t")
+    done = ended(jobs.start("train", "t", command, runs / "t", "cpu"), 100)
+    assert done.state == "failed"
+    assert "log.txt could not be written (No space left on device); free space" in done.reason
 
 
 # -------------------------------------------------------------------------------------------------------------- weight
