@@ -57,7 +57,7 @@ def show_table(table: pd.DataFrame, key: str) -> None:
         for name in table.columns
         if table[name].dtype.kind == "f" and isinstance(name, str)
     }
-    st.dataframe(table, hide_index=True, column_config=numbers)
+    st.dataframe(table, hide_index=True, column_config=numbers, placeholder="")
     st.download_button(
         "CSV", overview.csv_of(table), f"{key}.csv", "text/csv", key=f"csv_{key}", on_click="ignore",
         icon=":material/download:",

@@ -69,6 +69,17 @@ def scores_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
     return _frame(rows, ("run", "score", "where"))
 
 
+def ranking_rows(found: Mapping[str, dict[str, Any]], where: str) -> pd.DataFrame:
+    """How well every score ranks, a row a run and ``label``: AUC ``pooled``, or pairs ranked right ``within``."""
+    key = {"pooled": "auc", "within": "pair_accuracy"}[where]
+    rows = [
+        {"run": run, "label": one["titles"][name], **_cells(entry[where][key])}
+        for run, one in found.items()
+        for name, entry in one["scores"].items()
+    ]
+    return _frame(rows, ("run", "label"))
+
+
 REMOVED: Final = {"nothing": "nothing", "length": "length", "length_and_log_prob": "length and log-probability"}
 
 
@@ -92,7 +103,7 @@ def choices_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
             rows += [_choice(run, one["titles"][name], k, "accuracy", figure) for k, figure in by_k.items()]
         for name, by_k in one["by_score"].items():
             for k, entry in by_k.items():
-                rows += _beside(run, f"highest {one['titles'][name]}", k, entry)
+                rows += _beside(run, f"best by {one['titles'][name]}", k, entry)
         for name, entry in one["votes"].items():
             rows += _beside(run, f"vote weighted by {one['titles'][name]}", "1", entry)
         if "weighted_vote" in one:
@@ -106,6 +117,13 @@ LESS: Final = {
     "minus_random_sample": "less a random sample",
     "minus_majority": "less majority",
 }
+
+
+def choice_rows(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """The accuracy of every way to choose one answer among all samples, a row a run and ``label``."""
+    table = choices_table(found)
+    chosen = (table["k"] == 1) & (table["figure"] == "accuracy") & ~table["chosen by"].str.startswith("vote weighted")
+    return table[chosen].drop(columns=["k", "figure"]).rename(columns={"chosen by": "label"})
 
 
 def _beside(run: str, name: str, k: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -82,12 +82,27 @@ def _frames(runs: Sequence[Shown], score: str) -> dict[str, pd.DataFrame]:
 
 def _tests(found: Mapping[str, dict[str, Any]], score: str) -> None:
     st.subheader("The tests")
-    st.dataframe(figure_tables.tests_summary(found, score), hide_index=True)
+    st.dataframe(figure_tables.tests_summary(found, score), hide_index=True, height="content")
     st.caption(f"{overview.TIES_OF_PAIRS} A figure that does not exist is undefined, with the reason.")
     with st.expander("Every figure of this score, with its interval, n and method", icon=":material/table:"):
         chart_panel.show_table(figure_tables.separation_table(found, score), "separation")
-    with st.expander("All scores beside each other", icon=":material/table:"):
-        chart_panel.show_table(figure_tables.scores_table(found), "scores")
+    _scores(found)
+
+
+def _scores(found: Mapping[str, dict[str, Any]]) -> None:
+    """Every score beside the others, pooled or within problems as the page is set."""
+    from app.interval_chart import intervals
+
+    st.subheader("All scores beside each other")
+    where, unit = ("pooled", "AUC over all traces") if st.session_state["compared"] == POOLED else (
+        "within", "share of the pairs of one problem ranked right")  # fmt: skip
+    rows = figure_tables.ranking_rows(found, where)
+    chart_panel.draw(
+        intervals(rows, unit=unit, reference=0.5, reference_words="chance", theme=chart_panel.theme()),
+        figure_tables.scores_table(found),
+        key=f"scores-{where}",
+        alt=f"{unit}, for every score with its 95 % interval, by run; the table below has the values.",
+    )
 
 
 show()

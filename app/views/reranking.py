@@ -43,10 +43,17 @@ def _curves(found: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _choices(found: Mapping[str, dict[str, Any]]) -> None:
-    st.subheader("Every way to choose among all samples")
-    st.dataframe(figure_tables.choices_summary(found), hide_index=True)
-    with st.expander("These figures for k of 1, 3 and 5, with n and method", icon=":material/table:"):
-        chart_panel.show_table(figure_tables.choices_table(found), "choices")
+    from app.interval_chart import intervals
+
+    st.subheader("Every way to choose one answer among all samples")
+    chart_panel.draw(
+        intervals(figure_tables.choice_rows(found), unit="share of problems answered right", theme=chart_panel.theme()),
+        figure_tables.choices_table(found),
+        key="choices",
+        alt="Accuracy of every way to choose, with its 95 % interval, by run; the table below has the values.",
+        help="k of 1, 3 and 5, every score's vote, and the differences from random and majority, paired by problem.",
+    )
+    st.dataframe(figure_tables.choices_summary(found), hide_index=True, height="content")
 
 
 def _saved(found: Mapping[str, dict[str, Any]]) -> None:

@@ -104,9 +104,9 @@ def test_the_tables_of_choices_and_savings(tmp_path: Path) -> None:
     table = figure_tables.choices_table({"run": found}).set_index(["chosen by", "k", "figure"])
     best = found["by_score"][SCORE]["3"]["minus_random_text"]
     title = found["titles"][SCORE]
-    assert table.loc[(f"highest {title}", 3, "less random per text"), "value"] == best["value"]
+    assert table.loc[(f"best by {title}", 3, "less random per text"), "value"] == best["value"]
     # k = 5 of 4 samples
-    row = table.loc[(f"highest {title}", 5, "accuracy")]
+    row = table.loc[(f"best by {title}", 5, "accuracy")]
     assert np.isnan(row["value"]) and "4 samples, fewer than k" in row["undefined because"]
     saved = figure_tables.saved_table({"run": found}).set_index("figure")
     assert saved.loc["saved beside the majority", "value"] == found["samples_needed"]["saved_to_majority"]["value"]
@@ -185,7 +185,7 @@ def test_choices_are_summed_up_with_their_margins(tmp_path: Path) -> None:
     for column, key in (("accuracy", "value"), ("less majority", "minus_majority")):
         low, high = entry[key]["interval"]
         words = f"{entry[key]['value']:.3f} [{low:.3f}, {high:.3f}], n {entry[key]['n']}"
-        assert table.loc[f"highest {found['titles'][SCORE]}", column] == words
+        assert table.loc[f"best by {found['titles'][SCORE]}", column] == words
     assert table.loc["majority vote", "less majority"] == ""
     assert figure_tables.choices_summary({"run": found | {"by_score": {}, "votes": {}, "baselines": {}}}).shape[0] == 1
 

@@ -1,0 +1,54 @@
+"""The chart of figures beside each other: where its marks, intervals and words are."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from app.interval_chart import MARKS, RUN_PIXELS, intervals
+
+COLUMNS = ["run", "label", "value", "low", "high", "n"]
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def rows(*cells: tuple[object, ...]) -> pd.DataFrame:
+    return pd.DataFrame(cells, columns=COLUMNS).astype({name: float for name in ("value", "low", "high")})
+
+
+def test_marks_have_their_intervals_and_n() -> None:
+    figure = intervals(rows(("a", "AUC", 0.8, 0.7, 0.95, 1200), ("a", "share", 0.5, 0.4, 0.6, 3)), unit="share")
+    (mark,) = figure.data
+    assert list(mark.x) == [0.8, 0.5] and list(mark.y) == [0, 1]
+    assert list(mark.error_x.array) == pytest.approx([0.15, 0.1])
+    assert list(mark.error_x.arrayminus) == pytest.approx([0.1, 0.1])
+    assert mark.hovertext[0] == "a<br>AUC<br>0.800 [0.700, 0.950]<br>n 1,200"
+    assert [words.text for words in figure.layout.annotations] == ["AUC", "share"]
+    assert figure.layout.xaxis.title.text == "share" and not figure.layout.showlegend
+
+
+def test_runs_differ_in_colour_symbol_and_place() -> None:
+    figure = intervals(rows(("a", "AUC", 0.8, 0.7, 0.9, 9), ("b", "AUC", 0.6, 0.5, 0.7, 9)), unit="AUC")
+    first, second = figure.data
+    assert (first.marker.symbol, second.marker.symbol) == (MARKS[0][1], MARKS[1][1])
+    assert first.marker.color != second.marker.color and figure.layout.showlegend
+    # two runs on a line of 34 + 12 pixels stand 12 pixels apart
+    assert second.y[0] - first.y[0] == pytest.approx(RUN_PIXELS / 46)
+
+
+def test_what_is_undefined_is_written_on_its_line() -> None:
+    figure = intervals(rows(("a", "AUC", None, None, None, 2), ("b", "AUC", 0.6, 0.5, 0.7, 9)), unit="AUC")
+    assert figure.layout.annotations[0].text == "AUC \u2014 undefined: a"
+    assert list(figure.data[0].x) == []
+
+
+def test_names_are_not_markup() -> None:
+    figure = intervals(rows((HOSTILE, HOSTILE, 0.6, 0.5, 0.7, 9), ("b", "x", None, None, None, 1)), unit="AUC")
+    assert "<img" not in figure.to_json().replace("\\u003c", "<")
+
+
+@pytest.mark.parametrize(("theme", "ink"), [("light", "#31333f"), ("dark", "#fafafa")])
+def test_the_reference_line_and_the_ink_follow_the_theme(theme: str, ink: str) -> None:
+    found = rows(("a", "AUC", 0.6, 0.5, 0.7, 9))
+    figure = intervals(found, unit="AUC", reference=0.5, reference_words="chance", theme=theme)
+    assert figure.layout.shapes[0].x0 == 0.5 and figure.layout.shapes[0].line.color == ink
+    assert figure.layout.annotations[0].text == "chance" and figure.layout.font.color == ink
