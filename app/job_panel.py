@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 import streamlit as st
@@ -11,6 +11,7 @@ from app import access, jobs, training_runs
 from app.jobs import Job, JobError
 from app.text import plain
 from app.training_runs import TrainingRun
+from irl_core.run_files import FINAL
 
 SECONDS_BETWEEN_LOOKS: Final = 2.0
 CURVES: Final = {
@@ -29,8 +30,11 @@ STATES: Final = {
 }
 
 
-def show() -> bool:
-    """Draw the jobs; whether the table of jobs can be read, without which none can be started."""
+def show(checkpoints: Collection[str] = ()) -> bool:
+    """Draw the jobs; whether the table of jobs can be read, without which none can be started.
+
+    ``checkpoints``: the names of those that can be chosen, of which a finished training's is named.
+    """
     try:
         found = jobs.list_jobs()
     except JobError as error:
@@ -39,7 +43,7 @@ def show() -> bool:
     for job in found:
         if job.active:
             _live(job.id)
-    _ended([job for job in found if not job.active])
+    _ended([job for job in found if not job.active], checkpoints)
     return True
 
 
@@ -91,24 +95,26 @@ def _curve(lines: training_runs.Lines) -> tuple[str, list[float]]:
     return next(((name, values) for name, values in known.items() if len(set(values)) > 1), ("", []))
 
 
-def _ended(found: list[Job]) -> None:
+def _ended(found: list[Job], checkpoints: Collection[str]) -> None:
     """The last job that ended, and the earlier ones folded away."""
     if not found:
         return
-    _one_ended(found[0])
+    _one_ended(found[0], checkpoints)
     if found[1:]:
         with st.expander(f"Earlier jobs ({len(found) - 1})"):
             for job in found[1:SHOWN]:
-                _one_ended(job)
+                _one_ended(job, checkpoints)
             if len(found) > SHOWN:
                 st.caption(f"and {len(found) - SHOWN} before these")
 
 
-def _one_ended(job: Job) -> None:
+def _one_ended(job: Job, checkpoints: Collection[str]) -> None:
     st.markdown(f"{STATES[job.state]} **{plain(job.title)}** {job.state}")
     if job.reason:
         st.caption(plain(job.reason))
     if job.state == "finished":
+        if (made := f"{job.name}/{FINAL}") in checkpoints:
+            st.caption(plain(f"{made} is among the checkpoints."))
         return
     if st.button("Resume", key=f"resume_{job.id}", disabled=not access.may("train"), icon=":material/resume:"):
         _do(jobs.resume, job)

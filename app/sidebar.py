@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,7 @@ def show() -> None:
             st.caption(plain(f"Not offered: {info.name}. {info.reason}"))
     with st.expander("Use a model of your own"):
         st.markdown(OWN_MODEL)
-    _training()
+    _training(usable)
 
 
 def chosen() -> CheckpointInfo | None:
@@ -62,11 +63,11 @@ def _devices() -> list[str]:
     return ["auto", "cpu", "cuda"] if Path("/dev/nvidiactl").exists() else ["auto", "cpu"]
 
 
-def _training() -> None:
+def _training(checkpoints: Collection[str]) -> None:
     """The button that opens the form, and below it the jobs."""
     st.subheader("Training", divider="gray")
     button = st.empty()
-    startable = job_panel.show()
+    startable = job_panel.show(checkpoints)
     may = access.may("train")
     why = None if may else access.reason("train")
     if button.button("Train \u2026", icon=":material/model_training:", disabled=not (startable and may), help=why):

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fakes
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import access, job_store, jobs, machine, training_form, training_plan
+from app import access, job_store, jobs, machine, services, training_form, training_plan
 from app.jobs import Job, JobError
 from app.training_plan import PlanError
+from irl_core.checkpoints import CheckpointInfo
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 SLEEP = "import time; print('a line of the log', flush=True); time.sleep(60)"
@@ -297,6 +299,16 @@ def test_resuming_on_a_busy_device_is_refused_in_words() -> None:
     jobs.start("score", "other", [sys.executable, "-c", SLEEP], Path("runs/other"), "cpu")
     page = press(open_page(), "Resume")
     assert "cpu is busy with job 2, other" in texts(page)
+
+
+def test_a_finished_training_appears_among_the_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = "import json; json.dump({'state': 'finished', 'step': 9, 'steps': 9}, open('runs/mine/status.json', 'w'))"
+    assert ended(a_job(status)).state == "finished"
+    made = CheckpointInfo("mine/final", Path("runs/mine/final"), True, "", {}, {"kind": "tiny", "localisation": {}})
+    monkeypatch.setitem(services._sources, "catalogue", lambda: [*fakes.catalogue(), made])
+    page = open_page()
+    assert page.selectbox(key="checkpoint").options == ["fake", "mine/final"]
+    assert "mine/final is among the checkpoints." in texts(page) and "Resume" not in labels(page)
 
 
 def test_earlier_jobs_are_folded_away() -> None:
