@@ -61,7 +61,7 @@ def between(one: str, other: str) -> dict[str, Any]:
 
 
 def test_all_are_there() -> None:
-    demo = {"demo-sft", "demo-expert", "demo-irl", "demo-control"}
+    demo = {"demo-sft", "demo-expert", "demo-irl", "demo-control", "demo-grpo"}
     pairs = {name + suffix for name in PAIRS for suffix in ("", "-paper")}
     baselines = {f"{method}-{name}" for method in ("sft", "grpo") for name in BASELINES}
     assert set(NAMES) == demo | pairs | baselines | set(ABLATIONS)
