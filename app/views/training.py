@@ -1,0 +1,151 @@
+"""The Training curves page: what trainings did and do, several beside each other, live while one runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import pandas as pd
+import streamlit as st
+
+from app import chart_panel, charts, training_runs
+from app.text import plain
+from app.training_runs import Against, Lines, TrainingRun
+
+SECONDS_BETWEEN_LOOKS: Final = 3.0
+MOST_RUNS: Final = 6
+AXES: Final[dict[Against, str]] = {"step": "Steps", "tokens": "Tokens", "hours": "Hours"}
+KEPT: Final = ("training_runs", "training_axis", "training_smooth", "training_metrics")
+GROUPS: Final = {
+    "Reward by class": ("disc/reward_expert", "disc/reward_policy", "disc/reward_perturbed"),
+    "Correctness, train and held-out": ("rollout/correct", "eval/pass@1"),
+    "Discriminator right, by class": ("disc/accuracy_expert", "disc/accuracy_policy", "disc/accuracy_perturbed"),
+}
+OTHERS: Final = ("policy/loss", "disc/loss")
+
+
+def show() -> None:
+    st.header("What does training do?")
+    runs = training_runs.catalogue()
+    if not runs:
+        st.info("There is no training yet. *Train \u2026* in the sidebar starts one; it appears here at once.")
+        return
+    for key, value in st.session_state.get("training_kept", {}).items():
+        st.session_state.setdefault(key, value)
+    chosen = _choose(runs)
+    if not chosen:
+        st.info("Choose a run to see its curves.")
+        return
+    live = any(run.active for run in chosen)
+    body = st.fragment(_body, run_every=SECONDS_BETWEEN_LOOKS if live else None)
+    body([run.name for run in chosen], live)
+
+
+def _choose(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
+    """The runs to show, remembered while other pages are looked at."""
+    by_name = {run.name: run for run in runs}
+    state = st.session_state
+    first = next((run.name for run in runs if run.active), runs[0].name)
+    kept = [name for name in state.get("training_runs", [first]) if name in by_name]
+    state["training_runs"] = kept
+    st.multiselect("Runs", list(by_name), key="training_runs", max_selections=MOST_RUNS, placeholder="Choose runs")
+    return [by_name[name] for name in state["training_runs"]]
+
+
+def _body(names: Sequence[str], was_live: bool) -> None:
+    """All that changes while a run goes on."""
+    runs = [run for run in training_runs.catalogue() if run.name in names]
+    if was_live and not any(run.active for run in runs):
+        st.rerun()
+    lines = {run.name: _metrics(*training_runs.version(run.path), run) for run in runs}
+    _states(runs, lines)
+    axis, smooth = _controls()
+    drawn = {name: training_runs.against(found, axis) for name, found in lines.items()}
+    for title, metrics in GROUPS.items():
+        _chart(title, drawn, [name for name in metrics if _has(drawn, name)], axis, smooth)
+    _others(drawn, axis, smooth)
+    st.session_state["training_kept"] = {key: st.session_state[key] for key in KEPT if key in st.session_state}
+    for run in runs:
+        _words(run, lines[run.name])
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _metrics(path: str, written: int, size: int, _run: TrainingRun) -> Lines:
+    """A run's metrics, read anew when its file has changed."""
+    return training_runs.metrics(_run.path)
+
+
+def _has(drawn: Mapping[str, Lines], name: str) -> bool:
+    return any(name in line for lines in drawn.values() for line in lines)
+
+
+def _states(runs: Sequence[TrainingRun], lines: Mapping[str, Lines]) -> None:
+    """A row a run: where it is."""
+    rows = [
+        {
+            "run": run.name,
+            "method": run.method,
+            "seed": run.seed,
+            "state": run.state,
+            "progress": run.share if run.steps else None,
+            "where": training_runs.progress_words(run) if run.steps else f"{len(lines[run.name])} steps",
+            "warnings": run.warnings,
+            "reason": run.reason,
+        }
+        for run in runs
+    ]
+    column = st.column_config.ProgressColumn("progress", min_value=0.0, max_value=1.0, format="percent")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config={"progress": column})
+
+
+def _controls() -> tuple[Against, int]:
+    left, right = st.columns([1, 2], gap="medium")
+    axis: Against = st.session_state.setdefault("training_axis", "step")
+    left.segmented_control("Against", list(AXES), key="training_axis", format_func=AXES.__getitem__, required=True)
+    smooth = right.slider("Smoothing: mean of the last so many steps", 1, 50, key="training_smooth")
+    return axis, smooth
+
+
+def _others(drawn: Mapping[str, Lines], axis: Against, smooth: int) -> None:
+    """Any other metric."""
+    shown = {name for metrics in GROUPS.values() for name in metrics}
+    offered = [name for name in training_runs.names(list(drawn.values())) if name not in shown]
+    first = [name for name in OTHERS if name in offered]
+    wanted = st.session_state.setdefault("training_metrics", first)
+    st.session_state["training_metrics"] = [name for name in wanted if name in offered]
+    chosen = st.multiselect("Other metrics", offered, key="training_metrics", placeholder="none")
+    _chart("Other metrics", drawn, chosen, axis, smooth)
+
+
+def _chart(title: str, drawn: Mapping[str, Lines], metrics: Sequence[str], axis: Against, smooth: int) -> None:
+    """A figure with its table."""
+    if not metrics:
+        return
+    st.subheader(title)
+    key = "training_" + "_".join(re.findall(r"[a-z]+", title.lower())[:2])
+    figure = charts.training(drawn, metrics, smooth=smooth, theme=chart_panel.theme())
+    figure.update_xaxes(title_text=AXES[axis].lower())
+    alt = f"{title} of {', '.join(drawn)}, against {AXES[axis].lower()}"
+    chart_panel.draw(figure, charts.training_table(drawn, metrics), key=key, alt=alt)
+
+
+def _words(run: TrainingRun, lines: Lines) -> None:
+    """What the figures say of a run, its warnings, and the end of its log."""
+    st.subheader(plain(run.name))
+    st.markdown(plain(_paragraph(*training_runs.version(run.path), lines)))
+    if run.reason:
+        st.caption(plain(run.reason))
+    found = training_runs.warnings(run.path)
+    for line in found[-3:]:
+        st.warning(plain(line))
+    with st.expander(f"Log of {plain(run.name)}"):
+        st.code("\n".join(training_runs.log_lines(run.path)) or "This run has no log.", language=None, height=300)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _paragraph(path: str, written: int, size: int, _lines: Lines) -> str:
+    return training_runs.behaviour(_lines)[1]
+
+
+show()

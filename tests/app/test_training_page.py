@@ -1,0 +1,145 @@
+"""The Training curves page: runs beside each other, against steps, tokens and hours, live, with words and logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import charts, training_runs
+
+VIEW = Path(__file__).resolve().parents[2] / "app" / "views" / "training.py"
+Drawn = list[tuple[dict[str, list[dict[str, float]]], tuple[str, ...], int]]
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training_runs, "default_roots", lambda: (tmp_path / "assets",))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Drawn]:
+    """What the charts were asked to draw: runs, metrics, smoothing."""
+    found: Drawn = []
+    real = charts.training
+
+    def training(runs: Mapping[str, Any], metrics: Sequence[str], *, smooth: int = 1, theme: str = "light") -> Any:
+        found.append(({name: list(lines) for name, lines in runs.items()}, tuple(metrics), smooth))
+        return real(runs, metrics, smooth=smooth, theme=theme)
+
+    monkeypatch.setattr(charts, "training", training)
+    yield found
+
+
+def a_run(folder: Path, name: str, steps: int = 30, *, state: str = "finished", reason: str = "") -> Path:
+    path = folder / name
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(f"run: {{method: irl, preset: demo-irl, seed: 7, steps: {steps}}}")
+    lines = [
+        {"step": step, "disc/reward_expert": 1.0, "disc/reward_policy": step / steps, "rollout/correct": step / steps,
+         "disc/accuracy_expert": 0.9, "policy/loss": 0.5, "train/tokens": 10.0, "time/step_s": 36.0}
+        for step in range(1, steps + 1)
+    ]  # fmt: skip
+    lines[-1] |= {"eval/pass@1": 0.5, "eval/low": 0.4, "eval/high": 0.6, "eval/n": 64}
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    status = {"state": state, "step": steps, "steps": steps, "reason": reason, "warnings": 0}
+    (path / "status.json").write_text(json.dumps(status))
+    return path
+
+
+def open_page() -> AppTest:
+    page = AppTest.from_file(str(VIEW), default_timeout=60).run()
+    assert not page.exception
+    return page
+
+
+def texts(page: AppTest) -> str:
+    kinds = (page.info, page.caption, page.markdown, page.subheader, page.warning, page.code)
+    return "\n".join(str(one.value) for kind in kinds for one in kind).replace("\\", "")
+
+
+def test_without_a_training_the_page_says_how_to_start_one() -> None:
+    assert "There is no training yet. *Train \u2026* in the sidebar starts one" in texts(open_page())
+
+
+def test_the_last_run_is_shown_by_class_with_held_out(runs: Path, drawn: Drawn) -> None:
+    a_run(runs, "a")
+    page = open_page()
+    assert [metrics for _, metrics, _ in drawn] == [
+        ("disc/reward_expert", "disc/reward_policy"), ("rollout/correct", "eval/pass@1"), ("disc/accuracy_expert",),
+        ("policy/loss",),
+    ]  # fmt: skip
+    assert drawn[0][0]["a"][9]["disc/reward_policy"] == pytest.approx(1 / 3)
+    row = page.dataframe[0].value.iloc[0]
+    assert (row["run"], row["state"], row["where"], row["progress"]) == ("a", "finished", "step 30 of 30", 1.0)
+    assert "Over 30 steps, the change of held-out" in texts(page)
+    assert "rank correlation of the mean reward of policy samples" in texts(page)
+
+
+def test_runs_lie_over_each_other_against_tokens_and_hours_smoothed(runs: Path, drawn: Drawn) -> None:
+    a_run(runs, "a")
+    a_run(runs, "b", 20)
+    page = open_page()
+    page.multiselect(key="training_runs").set_value(["a", "b"]).run()
+    assert {name: len(lines) for name, lines in drawn[-1][0].items()} == {"a": 30, "b": 20}
+    page.segmented_control(key="training_axis").set_value("hours").run()
+    assert [line["step"] for line in drawn[-1][0]["b"][:2]] == pytest.approx([0.01, 0.02])  # 36 s are 0.01 h
+    page.segmented_control(key="training_axis").set_value("tokens").run()
+    assert drawn[-1][0]["b"][-1]["step"] == 200
+    page.slider(key="training_smooth").set_value(5).run()
+    assert drawn[-1][2] == 5
+    page.multiselect(key="training_metrics").set_value(["train/tokens"]).run()
+    assert drawn[-1][1] == ("train/tokens",)
+    assert not page.exception
+
+
+def test_every_chart_has_its_table(runs: Path) -> None:
+    a_run(runs, "a")
+    page = open_page()
+    tables = [frame.value for frame in page.dataframe[1:]]
+    assert len(tables) == 4 and all(len(table) for table in tables)
+
+
+def test_a_run_that_goes_on_is_chosen_and_drawn_anew(runs: Path, drawn: Drawn) -> None:
+    own = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": socket.gethostname()}
+    path = a_run(runs, "live", 10)
+    status = {"state": "running", "step": 10, "steps": 100, "phase": "sampling", "seconds_left": 600.0, **own}
+    (path / "status.json").write_text(json.dumps(status))
+    a_run(runs, "done")
+    page = open_page()
+    assert page.multiselect(key="training_runs").value == ["live"]
+    assert page.dataframe[0].value.iloc[0]["where"] == "step 10 of 100, sampling, 10 min left"
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 11, "disc/reward_expert": 2.0}) + "\n")
+    page.run()
+    assert len(drawn[-1][0]["live"]) == 11
+
+
+def test_warnings_reasons_and_the_log_are_text_and_no_markup(runs: Path) -> None:
+    path = a_run(runs, "a", state="failed", reason="ConfigError: ![x](http://x.invalid/)")
+    (path / "log.txt").write_text("t1 started\nt2 warning: a group is :red[short]\n")
+    page = open_page()
+    assert page.dataframe[0].value.iloc[0]["reason"] == "ConfigError: ![x](http://x.invalid/)"
+    assert page.warning[0].value == r"t2 a group is \:red\[short\]"
+    assert page.code[0].value.splitlines() == ["t1 started", "t2 warning: a group is :red[short]"]
+
+
+def test_a_run_that_is_gone_is_forgotten(runs: Path) -> None:
+    a_run(runs, "a")
+    b = a_run(runs, "b")
+    page = open_page()
+    page.multiselect(key="training_runs").set_value(["b"]).run()
+    for file in b.iterdir():
+        file.unlink()
+    page.run()
+    assert not page.exception and page.multiselect(key="training_runs").value == []
+    assert "Choose a run to see its curves." in texts(page)
