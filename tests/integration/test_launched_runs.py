@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -114,6 +116,20 @@ def test_asked_to_stop_killed_and_resumed_a_run_ends_as_an_unbroken_one(
 
     finished(launch("train.cli", *command(folder, "broken", "--resume")))
     assert_same_end(run_dir, unbroken[0])
+
+
+def test_one_process_goes_on_from_the_state_of_two(folder: Path, unbroken: tuple[Path, str]) -> None:
+    run_dir = folder / "alone after two"
+    shutil.copytree(unbroken[0], run_dir)
+    for name in ("final", "checkpoints/step-000008"):
+        shutil.rmtree(run_dir / name)
+    status = status_of(run_dir) | {"state": "interrupted", "step": 6}
+    (run_dir / "status.json").write_text(json.dumps(status))
+    said: list[str] = []
+    train(load_config(str(folder / "tiny.yaml")), run_dir, resume=True, say=said.append)
+    assert any("processes was 2 and is 1" in line for line in said)
+    for found, expected in zip(metrics_of(run_dir), metrics_of(unbroken[0]), strict=True):
+        assert found == pytest.approx(expected, rel=2e-3, abs=1e-5)
 
 
 def test_the_error_of_another_process_is_the_run_s(folder: Path) -> None:
