@@ -1,0 +1,181 @@
+"""Charts: what is drawn equals what is tabled, undefined is said, texts of others stay texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from app import charts
+from app.charts import style
+from irl_core.evaluation import correlation, pass_at_k, reranking
+from irl_core.evaluation.run import EvaluatedRun
+from tests.evaluated import frame, simulated
+
+SCORE = "score_mean_discounted"
+HOSTILE = "<img src=x onerror=alert(1)> <b>x</b> $5 and $10"
+
+
+def evaluated(found: pd.DataFrame) -> EvaluatedRun:
+    from pathlib import Path
+
+    return EvaluatedRun(Path("run.parquet"), found, found.iloc[:0], found.iloc[:0])
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return frame(simulated(12, 4))
+
+
+def texts(figure: go.Figure) -> list[str]:
+    """Every text of a figure that plotly reads tags in."""
+    found: list[str] = []
+
+    def walk(value: Any, key: str = "") -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                if name != "customdata":
+                    walk(inner, name)
+        elif isinstance(value, list | tuple | np.ndarray):
+            for inner in value:
+                walk(inner, key)
+        elif isinstance(value, str):
+            found.append(value)
+
+    walk(figure.to_dict())
+    return found
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_histogram_has_unit_area_and_its_table_the_counts(rows: pd.DataFrame, theme: str) -> None:
+    figure, table = charts.histogram({"a": rows}, SCORE, theme=theme), charts.histogram_table({"a": rows}, SCORE)
+    for kind in ("correct", "incorrect"):
+        part = table[table["class"] == kind]
+        values = rows[rows["correct"] == (kind == "correct")][SCORE].dropna()
+        assert part["count"].sum() == len(values) == part["n"].iloc[0]
+        assert (part["density"] * (part["high"] - part["low"])).sum() == pytest.approx(1)
+        drawn = next(one for one in figure.data if (one.name or "").startswith(f"{kind} ("))
+        assert drawn.name == f"{kind} (n {len(values)})"
+        assert np.asarray(drawn.y)[::2] == pytest.approx(part["density"].to_numpy())
+    assert figure.layout.font.color == style.THEMES[theme].text
+
+
+def test_every_point_names_its_run_and_trace(rows: pd.DataFrame) -> None:
+    for figure in (charts.strip({"a": rows}, SCORE), charts.scatter({"a": rows}, SCORE, "length")):
+        points = [tuple(one) for trace in figure.data if trace.customdata is not None for one in trace.customdata]
+        known = rows[rows[SCORE].notna() & rows["correct"].notna()]
+        assert sorted(points) == sorted(("a", one) for one in known["trace_id"])
+        drawn = [trace for trace in figure.data if trace.customdata is not None]
+        values = {tuple(one): y for trace in drawn for one, y in zip(trace.customdata, trace.y, strict=True)}
+        column = SCORE if figure.layout.yaxis.title.text.startswith("mean disc") else "length"
+        for row in known.to_dict("records"):
+            assert values["a", row["trace_id"]] == pytest.approx(row[column])
+
+
+def test_the_tables_of_points_hold_every_trace(rows: pd.DataFrame) -> None:
+    known = rows[rows[SCORE].notna() & rows["correct"].notna()]
+    assert charts.strip_table({"a": rows, "b": rows}, SCORE).groupby("run").size().tolist() == [len(known)] * 2
+    table = charts.scatter_table({"a": rows}, SCORE, SCORE)
+    assert table.shape == (int(rows[SCORE].notna().sum()), 5)
+    assert (table.iloc[:, 3] == table.iloc[:, 4]).all()
+
+
+def test_more_points_than_the_limit_are_drawn_at_random_and_it_says_so(
+    rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from app.charts import traces
+
+    monkeypatch.setattr(traces, "MOST_POINTS", 10)
+    figure = charts.strip({"a": rows}, SCORE)
+    drawn = [one for trace in figure.data if trace.customdata is not None for one in trace.customdata]
+    assert len(drawn) == 10
+    assert f"points: 10 of {len(rows)} traces" in [one.text for one in figure.layout.annotations]
+    again = charts.strip({"a": rows}, SCORE)
+    assert [list(one) for t in again.data if t.customdata is not None for one in t.customdata] == [
+        list(one) for one in drawn
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"correct": None}, {SCORE: None}, {SCORE: float("nan")}],
+    ids=["not judged", "no score", "not a number"],
+)
+def test_nothing_to_draw_is_said(change: dict[str, Any]) -> None:
+    found = frame([row | change for row in simulated(3, 2)])
+    figure = charts.histogram({"a": found}, SCORE)
+    assert not figure.data and figure.layout.annotations[0].text.startswith("undefined")
+    assert charts.histogram_table({"a": found}, SCORE).empty
+    assert charts.strip({"a": found}, SCORE).layout.annotations[0].text.startswith("undefined")
+
+
+def test_constant_scores_have_no_smooth_density() -> None:
+    figure = charts.histogram({"a": frame([row | {SCORE: 2.0} for row in simulated(3, 3)])}, SCORE)
+    assert all("(n " in one.name for one in figure.data)  # the bins alone
+
+
+def test_figures_are_drawn_as_they_were_computed(rows: pd.DataFrame) -> None:
+    run = evaluated(rows)
+    found = correlation.figures(run)
+    matrix = charts.correlation_matrix(found, "pearson")
+    names = list(found["pearson"])
+    assert matrix.data[0].z[0][names.index("length")] == found["pearson"][names[0]]["length"]["value"]
+    table = charts.correlation_matrix_table(found, "pearson")
+    assert len(table) == len(names) * (len(names) - 1) // 2
+    ranks = {"a": reranking.figures(run)}
+    sizes = ranks["a"]["curves"]["sizes"]
+    oracle = next(one for one in charts.reranking(ranks).data if (one.name or "").startswith("oracle"))
+    assert list(oracle.x) == sizes
+    assert list(oracle.y) == [one["value"] for one in ranks["a"]["curves"]["oracle"]]
+    assert len(charts.reranking_table(ranks)) == 5 * len(sizes)
+    solved = {"a": pass_at_k.figures(run)}
+    drawn = [one for one in charts.pass_at_k(solved).data if one.name]
+    policies = solved["a"]["policies"]
+    assert [list(one.y) for one in drawn] == [[f["value"] for f in by_k.values()] for by_k in policies.values()]
+
+
+def test_an_undefined_correlation_is_no_zero(rows: pd.DataFrame) -> None:
+    found = correlation.figures(evaluated(rows.assign(xml_count=1.0)))
+    matrix = charts.correlation_matrix(found, "spearman")
+    place = list(found["spearman"]).index("xml_count")
+    assert matrix.data[0].z[place][0] is None
+    assert "undefined (" in matrix.data[0].hovertext[place][0]
+
+
+def test_training_is_smoothed_with_its_values_faintly_and_pass_at_1_never() -> None:
+    lines = [{"step": float(i), "disc/loss": float(i % 2)} for i in range(1, 7)]
+    lines[5] |= {"eval/pass@1": 0.5, "eval/low": 0.4, "eval/high": 0.6, "eval/n": 9.0}
+    lines[2] |= {"eval/pass@1": 0.3, "eval/low": 0.2, "eval/high": 0.4, "eval/n": 9.0}
+    figure = charts.training({"a": lines}, ["disc/loss", "eval/pass@1"], smooth=2)
+    loss = next(one for one in figure.data if one.name == "disc/loss")
+    assert list(loss.y) == [1, 0.5, 0.5, 0.5, 0.5, 0.5]  # the mean of a value and the one before
+    held_out = next(one for one in figure.data if one.name == "pass@1 on held-out problems")
+    assert (list(held_out.x), list(held_out.y)) == ([3, 6], [0.3, 0.5])
+    table = charts.training_table({"a": lines}, ["eval/pass@1"])
+    assert table.to_dict("records")[0] == {
+        "run": "a", "step": 3.0, "eval/pass@1": 0.3, "eval/low": 0.2, "eval/high": 0.4, "eval/n": 9.0,
+    }  # fmt: skip
+    assert charts.training({"a": []}, ["disc/loss"]).layout.annotations[0].text == "no values yet"
+
+
+def test_texts_of_others_stay_texts() -> None:
+    found = frame([row | {"trace_id": f"{HOSTILE}{i}"} for i, row in enumerate(simulated(4, 3))])
+    run = evaluated(found)
+    runs = {HOSTILE: found, f"{HOSTILE}2": found}
+    figures = [
+        charts.histogram(runs, SCORE), charts.strip(runs, SCORE), charts.scatter(runs, SCORE, "length"),
+        charts.reranking({name: reranking.figures(run) for name in runs}),
+        charts.pass_at_k({name: pass_at_k.figures(run) for name in runs}),
+        charts.training({name: [{"step": 1.0, "<b>": 1.0}] for name in runs}, ["<b>"]),
+    ]  # fmt: skip
+    for figure in figures:
+        for one in texts(figure):
+            assert "<img" not in one and "<b>" not in one and "$" not in one.replace("<extra></extra>", ""), one
+
+
+def test_an_unknown_theme_is_named() -> None:
+    with pytest.raises(ValueError, match="theme is 'blue'; it is one of light, dark"):
+        charts.histogram({}, SCORE, theme="blue")
