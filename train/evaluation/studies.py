@@ -215,12 +215,12 @@ def make_plan(name: str, seeds: Sequence[int], scale: float, out: Path) -> Plan:
 def _check_seeds(seeds: Sequence[int]) -> None:
     given = ", ".join(map(str, seeds))
     if not 1 <= len(seeds) <= MAX_SEEDS:
-        raise ConfigError(f"--seeds names {len(seeds)}; 1 to {MAX_SEEDS} are expected, such as 1,2,3")
+        raise ConfigError(f"{len(seeds)} seeds; 1 to {MAX_SEEDS} are expected, such as 1, 2 and 3")
     if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"--seeds {given}: one is named twice, and would count twice; name each once")
+        raise ConfigError(f"seeds {given}: one is named twice, and would count twice; name each once")
     odd = [seed for seed in seeds if not 0 <= seed < 2**32]
     if odd:
-        raise ConfigError(f"--seeds {given}: {odd[0]} is not between 0 and {2**32 - 1}")
+        raise ConfigError(f"seeds {given}: {odd[0]} is not between 0 and {2**32 - 1}")
 
 
 def configuration(study: Study, arm: Arm, seed: int, scale: float, out: Path) -> TrainConfig:

@@ -14,7 +14,7 @@ from irl_core.evaluation.phrases import difference, listed, side
 from irl_core.intervals import plain
 from train.evaluation.machine import in_words
 from train.evaluation.studies import SAMPLES, START, Plan
-from train.evaluation.tables import Table, cell, markdown, page
+from train.evaluation.tables import Table, cell, escaped, markdown, page
 from train.run_folder import write_whole
 
 Found = dict[str, Any]
@@ -248,6 +248,6 @@ def write(found: Found, out: Path) -> None:
     said, shown_ = paragraphs(found), tables(found)
     document = found | {"paragraphs": said}
     write_whole(out / JSON, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    text = [f"# {found['title']}\n", *(f"{line}\n" for line in said), *(markdown(table) for table in shown_)]
+    text = [f"# {found['title']}\n", *(f"{escaped(line)}\n" for line in said), *(markdown(table) for table in shown_)]
     write_whole(out / MARKDOWN, "\n".join(text))
     write_whole(out / HTML, page(found["title"], said, shown_))

@@ -1,0 +1,302 @@
+"""What a study trains, what it refuses, and what it makes of measures over seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irl_core.config import ConfigError
+from irl_core.evaluation.per_problem import Columns
+from irl_core.intervals import RESAMPLES
+from train.evaluation import study_report
+from train.evaluation.studies import STUDIES, Plan, make_plan, planned, scaled, seconds
+from train.evaluation.study_report import PASS, compared, figures, gains, paragraphs, tables
+
+OUT = Path("out")
+ALLOWED = {
+    "backbones": {"model.discriminator"},
+    "perturbation": {"discriminator.perturbations"},
+    "wasserstein": {"discriminator.loss", "discriminator.weight_clip", "discriminator.gradient_penalty"},
+}
+
+
+def flat(document: dict[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        found |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return found
+
+
+def settings(plan: Plan, name: str) -> dict[str, Any]:
+    return flat(next(one for one in plan.trainings if one.name == name).config.to_dict())
+
+
+def changed(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+
+
+# --------------------------------------------------------------------------------------------------- what is asked
+
+
+def test_the_papers_four_tables_have_a_study_each() -> None:
+    assert {name: study.published for name, study in STUDIES.items()} == {
+        "policies": 2, "backbones": 3, "perturbation": 4, "wasserstein": 5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_arms_differ_only_in_what_the_study_is_about(name: str) -> None:
+    plan = make_plan(name, (1, 2), 1.0, OUT)
+    first, *others = plan.study.arms
+    for other in others:
+        found = changed(settings(plan, f"{first.name}-1"), settings(plan, f"{other.name}-1"))
+        assert found and found <= ALLOWED[name], other.name
+
+
+def test_the_policies_start_alike_and_have_as_many_updates() -> None:
+    plan = make_plan("policies", (1,), 1.0, OUT)
+    irl, sft, grpo = (settings(plan, f"{name}-1") for name in ("irl", "sft", "grpo"))
+    assert irl["model.policy"] == sft["model.policy"] == grpo["model.policy"] == "runs/demo-sft/final"
+    assert changed(irl, grpo) == {
+        "run.preset", "run.method", "run.steps", "run.calibration_problems", "discriminator.warmup_rounds",
+    }  # fmt: skip
+    assert irl["run.steps"] - irl["discriminator.warmup_rounds"] == grpo["run.steps"] == 80
+    # SFT learns from the very expert traces of IRL's rounds: as many a round, and as many rounds.
+    assert (sft["run.steps"], sft["policy.batch_size"]) == (irl["run.steps"], irl["policy.prompts_per_round"])
+    assert {key: sft[key] for key in sft if key.startswith("data.")} == {
+        key: irl[key] for key in irl if key.startswith("data.")
+    }
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_seeds_differ_in_their_seed_alone(name: str) -> None:
+    plan = make_plan(name, (4, 9), 1.0, OUT)
+    assert [one.name for one in plan.trainings] == [f"{a.name}-{s}" for s in (4, 9) for a in plan.study.arms]
+    for arm in plan.study.arms:
+        one, other = settings(plan, f"{arm.name}-4"), settings(plan, f"{arm.name}-9")
+        assert changed(one, other) == {"run.seed"} and (one["run.seed"], other["run.seed"]) == (4, 9)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_no_run_is_judged_or_stopped_while_it_trains(name: str) -> None:
+    for training in make_plan(name, (1,), 1.0, OUT).trainings:
+        assert training.config.run.eval_every == 0 and 2 * training.config.run.patience > training.config.run.steps
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.3, 1.0, 2.5])
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_scale_multiplies_rounds_and_leaves_some(name: str, scale: float) -> None:
+    full, plan = make_plan(name, (1,), 1.0, OUT), make_plan(name, (1,), scale, OUT)
+    for one, other in zip(full.trainings, plan.trainings, strict=True):
+        whole, part = one.config, other.config
+        waiting = [config.discriminator.warmup_rounds for config in (whole, part)]
+        assert part.run.steps > waiting[1] if part.run.method == "irl" else part.run.steps >= 1
+        assert part.run.steps == pytest.approx(whole.run.steps * scale, abs=1.5)
+        if whole.run.method == "irl":
+            assert waiting[1] == max(1, round(waiting[0] * scale))
+            assert part.run.calibration_problems >= 20
+    assert plan.problems == {0.01: 4, 0.3: 96, 1.0: 160, 2.5: 160}[scale]
+
+
+def test_nothing_stays_nothing() -> None:
+    assert (scaled(0, 5.0), scaled(10, 0.001), scaled(10, 0.25)) == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds", "scale", "said"),
+    [
+        ("polices", (1,), 1.0, "no study 'polices'; nearest is 'policies'; there are: policies, backbones, perturb"),
+        ("../etc", (1,), 1.0, "no study '../etc'; there are: "),
+        ("policies", (), 1.0, "0 seeds; 1 to 50 are expected, such as 1, 2 and 3"),
+        ("policies", range(51), 1.0, "51 seeds; 1 to 50 are expected"),
+        ("policies", (1, 2, 1), 1.0, "seeds 1, 2, 1: one is named twice, and would count twice; name each once"),
+        ("policies", (1, -2), 1.0, "seeds 1, -2: -2 is not between 0 and 4294967295"),
+        ("policies", (2**32,), 1.0, "seeds 4294967296: 4294967296 is not between"),
+        ("policies", (1,), 0.0, "--scale is 0.0; a number above 0 and at most 20 is expected"),
+        ("policies", (1,), math.nan, "--scale is nan"),
+        ("policies", (1,), math.inf, "--scale is inf"),
+        ("policies", (1,), 21.0, "--scale is 21.0"),
+    ],
+)
+def test_what_cannot_be_studied_is_refused_in_words(name: str, seeds: Any, scale: float, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        make_plan(name, seeds, scale, OUT)
+    assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_dry_run_names_every_training_with_its_time(name: str) -> None:
+    plan = make_plan(name, (1, 2, 3), 1.0, OUT)
+    lines = list(planned(plan, ["demo-sft"]))
+    for training in plan.trainings:
+        (line,) = [line for line in lines if line.startswith(f"{training.name}: ")]
+        assert f"{training.config.run.steps} steps; about " in line
+    assert any(line.startswith("demo-sft: trained first; about ") for line in lines)
+    # under two hours on two cores, and the starts before
+    assert sum(training.cost for training in plan.trainings) < 6600
+    assert lines[-1].startswith("in all about ")
+
+
+def test_what_costs_more_is_estimated_longer() -> None:
+    plan = make_plan("wasserstein", (1,), 1.0, OUT)
+    bce, clipped, penalty = (training.cost for training in plan.trainings)
+    assert bce == clipped < penalty < 2 * bce
+    policies = make_plan("policies", (1,), 1.0, OUT)
+    irl, sft, grpo = (seconds(training.config) for training in policies.trainings)
+    assert sft < grpo < irl
+    # 80 rounds of 192 samples, each drawn and learnt from
+    assert grpo == pytest.approx(80 * 192 * (0.009 + 0.014))
+
+
+def test_backbones_are_made_of_the_starts_shape_and_trained_like_it() -> None:
+    plan = make_plan("backbones", (1,), 0.5, OUT)
+    small, nothing = plan.study.backbones
+    assert settings(plan, "small-1")["model.discriminator"] == "out/starts/small/final"
+    assert settings(plan, "nothing-1")["model.discriminator"] == "out/starts/nothing-untrained"
+    config = plan.backbone_config(small, OUT / "starts/small-untrained")
+    assert (config.run.method, config.run.steps, config.model.policy) == ("sft", 500, "out/starts/small-untrained")
+    assert (nothing.steps, nothing.smaller) == (0, 1)
+    assert plan.starts == ("demo-sft", "demo-expert")
+
+
+# ------------------------------------------------------------------------------------------------------ over seeds
+
+
+def drawn(rng: np.random.Generator, ease: float, problems: int = 12) -> Columns:
+    return {f"p{i}": (float(np.clip(rng.normal(ease, 0.2), 0, 1)), 1.0) for i in range(problems)}
+
+
+def test_the_interval_over_seeds_against_a_plain_loop() -> None:
+    rng = np.random.default_rng(5)
+    runs = {seed: {"pass@1": drawn(rng, 0.4 + 0.1 * seed)} for seed in (1, 2, 3)}
+    start = {seed: {"pass@1": drawn(rng, 0.4)} for seed in (1, 2, 3)}
+    found = compared({"start": start, "irl": runs}, PASS)
+    figure = found["figures"]["irl"]["pass@1"]
+    matrix = {
+        arm: np.array([[value for value, _ in one["pass@1"].values()] for one in by_seed.values()])
+        for arm, by_seed in (("start", start), ("irl", runs))
+    }
+    assert figure.value == pytest.approx(matrix["irl"].mean())
+    assert figure.n == 36
+    differences = matrix["irl"] - matrix["start"]
+    (between,) = found["differences"]
+    assert (between["ours"], between["theirs"]) == ("irl", "start")
+    assert between["figures"]["pass@1"].value == pytest.approx(differences.mean())
+    loop = np.random.default_rng(1)
+    for one, table in ((figure, matrix["irl"]), (between["figures"]["pass@1"], differences)):
+        means = []
+        for _ in range(RESAMPLES):  # problems and seeds, both with replacement
+            problems, seeds = loop.integers(12, size=12), loop.integers(3, size=3)
+            means.append(np.mean([[table[s, p] for p in problems] for s in seeds]))
+        low, high = np.quantile(means, [0.025, 0.975])
+        assert one.low == pytest.approx(low, abs=0.02) and one.high == pytest.approx(high, abs=0.02)
+
+
+def test_a_seed_that_one_arm_lacks_is_in_no_difference() -> None:
+    rng = np.random.default_rng(2)
+    start = {1: {"pass@1": drawn(rng, 0.5)}, 2: {"pass@1": {f"p{i}": (0.0, 1.0) for i in range(12)}}}
+    irl = {1: {"pass@1": drawn(rng, 0.5)}}
+    (between,) = compared({"start": start, "irl": irl}, PASS)["differences"]
+    ours, theirs = (np.mean([v for v, _ in one[1]["pass@1"].values()]) for one in (irl, start))
+    assert between["figures"]["pass@1"].value == pytest.approx(ours - theirs)
+    assert between["figures"]["pass@1"].n == 12
+    assert compared({"start": start, "irl": {}}, PASS)["differences"][0]["figures"] == {}
+
+
+def test_what_reranking_adds_is_less_the_same_problems_of_the_samples() -> None:
+    given = {"pass@1": {"a": (0.25, 1.0), "b": (0.5, 1.0)}, "majority": {"a": (0.0, 1.0), "b": (1.0, 1.0)}}
+    read = {"bce": {1: {"best": {"a": (1.0, 1.0), "b": (1.0, 1.0)}}, 2: {"best": {"a": (0.0, 1.0), "b": (1.0, 1.0)}}}}
+    found = gains(read, given)["bce"]
+    assert found["best_over_random"].value == pytest.approx((0.625 + 0.125) / 2)
+    assert found["best_over_majority"].value == pytest.approx((0.5 + 0.0) / 2)
+    assert found.keys() == {"best_over_random", "best_over_majority"}
+
+
+# ----------------------------------------------------------------------------------------------------- what is said
+
+
+def report(name: str = "policies", seeds: tuple[int, ...] = (1, 2), done: int = 2, gain: float = 0.3) -> dict[str, Any]:
+    plan, rng = make_plan(name, seeds, 1.0, OUT), np.random.default_rng(0)
+    arms = ["start", *(arm.name for arm in plan.study.arms)]
+    names = {arm: gain * (arm == arms[1]) for arm in arms}
+    policies = {
+        arm: {seed: {"pass@1": drawn(rng, 0.3 + more), "pass@16": drawn(rng, 0.6)} for seed in seeds[:done]}
+        for arm, more in names.items()
+    }
+    rewards = {
+        arm: {s: {"best_lowest": drawn(rng, 0.6), "pairs_lowest": drawn(rng, 0.7)} for s in seeds[:done]}
+        for arm in arms[1:]
+    }
+    made = figures(plan, seeds[:done], policies, rewards, {"pass@1": drawn(rng, 0.3)})
+    return made | {
+        "created": "2026-01-02T03:04:05+00:00", "starts": {"demo-sft": "a" * 64}, "failed": {},
+        "input_sha256": "0" * 64, "machine": {"processor": "A chip", "cores": 2, "threads": 1, "gpu": None}, "versions": {}, "code": {},
+    }  # fmt: skip
+
+
+def test_a_verdict_is_only_what_the_interval_allows() -> None:
+    found = report()
+    text = " ".join(paragraphs(found))
+    (one,) = [d for d in found["policies"]["differences"] if (d["ours"], d["theirs"]) == ("irl", "start")]
+    assert one["figures"]["pass@1"]["interval"][0] > 0
+    value, (low, high) = one["figures"]["pass@1"]["value"], one["figures"]["pass@1"]["interval"]
+    assert f"IRL less the start: pass@1 {value:.3f} [{low:.3f}, {high:.3f}], higher, pass@16 " in text
+    for one in found["policies"]["differences"]:
+        low, high = one["figures"]["pass@16"]["interval"]
+        arms = found["arms"]
+        pair = f"{arms[one['ours']]['title']} less {arms[one['theirs']]['title']}: "
+        said = text[text.index(pair) :].partition("pass@16")[2].partition(";")[0]
+        assert ("no difference shown" in said) == (low <= 0 <= high)
+
+
+def test_conditions_are_told() -> None:
+    text = " ".join(paragraphs(report()))
+    assert "2 seeds; 16 samples of each of 160 held-out problems" in text
+    assert "All arms start from demo-sft (sha256 aaaaaaaaaaaa)" in text
+    assert "CPU (A chip, 2 cores), 2026-01-02" in text and "Unfinished" not in text
+    part = " ".join(paragraphs(report(done=1) | {"scale": 0.5, "failed": {"irl-2": "the loss is nan"}}))
+    assert "1 seed;" in part and "Unfinished: seeds 1 of 2 are done." in part
+    assert "At 0.5 of the full number of rounds." in part
+    assert "Diverged, and counted in no figure of its arm: irl-2 (the loss is nan)." in part
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_published_figures_stand_apart_and_are_marked(name: str) -> None:
+    found = report(name)
+    *measured, last = tables(found)
+    assert last.title.startswith("Published, cited") and "arXiv 2510.01857" in f"{last.rows} {last.note}"
+    assert all("ublished" not in table.title and "arXiv" not in str(table) for table in measured)
+    if name == "policies":
+        assert last.rows[0][:2] == ["Llama-3.2-3B, IRL", "0.32 [0.30, 0.33]"]
+    else:
+        assert f"table {found['published']} (" in last.rows[0][1]
+
+
+def test_every_figure_has_its_n_and_interval() -> None:
+    found = report("perturbation")
+    for table in tables(found)[:-1]:
+        cells = [text for row in table.rows for text in row[1:] if text]
+        assert cells and all("[" in text and "(n " in text for text in cells), table.title
+    assert [len(table.rows) for table in tables(found)[:-1]] == [4, 6, 3, 3, 3]
+    arms = [row[0] for row in tables(found)[0].rows]
+    assert arms == ["the start", "no perturbation", "the paper's three kinds", "seven kinds"]
+    assert len(list(combinations(arms, 2))) == 6
+
+
+def test_the_three_files_hold_the_same(tmp_path: Path) -> None:
+    found = report("wasserstein") | {"failed": {"penalty-1": "loss <b>nan</b> | x"}}
+    study_report.write(found, tmp_path)
+    document = json.loads((tmp_path / "study.json").read_text())
+    assert document["paragraphs"] == paragraphs(found)
+    shown, page = (tmp_path / "study.md").read_text(), (tmp_path / "study.html").read_text()
+    assert shown.startswith("# Wasserstein critic in place of the classifier\n")
+    value = document["policies"]["figures"]["bce"]["pass@1"]["value"]
+    assert f"{value:.3f}" in shown and f"{value:.3f}" in page
+    assert "<b>" not in page and "&lt;b&gt;nan" in page and "<b>" not in shown
+    assert not list(tmp_path.glob("*.tmp"))
