@@ -41,10 +41,10 @@ def _classes(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
 
 def _values(frame: pd.DataFrame, name: str) -> Array:
     """The column as numbers, NaN where it is not defined."""
-    if name in frame and name != "correct":
-        return pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    if name == "correct":
-        return frame["correct"].astype("float64").to_numpy(dtype=np.float64, na_value=np.nan)
+    if name in frame:
+        column = frame[name].astype("float64") if name == "correct" else pd.to_numeric(frame[name], errors="coerce")
+        found: Array = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return found
     return np.asarray(score_of(frame, name), dtype=np.float64)
 
 
