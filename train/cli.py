@@ -149,7 +149,7 @@ def evaluate(
     """Sample, score, corrupt and probe; then answer the paper's questions in a report. Goes on where it was stopped."""
     from train.commands import evaluation
 
-    others = {name: _resolve(path) for name, path in map(_named, compare or [])}
+    others = {name: _resolve(path) for name, path in _all_named(compare or []).items()}
     wish = evaluation.Wish(
         _resolve(checkpoint), out, data, _choice("--holds", holds, ("auto", "problems", "solutions")), samples,
         problems, others, seed, device, resume, training, dry_run,
@@ -304,6 +304,17 @@ def _choice(option: str, given: str, known: tuple[str, ...]) -> Any:
     if given not in known:
         raise InputError(f"{option} {given!r}: choose one of {', '.join(known)}.")
     return given
+
+
+def _all_named(given: list[str]) -> dict[str, str]:
+    from irl_core.inspection import InputError
+
+    pairs = [_named(one) for one in given]
+    names = [name for name, _ in pairs]
+    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if twice is not None:
+        raise InputError(f"--compare: {twice!r} is given twice; give each checkpoint a name of its own.")
+    return dict(pairs)
 
 
 def _no_checkpoint() -> str:

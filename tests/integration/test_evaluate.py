@@ -417,6 +417,8 @@ def test_a_folder_that_cannot_be_made_or_holds_something_else(tmp_path: Path, wi
 def test_the_command_line_refuses_in_one_line(tmp_path: Path) -> None:
     for arguments, message in (
         (["evaluate", "--out", str(tmp_path / "o"), "--holds", "x"], "--holds 'x': choose one of auto, problems"),
+        (["evaluate", "--out", "o", "--compare", "a=demo", "--compare", "a=demo"], "--compare: 'a' is given twice"),
+        (["evaluate", "--out", "o", "--compare", "demo"], "--compare 'demo': NAME=CHECKPOINT is expected"),
         (["report", str(tmp_path)], "holds no run.parquet"),
         (["compare", str(tmp_path)], "1 run to compare; name two at least"),
         (["report", str(tmp_path), str(ROOT), "--out", str(tmp_path)], "--out is one folder, and 2 runs are named"),
@@ -425,6 +427,16 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path) -> None:
         printed = process.communicate(timeout=200)[1]
         assert process.returncode == 2 and message in printed and "Traceback" not in printed, printed
         assert printed.startswith("irl-lens: ") and len(printed.splitlines()) == 1
+
+
+def test_a_full_memory_is_told_in_words(wish: Wish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(making.Voice, "answers", full)
+    with pytest.raises(ConfigError, match=r"memory of cpu is full \(CUDA out of memory\); free it or take --device cpu"):
+        evaluation.evaluate(replace(wish, out=tmp_path / "out"))
+    assert load_json(tmp_path / "out" / "status.json")["state"] == "failed"
 
 
 def test_a_dry_run_makes_nothing(wish: Wish, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

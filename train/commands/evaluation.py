@@ -73,6 +73,7 @@ def _say_interrupted(folder: Path, resume: bool) -> NoReturn:
 
 def _evaluate(lens: Lens, wish: Wish, order: Order, stopped: StopRequests) -> None:
     from rich.console import Console
+    from torch import OutOfMemoryError
 
     from train.evaluation.report_files import draw, write
     from train.evaluation.sample import evaluate as make_files
@@ -85,7 +86,13 @@ def _evaluate(lens: Lens, wish: Wish, order: Order, stopped: StopRequests) -> No
     files: list[Path] = []
     reports: list[Report] = []
     console = Console(stderr=True)
-    make_files(lens, wish.out, order, console=console, resume=wish.resume, stopped=stopped, report=report)
+    try:
+        make_files(lens, wish.out, order, console=console, resume=wish.resume, stopped=stopped, report=report)
+    except OutOfMemoryError as error:
+        raise ConfigError(
+            f"the memory of {lens.device} is full ({str(error).partition('. ')[0]}); free it or take --device cpu. The "
+            "same command goes on from what is finished; fewer --samples are another evaluation"
+        ) from None
     _say(reports[0], files)
 
 
