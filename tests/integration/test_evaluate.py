@@ -434,7 +434,7 @@ def test_a_full_memory_is_told_in_words(wish: Wish, tmp_path: Path, monkeypatch:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
 
     monkeypatch.setattr(making.Voice, "answers", full)
-    with pytest.raises(ConfigError, match=r"memory of cpu is full \(CUDA out of memory\); free it or take --device cpu"):
+    with pytest.raises(ConfigError, match=r"memory of cpu is full \(CUDA out of memory\); free it or take --device"):
         evaluation.evaluate(replace(wish, out=tmp_path / "out"))
     assert load_json(tmp_path / "out" / "status.json")["state"] == "failed"
 
