@@ -15,6 +15,7 @@ from app.training_runs import Against, Lines, TrainingRun
 
 SECONDS_BETWEEN_LOOKS: Final = 3.0
 MOST_RUNS: Final = 6
+WARNINGS: Final = 3
 AXES: Final[dict[Against, str]] = {"step": "Steps", "tokens": "Tokens", "hours": "Hours"}
 KEPT: Final = ("training_runs", "training_axis", "training_smooth", "training_metrics")
 GROUPS: Final = {
@@ -31,15 +32,19 @@ def show() -> None:
     if not runs:
         st.info("There is no training yet. *Train \u2026* in the sidebar starts one; it appears here at once.")
         return
-    for key, value in st.session_state.get("training_kept", {}).items():
-        st.session_state.setdefault(key, value)
+    state = st.session_state
+    for key, value in state.get("training_kept", {}).items():
+        state.setdefault(key, value)
     chosen = _choose(runs)
     if not chosen:
         st.info("Choose a run to see its curves.")
         return
+    axis, smooth = _controls()
+    others = _other_metrics(chosen)
+    state["training_kept"] = {key: state[key] for key in KEPT}
     live = any(run.active for run in chosen)
     body = st.fragment(_body, run_every=SECONDS_BETWEEN_LOOKS if live else None)
-    body([run.name for run in chosen], live)
+    body([run.name for run in chosen], live, GROUPS | {"Other metrics": others}, axis, smooth)
 
 
 def _choose(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
@@ -53,19 +58,18 @@ def _choose(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
     return [by_name[name] for name in state["training_runs"]]
 
 
-def _body(names: Sequence[str], was_live: bool) -> None:
+def _body(
+    names: Sequence[str], was_live: bool, groups: Mapping[str, Sequence[str]], axis: Against, smooth: int
+) -> None:
     """All that changes while a run goes on."""
     runs = [run for run in training_runs.catalogue() if run.name in names]
     if was_live and not any(run.active for run in runs):
         st.rerun()
     lines = {run.name: _metrics(*training_runs.version(run.path), run) for run in runs}
     _states(runs, lines)
-    axis, smooth = _controls()
     drawn = {name: training_runs.against(found, axis) for name, found in lines.items()}
-    for title, metrics in GROUPS.items():
+    for title, metrics in groups.items():
         _chart(title, drawn, [name for name in metrics if _has(drawn, name)], axis, smooth)
-    _others(drawn, axis, smooth)
-    st.session_state["training_kept"] = {key: st.session_state[key] for key in KEPT if key in st.session_state}
     for run in runs:
         _words(run, lines[run.name])
 
@@ -107,15 +111,14 @@ def _controls() -> tuple[Against, int]:
     return axis, smooth
 
 
-def _others(drawn: Mapping[str, Lines], axis: Against, smooth: int) -> None:
-    """Any other metric."""
+def _other_metrics(runs: Sequence[TrainingRun]) -> list[str]:
+    """The chooser of any other metric."""
     shown = {name for metrics in GROUPS.values() for name in metrics}
-    offered = [name for name in training_runs.names(list(drawn.values())) if name not in shown]
-    first = [name for name in OTHERS if name in offered]
-    wanted = st.session_state.setdefault("training_metrics", first)
+    lines = [_metrics(*training_runs.version(run.path), run) for run in runs]
+    offered = [name for name in training_runs.names(lines) if name not in shown]
+    wanted = st.session_state.get("training_metrics", OTHERS)
     st.session_state["training_metrics"] = [name for name in wanted if name in offered]
-    chosen = st.multiselect("Other metrics", offered, key="training_metrics", placeholder="none")
-    _chart("Other metrics", drawn, chosen, axis, smooth)
+    return st.multiselect("Other metrics", offered, key="training_metrics", placeholder="none")
 
 
 def _chart(title: str, drawn: Mapping[str, Lines], metrics: Sequence[str], axis: Against, smooth: int) -> None:
@@ -126,6 +129,7 @@ def _chart(title: str, drawn: Mapping[str, Lines], metrics: Sequence[str], axis:
     key = "training_" + "_".join(re.findall(r"[a-z]+", title.lower())[:2])
     figure = charts.training(drawn, metrics, smooth=smooth, theme=chart_panel.theme())
     figure.update_xaxes(title_text=AXES[axis].lower())
+    figure.update_layout(uirevision=key)  # what was zoomed into stays, while the run goes on
     alt = f"{title} of {', '.join(drawn)}, against {AXES[axis].lower()}"
     chart_panel.draw(figure, charts.training_table(drawn, metrics), key=key, alt=alt)
 
@@ -137,8 +141,10 @@ def _words(run: TrainingRun, lines: Lines) -> None:
     if run.reason:
         st.caption(plain(run.reason))
     found = training_runs.warnings(run.path)
-    for line in found[-3:]:
+    for line in found[-WARNINGS:]:
         st.warning(plain(line))
+    if len(found) > WARNINGS:
+        st.caption(f"{len(found) - WARNINGS} earlier warnings are in the log.")
     with st.expander(f"Log of {plain(run.name)}"):
         st.code("\n".join(training_runs.log_lines(run.path)) or "This run has no log.", language=None, height=300)
 

@@ -21,6 +21,10 @@ from tests.browser.conftest import ROOT, Watched, free_port, wait_until_healthy
 pytestmark = pytest.mark.browser
 
 READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
+NAMES = "[...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data.map(line => line.name ?? ''))"
+BOTH = ["earlier: policy/loss", "mine: policy/loss"]
+LOSSES = "[...document.querySelectorAll('.js-plotly-plot')].at(-1).data"
+LAST_STEP = f"{LOSSES}.filter(line => line.name?.startsWith('mine'))[0].x.at(-1)"
 SLOW = 60_000  # milliseconds, for what starts a process
 TINY = {  # a training of some milliseconds a step
     "model.hidden_size": 24, "model.layers": 2, "model.heads": 2, "model.intermediate_size": 48,
@@ -161,3 +165,14 @@ def test_the_researchers_way(server: Server, tab: Callable[[str], Page]) -> None
     expect(sidebar(page).get_by_role("button", name="Cancel")).to_be_visible(timeout=SLOW)
     step_after(page, stopped["step"])
     assert jobs.get(job.id).attempt == 2
+
+    page.get_by_role("combobox", name="Runs").click()
+    page.get_by_role("option", name="earlier").click()
+    page.keyboard.press("Escape")
+    page.wait_for_function(f"() => {{ const names = {NAMES}; return {BOTH}.every(name => names.includes(name)); }}")
+    before = page.evaluate(f"() => {LAST_STEP}")
+    page.wait_for_function(f"before => {LAST_STEP} > before", arg=before, timeout=SLOW)  # it goes on, live
+    names = page.evaluate(NAMES)
+    assert {"pass@1 on held-out problems", "mean reward, expert traces", "discriminator right, policy samples"} < {
+        name.removeprefix("earlier: ") for name in names
+    }
