@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 INSPECT: Final = Path(__file__).resolve().parent / "views" / "inspect.py"
-PAPER: Final = {"light": "#ffffff", "dark": "#171614"}
 NOT_NEEDED: Final = ["lasso2d", "select2d", "autoScale2d"]
 PICTURE_SCALE: Final = 2
+BUTTONS: Final = 30  # pixels above a chart for its buttons, so that they do not cover the legend
 DIGITS: Final = "%.4g"
 
 
@@ -37,7 +37,14 @@ def draw(
 
     ``runs``: the names that a clicked point may belong to; without them nothing can be clicked.
     """
-    figure.update_layout(paper_bgcolor=PAPER[theme()])  # a picture saved in the dark theme has its background too
+    from app.charts.style import HEIGHT, colours
+
+    edges = figure.layout.margin
+    figure.update_layout(
+        paper_bgcolor=colours(theme()).paper,  # a saved picture has the background of its theme
+        margin_t=(edges.t or 0) + BUTTONS,
+        height=(figure.layout.height or HEIGHT) + BUTTONS,
+    )
     options: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if runs else {}
     event = st.plotly_chart(figure, theme=None, key=f"chart_{key}", config=_config(key), alt=alt, **options)
     if runs:

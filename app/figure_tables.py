@@ -83,6 +83,9 @@ def ranking_rows(found: Mapping[str, dict[str, Any]], where: str) -> pd.DataFram
 REMOVED: Final = {"nothing": "nothing", "length": "length", "length_and_log_prob": "length and log-probability"}
 
 
+HEADS: Final = {"nothing": "nothing removed", "length": "length removed", "length_and_log_prob": "both removed"}
+
+
 def partial_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
     """Correlations of each score with correctness, pooled and within problems, with something removed, by run."""
     rows = [
@@ -191,9 +194,9 @@ def partial_summary(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
     for run, one in found.items():
         for name, entry in one["partial"].items():
             for where, words in (("pooled", "pooled"), ("within", "within problems")):
-                cells = {f"{REMOVED[key]} removed": _text(figure) for key, figure in entry[where].items()}
+                cells = {HEADS[key]: _text(figure) for key, figure in entry[where].items()}
                 rows.append({"run": run, "score": one["titles"][name], "where": words, **cells})
-    return pd.DataFrame(rows).fillna("")
+    return _read(pd.DataFrame(rows).fillna(""))
 
 
 def choices_summary(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
@@ -209,4 +212,9 @@ def choices_summary(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
         figure["reason"] = row["undefined because"]
         rows.setdefault((row["run"], row["chosen by"]), {})[row["figure"]] = _text(figure)
     found_rows = [{"run": run, "chosen by": name, **cells} for (run, name), cells in rows.items()]
-    return pd.DataFrame(found_rows, columns=["run", "chosen by", *LESS.values()]).fillna("")
+    return _read(pd.DataFrame(found_rows, columns=["run", "chosen by", *LESS.values()]).fillna(""))
+
+
+def _read(table: pd.DataFrame) -> pd.DataFrame:
+    """A table to read: without the run's name where it is the same everywhere."""
+    return table.drop(columns="run") if table["run"].nunique() < 2 else table

@@ -118,25 +118,23 @@ def score_chooser(titles: Mapping[str, str], label: str = "Score", key: str = "s
 
 def surprising(runs: Sequence[Shown], score: str) -> None:
     """A chooser of the traces that a score judges most wrongly, and the button that opens one: a way by keyboard."""
-    found = [
-        (run.name, trace, words) for run in runs for trace, words in overview.surprising(run.sample.frame, score)
-    ]
+    many = len(runs) > 1
+    found = {
+        f"{run.name} \u00b7 {trace}: {words}" if many else f"{trace}: {words}": (run.name, trace)
+        for run in runs
+        for trace, words in overview.surprising(run.sample.frame, score)
+    }
     st.subheader("Traces that this score misjudges most")
     if not found:
         st.info("No judged trace has this score.")
         return
-    many = len(runs) > 1
     left, right = st.columns([4, 1], vertical_alignment="bottom")
     choice = left.selectbox(
         "Trace",
-        range(len(found)),
-        format_func=lambda place: _label(*found[place], many),
+        list(found),
         key="surprising",
         help="The highest scores among the incorrect and the lowest among the correct, in turns.",
     )
     if right.button("Open in Inspect", icon=":material/open_in_new:", width="stretch"):
-        chart_panel.open_trace(*found[choice][:2])
+        chart_panel.open_trace(*found[choice])
 
-
-def _label(run: str, trace: str, words: str, many: bool) -> str:
-    return f"{run} \u00b7 {trace}: {words}" if many else f"{trace}: {words}"

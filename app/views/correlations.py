@@ -51,7 +51,7 @@ def _matrix(found: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _partials(found: Mapping[str, dict[str, Any]]) -> None:
-    st.subheader("With correctness, once length and likelihood are removed")
+    st.subheader("With correctness, once length and log-probability are removed")
     st.dataframe(figure_tables.partial_summary(found), hide_index=True, height="content")
     with st.expander("These figures with their n and method", icon=":material/table:"):
         chart_panel.show_table(figure_tables.partial_table(found), "partial-correlations")
