@@ -91,16 +91,19 @@ def paragraph(found: dict[str, Any]) -> str:
     rows = found["pearson"][name]
     others = [f"{COLUMNS[other]} {shown(rows[other])}" for other in ("length", "log_prob_mean", "arithmetic_false")]
     text = (
-        f"On {extent(found)}, {COLUMNS[name]} correlates with correctness at r {shown(pooled['nothing'])} pooled and "
-        f"{shown(within['nothing'])} within problems; with {listed(others)}. "
-        f"With length removed r is {shown(pooled['length'])} ({shown(within['length'])} within problems): "
+        f"On {extent(found)}, {COLUMNS[name]} correlates with correctness at r {_both(pooled, within, 'nothing')}; "
+        f"with {listed(others)}. With length removed r is {_both(pooled, within, 'length')}: "
         f"{_verdict(pooled, within, 'length', 'length')} With log-probability removed too it is "
-        f"{shown(pooled['length_and_log_prob'])} ({shown(within['length_and_log_prob'])} within problems): "
+        f"{_both(pooled, within, 'length_and_log_prob')}: "
         f"{_verdict(pooled, within, 'length_and_log_prob', 'length and likelihood')}"
     )
     if found["constant"]:
         text += f" Undefined because they never vary: {listed([COLUMNS[column] for column in found['constant']])}."
     return text
+
+
+def _both(pooled: dict[str, Any], within: dict[str, Any], key: str) -> str:
+    return f"{shown(pooled[key])} pooled, within problems {shown(within[key])}"
 
 
 def _verdict(pooled: dict[str, Any], within: dict[str, Any], key: str, removed: str) -> str:
