@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Final
 
 import streamlit as st
@@ -80,13 +81,24 @@ def _training(run: TrainingRun, job: Job) -> None:
     words = training_runs.progress_words(run)
     first = f"{run.name} first: " if run.path != job.run_dir else ""
     st.progress(run.share, text=plain(first + words))
-    lines = training_runs.metrics(run.path)
+    lines = metrics(run)
     name, values = _curve(lines)
     if len(values) > 1:
         every = max(1, len(values) // POINTS)
         st.metric(CURVES[name], f"{values[-1]:.3f}", chart_data=values[::-every][::-1], chart_type="line")
     if run.warnings:
         st.caption(f":material/warning: {run.warnings} warning{'s' * (run.warnings > 1)}; see Training curves")
+
+
+def metrics(run: TrainingRun) -> training_runs.Lines:
+    """A run's metrics, the same for all sessions, read anew when its file has changed."""
+    found: training_runs.Lines = _read(*training_runs.version(run.path))
+    return found
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _read(path: str, written: int, size: int) -> training_runs.Lines:
+    return training_runs.metrics(Path(path))
 
 
 def _curve(lines: training_runs.Lines) -> tuple[str, list[float]]:

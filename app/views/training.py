@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from app import chart_panel, charts, training_runs
+from app.job_panel import metrics
 from app.text import plain
 from app.training_runs import Against, Lines, TrainingRun
 
@@ -65,19 +66,13 @@ def _body(
     runs = [run for run in training_runs.catalogue() if run.name in names]
     if was_live and not any(run.active for run in runs):
         st.rerun()
-    lines = {run.name: _metrics(*training_runs.version(run.path), run) for run in runs}
+    lines = {run.name: metrics(run) for run in runs}
     _states(runs, lines)
     drawn = {name: training_runs.against(found, axis) for name, found in lines.items()}
-    for title, metrics in groups.items():
-        _chart(title, drawn, [name for name in metrics if _has(drawn, name)], axis, smooth)
+    for title, group in groups.items():
+        _chart(title, drawn, [name for name in group if _has(drawn, name)], axis, smooth)
     for run in runs:
         _words(run, lines[run.name])
-
-
-@st.cache_data(max_entries=32, show_spinner=False)
-def _metrics(path: str, written: int, size: int, _run: TrainingRun) -> Lines:
-    """A run's metrics, read anew when its file has changed."""
-    return training_runs.metrics(_run.path)
 
 
 def _has(drawn: Mapping[str, Lines], name: str) -> bool:
@@ -113,25 +108,25 @@ def _controls() -> tuple[Against, int]:
 
 def _other_metrics(runs: Sequence[TrainingRun]) -> list[str]:
     """The chooser of any other metric."""
-    shown = {name for metrics in GROUPS.values() for name in metrics}
-    lines = [_metrics(*training_runs.version(run.path), run) for run in runs]
+    shown = {name for group in GROUPS.values() for name in group}
+    lines = [metrics(run) for run in runs]
     offered = [name for name in training_runs.names(lines) if name not in shown]
     wanted = st.session_state.get("training_metrics", OTHERS)
     st.session_state["training_metrics"] = [name for name in wanted if name in offered]
     return st.multiselect("Other metrics", offered, key="training_metrics", placeholder="none")
 
 
-def _chart(title: str, drawn: Mapping[str, Lines], metrics: Sequence[str], axis: Against, smooth: int) -> None:
+def _chart(title: str, drawn: Mapping[str, Lines], wanted: Sequence[str], axis: Against, smooth: int) -> None:
     """A figure with its table."""
-    if not metrics:
+    if not wanted:
         return
     st.subheader(title)
     key = "training_" + "_".join(re.findall(r"[a-z]+", title.lower())[:2])
-    figure = charts.training(drawn, metrics, smooth=smooth, theme=chart_panel.theme())
+    figure = charts.training(drawn, wanted, smooth=smooth, theme=chart_panel.theme())
     figure.update_xaxes(title_text=AXES[axis].lower())
     figure.update_layout(uirevision=key)  # what was zoomed into stays, while the run goes on
     alt = f"{title} of {', '.join(drawn)}, against {AXES[axis].lower()}"
-    chart_panel.draw(figure, charts.training_table(drawn, metrics), key=key, alt=alt)
+    chart_panel.draw(figure, charts.training_table(drawn, wanted), key=key, alt=alt)
 
 
 def _words(run: TrainingRun, lines: Lines) -> None:
