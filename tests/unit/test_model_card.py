@@ -1,0 +1,49 @@
+"""The model card and the sample problems come from an evaluation, by a stated rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from irl_core.evaluation.report import QUESTIONS, make
+from tests.evaluated import evaluated, simulated
+from train.model_card import EXAMPLES, MEANING, example_rows, facts_of, model_card, parameters
+
+DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
+MACHINE = {"processor": "CPU X", "cores": 2, "threads": 1, "gpu": None}
+PROVENANCE = {"problems": 160, "samples": 16, "created": "2026-11-23T00:00:00+00:00", "machine": MACHINE}
+
+
+def row(family: str, number: int, kind: str | None, correct: bool) -> dict[str, Any]:
+    return {
+        "family": family, "kind": kind, "correct": correct, "problem_id": f"{family}-{number}", "problem": "p",
+        "reference_solution": "s", "text": f"text {number}", "reference_answer": "1",
+    }  # fmt: skip
+
+
+def test_the_first_mistake_of_meaning_of_each_family() -> None:
+    operand, slip = MEANING[0].value, "slip of arithmetic"
+    rows = [row("a", 0, None, True), row("a", 1, slip, False), row("a", 2, operand, True), row("a", 3, operand, False)]
+    rows += [row("a", 4, operand, False), row("b", 5, MEANING[2].value, False)]
+    found = example_rows(rows)
+    assert [one["id"] for one in found] == ["a-3", "b-5"]
+    assert found[0] == {"id": "a-3", "problem": "p", "solution": "s", "wrong_solution": "text 3", "answer": "1"}
+    assert len(example_rows([row(f"f{i}", i, operand, False) for i in range(30)])) == EXAMPLES
+
+
+def test_parameters_are_counted_from_the_files() -> None:
+    from irl_core.checkpoints import load_tensors
+
+    expected = sum(tensor.numel() for tensor in load_tensors(DEMO / "policy" / "model.safetensors").values())
+    assert parameters(DEMO / "policy") == expected > 1_000_000
+
+
+def test_the_card_says_what_it_is_and_what_was_measured() -> None:
+    report = make(evaluated(simulated(problems=12, samples=4)))
+    card = model_card(report, facts_of(DEMO, PROVENANCE))
+    assert "160 held-out problems x 16 samples" in card and "CPU (CPU X, 2 cores)" in card
+    assert "irl-lens train demo-irl" in card and "{" not in card.partition("## ")[0]
+    assert all(f"## {question}" in card for question in QUESTIONS)
+    for policy in report["pass_at_k"]["policies"].values():
+        low, high = policy["1"]["interval"]
+        assert f"{policy['1']['value']:.3f} [{low:.3f}, {high:.3f}]" in card
