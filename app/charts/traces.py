@@ -43,8 +43,7 @@ def _values(frame: pd.DataFrame, name: str) -> Array:
     """The column as numbers, NaN where it is not defined."""
     if name in frame:
         column = frame[name].astype("float64") if name == "correct" else pd.to_numeric(frame[name], errors="coerce")
-        found: Array = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        return found
+        return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
     return np.asarray(score_of(frame, name), dtype=np.float64)
 
 
@@ -180,7 +179,7 @@ def _points(
     kind: str, *, name: str = "", legend: bool = False,
 ) -> None:  # fmt: skip
     ids = frame["trace_id"].to_numpy()[rows]
-    figure.add_scattergl(
+    figure.add_scatter(
         x=x, y=y, mode="markers", name=text(name or kind), showlegend=legend,
         marker={"color": colour, "symbol": SYMBOL[kind], "size": 6, "opacity": 0.6},
         customdata=[[run, str(one)] for one in ids],

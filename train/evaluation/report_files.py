@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from irl_core.evaluation.report import Report, make, to_text
 from irl_core.evaluation.run import EvaluatedRun, load
 from irl_core.store import StoreError
+from train.evaluation.report_html import to_html
 from train.evaluation.report_md import to_markdown
 from train.run_folder import write_whole
 
@@ -39,9 +38,9 @@ def draw(
 
 def write(drawn: Drawn, out: Path) -> list[Path]:
     """Write the files into a folder, each whole or not at all; returns them. Raises CheckpointError."""
-    texts = {JSON: to_text(drawn.report), MARKDOWN: to_markdown(drawn.report)}
-    if find_spec("app.report_page"):
-        texts[HTML] = import_module("app.report_page").to_html(drawn.run, drawn.report)
+    texts = {
+        JSON: to_text(drawn.report), MARKDOWN: to_markdown(drawn.report), HTML: to_html(drawn.run, drawn.report),
+    }  # fmt: skip
     for name, text in texts.items():
         write_whole(out / name, text)
     return [out / name for name in texts]
