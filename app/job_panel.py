@@ -62,10 +62,12 @@ def _live(job_id: int) -> None:
         st.markdown(f"**{plain(job.title)}** on {plain(job.device)}")
         if job.kind == "train":
             _training(training_runs.run_of(job), job)
+        elif last := jobs.log_tail(job, 1):
+            st.text(last)
         if st.button(
             "Stopping \u2026" if job.asked else "Cancel",
             key=f"cancel_{job.id}",
-            disabled=bool(job.asked) or not access.may("train"),
+            disabled=bool(job.asked) or not _may(job),
             help="A training finishes its step and saves; it can be resumed.",
             icon=":material/stop:",
         ):
@@ -128,8 +130,13 @@ def _one_ended(job: Job, checkpoints: Collection[str]) -> None:
         if (made := f"{job.name}/{FINAL}") in checkpoints:
             st.caption(plain(f"{made} is among the checkpoints."))
         return
-    if st.button("Resume", key=f"resume_{job.id}", disabled=not access.may("train"), icon=":material/resume:"):
+    if st.button("Resume", key=f"resume_{job.id}", disabled=not _may(job), icon=":material/resume:"):
         _do(jobs.resume, job)
+
+
+def _may(job: Job) -> bool:
+    """Whether whoever looks at the page may stop the job, or go on with it: who may start such a one."""
+    return access.may("train" if job.kind == "train" else "upload")
 
 
 def _do(action: Callable[[int], Job], job: Job) -> None:

@@ -32,6 +32,7 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 RUNS: Final = "runs"
 CONSOLE: Final = "console.log"
 RECORD: Final = "job.json"
+GPU: Final = Path("/dev/nvidiactl")
 GRACE_SECONDS: Final = 120.0
 SECONDS_FOR_RUNNER: Final = 15.0  # more than it needs, after the grace, to end what is left
 TAIL_BYTES: Final = 64 * 1024
@@ -80,7 +81,15 @@ def get(job_id: int) -> Job:
 
 def active_job(device: str) -> Job | None:
     """The job that runs on a device now, if any. Raises JobError."""
-    return next((job for job in list_jobs() if job.active and job.device == device), None)
+    name = device_named(device)
+    return next((job for job in list_jobs() if job.active and job.device == name), None)
+
+
+def device_named(choice: str) -> str:
+    """The one name of a device, so that two jobs on it meet: auto is the first GPU where there is one, else the CPU."""
+    if choice == "auto":
+        return "cuda" if GPU.exists() else "cpu"
+    return "cuda" if choice == "cuda:0" else choice
 
 
 def log_tail(job: Job, lines: int = 30) -> str:
@@ -124,11 +133,13 @@ def start(
 ) -> Job:
     """Start a command as a job; returns it, running. It goes on whatever becomes of this process.
 
+    ``device``: cpu, cuda, cuda:1, ..., or auto. ``grace``: seconds that it has to obey when it is cancelled.
+
     Raises:
         Busy: the device, or the folder, has an active job; nothing was started.
         JobError: the table, the folder or the process could not be made; nothing was started.
     """
-    run_dir = run_dir.resolve()
+    run_dir, device = run_dir.resolve(), device_named(device)
     job = {
         "kind": kind, "title": title, "command": command, "run_dir": run_dir, "device": device, "state": "running",
         "created": _now(), "reason": "", "log": run_dir / CONSOLE, "user": user, "machine": machine(), "attempt": 1,

@@ -278,6 +278,17 @@ def test_a_job_is_cancelled_and_resumed() -> None:
     assert (jobs.get(job.id).state, jobs.get(job.id).attempt) == ("running", 2)
 
 
+def test_a_scoring_shows_its_last_line_and_belongs_to_who_may_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "may", lambda action: action == "upload")
+    job = jobs.start("score", "my traces", [sys.executable, "-c", SLEEP], Path("runs/up"), "cpu")
+    while "a line of the log" not in jobs.log_tail(job):
+        time.sleep(0.05)
+    page = open_page()
+    assert any(text.value == "a line of the log" for text in page.text)
+    press(page, "Cancel")
+    assert ended(job).state == "cancelled"
+
+
 def test_cancelling_what_has_just_ended_is_harmless() -> None:
     job = a_job("import time; time.sleep(1)")
     page = open_page()

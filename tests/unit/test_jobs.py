@@ -135,6 +135,17 @@ def test_a_second_job_on_the_device_is_shown_the_first() -> None:
     assert python(SLEEP, name="b", device="cuda:0").id == 2
 
 
+def test_a_device_has_one_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(jobs, "GPU", tmp_path / "nvidiactl")
+    assert [jobs.device_named(name) for name in ("auto", "cpu", "cuda", "cuda:1")] == ["cpu", "cpu", "cuda", "cuda:1"]
+    (tmp_path / "nvidiactl").touch()
+    job = python(SLEEP, device="auto")
+    assert job.device == "cuda" == jobs.device_named("cuda:0")
+    with pytest.raises(Busy):
+        python(SLEEP, name="b", device="cuda:0")
+    assert jobs.active_job("auto") == job
+
+
 def test_two_devices_do_not_share_a_folder() -> None:
     python(SLEEP)
     with pytest.raises(Busy):
