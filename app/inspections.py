@@ -22,7 +22,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A served request: everything that sliders and exports need, so that none of them runs a model."""
+    """A served request, or a stored trace: everything that sliders and exports need, so that none of them runs a model.
+
+    ``familiarity``: None where it was not measured. ``run``: the scored run that a stored trace comes from.
+    """
 
     request: Request
     checkpoint: str
@@ -30,4 +33,5 @@ class Inspection:
     score_kind: str
     scored: tuple[ScoredTrace, ...]
     localisations: tuple[Localisation, ...]
-    familiarity: Familiarity
+    familiarity: Familiarity | None = None
+    run: str = ""

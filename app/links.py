@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlencode
 
 from app.heatmap.scale import VIEWS
 
@@ -38,6 +39,33 @@ class Link:
     gamma: float = 0.9
     chosen: int = 0
     versus: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A trace of a scored run, which is shown as it was scored."""
+
+    run: str
+    trace_id: str
+
+
+def to_trace(run: str, trace_id: str) -> str:
+    """The address of a stored trace on the Inspect page. Raises LinkError where it would be too long to be read."""
+    address = f"/?{urlencode({'run': run, 'trace': trace_id})}"
+    if len(run) + len(trace_id) + len("runtrace") > MAX_LINK:
+        raise LinkError(f"The trace's id is too long for a link: the limit is {MAX_LINK:,} characters.")
+    return address
+
+
+def read_stored(parameters: Mapping[str, str]) -> Stored | None:
+    """The stored trace in the query parameters, or None. Raises LinkError for a link that is not readable."""
+    if "run" not in parameters and "trace" not in parameters:
+        return None
+    if sum(len(name) + len(value) for name, value in parameters.items()) > MAX_LINK:
+        raise LinkError(f"This link is not readable: it is longer than {MAX_LINK:,} characters.")
+    if not parameters.get("run") or not parameters.get("trace"):
+        raise LinkError("This link is not readable: it names a run without a trace, or a trace without a run.")
+    return Stored(parameters["run"], parameters["trace"])
 
 
 def write(link: Link) -> dict[str, str]:

@@ -85,7 +85,8 @@ def majority_words(inspection: Inspection) -> str:
 def title(trace: dict[str, Any], index: int, inspection: Inspection) -> str:
     """The heading over one trace."""
     pasted = bool(inspection.request.solution)
-    name = "Your solution" if pasted else f"Trace {index + 1} of {len(inspection.scored)}"
+    own = inspection.scored[index].trace.trace_id if inspection.run else "Your solution"
+    name = own if pasted else f"Trace {index + 1} of {len(inspection.scored)}"
     score = f"trace score ({inspection.score_kind}) {signed(trace['trace_score'])}"
     return " \u00b7 ".join((name, answer_words(trace), score))
 
@@ -93,9 +94,10 @@ def title(trace: dict[str, Any], index: int, inspection: Inspection) -> str:
 def caption(scored: ScoredTrace, inspection: Inspection) -> str:
     """Where the numbers come from: checkpoint, device, unit of standardisation, recognised layout."""
     unit = scored.standardisation
+    where = f"of the scored run {inspection.run}" if inspection.run else f"on {inspection.device}"
     return (
         f"Layout recognised: {LAYOUTS[scored.trace.layout]}. "
-        f"Checkpoint {inspection.checkpoint} on {inspection.device}. "
+        f"Checkpoint {inspection.checkpoint} {where}. "
         f"Standardised with mean {signed(unit.mean)} and standard deviation {unit.std:.2f} of {unit.origin}."
     )
 

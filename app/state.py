@@ -30,8 +30,10 @@ def prepare() -> None:
 
 def _open() -> None:
     state = st.session_state
+    parameters = st.query_params.to_dict()
+    stored = "run" in parameters or "trace" in parameters  # the page reads those itself, whenever they are there
     try:
-        link = links.read(st.query_params.to_dict())
+        link = None if stored else links.read(parameters)
     except links.LinkError as error:
         state["link_error"] = str(error)
         return

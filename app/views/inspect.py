@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from app import examples, links, results, services, sidebar, state
+from app import examples, links, results, scored_runs, services, sidebar, state, stored_traces
 from app.heatmap import payload
 from app.heatmap.component import heatmap
 from app.heatmap.export import to_html
@@ -19,6 +19,7 @@ from app.services import Refused, Ticket
 from app.text import plain
 from irl_core.checkpoints import CheckpointError, CheckpointInfo
 from irl_core.inspection import MAX_SAMPLES, InputError, check_inputs
+from irl_core.store import StoreError
 
 POLL_SECONDS = 0.15
 ROW_PIXELS = 35
@@ -28,6 +29,8 @@ STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 def show() -> None:
     st.header("Where does the reasoning go wrong?")
     info = sidebar.chosen()
+    if _stored(info):
+        return
     _about(info)
     if "link_error" in st.session_state:
         st.error(plain(st.session_state.pop("link_error")))
@@ -134,8 +137,69 @@ def _results(inspection: Inspection) -> None:
     _link(inspection, chosen, versus)
 
 
+# ------------------------------------------------------------------------------------------ a trace of a scored run
+
+
+def _stored(info: CheckpointInfo | None) -> bool:
+    """Show the stored trace that the address names, as it was scored; False where it names none."""
+    try:
+        wanted = links.read_stored(st.query_params.to_dict())
+    except links.LinkError as error:
+        st.error(plain(str(error)))
+        return _leave()
+    if wanted is None:
+        return False
+    try:
+        row = scored_runs.row(scored_runs.find(wanted.run), wanted.trace_id)
+    except StoreError as error:
+        st.error(plain(f"Not found: {error}"))
+        return _leave()
+    if row is None:
+        st.error("Not found: the run has no trace of that id.")
+        return _leave()
+    _stored_trace(stored_traces.inspection_of(row, wanted.run), row, info)
+    return True
+
+
+def _leave() -> bool:
+    st.button("To a text of your own", on_click=st.query_params.clear)
+    return True
+
+
+def _stored_trace(inspection: Inspection | None, row: dict[str, Any], info: CheckpointInfo | None) -> None:
+    st.text(row["problem"])
+    with st.container(horizontal=True):
+        st.button("To a text of your own", on_click=st.query_params.clear)
+        words = "Score it again with the checkpoint of the sidebar"
+        st.button(words, on_click=_again, args=(row,), disabled=info is None)
+    if row["reference_solution"]:
+        with st.expander("The reference solution"):
+            st.text(row["reference_solution"])
+    if inspection is None:
+        st.info("No discriminator has read this trace, so it has no rewards to show.")
+        st.text(row["text"])
+        return
+    _controls()
+    result = results.to_result(inspection, st.session_state["gamma"])
+    _trace(inspection, result, 0)
+    _exports(inspection, result, [0])
+
+
+def _again(row: dict[str, Any]) -> None:
+    """Put a stored trace into the form and have it scored."""
+    st.query_params.clear()
+    st.session_state.update(
+        problem=row["problem"], solution=row["text"], answer=row["reference_answer"] or "", example=None, run_now=True
+    )
+
+
+# ------------------------------------------------------------------------------------------------- what was inspected
+
+
 def _familiarity(inspection: Inspection) -> None:
     known = inspection.familiarity
+    if known is None:
+        return
     if known.familiar is False:
         st.warning(
             "This text is unlike the problems that the checkpoint was made for, so its rewards mean little here: "
