@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -208,8 +209,9 @@ class AdversarialTrainer:
             sums = {"disc/loss": 0.0, "train/tokens": float(sum(len(e.completion_ids) for e in encoded))}
             for indices, counts in self.world.even(self._batching(self._reader).split(encoded)):
                 self.on_progress("discriminator")
-                loss, means = self._discriminator_loss([examples[i] for i in indices], weights[indices], total)
-                self.discriminator.backward(loss if counts else 0.0 * loss)
+                with differentiable_twice(settings.gradient_penalty > 0):
+                    loss, means = self._discriminator_loss([examples[i] for i in indices], weights[indices], total)
+                    self.discriminator.backward(loss if counts else 0.0 * loss)
                 if counts:
                     sums["disc/loss"] += loss.item()
                     logits += zip(classes[indices].tolist(), means.tolist(), strict=True)
@@ -246,7 +248,8 @@ class AdversarialTrainer:
             own = rewards.masked_mean(output.logprobs, batch.response_mask)[expert].sum()
             loss = loss - settings.likelihood_weight * own / self.config.policy.prompts_per_round
         if embeddings is not None:
-            penalty = losses.gradient_penalty(output.logits, embeddings, batch.response_mask)
+            lengths = None if batch.cu_seqlens is None else batch.cu_seqlens.diff().tolist()
+            penalty = losses.gradient_penalty(output.logits, embeddings, batch.response_mask, lengths)
             loss = loss + settings.gradient_penalty * penalty * len(examples) / total
         return loss, rewards.masked_mean(output.logits.detach(), batch.response_mask)
 
@@ -261,10 +264,8 @@ class AdversarialTrainer:
         recorded = None
         if model.likelihood == "policy":
             recorded = trace_logprobs(self.policy.model, encoded, batch, self.world)
-        if embeddings is None:
-            return model(batch, recorded)
-        with sdpa_kernel(SDPBackend.MATH):  # the fast kernels have no second derivative
-            return model(batch, recorded, embeddings)
+        output: DiscriminatorOutput = model(batch, recorded, embeddings)
+        return output
 
     # -- rewards and policy ------------------------------------------------------------------------------------
 
@@ -358,15 +359,25 @@ class AdversarialTrainer:
         return Batching(pad_id, self.config.run.batch_tokens, self.config.model.packing)
 
 
+@contextmanager
+def differentiable_twice(wanted: bool) -> Iterator[None]:
+    """Inside the block attention has a second derivative where that is ``wanted``: the fast kernels have none. A
+    checkpointed layer is computed again on the way back, so the backward pass belongs inside."""
+    if not wanted:
+        yield
+        return
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
 def sampler_mismatch(encoded: Sequence[EncodedTrace], logprobs: Tensor) -> Metrics:
     """By how much the trainer's log-probabilities ``(B, T)`` differ from those recorded in sampling: the sum of the
     absolute differences, and over how many tokens. Both are of temperature 1."""
     difference, tokens = 0.0, 0
-    for row, trace in enumerate(encoded):
+    for found, trace in zip(logprobs.detach().cpu(), encoded, strict=True):
         recorded = trace.trace.logprobs
         if recorded:
-            found = logprobs[row, : len(recorded)].detach().cpu()
-            difference += float((found - torch.tensor(recorded)).abs().sum())
+            difference += float((found[: len(recorded)] - torch.tensor(recorded)).abs().sum())
             tokens += len(recorded)
     return {"mismatch": difference, "sampled": float(tokens)}
 

@@ -177,14 +177,14 @@ def trace_logprobs(
     rows = [trace.trace.logprobs for trace in encoded]
     width, device = batch.response_mask.shape[1], batch.input_ids.device
     recorded = torch.tensor([list(row or ()) + [0.0] * (width - len(row or ())) for row in rows], device=device)
-    missing = torch.tensor([row is None for row in rows], device=device)
-    if not (world or World()).must_pass(bool(missing.any())):
+    missing = [row is None for row in rows]
+    if not (world or World()).must_pass(any(missing)):
         return recorded
     was_training = model.training
     model.eval()
     values = completion_logprobs(model, batch)
     model.train(was_training)
-    return torch.where(missing.unsqueeze(1), values, recorded)
+    return torch.where(torch.tensor(missing, device=device).unsqueeze(1), values, recorded)
 
 
 def head_description(discriminator: Discriminator) -> dict[str, str]:

@@ -6,6 +6,8 @@ happens to hold: summing the losses of micro-batches gives exactly the full batc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -92,13 +94,17 @@ def wasserstein(logits: Tensor, response_mask: Tensor, is_expert_token: Tensor, 
     return (trace_means(sign * masked(logits.float(), response_mask), response_mask) * trace_weights).sum()
 
 
-def gradient_penalty(scores: Tensor, inputs: Tensor, response_mask: Tensor) -> Tensor:
+def gradient_penalty(
+    scores: Tensor, inputs: Tensor, response_mask: Tensor, lengths: Sequence[int] | None = None
+) -> Tensor:
     """``mean (|d score / d input| - 1)^2`` over traces (Gulrajani et al. 2017); scalar.
 
-    ``scores`` ``(B, T)`` must have been computed from ``inputs`` ``(B, T, H)``, embeddings that require a gradient.
+    ``scores`` ``(B, T)`` must have been computed from ``inputs``, embeddings that require a gradient: ``(B, L, H)``, or
+    those of traces of these ``lengths`` end to end in one row ``(1, L, H)``.
     """
     (gradient,) = torch.autograd.grad(masked(scores, response_mask).sum(), inputs, create_graph=True)
-    norm: Tensor = gradient.flatten(1).norm(dim=1)
+    traces = gradient if lengths is None else torch.split(gradient.squeeze(0), list(lengths))
+    norm = torch.stack([trace.float().norm() for trace in traces])
     return (norm - 1.0).square().mean()
 
 

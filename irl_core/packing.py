@@ -168,10 +168,12 @@ def _in_autocast_dtype(*states: Tensor) -> list[Tensor]:
 
 
 def _varlen_runs(query: Tensor, value: Tensor) -> bool:
-    """Whether torch's variable-length kernel (flash attention: Ampere and later) takes these."""
+    """Whether torch's variable-length kernel (flash attention: Ampere and later) takes these, and is not switched off
+    as flash attention is where a second derivative is wanted."""
     width = query.shape[-1]
     return (
         query.is_cuda
+        and torch.backends.cuda.flash_sdp_enabled()
         and query.dtype in (torch.bfloat16, torch.float16)
         and width == value.shape[-1]
         and width % 8 == 0

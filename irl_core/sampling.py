@@ -133,6 +133,8 @@ class Request:
                         on_step(batch * total + done, len(batches) * total)
 
                 found |= zip(rows, decode(rows, tick), strict=True)
+        if device_of(model).type == "cuda":
+            torch.cuda.empty_cache()  # a cache that grew token by token leaves blocks of sizes that nothing else needs
         return [[found[prompt, sample] for sample in range(self.num_samples)] for prompt in range(len(self.prompts))]
 
 
@@ -212,27 +214,27 @@ class LoopSampler:
         cache.batch_select_indices(shared)
         attention, logits = attention[shared], output.logits[:, -1][shared]
         numbers = request.numbers(rows, device)
-        ends = torch.tensor(self.end_ids, device=device, dtype=torch.long)
-        samples = _Samples(rows)
+        ends, samples = set(self.end_ids), _Samples(rows)
         for step in range(request.max_new_tokens):
             chosen, logprobs = request.drawing(logits, numbers[:, step])
-            samples.append(chosen.tolist(), logprobs.tolist())
+            ids = chosen.tolist()
+            samples.append(ids, logprobs.tolist())
             tick(step + 1, request.max_new_tokens)
-            going = ~torch.isin(chosen, ends)
-            if step == request.max_new_tokens - 1 or not going.any():
+            going = [place for place, token in enumerate(ids) if token not in ends]
+            if step == request.max_new_tokens - 1 or not going:
                 break
-            if not going.all():
-                keep = going.nonzero().squeeze(1)
+            if len(going) < len(ids):
+                keep = torch.tensor(going, device=device)
                 cache.batch_select_indices(keep)
                 attention, chosen, numbers = attention[keep], chosen[keep], numbers[keep]
-                samples.keep(keep.tolist())
+                samples.keep(going)
             attention = torch.cat([attention, attention.new_ones(attention.shape[0], 1)], dim=1)
             output = model(
                 input_ids=chosen.unsqueeze(1), attention_mask=attention, position_ids=_positions(attention)[:, -1:],
                 past_key_values=cache, use_cache=True,
             )  # fmt: skip
             logits = output.logits[:, -1]
-        return samples.rollouts(set(self.end_ids))
+        return samples.rollouts(ends)
 
 
 def _positions(attention: Tensor) -> Tensor:

@@ -135,15 +135,30 @@ def explained(error: BaseException, config: TrainConfig) -> BaseException:
     """The error as the user should read it, with the mend."""
     if isinstance(error, FloatingPointError):
         return FloatingPointError(diverged(error))
-    if isinstance(error, torch.OutOfMemoryError):
+    full = full_memory(error)
+    if full is not None:
         return ConfigError(
-            f"the GPU's memory is full ({str(error).partition('. ')[0]}); in a new run lower run.batch_tokens "
+            f"{full} is full ({one_line(str(error)).partition('. ')[0][:200]}); in a new run lower run.batch_tokens "
             f"({config.run.batch_tokens}) or policy.sampling_tokens ({config.policy.sampling_tokens}), set "
             "model.gradient_checkpointing to true, or set model.quantisation to nf4 with model.lora.rank 16"
         )
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return not_written(Path(error.filename).name if error.filename else "the run's folder", error)
     return error
+
+
+def full_memory(error: BaseException) -> str | None:
+    """Which memory the error says is full, also where a library allocates by itself and torch has no class for it."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the GPU's memory"
+    if isinstance(error, MemoryError):
+        return "main memory"
+    if not isinstance(error, RuntimeError):
+        return None
+    text = str(error).lower()
+    signs = {"out of memory": "the GPU's memory", "cublas_status_alloc_failed": "the GPU's memory",
+             "can't allocate memory": "main memory", "not enough memory": "main memory"}  # fmt: skip
+    return next((memory for sign, memory in signs.items() if sign in text), None)
 
 
 @dataclass(slots=True)

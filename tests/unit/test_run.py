@@ -358,6 +358,22 @@ def test_a_full_gpu_names_the_settings_to_lower() -> None:
     assert "(CUDA out of memory)" in str(told) and "run.batch_tokens (16384)" in str(told)
 
 
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), "the GPU's memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), "the GPU's memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 GB"), "main memory"),
+        (MemoryError(), "main memory"),
+    ],
+)
+def test_memory_that_a_library_ran_out_of_is_named_too(error: Exception, memory: str) -> None:
+    told = explained(error, CONFIG)
+    assert isinstance(told, ConfigError)
+    assert str(told).startswith(f"{memory} is full (") and "lower run.batch_tokens" in str(told)
+    assert explained(other := RuntimeError("shapes do not fit"), CONFIG) is other
+
+
 def test_signals_are_remembered_and_the_handlers_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with stop_requests() as stops:

@@ -1,0 +1,57 @@
+"""The gradient penalty: a second derivative, which neither packed rows nor checkpointed layers may change."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor
+
+from irl_core import packing
+from irl_core.adversarial import differentiable_twice
+from tests.tiny import changed, expert_traces, pair_config, tiny_trainer
+
+
+@functools.cache
+def update(packed: bool, checkpointed: bool) -> tuple[dict[str, Tensor], float]:
+    """The gradients of one step of the critic, and its loss."""
+    config = changed(pair_config(), "discriminator", loss="wasserstein", gradient_penalty=0.7)
+    trainer = tiny_trainer(changed(config, "model", packing=packed))
+    critic = trainer.discriminator.model
+    torch.manual_seed(1)
+    for parameter in critic.head.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)  # from a head of zeros there is nothing to penalise
+    for model in (trainer.policy.model, critic.backbone):
+        if packed:
+            packing.use_packed_attention(model)
+    if checkpointed:
+        critic.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    found: dict[str, Tensor] = {}
+
+    def record(*arguments: object) -> None:
+        found.update({name: p.grad.clone() for name, p in critic.named_parameters() if p.grad is not None})
+
+    trainer.discriminator.optimizer.register_step_pre_hook(record)
+    examples = trainer.examples(trainer.sample_groups(expert_traces(trainer.encoder)))
+    return found, trainer.update_discriminator(examples)["disc/loss"]
+
+
+@pytest.mark.parametrize(("packed", "checkpointed"), [(False, True), (True, False), (True, True)])
+def test_the_penalty_is_a_trace_s_however_it_is_computed(packed: bool, checkpointed: bool) -> None:
+    expected, loss = update(False, False)
+    found, same = update(packed, checkpointed)
+    assert same == pytest.approx(loss, rel=1e-5)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float((found[name] - value).abs().max()) <= 1e-4 * float(value.abs().max()), name
+
+
+def test_the_kernel_for_packed_rows_has_no_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    query = type("OnGpu", (), {"shape": (1, 4, 9, 64), "is_cuda": True, "dtype": torch.bfloat16, "device": "cuda"})()
+    assert packing._varlen_runs(query, query)
+    with differentiable_twice(True):
+        assert not packing._varlen_runs(query, query)
+    with differentiable_twice(False):
+        assert packing._varlen_runs(query, query)
