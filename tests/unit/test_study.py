@@ -236,7 +236,7 @@ def report(name: str = "policies", seeds: tuple[int, ...] = (1, 2), done: int = 
     made = figures(plan, seeds[:done], policies, rewards, {"pass@1": drawn(rng, 0.3)})
     return made | {
         "created": "2026-01-02T03:04:05+00:00", "starts": {"demo-sft": "a" * 64}, "failed": {},
-        "input_sha256": "0" * 64, "machine": {"processor": "A chip", "cores": 2, "threads": 1, "gpu": None}, "versions": {}, "code": {},
+        "machine": {"processor": "A chip", "cores": 2, "threads": 1, "gpu": None},
     }  # fmt: skip
 
 
