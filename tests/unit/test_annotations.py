@@ -1,0 +1,215 @@
+"""Annotations: only ever added, whole or not at all, and read back; agreement against scikit-learn."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from irl_core import annotations as module
+from irl_core.agreement import agreement, between_annotators, kappa, label_of, with_model
+from irl_core.annotations import Annotation, AnnotationError, Annotations, from_jsonl, latest, text_hash, to_jsonl
+
+HOSTILE = "<img src=x onerror=alert(1)> =cmd() $5 \u202e ' \"; DROP TABLE annotations; --"
+
+
+def made(trace: str = "t1", annotator: str = "ann", step: int | None = 1, **more: Any) -> Annotation:
+    verdict = {"verdict": "error" if step is not None else "none"}
+    known = {"run": "demo", "trace_id": trace, "text_sha256": text_hash("p", trace), "problem_id": "p"}
+    return Annotation(**{**known, "annotator": annotator, "step": step, **verdict, **more})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Annotations:
+    return Annotations(tmp_path / "runs" / "annotations.sqlite")
+
+
+def test_what_was_added_is_read_back_in_order(store: Annotations) -> None:
+    assert store.all() == []
+    added = [store.add(made(step=step, note=HOSTILE)) for step in (0, 5)]
+    added.append(store.add(made(step=None, verdict="unsure", blind=False)))
+    assert store.all() == added and [one.label for one in added] == ["step 1", "step 6", "unsure"]
+    assert store.latest() == {(text_hash("p", "t1"), "ann"): added[2]}
+
+
+def test_two_annotators_on_a_trace_are_both_kept(store: Annotations) -> None:
+    one, other = store.add(made(annotator="a")), store.add(made(annotator="b", step=None))
+    assert store.latest() == {(one.text_sha256, "a"): one, (one.text_sha256, "b"): other}
+
+
+def test_the_newest_counts_whatever_the_order_of_an_import() -> None:
+    old, new = made(created="2026-01-01T00:00:00+00:00"), made(step=2, created="2026-01-02T00:00:00+00:00")
+    for order in ([old, new], [new, old]):
+        assert list(latest(order).values()) == [new]
+
+
+def test_nothing_is_changed_or_removed(store: Annotations) -> None:
+    store.add(made())
+    with sqlite3.connect(store.path) as connection:
+        for statement in ("UPDATE annotations SET step = 3", "DELETE FROM annotations"):
+            with pytest.raises(sqlite3.IntegrityError, match="annotations are never"):
+                connection.execute(statement)
+    assert len(store.all()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"annotator": " "}, "annotator is empty"),
+        ({"annotator": "x" * 101}, "annotator is empty or longer than 100"),
+        ({"note": "x" * 2001}, "the note has 2,001 characters, the limit is 2,000"),
+        ({"verdict": "maybe", "step": None}, "the verdict is 'maybe'; it is one of error, none, unsure"),
+        ({"verdict": "none", "step": 3}, "a step belongs to the verdict 'error'"),
+        ({"verdict": "error", "step": None}, "a step belongs to the verdict 'error'"),
+        ({"step": -1}, "the step is -1"),
+        ({"category": "bad"}, "the category is 'bad'; it is one of arithmetic"),
+    ],
+)
+def test_values_outside_their_limits_are_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(AnnotationError, match=said):
+        made(**change)
+
+
+# ------------------------------------------------------------------------------------------------------- faults
+
+
+def test_a_lock_is_waited_for_and_then_said(store: Annotations, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SECONDS_A_TRY", 0.2)
+    first = store.add(made())
+    other = sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(AnnotationError, match=r"locked by another process .* nothing was written, try again"):
+        store.add(made("t2"))
+    timer = threading.Timer(0.1, lambda: other.execute("COMMIT"))
+    timer.start()
+    second = store.add(made("t2"))  # within the second try
+    timer.join()
+    other.close()
+    assert store.all() == [first, second]
+
+
+def test_a_damaged_file_is_left_as_it_is(store: Annotations) -> None:
+    store.path.parent.mkdir()
+    store.path.write_bytes(b"this is no database, and long enough to be looked at " * 40)
+    before = store.path.read_bytes()
+    for action in (store.all, lambda: store.add(made())):
+        with pytest.raises(AnnotationError, match="is damaged, and is left as it is"):
+            action()
+    assert store.path.read_bytes() == before
+
+
+def test_a_full_disk_keeps_what_was_there(store: Annotations, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = store.add(made())
+    real = sqlite3.connect
+
+    def small(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = real(*arguments, **options)
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        return connection
+
+    monkeypatch.setattr(module.sqlite3, "connect", small)
+    with pytest.raises(AnnotationError, match="the disk is full; nothing was written"):
+        store.add_all([made(f"t{i}", note="x" * 2000, created="2026-01-01") for i in range(50)])
+    monkeypatch.undo()
+    assert store.all() == [first]
+
+
+def test_a_later_version_is_not_touched(store: Annotations) -> None:
+    store.add(made())
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("PRAGMA user_version = 9")
+    with pytest.raises(AnnotationError, match="of a later version of irl-lens"):
+        store.add(made("t2"))
+
+
+# ------------------------------------------------------------------------------------------------------ JSON lines
+
+
+def test_export_and_import_are_inverse_and_import_twice_adds_once(store: Annotations, tmp_path: Path) -> None:
+    added = [store.add(made(f"t{i}", note=HOSTILE, step=i)) for i in range(3)]
+    text = to_jsonl(added)
+    assert from_jsonl(text) == added
+    other = Annotations(tmp_path / "other.sqlite")
+    assert (other.add_all(from_jsonl(text)), other.add_all(from_jsonl(text))) == (3, 0)
+    assert other.all() == added
+
+
+def line(**change: Any) -> str:
+    return json.dumps(asdict(made(created="2026-01-01T00:00:00+00:00")) | change)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ("{", "line 2: not JSON"),
+        ("[1]", "line 2: a JSON object is expected"),
+        ("[" * 100_000, "line 2: not JSON"),
+        (line(surprise=1), "line 2: unknown: surprise"),
+        ('{"run": "x"}', "line 2: missing: annotator, created"),
+        (line(step="1"), "line 2: step is '1'; a whole number or null is expected"),
+        (line(step=True), "line 2: step is 'True'"),
+        (line(blind=1), "line 2: blind is '1'; true or false is expected"),
+        (line(note=5), "line 2: note is a number; a text is expected"),
+        (line(created="yesterday"), "line 2: created is 'yesterday'; a time in ISO 8601 is expected"),
+        (line(note="\ud800"), "line 2: a text holds NUL or half a character"),
+        (line(verdict="none"), "line 2: a step belongs to the verdict 'error'"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_taken(bad: str, said: str) -> None:
+    with pytest.raises(AnnotationError, match=said.replace("(", r"\(")):
+        from_jsonl(f"{line()}\n{bad}\n")
+
+
+# ------------------------------------------------------------------------------------------------------- agreement
+
+
+def test_kappa_by_hand_and_as_scikit_learn_has_it() -> None:
+    # 2 x (none, none), 1 x (none, step 1), 1 x (step 1, step 1): observed 3/4; expected 3/4 * 2/4 + 1/4 * 2/4 = 1/2;
+    # kappa = (3/4 - 1/2) / (1 - 1/2) = 1/2
+    ours, theirs = ["none", "none", "none", "step 1"], ["none", "none", "step 1", "step 1"]
+    found = agreement("a", "b", ours, theirs, ["p1", "p2", "p3", "p4"])
+    assert found.observed.value == 0.75 and found.kappa.value == pytest.approx(0.5)
+    assert found.confusion == {("none", "none"): 2, ("none", "step 1"): 1, ("step 1", "step 1"): 1}
+    rng = np.random.default_rng(0)
+    labels = np.array(["none", "step 1", "step 2", "step 3"])
+    for _ in range(5):
+        one = labels[rng.integers(4, size=60)]
+        other = np.where(rng.random(60) < 0.6, one, labels[rng.integers(4, size=60)])
+        pairs = list(zip(one.tolist(), other.tolist(), strict=True))
+        figure = kappa(pairs, [f"p{i % 20}" for i in range(60)])
+        assert figure.value == pytest.approx(cohen_kappa_score(one, other))
+        assert figure.low < figure.value < figure.high and figure.n == 60
+
+
+def test_the_unsure_are_left_out_and_counted() -> None:
+    found = agreement("a", "b", ["none", "unsure", "step 1"], ["none", "none", "unsure"], ["p", "q", "r"])
+    assert (found.unsure, found.observed.n) == (2, 1)
+    assert not found.kappa.defined and found.kappa.reason == "both give the same label to all"
+    none = agreement("a", "b", ["unsure"], ["none"], ["p"])
+    assert not none.observed.defined and none.observed.reason == "no trace that both were sure about"
+
+
+def test_annotators_meet_on_the_same_text_in_whatever_run() -> None:
+    said = [made("t1", "a", 1), made("t2", "a", 0), made("t1", "b", 1, run="other"), made("t3", "b", 0)]
+    (found,) = between_annotators(said)
+    assert (found.first, found.second, found.confusion) == ("a", "b", {("step 2", "step 2"): 1})
+
+
+def test_the_model_is_compared_with_blind_words_alone() -> None:
+    said = [made("t1", "a", 1), made("t2", "a", 0, blind=False), made("t3", "a", None)]
+    model = {text_hash("p", "t1"): label_of("error", 1), text_hash("p", "t2"): "none",
+             text_hash("p", "t3"): label_of("error", 0)}  # fmt: skip
+    (found,) = with_model(said, model)
+    assert found.confusion == {("step 2", "step 2"): 1, ("none", "step 1"): 1}
+    (all_of_them,) = with_model(said, model, blind_only=False)
+    assert sum(all_of_them.confusion.values()) == 3
+    assert [label_of("no_error", None), label_of("uncertain", None), label_of(None, None)] == [
+        "none", "unsure", "unsure"]  # fmt: skip
