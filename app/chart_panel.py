@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import streamlit as st
 
 from app import links, overview
+from app.text import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
 INSPECT: Final = Path(__file__).resolve().parent / "views" / "inspect.py"
 NOT_NEEDED: Final = ["lasso2d", "select2d", "autoScale2d"]
 PICTURE_SCALE: Final = 2
-BUTTONS: Final = 30  # pixels above a chart for its buttons, so that they do not cover the legend
+BUTTONS: Final = 40  # pixels above a chart for its buttons, so that they do not cover the legend
 DIGITS: Final = "%.4g"
+SCROLLED: Final = """<style>
+[class*="st-key-scrolled_LEAST_"] { overflow-x: auto; }
+[class*="st-key-scrolled_LEAST_"] > * { min-width: LEASTpx; }
+</style>"""
 
 
 def theme() -> str:
@@ -31,11 +36,19 @@ def theme() -> str:
 
 
 def draw(
-    figure: Figure, table: pd.DataFrame, *, key: str, alt: str, runs: Collection[str] = (), help: str = ""
+    figure: Figure,
+    table: pd.DataFrame,
+    *,
+    key: str,
+    alt: str,
+    runs: Collection[str] = (),
+    help: str = "",
+    least: int = 0,
 ) -> None:
     """Draw a chart with its table twin under it. ``key`` names its files; ``alt`` says in words what it shows.
 
-    ``runs``: the names that a clicked point may belong to; without them nothing can be clicked.
+    ``runs``: the names that a clicked point may belong to; without them nothing can be clicked. ``least``: the width
+    in pixels below which the chart is scrolled sideways, not squeezed.
     """
     from app.charts.style import HEIGHT, colours
 
@@ -46,7 +59,10 @@ def draw(
         height=(figure.layout.height or HEIGHT) + BUTTONS,
     )
     options: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if runs else {}
-    event = st.plotly_chart(figure, theme=None, key=f"chart_{key}", config=_config(key), alt=alt, **options)
+    with st.container(key=f"scrolled_{least}_{key}"):
+        event = st.plotly_chart(figure, theme=None, key=f"chart_{key}", config=_config(key), alt=alt, **options)
+        if least:
+            st.html(SCROLLED.replace("LEAST", str(least)))
     if runs:
         clicked = chosen_trace(event, runs)
         if clicked is not None:
@@ -64,9 +80,10 @@ def show_table(table: pd.DataFrame, key: str) -> None:
         for name in table.columns
         if table[name].dtype.kind == "f" and isinstance(name, str)
     }
-    st.dataframe(table, hide_index=True, column_config=numbers, placeholder="")
+    shown = overview.inert(table)  # the table's own menu saves what it shows
+    st.dataframe(shown, hide_index=True, column_config=numbers, placeholder="")
     st.download_button(
-        "CSV", overview.csv_of(table), f"{key}.csv", "text/csv", key=f"csv_{key}", on_click="ignore",
+        "Save as CSV", overview.csv_of(table), f"{key}.csv", "text/csv", key=f"csv_{key}", on_click="ignore",
         icon=":material/download:",
     )  # fmt: skip
 
@@ -91,6 +108,10 @@ def chosen_trace(event: Mapping[str, Any], runs: Collection[str]) -> tuple[str, 
 
 
 def open_trace(run: str, trace_id: str) -> None:
-    """Go to the Inspect page with a trace of a scored run; does not return."""
-    address = urlsplit(links.to_trace(run, trace_id))
+    """Go to the Inspect page with a trace of a scored run; returns where there can be no link to it, which is said."""
+    try:
+        address = urlsplit(links.to_trace(run, trace_id))
+    except links.LinkError as error:
+        st.error(plain(str(error)))
+        return
     st.switch_page(INSPECT, query_params=dict(parse_qsl(address.query)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from app.heatmap.tables import safe_cell
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -177,7 +179,7 @@ def tests_summary(found: Mapping[str, dict[str, Any]], score: str) -> pd.DataFra
 
     rows: dict[str, dict[str, str]] = {name: {} for name in (*MEANS, *TESTS, *PAIRS)}
     for run, one in found.items():
-        entry, head = one["scores"][score], f"{run}, " if len(found) > 1 else ""
+        entry, head = one["scores"][score], f"{safe_cell(run)}, " if len(found) > 1 else ""
         for where, words in (("pooled", "pooled"), ("within", "within problems")):
             figures = {**({name: entry[name] for name in MEANS} if where == "pooled" else {}), **entry[where]}
             for name, cells in rows.items():
@@ -195,7 +197,7 @@ def partial_summary(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
         for name, entry in one["partial"].items():
             for where, words in (("pooled", "pooled"), ("within", "within problems")):
                 cells = {HEADS[key]: _text(figure) for key, figure in entry[where].items()}
-                rows.append({"run": run, "score": one["titles"][name], "where": words, **cells})
+                rows.append({"run": safe_cell(run), "score": one["titles"][name], "where": words, **cells})
     return _read(pd.DataFrame(rows).fillna(""))
 
 
@@ -211,8 +213,19 @@ def choices_summary(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
         figure["interval"] = None if pd.isna(row["low"]) else [row["low"], row["high"]]
         figure["reason"] = row["undefined because"]
         rows.setdefault((row["run"], row["chosen by"]), {})[row["figure"]] = _text(figure)
-    found_rows = [{"run": run, "chosen by": name, **cells} for (run, name), cells in rows.items()]
+    found_rows = [{"run": safe_cell(run), "chosen by": name, **cells} for (run, name), cells in rows.items()]
     return _read(pd.DataFrame(found_rows, columns=["run", "chosen by", *LESS.values()]).fillna(""))
+
+
+def saved_summary(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """The samples that each way to choose needs as texts: a row a figure, a column a run."""
+    import pandas as pd
+
+    rows = []
+    for name, words in NEEDED.items():
+        cells = {safe_cell(run): _text(one["samples_needed"][name]) for run, one in found.items()}
+        rows.append({"figure": words, **cells})
+    return pd.DataFrame(rows)
 
 
 def _read(table: pd.DataFrame) -> pd.DataFrame:

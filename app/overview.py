@@ -176,12 +176,17 @@ def centred(frame: pd.DataFrame, score: str) -> pd.DataFrame:
 # --------------------------------------------------------------------------------------------------------------- files
 
 
-def csv_of(table: pd.DataFrame) -> str:
-    """A table as CSV with a header; an empty cell is 'no value', and no spreadsheet takes a text for a formula."""
+def inert(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy of a table whose texts and heads no spreadsheet takes for a formula."""
     safe = table.rename(columns=lambda name: safe_cell(str(name)))
     for name in safe.columns:
         safe[name] = safe[name].map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
-    return str(safe.to_csv(index=False))
+    return safe
+
+
+def csv_of(table: pd.DataFrame) -> str:
+    """A table as CSV with a header; an empty cell is 'no value', and there is no formula in it."""
+    return str(inert(table).to_csv(index=False))
 
 
 def origin_words(known: Mapping[str, Any]) -> list[str]:

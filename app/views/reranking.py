@@ -38,6 +38,7 @@ def _curves(found: Mapping[str, dict[str, Any]]) -> None:
         charts.reranking_table(found),
         key="reranking",
         alt="Accuracy of each way to choose among 1 to N samples, with 95 % bands, by run; the table has the values.",
+        least=620,
     )
     st.caption(next(iter(found.values()))["ties"])
 
@@ -58,7 +59,9 @@ def _choices(found: Mapping[str, dict[str, Any]]) -> None:
 
 def _saved(found: Mapping[str, dict[str, Any]]) -> None:
     st.subheader("What it saves")
-    chart_panel.show_table(figure_tables.saved_table(found), "samples-needed")
+    st.dataframe(figure_tables.saved_summary(found), hide_index=True, height="content")
+    with st.expander("These figures with their method", icon=":material/table:"):
+        chart_panel.show_table(figure_tables.saved_table(found), "samples-needed")
 
 
 def _solved(found: Mapping[str, dict[str, Any]]) -> None:

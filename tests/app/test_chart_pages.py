@@ -23,7 +23,7 @@ SCORE = "score_mean_discounted"
 TABLES = {
     "distributions": ("distribution", "traces", "tests", "separation", "scores"),
     "correlations": ("correlations", "partials", "partial correlations", "scatter"),
-    "reranking": ("reranking", "every choice", "choices", "samples needed", "pass-at-k"),
+    "reranking": ("reranking", "every choice", "choices", "saved", "samples needed", "pass-at-k"),
 }
 HOSTILE = "<img src=x onerror=alert(1)> $5 and $10 =cmd()"
 pytestmark = pytest.mark.usefixtures("fake_lens")

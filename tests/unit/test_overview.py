@@ -197,3 +197,22 @@ def test_a_p_below_every_float_is_not_zero(tmp_path: Path) -> None:
     table = figure_tables.tests_summary({"run": found}, SCORE).set_index("figure")
     assert found["scores"][SCORE]["pooled"]["p"]["value"] == 0
     assert table.loc["p of Welch's t", "pooled"] == "under 1e-300, n 4,000"
+
+
+def test_names_of_runs_are_inert_in_the_texts_to_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "run.parquet", simulated(12, 4))
+    shown = overview.sample(path)
+    found = overview.figures("reranking", path, shown)
+    both = {"=cmd()": found, "b": found}
+    assert set(figure_tables.choices_summary(both)["run"]) == {"'=cmd()", "b"}
+    saved = figure_tables.saved_summary(both)
+    assert saved.columns.tolist() == ["figure", "'=cmd()", "b"]
+    figure = found["samples_needed"]["saved_to_majority"]
+    low, high = figure["interval"]
+    assert saved.set_index("figure").loc["saved beside the majority", "b"] == (
+        f"{figure['value']:.3f} [{low:.3f}, {high:.3f}], n {figure['n']}"
+    )
+    separated = overview.figures("separation", path, shown)
+    assert figure_tables.tests_summary({"=x": separated, "b": separated}, SCORE).columns[1] == "'=x, pooled"
+    correlated = overview.figures("correlation", path, shown)
+    assert set(figure_tables.partial_summary({"=x": correlated, "b": correlated})["run"]) == {"'=x", "b"}
