@@ -80,10 +80,10 @@ def study(
     """
     plan = make_plan(name, seeds, scale, out)
     _claim(out)
+    _begin(out, plan, resume)
     with stop_requests() as stopped, shown(out, _total(plan), console, stopped) as progress:
         progress.stage("starting")
         try:
-            _begin(out, plan, resume)
             return _Doing(plan, out, progress, console, stopped).go()
         except BaseException as error:
             asked = isinstance(error, Interrupted | KeyboardInterrupt)
