@@ -67,14 +67,14 @@ class ScoredBatch:
 class AdversarialTrainer:
     """Alternates discriminator and policy updates.
 
-    The method ``grpo`` rewards correctness in place of the learned reward and leaves the discriminator alone.
+    The method ``grpo`` rewards correctness in place of the learned reward, and has no ``discriminator``.
     ``discriminator_encoder``: where the discriminator has a tokenizer of its own. ``replay`` keeps earlier rounds'
     samples, which stay negatives for the discriminator. ``on_progress(phase)`` is called as the round goes on.
     ``groups``: those of the last round on this process, to be looked at.
     """
 
     policy: Learner
-    discriminator: Learner
+    discriminator: Learner | None
     encoder: TraceEncoder
     config: TrainConfig
     sampler: Sampler
@@ -85,6 +85,11 @@ class AdversarialTrainer:
     replay: deque[Example] = field(default_factory=deque)
     on_progress: Callable[[str], None] = lambda phase: None
     groups: list[Group] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.learns_reward is not (self.discriminator is not None):
+            wanted = "needs a" if self.learns_reward else "takes no"
+            raise ValueError(f"the method {self.config.run.method} {wanted} discriminator")
 
     def round(self, experts: Sequence[EncodedTrace]) -> Metrics:
         """One round on a batch of expert traces (their problems are the prompts), of which this process takes its
@@ -108,6 +113,13 @@ class AdversarialTrainer:
     @property
     def learns_reward(self) -> bool:
         return self.config.run.method == "irl"
+
+    @property
+    def judge(self) -> Learner:
+        """The discriminator, where there is one. Raises ValueError."""
+        if self.discriminator is None:
+            raise ValueError(f"the method {self.config.run.method} has no discriminator")
+        return self.discriminator
 
     @property
     def _reader(self) -> TraceEncoder | None:
@@ -199,7 +211,7 @@ class AdversarialTrainer:
 
     def update_discriminator(self, examples: Sequence[Example]) -> Metrics:
         """``updates_per_round`` steps on the round's traces, micro-batched by a token budget."""
-        model, settings = self.discriminator.model, self.config.discriminator
+        model, settings = self.judge.model, self.config.discriminator
         weights, classes, total = self._example_weights(examples)
         encoded = [example.encoded for example in examples]
         model.train()
@@ -211,11 +223,11 @@ class AdversarialTrainer:
                 self.on_progress("discriminator")
                 with differentiable_twice(settings.gradient_penalty > 0):
                     loss, means = self._discriminator_loss([examples[i] for i in indices], weights[indices], total)
-                    self.discriminator.backward(loss if counts else 0.0 * loss)
+                    self.judge.backward(loss if counts else 0.0 * loss)
                 if counts:
                     sums["disc/loss"] += loss.item()
                     logits += zip(classes[indices].tolist(), means.tolist(), strict=True)
-            norm = self.discriminator.step(settings.max_grad_norm, self.world)
+            norm = self.judge.step(settings.max_grad_norm, self.world)
             metrics = totals(sums, self.world) | {"disc/grad_norm": norm}
             if settings.loss == "wasserstein" and settings.weight_clip:
                 losses.clip_weights(list(model.head.parameters()), settings.weight_clip)
@@ -236,7 +248,7 @@ class AdversarialTrainer:
 
     def _discriminator_loss(self, examples: Sequence[Example], weights: Tensor, total: int) -> tuple[Tensor, Tensor]:
         """The micro-batch's part of the loss of ``total`` examples, and each trace's mean logit."""
-        settings, device = self.config.discriminator, self.discriminator.device
+        settings, device = self.config.discriminator, self.judge.device
         encoded = [e.encoded for e in examples]
         batch = self._batching(self._reader).collate(encoded).to(device)
         embeddings = self._embeddings(batch) if settings.gradient_penalty else None
@@ -254,13 +266,13 @@ class AdversarialTrainer:
         return loss, rewards.masked_mean(output.logits.detach(), batch.response_mask)
 
     def _embeddings(self, batch: Batch) -> Tensor:
-        embed = self.discriminator.model.backbone.get_input_embeddings()
+        embed = self.judge.model.backbone.get_input_embeddings()
         return embed(batch.input_ids).detach().requires_grad_()
 
     def _discriminate(
         self, encoded: Sequence[EncodedTrace], batch: Batch, embeddings: Tensor | None
     ) -> DiscriminatorOutput:
-        model: Discriminator = self.discriminator.model
+        model: Discriminator = self.judge.model
         recorded = None
         if model.likelihood == "policy":
             recorded = trace_logprobs(self.policy.model, encoded, batch, self.world)
@@ -293,7 +305,7 @@ class AdversarialTrainer:
     def _rewards(self, traces: Sequence[EncodedTrace], mask: Tensor) -> tuple[Tensor, Tensor]:
         """Raw rewards ``(B, T)`` and the reward of the prompt ``(B,)``."""
         scores = score_traces(
-            self.discriminator.model, self.policy.model, traces, pad_id=self.encoder.pad_id,
+            self.judge.model, self.policy.model, traces, pad_id=self.encoder.pad_id,
             batch_tokens=self.config.run.batch_tokens, packing=self.config.model.packing,
             discriminator_encoder=self._reader, world=self.world,
         )  # fmt: skip

@@ -165,6 +165,12 @@ class Lens:
 
         verify(path)
         config = load_json(path / "config.json")
+        if not (path / "discriminator").is_dir():
+            raise CheckpointError(
+                f"{config['name']} is a policy without a discriminator, as the methods sft and grpo leave it: nothing "
+                "in it scores. Take a checkpoint of the method irl, and compare this policy with "
+                "'irl-lens evaluate --compare NAME=FOLDER'"
+            )
         missing = [key for key in ("reference", "localisation") if key not in config]
         if missing:
             raise CheckpointError(f"config.json has no {' and no '.join(missing)}: the checkpoint was not calibrated")

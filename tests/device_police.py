@@ -2,8 +2,9 @@
 
 Inside ``Police`` a tensor that is asked for on the device, or computed from one that lies there, is marked. It says
 ``cuda:0`` of itself, and an operation that takes it together with an unmarked tensor of more than one number is
-refused, as CUDA refuses it. What a GPU would have to be waited for (``.item()``, ``.tolist()``, ``.cpu()``, a condition)
-is counted by the line of ours that asks. No kernel of a GPU runs: it is placement that is tested, not arithmetic.
+refused, as CUDA refuses it. Where a GPU would have to be waited for (``.item()``, ``.tolist()``, ``.cpu()``, a
+condition), that is counted by the function of ours that asks. No kernel of a GPU runs: placement is tested, and not
+arithmetic.
 """
 
 from __future__ import annotations

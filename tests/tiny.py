@@ -155,7 +155,7 @@ def tiny_trainer(config: TrainConfig | None = None, *, learning_rate: float = 0.
     encoder = TraceEncoder(tiny_tokenizer())
     return AdversarialTrainer(
         plain_learner(tiny_model(7), learning_rate),
-        plain_learner(discriminator, learning_rate),
+        plain_learner(discriminator, learning_rate) if config.run.method == "irl" else None,
         encoder,
         config,
         LoopSampler(encoder.end_ids, encoder.pad_id),

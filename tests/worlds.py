@@ -142,8 +142,9 @@ def trainer_of(case: Case, world: World) -> AdversarialTrainer | SupervisedTrain
         shard(model, world, torch.device("cpu"))
     if config.run.method == "sft":
         return SupervisedTrainer(trainable(policy), encoder, config, world)
+    judge = trainable(discriminator) if config.run.method == "irl" else None
     return AdversarialTrainer(
-        trainable(policy), trainable(discriminator), encoder, config, sampler_for(config, encoder, world),
+        trainable(policy), judge, encoder, config, sampler_for(config, encoder, world),
         discriminator_encoder=reading, reference=tiny_model(9) if config.policy.kl_coefficient else None, world=world,
     )  # fmt: skip
 
@@ -171,7 +172,7 @@ def outcome(case: Case, world: World) -> dict[str, Any]:
     """Gradients of every step, metrics of every round, samples, and the weights in the end."""
     trainer = trainer_of(case, world)
     learners = {"policy": trainer.policy}
-    if isinstance(trainer, AdversarialTrainer):
+    if isinstance(trainer, AdversarialTrainer) and trainer.discriminator is not None:
         learners["discriminator"] = trainer.discriminator
     gradients: dict[str, list[dict[str, Tensor]]] = {name: [] for name in learners}
     for name, learner in learners.items():

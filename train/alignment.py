@@ -21,7 +21,7 @@ def align(trainer: Any) -> None:
 
     Tensors of other kinds (quantised, divided among processes, on a GPU) are made anew wherever they are loaded.
     """
-    learners = [trainer.policy, *([trainer.discriminator] if hasattr(trainer, "discriminator") else [])]
+    learners = [learner for learner in (trainer.policy, getattr(trainer, "discriminator", None)) if learner is not None]
     copies: dict[tuple[Any, ...], Tensor] = {}
     reference = getattr(trainer, "reference", None)
     whole = [reference] if isinstance(reference, torch.nn.Module) else []  # the other kind is inside the policy

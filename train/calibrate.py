@@ -185,7 +185,7 @@ def scored_traces(
     encoded = [trainer.encoder.encode(trace) for trace in traces]
     own = trainer.discriminator_encoder
     scores = score_traces(
-        trainer.discriminator.model, trainer.policy.model, encoded, pad_id=trainer.encoder.pad_id,
+        trainer.judge.model, trainer.policy.model, encoded, pad_id=trainer.encoder.pad_id,
         batch_tokens=trainer.config.run.batch_tokens, packing=trainer.config.model.packing,
         discriminator_encoder=None if own is trainer.encoder else own,
     )  # fmt: skip

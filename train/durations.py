@@ -110,7 +110,7 @@ def _adversarial(work: _Work, step: dict[Phase, float]) -> None:
     members = groups * (settings.num_generations + settings.expert_in_group)
     learning = 1.0
     step["sampling"] = work.sampling(groups, settings.num_generations)
-    if work.config.run.method == "irl" and shapes.discriminator is not None:
+    if shapes.discriminator is not None:
         learning = max(0.0, 1 - disc.warmup_rounds / work.config.run.steps)
         anchored = disc.head != "linear"
         seen, updates = groups * discriminator_traces(work.config), disc.updates_per_round

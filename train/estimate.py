@@ -33,7 +33,7 @@ _RANK = "model.lora.rank"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The shapes of policy and discriminator; likelihood training has no discriminator."""
+    """The shapes of policy and discriminator, which likelihood training and outcome rewards do not have."""
 
     policy: Architecture
     discriminator: Architecture | None = None
@@ -162,9 +162,7 @@ def _weights(config: TrainConfig, pair: Pair, processes: Processes) -> Iterator[
             yield Part(f"{name}: adapters", ADAPTER_BYTES * trained, setting=_RANK)
         elif model.dtype != "float32":
             yield Part(f"{name}: weights cast to {model.dtype}", 2.0 * shape.parameters, setting=held)
-        updated = name == "policy" or config.run.method == "irl"
-        if updated:
-            yield Part(f"{name}: optimiser", MOMENT_BYTES[model.optimiser] * trained, setting=moments)
+        yield Part(f"{name}: optimiser", MOMENT_BYTES[model.optimiser] * trained, setting=moments)
     if config.policy.kl_coefficient:
         reference = 0.0 if model.lora.rank else 4.0 * pair.policy.parameters
         yield Part("reference: weights", reference, setting=held)
@@ -265,7 +263,7 @@ def _policy_update(config: TrainConfig, pair: Pair, processes: Processes) -> Ite
 def _discriminator_phases(config: TrainConfig, pair: Pair, processes: Processes) -> Iterator[Part]:
     """Its update, and the scoring by it (in which the policy reads the expert traces)."""
     shape, settings = pair.discriminator, config.discriminator
-    if shape is None or config.run.method != "irl":
+    if shape is None:
         return
     traces = discriminator_traces(config) * _groups(config, processes)
     tokens, own = _batch(config, int(traces)), settings.head != "linear" and settings.likelihood == "own"

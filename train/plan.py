@@ -73,8 +73,7 @@ class Plan:
         shape = self.pair.discriminator
         if shape is not None:
             head = head_parameters(self.config, shape)
-            trained = trained_parameters(self.config, shape) + head if self.config.run.method == "irl" else 0
-            found["discriminator"] = (shape.parameters + head, trained)
+            found["discriminator"] = (shape.parameters + head, trained_parameters(self.config, shape) + head)
         return found
 
     @property
@@ -137,7 +136,7 @@ def launched_processes() -> Processes:
 
 def _models(config: TrainConfig, *, ask_hub: bool) -> tuple[list[Origin], Pair]:
     policy, shape = _model(config, "policy", ask_hub=ask_hub)
-    if config.run.method == "sft":
+    if config.run.method != "irl":
         return policy, Pair(shape)
     discriminator, own = _model(config, "discriminator", ask_hub=ask_hub)
     return [*policy, *discriminator], Pair(shape, own)

@@ -26,7 +26,7 @@ def round_rows(trainer: Any) -> list[dict[str, Any]]:
     if trainer.learns_reward:
         reader = trainer.discriminator_encoder
         scores = score_traces(
-            trainer.discriminator.model, trainer.policy.model, samples, pad_id=trainer.encoder.pad_id,
+            trainer.judge.model, trainer.policy.model, samples, pad_id=trainer.encoder.pad_id,
             batch_tokens=trainer.config.run.batch_tokens, packing=trainer.config.model.packing,
             discriminator_encoder=None if reader is trainer.encoder else reader, world=trainer.world,
         )  # fmt: skip

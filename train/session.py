@@ -74,8 +74,8 @@ class Session:
         if world.is_main:
             files = self._model_files(directory.name) | models.learner_files("policy", self.trainer.policy)
             files["training/progress.json"] = {"round": self.step}
-            if isinstance(self.trainer, AdversarialTrainer):
-                files |= models.learner_files("discriminator", self.trainer.discriminator)
+            if isinstance(self.trainer, AdversarialTrainer) and self.trainer.learns_reward:
+                files |= models.learner_files("discriminator", self.trainer.judge)
                 files["training/replay.json"] = {"examples": [_replay_row(e) for e in self.trainer.replay]}
             self._write(directory, files, keep=self.config.run.keep)
         world.barrier()
@@ -92,8 +92,8 @@ class Session:
     def _restore(self, state: Path) -> None:
         models.restore_learner(state, "policy", self.trainer.policy)
         self.trainer.round_number = int(load_json(state / "training" / "progress.json")["round"])
-        if isinstance(self.trainer, AdversarialTrainer):
-            models.restore_learner(state, "discriminator", self.trainer.discriminator)
+        if isinstance(self.trainer, AdversarialTrainer) and self.trainer.learns_reward:
+            models.restore_learner(state, "discriminator", self.trainer.judge)
             rows = load_json(state / "training" / "replay.json")["examples"]
             encoder = own_encoder(self.trainer) or self.trainer.encoder
             self.trainer.replay = deque(_replayed(encoder, row) for row in rows)
@@ -102,8 +102,8 @@ class Session:
         """Save the finished checkpoint: for adversarial training with its calibration on problems of its own."""
         world = self.trainer.world
         found: dict[str, Any] = {}
-        if isinstance(self.trainer, AdversarialTrainer) and self.config.run.method == "irl":
-            with gathered(self.trainer.policy.model, self.trainer.discriminator.model):
+        if isinstance(self.trainer, AdversarialTrainer) and self.trainer.learns_reward:
+            with gathered(self.trainer.policy.model, self.trainer.judge.model):
                 if world.is_main:
                     from train.calibrate import calibrated
 
@@ -126,8 +126,8 @@ class Session:
             "provenance": provenance(self.config, self.step),
             "train_config": self.config.to_dict(),
         }
-        if isinstance(self.trainer, AdversarialTrainer):
-            discriminator: Discriminator = self.trainer.discriminator.model
+        if isinstance(self.trainer, AdversarialTrainer) and self.trainer.learns_reward:
+            discriminator: Discriminator = self.trainer.judge.model
             files |= models.discriminator_files(discriminator)
             description["head"] = discriminator.head.kind
         return files | {"config.json": description}
@@ -148,10 +148,11 @@ def _to_stderr(line: str) -> None:
 
 def _trainer(config: TrainConfig, pair: backends.Models, world: World) -> AdversarialTrainer | SupervisedTrainer:
     learner = models.policy_learner(pair.policy, config)
-    if pair.discriminator is None:
+    if config.run.method == "sft":
         return SupervisedTrainer(learner, pair.encoder, config, world)
+    judge = None if pair.discriminator is None else models.discriminator_learner(pair.discriminator, config)
     return AdversarialTrainer(
-        learner, models.discriminator_learner(pair.discriminator, config), pair.encoder, config,
+        learner, judge, pair.encoder, config,
         sampler_for(config, pair.encoder, world), discriminator_encoder=pair.discriminator_encoder,
         reference=pair.reference, world=world,
     )  # fmt: skip

@@ -353,7 +353,11 @@ def test_the_checkpoint_is_the_trained_pair(unbroken: Path, irl: TrainConfig) ->
 
 def test_outcome_training_runs_from_the_same_command(irl: TrainConfig, folder: Path) -> None:
     config = changed(irl, "run", method="grpo", steps=2)
-    verify(train(config, folder / "grpo"))
+    final = train(config, folder / "grpo")
+    verify(final)
+    assert not (final / "discriminator").exists()
+    with pytest.raises(CheckpointError, match="is a policy without a discriminator, as the methods sft and grpo"):
+        Lens.load(final, device="cpu")
     assert not any(key.startswith("disc/") for line in metrics_of(folder / "grpo") for key in line)
     rows = [json.loads(line) for line in (folder / "grpo/samples/step-000002.jsonl").read_text().splitlines()]
     assert {row["reward"] for row in rows if row["split"] == "train"} == {None}

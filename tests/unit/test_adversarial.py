@@ -143,13 +143,24 @@ def test_frozen_weights_stay() -> None:
     assert all(torch.equal(a, b.get_input_embeddings().weight) for a, b in zip(before, after, strict=True))
 
 
-def test_outcome_rewards_leave_the_discriminator_alone() -> None:
+def test_outcome_rewards_need_no_discriminator() -> None:
     trainer = tiny_trainer(config(run={"method": "grpo"}))
-    before = weights(trainer.discriminator.model)
+    assert trainer.discriminator is None
     metrics = trainer.round(TRACES)
-    assert not moved(before, trainer.discriminator.model)
     assert not any(key.startswith("disc/") for key in metrics)
     assert "policy/loss" in metrics
+    with pytest.raises(ValueError, match="the method grpo has no discriminator"):
+        trainer.update_discriminator(trainer.examples(trainer.groups))
+
+
+def test_a_trainer_has_a_discriminator_where_a_reward_is_learned_and_not_else() -> None:
+    trainer = tiny_trainer()
+    parts = (trainer.policy, trainer.encoder, trainer.config, trainer.sampler)
+    with pytest.raises(ValueError, match="the method irl needs a discriminator"):
+        AdversarialTrainer(parts[0], None, *parts[1:])
+    grpo = changed(trainer.config, "run", method="grpo")
+    with pytest.raises(ValueError, match="the method grpo takes no discriminator"):
+        AdversarialTrainer(parts[0], trainer.discriminator, parts[1], grpo, parts[3])
 
 
 def test_outcome_rewards_wait_for_no_discriminator() -> None:

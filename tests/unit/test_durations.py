@@ -79,7 +79,7 @@ def test_the_policy_waits_while_the_discriminator_is_warmed_up() -> None:
 
 
 def test_outcome_rewards_need_no_discriminator() -> None:
-    found = step(preset("grpo-llama-8b"))
+    found = step(preset("grpo-llama-8b"), Pair(LLAMA_8B))
     assert found["discriminator"] == found["scoring"] == 0.0 < found["policy"]
 
 

@@ -71,8 +71,10 @@ def test_parameters_by_hand() -> None:
     adapters = 128 * 16 * (2 * 4096 + 2 * 2560 + 3 * 10240)
     assert found["discriminator"] == (1_235_814_400 + 2050, adapters + 2050)
     assert planned("llama-8b-1b-paper", 40).parameters["discriminator"][1] == adapters + 2049
-    assert planned("grpo-llama-8b", 40).parameters["discriminator"][1] == 0
-    assert set(planned("sft-llama-8b", 40).parameters) == {"policy"}
+    for name in ("grpo-llama-8b", "sft-llama-8b"):
+        without = planned(name, 40)
+        assert set(without.parameters) == {"policy"}
+        assert {origin.role for origin in without.origins} == {"policy", "data"}  # nothing else is downloaded
 
 
 def test_downloads_are_added_up_and_a_model_named_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:

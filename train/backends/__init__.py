@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Models:
     """A pair in memory. ``discriminator_encoder`` is ``encoder`` itself where both read the same tokens; likelihood
-    training (``sft``) has no discriminator; ``reference`` is there where ``kl_coefficient`` asks for it."""
+    training (``sft``) and outcome rewards (``grpo``) have no discriminator; ``reference`` is there where
+    ``kl_coefficient`` asks for it."""
 
     policy: Any
     discriminator: Discriminator | None

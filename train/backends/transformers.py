@@ -81,7 +81,8 @@ def assemble(config: TrainConfig, state: Path | None, world: World, device: torc
         ConfigError: a name leads nowhere, or the settings do not fit what is there.
         CheckpointError: ``state`` is not whole.
     """
-    policy_start, discriminator_start = starts(config, world) if state is None else resumed(state)
+    found = starts(config, world) if state is None else resumed(state, config.run.method == "irl")
+    policy_start = found[0]
     origin = starts(config, world)[0] if state and config.policy.kl_coefficient else policy_start
     with errors_of(policy_start.key):
         policy = _opened(config, policy_start, device, loader, config.run.seed)
@@ -89,8 +90,9 @@ def assemble(config: TrainConfig, state: Path | None, world: World, device: torc
         reference = _reference(config, policy, origin, device)
     check_context(config, policy, policy_start.key)
     loader.prepare(policy, config, device)
-    if config.run.method == "sft":
+    if len(found) == 1:
         return Models(policy, None, encoder, encoder, reference)
+    discriminator_start = found[1]
     with errors_of(discriminator_start.key):
         discriminator = _discriminator(config, discriminator_start, device, loader)
         reading = encoder
@@ -113,21 +115,22 @@ def errors_of(key: str) -> Iterator[None]:
 # --------------------------------------------------------------------------------------------- what names lead to
 
 
-def starts(config: TrainConfig, world: World) -> tuple[Start, Start]:
-    """Where policy and discriminator start from. The main process asks the hub first; the others find its files."""
+def starts(config: TrainConfig, world: World) -> list[Start]:
+    """Where the policy starts from, and where a reward is learned the discriminator. The main process asks the hub
+    first; the others find its files."""
     found: list[Start] = []
     for turn in (True, False):
         if world.is_main is turn:
-            found = [_start(*named) for named in _names(config.model)]
+            found = [_start(*named) for named in _names(config)]
         world.barrier()
-    policy, discriminator = found
-    return policy, discriminator
+    return found
 
 
-def resumed(state: Path) -> tuple[Start, Start]:
+def resumed(state: Path, learns_reward: bool) -> list[Start]:
     """A training state goes on as what it was."""
     key, own = "the training state", state / "discriminator"
-    return Start(key, state / "policy", state, ""), Start(key, own, _tokenizer_of(own, state), "")
+    found = [Start(key, state / "policy", state, "")]
+    return [*found, Start(key, own, _tokenizer_of(own, state), "")] if learns_reward else found
 
 
 def _tokenizer_of(discriminator: Path, checkpoint: Path) -> Path:
@@ -135,9 +138,12 @@ def _tokenizer_of(discriminator: Path, checkpoint: Path) -> Path:
     return own if own.is_dir() else checkpoint
 
 
-def _names(model: ModelConfig) -> Iterator[tuple[str, str, str | None]]:
+def _names(config: TrainConfig) -> Iterator[tuple[str, str, str | None]]:
+    model = config.model
     policy = str(model.policy), model.policy_revision
     yield ("model.policy", *policy)
+    if config.run.method != "irl":
+        return
     if model.discriminator is None:
         yield ("model.policy", *policy)
     else:
