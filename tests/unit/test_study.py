@@ -64,7 +64,8 @@ def test_the_policies_start_alike_and_have_as_many_updates() -> None:
     irl, sft, grpo = (settings(plan, f"{name}-1") for name in ("irl", "sft", "grpo"))
     assert irl["model.policy"] == sft["model.policy"] == grpo["model.policy"] == "runs/demo-sft/final"
     assert changed(irl, grpo) == {
-        "run.preset", "run.method", "run.steps", "run.calibration_problems", "discriminator.warmup_rounds",
+        "run.preset", "run.method", "run.steps", "run.calibration_problems", "run.after", "model.discriminator",
+        "discriminator.warmup_rounds",
     }  # fmt: skip
     assert irl["run.steps"] - irl["discriminator.warmup_rounds"] == grpo["run.steps"] == 80
     # SFT learns from the very expert traces of IRL's rounds: as many a round, and as many rounds.
