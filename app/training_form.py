@@ -52,7 +52,8 @@ def show() -> None:
     of, planned, refusal = st.session_state.get(PLANNED, (None, None, ""))
     current = of == wish
     force = _planned(wish, planned, refusal, found) if current else False
-    ready = current and planned is not None and (force or not training_plan.refusal(planned))
+    ready = current and planned is not None and not training_plan.lacking(planned)
+    ready = ready and (force or not training_plan.refusal(planned))
     may = access.may("train")
     label = "Start training" if current else "Start training (check it first)"
     if st.button(label, type="primary", disabled=not (ready and may), icon=":material/play_arrow:"):
@@ -159,6 +160,9 @@ def _planned(
         st.text("\n".join(lines))
         with st.expander("The same in a shell"):
             st.code(training_plan.shown_command(wish), language=None, wrap_lines=True)
+    if why := training_plan.lacking(planned):
+        st.error(plain(why))
+        return False
     if why := training_plan.refusal(planned):
         st.error(plain(why))
         return st.checkbox("Train all the same: the estimate may be wrong", key="train_force")

@@ -25,6 +25,7 @@ from irl_core.config import Range, TrainConfig
 SECONDS_FOR_ANSWER: Final = 120.0
 MAX_NAME: Final = 64
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MISSING: Final = "missing"  # the kind of what is not here, and cannot be downloaded
 GB: Final = 1e9
 
 METHOD, DATA, STEPS, SEED = "run.method", "data.source", "run.steps", "run.seed"
@@ -193,8 +194,10 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     memory, time = found["memory"], found["time"]
     size = found["download_bytes"]
     download = "Size of the download not known" if size is None else f"To download: {_size(size)}" if size else ""
+    slower = memory["device_kind"] == "cpu" and "CPU" not in time["machine"]
     return [
-        f"{found['method']}, {found['steps']} steps: about {duration(time['total_seconds'])} on {time['machine']}",
+        f"{found['method']}, {found['steps']} steps: about {duration(time['total_seconds'])} on {time['machine']}"
+        + ("; this machine has no such GPU, and its CPU is many times slower" if slower else ""),
         f"Memory: about {_size(memory['total_bytes'])} at the peak ({memory['largest_phase']}); {memory['device']} has "
         f"{_size(memory['free_bytes'])} free",
         *(_origin(origin) for origin in (*found["models"], found["data"])),
@@ -203,7 +206,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
 
 
 def _origin(origin: Mapping[str, Any]) -> str:
-    note = f" ({origin['note']})" if origin["note"] else ""
+    note = f" ({origin['note']})" if origin["note"] and origin["kind"] != MISSING else ""
     return f"{origin['role'].capitalize()}: {origin['name']}, {origin['kind']}{note}"
 
 
@@ -211,6 +214,17 @@ def trained_first(found: Mapping[str, Any]) -> list[str]:
     """The runs that would be trained before this one, because it starts from them; the plan's time leaves them out."""
     names = found["configuration"]["run"]["after"]
     return [name for name in names if not (root() / name / "final" / "manifest.json").is_file()]
+
+
+def lacking(found: Mapping[str, Any]) -> str:
+    """What the planned training needs and cannot have, with the mend; "" where it is all there."""
+    names = [origin["name"] for origin in (*found["models"], found["data"]) if origin["kind"] == MISSING]
+    if not names:
+        return ""
+    return (
+        f"Not on this machine, and the hub was not reached: {', '.join(dict.fromkeys(names))}. Download it where there "
+        "is a connection, or name a local folder (model.policy, model.discriminator, data.source)."
+    )
 
 
 def refusal(found: Mapping[str, Any]) -> str:

@@ -224,6 +224,13 @@ def test_what_does_not_fit_needs_a_word_more(
     assert started[0][0][-1] == "--force"
 
 
+def test_what_cannot_be_had_cannot_be_started(planned: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PLAN, "data", PLAN["data"] | {"name": "openai/gsm8k", "kind": "missing"})
+    page = press(open_form(), "Check")
+    assert "Not on this machine, and the hub was not reached: openai/gsm8k." in texts(page)
+    assert labels(page)["Start training"] is False
+
+
 def test_a_busy_device_shows_the_job_that_is_there(planned: list[Any]) -> None:
     page = press(open_form(), "Check")
     a_job()  # from another tab, meanwhile

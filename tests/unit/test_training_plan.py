@@ -172,6 +172,21 @@ def test_the_plan_in_words() -> None:
     assert training_plan.sentences(planned(download_bytes=0))[-1] == "Data: demo, made"
 
 
+def test_what_is_not_here_and_cannot_be_had_is_named_without_a_path() -> None:
+    assert training_plan.lacking(planned()) == ""
+    origin = planned()["models"][0] | {"kind": "missing", "note": "not in the cache /home/me/.cache"}
+    found = planned(models=[origin, origin | {"role": "discriminator"}])
+    assert training_plan.lacking(found).startswith("Not on this machine, and the hub was not reached: a/b. Download it")
+    assert "Policy: a/b, missing" in training_plan.sentences(found)
+
+
+def test_a_time_of_another_machine_is_said_to_be_such() -> None:
+    time = planned()["time"] | {"machine": "A100 40 GB"}
+    assert training_plan.sentences(planned(time=time))[0].endswith(
+        "on A100 40 GB; this machine has no such GPU, and its CPU is many times slower"
+    )
+
+
 def test_what_does_not_fit_names_the_setting_to_change() -> None:
     assert training_plan.refusal(planned()) == ""
     memory = planned()["memory"] | {"fits": False, "mend": "Set run.batch_tokens=8192 (then about 7.0 GB)"}
