@@ -1,0 +1,418 @@
+"""The Failures page: find wrong traces, see each beside a right one, and say where the first error really is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import streamlit as st
+
+from app import access, chart_panel, failures, links, run_chooser, scored_runs, stored_traces
+from app.failures import Query
+from app.heatmap import payload
+from app.heatmap.component import heatmap
+from app.overview import csv_of
+from app.results import to_result
+from app.scored_runs import RunInfo
+from app.text import plain
+from irl_core.annotations import CATEGORIES, MOST_NAME, MOST_NOTE, AnnotationError, Annotations, from_jsonl, to_jsonl
+from irl_core.signals import DEFAULT_GAMMA
+from irl_core.store import StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from irl_core.annotations import Annotation
+
+KEYED_STEPS: Final = 9
+KEPT: Final = ("annotator", "model_first", "outcome", "words", "descending", "sort", "filter_kinds",
+               "filter_decisions", "filter_true_steps", "filter_predicted_steps")  # fmt: skip
+COLUMN_TITLES: Final = {
+    "trace_id": "trace", "problem": "problem", "text": "solution", "answer": "answer", "correct": "correct",
+    "n_steps": "steps", "length": "tokens", "kind": "kind of error", "true_first_error_step": "true first error",
+    "decision": "decision", "predicted_step": "the model names", "confidence": "confidence",
+    "score_mean_discounted": "mean discounted reward", "mine": "you said",
+}  # fmt: skip
+
+
+def show() -> None:
+    st.header("Where do solutions really go wrong?")
+    for name in KEPT:  # a widget's value is forgotten with its page, unless it is set again
+        if name in st.session_state:
+            st.session_state[name] = st.session_state[name]
+    chosen = run_chooser.choose(multiple=False)
+    if not chosen:
+        return
+    info = chosen[0]
+    try:
+        table = _index(info.path.as_posix(), info.key, info)
+        said = _said()
+        _reviewer()
+        _browse(info, table, said)
+        _agreement(info, said)
+        _files(said)
+    except StoreError as error:
+        st.error(plain(str(error)))
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the run \u2026")
+def _index(path: str, key: tuple[str, int, int], _info: RunInfo) -> pa.Table:
+    return scored_runs.index(_info)
+
+
+@st.cache_data(max_entries=64, show_spinner="Looking for the words \u2026")
+def _numbers(key: tuple[str, int, int], query: Query, _info: RunInfo, _table: pa.Table) -> list[int]:
+    return failures.numbers(_info, _table, query)
+
+
+def _store() -> Annotations:
+    return Annotations(failures.DATABASE)
+
+
+def _said() -> list[Annotation] | None:
+    """Every annotation; None where the file cannot be read: then nothing is written either."""
+    try:
+        return _store().all()
+    except AnnotationError as error:
+        st.error(plain(str(error)))
+        return None
+
+
+def _reviewer() -> None:
+    """Who annotates, and whether the model's answer is hidden until the person has given theirs."""
+    left, right = st.columns(2, vertical_alignment="bottom")
+    name = access.who()
+    known = name != "local"
+    if known or not st.session_state.get("annotator", "").strip():
+        st.session_state["annotator"] = name
+    left.text_input("Annotator", key="annotator", max_chars=MOST_NAME, disabled=known)
+    right.toggle(
+        "Show the model's answer first",
+        key="model_first",
+        help="Off: colours, scores, the model's answer and labels stay hidden until you have answered, so that you are "
+        "not led. Annotations given with it on are marked as not blind.",
+    )
+
+
+# --------------------------------------------------------------------------------------------------- the table
+
+
+def _browse(info: RunInfo, table: pa.Table, said: Sequence[Annotation] | None) -> None:
+    query = _query(table)
+    found = _numbers(info.key, query, info, table)
+    st.caption(f"{len(found):,} of {table.num_rows:,} traces")
+    if not found:
+        st.info("No trace passes these filters.")
+        return
+    place = _place(table, found)
+    _table(info, table, found, place, said or [])
+    row = scored_runs.row(info, _id_of(table, found[place]))
+    if row is None:
+        st.error("The run was written anew meanwhile; load the page again.")
+        return
+    _walk(found, table, place)
+    _trace(info, table, row, query, said, found[place + 1 : place + 2])
+
+
+def _query(table: pa.Table) -> Query:
+    known, hidden = failures.choices(table), not st.session_state["model_first"]
+    with st.expander("Filter and sort", icon=":material/filter_alt:"):
+        one, two, three = st.columns([2, 2, 1], vertical_alignment="bottom")
+        outcome = one.segmented_control("Outcome", failures.OUTCOMES, key="outcome", default="incorrect", required=True)
+        words = two.text_input("Words in problem, solution or trace id", key="words", max_chars=200)
+        descending = three.toggle("Highest first", key="descending")
+        sort = one.selectbox("Sort by", known.sorts, format_func=failures.SORTS.__getitem__, key="sort")
+        steps = failures.step_words
+        chosen: dict[str, Any] = {}
+        for column, name, title, options, words_of in (
+            (two, "kinds", "Kind of error", known.kinds, str),
+            (three, "decisions", "Decision", known.decisions, lambda value: value.replace("_", " ")),
+            (one, "true_steps", "True first error", known.true_steps, steps),
+            (two, "predicted_steps", "Step that the model names", known.predicted_steps, steps),
+        ):
+            if options:
+                chosen[name] = tuple(column.multiselect(title, options, format_func=words_of, key=f"filter_{name}"))
+        scores = _score_range(known.scores)
+        query = Query(outcome, sort=sort, descending=descending, words=words, scores=scores, **chosen)
+        if hidden and query.telling:
+            st.caption("These filters say something of the model's answer or the label: annotations are not blind.")
+    return query
+
+
+def _score_range(ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The range of scores, None for all of them."""
+    if ends is None or ends[0] >= ends[1]:
+        return None
+    low, high = st.slider("Mean discounted reward", *ends, ends, key=f"scores_{ends[0]:.3g}_{ends[1]:.3g}")
+    return None if (low, high) == ends else (low, high)
+
+
+def _id_of(table: pa.Table, number: int) -> str:
+    return str(table.column("trace_id")[number].as_py())
+
+
+def _place(table: pa.Table, found: Sequence[int]) -> int:
+    """Where the trace that is looked at stands in the list: by its id, wherever a sort has put it."""
+    wanted = st.session_state.get("failure")
+    if wanted is not None:
+        import pyarrow.compute as pc
+
+        number = pc.index(table.column("trace_id"), wanted).as_py()
+        if number in found:
+            return found.index(number)
+    st.session_state["failure"] = _id_of(table, found[0])
+    return 0
+
+
+def _table(
+    info: RunInfo, table: pa.Table, found: Sequence[int], place: int, said: Sequence[Annotation]
+) -> None:
+    first = place - place % failures.PAGE_ROWS
+    shown = found[first : first + failures.PAGE_ROWS]
+    rows = failures.shown_rows(info, shown, telling=st.session_state["model_first"])
+    mine = {one.trace_id: one.label for one in said if one.annotator == st.session_state["annotator"]}
+    rows.insert(1, "mine", [mine.get(one, "") for one in rows["trace_id"]])
+    # a table of other rows is another table: a row that was selected in the one before is not selected in it
+    key = "table_" + hashlib.sha256("\n".join(rows["trace_id"]).encode()).hexdigest()[:16]
+
+    def take() -> None:
+        selected = st.session_state[key]["selection"]["rows"]
+        if selected:
+            st.session_state["failure"] = rows["trace_id"].iloc[selected[0]]
+
+    config = {name: st.column_config.Column(title) for name, title in COLUMN_TITLES.items() if name in rows}
+    config |= {name: st.column_config.TextColumn(COLUMN_TITLES[name], width="medium") for name in ("problem", "text")}
+    config |= {"score_mean_discounted": st.column_config.NumberColumn(COLUMN_TITLES[failures.SCORE], format="%.2f")}
+    st.dataframe(
+        rows, hide_index=True, height=246, key=key, on_select=take, selection_mode="single-row", column_config=config
+    )
+    left, right = st.columns([4, 1], vertical_alignment="center")
+    left.caption(f"Rows {first + 1:,} to {first + len(shown):,}; looked at: {place + 1:,} of {len(found):,}")
+    right.download_button(
+        "CSV of these rows", csv_of(rows), "traces.csv", "text/csv", on_click="ignore", icon=":material/download:"
+    )
+
+
+def _walk(found: Sequence[int], table: pa.Table, place: int) -> None:
+    """Next and previous, by button and by key."""
+
+    def go(to: int) -> None:
+        st.session_state["failure"] = _id_of(table, found[to])
+
+    with st.container(horizontal=True):
+        st.button("Previous", shortcut="K", on_click=go, args=(max(place - 1, 0),), disabled=place == 0)
+        last = len(found) - 1
+        st.button("Next", shortcut="J", on_click=go, args=(min(place + 1, last),), disabled=place == last)
+
+
+# --------------------------------------------------------------------------------------------------- one trace
+
+
+def _trace(
+    info: RunInfo,
+    table: pa.Table,
+    row: dict[str, Any],
+    query: Query,
+    said: Sequence[Annotation] | None,
+    following: Sequence[int],
+) -> None:
+    """The trace, what stands beside it, and the answer. ``following``: the number of the next row, if there is one."""
+    own = _own(row, said)
+    revealed = st.session_state["model_first"] or own is not None
+    st.subheader(plain(row["trace_id"]))
+    st.text(row["problem"])
+    left, right = st.columns(2, gap="large")
+    with left:
+        _solution(row, info, revealed)
+    with right:
+        _beside(info, table, row)
+    if own is not None:
+        by_step = f"You said: {own.label}" + (f" ({own.category})" if own.category else "")
+        st.success(plain(f"{by_step}. {failures.model_words(row)} {_truth(row)}"))
+    if said is not None:
+        blind = not (st.session_state["model_first"] or own is not None or query.telling)
+        _answer(info, row, blind, _id_of(table, following[0]) if own is not None and following else None)
+
+
+def _own(row: dict[str, Any], said: Sequence[Annotation] | None) -> Annotation | None:
+    """The newest word of the person at the page on this trace."""
+    from irl_core.annotations import latest, text_hash
+
+    key = (text_hash(row["problem"], row["text"]), st.session_state["annotator"])
+    return latest(said or []).get(key)
+
+
+def _truth(row: dict[str, Any]) -> str:
+    known = failures.step_words(row["true_first_error_step"])
+    kind = f" ({row['kind']})" if row["kind"] else ""
+    return f"Label: {known}{kind}." if known else ""
+
+
+def _solution(row: dict[str, Any], info: RunInfo, revealed: bool) -> None:
+    answer = "no final answer" if row["answer"] is None else f"answer {row['answer']}"
+    right = "" if row["reference_answer"] is None else f"; the right one is {row['reference_answer']}"
+    st.caption(plain(f"This solution: {answer}{right}"))
+    inspection = stored_traces.inspection_of(row, info.name) if revealed else None
+    if inspection is None:
+        for number, step in enumerate(row["steps"], start=1):
+            st.text(f"{number}.  {step['text']}")
+        return
+    trace = to_result(inspection, DEFAULT_GAMMA)["traces"][0]
+    described = payload.describe(trace, title="", caption=failures.model_words(row), file="trace")
+    heatmap({**payload.settings("credit", DEFAULT_GAMMA, 1.0), **described, "trace": trace}, key="heatmap-failure")
+    st.button(
+        "Open in Inspect", icon=":material/open_in_new:", on_click=_to_inspect, args=(info.name, row["trace_id"])
+    )
+    if st.session_state.pop("to_inspect", False):
+        chart_panel.open_trace(info.name, row["trace_id"])
+
+
+def _to_inspect(run: str, trace_id: str) -> None:
+    try:
+        links.to_trace(run, trace_id)
+    except links.LinkError as error:
+        st.session_state["link_error"] = str(error)
+    else:
+        st.session_state["to_inspect"] = True
+
+
+def _beside(info: RunInfo, table: pa.Table, row: dict[str, Any]) -> None:
+    reference, best = st.tabs(["Reference solution", "Best correct sample"])
+    with reference:
+        st.text(row["reference_solution"] or "The run holds no reference solution of this problem.")
+    with best:
+        found = failures.best_correct(info, table, row["problem_id"], row["trace_id"])
+        if found is None:
+            st.text("No other sample of this problem is correct.")
+        else:
+            score = found[failures.SCORE]
+            words = "without a score" if score is None or score != score else f"mean discounted reward {score:.2f}"
+            st.caption(plain(f"{found['trace_id']}, {words}"))
+            st.text(found["text"])
+
+
+# -------------------------------------------------------------------------------------------------- annotating
+
+
+def _answer(info: RunInfo, row: dict[str, Any], blind: bool, following: str | None) -> None:
+    """The choice of the first wrong step by button or key, a category and a note, and what saves them. Once it is
+    answered, Enter goes to the ``following`` trace, until another choice is made."""
+    if not access.may("annotate"):
+        st.info(plain(access.reason("annotate")))
+        return
+    st.markdown(
+        "**Which step is the first wrong one?** Keys: 1 to 9 a step, 0 none, U unsure; Enter saves, and then goes on."
+    )
+    state, identity = st.session_state, row["trace_id"]
+    if state.get("answering") != identity:  # another trace: nothing is chosen yet
+        state.update(answering=identity, choice=None, category="", note="")
+    with st.container(horizontal=True):
+        for step in range(len(row["steps"])):
+            key = str(step + 1) if step < KEYED_STEPS else None
+            _choice(str(step), f"Step {step + 1}", key)
+        _choice("none", "No step is wrong", "0")
+        _choice("unsure", "Unsure", "U")
+    left, right, save = st.columns([1, 2, 1], vertical_alignment="bottom")
+    left.selectbox("Category", CATEGORIES, key="category", format_func=lambda name: name or "not said")
+    right.text_input("Note", key="note", max_chars=MOST_NOTE)
+    if state["choice"] is None and following is not None:
+        save.button(
+            "Next trace", type="primary", shortcut="Enter", width="stretch", on_click=_look_at, args=(following,)
+        )
+    else:
+        save.button(
+            "Save", type="primary", shortcut="Enter", disabled=state["choice"] is None, width="stretch",
+            on_click=_save, args=(info, row, blind),
+        )  # fmt: skip
+    if "annotation_error" in state:
+        st.error(plain(state.pop("annotation_error")))
+    if "annotation_saved" in state:
+        st.toast(plain(state.pop("annotation_saved")))
+
+
+def _look_at(trace_id: str) -> None:
+    st.session_state["failure"] = trace_id
+
+
+def _choice(value: str, label: str, key: str | None) -> None:
+    def take() -> None:
+        st.session_state["choice"] = value
+
+    kind: Any = "primary" if st.session_state["choice"] == value else "secondary"
+    st.button(label, key=f"choice_{value}", type=kind, shortcut=key, on_click=take)
+
+
+def _save(info: RunInfo, row: dict[str, Any], blind: bool) -> None:
+    """Write the annotation of the very row that was shown. The model's answer is shown from then on."""
+    state = st.session_state
+    try:
+        one = failures.annotation(
+            row, info.name, state["annotator"].strip(), state["choice"], category=state["category"],
+            note=state["note"].strip(), blind=blind,
+        )  # fmt: skip
+        _store().add(one)
+    except AnnotationError as error:
+        state["annotation_error"] = f"Not saved: {error}"
+        return
+    state["annotation_saved"] = f"Saved: {one.label} in {one.trace_id}"
+    state["answering"] = None
+
+
+def _agreement(info: RunInfo, said: Sequence[Annotation] | None) -> None:
+    if not said:
+        return
+    import pandas as pd
+
+    from app.charts.style import words
+    from irl_core.agreement import between_annotators, with_model
+
+    with st.expander("Agreement between annotators, and with the model", icon=":material/handshake:"):
+        found = [*between_annotators(said), *with_model(said, failures.model_labels(info, said))]
+        if not found:
+            st.caption("No trace was judged twice, and none of this run blindly.")
+            return
+        rows = [
+            {
+                "one": one.first, "other": one.second, "same label": words(one.observed.to_json()),
+                "kappa, first wrong step": words(one.kappa.to_json()),
+                "kappa, wrong or not": words(one.kinds_kappa.to_json()), "left out, unsure": one.unsure,
+            }
+            for one in found
+        ]  # fmt: skip
+        chart_panel.show_table(pd.DataFrame(rows), "agreement")
+        st.caption(
+            "Cohen's kappa: 1 is full agreement, 0 what chance gives. Brackets: 95 % intervals by a bootstrap over "
+            "problems. Only blind annotations are compared with the model; of an annotator the newest word counts."
+        )
+
+
+def _files(said: Sequence[Annotation] | None) -> None:
+    if said is None:
+        return
+    with st.expander("Export and import annotations", icon=":material/swap_vert:"):
+        st.download_button(
+            f"JSONL of all {len(said):,} annotations", to_jsonl(said), "annotations.jsonl", "application/x-ndjson",
+            on_click="ignore", icon=":material/download:",
+        )  # fmt: skip
+        if not access.may("annotate"):
+            st.caption(plain(access.reason("annotate")))
+            return
+        given = st.file_uploader("Import JSONL; what is there already is passed over", type=["jsonl"], key="import")
+        if given is not None and st.button("Import"):
+            _import(given.getvalue())
+
+
+def _import(data: bytes) -> None:
+    try:
+        rows = from_jsonl(data.decode("utf-8"))
+        new = _store().add_all(rows)
+    except UnicodeDecodeError:
+        st.error("Nothing was imported: the file is not UTF-8 text.")
+    except AnnotationError as error:
+        st.error(plain(f"Nothing was imported: {error}"))
+    else:
+        st.success(f"{new:,} of {len(rows):,} annotations were new.")
+
+
+show()
