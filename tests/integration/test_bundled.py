@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,10 +13,14 @@ import pytest
 
 from app import examples
 from irl_core.checkpoints import verify
+from irl_core.evaluation import pass_at_k, probes, reranking
+from irl_core.evaluation.report import KEYS
+from irl_core.evaluation.run import load
 from irl_core.inspection import Lens
 from irl_core.segmentation import make_trace
 from irl_core.store import read_run, read_trace
 from irl_core.types import Source
+from tests.evaluated import figures_in
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 RUN = ASSETS / "scored_run" / "run.parquet"
@@ -51,8 +56,31 @@ def test_a_stored_trace_scores_again_as_stored(bundled: Lens) -> None:
 def test_the_model_card_holds_the_reports_figures() -> None:
     report = json.loads((ASSETS / "scored_run" / "report.json").read_text())
     card = (ASSETS / "MODEL_CARD.md").read_text()
-    for figure in (report["sampling"]["pass@1"], report["first_step"]["reward"], report["choosing"]["weighted_vote"]):
-        assert f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]" in card
+    shown = [
+        report["pass_at_k"]["policies"]["this run"]["1"],
+        report["pass_at_k"]["differences"]["start"]["1"],
+        report["localisation"]["methods"]["reward"]["exact"],
+        report["localisation"]["methods"]["anchor"]["exact"],
+        report["separation"]["scores"]["start_log_prob_mean"]["within"]["pair_accuracy"],
+        report["reranking"]["weighted_vote"]["value"],
+    ]
+    for figure in shown:
+        low, high = figure["interval"]
+        assert f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]" in card
+
+
+def test_the_bundled_report_is_that_of_the_bundled_run() -> None:
+    stored = json.loads((ASSETS / "scored_run" / "report.json").read_text())
+    run = load(ASSETS / "scored_run")
+    assert tuple(stored) == KEYS and run.training and set(run.compare) == {"start", "control", "expert"}
+    assert stored["provenance"]["checkpoint_sha256"] == hashlib.sha256(
+        (ASSETS / "demo" / "manifest.json").read_bytes()
+    ).hexdigest()
+    for name, module in (("pass_at_k", pass_at_k), ("reranking", reranking), ("probes", probes)):
+        again, before = (figures_in(found) for found in (module.figures(run), stored[name]))
+        assert len(again) == len(before) > 5
+        for one, other in zip(again, before, strict=True):
+            assert (one["value"], one["n"]) == (pytest.approx(other["value"], abs=1e-9), other["n"])
 
 
 def test_same_seed_same_samples_and_scores(bundled: Lens) -> None:

@@ -51,7 +51,7 @@ def origin(provenance: Mapping[str, Any]) -> Iterator[str]:
     counted = [f"{known[key]} {key}" for key in ("problems", "samples") if key in known]
     traces = known.get("report", {}).get("traces", {})
     yield ", ".join([*counted, *(f"{count} {_FILES[name]}" for name, count in traces.items() if count)])
-    if "temperature" in known:
+    if "temperature" in known and "samples" in known:  # given solutions were not sampled here
         yield f"sampled at temperature {known['temperature']:g}, top-p {known['top_p']:g}"
     if "seed" in known:
         yield f"seed: {known['seed']}; of the bootstrap: {known.get('report', {}).get('seed')}"
