@@ -279,12 +279,17 @@ def _resolve(checkpoint: str) -> Path:
     """The folder of a checkpoint by name, or by path: who uses the shell may load from anywhere it can read."""
     from irl_core.checkpoints import default_roots, resolve_checkpoint
     from irl_core.inspection import InputError
+    from irl_core.manifest import MANIFEST
 
     roots = default_roots()
     if checkpoint == DEFAULT_CHECKPOINT and not (roots[0] / DEFAULT_CHECKPOINT).is_dir():
         raise InputError(_no_checkpoint())
     folder = Path(checkpoint)
-    if folder.is_dir() and (folder.is_absolute() or not (roots[0] / checkpoint).is_dir()):
+    whole = (folder / MANIFEST).is_file()
+    if folder.is_absolute() and not whole:
+        what = "holds no checkpoint" if folder.is_dir() else "is not there"
+        raise InputError(f"{checkpoint[:200]!r} {what}; name a run's final, or one that 'irl-lens checkpoints' lists.")
+    if whole and (folder.is_absolute() or not (roots[0] / checkpoint).is_dir()):
         roots, checkpoint = (*roots, folder.resolve().parent), str(folder.resolve())
     return resolve_checkpoint(checkpoint, roots)
 

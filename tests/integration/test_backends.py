@@ -151,6 +151,22 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[s
 # ------------------------------------------------------------------------------------- a run, its state, its result
 
 
+def test_outcome_rewards_open_no_discriminator_and_resume_exactly(configured: Any, tmp_path: Path) -> None:
+    config = changed(configured("lora-bf16", discriminator="nobody/there"), "run", method="grpo")
+    session, trainer = started(config, tmp_path)
+    assert trainer.discriminator is None
+    session.round()
+    session.save(tmp_path / "step-000001")
+    assert not (tmp_path / "step-000001" / "discriminator").exists()
+    metrics = session.round()
+    resumed, again = started(config, tmp_path, tmp_path / "step-000001")
+    assert untimed(resumed.round()) == untimed(metrics)
+    first, second = (dict(one.policy.model.named_parameters()) for one in (trainer, again))
+    assert same(first, second) == list(first)
+    described = load_json(session.finish(tmp_path / "final") / "config.json")
+    assert described["kind"] == "transformers" and "head" not in described
+
+
 @pytest.mark.parametrize(
     ("held", "head", "name"),
     [

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from irl_core.checkpoints import CheckpointError
 from irl_core.inspection import InputError, Lens
 from tests.tiny import PROBLEM, SOLUTION
 from train import cli, terminal
@@ -214,6 +215,46 @@ def test_no_signal_is_neutral_and_said() -> None:
     one = trace()
     one["tokens"][0]["raw"] = one["tokens"][1]["raw"] = None
     assert "No signal" in printed(one)
+
+
+# ----------------------------------------------------------------------------------------------- --checkpoint
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is no root, with one thing that looks like a checkpoint; the roots are empty."""
+    for folder in ("assets/demo", "home/own/final", "home/demo", "home/runs"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("assets/demo", "home/own/final", "home/demo"):
+        (tmp_path / folder / "manifest.json").write_text("{}")
+    roots = (tmp_path / "assets", tmp_path / "home" / "runs")
+    monkeypatch.setattr("irl_core.checkpoints.default_roots", lambda: roots)
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path / "home"
+
+
+def test_a_checkpoint_may_be_named_by_its_whole_path(elsewhere: Path) -> None:
+    assert cli._resolve(str(elsewhere / "own" / "final")) == elsewhere / "own" / "final"
+    (elsewhere / "link").symlink_to(elsewhere / "own" / "final")
+    assert cli._resolve(str(elsewhere / "link")) == elsewhere / "own" / "final"
+
+
+def test_a_checkpoint_may_be_named_by_a_path_from_here(elsewhere: Path) -> None:
+    assert cli._resolve("own/final") == elsewhere / "own" / "final"
+
+
+def test_a_bundled_name_is_not_hidden_by_a_folder_of_that_name(elsewhere: Path) -> None:
+    assert cli._resolve("demo") == elsewhere.parent / "assets" / "demo"
+    assert cli._resolve(str(elsewhere / "demo")) == elsewhere / "demo"
+
+
+def test_a_path_that_leads_to_no_checkpoint_says_so(elsewhere: Path) -> None:
+    with pytest.raises(InputError, match=r"own' holds no checkpoint; name a run's final, or one that"):
+        cli._resolve(str(elsewhere / "own"))
+    with pytest.raises(InputError, match=r"nowhere' is not there; name a run's final"):
+        cli._resolve(str(elsewhere / "nowhere"))
+    with pytest.raises(CheckpointError, match="no checkpoint of that name; there are: demo"):
+        cli._resolve("nobody")
 
 
 # ------------------------------------------------------------------------------------------------------- app
