@@ -45,7 +45,7 @@ def _matrix(found: Mapping[str, dict[str, Any]]) -> None:
         key=f"correlations-{kind}",
         alt=f"Matrix of {KINDS[kind]} correlations between scores, length, likelihood and correctness; the values, "
         "their intervals and n are in the table below.",
-        least=760,
+        least=860,
     )
     if kind == "spearman":
         st.caption(overview.TIES_OF_RANKS)

@@ -1,0 +1,221 @@
+"""The pages on distributions, correlations and reranking in a real browser: values, files, clicks, keys, themes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from irl_core.evaluation import separation
+from irl_core.evaluation.run import load
+from irl_core.store import read_row
+from tests.browser.conftest import HERE, ROOT, Watched, served
+from tests.evaluated import simulated
+from tests.scored import written
+
+pytestmark = pytest.mark.browser
+
+READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
+CHART = "[data-testid=stPlotlyChart] .js-plotly-plot"
+DRAWN = 60_000  # milliseconds
+HOSTILE = "<img src=x onerror=alert(1)>"
+SCORE = "score_mean_discounted"
+BUNDLED = ROOT / "assets" / "scored_run" / "run.parquet"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two scored runs: one plain, one whose ids, texts and origin are hostile."""
+    folder = tmp_path_factory.mktemp("runs")
+    written(folder / "plain.parquet", simulated(30, 6), checkpoint="demo-irl", data="demo")
+    rows = simulated(12, 4)
+    for number, row in enumerate(rows):
+        row |= {"trace_id": f"=cmd() {HOSTILE} $5 and $10 {number}", "text": HOSTILE}
+    written(folder / "hostile.parquet", rows, checkpoint=f"{HOSTILE} $5 and $10", data="=cmd()")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    before = os.environ.get("IRL_LENS_CHECKPOINTS")
+    os.environ["IRL_LENS_CHECKPOINTS"] = str(runs)
+    try:
+        with served(HERE / "fake_app.py", tmp_path_factory.mktemp("server") / "charts.log") as found:
+            yield found
+    finally:
+        if before is None:
+            del os.environ["IRL_LENS_CHECKPOINTS"]
+        else:
+            os.environ["IRL_LENS_CHECKPOINTS"] = before
+
+
+@pytest.fixture
+def shown(watched: Watched) -> Watched:
+    watched.page.set_default_timeout(DRAWN)
+    return watched
+
+
+def ready(page: Page) -> None:
+    """Wait until the page has run and its charts are drawn."""
+    page.wait_for_selector(READY)
+    page.wait_for_selector(f"{CHART} .plot-container")
+    page.wait_for_selector(READY)
+
+
+def open_page(page: Page, address: str, name: str, run: str = "plain") -> None:
+    """The page with one run chosen."""
+    page.goto(f"{address}/{name}")
+    page.wait_for_selector(READY)
+    chooser = page.get_by_role("combobox", name="Scored runs")
+    chooser.click()
+    page.keyboard.press("Backspace")
+    page.get_by_text("Choose a scored run to see it.").wait_for()
+    page.get_by_role("option", name=run, exact=True).click()
+    page.keyboard.press("Escape")
+    page.get_by_text(f"{run}: checkpoint").first.wait_for()
+    ready(page)
+
+
+def figure(page: Page, place: int) -> dict[str, Any]:
+    """The points and the colours of a chart as plotly has them."""
+    found: dict[str, Any] = page.locator(CHART).nth(place).evaluate(READ)
+    return found
+
+
+READ = """node => ({
+  data: node._fullData.filter((one) => one.customdata).map((one) => ({y: Array.from(one.y), ids: one.customdata})),
+  paper: node._fullLayout.paper_bgcolor, ink: node._fullLayout.font.color,
+})"""
+
+
+def download(page: Page, place: int) -> list[list[str]]:
+    """The rows of the CSV under a chart."""
+    page.get_by_text("The values of this chart as a table").nth(place).click()
+    with page.expect_download() as found:
+        page.get_by_role("button", name="Save as CSV").locator("visible=true").first.click()
+    return list(csv.reader(io.StringIO(Path(found.value.path()).read_text())))
+
+
+def test_points_table_and_file_hold_the_scores_of_the_run(shown: Watched, pages: str, runs: Path) -> None:
+    page = shown.page
+    open_page(page, pages, "distributions")
+    frame = load(runs / "plain.parquet").frame
+    expected = {("plain", row["trace_id"]): row[SCORE] for row in frame.to_dict("records")}
+    points = figure(page, 1)["data"]
+    drawn = {tuple(ids): value for one in points for ids, value in zip(one["ids"], one["y"], strict=True)}
+    assert drawn == pytest.approx(expected)
+    rows = download(page, 1)
+    saved = {(row[0], row[1]): float(row[3]) for row in rows[1:]}
+    assert rows[0] == ["run", "trace", "class", "value"] and saved == pytest.approx(expected)
+
+
+def test_the_words_are_those_of_the_report(shown: Watched, pages: str, runs: Path) -> None:
+    open_page(shown.page, pages, "distributions")
+    said = separation.paragraph(separation.figures(load(runs / "plain.parquet")))
+    expect(shown.page.get_by_text(said)).to_be_visible()
+    expect(shown.page.get_by_text("all 180 traces of 30 problems")).to_be_visible()
+
+
+def test_a_click_on_a_point_opens_its_trace_in_inspect(shown: Watched, pages: str) -> None:
+    page = shown.page
+    page.goto(f"{pages}/correlations")
+    ready(page)
+    chart = page.locator(CHART).nth(1)
+    chart.scroll_into_view_if_needed()
+    aim = chart.evaluate(AIM)
+    page.mouse.click(aim["x"], aim["y"])
+    page.wait_for_url("**trace=**")
+    assert parse_qs(urlsplit(page.url).query) == {"run": ["scored_run"], "trace": [aim["id"]]}
+    page.wait_for_selector(".hm .tok")
+    written_text = read_row(BUNDLED, aim["id"])["text"]
+    assert "".join(page.locator(".hm .tok").all_text_contents()).split() == written_text.split()
+
+
+# the point that is farthest up: its id, and where it is on the screen
+AIM = """node => {
+  const layout = node._fullLayout, box = node.getBoundingClientRect();
+  let best = null;
+  for (const one of node._fullData) (one.customdata || []).forEach((ids, i) => {
+    if (best === null || one.y[i] > best.up) best = {up: one.y[i], across: one.x[i], id: ids[1]};
+  });
+  return {id: best.id, x: box.x + layout.xaxis._offset + layout.xaxis.d2p(best.across),
+          y: box.y + layout.yaxis._offset + layout.yaxis.d2p(best.up)};
+}"""
+
+
+def test_a_trace_is_opened_by_keyboard_alone(shown: Watched, pages: str) -> None:
+    page = shown.page
+    open_page(page, pages, "distributions")
+    page.get_by_role("combobox", name="Trace").focus()
+    page.keyboard.press("Tab")
+    while page.evaluate("document.activeElement.innerText").strip().find("Open in Inspect") < 0:
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**trace=**")
+    assert "run=plain" in page.url
+
+
+def test_the_buttons_of_a_chart_are_reached_by_keyboard(shown: Watched, pages: str) -> None:
+    page = shown.page
+    open_page(page, pages, "reranking")
+    button = page.locator(CHART).first.get_by_role("button", name="Download plot as a PNG")
+    button.focus()
+    with page.expect_download() as found:
+        page.keyboard.press("Enter")
+    assert found.value.suggested_filename == "reranking.png"
+    assert Path(found.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+PAPER = {"light": "#ffffff", "dark": "#171614"}
+
+
+def test_charts_follow_the_theme(browser: Browser, pages: str, scheme: str) -> None:
+    context = browser.new_context(color_scheme="light" if scheme == "light" else "dark")
+    page = context.new_page()
+    page.set_default_timeout(DRAWN)
+    for name in ("distributions", "correlations", "reranking"):
+        page.goto(f"{pages}/{name}")
+        ready(page)
+        found = figure(page, 0)
+        assert found["paper"] == PAPER[scheme]
+        ink = [int(found["ink"][place : place + 2], 16) for place in (1, 3, 5)]
+        assert (min(ink) > 200) if scheme == "dark" else (max(ink) < 60)
+        behind = page.get_by_test_id("stApp").evaluate("node => getComputedStyle(node).backgroundColor")
+        shade = [int(PAPER[scheme][place : place + 2], 16) for place in (1, 3, 5)]
+        assert behind == f"rgb({shade[0]}, {shade[1]}, {shade[2]})"
+    context.close()
+
+
+@pytest.mark.parametrize("name", ["distributions", "correlations", "reranking"])
+def test_hostile_names_are_literal_and_cells_inert(shown: Watched, pages: str, name: str) -> None:
+    page = shown.page
+    open_page(page, pages, name, "hostile")
+    expect(page.get_by_text(f"hostile: checkpoint {HOSTILE} $5 and $10, data =cmd()").first).to_be_visible()
+    assert page.locator("img[src=x]").count() == 0 and page.locator(".katex").count() == 0
+    if name == "distributions":
+        page.locator(CHART).nth(1).hover()
+        assert all(row[1].startswith("'=cmd()") for row in download(page, 1)[1:])
+    assert shown.faults == []
+
+
+def test_a_narrow_page_is_not_scrolled_sideways(browser: Browser, pages: str) -> None:
+    context = browser.new_context(viewport={"width": 400, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(DRAWN)
+    for name in ("distributions", "correlations", "reranking"):
+        page.goto(f"{pages}/{name}")
+        ready(page)
+        assert page.get_by_test_id("stMain").evaluate("node => node.scrollWidth - node.clientWidth") == 0
+    # the matrix keeps its width, and is scrolled by itself
+    page.goto(f"{pages}/correlations")
+    ready(page)
+    matrix = page.locator("[class*=st-key-scrolled_860_]")
+    assert matrix.evaluate("node => [node.scrollWidth, node.clientWidth <= 400]") == [860, True]
+    context.close()
