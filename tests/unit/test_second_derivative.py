@@ -14,14 +14,15 @@ from tests.tiny import changed, expert_traces, pair_config, tiny_trainer
 
 
 @functools.cache
-def update(packed: bool, checkpointed: bool) -> tuple[dict[str, Tensor], float]:
+def update(packed: bool, checkpointed: bool, device: str = "cpu") -> tuple[dict[str, Tensor], float]:
     """The gradients of one step of the critic, and its loss."""
     config = changed(pair_config(), "discriminator", loss="wasserstein", gradient_penalty=0.7)
     trainer = tiny_trainer(changed(config, "model", packing=packed))
-    critic = trainer.discriminator.model
+    critic = trainer.judge.model.to(device)
+    trainer.policy.model.to(device)
     torch.manual_seed(1)
     for parameter in critic.head.parameters():
-        parameter.data += 0.3 * torch.randn_like(parameter)  # from a head of zeros there is nothing to penalise
+        parameter.data += 0.3 * torch.randn(parameter.shape).to(device)  # zeros would leave nothing to penalise
     for model in (trainer.policy.model, critic.backbone):
         if packed:
             packing.use_packed_attention(model)
