@@ -205,6 +205,25 @@ def study(
 
 
 @cli.command()
+def calibrate(
+    annotations: Annotated[Path, typer.Option(help="A JSONL export of the Failures page, or annotations.sqlite.")],
+    run: Annotated[Path, typer.Option(help="The scored run (Parquet) whose traces were annotated.")],
+    out: Annotated[Path, typer.Option(help="The folder of the new checkpoint.")],
+    checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
+    seen: Annotated[
+        bool, typer.Option("--seen", help="Count annotations given after the model's answer was shown, too.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds and of the bootstrap.")] = 0,
+) -> None:
+    """Choose the rule and the limit that name the first error from annotations. Runs no model."""
+    from train.commands import calibration
+
+    wish = calibration.Wish(annotations, run, _resolve(checkpoint), out, seen, seed)
+    for line in calibration.calibrate_from(wish):
+        typer.echo(line)
+
+
+@cli.command()
 def presets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one with all that it takes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="List them as JSON, with all settings.")] = False,
