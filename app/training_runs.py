@@ -29,7 +29,8 @@ TIMES: Final = ("time/generate_s", "time/score_s", "time/discriminator_s", "time
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """A run as it is now. ``state``: that of ``docs/runs.md``, or ``killed`` where it says that it runs and does not.
+    """A run as it is now. ``state``: that of ``docs/runs.md``, ``killed`` where it says that it runs and does not, or
+    ``bundled``.
 
     ``method``, ``preset``, ``seed`` are "" or None where its configuration cannot be read. ``seconds_left``: None where
     that is not known.
@@ -65,7 +66,9 @@ def catalogue() -> list[TrainingRun]:
     found = [path for path in _folders(folder) if path.resolve().is_relative_to(folder.resolve())]
     runs = [read(path) for path in sorted(found, key=_written, reverse=True)]
     bundled = default_roots()[0] / BUNDLED
-    return [*runs, *([replace(read(bundled), name="demo (bundled)")] if (bundled / METRICS).is_file() else [])]
+    if (bundled / METRICS).is_file():
+        runs.append(replace(read(bundled), name="demo (bundled)", state="bundled", preset="demo-irl", method="irl"))
+    return runs
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -90,7 +90,9 @@ def test_the_catalogue_has_the_last_written_first_and_nothing_else(runs: Path, t
 def test_the_bundled_training_comes_last(runs: Path, tmp_path: Path) -> None:
     a_run(runs)
     a_run(tmp_path / "assets", "scored_run", lines=[{"step": 1}])
-    assert [run.name for run in training_runs.catalogue()] == ["a", "demo (bundled)"]
+    assert [(run.name, run.state) for run in training_runs.catalogue()] == [
+        ("a", "unknown"), ("demo (bundled)", "bundled")
+    ]  # fmt: skip
 
 
 def test_a_job_is_at_its_own_run_or_at_one_that_is_trained_first(runs: Path) -> None:
