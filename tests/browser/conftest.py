@@ -62,13 +62,13 @@ def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: Path
 
 
 @contextmanager
-def served(script: Path, log: Path) -> Iterator[str]:
-    """The address of a Streamlit server that runs a script until the block ends."""
+def served(script: Path, log: Path, folder: Path = ROOT) -> Iterator[str]:
+    """The address of a Streamlit server that runs a script in a folder until the block ends."""
     port = free_port()
     command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true"]
     command += [f"--server.port={port}", "--server.address=127.0.0.1"]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         try:
             wait_until_healthy(f"http://127.0.0.1:{port}", process, log)
             yield f"http://127.0.0.1:{port}"

@@ -1,0 +1,145 @@
+"""The reviewer's way: filter, annotate ten by keyboard, export; a second annotator disagrees."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from irl_core.annotations import Annotations
+from irl_core.store import read_run, write_run
+from tests.browser.conftest import ROOT, served
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+
+READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
+HOSTILE = "<img src=x onerror=alert(1)> :red[x] $5 and $10"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a server works: one scored run of its own, with a hostile text first among the wrong ones."""
+    place = tmp_path_factory.mktemp("reviewed")
+    rows = read_run(ROOT / "assets" / "scored_run" / "run.parquet").slice(0, 256).to_pylist()
+    found = list({(row["problem"], row["text"]): row for row in rows}.values())  # one text is one answer
+    wrong = next(row for row in found if row["correct"] is False)
+    wrong |= {"problem": HOSTILE, "trace_id": HOSTILE, "reference_solution": HOSTILE}
+    write_run(place / "runs" / "reviewed" / "run.parquet", found, {"checkpoint": "demo"})
+    shutil.copytree(ROOT / ".streamlit", place / ".streamlit")
+    return place
+
+
+@pytest.fixture(scope="module")
+def reviewed(folder: Path) -> Iterator[str]:
+    before = Path.cwd()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        with served(ROOT / "app" / "main.py", folder / "server.log", folder) as found:
+            yield found
+    assert Path.cwd() == before
+
+
+def open_page(page: Page, address: str, annotator: str) -> None:
+    page.goto(f"{address}/failures")
+    page.wait_for_selector(READY)
+    page.get_by_role("combobox", name="Scored run").click()
+    page.get_by_role("option", name="reviewed", exact=True).click()
+    expect(page.get_by_text(HOSTILE).first).to_be_visible(timeout=30_000)
+    page.wait_for_selector(READY)
+    name = page.get_by_role("textbox", name="Annotator")
+    name.fill(annotator)
+    name.press("Enter")
+    name.blur()
+    page.wait_for_selector(READY)
+
+
+def settled(page: Page, text: str) -> None:
+    expect(page.get_by_text(text, exact=False).first).to_be_visible(timeout=30_000)
+    page.wait_for_selector(READY)
+
+
+def answer(page: Page, key: str, said: str) -> None:
+    """Choose by key, save and go on with Enter."""
+    page.keyboard.press(key)
+    expect(page.get_by_role("button", name="Save")).to_be_enabled(timeout=30_000)
+    page.wait_for_selector(READY)
+    page.keyboard.press("Enter")
+    settled(page, f"You said: {said}.")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("You said:", exact=False)).to_have_count(0, timeout=30_000)
+    page.wait_for_selector(READY)
+
+
+def test_ten_are_annotated_by_keyboard_and_exported(watched: Any, reviewed: str, folder: Path) -> None:
+    page = watched.page
+    open_page(page, reviewed, "first")
+    expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible(timeout=30_000)
+    expect(page.locator(".hm .tok")).to_have_count(0, timeout=30_000)  # blind: nothing is coloured before the answer
+    keys = ["2", "1", "0", "u", "1", "2", "0", "1", "2", "1"]
+    for key in keys:
+        answer(page, key, {"0": "none", "u": "unsure"}.get(key, f"step {key}"))
+    said = Annotations(folder / "runs" / "annotations.sqlite").all()
+    assert [one.label for one in said] == [{"0": "none", "u": "unsure"}.get(key, f"step {key}") for key in keys]
+    wrong = [row["trace_id"] for row in read_run(folder / "runs" / "reviewed" / "run.parquet").to_pylist()
+             if row["correct"] is False]  # fmt: skip
+    assert [one.trace_id for one in said] == wrong[:10] and all(one.blind for one in said)
+    page.get_by_text("Export and import annotations").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="JSONL of all 10 annotations").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert [json.loads(line)["annotator"] for line in lines] == ["first"] * 10
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_a_second_annotator_disagrees_and_keys_in_a_text_are_letters(
+    watched: Any, reviewed: str, folder: Path
+) -> None:
+    page = watched.page
+    open_page(page, reviewed, "second")
+    expect(page.locator(".hm .tok")).to_have_count(0, timeout=30_000)
+    note = page.get_by_role("textbox", name="Note")
+    note.click()
+    note.press_sequentially("j1u")  # no shortcut while something is typed
+    expect(note).to_have_value("j1u")
+    expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible(timeout=30_000)
+    note.blur()
+    page.wait_for_selector(READY)
+    answer(page, "1", "step 1")
+    answer(page, "1", "step 1")
+    said = Annotations(folder / "runs" / "annotations.sqlite").all()
+    assert [(one.annotator, one.label) for one in said[10:]] == [("second", "step 1"), ("second", "step 1")]
+    assert said[10].trace_id == said[0].trace_id and said[10].note == "j1u"
+    page.get_by_text("Agreement between annotators", exact=False).click()
+    page.wait_for_selector(READY)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    table = Path(download.value.path()).read_text()
+    assert "first,second,\"0.500" in table  # of two traces judged by both, one alike
+
+
+def test_the_annotation_lands_on_the_trace_whatever_is_sorted(watched: Any, reviewed: str, folder: Path) -> None:
+    page = watched.page
+    open_page(page, reviewed, "third")
+    page.keyboard.press("j")
+    expect(page.get_by_text("looked at: 2 of", exact=False)).to_be_visible(timeout=30_000)
+    page.wait_for_selector(READY)
+    name = page.locator("[data-testid=stMain] h3").first.inner_text()
+    page.get_by_text("Filter and sort").click()
+    page.get_by_text("Highest first").click()
+    expect(page.get_by_text("looked at: 2 of", exact=False)).to_have_count(0, timeout=30_000)
+    page.wait_for_selector(READY)
+    assert page.locator("[data-testid=stMain] h3").first.inner_text() == name
+    page.get_by_role("heading", name="Where do solutions").click()
+    page.keyboard.press("0")
+    expect(page.get_by_role("button", name="Save")).to_be_enabled(timeout=30_000)
+    page.wait_for_selector(READY)
+    page.keyboard.press("Enter")
+    settled(page, "You said: none.")
+    last = Annotations(folder / "runs" / "annotations.sqlite").all()[-1]
+    assert (last.annotator, last.trace_id) == ("third", name)
