@@ -53,15 +53,16 @@ def _charts(runs: Sequence[Shown], score: str) -> None:
 
     theme, names = chart_panel.theme(), [run.name for run in runs]
     drawn = _frames(runs, score)
-    wide, narrow = st.columns(2, gap="medium")
-    with wide:
+    # legend and boxes of several runs need the whole width
+    first, second = st.columns(2, gap="medium") if len(runs) == 1 else (st.container(), st.container())
+    with first:
         chart_panel.draw(
             charts.histogram(drawn, score, theme=theme),
             charts.histogram_table(drawn, score),
             key="distribution",
             alt="Histograms of the score of correct and of incorrect traces, by run; the table below has the values.",
         )
-    with narrow:
+    with second:
         chart_panel.draw(
             charts.strip(drawn, score, theme=theme),
             charts.strip_table(drawn, score),
