@@ -5,6 +5,7 @@ A run is a Parquet file of ``irl_core.store`` in one of the folders that checkpo
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from irl_core.store import COLUMNS, StoreError, provenance, read_row, read_run
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 MOST_DEPTH: Final = 4
 SUFFIX: Final = ".parquet"
@@ -159,46 +161,36 @@ def rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> pd.Dat
         StoreError: a number that the file does not have: it was written anew meanwhile.
     """
     import pandas as pd
+    import pyarrow.parquet as pq
 
     by_number: dict[int, dict[str, Any]] = {}
     wanted = sorted(set(chosen))
-    for start, group in _groups(info.path):
-        here = [number for number in wanted if start <= number < start + group.rows]
-        if here:
-            table = group.read(columns)
-            by_number |= {number: table.slice(number - start, 1).to_pylist()[0] for number in here}
+    with pq.ParquetFile(info.path) as file:  # opened once: its footer grows with the number of row groups
+        for start, group, here in _groups(file, wanted):
+            places = [number - start for number in here]
+            by_number |= zip(here, _read(file, group, columns).take(places).to_pylist(), strict=True)
     if len(by_number) < len(wanted):
         raise StoreError(f"{info.path.name}: was written anew while it was read; open it again")
     return pd.DataFrame([by_number[number] for number in chosen], columns=list(columns))
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    path: Path
-    number: int
-    rows: int
-
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        import pyarrow.parquet as pq
-
-        from irl_core.run_rows import upgraded
-
-        with pq.ParquetFile(self.path) as file:
-            stored = set(file.schema_arrow.names)
-            whole = stored.issuperset(columns)
-            table = file.read_row_group(self.number, columns=list(columns) if whole else None)
-        return table if whole else upgraded(table, columns).select(list(columns))
+def _groups(file: pq.ParquetFile, wanted: Sequence[int]) -> Iterator[tuple[int, int, Sequence[int]]]:
+    """(number of its first row, group, wanted rows in it) of every row group that holds one; ``wanted`` is sorted."""
+    start = done = 0
+    for group in range(file.num_row_groups):
+        end = start + file.metadata.row_group(group).num_rows
+        upto = bisect_left(wanted, end, done)
+        if upto > done:
+            yield start, group, wanted[done:upto]
+        start, done = end, upto
 
 
-def _groups(path: Path) -> Iterator[tuple[int, _Group]]:
-    """(number of its first row, group) of every row group of a file."""
-    import pyarrow.parquet as pq
+def _read(file: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
+    from irl_core.run_rows import upgraded
 
-    metadata, start = pq.read_metadata(path), 0
-    for number in range(metadata.num_row_groups):
-        count = metadata.row_group(number).num_rows
-        yield start, _Group(path, number, count)
-        start += count
+    if set(file.schema_arrow.names).issuperset(columns):
+        return file.read_row_group(group, columns=list(columns))
+    return upgraded(file.read_row_group(group), columns).select(list(columns))
 
 
 def page(

@@ -119,13 +119,13 @@ def test_a_page_is_read_from_its_row_groups_alone(
     large: scored_runs.RunInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    real = scored_runs._Group.read
+    real = scored_runs._read
 
-    def noted(group: Any, columns: Any) -> Any:
-        read.append(group.number)
-        return real(group, columns)
+    def noted(file: Any, group: int, columns: Any) -> Any:
+        read.append(group)
+        return real(file, group, columns)
 
-    monkeypatch.setattr(scored_runs._Group, "read", noted)
+    monkeypatch.setattr(scored_runs, "_read", noted)
     shown, total = scored_runs.page(large, pc.field("correct"), offset=2, limit=3, columns=["trace_id", "text"])
     assert (shown["text"].tolist(), total) == (["text 6", "text 9", "text 12"], 434)
     assert read == [0]
