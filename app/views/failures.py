@@ -119,7 +119,8 @@ def _query(table: pa.Table) -> Query:
     known, hidden = failures.choices(table), not st.session_state["model_first"]
     with st.expander("Filter and sort", icon=":material/filter_alt:"):
         one, two, three = st.columns([2, 2, 1], vertical_alignment="bottom")
-        outcome = one.segmented_control("Outcome", failures.OUTCOMES, key="outcome", default="incorrect", required=True)
+        st.session_state.setdefault("outcome", failures.OUTCOMES[0])  # a default beside a kept value is warned of
+        one.segmented_control("Outcome", failures.OUTCOMES, key="outcome", required=True)
         words = two.text_input("Words in problem, solution or trace id", key="words", max_chars=200)
         descending = three.toggle("Highest first", key="descending")
         sort = one.selectbox("Sort by", known.sorts, format_func=failures.SORTS.__getitem__, key="sort")
@@ -134,6 +135,7 @@ def _query(table: pa.Table) -> Query:
             if options:
                 chosen[name] = tuple(column.multiselect(title, options, format_func=words_of, key=f"filter_{name}"))
         scores = _score_range(known.scores)
+        outcome = st.session_state["outcome"]
         query = Query(outcome, sort=sort, descending=descending, words=words, scores=scores, **chosen)
         if hidden and query.telling:
             st.caption("These filters say something of the model's answer or the label: annotations are not blind.")

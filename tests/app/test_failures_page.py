@@ -1,0 +1,105 @@
+"""The Failures page: blind until answered, kept by trace and annotator, read-only where the file is damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import failures, run_chooser, scored_runs
+from irl_core.annotations import Annotations
+from irl_core.store import read_run, write_run
+
+MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
+BUNDLED = MAIN.parents[1] / "assets" / "scored_run" / "run.parquet"
+pytestmark = pytest.mark.usefixtures("fake_lens")
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Annotations:
+    """A run of five wrong traces as the only one, and a database of its own."""
+    rows = [row for row in read_run(BUNDLED).slice(0, 200).to_pylist() if row["correct"] is False]
+    found = list({(row["problem"], row["text"]): row for row in rows}.values())[:5]
+    write_run(tmp_path / "mine" / "run.parquet", found, {"checkpoint": "demo"})
+    monkeypatch.setattr(scored_runs, "default_roots", lambda: (tmp_path,))
+    monkeypatch.setattr(failures, "DATABASE", tmp_path / "annotations.sqlite")
+    run_chooser.catalogue.clear()
+    return Annotations(tmp_path / "annotations.sqlite")
+
+
+def open_page() -> AppTest:
+    page = AppTest.from_file(str(MAIN.with_name("views") / "failures.py"), default_timeout=60)
+    page.run()
+    assert not page.exception
+    return page
+
+
+def press(page: AppTest, label: str) -> None:
+    next(one for one in page.button if one.label == label).click().run()
+    assert not page.exception
+
+
+def drawn(page: AppTest) -> list[Any]:
+    return list(page.get("bidi_component"))
+
+
+def test_nothing_of_the_model_is_shown_before_the_answer(store: Annotations) -> None:
+    page = open_page()
+    assert not drawn(page) and not page.success
+    assert not set(failures.TELLING) & set(page.dataframe[0].value.columns)
+    press(page, "Step 1")
+    assert not drawn(page) and not store.all()  # chosen, not saved
+    press(page, "Save")
+    (one,) = store.all()
+    assert (one.label, one.blind, one.annotator) == ("step 1", True, "local")
+    words = page.success[0].value.replace("\\", "")
+    assert drawn(page) and words.startswith("You said: step 1. The model: ")
+
+
+def test_who_saw_the_model_first_is_not_blind(store: Annotations) -> None:
+    page = open_page()
+    page.toggle(key="model_first").set_value(True).run()
+    assert drawn(page) and "decision" in page.dataframe[0].value.columns
+    press(page, "No step is wrong")
+    press(page, "Save")
+    assert [(one.label, one.blind) for one in store.all()] == [("none", False)]
+
+
+def test_two_annotators_on_a_trace_are_both_kept(store: Annotations) -> None:
+    page = open_page()
+    for name, label in (("ada", "Step 1"), ("ben", "Unsure")):
+        page.text_input(key="annotator").set_value(name).run()
+        assert not drawn(page)  # what another has said reveals nothing
+        press(page, label)
+        press(page, "Save")
+    first, second = store.all()
+    assert (first.annotator, first.label, second.annotator, second.label) == ("ada", "step 1", "ben", "unsure")
+    assert first.trace_id == second.trace_id and second.blind
+
+
+def test_a_damaged_file_is_left_and_the_page_reads_on(store: Annotations) -> None:
+    store.path.write_bytes(b"no database" * 100)
+    page = open_page()
+    assert "is damaged" in page.error[0].value and len(page.dataframe[0].value) == 5
+    assert "Save" not in [one.label for one in page.button]
+    press(page, "Next")
+    assert store.path.read_bytes() == b"no database" * 100
+
+
+def test_what_cannot_be_saved_is_said_and_the_choice_stays(
+    store: Annotations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irl_core import annotations as module
+
+    page = open_page()
+    press(page, "Step 1")
+
+    def full(*args: Any) -> None:
+        raise module.AnnotationError("annotations.sqlite: the disk is full")
+
+    monkeypatch.setattr(module.Annotations, "add", full)
+    press(page, "Save")
+    assert any("Not saved" in one.value and "the disk is full" in one.value for one in page.error)
+    assert page.session_state["choice"] == "0" and not store.all()
