@@ -264,6 +264,7 @@ def test_conditions_are_told() -> None:
     part = " ".join(paragraphs(report(done=1) | {"scale": 0.5, "failed": {"irl-2": "the loss is nan"}}))
     assert "1 seed;" in part and "Unfinished: seeds 1 of 2 are done." in part
     assert "At 0.5 of the full number of rounds." in part
+    assert "problems resampled; no spread over seeds" in part and "problems and seeds resampled together" in text
     assert "Diverged, and counted in no figure of its arm: irl-2 (the loss is nan)." in part
 
 

@@ -141,10 +141,11 @@ def _conditions(found: Found) -> str:
     scale = "" if found["scale"] == 1 else f" At {found['scale']:g} of the full number of rounds."
     started = listed([f"{name} (sha256 {digest[:12]})" for name, digest in found["starts"].items()])
     plural = "seed" if len(done) == 1 else "seeds"
+    resampled = "problems and seeds resampled together" if len(done) > 1 else "problems resampled; no spread over seeds"
     return (
         f"{len(done)} {plural}; {found['samples']} samples of each of {found['problems']} held-out problems of the "
         f"bundled generator, the same for every policy.{scale}{state} All arms start from {started}. Intervals: 95 %, "
-        f"problems and seeds resampled together. {in_words(found['machine'])}, {found['created'][:10]}."
+        f"{resampled}. {in_words(found['machine'])}, {found['created'][:10]}."
     )
 
 
