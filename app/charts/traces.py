@@ -138,14 +138,14 @@ def strip(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
             cut.append(f"{len(drawn):,} of {int((known & (classes != 'not judged')).sum()):,}")
         for side, kind in enumerate(CLASSES):
             middle = 2 * place + side
-            names.append(f"{labelled(run, kind, len(runs))}")
             rows = np.flatnonzero(known & (classes == kind))
+            names.append(f"{labelled(run, kind, len(runs))} (n {len(rows):,})")
             if not len(rows):
                 continue
             colour = _colour(look, kind)
             figure.add_box(
                 y=values[rows], x=np.full(len(rows), middle - 0.22), boxpoints=False, width=0.3, hoverinfo="y",
-                name=text(f"{names[-1]} (n {len(rows):,})"), line={"color": colour}, fillcolor=faded(colour, 0.2),
+                name=text(names[-1]), line={"color": colour}, fillcolor=faded(colour, 0.2),
             )  # fmt: skip
             points = drawn[np.isin(drawn, rows)]
             _points(figure, frame, run, points, _jitter(middle, points), values[points], colour, kind)
