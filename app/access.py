@@ -1,18 +1,126 @@
-"""Who may train, annotate and upload."""
+"""Who may train, annotate and upload: everybody, until a file names them.
+
+``IRL_LENS_ACCESS`` names a TOML file with a list of e-mail addresses for each action, ``"*"`` for everybody who is
+logged in:
+
+    train = ["ada@example.org"]
+    annotate = ["*"]
+    upload = []
+
+People are known by Streamlit's own login (OIDC, ``st.login``). A file that cannot be read, or an action that it does
+not name, allows nobody.
+"""
 
 from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import streamlit as st
+
+VARIABLE: Final = "IRL_LENS_ACCESS"
+ACTIONS: Final = {"train": "start trainings", "annotate": "annotate", "upload": "upload traces"}
+EVERYBODY: Final = "*"
+LOCAL: Final = "local"
+MOST_BYTES: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The addresses by action. ``fault``: why the file allows nobody, empty where it could be read."""
+
+    allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    fault: str = ""
+
+
+def rules(environ: Mapping[str, str] = os.environ) -> Rules | None:
+    """What the file says, read anew every time; None where none is named, and everybody may do everything."""
+    named = environ.get(VARIABLE)
+    if not named:
+        return None
+    try:
+        path = Path(named)
+        if path.stat().st_size > MOST_BYTES:
+            return Rules(fault=f"it has more than {MOST_BYTES:,} bytes")
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        return Rules(fault=f"it cannot be read ({error.strerror})")
+    except (ValueError, RecursionError):
+        return Rules(fault="it is not TOML")
+    return _checked(found)
+
+
+def _checked(found: Mapping[str, Any]) -> Rules:
+    unknown = sorted(found.keys() - ACTIONS.keys())
+    if unknown:
+        return Rules(fault=f"it names {', '.join(unknown)[:100]}; there are {', '.join(ACTIONS)}")
+    for action, names in found.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+            return Rules(fault=f"{action} is no list of e-mail addresses")
+    return Rules({action: frozenset(name.strip().casefold() for name in names) for action, names in found.items()})
+
+
+def person(user: Mapping[str, Any]) -> str | None:
+    """The address of whoever is logged in; None for nobody, and for an address that the provider calls unverified."""
+    if not user.get("is_logged_in") or user.get("email_verified") is False:
+        return None
+    email = user.get("email")
+    return email.strip().casefold() if isinstance(email, str) and email.strip() else None
+
+
+def allows(found: Rules | None, action: str, email: str | None) -> bool:
+    """Whether the rules let a person do it. Raises ValueError for an action that is none."""
+    if action not in ACTIONS:
+        raise ValueError(f"action is {action!r}; it is one of {', '.join(ACTIONS)}")
+    if found is None:
+        return True
+    names = found.allowed.get(action, frozenset())
+    return not found.fault and email is not None and bool({email, EVERYBODY} & names)
+
+
+# ------------------------------------------------------------------------------------------ whoever looks at the page
+
+
+def _user() -> dict[str, Any]:
+    return dict(st.user.to_dict())
 
 
 def may(action: str) -> bool:
     """Whether whoever looks at the page may do it."""
-    return True
+    return allows(rules(), action, person(_user()))
 
 
 def who() -> str:
-    """The name of whoever looks at the page."""
-    return "local"
+    """The address of whoever looks at the page; ``local`` where nobody is logged in."""
+    return person(_user()) or LOCAL
 
 
 def reason(action: str) -> str:
-    """Why it is not allowed."""
-    return ""
+    """Why it is not allowed, and what to do; empty where it is."""
+    found = rules()
+    if allows(found, action, person(_user())):
+        return ""
+    what = ACTIONS[action]
+    if found is not None and found.fault:
+        return f"Nobody may {what}: the file that {VARIABLE} names allows nothing, because {found.fault}."
+    if person(_user()) is None:
+        return f"Log in to {what}."
+    return f"{who()} may not {what} here; ask who runs this server."
+
+
+def show_login() -> None:
+    """Draw who is logged in and the button that logs in or out, where this server limits what people may do."""
+    if rules() is None:
+        return
+    user = _user()
+    if user.get("is_logged_in"):
+        st.text(f"Logged in: {who()}")
+        st.button("Log out", on_click=st.logout)
+    elif "is_logged_in" in user:
+        st.button("Log in", on_click=st.login)
+    else:
+        st.caption("Nobody can log in: this server has no login (docs/serving.md).")

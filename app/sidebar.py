@@ -20,6 +20,7 @@ that holds it in the environment variable `IRL_LENS_CHECKPOINTS`; then restart t
 
 def show() -> None:
     """Draw the sidebar and remember the chosen checkpoint and device in the session."""
+    access.show_login()
     found = services.catalogue()
     usable = {info.name: info for info in found if offered(info)}
     _keep_valid(usable)

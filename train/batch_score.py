@@ -98,6 +98,8 @@ def score_file(
                 rows, refused = score_window(lens, traces, run_id=out.stem, batch_tokens=batch_tokens)
                 writer.write(rows, [*errors, *refused])
             progress.advance(task, len(traces) + len(errors))
+            if console is not None and not console.is_terminal:  # a log has no bar
+                console.print(f"Scored {int(progress.tasks[task].completed):,} of {lines:,}")
     failed = _write_errors(writer, _errors_path(out))
     scored = _finish(writer)
     return Summary(scored, failed, min(continued, scored), out, _errors_path(out))

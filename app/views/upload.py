@@ -1,0 +1,90 @@
+"""The Upload page: traces as JSONL become a scored run, in the background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from app import access, jobs, sidebar, uploads
+from app.jobs import Busy, JobError
+from app.text import plain
+from app.uploads import FORMATS, MOST_BYTES, MOST_TITLE, MOST_TRACES, SAMPLE, UploadError
+from irl_core.checkpoints import CheckpointInfo
+
+
+def show() -> None:
+    st.header("Score your own traces")
+    info = sidebar.chosen()
+    if not access.may("upload"):
+        st.info(plain(access.reason("upload")))
+        return
+    if info is None:
+        st.info("There is no checkpoint to score with yet. The sidebar says how to add one.")
+        return
+    _help()
+    given = st.file_uploader(
+        f"Traces, JSONL, at most {MOST_BYTES // 1_000_000} MB and {MOST_TRACES:,} traces", type=["jsonl", "json"],
+        key="upload_file",
+    )  # fmt: skip
+    layout = st.selectbox(
+        "Format", list(FORMATS), format_func=lambda name: f"{name}: {FORMATS[name]}", key="upload_format"
+    )
+    if given is not None:
+        _checked(given.getvalue(), given.name, layout, info)
+    if "upload_done" in st.session_state:
+        st.success(plain(st.session_state.pop("upload_done")))
+
+
+def _help() -> None:
+    st.caption(
+        "A JSON object a line with a problem and a solution; the right answer, or the label of the first wrong step, "
+        "if you have them. The traces stay on this server. The finished run appears on the other pages."
+    )
+    st.download_button(
+        "An example to start from", SAMPLE, "traces.jsonl", "application/x-ndjson", on_click="ignore",
+        icon=":material/download:",
+    )  # fmt: skip
+
+
+def _checked(data: bytes, name: str, layout: str, info: CheckpointInfo) -> None:
+    """Say what the upload holds, and start its scoring."""
+    try:
+        found = uploads.check(data, layout)
+    except UploadError as error:
+        st.error(plain(f"Not taken: {error}"))
+        return
+    st.text(f"{found.traces:,} traces of {found.problems:,} problems can be scored; {found.faulty:,} rows cannot.")
+    if found.faults:
+        with st.expander(f"Rows that cannot be scored ({found.faulty:,})"):
+            st.text("\n".join(found.faults))
+            if found.faulty > len(found.faults):
+                st.caption(f"The first {len(found.faults)} are shown.")
+    title = st.text_input("Title of the run", Path(name).stem[:MOST_TITLE], key=f"title_{name}", max_chars=MOST_TITLE)
+    st.caption(plain(f"Scored by checkpoint {info.name} on {st.session_state.get('device', 'auto')}."))
+    st.button("Score", type="primary", on_click=_start, args=(data, title, layout, found, info))
+    if "upload_error" in st.session_state:
+        st.error(plain(st.session_state.pop("upload_error")))
+
+
+def _start(data: bytes, title: str, layout: str, found: uploads.Checked, info: CheckpointInfo) -> None:
+    """Keep the traces and start the job; where it cannot start nothing is kept."""
+    state, device = st.session_state, st.session_state.get("device", "auto")
+    try:
+        folder = uploads.keep(data, title, access.who(), found, layout)
+    except UploadError as error:
+        state["upload_error"] = f"Not taken: {error}"
+        return
+    command = jobs.command_line(*uploads.arguments(folder, info.path, device, layout))
+    try:
+        job = jobs.start("score", f"scoring of {folder.name}", command, folder, device, access.who())
+    except JobError as error:
+        uploads.remove(folder)
+        wait = " Upload again when it has ended." if isinstance(error, Busy) else ""
+        state["upload_error"] = f"Not started: {error}.{wait}"
+        return
+    words = f"Job {job.id} scores {found.traces:,} traces. The sidebar shows its way; then {folder.name} is a run."
+    state["upload_done"] = words
+
+
+show()

@@ -1,0 +1,79 @@
+"""Traces are uploaded, scored in the background with progress, and found on the other pages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from app.uploads import SAMPLE
+from irl_core.store import read_run
+from tests.browser.conftest import ROOT, served
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("uploading")
+    shutil.copytree(ROOT / ".streamlit", place / ".streamlit")
+    return place
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        with served(ROOT / "app" / "main.py", folder / "server.log", folder) as found:
+            yield found
+
+
+def test_uploaded_traces_become_a_run(watched: Any, server: str, folder: Path) -> None:
+    page = watched.page
+    page.goto(f"{server}/upload")
+    page.wait_for_selector(READY, timeout=60_000)
+    field = page.locator("input[type=file]")
+    field.set_input_files({"name": "bad.jsonl", "mimeType": "application/json", "buffer": b"\x80\x04\0pickle"})
+    expect(page.get_by_text("Not taken: the file is no text", exact=False)).to_be_visible(timeout=30_000)
+    name = "<img src=x onerror=alert(1)>.jsonl"
+    field.set_input_files({"name": name, "mimeType": "application/json", "buffer": (SAMPLE + "nonsense\n").encode()})
+    expect(page.get_by_text("2 traces of 2 problems can be scored; 1 rows cannot.")).to_be_visible(timeout=30_000)
+    page.wait_for_selector(READY)
+    page.get_by_role("button", name="Score", exact=True).click()
+    expect(page.get_by_text("Job 1 scores 2 traces", exact=False)).to_be_visible(timeout=30_000)
+    (kept,) = (folder / "runs" / "uploads").iterdir()
+    assert kept.name.startswith("img-src-x-onerror-alert-1-")
+    run = kept / "run.parquet"
+    until = time.monotonic() + 150
+    while not run.exists() and time.monotonic() < until:
+        page.wait_for_timeout(500)
+    assert read_run(run, ["answer"]).column("answer").to_pylist() == ["14", "5"]
+    page.goto(f"{server}/failures")
+    page.wait_for_selector(READY, timeout=60_000)
+    page.get_by_role("combobox", name="Scored run").click()
+    page.get_by_role("option", name=f"uploads/{kept.name}").click()
+    expect(page.get_by_text("1 of 2 traces")).to_be_visible(timeout=30_000)
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_who_may_not_upload_is_told_so(watched: Any, folder: Path) -> None:
+    (folder / "access.toml").write_text('upload = ["ada@example.org"]\n')
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        patched.setenv("IRL_LENS_ACCESS", str(folder / "access.toml"))
+        with served(ROOT / "app" / "main.py", folder / "closed.log", folder) as server:
+            page = watched.page
+            page.goto(f"{server}/upload")
+            expect(page.get_by_text("Log in to upload traces.")).to_be_visible(timeout=60_000)
+            expect(page.locator("input[type=file]")).to_have_count(0)
+            page.goto(f"{server}/failures")
+            expect(page.get_by_text("Log in to annotate.").first).to_be_visible(timeout=60_000)
+            expect(page.get_by_role("button", name="Save")).to_have_count(0)

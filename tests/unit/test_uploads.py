@@ -1,0 +1,99 @@
+"""Uploads: what is taken, what is refused in words, and that a name never becomes a path."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from app import uploads
+from app.uploads import SAMPLE, UploadError, arguments, check, clean_title, keep
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_example_is_taken_whole() -> None:
+    assert check(SAMPLE.encode(), "auto") == uploads.Checked(2, 2, (), 0)
+
+
+def test_rows_that_cannot_be_scored_are_named_by_line() -> None:
+    found = check((SAMPLE + '{"question": "Why?"}\nnot json\n').encode(), "plain")
+    assert (found.traces, found.faulty) == (2, 2)
+    assert found.faults[0].startswith("line 3") and found.faults[1].startswith("line 4: not JSON")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "the file is empty"),
+        (b" \n\n", "the file is empty"),
+        (b"\x80\x04\x95\0\0\0\0pickle", "the file is no text"),
+        (b"x" * 5_000_001, r"the file has 5,000,001 bytes; the limit is 5,000,000: upload it in parts"),
+        (b"\xff\xfe\xfa", "not UTF-8|no row can be scored"),
+        (b'{"question": ""}\n', "no row can be scored|format"),
+        (b"[1, 2, 3]", "no row|format"),
+        (b"{" * 4_000_000, "no row|format|not JSON"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_in_words(data: bytes, said: str) -> None:
+    with pytest.raises(UploadError, match=said) as refused:
+        check(data, "plain")
+    assert "/tmp" not in str(refused.value)
+
+
+def test_more_traces_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "MOST_TRACES", 1)
+    with pytest.raises(UploadError, match="the file holds 2 traces; the limit is 1: upload it in parts"):
+        check(SAMPLE.encode(), "auto")
+    with pytest.raises(UploadError, match="the format is 'pickle'; it is one of auto"):
+        check(SAMPLE.encode(), "pickle")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("My run (2)", "my-run-2"), ("../../etc/passwd", "etc-passwd"), ("a\0b\n$(rm)", "a-b-rm"), ("\u202e", "traces"),
+        ("", "traces"), ("x" * 500, "x" * 40), (".hidden", "hidden"), ("<img src=x>", "img-src-x"),
+    ],
+)  # fmt: skip
+def test_a_title_becomes_a_name_and_no_path(given: str, words: str) -> None:
+    # sha256('data') = 3a6eb079...
+    assert clean_title(given, b"data") == f"{words}-3a6eb079"
+
+
+def test_an_upload_is_kept_whole_in_a_folder_of_its_own(here: Path) -> None:
+    data = SAMPLE.encode()
+    folder = keep(data, "../../outside", "ann", check(data, "auto"), "auto")
+    assert folder.resolve().parent == here / "runs" / "uploads"
+    assert (folder / "traces.jsonl").read_bytes() == data
+    about = json.loads((folder / "upload.json").read_text())
+    assert (about["title"], about["who"], about["traces"]) == ("../../outside", "ann", 2)
+    with pytest.raises(UploadError, match="these traces were uploaded before, as outside-"):
+        keep(data, "../../outside", "bob", check(data, "auto"), "auto")
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_full_disk_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    data = SAMPLE.encode()
+    checked = check(data, "auto")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UploadError, match=r"could not be kept \(No space left on device\); nothing of it stays"):
+        keep(data, "t", "ann", checked, "auto")
+    assert list((here / "runs" / "uploads").iterdir()) == []
+
+
+def test_the_command_names_whole_paths(here: Path) -> None:
+    found = arguments(Path("runs/uploads/x"), Path("runs/c"), "cpu", "plain")
+    assert found == [
+        "score", str(here / "runs/uploads/x/traces.jsonl"), "--out", str(here / "runs/uploads/x/run.parquet"),
+        "--checkpoint", str(here / "runs/c"), "--device", "cpu", "--format", "plain",
+    ]  # fmt: skip
