@@ -25,7 +25,6 @@ page = st.navigation(
     [
         st.Page(HERE / "views" / f"{name}.py", title=title, icon=icon, default=name == "inspect")
         for name, (title, icon) in PAGES.items()
-        if (HERE / "views" / f"{name}.py").is_file()
     ]
 )
 state.prepare()
