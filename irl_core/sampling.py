@@ -269,9 +269,10 @@ class GenerateSampler:
     """transformers' ``generate``, greedy over scores that we have turned into the token drawn: the same seeds give the
     same tokens as ``LoopSampler``.
 
-    Every sample reads its prompt for itself, and a row that has ended stays in the batch until all have: unsloth's
-    ``generate`` and a static cache take no cache that is filled already. Of a model's own ``generation_config`` nothing
-    is used. With the static cache the model is compiled on a GPU, and not on the CPU.
+    With the dynamic cache a prompt is read once for all of its samples; unsloth's ``generate`` and a static cache take
+    no cache that is filled already, so that there every sample reads its prompt for itself. A row that has ended stays
+    in the batch until all have. Of a model's own ``generation_config`` nothing is used. With the static cache the model
+    is compiled on a GPU, and not on the CPU.
 
     Args: as of ``LoopSampler``, and ``cache``.
     """
@@ -322,9 +323,34 @@ class GenerateSampler:
             generation_config=self._config(request.max_new_tokens, compiles=device.type != "cpu"),
             logits_processor=LogitsProcessorList([drawn]),
             stopping_criteria=StoppingCriteriaList([report]),
+            **self._prompts_read(model, request, rows, width),
         )
         found = zip(rows, sequences[:, width:].tolist(), torch.stack(drawn.logprobs, 1).tolist(), strict=True)
         return [self._rollout(prompt, ids, logprobs) for (prompt, _), ids, logprobs in found]
+
+    def _prompts_read(self, model: Any, request: Request, rows: list[Row], width: int) -> dict[str, Any]:
+        """The cache with each prompt but its last token, read once and repeated for its samples; nothing where
+        ``generate`` is not transformers' own, the cache is static, or there is nothing to share."""
+        from transformers import DynamicCache
+
+        base = base_of(model)
+        different = list(dict.fromkeys(prompt for prompt, _ in rows))
+        own_generate = "generate" not in vars(base) and "generate" not in vars(model)
+        if self.cache != "dynamic" or not own_generate or width < 2 or len(different) == len(rows):
+            return {}
+        # padded to the width of the batch, in which all of these prompts are
+        device = device_of(model)
+        ids, attention = left_padded([request.prompts[prompt] for prompt in different], self.pad_id, device)
+        ids, attention = ids[:, : width - 1], attention[:, : width - 1]
+        cache = DynamicCache(config=base.config)
+        positions = (attention.cumsum(1) - 1).clamp(min=0)
+        model(
+            input_ids=ids, attention_mask=attention, position_ids=positions, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        place = {prompt: number for number, prompt in enumerate(different)}
+        cache.batch_select_indices(torch.tensor([place[prompt] for prompt, _ in rows], device=device))
+        return {"past_key_values": cache}
 
     def _config(self, max_new_tokens: int, compiles: bool) -> Any:
         from transformers import GenerationConfig

@@ -275,6 +275,24 @@ def test_the_models_own_generation_settings_are_not_used(sampler: Any, adapters:
 # ------------------------------------------------------------------------------------------- cost, progress, cancelling
 
 
+@pytest.mark.parametrize(("cache", "readers"), [("dynamic", 3), ("static", 9)])
+def test_generate_reads_a_prompt_once_for_its_samples_where_the_cache_can_be_shared(
+    monkeypatch: pytest.MonkeyPatch, cache: Any, readers: int
+) -> None:
+    read: list[int] = []
+    forward = MODEL.forward
+
+    def spy(*args: Any, **inputs: Any) -> Any:
+        ids = inputs["input_ids"]
+        read.append(ids.shape[0] * (ids.shape[1] - 1))  # the prompt's last token is read beside the samples
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(MODEL, "forward", spy)
+    sampled(GenerateSampler(ENDS, 0, cache=cache))
+    width = max(map(len, PROMPTS))
+    assert sum(read) == readers * (width - 1) - (readers if cache == "dynamic" else 0)
+
+
 def test_a_prompt_is_read_once_and_ended_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[tuple[int, ...]] = []
     forward = MODEL.forward
