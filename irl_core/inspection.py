@@ -117,6 +117,26 @@ def memory_errors(batch_tokens: int) -> Iterator[None]:
         ) from None
 
 
+def usable_device(asked: str) -> str:
+    """The torch device to load on; ``auto`` is the GPU where torch can use one, else the CPU.
+
+    Raises:
+        InputError: a name that is none, or a GPU that torch cannot use here.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "auto":
+        return "cuda" if gpus else "cpu"
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        raise InputError(f"The device is {asked[:40]!r}; choose auto, cpu or cuda.") from None
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise InputError(f"Device {asked} asked for; torch can use {gpus} GPUs here. Choose cpu or auto.")
+    return asked
+
+
 class Lens:
     """A checkpoint, loaded: policy, discriminator, tokenizer and calibration, with one lock around all of them.
 
@@ -155,9 +175,8 @@ class Lens:
 
         Raises:
             CheckpointError: the directory is not a whole, untouched checkpoint.
+            InputError: the device cannot be used here.
         """
-        import torch
-
         from irl_core.checkpoints import CheckpointError, load_json, verify
         from irl_core.discriminator import load_discriminator
         from irl_core.localisation import Calibration
@@ -177,7 +196,7 @@ class Lens:
         instruction = config.get("instruction", "")
         if not isinstance(instruction, str):
             raise CheckpointError(f"config.json: instruction is {type(instruction).__name__}; text is expected")
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        chosen = usable_device(device)
         policy = load_causal_lm(path / "policy", chosen)
         discriminator = load_discriminator(path / "discriminator", chosen)
         own = path / "discriminator" / OWN_TOKENIZER

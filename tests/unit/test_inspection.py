@@ -315,6 +315,23 @@ def test_a_changed_file_is_refused(lens: Lens, tmp_path: Path) -> None:
         Lens.load(folder)
 
 
+def test_a_gpu_that_cannot_be_used_is_said_plainly(lens: Lens, tmp_path: Path, monkeypatch: Any) -> None:
+    import torch
+
+    folder = saved(lens, tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(InputError, match=f"Device {device} asked for; torch can use 0 GPUs here. Choose cpu"):
+            Lens.load(folder, device)
+    assert Lens.load(folder, "auto").device == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="Device cuda:1 asked for; torch can use 1 GPUs here"):
+        Lens.load(folder, "cuda:1")
+    with pytest.raises(InputError, match="The device is 'gpu'; choose auto, cpu or cuda"):
+        Lens.load(folder, "gpu")
+
+
 def test_running_out_of_memory_is_said_and_the_next_request_works(lens: Lens, monkeypatch: Any) -> None:
     import torch
 
