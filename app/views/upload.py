@@ -70,6 +70,8 @@ def _checked(data: bytes, name: str, layout: str, info: CheckpointInfo) -> None:
 def _start(data: bytes, title: str, layout: str, found: uploads.Checked, info: CheckpointInfo) -> None:
     """Keep the traces and start the job; where it cannot start nothing is kept."""
     state, device = st.session_state, st.session_state.get("device", "auto")
+    if not access.may("upload"):  # the file may have changed since the button was drawn
+        return
     try:
         folder = uploads.keep(data, title, access.who(), found, layout)
     except UploadError as error:

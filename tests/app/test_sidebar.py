@@ -90,6 +90,12 @@ def press(page: AppTest, label: str) -> AppTest:
     return page
 
 
+def force(page: AppTest, label: str) -> AppTest:
+    """Press a disabled button, as a client can that is no browser."""
+    next(button for button in page.button if button.label == label).proto.disabled = False
+    return press(page, label)
+
+
 def labels(page: AppTest) -> dict[str, bool]:
     """The buttons, and whether each can be pressed."""
     return {button.label: not button.disabled for button in page.button}
@@ -265,9 +271,24 @@ def test_presets_that_cannot_be_listed_are_told(monkeypatch: pytest.MonkeyPatch)
 def test_who_may_not_train_can_neither_start_nor_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "may", lambda action: action != "train")
     monkeypatch.setattr(access, "reason", lambda action: "Only named users may train.")
-    a_job()
+    job = a_job()
     page = open_page()
     assert labels(page)["Train \u2026"] is False and labels(page)["Cancel"] is False
+    force(page, "Cancel")
+    assert "Only named users may train." in texts(page)
+    assert (jobs.get(job.id).state, jobs.get(job.id).asked) == ("running", None)
+
+
+def test_a_start_that_is_sent_all_the_same_starts_nothing(
+    monkeypatch: pytest.MonkeyPatch, planned: list[Any], started: list[Any]
+) -> None:
+    monkeypatch.setattr(access, "may", lambda action: action != "train")
+    monkeypatch.setattr(access, "reason", lambda action: "Only named users may train.")
+    page = open_form()
+    press(page, "Check what it takes")
+    assert labels(page)["Start training"] is False
+    force(page, "Start training")
+    assert started == [] and jobs.list_jobs() == []
 
 
 # --------------------------------------------------------------------------------------------------------------- jobs
