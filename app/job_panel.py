@@ -136,21 +136,11 @@ def _one_ended(job: Job, checkpoints: Collection[str]) -> None:
 
 def _may(job: Job) -> bool:
     """Whether whoever looks at the page may stop the job, or go on with it: who may start such a one."""
-    return access.may(_needed(job))
-
-
-def _needed(job: Job) -> str:
-    return "train" if job.kind == "train" else "upload"
+    return access.may("train" if job.kind == "train" else "upload")
 
 
 def _do(action: Callable[[int], Job], job: Job) -> None:
-    """Cancel or resume, and draw the page anew; what is refused is told in its place.
-
-    A button is disabled in the browser alone, so what is sent all the same is refused here.
-    """
-    if not _may(job):
-        st.error(plain(access.reason(_needed(job))))
-        return
+    """Cancel or resume, and draw the page anew; what is refused is told in its place."""
     try:
         action(job.id)
     except JobError as error:

@@ -56,8 +56,7 @@ def show() -> None:
     ready = ready and (force or not training_plan.refusal(planned))
     may = access.may("train")
     label = "Start training" if current else "Start training (check it first)"
-    allowed = ready and may  # asked again below: a button is disabled in the browser alone
-    if st.button(label, type="primary", disabled=not allowed, icon=":material/play_arrow:") and allowed:
+    if st.button(label, type="primary", disabled=not (ready and may), icon=":material/play_arrow:"):
         _start(wish, planned, force)
     if not may:
         st.caption(plain(access.reason("train")))
