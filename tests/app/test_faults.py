@@ -108,7 +108,7 @@ def test_out_of_memory_is_said_plainly_and_the_next_request_is_served(
 
     with monkeypatch.context() as patched:
         patched.setattr(discriminator, "score_traces", exhausted)
-        with pytest.raises((InputError, Refused), match="Out of memory with|Not enough memory for this request"):
+        with pytest.raises((InputError, Refused), match=r"Out of memory with|Not enough memory for this request"):
             served(desk)
     assert lock_is_free(lens)
     assert served(desk).scored[0].trace.text == SOLUTION
