@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
 
 from tests.browser.conftest import ROOT, served
 
@@ -44,10 +45,10 @@ def answer(address: str, method: str, path: str, **headers: str) -> tuple[int, s
 
 def test_a_foreign_page_gets_no_websocket(server: tuple[str, Path]) -> None:
     address = server[0].replace("http:", "ws:") + "/_stcore/stream"
-    with connect(address, origin=server[0], subprotocols=["streamlit"]):  # type: ignore[arg-type,list-item]
+    with connect(address, origin=Origin(server[0]), subprotocols=[Subprotocol("streamlit")]):
         pass
     with pytest.raises(InvalidStatus) as refused:
-        connect(address, origin=FOREIGN, subprotocols=["streamlit"])  # type: ignore[arg-type,list-item]
+        connect(address, origin=Origin(FOREIGN), subprotocols=[Subprotocol("streamlit")])
     assert refused.value.response.status_code == 403
     assert not any(leak in (refused.value.response.body or b"").decode() for leak in LEAKS)
 
@@ -102,7 +103,7 @@ def test_a_link_to_what_is_not_there_is_said(watched: Any, server: tuple[str, Pa
     expect(page.get_by_role("textbox", name="Problem", exact=True)).to_be_visible(timeout=30_000)
 
 
-def test_a_tab_closed_in_the_middle_of_sampling_keeps_nobody_waiting(browser: Browser, server: tuple[str, Path]) -> None:
+def test_a_tab_closed_while_sampling_keeps_nobody_waiting(browser: Browser, server: tuple[str, Path]) -> None:
     first, second = browser.new_context(), browser.new_context()
     page = first.new_page()
     page.goto(server[0])
@@ -116,9 +117,8 @@ def test_a_tab_closed_in_the_middle_of_sampling_keeps_nobody_waiting(browser: Br
     first.close()
     other = second.new_page()
     other.goto(server[0])  # the first example is scored at once
-    expect(other.get_by_text(re.compile("First error|No error found|Too uncertain", re.IGNORECASE)).first).to_be_visible(
-        timeout=60_000
-    )
+    verdict = re.compile("First error|No error found|Too uncertain", re.IGNORECASE)
+    expect(other.get_by_text(verdict).first).to_be_visible(timeout=60_000)
     second.close()
 
 
