@@ -81,7 +81,7 @@ def correlation_matrix(found: Found, kind: str, *, theme: str = "light") -> go.F
         for b, one in zip(titles, row, strict=True):
             value = one["value"]
             ink = colours(theme).text if value is None else "#ffffff" if abs(value) > 0.6 else "#1a1a1a"
-            label = "\u2013" if value is None else f"{value:.2f}".replace("-", "\u2212")
+            label = "\u2013" if value is None else f"{round(value, 2) + 0:.2f}".replace("-", "\u2212")
             figure.add_annotation(x=b, y=a, text=label, showarrow=False, font={"size": 11, "color": ink})
     styled(figure, theme, "", "", height=max(HEIGHT, 220 + 30 * len(names)))
     figure.update_xaxes(tickangle=-45, showgrid=False)
@@ -349,7 +349,8 @@ def training(
                 name = labelled(run, METRICS.get(metric, metric), len(runs))
                 style = (cycled(look.series, number + (place if len(metrics) == 1 else 0)), cycled(DASHES, place))
                 _metric(figure, known, metric, name, smooth, style)
-    styled(figure, theme, "step", "")
+    styled(figure, theme, "step", METRICS.get(metrics[0], metrics[0]) if len(metrics) == 1 else "value")
+    figure.update_layout(showlegend=True)
     if not figure.data:
         note(figure, "no values yet")
     return figure
