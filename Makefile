@@ -5,6 +5,8 @@ VENV   ?= .venv
 # Another build: make app TORCH="torch==2.13.0 --index-url ADDRESS-OF-THE-BUILD"
 TORCH  ?= torch==2.13.0
 PORT   ?=
+# Files of tests run beside each other, at most four at a time; WORKERS= runs them one after the other.
+WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -16,7 +18,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 help:
 	@echo "make app [PORT=8501]   install into $(VENV) and open the app on the bundled checkpoint"
-	@echo "make test [ARGS=...]   install what the tests need and run them all"
+	@echo "make test [ARGS=...]   install what the tests need and run them all (WORKERS= one after the other)"
 	@echo "make lint              ruff and mypy"
 	@echo "make assets            train the bundled checkpoint anew and judge it"
 	@echo "make clean             remove $(VENV) and the caches"
@@ -47,7 +49,7 @@ app: $(VENV)/.installed
 	@$(BIN)/irl-lens app $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.test-installed
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +37,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "browser" in item.path.relative_to(REPOSITORY).parts:
             item.add_marker("browser")
-        if item.get_closest_marker("browser"):
-            SEEN["collected"].add(item.nodeid)
-            if missing:
-                item.add_marker(pytest.mark.skip(reason=NO_BROWSER))
+        if missing and item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.skip(reason=NO_BROWSER))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report: Any = yield
-    if item.get_closest_marker("browser") and (report.when == "call" or report.skipped):
-        outcome = "skipped" if report.skipped else "passed" if report.passed else ""
-        if outcome:
-            SEEN[outcome].add(item.nodeid)
-    return report
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Called where the session is reported, also for tests that ran in a worker beside it."""
+    if "browser" in report.keywords:
+        SEEN["collected"].add(report.nodeid)
+        if report.skipped or (report.when == "call" and report.passed):
+            SEEN["skipped" if report.skipped else "passed"].add(report.nodeid)
 
 
 def _chosen(config: pytest.Config) -> bool:
@@ -66,7 +61,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def _incomplete(config: pytest.Config) -> bool:
-    """Whether browser tests were required and did not all run."""
+    """Whether browser tests were required and did not all run; a worker has seen a part of them alone."""
+    if hasattr(config, "workerinput"):
+        return False
     return browser_required() and bool(SEEN["skipped"] or (_chosen(config) and not SEEN["passed"]))
 
 
