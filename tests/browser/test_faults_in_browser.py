@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ def test_a_foreign_page_gets_no_websocket(server: tuple[str, Path]) -> None:
         connect(address, origin=Origin(FOREIGN), subprotocols=[Subprotocol("streamlit")])
     assert refused.value.response.status_code == 403
     assert not any(leak in (refused.value.response.body or b"").decode() for leak in LEAKS)
+
+
+def test_a_name_that_was_pointed_at_this_machine_gets_no_websocket(server: tuple[str, Path]) -> None:
+    """Such a page has the same origin as the server, and is foreign all the same."""
+    port = urlsplit(server[0]).port
+    with socket.create_connection(("127.0.0.1", int(port or 0))) as opened, pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://evil.example:{port}/_stcore/stream", sock=opened, origin=Origin(f"{FOREIGN}:{port}"))
+    assert refused.value.response.status_code == 403
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
