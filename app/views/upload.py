@@ -54,7 +54,8 @@ def _checked(data: bytes, name: str, layout: str, info: CheckpointInfo) -> None:
     except UploadError as error:
         st.error(plain(f"Not taken: {error}"))
         return
-    st.text(f"{found.traces:,} traces of {found.problems:,} problems can be scored; {found.faulty:,} rows cannot.")
+    can = f"{_count(found.traces, 'trace')} of {_count(found.problems, 'problem')} can be scored"
+    st.text(f"{can}; {_count(found.faulty, 'row')} cannot." if found.faulty else f"{can}.")
     if found.faults:
         with st.expander(f"Rows that cannot be scored ({found.faulty:,})"):
             st.text("\n".join(found.faults))
@@ -65,6 +66,10 @@ def _checked(data: bytes, name: str, layout: str, info: CheckpointInfo) -> None:
     st.button("Score", type="primary", on_click=_start, args=(data, title, layout, found, info))
     if "upload_error" in st.session_state:
         st.error(plain(st.session_state.pop("upload_error")))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _start(data: bytes, title: str, layout: str, found: uploads.Checked, info: CheckpointInfo) -> None:
@@ -85,8 +90,8 @@ def _start(data: bytes, title: str, layout: str, found: uploads.Checked, info: C
         wait = " Upload again when it has ended." if isinstance(error, Busy) else ""
         state["upload_error"] = f"Not started: {error}.{wait}"
         return
-    words = f"Job {job.id} scores {found.traces:,} traces. The sidebar shows its way; then {folder.name} is a run."
-    state["upload_done"] = words
+    words = f"Job {job.id} scores {_count(found.traces, 'trace')}."
+    state["upload_done"] = f"{words} The sidebar shows its way; then uploads/{folder.name} is among the scored runs."
 
 
 show()

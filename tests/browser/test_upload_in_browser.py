@@ -45,7 +45,7 @@ def test_uploaded_traces_become_a_run(watched: Any, server: str, folder: Path) -
     expect(page.get_by_text("Not taken: the file is no text", exact=False)).to_be_visible(timeout=30_000)
     name = "<img src=x onerror=alert(1)>.jsonl"
     field.set_input_files({"name": name, "mimeType": "application/json", "buffer": (SAMPLE + "nonsense\n").encode()})
-    expect(page.get_by_text("2 traces of 2 problems can be scored; 1 rows cannot.")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("2 traces of 2 problems can be scored; 1 row cannot.")).to_be_visible(timeout=30_000)
     page.wait_for_selector(READY)
     page.get_by_role("button", name="Score", exact=True).click()
     expect(page.get_by_text("Job 1 scores 2 traces", exact=False)).to_be_visible(timeout=30_000)

@@ -97,3 +97,19 @@ def test_the_command_names_whole_paths(here: Path) -> None:
         "score", str(here / "runs/uploads/x/traces.jsonl"), "--out", str(here / "runs/uploads/x/run.parquet"),
         "--checkpoint", str(here / "runs/c"), "--device", "cpu", "--format", "plain",
     ]  # fmt: skip
+
+
+def test_a_hundred_thousand_lines_are_refused_with_the_limit() -> None:
+    data = b'{"problem":"p","solution":"1"}\n' * 100_000
+    with pytest.raises(UploadError, match="the file holds 100,000 traces; the limit is 20,000: upload it in parts"):
+        check(data, "plain")
+
+
+def test_an_id_given_twice_names_two_traces(here: Path) -> None:
+    from irl_core.datasets import read
+
+    rows = [{"id": "a", "problem": "p", "solution": "1"}, {"id": "a", "problem": "q", "solution": "2"}]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    folder = keep(data, "twice", "ann", check(data, "auto"), "auto")
+    ids = [getattr(row, "trace_id", None) for row in read(folder / uploads.TRACES)]
+    assert ids == ["a", "a-L2"]

@@ -1,0 +1,123 @@
+"""The Upload page: what it says of a file, what it starts, and what it leaves where nothing can be started."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import access, jobs, uploads
+from app.jobs import Busy, JobError
+from app.uploads import SAMPLE
+
+MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
+pytestmark = pytest.mark.usefixtures("fake_lens")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What jobs were asked for; in their place one runs that ends at once."""
+    found: list[tuple[Any, ...]] = []
+    real = jobs.start
+
+    def start(kind: Any, title: str, command: list[str], run_dir: Path, device: str, user: str = "") -> jobs.Job:
+        found.append((kind, title, command, run_dir, device, user))
+        return real(kind, title, [sys.executable, "-c", ""], run_dir, device, user)
+
+    monkeypatch.setattr(jobs, "start", start)
+    return found
+
+
+def open_page() -> AppTest:
+    page = AppTest.from_file(str(MAIN), default_timeout=30).run()
+    page.switch_page("views/upload.py").run()
+    assert not page.exception
+    return page
+
+
+def given(page: AppTest, data: bytes, name: str = "mine.jsonl") -> AppTest:
+    page.file_uploader(key="upload_file").upload(name, data, "application/json").run()
+    assert not page.exception
+    return page
+
+
+def score(page: AppTest) -> AppTest:
+    next(button for button in page.button if button.label == "Score").click().run()
+    assert not page.exception
+    return page
+
+
+def errors(page: AppTest) -> str:
+    return "\n".join(error.value for error in page.main.error).replace("\\", "")
+
+
+def test_a_file_is_counted_and_scored_by_a_job(started: list[tuple[Any, ...]], here: Path) -> None:
+    page = given(open_page(), (SAMPLE + "nonsense\n").encode())
+    assert "2 traces of 2 problems can be scored; 1 row cannot." in [text.value for text in page.text]
+    assert any("line 3: not JSON" in text.value for text in page.text)
+    score(page)
+    ((kind, title, command, folder, device, user),) = started
+    assert (kind, device, user) == ("score", "auto", "local")
+    assert title == f"scoring of {folder.name}" and folder.name.startswith("mine-")
+    assert command == jobs.command_line(*uploads.arguments(folder, Path("/nonexistent/fake"), "auto", "auto"))
+    assert (here / folder / "traces.jsonl").read_bytes() == (SAMPLE + "nonsense\n").encode()
+    assert "Job 1 scores 2 traces" in page.success[0].value.replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\x80\x04\0pickle", "Not taken: the file is no text"),
+        (b"\n", "Not taken: the file is empty"),
+        ('{"q": 1}\n'.encode("utf-16"), "Not taken: "),
+        (b'{"problem": "p", "solution": ""}\n', "Not taken: no row can be scored; the first reason: line 1"),
+    ],
+)
+def test_what_cannot_be_scored_is_said_and_cannot_be_started(data: bytes, said: str, here: Path) -> None:
+    page = given(open_page(), data)
+    assert said in errors(page)
+    assert "Score" not in [button.label for button in page.button]
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize("error", ["busy", "full"])
+def test_where_no_job_can_be_started_nothing_is_kept(
+    monkeypatch: pytest.MonkeyPatch, here: Path, started: list[tuple[Any, ...]], error: str
+) -> None:
+    page = given(open_page(), SAMPLE.encode())
+    other = jobs.start("score", "another", [], Path("runs/other"), "cpu")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise Busy(other) if error == "busy" else JobError("jobs.sqlite could not be written")
+
+    monkeypatch.setattr(jobs, "start", refuse)
+    score(page)
+    assert "Not started: " in errors(page)
+    assert ("Upload again when it has ended." in errors(page)) is (error == "busy")
+    assert list((here / uploads.FOLDER).iterdir()) == []
+
+
+def test_the_same_traces_twice_are_one_upload(started: list[tuple[Any, ...]]) -> None:
+    score(given(open_page(), SAMPLE.encode()))
+    assert "these traces were uploaded before" in errors(score(given(open_page(), SAMPLE.encode())))
+    assert len(started) == 1
+
+
+def test_a_permission_withdrawn_since_the_page_was_drawn_counts(
+    monkeypatch: pytest.MonkeyPatch, here: Path, started: list[tuple[Any, ...]]
+) -> None:
+    page = given(open_page(), SAMPLE.encode())
+    (here / "access.toml").write_text("upload = []\n")
+    monkeypatch.setenv(access.VARIABLE, str(here / "access.toml"))
+    score(page)
+    assert started == [] and not (here / uploads.FOLDER).exists()
+    assert "Log in to upload traces." in "".join(info.value for info in page.info).replace("\\", "")
