@@ -66,7 +66,7 @@ def _checked(found: Mapping[str, Any]) -> Rules:
 
 def person(user: Mapping[str, Any]) -> str | None:
     """The address of whoever is logged in; None for nobody, and for an address that the provider calls unverified."""
-    if not user.get("is_logged_in") or user.get("email_verified") is False:
+    if not user.get("is_logged_in") or str(user.get("email_verified", True)).lower() == "false":
         return None
     email = user.get("email")
     return email.strip().casefold() if isinstance(email, str) and email.strip() else None

@@ -68,6 +68,7 @@ def test_a_missing_file_allows_nobody_and_an_empty_one_neither(tmp_path: Path) -
         ({"is_logged_in": False, "email": "a@b.c"}, None),
         ({"is_logged_in": True, "email": " A@b.C "}, "a@b.c"),
         ({"is_logged_in": True, "email": "a@b.c", "email_verified": False}, None),
+        ({"is_logged_in": True, "email": "a@b.c", "email_verified": "false"}, None),
         ({"is_logged_in": True, "email": "a@b.c", "email_verified": True}, "a@b.c"),
         ({"is_logged_in": True, "email": ["a@b.c"]}, None),
         ({"is_logged_in": True}, None),
