@@ -349,7 +349,7 @@ def training(
                 name = labelled(run, METRICS.get(metric, metric), len(runs))
                 style = (cycled(look.series, number + (place if len(metrics) == 1 else 0)), cycled(DASHES, place))
                 _metric(figure, known, metric, name, smooth, style)
-    styled(figure, theme, "step", METRICS.get(metrics[0], metrics[0]) if len(metrics) == 1 else "value")
+    styled(figure, theme, "step", text(METRICS.get(metrics[0], metrics[0])) if len(metrics) == 1 else "value")
     figure.update_layout(showlegend=True)
     if not figure.data:
         note(figure, "no values yet")

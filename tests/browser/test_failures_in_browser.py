@@ -50,7 +50,7 @@ def open_page(page: Page, address: str, annotator: str) -> None:
     page.wait_for_selector(READY)
     page.get_by_role("combobox", name="Scored run").click()
     page.get_by_role("option", name="reviewed", exact=True).click()
-    expect(page.get_by_text(HOSTILE).first).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible(timeout=30_000)
     page.wait_for_selector(READY)
     name = page.get_by_role("textbox", name="Annotator")
     name.fill(annotator)

@@ -91,3 +91,19 @@ def test_a_run_without_anything_has_a_page(tmp_path: Path) -> None:
     run = load(written(tmp_path / "run.parquet", []))
     text = to_html(run, make(run))
     assert "no trace" in text or "Undefined" in text
+
+
+def test_the_page_is_the_same_whatever_else_is_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import plotly.io
+
+    from irl_core.evaluation.report import make
+    from irl_core.evaluation.run import load
+    from tests.scored import written
+    from train.evaluation.report_html import to_html
+
+    run = load(written(tmp_path / "run.parquet", []))
+    report = make(run)
+    first = to_html(run, report)
+    monkeypatch.setattr(plotly.io.templates, "default", "ggplot2")
+    assert to_html(run, report) == first
+    assert plotly.io.templates.default == "ggplot2"

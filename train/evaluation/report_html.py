@@ -65,6 +65,16 @@ def to_html(run: EvaluatedRun, report: Mapping[str, Any]) -> str:
     Raises:
         StoreError: a trace that the report names is not in the run.
     """
+    from plotly.io import templates
+
+    before, templates.default = templates.default, "plotly"  # whoever imports streamlit has another one
+    try:
+        return _written(run, report)
+    finally:
+        templates.default = before
+
+
+def _written(run: EvaluatedRun, report: Mapping[str, Any]) -> str:
     page = _Page()
     title = f"Evaluation of {report['provenance'].get('checkpoint', 'a scored run')}"
     sections = [_section(page, name, run, report[name]) for name in HEADINGS]
