@@ -161,6 +161,16 @@ def rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> pd.Dat
         StoreError: a number that the file does not have: it was written anew meanwhile.
     """
     import pandas as pd
+
+    return pd.DataFrame(_numbered(info, chosen, columns), columns=list(columns))
+
+
+def numbered_row(info: RunInfo, number: int) -> dict[str, Any]:
+    """Every column of the row of that number; one row group is read. Raises StoreError as `rows` does."""
+    return _numbered(info, [number], COLUMNS.names)[0]
+
+
+def _numbered(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     by_number: dict[int, dict[str, Any]] = {}
@@ -171,7 +181,7 @@ def rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> pd.Dat
             by_number |= zip(here, _read(file, group, columns).take(places).to_pylist(), strict=True)
     if len(by_number) < len(wanted):
         raise StoreError(f"{info.path.name}: was written anew while it was read; open it again")
-    return pd.DataFrame([by_number[number] for number in chosen], columns=list(columns))
+    return [by_number[number] for number in chosen]
 
 
 def _groups(file: pq.ParquetFile, wanted: Sequence[int]) -> Iterator[tuple[int, int, Sequence[int]]]:

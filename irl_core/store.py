@@ -97,8 +97,8 @@ def _checked_metadata(path: Path) -> dict[bytes, bytes]:
     return metadata
 
 
-def _is_version_1(path: Path) -> bool:
-    return _checked_metadata(path)[VERSION_KEY] == b"1"
+def _is_version_1(metadata: dict[bytes, bytes]) -> bool:
+    return metadata[VERSION_KEY] == b"1"
 
 
 def read_run(path: Path, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
@@ -107,17 +107,15 @@ def read_run(path: Path, columns: Sequence[str] | None = None, filters: Any = No
     Raises:
         StoreError: not a run of a version that this program reads, or a column that it does not have.
     """
-    names = _checked_columns(path, columns)
-    return pa.Table.from_batches(
-        [batch for table in read_batches(path, columns, filters) for batch in table.to_batches()],
-        pa.schema([COLUMNS.field(name) for name in names]),
-    )
+    batches = [batch for table in read_batches(path, columns, filters) for batch in table.to_batches()]
+    names = COLUMNS.names if columns is None else columns
+    return pa.Table.from_batches(batches, pa.schema([COLUMNS.field(name) for name in names]))
 
 
 def read_batches(path: Path, columns: Sequence[str] | None = None, filters: Any = None) -> Iterator[pa.Table]:
     """What `read_run` returns, a few hundred rows at a time: a run of any size in the memory of a row group."""
-    names = _checked_columns(path, columns)
-    older = _is_version_1(path)
+    older = _is_version_1(_checked_metadata(path))  # once: the footer of a large run takes its time
+    names = _known_columns(path, columns)
     data = pa.dataset.dataset(path, format="parquet")
     tested = set(re.findall(r"\w+", str(filters))) & set(COLUMNS.names) if older and filters is not None else set()
     needed = stored_in_version_1({*names, *tested}) if older else names
@@ -130,9 +128,8 @@ def read_batches(path: Path, columns: Sequence[str] | None = None, filters: Any 
             yield table.select(names).replace_schema_metadata(None)
 
 
-def _checked_columns(path: Path, columns: Sequence[str] | None) -> list[str]:
-    """The columns asked for (None = all) of a file that is a run. Raises StoreError."""
-    _checked_metadata(path)
+def _known_columns(path: Path, columns: Sequence[str] | None) -> list[str]:
+    """The columns asked for (None = all). Raises StoreError for one that no run has."""
     names = COLUMNS.names if columns is None else list(columns)
     unknown = [name for name in names if name not in COLUMNS.names]
     if unknown:
@@ -146,7 +143,7 @@ def read_row(path: Path, trace_id: str) -> dict[str, Any]:
     Raises:
         StoreError: not a run, or no trace of that id.
     """
-    older = _is_version_1(path)
+    older = _is_version_1(_checked_metadata(path))
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             ids = file.read_row_group(group, columns=["trace_id"]).column("trace_id")

@@ -107,8 +107,8 @@ def _browse(info: RunInfo, table: pa.Table, said: Sequence[Annotation] | None) -
         return
     place = _place(table, found)
     _table(info, table, found, place, said or [])
-    row = scored_runs.row(info, _id_of(table, found[place]))
-    if row is None:
+    row = scored_runs.numbered_row(info, found[place])
+    if row["trace_id"] != _id_of(table, found[place]):
         st.error("The run was written anew meanwhile; load the page again.")
         return
     _walk(found, table, place)

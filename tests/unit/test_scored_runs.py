@@ -139,6 +139,9 @@ def test_rows_that_are_gone_are_said(large: scored_runs.RunInfo) -> None:
     assert scored_runs.rows(large, [], ["trace_id"]).empty
     assert scored_runs.row(large, "t7")["text"] == "text 7"
     assert scored_runs.row(large, "missing") is None
+    assert scored_runs.numbered_row(large, 1299) == scored_runs.row(large, "t1299")
+    with pytest.raises(StoreError, match="was written anew"):
+        scored_runs.numbered_row(large, 1300)
 
 
 def test_an_old_run_has_the_new_columns() -> None:
