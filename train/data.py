@@ -234,12 +234,15 @@ def _for_calibration(held_out: list[Trace], config: TrainConfig, fits: Fits) -> 
     usable = fits.only(known[: len(known) - evaluated], lambda line: None)
     chosen = usable[: config.run.calibration_problems]
     if len(chosen) < MIN_CALIBRATION:
+        too_long = len(known) - evaluated - len(usable)
+        limits = "data.max_prompt_tokens, data.max_completion_tokens or " if too_long else ""
         raise ConfigError(
             f"there are {len(chosen)} held-out traces to calibrate on, and {MIN_CALIBRATION} are the least: "
             f"data.held_out is {config.data.held_out}, of which {len(known)} differ and have an answer; "
-            f"{evaluated} of them are for evaluation (run.eval_problems), {len(usable)} others are not too long, "
-            f"and run.calibration_problems is {config.run.calibration_problems}. "
-            "Raise data.held_out or run.calibration_problems"
+            f"{evaluated} of them are for evaluation (run.eval_problems), {too_long} are longer than "
+            f"data.max_prompt_tokens ({config.data.max_prompt_tokens}) or data.max_completion_tokens "
+            f"({config.data.max_completion_tokens}), and run.calibration_problems is "
+            f"{config.run.calibration_problems}. Raise {limits}data.held_out or run.calibration_problems"
         )
     return chosen
 

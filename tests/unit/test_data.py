@@ -254,7 +254,7 @@ def test_calibration_takes_what_evaluation_does_not(tmp_path: Path, encoder: Tra
     wanted = config(path, "irl", {"calibration_problems": 25}, held_out=40)
     assert [t.problem for t in calibration_traces(wanted)] == [row(n)["question"] for n in range(20, 45)]
     wanted = config(path, "irl", held_out=40, max_prompt_tokens=3)
-    with pytest.raises(ConfigError, match="0 others are not too long"):
+    with pytest.raises(ConfigError, match=r"40 are longer than data.max_prompt_tokens \(3\) .* Raise data.max_prompt"):
         calibration_traces(wanted, encoder)
 
 
