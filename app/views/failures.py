@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 
-from app import access, chart_panel, failures, links, run_chooser, scored_runs, stored_traces
+from app import access, chart_panel, failures, links, overview, run_chooser, scored_runs, stored_traces
 from app.failures import Query
 from app.heatmap import payload
 from app.heatmap.component import heatmap
@@ -45,6 +45,7 @@ def show() -> None:
     if not chosen:
         return
     info = chosen[0]
+    st.caption(plain(f"{info.name}: {overview.origin_line(info.provenance)}."))
     try:
         table = _index(info.path.as_posix(), info.key, info)
         said = _said()
@@ -197,15 +198,22 @@ def _table(
 
 
 def _walk(found: Sequence[int], table: pa.Table, place: int) -> None:
-    """Next and previous, by button and by key."""
+    """Next and previous, by button and by key; the two ends, and any place of the list."""
+    last = len(found) - 1
+    st.session_state["place"] = place + 1
 
     def go(to: int) -> None:
         st.session_state["failure"] = _id_of(table, found[to])
 
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.button("First", on_click=go, args=(0,), disabled=place == 0)
         st.button("Previous", shortcut="K", on_click=go, args=(max(place - 1, 0),), disabled=place == 0)
-        last = len(found) - 1
         st.button("Next", shortcut="J", on_click=go, args=(min(place + 1, last),), disabled=place == last)
+        st.button("Last", on_click=go, args=(last,), disabled=place == last)
+        st.number_input(
+            f"Go to, of {len(found):,}", 1, len(found), key="place", width=140,
+            on_change=lambda: go(st.session_state["place"] - 1),
+        )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------- one trace
@@ -234,6 +242,8 @@ def _trace(
         st.success(plain(f"{by_step}. {failures.model_words(row)} {_truth(row)}"))
     if said is not None:
         blind = not (st.session_state["model_first"] or own is not None or query.telling)
+        if query.telling and not revealed:
+            st.warning("Not blind: the filters or the order above say something of the model's answer or the label.")
         _answer(info, row, blind, _id_of(table, following[0]) if own is not None and following else None)
 
 
@@ -315,18 +325,19 @@ def _answer(info: RunInfo, row: dict[str, Any], blind: bool, following: str | No
             _choice(str(step), f"Step {step + 1}", key)
         _choice("none", "No step is wrong", "0")
         _choice("unsure", "Unsure", "U")
-    left, right, save = st.columns([1, 2, 1], vertical_alignment="bottom")
-    left.selectbox("Category", CATEGORIES, key="category", format_func=lambda name: name or "not said")
-    right.text_input("Note", key="note", max_chars=MOST_NOTE)
-    if state["choice"] is None and following is not None:
-        save.button(
-            "Next trace", type="primary", shortcut="Enter", width="stretch", on_click=_look_at, args=(following,)
-        )
-    else:
-        save.button(
-            "Save", type="primary", shortcut="Enter", disabled=state["choice"] is None, width="stretch",
-            on_click=_save, args=(info, row, blind),
-        )  # fmt: skip
+    with st.form("said", border=False):  # Enter in the note sends it
+        left, right, save = st.columns([1, 2, 1], vertical_alignment="bottom")
+        left.selectbox("Category", CATEGORIES, key="category", format_func=lambda name: name or "not said")
+        right.text_input("Note", key="note", max_chars=MOST_NOTE)
+        if state["choice"] is None and following is not None:
+            save.form_submit_button(
+                "Next trace", type="primary", shortcut="Enter", width="stretch", on_click=_look_at, args=(following,)
+            )
+        else:
+            save.form_submit_button(
+                "Save", type="primary", shortcut="Enter", disabled=state["choice"] is None, width="stretch",
+                on_click=_save, args=(info, row, blind),
+            )  # fmt: skip
     if "annotation_error" in state:
         st.error(plain(state.pop("annotation_error")))
     if "annotation_saved" in state:
