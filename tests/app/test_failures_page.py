@@ -103,3 +103,25 @@ def test_what_cannot_be_saved_is_said_and_the_choice_stays(
     press(page, "Save")
     assert any("Not saved" in one.value and "the disk is full" in one.value for one in page.error)
     assert page.session_state["choice"] == "0" and not store.all()
+
+
+def test_any_place_of_the_list_is_gone_to(store: Annotations) -> None:
+    page = open_page()
+    ids = page.dataframe[0].value["trace_id"].tolist()
+    place = page.number_input(key="place")
+    assert (place.value, place.min, place.max) == (1, 1, 5)
+    place.set_value(3).run()
+    assert page.session_state["failure"] == ids[2]
+    for label, expected in (("Last", 5), ("Previous", 4), ("First", 1)):
+        press(page, label)
+        assert page.session_state["failure"] == ids[expected - 1] and page.number_input(key="place").value == expected
+
+
+def test_an_order_that_tells_the_answer_is_warned_of_where_one_answers(store: Annotations) -> None:
+    page = open_page()
+    assert not page.warning
+    page.selectbox(key="sort").set_value("score_mean_discounted").run()
+    assert page.warning[0].value.startswith("Not blind:")
+    press(page, "Step 1")
+    press(page, "Save")
+    assert [one.blind for one in store.all()] == [False] and not page.warning
