@@ -108,9 +108,15 @@ def test_a_second_annotator_disagrees_and_keys_in_a_text_are_letters(
     note.press_sequentially("j1u")  # no shortcut while something is typed
     expect(note).to_have_value("j1u")
     expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible(timeout=30_000)
-    note.blur()
+    page.get_by_role("button", name="Step 1").click()
+    expect(page.get_by_role("button", name="Save")).to_be_enabled(timeout=30_000)
     page.wait_for_selector(READY)
-    answer(page, "1", "step 1")
+    note.press("Enter")  # saves from within the note as well
+    settled(page, "You said: step 1.")
+    note.blur()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("You said:", exact=False)).to_have_count(0, timeout=30_000)
+    page.wait_for_selector(READY)
     answer(page, "1", "step 1")
     said = Annotations(folder / "runs" / "annotations.sqlite").all()
     assert [(one.annotator, one.label) for one in said[10:]] == [("second", "step 1"), ("second", "step 1")]
