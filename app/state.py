@@ -62,6 +62,24 @@ def take_example() -> None:
     state.update(problem=example.problem, answer=example.answer, solution=texts[kind])
 
 
+def leave_example() -> None:
+    """A problem of one's own is not the example any more, and the example's right answer is not its answer."""
+    state = st.session_state
+    found, _ = examples.load()
+    number = state.get("example")
+    if number is None or number >= len(found) or state["problem"] == found[number].problem:
+        return
+    state["example"] = None
+    if state["answer"] == found[number].answer:
+        state["answer"] = ""
+
+
+def is_of_the_form(inspection: Inspection) -> bool:
+    """Whether an inspection is of the problem and the solution that stand in the form."""
+    asked, now = inspection.request, request()
+    return (asked.problem, asked.solution) == (now.problem, now.solution)
+
+
 def request() -> Request:
     """The request that the form describes."""
     state = st.session_state

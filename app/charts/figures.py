@@ -80,15 +80,22 @@ def correlation_matrix(found: Found, kind: str, *, theme: str = "light") -> go.F
     for a, row in zip(titles, rows, strict=True):
         for b, one in zip(titles, row, strict=True):
             value = one["value"]
-            ink = colours(theme).text if value is None else "#ffffff" if abs(value) > 0.6 else "#1a1a1a"
-            label = "\u2013" if value is None else f"{round(value, 2) + 0:.2f}".replace("-", "\u2212")
-            figure.add_annotation(x=b, y=a, text=label, showarrow=False, font={"size": 11, "color": ink})
+            ink = colours(theme).text if value is None else "#ffffff" if abs(value) > 0.7 else "#1a1a1a"
+            figure.add_annotation(x=b, y=a, text=_short(value), showarrow=False, font={"size": 11, "color": ink})
     styled(figure, theme, "", "", height=max(HEIGHT, 220 + 30 * len(names)))
+    figure.update_layout(margin_r=72)  # the colour bar's own words
     figure.update_xaxes(tickangle=-45, showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     if not names:
         note(figure, "undefined: nothing to correlate")
     return figure
+
+
+def _short(value: float | None) -> str:
+    """Two digits as narrow as a cell: .91, \u2212.41, 1.00."""
+    if value is None:
+        return "\u2013"
+    return f"{round(value, 2) + 0:.2f}".replace("-", "\u2212").replace("0.", ".", 1)
 
 
 def correlation_matrix_table(found: Found, kind: str) -> pd.DataFrame:

@@ -44,7 +44,13 @@ def show() -> None:
             _serve(state.request(), info)
     inspection = st.session_state.get("inspection")
     if inspection is not None:
+        if not state.is_of_the_form(inspection):
+            st.warning(plain(f"Below: the result of what was asked before, {_beginning(inspection.request.problem)}"))
         _results(inspection)
+
+
+def _beginning(problem: str) -> str:
+    return problem if len(problem) <= 80 else f"{problem[:80]} \u2026"
 
 
 def _about(info: CheckpointInfo | None) -> None:
@@ -92,7 +98,7 @@ def _form() -> bool:
         n.slider("Traces to sample", 1, min(MAX_SAMPLES, 32), key="n", help="Used when the solution is empty.")
         seed.number_input("Seed", 0, 2**31 - 1, step=1, key="seed")
         temperature.number_input("Temperature", 0.1, 2.0, step=0.1, key="temperature")
-        return go.form_submit_button("Inspect", type="primary", width="stretch")
+        return go.form_submit_button("Inspect", type="primary", width="stretch", on_click=state.leave_example)
 
 
 def _serve(asked: Request, info: CheckpointInfo) -> None:

@@ -73,7 +73,9 @@ def test_sliders_and_views_run_no_model() -> None:
 
 
 def test_samples_are_ranked_with_the_majority_marked_and_two_can_be_compared() -> None:
-    page = ask(open_page(), "How many pens?", "", "11")
+    page = open_page()
+    page.selectbox(key="example").set_value(None).run()  # else the answer would be the example's
+    ask(page, "How many pens?", "", "11")
     table = page.dataframe[0].value
     assert len(table) == 8 and fakes.calls["sample"] == 1
     assert list(table["score (minimum)"]) == sorted(table["score (minimum)"], reverse=True)
@@ -164,3 +166,24 @@ def test_torch_is_not_imported_before_the_page_is_drawn() -> None:
     modules = "app.sidebar, app.state, app.results, app.services, app.heatmap.component, app.heatmap.export"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parents[1], check=False).returncode == 0
+
+
+def test_a_result_of_another_problem_is_marked() -> None:
+    page = open_page()
+    assert not page.warning
+    page.selectbox(key="example").set_value(1).run()
+    words = page.warning[0].value.replace("\\", "")
+    assert words.startswith("Below: the result of what was asked before, Mara has 7 pens")
+    next(button for button in page.button if button.label == "Inspect").click().run()
+    assert not page.warning and not page.exception
+
+
+def test_the_right_answer_of_an_example_is_not_that_of_another_problem() -> None:
+    page = open_page()
+    page.text_area(key="problem").set_value("How many?")
+    next(button for button in page.button if button.label == "Inspect").click().run()
+    assert not page.exception
+    assert page.text_input(key="answer").value == "" and page.selectbox(key="example").value is None
+    assert "incorrect" not in drawn(page)[0]["title"]
+    assert page.text_input(key="answer").set_value("4") and ask(page, "How many?", "pens= 4", "4")
+    assert page.text_input(key="answer").value == "4"
