@@ -27,7 +27,10 @@ DIGITS: Final = "%.4g"
 SCROLLED: Final = """<style>
 [class*="st-key-scrolled_LEAST_"] { overflow-x: auto; }
 [class*="st-key-scrolled_LEAST_"] > * { min-width: LEASTpx; }
-</style>"""
+.scroll-hint { margin: 0; font-size: 0.85rem; opacity: 0.7; }
+@media (min-width: 800px) { .scroll-hint { display: none; } }
+</style>
+<p class="scroll-hint">The chart goes on to the right: scroll it sideways.</p>"""
 
 
 def theme() -> str:
@@ -59,10 +62,10 @@ def draw(
         height=(figure.layout.height or HEIGHT) + BUTTONS,
     )
     options: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if runs else {}
+    if least:
+        st.html(SCROLLED.replace("LEAST", str(least)))
     with st.container(key=f"scrolled_{least}_{key}"):
         event = st.plotly_chart(figure, theme=None, key=f"chart_{key}", config=_config(key), alt=alt, **options)
-        if least:
-            st.html(SCROLLED.replace("LEAST", str(least)))
     if runs:
         clicked = chosen_trace(event, runs)
         if clicked is not None:

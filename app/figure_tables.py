@@ -173,6 +173,13 @@ def _text(figure: Mapping[str, Any]) -> str:
     return f"{'under 1e-300' if underflow else shown(dict(figure))}, n {figure['n']:,}"
 
 
+def _count(figure: Mapping[str, Any]) -> str:
+    """A number of samples, which is whole: '3 [2, 4], n 160'."""
+    from irl_core.evaluation.phrases import count
+
+    return f"{count(dict(figure))}, n {figure['n']:,}"
+
+
 def tests_summary(found: Mapping[str, dict[str, Any]], score: str) -> pd.DataFrame:
     """The figures on a score as texts: a row a figure, a column a run and place (pooled, within problems)."""
     import pandas as pd
@@ -223,7 +230,8 @@ def saved_summary(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
 
     rows = []
     for name, words in NEEDED.items():
-        cells = {safe_cell(run): _text(one["samples_needed"][name]) for run, one in found.items()}
+        said = _text if name == "target" else _count
+        cells = {safe_cell(run): said(one["samples_needed"][name]) for run, one in found.items()}
         rows.append({"figure": words, **cells})
     return pd.DataFrame(rows)
 

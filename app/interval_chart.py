@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import plotly.graph_objects as go
 
@@ -12,9 +12,10 @@ from app.charts.style import SYMBOLS, colours, cycled, styled, text
 if TYPE_CHECKING:
     import pandas as pd
 
-ROW_PIXELS: Final = 34
+ROW_PIXELS: Final = 26
 RUN_PIXELS: Final = 12
 EDGES: Final = 112
+LEAST_WIDTH: Final = 620  # pixels: the labels take half of a narrower chart
 
 
 def intervals(
@@ -24,7 +25,7 @@ def intervals(
 
     Args:
         rows: columns ``run``, ``label``, ``value``, ``low``, ``high``, ``n``; lines in the order of the labels. A
-            figure without a value is written 'undefined' on its line.
+            figure without a value is written 'undefined' on its line, and once for a run that has none at all.
         unit: the title of the axis. reference: where a dotted line stands, ``reference_words`` what it is.
     """
     look, figure = colours(theme), go.Figure()
@@ -34,16 +35,20 @@ def intervals(
         shift = (number - (len(runs) - 1) / 2) * RUN_PIXELS / row_pixels
         colour, symbol = cycled(look.series, number), cycled(SYMBOLS, number)
         figure.add_trace(_marks(rows[rows["run"] == run], labels, shift, colour, symbol))
+    some = rows.groupby("run")["value"].transform("count") > 0
     for place, label in enumerate(labels):
-        gone = rows[(rows["label"] == label) & rows["value"].isna()]["run"]
-        words = label + (f" \u2014 undefined: {', '.join(gone)}" if len(gone) else "")
-        figure.add_annotation(
-            x=0, xref="paper", xanchor="left", y=place, yanchor="bottom", yshift=2 + RUN_PIXELS * (len(runs) - 1) / 2,
-            text=text(words), showarrow=False, font={"size": 12}, bgcolor=look.paper, borderpad=0,
-        )  # fmt: skip
+        gone = rows[(rows["label"] == label) & rows["value"].isna() & some]["run"]
+        if len(gone):
+            figure.add_annotation(
+                x=0, xref="paper", xanchor="left", y=place, text=text(f"undefined: {', '.join(gone)}"),
+                showarrow=False, font={"size": 11}, bgcolor=look.paper, borderpad=0,
+            )  # fmt: skip
     styled(figure, theme, unit, "", height=row_pixels * len(labels) + EDGES)
-    figure.update_layout(showlegend=len(runs) > 1)
-    figure.update_yaxes(range=[len(labels) - 0.4, -0.75], showticklabels=False, showgrid=False, zeroline=False)
+    figure.update_layout(showlegend=len(runs) > 1 or not some.all())
+    figure.update_yaxes(
+        range=[len(labels) - 0.4, -0.6], tickvals=list(range(len(labels))), ticktext=[text(label) for label in labels],
+        tickfont_size=12, zeroline=False,
+    )  # fmt: skip
     if reference is not None:
         figure.add_vline(reference, line={"dash": "dot", "width": 1, "color": look.text})
         figure.update_xaxes(title_text=f"{unit} (dotted: {reference_words})")
@@ -54,6 +59,8 @@ def _marks(rows: pd.DataFrame, labels: Sequence[str], shift: float, colour: str,
     """The figures of a run that have a value, ``shift`` beside the middle of their lines."""
     known = rows[rows["value"].notna()]
     name = text(rows["run"].iloc[0])
+    if known.empty:  # a point nowhere, for its word in the legend
+        return go.Scatter(x=[None], y=[None], mode="markers", name=f"{name}: undefined", marker={"color": colour})
     return go.Scatter(
         x=known["value"],
         y=[labels.index(label) + shift for label in known["label"]],
@@ -63,9 +70,12 @@ def _marks(rows: pd.DataFrame, labels: Sequence[str], shift: float, colour: str,
             "arrayminus": (known["value"] - known["low"]).fillna(0.0),
         },
         mode="markers", marker={"color": colour, "symbol": symbol, "size": 9}, name=name,
-        hovertext=[
-            f"{name}<br>{text(row.label)}<br>{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]<br>n {row.n:,}"
-            for row in known.itertuples()
-        ],
+        hovertext=[f"{name}<br>{text(row['label'])}<br>{_words(row)}" for row in known.to_dict("records")],
         hoverinfo="text",
     )  # fmt: skip
+
+
+def _words(row: dict[Any, Any]) -> str:
+    """'0.800 [0.700, 0.950]' and n; without an interval the value alone."""
+    ends = f" [{row['low']:.3f}, {row['high']:.3f}]" if row["low"] == row["low"] else ""  # NaN differs from itself
+    return f"{row['value']:.3f}{ends}<br>n {row['n']:,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
@@ -62,8 +63,8 @@ def _live(job_id: int) -> None:
         st.markdown(f"**{plain(job.title)}** on {plain(job.device)}")
         if job.kind == "train":
             _training(training_runs.run_of(job), job)
-        elif last := jobs.log_tail(job, 1):
-            st.text(last)
+        else:
+            _scoring(jobs.log_tail(job, 1))
         if st.button(
             "Stopping \u2026" if job.asked else "Cancel",
             key=f"cancel_{job.id}",
@@ -90,6 +91,14 @@ def _training(run: TrainingRun, job: Job) -> None:
         st.metric(CURVES[name], f"{values[-1]:.3f}", chart_data=values[::-every][::-1], chart_type="line")
     if run.warnings:
         st.caption(f":material/warning: {run.warnings} warning{'s' * (run.warnings > 1)}; see Training curves")
+
+
+def _scoring(last: str) -> None:
+    """How far a scoring is, by the last line that it printed."""
+    counts = re.search(r"(\d[\d,]*) of (\d[\d,]*)", last)
+    done, total = (int(part.replace(",", "")) for part in counts.groups()) if counts else (0, 1)
+    words = "Loading the models \u2026" if not last or last.startswith(jobs.HEAD) else last
+    st.progress(min(1.0, done / max(1, total)), text=plain(words))
 
 
 def metrics(run: TrainingRun) -> training_runs.Lines:
@@ -127,11 +136,20 @@ def _one_ended(job: Job, checkpoints: Collection[str]) -> None:
     if job.reason:
         st.caption(plain(job.reason))
     if job.state == "finished":
-        if (made := f"{job.name}/{FINAL}") in checkpoints:
-            st.caption(plain(f"{made} is among the checkpoints."))
+        if job.kind == "train":
+            st.caption(plain(_made(f"{job.name}/{FINAL}", training_runs.read(job.run_dir).method, checkpoints)))
         return
     if st.button("Resume", key=f"resume_{job.id}", disabled=not _may(job), icon=":material/resume:"):
         _do(jobs.resume, job)
+
+
+def _made(name: str, method: str, checkpoints: Collection[str]) -> str:
+    """Where the checkpoint of a finished training is to be found."""
+    if name in checkpoints:
+        return f"{name} is among the checkpoints."
+    if method in ("sft", "grpo"):
+        return f"It made the policy {name}, without a reward to see: other trainings start from it (model.policy)."
+    return f"{name} is not among the checkpoints: it was not calibrated."
 
 
 def _may(job: Job) -> bool:

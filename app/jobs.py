@@ -28,6 +28,7 @@ from irl_core.run_files import CONFIG, is_alive, living_process, machine, read_s
 
 __all__ = ["Busy", "Job", "JobError", "cancel", "command_line", "get", "list_jobs", "log_tail", "resume", "start"]
 
+HEAD: Final = "--- "  # begins the line that an attempt puts into its log
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 RUNS: Final = "runs"
 CONSOLE: Final = "console.log"
@@ -192,7 +193,7 @@ def _make_files(job: Job) -> None:
         job.run_dir.mkdir(parents=True, exist_ok=True)
         (job.run_dir / RECORD).write_bytes(b" " * RECORD_BYTES)
         with job.log.open("a", encoding="utf-8") as log:
-            log.write(f"--- {_now()} job {job.id}, attempt {job.attempt}\n")
+            log.write(f"{HEAD}{_now()} job {job.id}, attempt {job.attempt}\n")
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise JobError(f"{job.name}/ could not be written ({why}); free space, and try again") from error
@@ -365,7 +366,7 @@ def _why_it_failed(job: Job, known: dict[str, Any], code: int) -> str:
     if code < 0:
         return f"ended by signal {-code}. What was saved before is whole"
     last = log_tail(job, 1)
-    said = "" if last.startswith("---") else last.removeprefix("irl-lens: ")
+    said = "" if last.startswith(HEAD) else last.removeprefix("irl-lens: ")
     return _short(said) or f"exit status {code}; its log says no more"
 
 

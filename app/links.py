@@ -64,7 +64,7 @@ def read_stored(parameters: Mapping[str, str]) -> Stored | None:
     if sum(len(name) + len(value) for name, value in parameters.items()) > MAX_LINK:
         raise LinkError(f"This link is not readable: it is longer than {MAX_LINK:,} characters.")
     if not parameters.get("run") or not parameters.get("trace"):
-        raise LinkError("This link is not readable: it names a run without a trace, or a trace without a run.")
+        raise LinkError("Not found: this link names a run without a trace, or a trace without its run.")
     return Stored(parameters["run"], parameters["trace"])
 
 

@@ -21,12 +21,14 @@ PAGES: Final = {
 }
 
 st.set_page_config(page_title="irl-lens", page_icon=str(HERE / "icon.svg"), layout="wide")
+ROOM = "<style>[data-testid=stMainBlockContainer] { padding: 3.5rem 3rem 4rem; }</style>"  # less air, more text
 page = st.navigation(
     [
         st.Page(HERE / "views" / f"{name}.py", title=title, icon=icon, default=name == "inspect")
         for name, (title, icon) in PAGES.items()
     ]
 )
+st.html(ROOM)
 state.prepare()
 with st.sidebar:
     sidebar.show()

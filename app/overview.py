@@ -5,6 +5,7 @@ The figures are those of ``irl_core.evaluation``, the same that the report holds
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,11 @@ def paragraph(section: str, found: dict[str, Any]) -> str:
     return str(_module(section).paragraph(found))
 
 
+def sentences(words: str) -> list[str]:
+    """The sentences of a paragraph, and the parts of a long one between semicolons."""
+    return [part for sentence in re.split(r"(?<=\.) (?=[A-Z])", words) for part in sentence.split("; ")]
+
+
 def _run(path: Path, shown: Sample) -> EvaluatedRun:
     from irl_core.evaluation.run import EvaluatedRun
 
@@ -187,11 +193,6 @@ def inert(table: pd.DataFrame) -> pd.DataFrame:
 def csv_of(table: pd.DataFrame) -> str:
     """A table as CSV with a header; an empty cell is 'no value', and there is no formula in it."""
     return str(inert(table).to_csv(index=False))
-
-
-def origin_words(known: Mapping[str, Any]) -> list[str]:
-    """Where a run comes from, a line an entry of its provenance; long texts end after 200 characters."""
-    return [f"{name}: {_short(value)}" for name, value in known.items()]
 
 
 def _short(value: Any) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from app.heatmap.payload import answer_words
-from app.heatmap.words import signed, step_name
+from app.heatmap.payload import answer_words, describe
+from app.heatmap.words import score_name, signed, step_name
 from app.inspections import Inspection
 from irl_core.inspection import majority_answer, rank, to_json
 from irl_core.signals import with_ids_and_roles
@@ -64,7 +64,7 @@ def table(inspection: Inspection, result: dict[str, Any], order: list[int]) -> l
 
 def score_column(inspection: Inspection) -> str:
     """The heading of the column that traces are ranked by."""
-    return f"score ({inspection.score_kind})"
+    return score_name(inspection.score_kind).removeprefix("trace ")
 
 
 def _located(trace: dict[str, Any]) -> str:
@@ -87,7 +87,7 @@ def title(trace: dict[str, Any], index: int, inspection: Inspection) -> str:
     pasted = bool(inspection.request.solution)
     own = inspection.scored[index].trace.trace_id if inspection.run else "Your solution"
     name = own if pasted else f"Trace {index + 1} of {len(inspection.scored)}"
-    score = f"trace score ({inspection.score_kind}) {signed(trace['trace_score'])}"
+    score = f"{score_name(inspection.score_kind)} {signed(trace['trace_score'])}"
     return " \u00b7 ".join((name, answer_words(trace), score))
 
 
@@ -99,6 +99,18 @@ def caption(scored: ScoredTrace, inspection: Inspection) -> str:
         f"Layout recognised: {LAYOUTS[scored.trace.layout]}. "
         f"Checkpoint {inspection.checkpoint} {where}. "
         f"Standardised with mean {signed(unit.mean)} and standard deviation {unit.std:.2f} of {unit.origin}."
+    )
+
+
+def described(inspection: Inspection, result: dict[str, Any], index: int) -> dict[str, Any]:
+    """What is said of one trace, on the page and in its export."""
+    trace, known = result["traces"][index], inspection.familiarity
+    return describe(
+        trace,
+        title=title(trace, index, inspection),
+        caption=caption(inspection.scored[index], inspection),
+        file=f"trace-{index + 1}",
+        familiar=None if known is None else known.familiar,
     )
 
 

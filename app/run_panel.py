@@ -5,6 +5,7 @@ Rows are kept once for everybody and never changed; figures are kept a file, unt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,8 @@ def _origins(runs: Sequence[Shown]) -> None:
         with st.expander("Where these numbers come from", icon=":material/info:"):
             st.caption(overview.SETTINGS)
             for run in runs:
-                st.text("\n".join([run.name, *overview.origin_words(run.sample.provenance)]))
+                st.text(run.name)
+                st.json(run.sample.provenance, expanded=1)
 
 
 def figures(section: str, runs: Sequence[Shown]) -> dict[str, dict[str, Any]]:
@@ -82,10 +84,22 @@ def figures(section: str, runs: Sequence[Shown]) -> dict[str, dict[str, Any]]:
 
 
 def paragraphs(section: str, found: Mapping[str, dict[str, Any]]) -> None:
-    """What the figures say, in words, a paragraph a run."""
+    """What the figures say, in words, a run after the other, a line a sentence."""
     for name, one in found.items():
-        head = f"{name}: " if len(found) > 1 else ""
-        st.write(plain(head + overview.paragraph(section, one)))
+        if len(found) > 1:
+            st.markdown(f"**{plain(name)}**")
+        st.markdown("\n".join(f"- {plain(line)}" for line in overview.sentences(overview.paragraph(section, one))))
+
+
+def read(table: pd.DataFrame, alt: str) -> None:
+    """A table of short texts, every word of it in sight: long ones take several lines."""
+    words = table.map(lambda cell: plain(_unbroken(str(cell)))).rename(columns=lambda name: plain(str(name)))
+    st.table(words, hide_index=True, border="horizontal", alt=alt)
+
+
+def _unbroken(words: str) -> str:
+    """Keeps an interval, and a number with its n, on one line."""
+    return re.sub(r"\[(\S+), (\S+)\]", "[\\1,\u00a0\\2]", words).replace(" n ", " n\u00a0")
 
 
 def frames(runs: Sequence[Shown]) -> dict[str, pd.DataFrame]:

@@ -21,6 +21,7 @@ def prepare() -> None:
     state = st.session_state
     if "opened" not in state:
         state["opened"] = True
+        state["kind"] = KINDS[0]
         state.update(DEFAULTS)
         _open()
     for name in (*DEFAULTS, "example", "kind", "checkpoint", "device"):

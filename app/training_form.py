@@ -27,6 +27,7 @@ from app.training_plan import (
 )
 
 FIRST: Final = "demo-irl"
+STARTED: Final = "training_started"  # in the session: the run just started, until the page on curves shows it
 PLANNED: Final = "training_plan"  # in the session: the last wish that was checked, with its plan or its refusal
 MORE: Final = "KEY=VALUE, a line each, such as\npolicy.learning_rate=1e-4\nrun.eval_every=20"
 
@@ -110,18 +111,24 @@ def _fields(preset: str, configuration: Mapping[str, Any]) -> dict[str, Any]:
 
     method, data, loss = st.columns(3)
     steps, seed, group = st.columns(3)
+    about = "irl: policy and reward together; grpo: the policy by verified answers; sft: by the likelihood of experts."
+    way = choice(method, "Method", METHOD, allowed(METHOD), about)
     chosen: dict[str, Any] = {
-        METHOD: choice(method, "Method", METHOD, allowed(METHOD), "irl: policy and reward together; sft: likelihood."),
+        METHOD: way,
         DATA: choice(
             data, "Data", DATA, SOURCES, "demo, gsm8k, or the path of a JSONL file on the server.",
             accept_new_options=True,
         ),
-        LOSS: choice(loss, "Loss of the discriminator", LOSS, allowed(LOSS), "wasserstein needs a bound, such as "
-                     "discriminator.gradient_penalty=1."),
         STEPS: number(steps, "Steps", STEPS, "Rounds of policy and discriminator, or batches of sft."),
         SEED: number(seed, "Seed", SEED, "The same seed gives the same run on a CPU."),
-        GROUP: number(group, "Samples a problem (G)", GROUP, "Solutions that are sampled for every problem."),
     }  # fmt: skip
+    if way != "sft":
+        text = "Solutions that are sampled for every problem."
+        chosen[GROUP] = number(group, "Samples a problem (G)", GROUP, text)
+    if way != "irl":  # there is no discriminator
+        return chosen
+    text = "wasserstein needs a bound, such as discriminator.gradient_penalty=1."
+    chosen[LOSS] = choice(loss, "Loss of the discriminator", LOSS, allowed(LOSS), text)
     chosen[PERTURBATIONS] = st.multiselect(
         "Perturbations of expert solutions, as further negatives",
         allowed(PERTURBATIONS),
@@ -185,5 +192,6 @@ def _start(wish: Wish, planned: dict[str, Any] | None, force: bool) -> None:
         st.error(plain(str(error)))
         return
     st.session_state.pop(PLANNED, None)
+    st.session_state[STARTED] = wish.name
     st.toast(plain(f"Started: {job.title}"))
     st.rerun()

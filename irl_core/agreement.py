@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from irl_core.annotations import Annotation, latest
-from irl_core.intervals import Figure, bootstrap, problem_index, ratio, undefined
+from irl_core.intervals import Figure, bootstrap, problem_index, ratio, too_few, undefined
 
 Array = npt.NDArray[np.float64]
 
@@ -110,6 +110,8 @@ def kappa(pairs: Sequence[tuple[str, str]], ids: Sequence[str], *, seed: int = 0
     if size == 1:
         return undefined(len(pairs), "traces", "both give the same label to all")
     count, codes = problem_index(list(ids))
+    if few := too_few(count):
+        return undefined(len(pairs), "traces", few)
     columns = np.zeros((count, size * size))
     cells = np.array([labels[one] * size + labels[other] for one, other in pairs])
     np.add.at(columns, (codes, cells), 1.0)

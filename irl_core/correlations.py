@@ -22,6 +22,7 @@ from irl_core.intervals import (
     problem_sums,
     ratio,
     resampled,
+    too_few,
     undefined,
 )
 
@@ -60,20 +61,21 @@ def correlation_matrix(
 
 
 def clustered_correlations(
-    columns: Mapping[str, Values], problem_ids: Groups, kind: Kind = "pearson", *, seed: int = 0
-) -> dict[str, dict[str, Figure]]:
+    columns: Mapping[str, Values], problem_ids: Groups, kind: Kind = "pearson", *, seed: int = 0,
+    titles: Mapping[str, str] | None = None,
+) -> dict[str, dict[str, Figure]]:  # fmt: skip
     """The correlation of every pair of columns by their names, both ways round, with a bootstrap over problems.
 
     A pair is taken over the traces where both are finite; n counts them. Spearman's ranks are those of these traces,
-    and are kept in the resamples. A constant column is named in the reason.
+    and are kept in the resamples. A constant column is named in the reason, by its title where ``titles`` has one.
     """
     values = {name: np.asarray(column, dtype=np.float64) for name, column in columns.items()}
     names, codes = list(values), problem_index(problem_ids)[1]
     pairs = [(a, b) for index, a in enumerate(names) for b in names[: index + 1]]
-    sums, reasons, sizes = [], [], []
+    said, sums, reasons, sizes = {name: (titles or {}).get(name, name) for name in names}, [], [], []
     for a, b in pairs:
         both = np.isfinite(values[a]) & np.isfinite(values[b])
-        reasons.append(_pair_reason(a, values[a][both]) or _pair_reason(b, values[b][both]))
+        reasons.append(_pair_reason(said[a], values[a][both]) or _pair_reason(said[b], values[b][both]))
         sizes.append(int(both.sum()))
         x, y = (_scaled(values[name][both], kind) for name in (a, b))
         sums.append(_moments(x, y, codes[both], int(codes.max(initial=-1)) + 1))
@@ -122,13 +124,14 @@ def _pearson_figures(
     method = f"{kind}, traces; bootstrap over {problems} problems"
     if kind == "spearman":
         method += ", ranks kept"
-    if problems < 2:
-        return [undefined(n, method, "fewer than two problems") for n in sizes]
+    if few := too_few(problems):
+        return [undefined(n, method, few) for n in sizes]
     draws = resampled(sums.reshape(problems, -1), lambda t: _pearson(t.reshape(-1, pairs, 6)), seed=seed)
-    values = _pearson(sums.sum(axis=0))
+    values, known = _pearson(sums.sum(axis=0)), (sums[:, :, 0] > 0).sum(axis=0)  # problems with a trace of the pair
+    whys = [reason or too_few(int(count)) for reason, count in zip(reasons, known, strict=True)]
     return [
-        undefined(n, method, reason) if reason else _bootstrapped(float(value), column, n, method)
-        for n, reason, value, column in zip(sizes, reasons, values, draws.T, strict=True)
+        undefined(n, method, why) if why else _bootstrapped(float(value), column, n, method)
+        for n, why, value, column in zip(sizes, whys, values, draws.T, strict=True)
     ]
 
 
@@ -153,8 +156,8 @@ def partial_correlation(
     columns, codes = columns[known], problem_index(np.asarray(problem_index(problem_ids)[1])[known])[1]
     n, problems = len(columns), int(codes.max(initial=-1)) + 1
     method = f"pearson, {'within problems' if within else 'pooled'}, traces; bootstrap over {problems} problems"
-    if problems < 2 or n < columns.shape[1] + 1:
-        return undefined(n, method, "fewer than two problems" if problems < 2 else f"n is {n}; too few traces")
+    if reason := too_few(problems) or (f"n is {n}; too few traces" if n < columns.shape[1] + 1 else ""):
+        return undefined(n, method, reason)
     scaled = np.column_stack([_scaled(centred(c, codes) if within else c, "pearson") for c in columns.T])
     if not scaled.any(axis=0).all():
         return undefined(n, method, "no variance" + (" within problems" if within else ""))
@@ -191,6 +194,8 @@ def within_problem_correlation(x: Values, y: Values, problem_ids: Groups, *, see
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if reason := _flat_reason(a, b):
         return undefined(a.size, "traces", reason)
+    if few := too_few(problem_index(problem_ids)[0]):
+        return undefined(a.size, "traces", few)
     a, b = centred(a, problem_ids), centred(b, problem_ids)
     columns = np.column_stack([problem_sums(v, problem_ids) for v in (a * b, a * a, b * b)])
     return bootstrap(columns, _cosine, n=a.size, unit="traces", bounded=False, seed=seed)

@@ -24,6 +24,7 @@ Groups = Sequence[Hashable] | npt.NDArray[Any]
 LEVEL = 0.95
 Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
 RESAMPLES = 2000
+LEAST_PROBLEMS = 5  # of fewer the bootstrap shows less spread than there is: two equal differences give [0.5, 0.5]
 BLOCK = 2_000_000  # draws held at once by the bootstrap: 16 MB
 KEPT = 40_000_000  # draws kept between figures, as counts of two bytes: 80 MB a seed and number of problems
 
@@ -70,6 +71,11 @@ def undefined(n: int, method: str, reason: str) -> Figure:
     return Figure(math.nan, math.nan, math.nan, n, method, reason)
 
 
+def too_few(problems: int) -> str:
+    """Why there is no interval over so few problems; empty where they are enough."""
+    return f"fewer than {LEAST_PROBLEMS} problems ({problems})" if problems < LEAST_PROBLEMS else ""
+
+
 def point(value: float, n: int, method: str) -> Figure:
     """A number that has no interval of its own, such as a test statistic or its p. Its method says what it is."""
     return Figure(value, math.nan, math.nan, n, method)
@@ -106,13 +112,16 @@ def bootstrap(
 
     ``columns`` (P, C) holds C sums a problem; ``statistic`` takes (B, C) totals to (B,) values, NaN where it does
     not exist. ``n`` and ``unit`` say what the figure counts. A ``bounded`` figure (in [0, 1]) that is 0 or 1 in
-    every resample gets Wilson's interval with n = problems: no spread was seen, which is not that there is none.
+    every resample gets Wilson's interval with n = problems: no spread was seen, which is not that there is none. One
+    that is not bounded has no such way out, and no interval below ``LEAST_PROBLEMS``.
     """
     problems = len(columns)
     method = f"{unit}; bootstrap over {problems} problems"
     if problems < 2:
         return undefined(n, method, "fewer than two problems")
     value = float(statistic(columns.sum(0, keepdims=True))[0])
+    if not bounded and math.isfinite(value) and (few := too_few(problems)):
+        return point(value, n, f"{unit}; no interval: {few}")
     low, high = percentile_interval(resampled(columns, statistic, seed=seed, resamples=resamples))
     if math.isnan(value) or math.isnan(low):
         return undefined(n, method, "not defined on these traces")

@@ -384,9 +384,10 @@ def _result(lens: Lens, problem: str, scored: list[ScoredTrace], gamma: float) -
 
 def _write_page(path: Path, result: dict[str, Any], view: str, gamma: float, lens: Lens) -> None:
     from app.heatmap.export import to_html
+    from app.heatmap.words import score_name
     from irl_core.inspection import InputError
 
-    page = to_html(result, view=view, gamma=gamma, score_name=lens.default_trace_score)
+    page = to_html(result, view=view, gamma=gamma, score_name=score_name(lens.default_trace_score))
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:

@@ -51,6 +51,8 @@ MACHINES = {
 COMPUTE_SHARE, FLOAT32_SHARE, TRAFFIC_SHARE = 0.4, 0.6, 0.7
 LAYER_SECONDS = 0.5e-3  # Python and launches of one decoder layer; a backward pass takes as long again
 ADAPTERS_SECONDS, QUANTISED_SECONDS = 0.8e-3, 0.3e-3  # more where there are adapters; where weights are dequantised
+START_SECONDS = 20.0  # Python, its libraries, the data, and what the first step takes longer
+DISK = 1.0  # 10^9 bytes of weights read a second
 LOGIT_TRAFFIC = 40  # bytes a logit while a token is drawn
 # Typical tokens of a prompt and a completion: of the demo's generator, else of GSM8K with our presets' instruction
 # (prompts 111 in Llama 3's tokens and 123 in Qwen2's, expert solutions 90 and 102; models write longer ones).
@@ -60,12 +62,13 @@ LONGEST = 2.5  # how many times longer than the average the last sample of a bat
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """Seconds of an average step by phase, and of everything else; ``total`` in seconds."""
+    """Seconds of an average step by phase, of all evaluations and of the start; ``total`` in seconds."""
 
     machine: Machine
     steps: int
     step: dict[Phase, float]
     evaluations: float
+    start: float
 
     @property
     def step_seconds(self) -> float:
@@ -73,7 +76,7 @@ class Durations:
 
     @property
     def total(self) -> float:
-        return self.steps * self.step_seconds + self.evaluations
+        return self.start + self.steps * self.step_seconds + self.evaluations
 
 
 def machine_named(device: str) -> Machine | None:
@@ -100,7 +103,9 @@ def estimate_durations(
         _adversarial(work, step)
     problems = -(-config.run.eval_problems // processes.size)
     evaluation = work.sampling(problems, config.run.eval_samples) if config.run.eval_every else 0.0
-    return Durations(machine, config.run.steps, step, work.evaluations * evaluation)
+    loaded = sum(weight_bytes(config, shape) for shape in (pair.policy, pair.discriminator) if shape is not None)
+    start = START_SECONDS + loaded / (DISK * 1e9)
+    return Durations(machine, config.run.steps, step, work.evaluations * evaluation, start)
 
 
 def _adversarial(work: _Work, step: dict[Phase, float]) -> None:
@@ -235,4 +240,5 @@ def assumptions(durations: Durations, config: TrainConfig) -> Iterator[str]:
     yield (
         f"prompts of {prompt} tokens and completions of {completion}, the longest of a batch {LONGEST:g} times as long"
     )
+    yield f"{durations.start:.0f} s to start: {START_SECONDS:g} s, and weights read at {DISK:g} GB/s"
     yield f"{1000 * LAYER_SECONDS:g} ms a layer and token for Python and launches, more with adapters and 4 bit"

@@ -274,7 +274,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
     ``memory``: ``parts`` (``name``, ``phase``: always or one of the phases, ``bytes``, ``setting`` that makes it
     smaller or null), ``largest_phase``, ``total_bytes``, ``device``, ``device_kind`` (cuda, cpu or planned),
     ``device_bytes``, ``free_bytes``, ``fits``, ``mend`` (a sentence, null where it fits);
-    ``time``: ``machine``, ``step_seconds`` by phase, ``evaluation_seconds`` of all evaluations together,
+    ``time``: ``machine``, ``step_seconds`` by phase, ``start_seconds``, ``evaluation_seconds`` of all together,
     ``total_seconds``, ``assumptions``; ``download_bytes``: of everything (null: not known).
     """
     config, memory, durations = plan.config, plan.memory, plan.durations
@@ -304,6 +304,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "time": {
             "machine": durations.machine.name,
             "step_seconds": {phase: round(durations.step[phase], 3) for phase in PHASES},
+            "start_seconds": round(durations.start, 1),
             "evaluation_seconds": round(durations.evaluations, 1),
             "total_seconds": round(durations.total),
             "assumptions": list(assumptions(durations, config)),
@@ -372,12 +373,17 @@ def _time_lines(plan: Plan) -> Iterator[str]:
     durations = plan.durations
     yield f"Time, estimated for {durations.machine.name}: {hours(durations.total)}"
     phases = ", ".join(f"{phase} {durations.step[phase]:.1f}" for phase in PHASES if durations.step[phase])
-    yield f"  {durations.step_seconds:.1f} s a step ({phases}); evaluations {hours(durations.evaluations)} in all"
+    yield (
+        f"  {durations.step_seconds:.1f} s a step ({phases}); evaluations {hours(durations.evaluations)} in all; "
+        f"{durations.start:.0f} s to start"
+    )
     yield from (f"  assumed: {line}" for line in assumptions(durations, plan.config))
 
 
 def hours(seconds: float) -> str:
-    """Minutes below an hour, hours above."""
+    """Seconds below 90, minutes below an hour, hours above."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 

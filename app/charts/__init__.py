@@ -32,6 +32,7 @@ from app.charts.traces import (
     scatter_table,
     strip,
     strip_table,
+    title_of,
 )
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "scatter_table",
     "strip",
     "strip_table",
+    "title_of",
     "training",
     "training_table",
 ]

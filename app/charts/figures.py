@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -30,6 +31,8 @@ from irl_core.evaluation.training import TITLES as METRICS
 
 Found = Mapping[str, Any]
 ROW: Final = 34  # pixels of a row of dots
+LEGEND_ROW: Final = 20  # pixels
+LEGEND_COLUMNS: Final = 3
 DIVERGING: Final = ((0.0, "#B35806"), (0.5, "#F7F7F7"), (1.0, "#2166AC"))  # orange, white, blue
 WAYS: Final = {
     "weighted_vote": "vote weighted by the reward",
@@ -83,7 +86,6 @@ def correlation_matrix(found: Found, kind: str, *, theme: str = "light") -> go.F
             ink = colours(theme).text if value is None else "#ffffff" if abs(value) > 0.7 else "#1a1a1a"
             figure.add_annotation(x=b, y=a, text=_short(value), showarrow=False, font={"size": 11, "color": ink})
     styled(figure, theme, "", "", height=max(HEIGHT, 220 + 30 * len(names)))
-    figure.update_layout(margin_r=72)  # the colour bar's own words
     figure.update_xaxes(tickangle=-45, showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     if not names:
@@ -135,17 +137,14 @@ def reranking(found: Mapping[str, Found], *, theme: str = "light") -> go.Figure:
         sizes = (one.get("curves") or {}).get("sizes")
         if level and level["value"] is not None and sizes:
             name = labelled(run, "random sample", len(found))
-            figure.add_scatter(
-                x=[sizes[0], sizes[-1]], y=[level["value"]] * 2, mode="lines", name=text(name),
-                line={"color": look.unknown, "dash": "dot" if place == 0 else dash, "width": 1.5},
-                hovertext=text(f"{name}: {words(level)}"), hoverinfo="text",
-            )  # fmt: skip
+            curve(figure, [sizes[0], sizes[-1]], [level, level], name=name, colour=look.unknown,
+                  dash="dot" if place == 0 else dash, symbol="line-ew")  # fmt: skip
     problems = sorted({one["problems"] for one in found.values()})
-    styled(figure, theme, "samples to choose from, N", "share of problems answered right", height=460)
-    figure.update_layout(legend={"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top"})
-    if figure.data:
-        figure.update_xaxes(title_text=f"samples to choose from, N ({_counted(problems)})")
-    else:
+    title = f"samples to choose from, N ({_counted(problems)})" if figure.data else ""
+    rows = math.ceil(len(figure.data) / 2 / LEGEND_COLUMNS)  # a curve has its band
+    styled(figure, theme, title, "share of problems answered right", height=HEIGHT + 50 + LEGEND_ROW * rows)
+    figure.update_layout(legend={"y": -60 / HEIGHT, "yanchor": "top"})
+    if not figure.data:
         note(figure, "undefined: no problem has judged samples")
     return figure
 
@@ -344,10 +343,11 @@ def probes_table(found: Found) -> pd.DataFrame:
 
 
 def training(
-    runs: Mapping[str, Sequence[Mapping[str, float]]], metrics: Sequence[str], *, smooth: int = 1, theme: str = "light"
-) -> go.Figure:
+    runs: Mapping[str, Sequence[Mapping[str, float]]], metrics: Sequence[str], *, smooth: int = 1, theme: str = "light",
+    several: str = "value",
+) -> go.Figure:  # fmt: skip
     """Metrics over the steps of each training: the mean of the last ``smooth`` values, the values themselves faintly.
-    Held-out pass@1 has its band and is never smoothed."""
+    Held-out pass@1 has its 95 % band and is never smoothed. ``several``: what the axis shows of many."""
     look, figure = colours(theme), go.Figure()
     for place, (run, lines) in enumerate(runs.items()):
         for number, metric in enumerate(metrics):
@@ -356,7 +356,7 @@ def training(
                 name = labelled(run, METRICS.get(metric, metric), len(runs))
                 style = (cycled(look.series, number + (place if len(metrics) == 1 else 0)), cycled(DASHES, place))
                 _metric(figure, known, metric, name, smooth, style)
-    styled(figure, theme, "step", text(METRICS.get(metrics[0], metrics[0])) if len(metrics) == 1 else "value")
+    styled(figure, theme, "step", text(METRICS.get(metrics[0], metrics[0])) if len(metrics) == 1 else several)
     figure.update_layout(showlegend=True)
     if not figure.data:
         note(figure, "no values yet")
@@ -376,11 +376,18 @@ def _metric(
         figure.add_scatter(x=x, y=y, mode="lines", line={"color": colour, "width": 1}, opacity=0.25,
                            showlegend=False, hoverinfo="skip")  # fmt: skip
         y = pd.Series(y).rolling(smooth, min_periods=1).mean().tolist()
+    beside = [_held_out(line) if metric == "eval/pass@1" else "" for line in lines]
     figure.add_scatter(
         x=x, y=y, name=text(name), mode="lines+markers" if evaluated or len(x) < 3 else "lines",
-        line={"color": colour, "dash": dash, "width": 2}, marker={"size": 7},
-        hovertemplate=f"%{{x:,}}: %{{y:.4g}}<extra>{text(name)}</extra>",
+        line={"color": colour, "dash": dash, "width": 2}, marker={"size": 7}, customdata=beside,
+        hovertemplate=f"%{{x:,}}: %{{y:.4g}}%{{customdata}}<extra>{text(name)}</extra>",
     )  # fmt: skip
+
+
+def _held_out(line: Mapping[str, float]) -> str:
+    """The interval and n of a held-out evaluation, as it was logged."""
+    ends = f" [{line['eval/low']:.3f}, {line['eval/high']:.3f}]" if {"eval/low", "eval/high"} <= line.keys() else ""
+    return ends + (f", n {line['eval/n']:,.0f}" if "eval/n" in line else "")
 
 
 def training_table(runs: Mapping[str, Sequence[Mapping[str, float]]], metrics: Sequence[str]) -> pd.DataFrame:

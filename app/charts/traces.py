@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,7 @@ Runs = Mapping[str, pd.DataFrame]
 
 MOST_POINTS: Final = 2_000  # drawn of a run: a browser slows down beyond
 BINS: Final = 40
+NAME_WIDTH: Final = 14  # characters of a run's name in a line under its boxes
 SEED: Final = 0
 CLASSES: Final = ("correct", "incorrect")
 COLUMNS: Final = {"length": "length in tokens", "arithmetic_false": "equations that do not hold"}
@@ -139,25 +141,33 @@ def strip(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
         for side, kind in enumerate(CLASSES):
             middle = 2 * place + side
             rows = np.flatnonzero(known & (classes == kind))
-            names.append(f"{labelled(run, kind, len(runs))} (n {len(rows):,})")
+            names.append("<br>".join([*_lines(run, len(runs)), kind, f"n {len(rows):,}"]))
             if not len(rows):
                 continue
             colour = _colour(look, kind)
             figure.add_box(
                 y=values[rows], x=np.full(len(rows), middle - 0.22), boxpoints=False, width=0.3, hoverinfo="y",
-                name=text(names[-1]), line={"color": colour}, fillcolor=faded(colour, 0.2),
+                name=names[-1], line={"color": colour}, fillcolor=faded(colour, 0.2),
             )  # fmt: skip
             points = drawn[np.isin(drawn, rows)]
             _points(figure, frame, run, points, _jitter(middle, points), values[points], colour, kind)
-    styled(figure, theme, "", title_of(score))
+    styled(figure, theme, _cut(cut), title_of(score))
     ticks = list(range(len(names)))
-    figure.update_xaxes(tickvals=ticks, ticktext=[text(name) for name in names], range=[-0.6, len(names) - 0.4])
+    figure.update_xaxes(tickvals=ticks, ticktext=names, tickangle=0, range=[-0.6, len(names) - 0.4])
     figure.update_layout(showlegend=False)
     if not figure.data:
         note(figure, "undefined: no judged trace has this score")
-    elif cut:
-        note(figure, f"points: {'; '.join(cut)} traces")
     return figure
+
+
+def _lines(run: str, runs: int) -> list[str]:
+    """A run's name in short lines, where there are several runs."""
+    return [text(line) for line in wrap(run, NAME_WIDTH)] if runs > 1 else []
+
+
+def _cut(counts: Sequence[str]) -> str:
+    """How many of the traces have a point, where not all have."""
+    return f"points: {'; '.join(counts)} traces, drawn at random" if counts else ""
 
 
 def _jitter(middle: int, rows: npt.NDArray[np.intp]) -> Array:
@@ -216,11 +226,9 @@ def scatter(runs: Runs, x: str, y: str, *, theme: str = "light") -> go.Figure:
             colour = _colour(look, kind) if len(runs) == 1 else cycled(look.series, place)
             name = f"{labelled(run, kind, len(runs))} (n {int((known & (classes == kind)).sum()):,})"
             _points(figure, frame, run, rows, across[rows], up[rows], colour, kind, name=name, legend=True)
-    styled(figure, theme, title_of(x), title_of(y))
+    styled(figure, theme, title_of(x) + (f"<br>({_cut(cut)})" if cut else ""), title_of(y))
     if not figure.data:
         note(figure, "undefined: no trace has both")
-    elif cut:
-        note(figure, f"points: {'; '.join(cut)} traces")
     return figure
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +39,23 @@ def to_html(
     view: str = "credit",
     gamma: float = 0.9,
     strength: float = 1.0,
-    score_name: str = "",
-    caption: str = "",
+    score_name: str = "trace score",
+    described: Sequence[Mapping[str, Any]] | None = None,
 ) -> str:
     """The page for ``result`` (of ``irl_core.inspection.to_json``), to be saved as one file and opened anywhere.
 
     The result is embedded as JSON in the element ``irl-lens-result`` and drawn with text nodes only. The policy in the
     page forbids every request and every script but its own. ``gamma`` is the one the discounted rewards of ``result``
-    were computed with; ``score_name`` names the trace score.
+    were computed with. ``described``: what `payload.describe` says of each trace; without it the traces are numbered
+    and ``score_name`` names their score.
 
     Raises:
         ValueError: a number in ``result`` is not finite.
     """
-    traces = result["traces"]
-    headings = payload.titles(traces)
-    described = [
-        payload.describe(trace, title=_title(heading, trace, score_name), caption=caption, file=f"trace-{number}")
-        for number, (heading, trace) in enumerate(zip(headings, traces, strict=True), start=1)
-    ]
+    if described is None:
+        described = _numbered(result["traces"], score_name)
     footer = f"Made with irl-lens from checkpoint {result['checkpoint']}. Nothing in this page is sent anywhere."
-    settings = {**payload.settings(view, gamma, strength), "traces": described, "footer": footer}
+    settings = {**payload.settings(view, gamma, strength), "traces": list(described), "footer": footer}
     style = payload.stylesheet() + (_HERE / "export.css").read_text(encoding="utf-8")
     script = payload.renderer_source() + (_HERE / "export.js").read_text(encoding="utf-8")
     return _PAGE.format(
@@ -72,8 +69,13 @@ def embed(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _title(heading: str, trace: Mapping[str, Any], score_name: str) -> str:
-    return f"{heading} \u00b7 {score_name or 'trace score'} {signed(trace['trace_score'])}"
+def _numbered(traces: Sequence[Mapping[str, Any]], score_name: str) -> list[dict[str, Any]]:
+    return [
+        payload.describe(
+            trace, title=f"{heading} \u00b7 {score_name} {signed(trace['trace_score'])}", file=f"trace-{number}"
+        )
+        for number, (heading, trace) in enumerate(zip(payload.titles(traces), traces, strict=True), start=1)
+    ]
 
 
 def _policy(script: str, style: str) -> str:

@@ -22,11 +22,13 @@ def stylesheet() -> str:
     return (_HERE / "heatmap.css").read_text(encoding="utf-8")
 
 
-def describe(trace: Mapping[str, Any], *, title: str = "", caption: str = "", file: str = "trace") -> dict[str, Any]:
+def describe(
+    trace: Mapping[str, Any], *, title: str = "", caption: str = "", file: str = "trace", familiar: bool | None = None
+) -> dict[str, Any]:
     """What is said about a trace beside its text: title, verdict, caption and the name of its picture file."""
     return {
         "title": title,
-        "verdict": verdict(trace),
+        "verdict": verdict(trace, familiar),
         "caption": caption,
         "no_signal": not has_signal(trace),
         "file": file,

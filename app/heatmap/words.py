@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
+
+from irl_core.evaluation.phrases import rule as rule_words
+
+SCORES: Final = {
+    "mean_discounted": "mean discounted reward", "mean": "mean reward", "last": "last reward",
+    "minimum": "lowest reward", "credit_sum": "sum of credit", "credit_minimum": "lowest credit",
+}  # fmt: skip
+ELSEWHERE: Final = "its confidence is not known, for it was calibrated on texts unlike this one"
 
 
 class Verdict(TypedDict):
@@ -38,13 +46,23 @@ def step_name(trace: Mapping[str, Any], index: int) -> str:
     return f"step {index + 1} of {sum(step.get('role') != 'answer' for step in steps)}"
 
 
-def verdict(trace: Mapping[str, Any]) -> Verdict:
-    """What was found in ``trace`` (a trace of ``irl_core.inspection.to_json``), with rule, threshold and confidence."""
+def score_name(kind: str) -> str:
+    """A trace score in words: one of ``irl_core.rewards.TRACE_SCORES``."""
+    return f"trace score ({SCORES.get(kind, kind)})"
+
+
+def verdict(trace: Mapping[str, Any], familiar: bool | None = None) -> Verdict:
+    """What was found in ``trace`` (a trace of ``irl_core.inspection.to_json``), with rule, threshold and confidence.
+
+    ``familiar``: whether the text is like those of the calibration. Where it is not, no confidence is claimed.
+    """
     if not has_signal(trace):
         detail = "The rewards of this trace are not numbers, or all the same: nothing can be said about it."
         return Verdict(kind="no_signal", headline="No signal", detail=detail)
-    rule = f"Rule: {trace['rule']}; threshold {signed(trace['threshold'])}"
+    rule = f"Rule: {rule_words(trace['rule'])}; threshold {signed(trace['threshold'])}"
     confidence = f"confidence {trace['confidence']:.0%}" if trace["confidence"] is not None else "confidence unknown"
+    if familiar is False:
+        confidence = ELSEWHERE
     if trace["decision"] == "error":
         index = trace["first_error_step"]
         score = signed(trace["steps"][index]["score"])

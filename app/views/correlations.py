@@ -45,7 +45,7 @@ def _matrix(found: Mapping[str, dict[str, Any]]) -> None:
         key=f"correlations-{kind}",
         alt=f"Matrix of {KINDS[kind]} correlations between scores, length, likelihood and correctness; the values, "
         "their intervals and n are in the table below.",
-        least=860,
+        least=740,
     )
     if kind == "spearman":
         st.caption(overview.TIES_OF_RANKS)
@@ -53,7 +53,7 @@ def _matrix(found: Mapping[str, dict[str, Any]]) -> None:
 
 def _partials(found: Mapping[str, dict[str, Any]]) -> None:
     st.subheader("With correctness, once length and log-probability are removed")
-    st.dataframe(figure_tables.partial_summary(found), hide_index=True, height="content")
+    run_panel.read(figure_tables.partial_summary(found), "Correlations with correctness, with others removed")
     with st.expander("These figures with their n and method", icon=":material/table:"):
         chart_panel.show_table(figure_tables.partial_table(found), "partial-correlations")
 

@@ -53,18 +53,23 @@ def _charts(runs: Sequence[Shown], score: str) -> None:
 
     theme, names = chart_panel.theme(), [run.name for run in runs]
     drawn = _frames(runs, score)
+    histogram, strip = charts.histogram(drawn, score, theme=theme), charts.strip(drawn, score, theme=theme)
+    if st.session_state["compared"] == WITHIN:
+        words = f"{charts.title_of(score)}<br>less its problem's mean"
+        histogram.update_xaxes(title_text=words)
+        strip.update_yaxes(title_text=words)
     # legend and boxes of several runs need the whole width
     first, second = st.columns(2, gap="medium") if len(runs) == 1 else (st.container(), st.container())
     with first:
         chart_panel.draw(
-            charts.histogram(drawn, score, theme=theme),
+            histogram,
             charts.histogram_table(drawn, score),
             key="distribution",
             alt="Histograms of the score of correct and of incorrect traces, by run; the table below has the values.",
         )
     with second:
         chart_panel.draw(
-            charts.strip(drawn, score, theme=theme),
+            strip,
             charts.strip_table(drawn, score),
             key="traces",
             alt="Boxes with a point a trace, of correct and of incorrect traces, by run; the values are in the table.",
@@ -83,7 +88,7 @@ def _frames(runs: Sequence[Shown], score: str) -> dict[str, pd.DataFrame]:
 
 def _tests(found: Mapping[str, dict[str, Any]], score: str) -> None:
     st.subheader("The tests")
-    st.dataframe(figure_tables.tests_summary(found, score), hide_index=True, height="content")
+    run_panel.read(figure_tables.tests_summary(found, score), "The tests of this score, pooled and within problems")
     st.caption(f"{overview.TIES_OF_PAIRS} A figure that does not exist is undefined, with the reason.")
     with st.expander("Every figure of this score, with its interval, n and method", icon=":material/table:"):
         chart_panel.show_table(figure_tables.separation_table(found, score), "separation")
@@ -92,7 +97,7 @@ def _tests(found: Mapping[str, dict[str, Any]], score: str) -> None:
 
 def _scores(found: Mapping[str, dict[str, Any]]) -> None:
     """Every score beside the others, pooled or within problems as the page is set."""
-    from app.interval_chart import intervals
+    from app.interval_chart import LEAST_WIDTH, intervals
 
     st.subheader("All scores beside each other")
     where, unit = ("pooled", "AUC over all traces") if st.session_state["compared"] == POOLED else (
@@ -102,6 +107,7 @@ def _scores(found: Mapping[str, dict[str, Any]]) -> None:
         intervals(rows, unit=unit, reference=0.5, reference_words="chance", theme=chart_panel.theme()),
         figure_tables.scores_table(found),
         key=f"scores-{where}",
+        least=LEAST_WIDTH,
         alt=f"{unit}, for every score with its 95 % interval, by run; the table below has the values.",
     )
 

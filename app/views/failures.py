@@ -22,10 +22,14 @@ from irl_core.store import StoreError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from streamlit.delta_generator import DeltaGenerator
 
     from irl_core.annotations import Annotation
 
 KEYED_STEPS: Final = 9
+ROWS_IN_SIGHT: Final = 4  # the trace below them is what one came for
+TABLE_PIXELS: Final = 35 * (ROWS_IN_SIGHT + 1) + 3
+HERE: Final = "\u25b6"
 KEPT: Final = ("annotator", "model_first", "outcome", "words", "descending", "sort", "filter_kinds",
                "filter_decisions", "filter_true_steps", "filter_predicted_steps")  # fmt: skip
 COLUMN_TITLES: Final = {
@@ -41,15 +45,17 @@ def show() -> None:
     for name in KEPT:  # a widget's value is forgotten with its page, unless it is set again
         if name in st.session_state:
             st.session_state[name] = st.session_state[name]
-    chosen = run_chooser.choose(multiple=False)
+    left, *beside = st.columns([5, 3, 4], vertical_alignment="bottom")
+    with left:
+        chosen = run_chooser.choose(multiple=False)
     if not chosen:
         return
     info = chosen[0]
+    _reviewer(*beside)
     st.caption(plain(f"{info.name}: {overview.origin_line(info.provenance)}."))
     try:
         table = _index(info.path.as_posix(), info.key, info)
         said = _said()
-        _reviewer()
         _browse(info, table, said)
         _agreement(info, said)
         _files(said)
@@ -80,9 +86,8 @@ def _said() -> list[Annotation] | None:
         return None
 
 
-def _reviewer() -> None:
+def _reviewer(left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Who annotates, and whether the model's answer is hidden until the person has given theirs."""
-    left, right = st.columns(2, vertical_alignment="bottom")
     name = access.who()
     known = name != "local"
     if known or not st.session_state.get("annotator", "").strip():
@@ -102,9 +107,8 @@ def _reviewer() -> None:
 def _browse(info: RunInfo, table: pa.Table, said: Sequence[Annotation] | None) -> None:
     query = _query(table)
     found = _numbers(info.key, query, info, table)
-    st.caption(f"{len(found):,} of {table.num_rows:,} traces")
     if not found:
-        st.info("No trace passes these filters.")
+        st.info(f"None of the {table.num_rows:,} traces passes these filters.")
         return
     place = _place(table, found)
     _table(info, table, found, place, said or [])
@@ -171,11 +175,13 @@ def _place(table: pa.Table, found: Sequence[int]) -> int:
 def _table(
     info: RunInfo, table: pa.Table, found: Sequence[int], place: int, said: Sequence[Annotation]
 ) -> None:
-    first = place - place % failures.PAGE_ROWS
+    first = place - place % ROWS_IN_SIGHT  # so that the trace below is in sight, while the table scrolls on
     shown = found[first : first + failures.PAGE_ROWS]
     rows = failures.shown_rows(info, shown, telling=st.session_state["model_first"])
     mine = {one.trace_id: one.label for one in said if one.annotator == st.session_state["annotator"]}
     rows.insert(1, "mine", [mine.get(one, "") for one in rows["trace_id"]])
+    saved = csv_of(rows)
+    rows.insert(0, "here", [HERE if number == place - first else "" for number in range(len(rows))])
     # a table of other rows is another table: a row that was selected in the one before is not selected in it
     key = "table_" + hashlib.sha256("\n".join(rows["trace_id"]).encode()).hexdigest()[:16]
 
@@ -186,14 +192,19 @@ def _table(
 
     config = {name: st.column_config.Column(title) for name, title in COLUMN_TITLES.items() if name in rows}
     config |= {name: st.column_config.TextColumn(COLUMN_TITLES[name], width="medium") for name in ("problem", "text")}
+    config["here"] = st.column_config.TextColumn("", width=30)
     config |= {"score_mean_discounted": st.column_config.NumberColumn(COLUMN_TITLES[failures.SCORE], format="%.2f")}
     st.dataframe(
-        rows, hide_index=True, height=246, key=key, on_select=take, selection_mode="single-row", column_config=config
-    )
+        rows, hide_index=True, height=TABLE_PIXELS, key=key, on_select=take, selection_mode="single-row",
+        column_config=config,
+    )  # fmt: skip
     left, right = st.columns([4, 1], vertical_alignment="center")
-    left.caption(f"Rows {first + 1:,} to {first + len(shown):,}; looked at: {place + 1:,} of {len(found):,}")
+    left.caption(
+        f"{len(found):,} of {table.num_rows:,} traces; rows {first + 1:,} to {first + len(shown):,} are listed; "
+        f"{HERE} is {place + 1:,} of {len(found):,}"
+    )
     right.download_button(
-        "CSV of these rows", csv_of(rows), "traces.csv", "text/csv", on_click="ignore", icon=":material/download:"
+        "CSV of these rows", saved, "traces.csv", "text/csv", on_click="ignore", icon=":material/download:"
     )
 
 
@@ -268,7 +279,8 @@ def _solution(row: dict[str, Any], info: RunInfo, revealed: bool) -> None:
     inspection = stored_traces.inspection_of(row, info.name) if revealed else None
     if inspection is None:
         for number, step in enumerate(row["steps"], start=1):
-            st.text(f"{number}.  {step['text']}")
+            head = "Answer:" if step.get("role") == "answer" else f"{number}."
+            st.text(f"{head}  {step['text']}")
         return
     trace = to_result(inspection, DEFAULT_GAMMA)["traces"][0]
     described = payload.describe(trace, title="", caption=failures.model_words(row), file="trace")
@@ -322,7 +334,8 @@ def _answer(info: RunInfo, row: dict[str, Any], blind: bool, following: str | No
     with st.container(horizontal=True):
         for step in range(len(row["steps"])):
             key = str(step + 1) if step < KEYED_STEPS else None
-            _choice(str(step), f"Step {step + 1}", key)
+            last = row["steps"][step].get("role") == "answer"
+            _choice(str(step), "Answer line" if last else f"Step {step + 1}", key)
         _choice("none", "No step is wrong", "0")
         _choice("unsure", "Unsure", "U")
     with st.form("said", border=False):  # Enter in the note sends it

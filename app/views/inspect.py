@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
 
 import streamlit as st
 
-from app import examples, links, results, scored_runs, services, sidebar, state, stored_traces
+from app import examples, links, results, run_chooser, scored_runs, services, sidebar, state, stored_traces
 from app.heatmap import payload
 from app.heatmap.component import heatmap
 from app.heatmap.export import to_html
@@ -21,6 +22,7 @@ from irl_core.checkpoints import CheckpointError, CheckpointInfo
 from irl_core.inspection import MAX_SAMPLES, InputError, check_inputs
 from irl_core.store import StoreError
 
+FAILURES = Path(__file__).with_name("failures.py")
 POLL_SECONDS = 0.15
 ROW_PIXELS = 35
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -78,7 +80,7 @@ def _example_chooser() -> None:
         on_change=state.take_example,
     )
     right.segmented_control(
-        "Its solution", state.KINDS, key="kind", default=state.KINDS[0], required=True, on_change=state.take_example
+        "Its solution", state.KINDS, key="kind", required=True, on_change=state.take_example
     )
 
 
@@ -163,7 +165,8 @@ def _stored(info: CheckpointInfo | None) -> bool:
     if row is None:
         st.error("Not found: the run has no trace of that id.")
         return _leave()
-    _stored_trace(stored_traces.inspection_of(row, wanted.run), row, info)
+    _stored_trace(wanted.run, row, info)
+    _address({"run": wanted.run, "trace": wanted.trace_id})
     return True
 
 
@@ -172,12 +175,16 @@ def _leave() -> bool:
     return True
 
 
-def _stored_trace(inspection: Inspection | None, row: dict[str, Any], info: CheckpointInfo | None) -> None:
+def _stored_trace(run: str, row: dict[str, Any], info: CheckpointInfo | None) -> None:
+    inspection = stored_traces.inspection_of(row, run)
     st.text(row["problem"])
     with st.container(horizontal=True):
         st.button("To a text of your own", on_click=st.query_params.clear)
         words = "Score it again with the checkpoint of the sidebar"
         st.button(words, on_click=_again, args=(row,), disabled=info is None)
+        if st.button("Show it in Failures", icon=":material/fact_check:"):
+            st.session_state.update({run_chooser.STATE: [run], "failure": row["trace_id"], "outcome": "all"})
+            st.switch_page(FAILURES)
     if row["reference_solution"]:
         with st.expander("The reference solution"):
             st.text(row["reference_solution"])
@@ -221,11 +228,20 @@ def _ranking(inspection: Inspection, result: dict[str, Any], order: list[int]) -
     if len(order) == 1:
         return 0, None
     st.text(results.majority_words(inspection))
+
+    def take() -> None:
+        selected = st.session_state["samples"]["selection"]["rows"]
+        if selected:
+            st.session_state["chosen"] = order[selected[0]]
+
     st.dataframe(
         results.table(inspection, result, order),
         hide_index=True,
         height=ROW_PIXELS * (min(len(order), 6) + 1) + 3,
         column_config={results.score_column(inspection): st.column_config.NumberColumn(format="%.2f")},
+        key="samples",
+        on_select=take,
+        selection_mode="single-row",
     )
     for name in ("chosen", "versus"):
         if st.session_state[name] not in order:
@@ -257,14 +273,8 @@ def _controls() -> None:
 
 
 def _trace(inspection: Inspection, result: dict[str, Any], index: int) -> None:
-    trace = result["traces"][index]
-    described = payload.describe(
-        trace,
-        title=results.title(trace, index, inspection),
-        caption=results.caption(inspection.scored[index], inspection),
-        file=f"trace-{index + 1}",
-    )
-    heatmap({**_settings(), **described, "trace": trace}, key=f"heatmap-{index}")
+    described = results.described(inspection, result, index)
+    heatmap({**_settings(), **described, "trace": result["traces"][index]}, key=f"heatmap-{index}")
 
 
 def _settings() -> dict[str, Any]:
@@ -278,8 +288,7 @@ def _exports(inspection: Inspection, result: dict[str, Any], shown: list[int]) -
         view=st.session_state["view"],
         gamma=st.session_state["gamma"],
         strength=st.session_state["strength"],
-        score_name=f"trace score ({inspection.score_kind})",
-        caption=results.caption(inspection.scored[shown[0]], inspection),
+        described=[results.described(inspection, result, index) for index in shown],
     )
     files = (
         ("HTML page of what is shown", page, "inspection.html", "text/html"),
@@ -300,6 +309,10 @@ def _link(inspection: Inspection, chosen: int, versus: int | None) -> None:
         st.caption(plain(str(error)))
         return
     st.query_params.from_dict(cast("dict[str, str | list[str]]", parameters))
+    _address(parameters)
+
+
+def _address(parameters: dict[str, str]) -> None:
     with st.expander("Permanent link"):
         address = (st.context.url or "").partition("?")[0]
         st.code(f"{address}?{urlencode(parameters)}", language=None, wrap_lines=True)

@@ -25,7 +25,11 @@ def show() -> None:
     if judged:
         _choices(judged)
         _saved(judged)
-        _solved({name: one for name, one in solved.items() if name in judged})
+    else:
+        st.info("Choosing needs several samples of a problem: irl-lens evaluate --samples 16 makes them, and an upload "
+                "may hold many solutions of the same question.")  # fmt: skip
+    _solved({name: one for name, one in solved.items() if one["problems"]})
+    if judged:
         rule = next(iter(judged.values()))["vote"]["score"]
         run_panel.surprising([run for run in runs if run.name in judged], rule)
 
@@ -44,22 +48,23 @@ def _curves(found: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _choices(found: Mapping[str, dict[str, Any]]) -> None:
-    from app.interval_chart import intervals
+    from app.interval_chart import LEAST_WIDTH, intervals
 
     st.subheader("Every way to choose one answer among all samples")
     chart_panel.draw(
         intervals(figure_tables.choice_rows(found), unit="share of problems answered right", theme=chart_panel.theme()),
         figure_tables.choices_table(found),
         key="choices",
+        least=LEAST_WIDTH,
         alt="Accuracy of every way to choose, with its 95 % interval, by run; the table below has the values.",
         help="k of 1, 3 and 5, every score's vote, and the differences from random and majority, paired by problem.",
     )
-    st.dataframe(figure_tables.choices_summary(found), hide_index=True, height="content")
+    run_panel.read(figure_tables.choices_summary(found), "Accuracy of every way to choose, and the paired differences")
 
 
 def _saved(found: Mapping[str, dict[str, Any]]) -> None:
     st.subheader("What it saves")
-    st.dataframe(figure_tables.saved_summary(found), hide_index=True, height="content")
+    run_panel.read(figure_tables.saved_summary(found), "Samples that each way to choose needs")
     with st.expander("These figures with their method", icon=":material/table:"):
         chart_panel.show_table(figure_tables.saved_table(found), "samples-needed")
 
@@ -67,6 +72,8 @@ def _saved(found: Mapping[str, dict[str, Any]]) -> None:
 def _solved(found: Mapping[str, dict[str, Any]]) -> None:
     from app import charts
 
+    if not found:
+        return
     st.subheader("What there is to choose from: pass@k")
     chart_panel.draw(
         charts.pass_at_k(found, theme=chart_panel.theme()),

@@ -12,6 +12,7 @@ import streamlit as st
 from app import chart_panel, charts, training_runs
 from app.job_panel import metrics
 from app.text import plain
+from app.training_form import STARTED
 from app.training_runs import Against, Lines, TrainingRun
 
 SECONDS_BETWEEN_LOOKS: Final = 3.0
@@ -24,19 +25,25 @@ GROUPS: Final = {
     "Correctness, train and held-out": ("rollout/correct", "eval/pass@1"),
     "Discriminator right, by class": ("disc/accuracy_expert", "disc/accuracy_policy", "disc/accuracy_perturbed"),
 }
+UNITS: Final = {
+    "Reward by class": "mean reward of a trace",
+    "Correctness, train and held-out": "share of samples right (band: 95 %)",
+    "Discriminator right, by class": "share of traces told right",
+}
 OTHERS: Final = ("policy/loss", "disc/loss")
 
 
 def show() -> None:
     st.header("What does training do?")
     runs = training_runs.catalogue()
-    if not runs:
+    if not runs and STARTED not in st.session_state:
         st.info("There is no training yet. *Train \u2026* in the sidebar starts one; it appears here at once.")
         return
     state = st.session_state
     for key, value in state.get("training_kept", {}).items():
         state.setdefault(key, value)
     chosen = _choose(runs)
+    _awaited()
     if not chosen:
         st.info("Choose a run to see its curves.")
         return
@@ -52,11 +59,26 @@ def _choose(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
     """The runs to show, remembered while other pages are looked at."""
     by_name = {run.name: run for run in runs}
     state = st.session_state
-    first = next((run.name for run in runs if run.active), runs[0].name)
+    first = next((run.name for run in runs if run.active), runs[0].name if runs else "")
     kept = [name for name in state.get("training_runs", [first]) if name in by_name]
+    if (new := state.get(STARTED)) in by_name:
+        kept = [new, *(name for name in kept if name != new)][:MOST_RUNS]
+        del state[STARTED]
     state["training_runs"] = kept
     st.multiselect("Runs", list(by_name), key="training_runs", max_selections=MOST_RUNS, placeholder="Choose runs")
     return [by_name[name] for name in state["training_runs"]]
+
+
+def _awaited() -> None:
+    """A run that was just started has no folder for some seconds: look for it."""
+    if STARTED in st.session_state:
+        st.info(plain(f"{st.session_state[STARTED]} is starting; its curves appear here."))
+        st.fragment(_look, run_every=SECONDS_BETWEEN_LOOKS)()
+
+
+def _look() -> None:
+    if st.session_state.get(STARTED) in {run.name for run in training_runs.catalogue()}:
+        st.rerun()
 
 
 def _body(
@@ -85,7 +107,7 @@ def _states(runs: Sequence[TrainingRun], lines: Mapping[str, Lines]) -> None:
         {
             "run": run.name,
             "method": run.method,
-            "seed": run.seed,
+            "seed": "" if run.seed is None else str(run.seed),
             "state": run.state,
             "progress": run.share if run.steps else None,
             "where": training_runs.progress_words(run) if run.steps else f"{len(lines[run.name])} steps",
@@ -122,7 +144,8 @@ def _chart(title: str, drawn: Mapping[str, Lines], wanted: Sequence[str], axis: 
         return
     st.subheader(title)
     key = "training_" + "_".join(re.findall(r"[a-z]+", title.lower())[:2])
-    figure = charts.training(drawn, wanted, smooth=smooth, theme=chart_panel.theme())
+    unit = UNITS.get(title, "value")
+    figure = charts.training(drawn, wanted, smooth=smooth, theme=chart_panel.theme(), several=unit)
     figure.update_xaxes(title_text=AXES[axis].lower())
     figure.update_layout(uirevision=key)  # what was zoomed into stays, while the run goes on
     alt = f"{title} of {', '.join(drawn)}, against {AXES[axis].lower()}"

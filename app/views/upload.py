@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import streamlit as st
 
-from app import access, jobs, sidebar, uploads
+from app import access, jobs, run_chooser, sidebar, uploads
 from app.jobs import Busy, JobError
 from app.text import plain
 from app.uploads import FORMATS, MOST_BYTES, MOST_TITLE, MOST_TRACES, SAMPLE, UploadError
 from irl_core.checkpoints import CheckpointInfo
+
+STARTED: Final = "upload_started"  # in the session: job, run and words of the last upload
+FAILURES: Final = Path(__file__).with_name("failures.py")
+SECONDS_BETWEEN_LOOKS: Final = 2.0
 
 
 def show() -> None:
@@ -32,8 +37,27 @@ def show() -> None:
     )
     if given is not None:
         _checked(given.getvalue(), given.name, layout, info)
-    if "upload_done" in st.session_state:
-        st.success(plain(st.session_state.pop("upload_done")))
+    if STARTED in st.session_state:
+        _started(*st.session_state[STARTED])
+
+
+@st.fragment(run_every=SECONDS_BETWEEN_LOOKS)
+def _started(job_id: int, run: str, words: str) -> None:
+    """What became of the last upload: its job, then the way to the run."""
+    st.success(plain(words))
+    try:
+        job = jobs.get(job_id)
+    except JobError as error:
+        st.error(plain(str(error)))
+        return
+    if job.active:
+        st.caption("The sidebar shows how far it is.")
+    elif job.state != "finished":
+        st.error(plain(f"It {job.state}: {job.reason or 'see its log in the sidebar'}"))
+    elif st.button(f"Look at {plain(run)}", icon=":material/fact_check:"):
+        run_chooser.catalogue.clear()
+        st.session_state.update({run_chooser.STATE: [run], "outcome": "all"})
+        st.switch_page(FAILURES)
 
 
 def _help() -> None:
@@ -90,8 +114,9 @@ def _start(data: bytes, title: str, layout: str, found: uploads.Checked, info: C
         wait = " Upload again when it has ended." if isinstance(error, Busy) else ""
         state["upload_error"] = f"Not started: {error}.{wait}"
         return
-    words = f"Job {job.id} scores {_count(found.traces, 'trace')}."
-    state["upload_done"] = f"{words} The sidebar shows its way; then uploads/{folder.name} is among the scored runs."
+    run = f"uploads/{folder.name}"
+    words = f"Job {job.id} scores {_count(found.traces, 'trace')}; then {run} is among the scored runs."
+    state[STARTED] = (job.id, run, words)
 
 
 show()

@@ -43,7 +43,8 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> dict[str, Any]:
         **one.counts(),
         "titles": dict(COLUMNS),
         "constant": _constant(columns),
-        **{kind: clustered_correlations(columns, ids, kind, seed=seed) for kind in ("pearson", "spearman")},  # type: ignore[arg-type]
+        "pearson": clustered_correlations(columns, ids, "pearson", seed=seed, titles=COLUMNS),
+        "spearman": clustered_correlations(columns, ids, "spearman", seed=seed, titles=COLUMNS),
         "partial": {name: _partials(name, columns, ids, seed) for name in (*REWARD_SCORES, "log_prob_mean")},
     }
     return dict(plain(found))

@@ -28,7 +28,7 @@ from irl_core.evaluation.located import (
     located,
     share_of,
 )
-from irl_core.evaluation.phrases import difference, ranking, shown
+from irl_core.evaluation.phrases import difference, ranking, rule, shown
 from irl_core.evaluation.run import EvaluatedRun
 from irl_core.intervals import Figure, plain, problem_index, undefined
 from irl_core.localisation import Rule
@@ -308,7 +308,8 @@ def _on_labels(found: Section) -> str:
         return f"No trace of the run itself has a known first error ({counts['correct']} are known to have none)."
     head = (
         f"On {counts['wrong']} wrong and {counts['correct']} correct traces of {counts['problems']} problems, the "
-        f"reward ({found['rule']}) names the first wrong step in {shown(rows[REWARD]['exact'])} of the wrong ones"
+        f"reward (rule: {rule(found['rule'])}) names the first wrong step in {shown(rows[REWARD]['exact'])} of the "
+        "wrong ones"
     )
     rivals = [name for name in ("random", "first", "least_likely", "likelihood", "arithmetic") if name in rows]
     told = [f"{TITLES[name]} {shown(rows[name]['exact'])}" for name in rivals]

@@ -22,6 +22,14 @@ def shown(figure: Figure) -> str:
     return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
+def count(figure: Figure) -> str:
+    """A whole number with its interval: '12 [6, 13]'."""
+    if figure["value"] is None or figure["interval"] is None:
+        return shown(figure)
+    low, high = figure["interval"]
+    return f"{figure['value']:.0f} [{low:.0f}, {high:.0f}]"
+
+
 def side(figure: Figure, of: float = 0.0) -> str:
     """``above`` or ``below`` where the whole interval lies on one side of a number, ``neither`` where it does not, and
     ``undefined`` without an interval."""
@@ -45,9 +53,31 @@ def ranking(figure: Figure) -> str:
 
 def difference(figure: Figure, better: str = "higher", worse: str = "lower") -> str:
     """A paired difference with its verdict: '-0.027 [-0.052, -0.001], lower'."""
-    words = {"above": better, "below": worse, "neither": "no difference shown", "undefined": ""}
-    verdict = words[side(figure)]
+    words = {"above": better, "below": worse, "neither": "no difference shown"}
+    verdict = words.get(side(figure), "" if figure["value"] is None else "too few problems for an interval")
     return f"{shown(figure)}, {verdict}" if verdict else shown(figure)
+
+
+REDUCED = {"min": "lowest", "mean": "mean", "sum": "summed", "last": "last"}
+SIGNALS = {
+    "credit": "credit", "raw": "reward", "standardised": "standardised reward", "discounted": "discounted reward",
+    "logprob": "log-probability",
+}  # fmt: skip
+CHOSEN = {"argmin": "the step with the lowest {}", "first_below": "the first step below the threshold by its {}"}
+
+
+def rule(name: str) -> str:
+    """A localisation rule in words: 'credit/min/argmin' is 'the step with the lowest credit of a token'. What is none
+    stays as it is."""
+    body, _, answer = name.partition("+")
+    parts = body.split("/")
+    if len(parts) != 3 or parts[0] not in SIGNALS or parts[1] not in REDUCED or parts[2] not in CHOSEN:
+        return name
+    signal, reduction, choice = parts
+    of = f"{REDUCED[reduction]} {SIGNALS[signal]}"
+    if choice == "argmin":
+        of = SIGNALS[signal] + (" of a token" if reduction == "min" else f", {REDUCED[reduction]} over its tokens")
+    return CHOSEN[choice].format(of) + (", closing lines too" if answer else "")
 
 
 def listed(parts: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from irl_core.evaluation.phrases import difference, extent, shown, side
+from irl_core.evaluation.phrases import count, difference, extent, shown, side
 from irl_core.evaluation.run import EvaluatedRun
 from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Judged, answers, judged, score, spread
 from irl_core.intervals import Figure, mean_over_problems, paired_difference, plain, undefined
@@ -86,7 +86,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> dict[str, Any]:
         "ties": TIES,
         "vote": {"score": rule.score, "temperature": rule.temperature, "chosen_on_calibration": chosen},
     }
-    if not one.problems:
+    if max(one.samples, default=0) < 2:  # nothing to choose among: all would be the share of right samples
         return found | {key: {} for key in ("by_score", "baselines", "votes", "curves", "samples_needed")}
     choice = _Choices(one, seed)
     found |= {
@@ -229,9 +229,8 @@ def _needed(
 def paragraph(found: dict[str, Any]) -> str:
     """Does choosing by the reward find right answers that random choice and majority do not?"""
     if not found["by_score"]:
-        return f"{extent(found)[0].upper()}{extent(found)[1:]}: nothing to choose among."
-    if found["samples"][0] < 2:
-        return f"On {extent(found)}, choosing is undefined: a problem has one sample."
+        why = "no problem has two samples" if found["problems"] else extent(found)
+        return f"Choosing is undefined: {why}."
     return f"{_chosen(found)} {_elected(found)} {_saving(found['samples_needed'])}"
 
 
@@ -268,15 +267,11 @@ def _saving(needed: dict[str, Any]) -> str:
     ours, saved = needed["weighted_vote"], needed["saved_to_majority"]
     if ours["value"] is None or saved["value"] is None:
         return f"The samples that it saves are undefined: {ours['reason'] or saved['reason']}."
-    text = f"It reaches the majority's accuracy with {_count(ours)} samples, the majority itself with "
-    text += f"{_count(needed[MAJORITY])}"
+    text = f"It reaches the majority's accuracy with {count(ours)} samples, the majority itself with "
+    text += f"{count(needed[MAJORITY])}"
     if side(saved) != "above":
         return f"{text}; a saving is not shown."
     likely = needed["saved_to_log_prob_vote"]
-    beyond = "it saves none that is shown beside" if side(likely) != "above" else f"it saves {_count(likely)} beside"
-    return f"{text}: it saves {_count(saved)}; {beyond} a vote weighted by log-probability."
+    beyond = "it saves none that is shown beside" if side(likely) != "above" else f"it saves {count(likely)} beside"
+    return f"{text}: it saves {count(saved)}; {beyond} a vote weighted by log-probability."
 
-
-def _count(figure: dict[str, Any]) -> str:
-    low, high = figure["interval"]
-    return f"{figure['value']:.0f} [{low:.0f}, {high:.0f}]"

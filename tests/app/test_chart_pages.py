@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -21,9 +22,9 @@ VIEWS = MAIN.with_name("views")
 PAGES = ("distributions", "correlations", "reranking")
 SCORE = "score_mean_discounted"
 TABLES = {
-    "distributions": ("distribution", "traces", "tests", "separation", "scores"),
-    "correlations": ("correlations", "partials", "partial correlations", "scatter"),
-    "reranking": ("reranking", "every choice", "choices", "saved", "samples needed", "pass-at-k"),
+    "distributions": ("distribution", "traces", "separation", "scores"),
+    "correlations": ("correlations", "partial correlations", "scatter"),
+    "reranking": ("reranking", "every choice", "samples needed", "pass-at-k"),
 }
 HOSTILE = "<img src=x onerror=alert(1)> $5 and $10 =cmd()"
 pytestmark = pytest.mark.usefixtures("fake_lens")
@@ -70,6 +71,14 @@ def table(page: AppTest, name: str) -> pd.DataFrame:
     return frame
 
 
+def read(page: AppTest, place: int = 0) -> pd.DataFrame:
+    """A table of texts, as it is read: without what keeps Markdown and line breaks away."""
+    frame: pd.DataFrame = page.table[place].value
+    return frame.map(lambda cell: cell.replace("\\", "").replace("\u00a0", " ")).rename(
+        columns=lambda name: name.replace("\\", "")
+    )
+
+
 @pytest.mark.parametrize(("name", "section"), [*zip(PAGES, ("separation", "correlation", "reranking"), strict=True)])
 def test_a_page_says_the_paragraph_of_the_report_and_where_it_comes_from(
     choose: Any, tmp_path: Path, name: str, section: str
@@ -79,10 +88,11 @@ def test_a_page_says_the_paragraph_of_the_report_and_where_it_comes_from(
     path = tmp_path / "one.parquet"
     found = overview.figures(section, path, overview.sample(path))
     said = words(page)
-    assert overview.paragraph(section, found) in said
+    lines = overview.sentences(overview.paragraph(section, found))
+    assert all(f"- {line}" in said for line in lines) and len(lines) > 3
     assert "one: checkpoint demo-irl, data demo; all 48 traces of 12 problems." in said
     assert "bootstrap over problems (2,000 resamples, seed 0)" in said
-    assert "checkpoint: demo-irl" in said
+    assert json.loads(page.json[0].value)["checkpoint"] == "demo-irl"
 
 
 def test_the_tests_follow_the_chosen_score(choose: Any, tmp_path: Path) -> None:
@@ -94,7 +104,7 @@ def test_the_tests_follow_the_chosen_score(choose: Any, tmp_path: Path) -> None:
         page.selectbox(key="score_shown").set_value(score).run()
         auc = found["scores"][score]["pooled"]["auc"]
         low, high = auc["interval"]
-        shown = table(page, "tests").set_index("figure").loc["AUC", "pooled"]
+        shown = read(page).set_index("figure").loc["AUC", "pooled"]
         assert shown == f"{auc['value']:.3f} [{low:.3f}, {high:.3f}], n 48"
     assert page.selectbox(key="score_shown").options == list(found["titles"].values())
 
@@ -102,7 +112,7 @@ def test_the_tests_follow_the_chosen_score(choose: Any, tmp_path: Path) -> None:
 def test_several_runs_stand_beside_each_other(choose: Any) -> None:
     choose(first=simulated(12, 4), second=simulated(12, 4, seed=1))
     page = open_page("distributions")
-    assert table(page, "tests").columns.tolist() == [
+    assert read(page).columns.tolist() == [
         "figure", "first, pooled", "first, within problems", "second, pooled", "second, within problems"]  # fmt: skip
     assert set(table(page, "separation")["run"]) == {"first", "second"}
     assert set(table(page, "distribution")["run"]) == {"first", "second"}
@@ -140,10 +150,18 @@ def test_the_matrix_has_both_kinds_with_the_rule_of_ties(choose: Any) -> None:
 def test_a_run_of_one_class_is_undefined_with_n(choose: Any) -> None:
     choose(one=[row | {"correct": True} for row in simulated(4, 3)])
     page = open_page("distributions")
-    assert table(page, "tests").set_index("figure").loc["AUC", "pooled"].startswith("undefined (")
-    assert table(page, "tests").set_index("figure").loc["AUC", "pooled"].endswith("n 12")
+    assert read(page).set_index("figure").loc["AUC", "pooled"].startswith("undefined (")
+    assert read(page).set_index("figure").loc["AUC", "pooled"].endswith("n 12")
     assert "undefined" in words(open_page("correlations"))
     assert not open_page("reranking").exception
+
+
+def test_of_one_sample_a_problem_no_choice_is_drawn(choose: Any) -> None:
+    choose(one=simulated(12, 1))
+    page = open_page("reranking")
+    assert "Choosing is undefined: no problem has two samples." in words(page)
+    assert "Choosing needs several samples of a problem" in words(page)
+    assert len(page.dataframe) == 1 and not page.table  # pass@1 alone
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -311,7 +311,13 @@ def test_a_scoring_shows_its_last_line_and_belongs_to_who_may_upload(monkeypatch
     while "a line of the log" not in jobs.log_tail(job):
         time.sleep(0.05)
     page = open_page()
-    assert any(text.value == "a line of the log" for text in page.text)
+    (bar,) = page.get("progress")
+    assert bar.proto.text == "a line of the log" and bar.proto.value == 0
+    with job.log.open("a") as log:
+        log.write("Scored 1,200 of 2,400\n")
+    page.run()
+    (bar,) = page.get("progress")
+    assert bar.proto.text == "Scored 1,200 of 2,400" and bar.proto.value == 50
     press(page, "Cancel")
     assert ended(job).state == "cancelled"
 

@@ -73,7 +73,7 @@ def test_it_is_scored_again_with_the_chosen_checkpoint(rows: list[dict[str, Any]
     [
         ({"run": "mine", "trace": "missing"}, "Not found: the run has no trace of that id."),
         ({"run": "../../etc", "trace": "x"}, "Not found: there is no scored run of that name here"),
-        ({"trace": "missing"}, "This link is not readable: it names a run without a trace"),
+        ({"trace": "missing"}, "Not found: this link names a run without a trace"),
         ({"run": "mine", "trace": "x" * 7000}, "This link is not readable: it is longer than 6,000 characters."),
     ],
 )

@@ -32,9 +32,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Drawn]:
     found: Drawn = []
     real = charts.training
 
-    def training(runs: Mapping[str, Any], metrics: Sequence[str], *, smooth: int = 1, theme: str = "light") -> Any:
+    def training(runs: Mapping[str, Any], metrics: Sequence[str], *, smooth: int = 1, **look: str) -> Any:
         found.append(({name: list(lines) for name, lines in runs.items()}, tuple(metrics), smooth))
-        return real(runs, metrics, smooth=smooth, theme=theme)
+        return real(runs, metrics, smooth=smooth, **look)
 
     monkeypatch.setattr(charts, "training", training)
     yield found

@@ -133,12 +133,12 @@ def test_the_annotation_lands_on_the_trace_whatever_is_sorted(watched: Any, revi
     page = watched.page
     open_page(page, reviewed, "third")
     page.keyboard.press("j")
-    expect(page.get_by_text("looked at: 2 of", exact=False)).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("\u25b6 is 2 of", exact=False)).to_be_visible(timeout=30_000)
     page.wait_for_selector(READY)
     name = page.locator("[data-testid=stMain] h3").first.inner_text()
     page.get_by_text("Filter and sort").click()
     page.get_by_text("Highest first").click()
-    expect(page.get_by_text("looked at: 2 of", exact=False)).to_have_count(0, timeout=30_000)
+    expect(page.get_by_text("\u25b6 is 2 of", exact=False)).to_have_count(0, timeout=30_000)
     page.wait_for_selector(READY)
     assert page.locator("[data-testid=stMain] h3").first.inner_text() == name
     page.get_by_role("heading", name="Where do solutions").click()

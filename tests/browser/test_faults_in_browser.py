@@ -97,7 +97,7 @@ def test_an_oversized_query_is_refused_and_the_server_lives(watched: Any, server
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("trace=missing", "names a run without a trace, or a trace without a run"),
+        ("trace=missing", "Not found: this link names a run without a trace"),
         ("run=missing&trace=missing", "Not found:"),
         ("run=../../etc/passwd&trace=x", "Not found:"),
     ],

@@ -172,12 +172,14 @@ def test_a_bad_line_is_named_and_nothing_is_taken(bad: str, said: str) -> None:
 
 
 def test_kappa_by_hand_and_as_scikit_learn_has_it() -> None:
-    # 2 x (none, none), 1 x (none, step 1), 1 x (step 1, step 1): observed 3/4; expected 3/4 * 2/4 + 1/4 * 2/4 = 1/2;
+    # 4 x (none, none), 2 x (none, step 1), 2 x (step 1, step 1): observed 6/8; expected 6/8 * 4/8 + 2/8 * 4/8 = 1/2;
     # kappa = (3/4 - 1/2) / (1 - 1/2) = 1/2
-    ours, theirs = ["none", "none", "none", "step 1"], ["none", "none", "step 1", "step 1"]
-    found = agreement("a", "b", ours, theirs, ["p1", "p2", "p3", "p4"])
+    ours, theirs = ["none", "none", "none", "step 1"] * 2, ["none", "none", "step 1", "step 1"] * 2
+    found = agreement("a", "b", ours, theirs, [f"p{place}" for place in range(8)])
     assert found.observed.value == 0.75 and found.kappa.value == pytest.approx(0.5)
-    assert found.confusion == {("none", "none"): 2, ("none", "step 1"): 1, ("step 1", "step 1"): 1}
+    assert found.confusion == {("none", "none"): 4, ("none", "step 1"): 2, ("step 1", "step 1"): 2}
+    few = agreement("a", "b", ours[:4], theirs[:4], ["p1", "p2", "p3", "p4"])
+    assert few.observed.value == 0.75 and few.kappa.reason == "fewer than 5 problems (4)"
     rng = np.random.default_rng(0)
     labels = np.array(["none", "step 1", "step 2", "step 3"])
     for _ in range(5):

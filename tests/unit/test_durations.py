@@ -95,7 +95,7 @@ def test_all_evaluations_are_counted() -> None:
     found = estimate_durations(config, PAIR, machine=FAST)
     # 550 / 50 = 11 evaluations of 256 samples, 58 of which are decoded at once: five turns of 501 passes.
     assert found.evaluations == pytest.approx(11 * 5 * 501 * 32 * 1.6e-3)
-    assert found.total == pytest.approx(550 * sum(found.step.values()) + found.evaluations)
+    assert found.total == pytest.approx(found.start + 550 * sum(found.step.values()) + found.evaluations)
     never = replace(config, run=replace(config.run, eval_every=0))
     assert estimate_durations(never, PAIR).evaluations == 0.0
 

@@ -36,9 +36,11 @@ def test_agrees_with_scipy() -> None:
 
 
 def test_by_hand() -> None:
-    # scores 1 2 3 4, correct 0 1 0 1: means 2.5 and 0.5; covariance sum 0.75 - 0.25 - 0.25 + 0.75 = 1, squares 5 and 1
+    # scores 1 2 3 4, correct 0 1 0 1: means 2.5 and 0.5; covariance sum 0.75 - 0.25 - 0.25 + 0.75 = 1, squares 5 and 1;
+    # three times over, which changes no correlation
     data = [
-        {"problem_id": problem, FIRST: score, "correct": right}
+        {"problem_id": f"{problem}{time}", FIRST: score, "correct": right}
+        for time in range(3)
         for problem, score, right in (("a", 1, False), ("a", 2, True), ("b", 3, False), ("b", 4, True))
     ]
     found = figures(evaluated(data))
@@ -71,7 +73,7 @@ def test_partial_correlations_agree_with_least_squares() -> None:
 def test_constant_columns_are_undefined_with_the_reason() -> None:
     found = figures(evaluated(simulated()))
     assert found["constant"] == {"xml_count": 0.0, "strict_format": 0.0, "soft_format": 0.0}
-    assert found["pearson"]["xml_count"]["correct"]["reason"] == "xml_count is constant (0)"
+    assert found["pearson"]["xml_count"]["correct"]["reason"] == "XML count is constant (0)"
     assert "never vary: XML count, strict format and soft format." in paragraph(found)
 
 

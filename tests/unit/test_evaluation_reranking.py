@@ -165,13 +165,21 @@ def test_many_samples_have_curves_of_bounded_length() -> None:
 @pytest.mark.parametrize("data", [[], [{"problem_id": "a", "correct": None, "answer": "1"}]])
 def test_nothing_to_judge(data: list[dict[str, Any]]) -> None:
     found = figures(evaluated(data))
-    assert found["by_score"] == {} and "nothing to choose among" in paragraph(found)
+    assert found["by_score"] == {} and "Choosing is undefined: no trace with a known" in paragraph(found)
     json.dumps(found, allow_nan=False)
 
 
 def test_one_sample_a_problem() -> None:
     found = figures(evaluated(simulated(samples=1)))
-    assert "choosing is undefined: a problem has one sample" in paragraph(found)
+    assert paragraph(found) == "Choosing is undefined: no problem has two samples."
+    assert found["by_score"] == found["baselines"] == found["curves"] == {}  # not the share of right samples, 17 times
+
+
+def test_a_problem_of_one_sample_beside_others_of_three() -> None:
+    data = [row for place, row in enumerate(simulated(problems=20, samples=3)) if place not in (0, 1)]
+    found = figures(evaluated(data))
+    assert found["samples"] == [1, 3] and "with 1 to 3 samples each, the sample with" in paragraph(found)
+    assert found["by_score"][FIRST]["1"]["value"]["n"] == 20
     assert found["samples_needed"]["weighted_vote"]["reason"].startswith("one sample a problem")
     check_figures(found)
 

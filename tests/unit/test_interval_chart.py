@@ -23,7 +23,7 @@ def test_marks_have_their_intervals_and_n() -> None:
     assert list(mark.error_x.array) == pytest.approx([0.15, 0.1])
     assert list(mark.error_x.arrayminus) == pytest.approx([0.1, 0.1])
     assert mark.hovertext[0] == "a<br>AUC<br>0.800 [0.700, 0.950]<br>n 1,200"
-    assert [words.text for words in figure.layout.annotations] == ["AUC", "share"]
+    assert figure.layout.yaxis.ticktext == ("AUC", "share") and not figure.layout.annotations
     assert figure.layout.xaxis.title.text == "share" and not figure.layout.showlegend
 
 
@@ -32,14 +32,26 @@ def test_runs_differ_in_colour_symbol_and_place() -> None:
     first, second = figure.data
     assert (first.marker.symbol, second.marker.symbol) == SYMBOLS[:2]
     assert first.marker.color != second.marker.color and figure.layout.showlegend
-    # two runs on a line of 34 + 12 pixels stand 12 pixels apart
-    assert second.y[0] - first.y[0] == pytest.approx(RUN_PIXELS / 46)
+    # two runs on a line of 26 + 12 pixels stand 12 pixels apart
+    assert second.y[0] - first.y[0] == pytest.approx(RUN_PIXELS / 38)
 
 
 def test_what_is_undefined_is_written_on_its_line() -> None:
+    found = rows(("a", "AUC", None, None, None, 2), ("b", "AUC", 0.6, 0.5, 0.7, 9), ("a", "share", 0.6, 0.5, 0.7, 9))
+    figure = intervals(found, unit="AUC")
+    (words,) = figure.layout.annotations
+    assert (words.text, words.y) == ("undefined: a", 0) and list(figure.data[0].x) == [0.6]
+
+
+def test_a_run_without_any_value_is_said_once() -> None:
     figure = intervals(rows(("a", "AUC", None, None, None, 2), ("b", "AUC", 0.6, 0.5, 0.7, 9)), unit="AUC")
-    assert figure.layout.annotations[0].text == "AUC \u2014 undefined: a"
-    assert list(figure.data[0].x) == []
+    assert not figure.layout.annotations and figure.layout.showlegend
+    assert [data.name for data in figure.data] == ["a: undefined", "b"]
+
+
+def test_without_an_interval_no_ends_are_invented() -> None:
+    figure = intervals(rows(("a", "AUC", 0.8, None, None, 2)), unit="AUC")
+    assert figure.data[0].hovertext == ("a<br>AUC<br>0.800<br>n 2",) and list(figure.data[0].error_x.array) == [0.0]
 
 
 def test_names_are_not_markup() -> None:

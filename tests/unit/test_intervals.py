@@ -139,6 +139,10 @@ def test_one_problem_has_no_interval() -> None:
 def test_paired_differences() -> None:
     figure = paired_difference([1, 1, 0, 1], [0, 1, 0, 1])
     assert figure.value == 0.25
-    same = paired_difference([1, 0, 1], [1, 0, 1])
+    same = paired_difference([1, 0, 1, 0, 1], [1, 0, 1, 0, 1])
     assert (same.value, same.low, same.high) == (0, 0, 0)  # they never differ: no width to invent
+    # two problems that agree would give [0.5, 0.5], as if it were certain
+    few = paired_difference([1, 1], [0.5, 0.5])
+    assert few.value == 0.5 and few.to_json()["interval"] is None
+    assert few.method == "problems; no interval: fewer than 5 problems (2)"
     assert share_difference([1, 1, 1], [0, 1, 0], ["a", "a", "b"]).value == pytest.approx(2 / 3)

@@ -357,10 +357,11 @@ class TestCorrelation:
 
     def test_within_problems_by_hand(self) -> None:
         # a: x 1, 3 -> -1, 1; y 0, 1 -> -.5, .5; b: x 10, 14 -> -2, 2; y 1, 0 -> .5, -.5
-        # sum xy = 1/2 + 1/2 - 1 - 1 = -1; sum xx = 2 + 8; sum yy = 1: r = -1 / sqrt 10
-        figure = within_problem_correlation([1, 3, 10, 14], [0, 1, 1, 0], "aabb")
+        # sum xy = 1/2 + 1/2 - 1 - 1 = -1; sum xx = 2 + 8; sum yy = 1: r = -1 / sqrt 10; three times over it is the same
+        figure = within_problem_correlation([1, 3, 10, 14] * 3, [0, 1, 1, 0] * 3, "aabbccddeeff")
         assert figure.value == pytest.approx(-1 / math.sqrt(10))
-        assert figure.n == 4
+        assert figure.n == 12
+        assert within_problem_correlation([1, 3, 10, 14], [0, 1, 1, 0], "aabb").reason == "fewer than 5 problems (2)"
 
 
 class TestFirstError:

@@ -58,9 +58,11 @@ class TestMatrix:
         assert figure.high - figure.low == pytest.approx(fisher.high - fisher.low, rel=0.35)
 
     def test_by_hand(self) -> None:
-        # x 1 2 3 4, y 1 3 2 4: covariance sum 4, both sums of squares 5: r = 0.8; the ranks are the same
+        # x 1 2 3 4, y 1 3 2 4: covariance sum 4, both sums of squares 5: r = 0.8; the ranks are the same, and so is all
+        # of it three times over
         for kind in ("pearson", "spearman"):
-            found = clustered_correlations({"x": [1, 2, 3, 4], "y": [1, 3, 2, 4]}, "aabb", kind)  # type: ignore[arg-type]
+            columns = {"x": [1, 2, 3, 4] * 3, "y": [1, 3, 2, 4] * 3}
+            found = clustered_correlations(columns, "aabbccddeeff", kind)  # type: ignore[arg-type]
             assert found["x"]["y"].value == pytest.approx(0.8)
             assert found["x"]["x"].value == pytest.approx(1)
 
@@ -80,7 +82,13 @@ class TestMatrix:
         assert nothing["x"]["y"].reason == "n is 0; a correlation needs two"
 
     def test_too_little(self) -> None:
-        assert clustered_correlations({"x": [1, 2], "y": [2, 1]}, "aa")["x"]["y"].reason == "fewer than two problems"
+        assert clustered_correlations({"x": [1, 2], "y": [2, 1]}, "aa")["x"]["y"].reason == "fewer than 5 problems (1)"
+        # three traces lie on a line in most resamples: r = 1 with an interval of [1, 1] would be no finding
+        three = clustered_correlations({"x": [1, 2, 3], "y": [2, 3, 9]}, "abc")["x"]
+        assert three["y"].reason == three["x"].reason == "fewer than 5 problems (3)"
+        # a pair that is known in three problems of fifty
+        rare = np.where(np.arange(300) < 18, X, math.nan)
+        assert clustered_correlations({"x": rare, "y": Y}, IDS)["x"]["y"].reason == "fewer than 5 problems (3)"
         assert clustered_correlations({"x": [1], "y": [2]}, "a")["x"]["y"].reason
         assert clustered_correlations({"x": [], "y": []}, [])["x"]["y"].reason
 
@@ -102,10 +110,11 @@ class TestMatrix:
 class TestPartial:
     def test_by_hand_from_three_correlations(self) -> None:
         # x 1 2 3 4, y 2 1 4 3, z 1 1 2 2: r_xy = 3/5, r_xz = r_yz = 2/sqrt 5
-        # (3/5 - 4/5) / (1 - 4/5) = -1
-        figure = partial_correlation([1, 2, 3, 4, 2.5], [2, 1, 4, 3, 2.5], [], "aabbc")
+        # (3/5 - 4/5) / (1 - 4/5) = -1; three times over it is the same
+        ids = "aabbccddeeff"
+        figure = partial_correlation([1, 2, 3, 4] * 3, [2, 1, 4, 3] * 3, [], ids)
         assert figure.value == pytest.approx(0.6)
-        removed = partial_correlation([1, 2, 3, 4], [2, 1, 4, 3], [[1, 1, 2, 2]], "aabb")
+        removed = partial_correlation([1, 2, 3, 4] * 3, [2, 1, 4, 3] * 3, [[1, 1, 2, 2] * 3], ids)
         assert removed.value == pytest.approx(-1)
 
     @pytest.mark.parametrize("within", [False, True])
@@ -149,9 +158,10 @@ class TestPartial:
         assert "nothing is left" in partial_correlation(X, Y, [2 * X + 1], IDS).reason
         assert partial_correlation(np.ones(300), Y, [LENGTH], IDS).reason == "no variance"
         assert partial_correlation(EASE, Y, [LENGTH], IDS, within=True).reason == "no variance within problems"
-        assert partial_correlation(X, Y, [LENGTH], ["a"] * 300).reason == "fewer than two problems"
-        assert partial_correlation([1, 2], [2, 1], [[1, 1]], "ab").reason == "n is 2; too few traces"
-        assert partial_correlation([], [], [], []).reason == "fewer than two problems"
+        assert partial_correlation(X, Y, [LENGTH], ["a"] * 300).reason == "fewer than 5 problems (1)"
+        five, more = [1, 2, 3, 5, 4], [[2, 1, 5, 3, 4], [1, 3, 2, 2, 5], [5, 1, 2, 4, 4]]
+        assert partial_correlation(five, five[::-1], more, "abcde").reason == "n is 5; too few traces"
+        assert partial_correlation([], [], [], []).reason == "fewer than 5 problems (0)"
 
     def test_missing_values_are_left_out(self) -> None:
         holes = LENGTH.copy()

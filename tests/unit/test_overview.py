@@ -146,11 +146,18 @@ def test_a_csv_holds_no_formula_and_keeps_numbers() -> None:
     assert table.columns.tolist() == ["=run", "value"]
 
 
+def test_a_paragraph_in_sentences() -> None:
+    words = "On 12 problems, r is 0.756 [0.650, 0.8]; a is 1. Beyond it. Undefined because they never vary: B."
+    assert overview.sentences(words) == [
+        "On 12 problems, r is 0.756 [0.650, 0.8]", "a is 1.", "Beyond it.", "Undefined because they never vary: B."
+    ]  # fmt: skip
+
+
 def test_the_origin_of_a_run_in_words() -> None:
     known = {"checkpoint": "demo", "seed": 0, "data": "gsm8k", "long": "x" * 300}
     assert overview.origin_line(known) == "checkpoint demo, data gsm8k, seed 0"
     assert overview.origin_line({}) == "checkpoint and data not said"
-    assert overview.origin_words(known)[-1] == "long: " + "x" * 200 + " \u2026"
+    assert overview.origin_line({"data": "x" * 300}) == "data " + "x" * 200 + " \u2026"
 
 
 def test_the_tests_are_summed_up_in_words(tmp_path: Path) -> None:
@@ -210,7 +217,7 @@ def test_names_of_runs_are_inert_in_the_texts_to_read(tmp_path: Path) -> None:
     figure = found["samples_needed"]["saved_to_majority"]
     low, high = figure["interval"]
     assert saved.set_index("figure").loc["saved beside the majority", "b"] == (
-        f"{figure['value']:.3f} [{low:.3f}, {high:.3f}], n {figure['n']}"
+        f"{figure['value']:.0f} [{low:.0f}, {high:.0f}], n {figure['n']}"  # samples are whole
     )
     separated = overview.figures("separation", path, shown)
     assert figure_tables.tests_summary({"=x": separated, "b": separated}, SCORE).columns[1] == "'=x, pooled"

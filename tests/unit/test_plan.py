@@ -239,7 +239,7 @@ def test_the_plan_as_data() -> None:
     assert to_json(planned("llama-8b-1b", 40))["memory"]["mend"] is None
     time = found["time"]
     assert set(time["step_seconds"]) == {"sampling", "discriminator", "scoring", "policy"}
-    total = found["steps"] * sum(time["step_seconds"].values()) + time["evaluation_seconds"]
+    total = time["start_seconds"] + found["steps"] * sum(time["step_seconds"].values()) + time["evaluation_seconds"]
     assert time["total_seconds"] == pytest.approx(total, rel=1e-3)
     assert found["parameters"]["policy"] == {"total": 8_030_261_248, "trained": 335_544_320}
 
