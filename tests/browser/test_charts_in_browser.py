@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from app import overview
 from irl_core.evaluation import separation
 from irl_core.evaluation.run import load
 from irl_core.store import read_row
@@ -119,7 +120,8 @@ def test_points_table_and_file_hold_the_scores_of_the_run(shown: Watched, pages:
 def test_the_words_are_those_of_the_report(shown: Watched, pages: str, runs: Path) -> None:
     open_page(shown.page, pages, "distributions")
     said = separation.paragraph(separation.figures(load(runs / "plain.parquet")))
-    expect(shown.page.get_by_text(said)).to_be_visible()
+    for line in overview.sentences(said):
+        expect(shown.page.get_by_role("listitem").filter(has_text=line)).to_be_visible()
     expect(shown.page.get_by_text("all 180 traces of 30 problems")).to_be_visible()
 
 
@@ -216,6 +218,6 @@ def test_a_narrow_page_is_not_scrolled_sideways(browser: Browser, pages: str) ->
     # the matrix keeps its width, and is scrolled by itself
     page.goto(f"{pages}/correlations")
     ready(page)
-    matrix = page.locator("[class*=st-key-scrolled_860_]")
-    assert matrix.evaluate("node => [node.scrollWidth, node.clientWidth <= 400]") == [860, True]
+    matrix = page.locator("[class*=st-key-scrolled_740_]")
+    assert matrix.evaluate("node => [node.scrollWidth, node.clientWidth <= 400]") == [740, True]
     context.close()
