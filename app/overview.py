@@ -119,8 +119,8 @@ def paragraph(section: str, found: dict[str, Any]) -> str:
 
 
 def sentences(words: str) -> list[str]:
-    """The sentences of a paragraph, and the parts of a long one between semicolons."""
-    return [part for sentence in re.split(r"(?<=\.) (?=[A-Z])", words) for part in sentence.split("; ")]
+    """The sentences of a paragraph."""
+    return re.split(r"(?<=\.) (?=[A-Z])", words)
 
 
 def _run(path: Path, shown: Sample) -> EvaluatedRun:

@@ -167,7 +167,7 @@ def _lines(run: str, runs: int) -> list[str]:
 
 def _cut(counts: Sequence[str]) -> str:
     """How many of the traces have a point, where not all have."""
-    return f"points: {'; '.join(counts)} traces, drawn at random" if counts else ""
+    return f"points: {'; '.join(counts)} traces,<br>drawn at random" if counts else ""
 
 
 def _jitter(middle: int, rows: npt.NDArray[np.intp]) -> Array:

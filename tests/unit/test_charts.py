@@ -93,7 +93,7 @@ def test_more_points_than_the_limit_are_drawn_at_random_and_it_says_so(
     drawn = [one for trace in figure.data if trace.customdata is not None for one in trace.customdata]
     assert len(drawn) == 10
     axis = figure.layout.xaxis.title.text
-    assert f"points: 10 of {len(rows)} traces, drawn at random" in axis and not figure.layout.annotations
+    assert f"points: 10 of {len(rows)} traces,<br>drawn at random" in axis and not figure.layout.annotations
     assert ["<br>n " in label for label in figure.layout.xaxis.ticktext] == [True, True]
     again = charts.strip({"a": rows}, SCORE)
     assert [list(one) for t in again.data if t.customdata is not None for one in t.customdata] == [
