@@ -104,7 +104,10 @@ def score(
 @cli.command()
 def train(
     preset: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="See 'irl-lens presets'; or a YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, again and again.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that differ, such as run.steps=100.")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="The same as an option, again and again.")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where the run is written. [default: runs/PRESET]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole checkpoint.")] = False,
     dry_run: Annotated[
@@ -119,7 +122,8 @@ def train(
     """Train a policy and a discriminator from a preset or a YAML file, and first the presets that it starts from."""
     from train.commands import training
 
-    wish = training.Wish(preset, overrides or [], run_dir, resume, dry_run, as_json, memory_gb, force)
+    changes = [*(settings or []), *(overrides or [])]
+    wish = training.Wish(preset, changes, run_dir, resume, dry_run, as_json, memory_gb, force)
     training.train(wish)
 
 

@@ -110,7 +110,7 @@ def test_user_errors_are_one_plain_line(arguments: tuple[str, ...], message: str
 
 def test_presets_and_dry_run() -> None:
     assert "demo-sft" in run("presets").stdout
-    done = run("train", "demo-sft", "--set", "steps=100", "--set", "seed=7", "--dry-run")
+    done = run("train", "demo-sft", "steps=100", "--set", "seed=7", "--dry-run")
     assert done.returncode == 0
     assert "steps: 100" in done.stdout and "seed: 7" in done.stdout
 
