@@ -107,7 +107,7 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that differ, such as run.steps=100.")
     ] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="The same as an option, again and again.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="The same, as an option.")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where the run is written. [default: runs/PRESET]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole checkpoint.")] = False,
     dry_run: Annotated[
