@@ -166,11 +166,10 @@ def saved_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
 
 
 def _text(figure: Mapping[str, Any]) -> str:
-    """'0.831 [0.789, 0.874], n 2,560', or 'undefined (why), n 3'. A p too small for a float is not 0."""
+    """'0.831 [0.789, 0.874], n 2,560', or 'undefined (why), n 3'."""
     from irl_core.evaluation.phrases import shown
 
-    underflow = figure["value"] == 0 and "two-sided" in figure["method"]
-    return f"{'under 1e-300' if underflow else shown(dict(figure))}, n {figure['n']:,}"
+    return f"{shown(dict(figure))}, n {figure['n']:,}"
 
 
 def _count(figure: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ import psutil
 
 RECORD_BYTES: Final = 2048  # reserved before the start, so that the exit status can be written when the disk is full
 SECONDS_BETWEEN_LOOKS: Final = 0.1
+SECONDS_BETWEEN_BEATS: Final = 10.0  # of the record's time of change, by which another machine knows that it lives
 SECONDS_TO_FOLLOW: Final = 3.0  # for what the job's process has left behind, before it is killed
 SUBREAPER: Final = 36  # PR_SET_CHILD_SUBREAPER of Linux's prctl
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -85,9 +86,14 @@ def supervise(record: Record, log: Path, grace: float, command: list[str]) -> in
 
 def _follow(child: subprocess.Popen[bytes], request: StopRequest, grace: float, record: Record) -> int:
     """Wait for the end; pass the request to stop on once, and kill when the grace is over."""
+    beat = time.monotonic()
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return child.wait(SECONDS_BETWEEN_LOOKS)
+        if time.monotonic() - beat > SECONDS_BETWEEN_BEATS:
+            beat = time.monotonic()
+            with contextlib.suppress(OSError):
+                os.utime(record.path)
         if request.since is None:
             continue
         if not record.content["asked"]:

@@ -13,6 +13,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ import psutil
 from app.job_runner import RECORD_BYTES
 from app.job_store import FILE, Job, JobError, Jobs, Kind, State, insert, select, update
 from irl_core.checkpoints import CheckpointError
-from irl_core.run_files import CONFIG, is_alive, living_process, machine, read_status
+from irl_core.run_files import CONFIG, SECONDS_OF_SILENCE, is_alive, living_process, machine, read_status
 
 __all__ = ["Busy", "Job", "JobError", "cancel", "command_line", "get", "list_jobs", "log_tail", "resume", "start"]
 
@@ -175,6 +176,8 @@ def _launched(row: Callable[[sqlite3.Connection], Job], device: str, run_dir: Pa
                 if _written(connection, other).active:
                     raise Busy(other)
             job = row(connection)
+            if not job.active:  # somebody else has resumed it since it was read, and that has ended already
+                raise JobError(f"job {job.id}, {job.title}, was resumed by somebody else and is {job.state} now")
             _make_files(job)
             process = _runner(job)
             job = update(connection, job, pid=process.pid, process_started=_created(process.pid))
@@ -319,13 +322,21 @@ def _ending(job: Job) -> Ending | None:
     known, status = record(job), _status(job)
     if known.get("exit") is not None:
         return _judged(job, known, status)
-    if job.machine != machine() and living_process(status):
+    if job.machine != machine() and (living_process(status) or _beats(job)):
         return None
     runner, child = _processes(job)
     if runner is not None or child is not None:
         _kill_if_late(job, runner, child)
         return None
     return _gone(job, known, status)
+
+
+def _beats(job: Job) -> bool:
+    """Whether the process beside a job of another machine has touched its record lately."""
+    try:
+        return time.time() - (job.run_dir / RECORD).stat().st_mtime < SECONDS_OF_SILENCE
+    except OSError:
+        return False
 
 
 def _status(job: Job) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from app.heatmap.scale import VIEWS
+from irl_core.inspection import MAX_SAMPLES
 
 MAX_LINK: Final = 6000
 MAX_TEXT: Final = 20_000
@@ -100,13 +101,13 @@ def _read(parameters: Mapping[str, str]) -> Link:
         solution=unpack(parameters.get("solution", "")),
         answer=unpack(parameters.get("answer", "")),
         checkpoint=unpack(parameters.get("checkpoint", "")),
-        n=_whole(parameters, "n", 8, 1, 64),
+        n=_whole(parameters, "n", 8, 1, MAX_SAMPLES),
         seed=_whole(parameters, "seed", 0, 0, 2**31 - 1),
         temperature=_fraction(parameters, "temperature", 1.0, 0.1, 2.0),
         view=parameters.get("view", "credit"),
         gamma=_fraction(parameters, "gamma", 0.9, 0.0, 1.0),
-        chosen=_whole(parameters, "chosen", 0, 0, 63),
-        versus=_whole(parameters, "versus", -1, -1, 63),
+        chosen=_whole(parameters, "chosen", 0, 0, MAX_SAMPLES - 1),
+        versus=_whole(parameters, "versus", -1, -1, MAX_SAMPLES - 1),
     )
     if link.view not in VIEWS or not link.problem.strip():
         raise ValueError("view or problem")

@@ -113,6 +113,24 @@ def figures(section: str, path: Path, shown: Sample) -> dict[str, Any]:
     return dict(_module(section).figures(_run(path, shown), seed=SEED))
 
 
+def beside(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """The files in the run's folder that its figures are made with too: their names, times and sizes."""
+    from irl_core.evaluation.located import ANCHOR
+    from irl_core.evaluation.run import RUN
+
+    if path.name != RUN:
+        return ()
+    files = [*path.parent.glob(ANCHOR), *_compared(path)]
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+
+
+def _compared(path: Path) -> list[Path]:
+    """The files of other policies' traces on the problems of the run in the folder that irl-lens evaluate wrote."""
+    from irl_core.evaluation.run import COMPARE, RUN
+
+    return sorted((path.parent / COMPARE).glob("*.parquet")) if path.name == RUN else []
+
+
 def paragraph(section: str, found: dict[str, Any]) -> str:
     """The figures in words."""
     return str(_module(section).paragraph(found))
@@ -126,8 +144,9 @@ def sentences(words: str) -> list[str]:
 def _run(path: Path, shown: Sample) -> EvaluatedRun:
     from irl_core.evaluation.run import EvaluatedRun
 
-    empty = shown.frame.iloc[:0]
-    return EvaluatedRun(path, shown.frame, empty, empty, provenance=shown.provenance)
+    empty, problems = shown.frame.iloc[:0], None if shown.whole else _among(list(shown.frame["problem_id"].unique()))
+    others = {file.stem: read_run(file, COLUMNS, problems).to_pandas() for file in _compared(path)}
+    return EvaluatedRun(path, shown.frame, empty, empty, others, shown.provenance)
 
 
 def _module(section: str) -> ModuleType:

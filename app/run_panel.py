@@ -1,6 +1,6 @@
 """What the pages on scored runs share: the runs that are chosen, their figures (kept), where they come from, in words.
 
-Rows are kept once for everybody and never changed; figures are kept a file, until the file changes.
+Rows are kept once for everybody and never changed; figures are kept a file, until it or one beside it changes.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def _sample(path: str, changed: int, size: int) -> overview.Sample:
 
 
 @st.cache_data(max_entries=FIGURES_KEPT, show_spinner="Computing figures and intervals \u2026", show_time=True)
-def _figures(section: str, path: str, changed: int, size: int) -> dict[str, Any]:
-    return overview.figures(section, Path(path), _sample(path, changed, size))
+def _figures(section: str, file: tuple[str, int, int], beside: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
+    return overview.figures(section, Path(file[0]), _sample(*file))
 
 
 def opened() -> list[Shown]:
@@ -77,7 +77,7 @@ def figures(section: str, runs: Sequence[Shown]) -> dict[str, dict[str, Any]]:
     found = {}
     for run in runs:
         try:
-            found[run.name] = _figures(section, *run.file)
+            found[run.name] = _figures(section, run.file, overview.beside(Path(run.file[0])))
         except (StoreError, OSError) as error:
             st.error(plain(f"{run.name}: {_reason(error)}"))
     return found

@@ -159,7 +159,7 @@ def names(runs: Sequence[Lines]) -> list[str]:
 
 
 def against(lines: Lines, axis: Against) -> Lines:
-    """The lines with ``step`` replaced by what they are drawn against: thousands of tokens trained on, or hours."""
+    """The lines with ``step`` replaced by what they are drawn against: tokens trained on, or hours."""
     if axis == "step":
         return lines
     amounts = itertools.accumulate(_tokens(line) if axis == "tokens" else _seconds(line) / 3600 for line in lines)

@@ -6,10 +6,11 @@ The folder's name is made here; nothing of the upload's own name ever becomes a 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,8 +95,6 @@ def _counted(rows: Sequence[Trace | RowError]) -> Checked:
 
 @contextlib.contextmanager
 def _in_a_file(data: bytes) -> Any:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / TRACES
         path.write_bytes(data)
@@ -120,19 +119,21 @@ def keep(data: bytes, title: str, who: str, checked: Checked, layout: str) -> Pa
         "title": title[:MOST_TITLE], "who": who, "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "sha256": hashlib.sha256(data).hexdigest(), "traces": checked.traces, "format": layout,
     }  # fmt: skip
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    temporary = None
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".new", dir=FOLDER))
         (temporary / TRACES).write_bytes(data)
         (temporary / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        if folder.exists():
-            raise UploadError(f"these traces were uploaded before, as {folder.name}; give another title")
         temporary.rename(folder)
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            known = f"these traces were uploaded before, as {folder.name}; give another title"
+            raise UploadError(known) from error
         raise UploadError(f"the upload could not be kept ({error.strerror}); nothing of it stays") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

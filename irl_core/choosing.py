@@ -25,7 +25,9 @@ from irl_core.intervals import (
     problem_index,
     problem_rows,
     resampled,
+    too_few,
     undefined,
+    without_interval,
 )
 
 TIE = 1e-9  # answers whose total weights differ by less than this share are tied
@@ -34,7 +36,7 @@ TIE = 1e-9  # answers whose total weights differ by less than this share are tie
 def pass_at_k(correct: Values, problem_ids: Groups, k: int, *, seed: int = 0) -> Figure:
     """Unbiased pass@k, 1 - C(n-c, k) / C(n, k) averaged over problems (Chen et al. 2021). k = N is the oracle."""
     rows = problem_rows(problem_ids)
-    if reason := _too_few(rows, k):
+    if reason := _beyond_samples(rows, k):
         return undefined(len(rows), "problems", reason)
     return mean_over_problems(pass_values(correct, problem_ids, k), seed=seed)
 
@@ -42,12 +44,12 @@ def pass_at_k(correct: Values, problem_ids: Groups, k: int, *, seed: int = 0) ->
 def pass_values(correct: Values, problem_ids: Groups, k: int) -> Array:
     """pass@k of each problem (P,). Raises ValueError where a problem has fewer than k samples."""
     right, rows = np.asarray(correct, dtype=bool), problem_rows(problem_ids)
-    if reason := _too_few(rows, k):
+    if reason := _beyond_samples(rows, k):
         raise ValueError(reason)
     return np.array([_any_right(len(r), int(right[r].sum()), k) for r in rows], dtype=np.float64)
 
 
-def _too_few(rows: Sequence[npt.NDArray[np.int64]], k: int) -> str:
+def _beyond_samples(rows: Sequence[npt.NDArray[np.int64]], k: int) -> str:
     if k < 1:
         return f"k is {k}; it must be 1 or more"
     smallest = min((len(r) for r in rows), default=0)
@@ -68,7 +70,7 @@ def best_of(scores: Values, correct: Values, problem_ids: Groups, k: int = 1) ->
     """
     values = np.asarray(scores, dtype=np.float64)
     values, right = np.where(np.isnan(values), -np.inf, values), np.asarray(correct, dtype=bool)
-    if reason := _too_few(problem_rows(problem_ids), k):
+    if reason := _beyond_samples(problem_rows(problem_ids), k):
         raise ValueError(reason)
     return np.array([_top_k(values[rows], right[rows], k) for rows in problem_rows(problem_ids)], dtype=np.float64)
 
@@ -84,7 +86,7 @@ def _top_k(scores: Array, right: npt.NDArray[np.bool_], k: int) -> float:
 def pass_at_k_of_n(scores: Values, correct: Values, problem_ids: Groups, k: int = 1, *, seed: int = 0) -> Figure:
     """pass@k|N by a score (see `best_of`), averaged over problems. Undefined where k > N or no score is a number."""
     values, rows = np.asarray(scores, dtype=np.float64), problem_rows(problem_ids)
-    reason = _too_few(rows, k) or ("every score is missing" if np.isnan(values).all() else "")
+    reason = _beyond_samples(rows, k) or ("every score is missing" if np.isnan(values).all() else "")
     if reason:
         return undefined(len(rows), "problems", reason)
     return mean_over_problems(best_of(values, correct, problem_ids, k), seed=seed)
@@ -108,7 +110,7 @@ def random_text_top(texts: Sequence[str], correct: Values, problem_ids: Groups, 
     """pass@k|N by a random score a distinct text, in expectation, one value a problem (P,): texts come in random
     order, each with all its copies, until k samples are chosen. k = 1 is `random_text`. Raises ValueError: k > N."""
     right, rows = np.asarray(correct, dtype=bool), problem_rows(problem_ids)
-    if reason := _too_few(rows, k):
+    if reason := _beyond_samples(rows, k):
         raise ValueError(reason)
     return np.array([_random_top([texts[i] for i in r], right[r], k) for r in rows], dtype=np.float64)
 
@@ -220,7 +222,7 @@ def best_of_curve(scores: Values, correct: Values, problem_ids: Groups, sizes: S
     """(P, S): best of n by the score, for n samples drawn from all of a problem's without replacement; exact."""
     values, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=bool)
     rows = problem_rows(problem_ids)
-    if reason := _too_few(rows, max(sizes)) or _too_few(rows, min(sizes)):
+    if reason := _beyond_samples(rows, max(sizes)) or _beyond_samples(rows, min(sizes)):
         raise ValueError(reason)
     values = np.where(np.isnan(values), -np.inf, values)
     return np.array([_best_of_sizes(values[r], right[r], sizes) for r in rows], dtype=np.float64)
@@ -259,7 +261,7 @@ def vote_curve(
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0")
     rows = problem_rows(problem_ids)
-    if reason := _too_few(rows, max(sizes)) or _too_few(rows, min(sizes)):
+    if reason := _beyond_samples(rows, max(sizes)) or _beyond_samples(rows, min(sizes)):
         raise ValueError(reason)
     right = np.asarray(correct, dtype=np.float64)
     values = np.zeros(len(right)) if scores is None else np.asarray(scores, dtype=np.float64)
@@ -329,6 +331,8 @@ def samples_needed(curve: Array, target: Values, sizes: Sequence[int], *, seed: 
     value = float(_first_reaching(columns.sum(0, keepdims=True), sizes, problems)[0])
     if value > sizes[-1]:
         return undefined(problems, method, f"not reached with {sizes[-1]} samples")
+    if few := too_few(problems):
+        return without_interval(value, problems, "samples a problem", few)
     draws = resampled(columns, lambda totals: _first_reaching(totals, sizes, problems), seed=seed)
     return Figure(value, *percentile_interval(draws), problems, method)
 
@@ -346,8 +350,10 @@ def samples_saved(curve: Array, other: Array, target: Values, sizes: Sequence[in
         ours, theirs = totals[:, [*range(width), -1]], totals[:, width:]
         return _first_reaching(theirs, sizes, problems) - _first_reaching(ours, sizes, problems)
 
-    draws = resampled(np.column_stack([curve, other, goal]), saved, seed=seed)
     value = needed[1].value - needed[0].value
+    if few := too_few(problems):
+        return without_interval(value, problems, "samples a problem", few)
+    draws = resampled(np.column_stack([curve, other, goal]), saved, seed=seed)
     return Figure(value, *percentile_interval(draws), problems, _needed_method(problems, sizes))
 
 

@@ -161,6 +161,8 @@ def partial_correlation(
     scaled = np.column_stack([_scaled(centred(c, codes) if within else c, "pearson") for c in columns.T])
     if not scaled.any(axis=0).all():
         return undefined(n, method, "no variance" + (" within problems" if within else ""))
+    if within and (reason := _few_vary(scaled[:, 0], scaled[:, 1], codes)):
+        return undefined(n, method, reason)
     width = scaled.shape[1]
     rows = np.concatenate([np.ones((n, 1)), scaled], axis=1)
     products = np.einsum("ni,nj->nij", rows, rows).reshape(n, -1)
@@ -194,11 +196,20 @@ def within_problem_correlation(x: Values, y: Values, problem_ids: Groups, *, see
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if reason := _flat_reason(a, b):
         return undefined(a.size, "traces", reason)
-    if few := too_few(problem_index(problem_ids)[0]):
-        return undefined(a.size, "traces", few)
     a, b = centred(a, problem_ids), centred(b, problem_ids)
+    if few := _few_vary(a, b, problem_ids):
+        return undefined(a.size, "traces", few)
     columns = np.column_stack([problem_sums(v, problem_ids) for v in (a * b, a * a, b * b)])
     return bootstrap(columns, _cosine, n=a.size, unit="traces", bounded=False, seed=seed)
+
+
+def _few_vary(a: Array, b: Array, problem_ids: Groups) -> str:
+    """Why centred columns say nothing within problems: only those in which both vary tell how they go together."""
+    varying = np.all([problem_sums(column != 0, problem_ids) > 0 for column in (a, b)], axis=0)
+    if not varying.any():
+        return "no problem in which both vary"
+    few = too_few(int(varying.sum()))
+    return f"both vary within {few}" if few else ""
 
 
 def centred(values: Values, problem_ids: Groups) -> Array:

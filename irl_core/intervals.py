@@ -25,6 +25,7 @@ LEVEL = 0.95
 Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
 RESAMPLES = 2000
 LEAST_PROBLEMS = 5  # of fewer the bootstrap shows less spread than there is: two equal differences give [0.5, 0.5]
+SAME = 1e-12  # ends of an interval that differ by less are the same but for rounding
 BLOCK = 2_000_000  # draws held at once by the bootstrap: 16 MB
 KEPT = 40_000_000  # draws kept between figures, as counts of two bytes: 80 MB a seed and number of problems
 
@@ -81,6 +82,11 @@ def point(value: float, n: int, method: str) -> Figure:
     return Figure(value, math.nan, math.nan, n, method)
 
 
+def without_interval(value: float, n: int, unit: str, reason: str) -> Figure:
+    """A value over problems whose interval cannot be told."""
+    return point(value, n, f"{unit}; no interval: {reason}")
+
+
 def plain(value: Any) -> Any:
     """A tree of dicts and lists with every `Figure` in it as JSON."""
     if isinstance(value, Figure):
@@ -90,12 +96,16 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def wilson(successes: int, n: int) -> Figure:
-    """A share with Wilson's score interval (Wilson 1927), for independent trials."""
+def wilson(successes: float, n: int) -> Figure:
+    """A share with Wilson's score interval (Wilson 1927), for independent trials.
+
+    Trials may be values in [0, 1] with their sum as ``successes``: none of one mean spreads more than successes and
+    failures do, so that the interval is then too wide, never too narrow."""
     if n < 1:
         return undefined(n, "Wilson", "no trials")
-    interval = stats.binomtest(int(successes), int(n)).proportion_ci(LEVEL, method="wilson")
-    return Figure(successes / n, float(interval.low), float(interval.high), int(n), "Wilson")
+    p, z = successes / n, Z * Z / n
+    middle, reach = p + z / 2, math.sqrt(z * (p * (1 - p) + z / 4))
+    return Figure(p, max(0.0, (middle - reach) / (1 + z)), min(1.0, (middle + reach) / (1 + z)), int(n), "Wilson")
 
 
 def bootstrap(
@@ -111,24 +121,31 @@ def bootstrap(
     """The percentile bootstrap over problems of a statistic of column sums.
 
     ``columns`` (P, C) holds C sums a problem; ``statistic`` takes (B, C) totals to (B,) values, NaN where it does
-    not exist. ``n`` and ``unit`` say what the figure counts. A ``bounded`` figure (in [0, 1]) that is 0 or 1 in
-    every resample gets Wilson's interval with n = problems: no spread was seen, which is not that there is none. One
-    that is not bounded has no such way out, and no interval below ``LEAST_PROBLEMS``.
+    not exist. ``n`` and ``unit`` say what the figure counts. A ``bounded`` figure (in [0, 1]) that is the same in
+    every resample, or of fewer than ``LEAST_PROBLEMS``, gets Wilson's interval with n = problems: no spread was seen,
+    which is not that there is none. One that is not bounded has no such way out, and then no interval.
     """
     problems = len(columns)
     method = f"{unit}; bootstrap over {problems} problems"
     if problems < 2:
         return undefined(n, method, "fewer than two problems")
     value = float(statistic(columns.sum(0, keepdims=True))[0])
-    if not bounded and math.isfinite(value) and (few := too_few(problems)):
-        return point(value, n, f"{unit}; no interval: {few}")
+    few = too_few(problems)
+    if few and math.isfinite(value):
+        return _over_few(value, n, problems, unit, few) if bounded else without_interval(value, n, unit, few)
     low, high = percentile_interval(resampled(columns, statistic, seed=seed, resamples=resamples))
     if math.isnan(value) or math.isnan(low):
         return undefined(n, method, "not defined on these traces")
-    if bounded and low == high and value in (0.0, 1.0):
-        edge = wilson(round(value * problems), problems)
-        return Figure(value, edge.low, edge.high, n, f"{unit}; Wilson over {problems} problems (no spread)")
+    if bounded and high - low < SAME:
+        return _over_few(value, n, problems, unit, "no spread")
     return Figure(value, low, high, n, method)
+
+
+def _over_few(value: float, n: int, problems: int, unit: str, why: str) -> Figure:
+    """A share whose resamples would show too little spread: with Wilson's interval."""
+    value = min(max(value, 0.0), 1.0)  # sums round
+    edge = wilson(value * problems, problems)
+    return Figure(value, edge.low, edge.high, n, f"{unit}; Wilson over {problems} problems ({why})")
 
 
 def percentile_interval(draws: Array) -> tuple[float, float]:

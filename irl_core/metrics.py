@@ -45,6 +45,7 @@ from irl_core.correlations import (
 )
 from irl_core.intervals import (
     LEVEL,
+    SAME,
     Array,
     Figure,
     Groups,
@@ -60,6 +61,7 @@ from irl_core.intervals import (
     ratio,
     share,
     share_difference,
+    too_few,
     undefined,
     wilson,
 )
@@ -209,8 +211,8 @@ def _cohens_d(yes: Array, no: Array) -> Figure:
 def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Figure:
     """Area under the ROC curve: the chance that a positive scores above a negative, ties half.
 
-    The interval is DeLong's (1988), or with ``groups`` its extension to clustered data (Obuchowski 1997). At 0 or 1,
-    where that has no width, Wilson's with the number of units of the smaller class.
+    The interval is DeLong's (1988), or with ``groups`` its extension to clustered data (Obuchowski 1997). Where that
+    has no width, or too few units to estimate it, Wilson's with the number of units of the smaller class.
     """
     values, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     m, n = int(positive.sum()), int((~positive).sum())
@@ -222,14 +224,14 @@ def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Figure:
     above, below = _placements(values, positive)
     area = float(above.mean())
     clusters = np.arange(m + n) if groups is None else problem_index(groups)[1]
-    if area in (0.0, 1.0):
-        units = min(np.unique(clusters[positive]).size, np.unique(clusters[~positive]).size)
-        edge = wilson(round(area * units), units)
-        return Figure(area, edge.low, edge.high, m + n, f"traces, Wilson over {units} (no spread)")
+    if np.ptp(values) == 0:
+        return undefined(m + n, method, "every score is the same")
     error = math.sqrt(_clustered_variance(above, below, clusters[positive], clusters[~positive], area))
-    if math.isnan(error) or error == 0:
-        few = f"{m} positive, {n} negative are too few for an interval"
-        return undefined(m + n, method, few if np.ptp(values) > 0 else "every score is the same")
+    few = groups is not None and too_few(np.unique(clusters).size)
+    if few or not error > SAME:  # NaN too: a class of one unit
+        units = min(np.unique(clusters[positive]).size, np.unique(clusters[~positive]).size)
+        edge = wilson(area * units, units)
+        return Figure(area, edge.low, edge.high, m + n, f"traces, Wilson over {units} ({few or 'no spread'})")
     return Figure(area, max(0.0, area - Z * error), min(1.0, area + Z * error), m + n, method)
 
 

@@ -139,18 +139,23 @@ def reranking(found: Mapping[str, Found], *, theme: str = "light") -> go.Figure:
             name = labelled(run, "random sample", len(found))
             curve(figure, [sizes[0], sizes[-1]], [level, level], name=name, colour=look.unknown,
                   dash="dot" if place == 0 else dash, symbol="line-ew")  # fmt: skip
-    problems = sorted({one["problems"] for one in found.values()})
-    title = f"samples to choose from, N ({_counted(problems)})" if figure.data else ""
+    title = f"samples to choose from, N ({_counted(found)})" if figure.data else ""
     rows = math.ceil(len(figure.data) / 2 / LEGEND_COLUMNS)  # a curve has its band
     styled(figure, theme, title, "share of problems answered right", height=HEIGHT + 50 + LEGEND_ROW * rows)
     figure.update_layout(legend={"y": -60 / HEIGHT, "yanchor": "top"})
-    if not figure.data:
-        note(figure, "undefined: no problem has judged samples")
+    if not _any_value(figure):
+        note(figure, f"undefined: {'fewer than two problems' if figure.data else 'no problem has two samples'}")
     return figure
 
 
-def _counted(problems: Sequence[int]) -> str:
-    return f"{' and '.join(f'{n:,}' for n in problems)} problems; bands: 95 %"
+def _any_value(figure: go.Figure) -> bool:
+    return any(value is not None for drawn in figure.data for value in drawn.y)
+
+
+def _counted(found: Mapping[str, Found]) -> str:
+    sizes = sorted({one["problems"] for one in found.values()})
+    noun = "problem" if sizes == [1] else "problems"
+    return f"{' and '.join(f'{n:,}' for n in sizes)} {noun}; bands: 95 %"
 
 
 def reranking_table(found: Mapping[str, Found]) -> pd.DataFrame:
@@ -179,10 +184,9 @@ def pass_at_k(found: Mapping[str, Found], *, theme: str = "light") -> go.Figure:
             colour=cycled(look.series, place), dash=cycled(DASHES, list(found).index(run)),
             symbol=cycled(SYMBOLS, place),
         )  # fmt: skip
-    problems = sorted({one["problems"] for one in found.values()})
-    styled(figure, theme, f"samples, k ({_counted(problems)})", "share of problems solved, pass@k")
-    if not figure.data:
-        note(figure, "undefined: no judged samples")
+    styled(figure, theme, f"samples, k ({_counted(found)})", "share of problems solved, pass@k")
+    if not _any_value(figure):
+        note(figure, "undefined: fewer than two problems have judged samples")
     return figure
 
 
@@ -390,14 +394,18 @@ def _held_out(line: Mapping[str, float]) -> str:
     return ends + (f", n {line['eval/n']:,.0f}" if "eval/n" in line else "")
 
 
-def training_table(runs: Mapping[str, Sequence[Mapping[str, float]]], metrics: Sequence[str]) -> pd.DataFrame:
-    """A row a run and step with a column a metric, and the interval and n of pass@1 where that is among them."""
+def training_table(
+    runs: Mapping[str, Sequence[Mapping[str, float]]], metrics: Sequence[str], across: str = "step"
+) -> pd.DataFrame:
+    """A row a run and step with a column a metric, and the interval and n of pass@1 where that is among them.
+
+    ``across``: what the lines hold as their step."""
     extra = ["eval/low", "eval/high", "eval/n"] if "eval/pass@1" in metrics else []
     names = [*metrics, *extra]
     rows = [
-        {"run": run, "step": line["step"], **{name: line.get(name) for name in names}}
+        {"run": run, across: line["step"], **{name: line.get(name) for name in names}}
         for run, lines in runs.items()
         for line in lines
         if any(name in line for name in names)
     ]
-    return pd.DataFrame(rows, columns=["run", "step", *names])
+    return pd.DataFrame(rows, columns=["run", across, *names])

@@ -34,7 +34,7 @@ def _controls(found: Mapping[str, dict[str, Any]]) -> str:
     """The score and the view that are chosen; the score's name."""
     left, right = st.columns(2, vertical_alignment="bottom")
     with left:
-        score = run_panel.score_chooser(next(iter(found.values()))["titles"])
+        score = run_panel.score_chooser(_offered(found))
     run_panel.kept("compared", POOLED, (POOLED, WITHIN))
     right.segmented_control(
         "Compared",
@@ -46,6 +46,13 @@ def _controls(found: Mapping[str, dict[str, Any]]) -> str:
     )
     run_panel.keep("compared")
     return score
+
+
+def _offered(found: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """The scores that stand in the rows of every run, with their titles."""
+    from irl_core.evaluation.scores import TITLES
+
+    return {name: title for name, title in TITLES.items() if all(name in one["scores"] for one in found.values())}
 
 
 def _charts(runs: Sequence[Shown], score: str) -> None:

@@ -97,7 +97,7 @@ def _form() -> bool:
         )
         answer, n, seed, temperature, go = st.columns([1.3, 1.7, 1, 1, 0.8], vertical_alignment="bottom")
         answer.text_input("Right answer (optional)", key="answer")
-        n.slider("Traces to sample", 1, min(MAX_SAMPLES, 32), key="n", help="Used when the solution is empty.")
+        n.slider("Traces to sample", 1, MAX_SAMPLES, key="n", help="Used when the solution is empty.")
         seed.number_input("Seed", 0, 2**31 - 1, step=1, key="seed")
         temperature.number_input("Temperature", 0.1, 2.0, step=0.1, key="temperature")
         return go.form_submit_button("Inspect", type="primary", width="stretch", on_click=state.leave_example)

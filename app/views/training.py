@@ -149,7 +149,7 @@ def _chart(title: str, drawn: Mapping[str, Lines], wanted: Sequence[str], axis: 
     figure.update_xaxes(title_text=AXES[axis].lower())
     figure.update_layout(uirevision=key)  # what was zoomed into stays, while the run goes on
     alt = f"{title} of {', '.join(drawn)}, against {AXES[axis].lower()}"
-    chart_panel.draw(figure, charts.training_table(drawn, wanted), key=key, alt=alt)
+    chart_panel.draw(figure, charts.training_table(drawn, wanted, axis), key=key, alt=alt)
 
 
 def _words(run: TrainingRun, lines: Lines) -> None:

@@ -11,7 +11,15 @@ import pandas as pd
 from scipy import stats
 
 from irl_core.evaluation.located import Array, Judge, decided, share_of
-from irl_core.intervals import Figure, percentile_interval, problem_sums, resampled, undefined
+from irl_core.intervals import (
+    Figure,
+    percentile_interval,
+    problem_sums,
+    resampled,
+    too_few,
+    undefined,
+    without_interval,
+)
 from irl_core.localisation import at_level
 from irl_core.metrics import NO_ERROR
 
@@ -66,7 +74,10 @@ def calibration_error(
         found: Array = np.abs(totals[:, :BINS]).sum(1) / np.maximum(totals[:, BINS], 1)
         return found
 
-    value, draws = float(error(columns.sum(0, keepdims=True))[0]), resampled(columns, error, seed=seed)
+    value = float(error(columns.sum(0, keepdims=True))[0])
+    if few := too_few(problems):
+        return without_interval(value, n, unit, few)
+    draws = resampled(columns, error, seed=seed)
     low, high = bias_corrected(value, draws)
     return Figure(value, min(low, value), max(high, value), n, method)
 

@@ -25,6 +25,18 @@ COLUMNS = {
     "integer_answer": "integer answer",
     "arithmetic_false": "arithmetic errors",
 }
+# what is left once something is removed, pooled and within problems
+VERDICTS = {
+    ("above", "above"): "beyond {} it still goes with correctness.",
+    ("above", "neither"): "beyond {} it goes with which problems are easy, and within a problem nothing is shown.",
+    ("above", "below"): "beyond {} it goes with which problems are easy, but within a problem against correctness.",
+    ("neither", "above"): "beyond {} it goes with correctness within a problem; over all traces nothing is shown.",
+    ("neither", "neither"): "nothing of correctness is shown beyond {}.",
+    ("neither", "below"): "beyond {} it goes against correctness within a problem; over all traces nothing is shown.",
+    ("below", "above"): "beyond {} it goes with correctness within a problem, but against which problems are easy.",
+    ("below", "neither"): "beyond {} it goes against which problems are easy, and within a problem nothing is shown.",
+    ("below", "below"): "beyond {} it goes against correctness.",
+}
 REMOVED = {
     "nothing": (),
     "length": ("length",),
@@ -112,8 +124,4 @@ def _verdict(pooled: dict[str, Any], within: dict[str, Any], key: str, removed: 
     sides = [side(part[key]) for part in (pooled, within)]
     if "undefined" in sides:
         return f"what is left beyond {removed} is undefined on these traces."
-    if sides == ["above", "above"]:
-        return f"beyond {removed} it still goes with correctness."
-    if sides[0] == "above":
-        return f"beyond {removed} it goes with which problems are easy, and within a problem nothing is shown."
-    return f"nothing of correctness is shown beyond {removed}."
+    return VERDICTS[sides[0], sides[1]].format(removed)

@@ -5,8 +5,7 @@ problem by problem. Knows no model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,9 @@ from irl_core.intervals import (
     problem_sums,
     ratio,
     resampled,
+    too_few,
     undefined,
+    without_interval,
 )
 from irl_core.metrics import NO_ERROR, best_of, pair_columns, pass_values, vote
 
@@ -222,8 +223,10 @@ def _over_seeds(
 
     flat = table.reshape(len(common), -1)
     value = float(values(flat.sum(0, keepdims=True)).mean())
-    low, high = percentile_interval(resampled(flat, drawn, seed=seed))
     n = int(table[..., 1].sum(axis=(0, 1)).min())
+    if math.isfinite(value) and (few := too_few(len(common))):
+        return without_interval(value, n, unit, few)
+    low, high = percentile_interval(resampled(flat, drawn, seed=seed))
     if math.isnan(value) or math.isnan(low):
         return undefined(n, method, "not defined on these traces")
     return Figure(value, low, high, n, method)
@@ -234,8 +237,3 @@ def _ratios(totals: Array) -> Array:
     result: Array = np.full(totals.shape[:-1], np.nan)
     np.divide(totals[..., 0], totals[..., 1], out=result, where=totals[..., 1] > 0)
     return result
-
-
-def plain_figures(found: Mapping[str, Figure]) -> dict[str, Any]:
-    """Figures as JSON."""
-    return {name: one.to_json() for name, one in found.items()}

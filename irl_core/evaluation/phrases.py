@@ -17,7 +17,8 @@ def shown(figure: Figure) -> str:
     if figure["value"] is None:
         return f"undefined ({figure['reason']})"
     if figure["interval"] is None:
-        return f"{figure['value']:.3g}"
+        underflow = figure["value"] == 0 and "two-sided" in figure["method"]  # a p too small for a float
+        return "under 1e-300" if underflow else f"{figure['value']:.3g}"
     low, high = figure["interval"]
     return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
 
@@ -43,7 +44,7 @@ def side(figure: Figure, of: float = 0.0) -> str:
 
 def ranking(figure: Figure) -> str:
     """How well an AUC or a share of pairs ranks, by the end of its interval that is nearer to chance."""
-    words = {"neither": "no better than chance", "below": "worse than chance", "undefined": "undefined"}
+    words = {"neither": "not shown to be better than chance", "below": "worse than chance", "undefined": "undefined"}
     where = side(figure, CHANCE)
     if where != "above":
         return words[where]
@@ -53,9 +54,13 @@ def ranking(figure: Figure) -> str:
 
 def difference(figure: Figure, better: str = "higher", worse: str = "lower") -> str:
     """A paired difference with its verdict: '-0.027 [-0.052, -0.001], lower'."""
+    return ", ".join(filter(None, (shown(figure), verdict(figure, better, worse))))
+
+
+def verdict(figure: Figure, better: str = "higher", worse: str = "lower") -> str:
+    """What a difference allows to be said; nothing where it is undefined."""
     words = {"above": better, "below": worse, "neither": "no difference shown"}
-    verdict = words.get(side(figure), "" if figure["value"] is None else "too few problems for an interval")
-    return f"{shown(figure)}, {verdict}" if verdict else shown(figure)
+    return words.get(side(figure), "" if figure["value"] is None else "too few problems for an interval")
 
 
 REDUCED = {"min": "lowest", "mean": "mean", "sum": "summed", "last": "last"}

@@ -35,7 +35,9 @@ KS = (1, 3, 5)
 MAX_SIZES = 64
 LIKELIHOOD = "log_prob_mean"
 TEMPERATURES = (5.0, 2.5, 1.5, 1.0, 0.75, 0.5, 0.35, 0.2, 0.1)  # in standard deviations, the nearest to majority first
+NO_ANSWER = "no sample has an answer"
 RANDOM_TEXT, RANDOM_SAMPLE, MAJORITY, ORACLE = "random_text", "random_sample", "majority", "oracle"
+ELECTIONS = (MAJORITY, "weighted_vote", "log_prob_vote")
 NAMES = {
     RANDOM_TEXT: "random score per distinct text",
     RANDOM_SAMPLE: "random sample",
@@ -132,6 +134,7 @@ class _Choices:
         self.random_text = {k: random_text_top(texts, one.right, one.ids, k) for k in ks}
         self.random_sample = {k: pass_values(one.right, one.ids, k) for k in ks}
         self.majority = vote(self.answers, one.right, one.ids)
+        self.voted = any(answer is not None for answer in self.answers)
 
     def baselines(self) -> dict[str, dict[str, Figure]]:
         """By name and k; majority elects one answer and has k = 1 alone; the oracle is pass@N at every k."""
@@ -165,10 +168,17 @@ class _Choices:
             return {"value": undefined(self.one.problems, "problems", "every score is missing")}
         ours = vote(self.answers, self.one.right, self.one.ids, values, rule.temperature)
         rivals = {MAJORITY: self.majority, RANDOM_TEXT: self.random_text[1], RANDOM_SAMPLE: self.random_sample[1]}
-        return {"temperature": rule.temperature, "value": self._election(ours), **self._less(ours, rivals)}
+        return {"temperature": rule.temperature, "value": self._election(ours), **self._less(ours, rivals, True)}
 
-    def _less(self, ours: Array, rivals: dict[str, Array]) -> dict[str, Figure]:
-        return {f"minus_{name}": paired_difference(ours, theirs, seed=self.seed) for name, theirs in rivals.items()}
+    def _less(self, ours: Array, rivals: dict[str, Array], elected: bool = False) -> dict[str, Figure]:
+        """Ours, which may be ``elected`` too, less each rival: of elections only where there was a vote."""
+        nothing = undefined(self.one.problems, "problems", NO_ANSWER)
+        return {
+            f"minus_{name}": paired_difference(ours, theirs, seed=self.seed)
+            if self.voted or not (elected or name == MAJORITY)
+            else nothing
+            for name, theirs in rivals.items()
+        }
 
     def _mean(self, values: Array | None) -> Figure:
         """The mean over problems; None where k is beyond the samples."""
@@ -177,9 +187,7 @@ class _Choices:
         return mean_over_problems(values, seed=self.seed)
 
     def _election(self, values: Array) -> Figure:
-        if not any(answer is not None for answer in self.answers):
-            return undefined(self.one.problems, "problems", "no sample has an answer")
-        return self._mean(values)
+        return self._mean(values) if self.voted else undefined(self.one.problems, "problems", NO_ANSWER)
 
 
 # ------------------------------------------------------------------------------------------------ fewer samples
@@ -203,22 +211,28 @@ def _fewer_samples(one: Judged, choice: _Choices, rule: Vote, seed: int) -> dict
         ORACLE: pass_curve(one.right, one.ids, sizes),
     }
     target = curves[MAJORITY][:, -1]
-    means = {name: [mean_over_problems(column, seed=seed) for column in curve.T] for name, curve in curves.items()}
-    needed = _needed(curves, target, sizes, spelt, seed)
+    nothing = undefined(one.problems, "problems", NO_ANSWER)
+    means = {
+        name: [
+            mean_over_problems(column, seed=seed) if choice.voted or name not in ELECTIONS else nothing
+            for column in curve.T
+        ]
+        for name, curve in curves.items()
+    }
     return {
         "curves": {"sizes": sizes, **means},
-        "samples_needed": {"target": mean_over_problems(target, seed=seed), **needed},
+        "samples_needed": {"target": means[MAJORITY][-1], **_needed(curves, target, sizes, choice.voted, seed)},
     }
 
 
 def _needed(
-    curves: dict[str, Array], target: Array, sizes: list[int], spelt: list[str | None], seed: int
+    curves: dict[str, Array], target: Array, sizes: list[int], voted: bool, seed: int
 ) -> dict[str, Figure]:
     """The samples that each way to choose needs for the accuracy of the majority among all, and those that the
     weighted vote saves."""
     ours, saved = curves["weighted_vote"], {"saved_to_majority": MAJORITY, "saved_to_log_prob_vote": "log_prob_vote"}
     reason = "one sample a problem: there is nothing to save" if len(sizes) < 2 else ""
-    if reason := reason or ("" if any(answer is not None for answer in spelt) else "no sample has an answer"):
+    if reason := reason or ("" if voted else NO_ANSWER):
         return {name: undefined(len(target), "samples a problem", reason) for name in (*curves, *saved)}
     return {
         **{name: samples_needed(curve, target, sizes, seed=seed) for name, curve in curves.items()},

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from irl_core import intervals
 from irl_core.intervals import (
@@ -63,6 +64,21 @@ def test_wilson_by_hand() -> None:
     assert (figure.low, figure.high) == pytest.approx((0.49016, 0.94333), abs=1e-4)
     assert wilson(0, 0).reason == "no trials"
     assert wilson(0, 5).low == 0 and 0.4 < wilson(0, 5).high < 0.5
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (1, 2), (0, 30), (29, 30), (313, 1000)])
+def test_wilson_agrees_with_scipy(successes: int, n: int) -> None:
+    interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert (wilson(successes, n).low, wilson(successes, n).high) == pytest.approx((interval.low, interval.high))
+
+
+def test_a_share_of_few_problems_or_without_spread_is_as_uncertain_as_trials_are() -> None:
+    two = mean_over_problems([0.5, 0.5])
+    assert (two.value, two.low, two.high) == pytest.approx((0.5, wilson(1, 2).low, wilson(1, 2).high))
+    assert two.method == "problems; Wilson over 2 problems (fewer than 5 problems (2))"
+    same = mean_over_problems([0.1] * 40)  # in the resamples 0.1 but for rounding
+    assert (same.low, same.high) == pytest.approx((wilson(4, 40).low, wilson(4, 40).high))
+    assert same.method == "problems; Wilson over 40 problems (no spread)"
 
 
 def test_problems_in_order_of_appearance() -> None:

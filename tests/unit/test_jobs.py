@@ -310,6 +310,9 @@ def test_a_job_of_another_machine_is_not_signalled() -> None:
     assert own.is_running()
     status["heartbeat"] = "2020-01-01T00:00:00+00:00"
     (job.run_dir / "status.json").write_text(json.dumps(status))
+    assert jobs.get(job.id).active  # the process beside it still touches its record
+    long_ago = time.time() - 3600
+    os.utime(job.run_dir / "job.json", (long_ago, long_ago))
     assert jobs.get(job.id).state == "interrupted" and own.is_running()
     own.kill()
 

@@ -23,6 +23,7 @@ from irl_core.metrics import (
     oracle_threshold,
     pair_accuracy,
     pair_columns,
+    partial_correlation,
     pass_at_k,
     pass_at_k_of_n,
     random_text,
@@ -186,10 +187,20 @@ class TestAuc:
         assert figure.value == 1.0 and 0 < figure.low < 0.5
         assert "Wilson over 2" in figure.method
 
+    def test_too_few_units_get_an_interval_as_wide_as_they_are_few(self) -> None:
+        # one negative: a half with Wilson's interval of one trial, 0.5 +- 0.4454
+        figure = auc([1, 3, 2], [1, 1, 0])
+        assert (figure.value, figure.low, figure.high) == pytest.approx((0.5, 0.0546, 0.9454), abs=1e-4)
+        # three problems that repeat each other: no spread, which is not that there is none
+        figure = auc([1, 2, 3, 4, 2.5] * 3, [0, 0, 1, 1, 1] * 3, "aaaaabbbbbccccc")
+        assert figure.value == pytest.approx(1.0) and figure.low < 0.5
+        figure = auc([1, 3, 2, 4, 2.5] * 3, [0, 0, 1, 1, 1] * 3, "aaaaabbbbbccccc")
+        assert figure.value == pytest.approx(2 / 3) and figure.low < 0.3 and figure.high > 0.9
+        assert "fewer than 5 problems (3)" in figure.method
+
     def test_undefined(self) -> None:
         assert auc([1, 2], [1, 1]).reason == "one class: 2 positive, 0 negative"
         assert auc([1, np.nan], [1, 0]).reason == "1 scores are missing"
-        assert "too few" in auc([1, 3, 2], [1, 1, 0]).reason
         assert auc([], []).reason.startswith("one class")
         assert auc([1, 1, 1, 1], [1, 1, 0, 0]).reason == "every score is the same"
 
@@ -309,7 +320,7 @@ class TestPairAccuracy:
         scores = ids % 9
         assert auc(scores, right, ids).value > 0.75
         assert pair_accuracy(scores, right, ids).value == 0.5
-        assert within_problem_correlation(scores, right, ids).reason == "not defined on these traces"
+        assert within_problem_correlation(scores, right, ids).reason == "no problem in which both vary"
 
     def test_undefined(self) -> None:
         assert pair_accuracy([1, 2], [1, 0], ["a", "b"]).reason == "no problem has both correct and incorrect samples"
@@ -361,7 +372,15 @@ class TestCorrelation:
         figure = within_problem_correlation([1, 3, 10, 14] * 3, [0, 1, 1, 0] * 3, "aabbccddeeff")
         assert figure.value == pytest.approx(-1 / math.sqrt(10))
         assert figure.n == 12
-        assert within_problem_correlation([1, 3, 10, 14], [0, 1, 1, 0], "aabb").reason == "fewer than 5 problems (2)"
+        two = within_problem_correlation([1, 3, 10, 14], [0, 1, 1, 0], "aabb")
+        assert two.reason == "both vary within fewer than 5 problems (2)"
+
+    def test_problems_of_one_trace_do_not_count_within(self) -> None:
+        # one problem of eight and five of one: what is within problems is within one
+        x, y, ids = [*range(8), 1, 2, 3, 4, 5], [0, 1] * 4 + [0, 1, 0, 1, 1], "aaaaaaaabcdef"
+        reason = "both vary within fewer than 5 problems (1)"
+        assert within_problem_correlation(x, y, ids).reason == reason
+        assert partial_correlation(x, y, [], ids, within=True).reason == reason
 
 
 class TestFirstError:

@@ -8,10 +8,9 @@ from typing import Any
 
 from irl_core.config import ConfigError
 from irl_core.evaluation.per_problem import TITLES, difference, figure, measured
-from irl_core.evaluation.phrases import side
 from irl_core.evaluation.run import EvaluatedRun, load
 from irl_core.intervals import plain
-from train.evaluation.tables import Table, cell, page
+from train.evaluation.tables import Table, cell, difference_cell, page
 
 Found = dict[str, Any]
 
@@ -81,20 +80,13 @@ def tables(found: Found) -> list[Table]:
     made = [Table("Figures", ["", *names], rows, "Brackets: 95 % intervals over problems.")]
     others = list(found["differences"])
     rows = [
-        [title, *(_verdict(found["differences"][name].get(key)) for name in others)]
+        [title, *(difference_cell(found["differences"][name].get(key)) for name in others)]
         for key, title in titles.items()
         if any(key in found["differences"][name] for name in others)
     ]
     shared = "; ".join(f"{name}: {found['shared'][name]} problems in common" for name in others)
     title = f"Difference to {found['first']}, on the same problems"
     return [*made, Table(title, ["", *others], rows, f"{shared}. The problems are resampled together.")]
-
-
-def _verdict(figure: dict[str, Any] | None) -> str:
-    if figure is None:
-        return ""
-    words = {"above": "higher", "below": "lower", "neither": "no difference shown", "undefined": ""}
-    return " ".join(filter(None, (cell(figure), words[side(figure)])))
 
 
 def to_html(found: Found) -> str:

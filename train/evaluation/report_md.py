@@ -10,7 +10,7 @@ from irl_core.evaluation.phrases import difference
 from irl_core.evaluation.report import QUESTIONS
 from irl_core.evaluation.scores import REWARD_SCORES
 from train.evaluation.machine import in_words
-from train.evaluation.tables import Table, cell, escaped, markdown
+from train.evaluation.tables import Table, cell, count_cell, escaped, markdown
 
 Section = Mapping[str, Any]
 
@@ -165,7 +165,10 @@ def _reranking(found: Section) -> Iterator[Table]:
     yield Table("Best of N", head, rows, found["ties"])
     yield from _votes(found)
     needed = found["samples_needed"]
-    rows = [[_CURVES.get(name, name), cell(figure)] for name, figure in needed.items()]
+    rows = [
+        [_CURVES.get(name, name), cell(figure) if name == "target" else count_cell(figure)]
+        for name, figure in needed.items()
+    ]
     title = "Samples a problem that reach the majority's accuracy with all of them"
     yield Table(title, ["way to choose", "samples"], rows)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from irl_core.evaluation import cited
 from irl_core.evaluation.per_problem import TITLES, Columns, difference_over_seeds, over_seeds
-from irl_core.evaluation.phrases import difference, listed, side
+from irl_core.evaluation.phrases import difference, listed
 from irl_core.intervals import plain
 from train.evaluation.machine import in_words
 from train.evaluation.studies import SAMPLES, START, Plan
-from train.evaluation.tables import Table, cell, escaped, markdown, page
+from train.evaluation.tables import Table, cell, difference_cell, escaped, markdown, page
 from train.run_folder import write_whole
 
 Found = dict[str, Any]
@@ -26,7 +26,6 @@ PASS = ("pass@1", "pass@3", "pass@5", "pass@10", "pass@16")
 REWARD = ("pairs", "pairs_lowest", "best", "best_lowest", "first_step", "error_acc", "correct_acc")
 GAINS = {"over_random": "pass@1", "over_majority": "majority"}  # what reranking by the reward is set against
 RERANKED = ("best", "best_lowest")
-VERDICTS = {"above": "higher", "below": "lower", "neither": "no difference shown", "undefined": ""}
 
 
 # ------------------------------------------------------------------------------------------------------- figures
@@ -201,7 +200,7 @@ def _between(title: str, section: Found, arms: Found) -> Table:
     rows = [
         [
             f"{arms[one['ours']]['title']} less {arms[one['theirs']]['title']}",
-            *(_verdict(one["figures"].get(name)) for name in names),
+            *(difference_cell(one["figures"].get(name)) for name in names),
         ]
         for one in section["differences"]
     ]
@@ -215,12 +214,8 @@ def _gained(gained: Found, arms: Found) -> Table:
         for best in RERANKED
         for key in GAINS
     }
-    rows = [[arms[arm]["title"], *(_verdict(one.get(name)) for name in heads)] for arm, one in gained.items()]
+    rows = [[arms[arm]["title"], *(difference_cell(one.get(name)) for name in heads)] for arm, one in gained.items()]
     return Table("What reranking by the reward adds", ["", *heads.values()], rows, "One of 16 samples is chosen.")
-
-
-def _verdict(figure: Found | None) -> str:
-    return "" if figure is None else " ".join(filter(None, (cell(figure), VERDICTS[side(figure)])))
 
 
 def _published(number: int) -> list[Table]:

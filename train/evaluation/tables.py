@@ -11,6 +11,8 @@ from typing import Any
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
+from irl_core.evaluation.phrases import count, shown, verdict
+
 Shown = dict[str, Any]  # value, n, interval, method, reason
 
 # Intraword underscores and brackets that no parenthesis follows are no markup; figures keep theirs readable.
@@ -44,10 +46,17 @@ def cell(figure: Shown | None) -> str:
         return ""
     if figure["value"] is None:
         return f"undefined: {figure['reason']}"
-    if figure["interval"] is None:
-        return f"{figure['value']:.3g} (n {figure['n']})"
-    low, high = figure["interval"]
-    return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}] (n {figure['n']})"
+    return f"{shown(figure)} (n {figure['n']})"
+
+
+def count_cell(figure: Shown) -> str:
+    """A whole number, as a `cell`."""
+    return cell(figure) if figure["value"] is None else f"{count(figure)} (n {figure['n']})"
+
+
+def difference_cell(figure: Shown | None) -> str:
+    """A `cell` with what it allows to be said."""
+    return "" if figure is None else " ".join(filter(None, (cell(figure), verdict(figure))))
 
 
 def markdown(table: Table) -> str:
