@@ -14,6 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import chart_panel, overview, run_chooser, run_panel
+from irl_core.evaluation.scores import TITLES
 from tests.evaluated import simulated
 from tests.scored import written
 
@@ -272,3 +273,14 @@ def test_charts_are_not_imported_before_they_are_needed() -> None:
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, cwd=MAIN.parents[1], check=True, capture_output=True, text=True)
     assert found.stdout == "[]\n"
+
+
+def test_every_score_that_is_offered_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundled = MAIN.parents[1] / "assets" / "scored_run" / "run.parquet"
+    monkeypatch.setattr(run_chooser, "choose", lambda multiple: [Info("bundled", bundled)])
+    page = open_page("distributions")
+    offered = page.selectbox(key="score_shown").options
+    assert len(offered) == len(TITLES)  # the start's log-probability is a figure, but stands in no row
+    for place in (0, len(offered) - 1):
+        page.selectbox(key="score_shown").select_index(place).run()
+        assert not page.exception

@@ -9,11 +9,18 @@ import zlib
 import pytest
 
 from app.links import MAX_LINK, Link, LinkError, pack, read, unpack, write
+from irl_core.inspection import MAX_SAMPLES
 
 
 def test_a_link_leads_back_to_the_same_page() -> None:
     link = Link("Two \U0001f600 cost $5.", "a\nb\x00", "5", "demo", 12, 99, 0.7, "raw", 0.85, 3, 1)
     assert read(write(link)) == link
+
+
+def test_a_link_may_ask_for_as_many_samples_as_the_page() -> None:
+    assert read({"problem": pack("x"), "n": str(MAX_SAMPLES)}) == Link("x", n=MAX_SAMPLES)
+    with pytest.raises(LinkError):
+        read({"problem": pack("x"), "n": str(MAX_SAMPLES + 1)})
 
 
 def test_no_parameters_are_no_link() -> None:

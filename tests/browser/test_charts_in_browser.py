@@ -27,6 +27,7 @@ READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-scr
 CHART = "[data-testid=stPlotlyChart] .js-plotly-plot"
 DRAWN = 60_000  # milliseconds
 HOSTILE = "<img src=x onerror=alert(1)>"
+LINKS = "https://evil.example/a www.evil.example a@evil.example [b](http://evil.example)"
 SCORE = "score_mean_discounted"
 BUNDLED = ROOT / "assets" / "scored_run" / "run.parquet"
 
@@ -39,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = simulated(12, 4)
     for number, row in enumerate(rows):
         row |= {"trace_id": f"=cmd() {HOSTILE} $5 and $10 {number}", "text": HOSTILE}
-    written(folder / "hostile.parquet", rows, checkpoint=f"{HOSTILE} $5 and $10", data="=cmd()")
+    written(folder / "hostile.parquet", rows, checkpoint=f"{HOSTILE} $5 and $10", data=f"=cmd() {LINKS}")
     return folder
 
 
@@ -201,6 +202,7 @@ def test_hostile_names_are_literal_and_cells_inert(shown: Watched, pages: str, n
     open_page(page, pages, name, "hostile")
     expect(page.get_by_text(f"hostile: checkpoint {HOSTILE} $5 and $10, data =cmd()").first).to_be_visible()
     assert page.locator("img[src=x]").count() == 0 and page.locator(".katex").count() == 0
+    assert page.locator("a[href*=evil]").count() == 0
     if name == "distributions":
         page.locator(CHART).nth(1).hover()
         assert all(row[1].startswith("'=cmd()") for row in download(page, 1)[1:])

@@ -160,7 +160,16 @@ def test_training_is_smoothed_with_its_values_faintly_and_pass_at_1_never() -> N
     assert table.to_dict("records")[0] == {
         "run": "a", "step": 3.0, "eval/pass@1": 0.3, "eval/low": 0.2, "eval/high": 0.4, "eval/n": 9.0,
     }  # fmt: skip
+    assert list(charts.training_table({"a": lines}, ["disc/loss"], "hours").columns) == ["run", "hours", "disc/loss"]
     assert charts.training({"a": []}, ["disc/loss"]).layout.annotations[0].text == "no values yet"
+
+
+@pytest.mark.parametrize(("problems", "samples", "why"), [(1, 8, "fewer than two problems"), (9, 1, "two samples")])
+def test_an_accuracy_without_a_value_says_why(problems: int, samples: int, why: str) -> None:
+    found = {"a": reranking.figures(evaluated(frame(simulated(problems, samples))))}
+    assert why in charts.reranking(found).layout.annotations[0].text
+    solved = charts.pass_at_k({"a": pass_at_k.figures(evaluated(frame(simulated(1))))}).layout
+    assert "fewer than two problems" in solved.annotations[0].text and "(1 problem;" in solved.xaxis.title.text
 
 
 def test_texts_of_others_stay_texts() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from irl_core.evaluation.correlation import COLUMNS, REMOVED, figures, paragraph
+from irl_core.evaluation.correlation import COLUMNS, REMOVED, _verdict, figures, paragraph
+from irl_core.intervals import Figure
 from tests.evaluated import check_figures, evaluated, simulated
 
 FIRST = "score_mean_discounted"
@@ -106,6 +107,23 @@ def test_unknown_correctness_is_left_out_of_its_pairs_alone() -> None:
     assert found["left_out"] == 8
     assert found["pearson"]["length"]["correct"]["n"] == len(data) - 8
     assert found["pearson"]["length"]["log_prob_mean"]["n"] == len(data)
+
+
+@pytest.mark.parametrize(
+    ("pooled", "within", "said"),
+    [
+        (0.5, -0.5, "goes with which problems are easy, but within a problem against correctness"),
+        (0.0, 0.5, "goes with correctness within a problem; over all traces nothing is shown"),
+        (-0.5, 0.5, "goes with correctness within a problem, but against which problems are easy"),
+        (-0.5, 0.0, "against which problems are easy, and within a problem nothing is shown"),
+        (-0.5, -0.5, "beyond length it goes against correctness"),
+        (0.0, -0.5, "against correctness within a problem; over all traces nothing is shown"),
+        (0.0, 0.0, "nothing of correctness is shown beyond length"),
+    ],
+)
+def test_what_is_left_is_said_by_both_signs(pooled: float, within: float, said: str) -> None:
+    parts = [{"length": Figure(v, v - 0.1, v + 0.1, 9, "x").to_json()} for v in (pooled, within)]
+    assert said in _verdict(*parts, "length", "length")
 
 
 class TestParagraph:

@@ -120,6 +120,9 @@ def test_the_calibration_error_against_a_plain_loop() -> None:
             expected += abs(right[mine].mean() - confidence[mine].mean()) * mine.sum() / 200
     figure = calibration_error(confidence, right, np.arange(200) % 20)
     assert figure.value == pytest.approx(expected) and figure.low <= figure.value <= figure.high
+    few = calibration_error(confidence, right, np.arange(200) % 4)
+    assert few.value == pytest.approx(expected) and few.to_json()["interval"] is None
+    assert "fewer than 5 problems (4)" in few.method
 
 
 @pytest.fixture(scope="module")

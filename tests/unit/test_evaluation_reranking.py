@@ -133,6 +133,12 @@ def test_missing_answers_do_not_vote() -> None:
     assert silent["baselines"]["majority"]["1"]["reason"] == "no sample has an answer"
     assert silent["samples_needed"]["weighted_vote"]["reason"] == "no sample has an answer"
     assert "undefined (no sample has an answer)" in paragraph(silent)
+    for entry in (silent["by_score"][FIRST]["1"], silent["weighted_vote"]):
+        assert entry["minus_majority"]["reason"] == "no sample has an answer"
+    assert silent["weighted_vote"]["minus_random_sample"]["reason"] == "no sample has an answer"
+    assert silent["by_score"][FIRST]["1"]["minus_random_sample"]["value"] == 0
+    assert {one["reason"] for one in silent["curves"]["majority"]} == {"no sample has an answer"}
+    assert silent["samples_needed"]["target"]["value"] is None
     check_figures(silent)
 
 

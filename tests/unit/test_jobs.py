@@ -438,6 +438,28 @@ def test_out_of_memory_in_training_is_a_failure_with_the_reason_and_the_checkpoi
     assert jobs.resume(done.id).attempt == 2
 
 
+def test_a_job_that_somebody_else_resumed_in_between_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    stale = ended(python("import sys; sys.exit(3)"))
+    again = ended(jobs.resume(stale.id))
+    monkeypatch.setattr(jobs, "get", lambda job_id: stale)
+    with pytest.raises(JobError, match="was resumed by somebody else and is failed now"):
+        jobs.resume(stale.id)
+    assert jobs.list_jobs() == [again]
+
+
+def test_a_scoring_of_another_machine_lives_by_the_record_that_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = python(SLEEP)
+    own = child(job)
+    record = job.run_dir / jobs.RECORD
+    os.utime(record, (1, 1))
+    until(lambda: record.stat().st_mtime > 1)  # the process beside it does so every few seconds
+    changed(job, machine="elsewhere boot pid:[1]")
+    assert jobs.get(job.id).active
+    with pytest.raises(Busy):
+        python("pass")
+    own.kill()
+
+
 def test_a_running_job_is_not_resumed_twice() -> None:
     job = training()
     said(job, "arguments")

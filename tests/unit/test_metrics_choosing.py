@@ -209,6 +209,12 @@ class TestSamplesSaved:
         figure = samples_saved(curve, curve, curve[:, -1], [1, 2, 3])
         assert (figure.value, figure.low, figure.high) == (0, 0, 0)
 
+    def test_few_problems_claim_no_interval(self) -> None:
+        ours, theirs = np.array([[1.0, 1.0]] * 4), np.array([[0.0, 1.0]] * 4)
+        for figure in (samples_saved(ours, theirs, theirs[:, -1], [1, 2]), samples_needed(ours, ours[:, -1], [1, 2])):
+            assert figure.value == 1 and figure.to_json()["interval"] is None
+            assert figure.method == "samples a problem; no interval: fewer than 5 problems (4)"
+
     def test_undefined_where_it_is_not_reached(self) -> None:
         low, high = np.full((9, 2), 0.1), np.full((9, 2), 0.9)
         assert samples_saved(low, high, high[:, -1], [1, 2]).reason == "not reached with 2 samples"

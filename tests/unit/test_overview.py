@@ -69,6 +69,36 @@ def test_figures_are_those_of_the_report(section: str, tmp_path: Path) -> None:
     assert overview.paragraph(section, found) == module.paragraph(found)
 
 
+def test_figures_of_an_evaluation_are_those_of_its_report() -> None:
+    from irl_core.evaluation import pass_at_k
+    from irl_core.evaluation.run import load
+
+    folder = ROOT / "assets" / "scored_run"
+    found = overview.figures("pass_at_k", folder / "run.parquet", overview.sample(folder / "run.parquet"))
+    assert "minus that of the others" in overview.paragraph("pass_at_k", found)
+    assert found == pass_at_k.figures(load(folder))
+
+
+def test_other_policies_are_read_on_the_problems_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "run.parquet", simulated(20, 8))
+    (tmp_path / "compare").mkdir()
+    written(tmp_path / "compare" / "start.parquet", simulated(20, 8, seed=1))
+    monkeypatch.setattr(overview, "MOST_TRACES", 50)
+    found = overview.figures("pass_at_k", path, overview.sample(path))
+    assert found["counts"]["start"]["problems"] == found["problems"] == 6
+
+
+def test_what_lies_beside_a_run_is_known_by_time_and_size(tmp_path: Path) -> None:
+    path = written(tmp_path / "run.parquet", simulated(3, 2))
+    assert overview.beside(path) == ()
+    anchor = written(tmp_path / "anchor.parquet", simulated(3, 2))
+    first = overview.beside(path)
+    assert [name for name, _, _ in first] == [str(anchor)]
+    written(anchor, simulated(3, 3))
+    assert overview.beside(path) != first
+    assert overview.beside(path.rename(tmp_path / "other.parquet")) == ()
+
+
 def test_the_table_of_separation_holds_every_figure(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(10, 4))
     found = overview.figures("separation", path, overview.sample(path))

@@ -199,6 +199,12 @@ def test_the_interval_over_seeds_against_a_plain_loop() -> None:
         assert one.low == pytest.approx(low, abs=0.02) and one.high == pytest.approx(high, abs=0.02)
 
 
+def test_few_problems_over_seeds_have_no_interval() -> None:
+    runs = {seed: {"pass@1": {"a": (0.5, 1.0), "b": (0.5, 1.0)}} for seed in (1, 2)}
+    figure = compared({"irl": runs}, PASS)["figures"]["irl"]["pass@1"]
+    assert figure.value == 0.5 and figure.to_json()["interval"] is None
+
+
 def test_a_seed_that_one_arm_lacks_is_in_no_difference() -> None:
     rng = np.random.default_rng(2)
     start = {1: {"pass@1": drawn(rng, 0.5)}, 2: {"pass@1": {f"p{i}": (0.0, 1.0) for i in range(12)}}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,21 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_example_is_taken_whole() -> None:
     assert check(SAMPLE.encode(), "auto") == uploads.Checked(2, 2, (), 0)
+
+
+def test_the_same_upload_twice_at_once_is_kept_once() -> None:
+    def kept(_: int) -> str:
+        try:
+            return keep(SAMPLE.encode(), "mine", "ada", check(SAMPLE.encode(), "auto"), "auto").name
+        except UploadError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(kept, range(8)))
+    name = clean_title("mine", SAMPLE.encode())
+    assert sorted(told) == sorted([name, *[f"these traces were uploaded before, as {name}; give another title"] * 7])
+    assert [one.name for one in uploads.FOLDER.iterdir()] == [name]
+    assert (uploads.FOLDER / name / uploads.TRACES).read_text() == SAMPLE
 
 
 def test_rows_that_cannot_be_scored_are_named_by_line() -> None:
