@@ -55,7 +55,7 @@ lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The embedded default, from nothing: about 45 minutes on two cores. The figures of its model card come from the last step.
+# The embedded default, from nothing: about an hour on two cores by the estimate of --dry-run. The figures of its model card come from the last step.
 assets: $(VENV)/.installed
 	$(BIN)/irl-lens train demo-irl
 	$(BIN)/irl-lens train demo-control

@@ -9,7 +9,7 @@ from app.heatmap.payload import answer_words, describe
 from app.heatmap.words import score_name, signed, step_name
 from app.inspections import Inspection
 from irl_core.inspection import majority_answer, rank, to_json
-from irl_core.signals import with_ids_and_roles
+from irl_core.signals import with_ids
 from irl_core.types import Layout, ScoredTrace
 from irl_core.verifiable import answers_agree
 
@@ -31,7 +31,7 @@ def to_result(inspection: Inspection, gamma: float) -> dict[str, Any]:
         gamma=gamma,
         kind=inspection.score_kind,
     )
-    return with_ids_and_roles(result, inspection.scored)
+    return with_ids(result, inspection.scored)
 
 
 def ranking(inspection: Inspection, gamma: float) -> list[int]:

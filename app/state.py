@@ -86,7 +86,7 @@ def request() -> Request:
     state = st.session_state
     return Request(
         problem=state["problem"],
-        solution=state["solution"] if state["solution"].strip() else "",
+        solution=state["solution"].rstrip(),  # a line end behind it is scored as a token of the solution's
         answer=state["answer"].strip(),
         n=int(state["n"]),
         seed=int(state["seed"]),

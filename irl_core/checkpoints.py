@@ -283,7 +283,7 @@ def resolve_checkpoint(name_or_path: str | Path, roots: Sequence[Path]) -> Path:
             f"the checkpoint lies outside the allowed folders; move it, or name its in {ROOTS_VARIABLE}"
         )
     known = [name for name, _ in _find(roots)][:8]
-    raise CheckpointError(f"no checkpoint of that name; there are: {', '.join(known) or 'none'}")
+    raise CheckpointError(f"no checkpoint of that name; there are: {', '.join(known) or 'none'}; or give its folder")
 
 
 def _candidates(asked: str, roots: Sequence[Path]) -> Iterator[Path]:

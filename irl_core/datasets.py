@@ -75,6 +75,8 @@ def detect_format(path: Path) -> Format:
                 return name
             fields = fields or sorted(map(str, row))
     found = f"its fields are {', '.join(fields)[:200]}" if fields else "it has no row that is a JSON object"
+    if not path.stat().st_size:
+        raise DatasetError(f"{path.name}: the file is empty; a JSON object a line is expected")
     raise DatasetError(f"{path.name}: the format is not recognised ({found}); question and solution are expected")
 
 
@@ -468,5 +470,6 @@ def _hub_gsm8k(split: str) -> Iterable[Mapping[str, Any]]:
         cache = datasets.config.HF_DATASETS_CACHE
         raise DatasetError(
             f"GSM8K is neither to be had from the hub ({type(error).__name__}) nor in the cache {str(cache)!r}; "
-            f"go online once, or give a folder with train.jsonl and test.jsonl (data.source=FOLDER)"
+            "go online once, or give a folder with train.jsonl and test.jsonl (evaluate: --data FOLDER; train: "
+            "data.source=FOLDER)"
         ) from error

@@ -419,7 +419,7 @@ def judge_familiarity(score: float, unknown_share: float, quantiles: Sequence[Se
         limit = np.interp(UNFAMILIAR_QUANTILE, levels, values)
         reasons.append(
             f"{1 - UNFAMILIAR_QUANTILE:.0%} of held-out problems are worded in a way more likely to the policy "
-            f"({score:.2f} nats per token; limit {limit:.2f})"
+            f"(mean log-probability of a token {score:.2f}, limit {limit:.2f})"
         )
     if unknown_share > UNKNOWN_SHARE_LIMIT:
         reasons.append(
@@ -427,5 +427,6 @@ def judge_familiarity(score: float, unknown_share: float, quantiles: Sequence[Se
         )
     if reasons:
         return Familiarity(score, percentile, unknown_share, False, "; ".join(reasons))
-    reason = f"more likely to the policy than {percentile:.0f} % of held-out problems ({score:.2f} nats per token)"
+    level = f"mean log-probability of a token {score:.2f}"
+    reason = f"more likely to the policy than {percentile:.0f} % of held-out problems ({level})"
     return Familiarity(score, percentile, unknown_share, True, reason)

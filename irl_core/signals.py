@@ -163,7 +163,7 @@ def to_json(
 
     Returns:
         ``{checkpoint, problem, traces: [{text, answer, correct, trace_score, decision, first_error_step, confidence,
-        rule, threshold, steps: [{start, end, text, score}], tokens: [{start, end, text, raw, standardised,
+        rule, threshold, steps: [{start, end, text, score, role}], tokens: [{start, end, text, raw, standardised,
         discounted, credit, logprob}], arithmetic: [{start, end, text, value, stated}]}]}``. Spans are character
         offsets into ``text``; ``first_error_step`` is 0-based; ``arithmetic`` lists the false equations.
     """
@@ -171,13 +171,11 @@ def to_json(
     return {"checkpoint": checkpoint, "problem": problem, "traces": traces}
 
 
-def with_ids_and_roles(result: dict[str, Any], scored: Sequence[ScoredTrace]) -> dict[str, Any]:
-    """The result of ``to_json`` with each token's ``id`` and each step's ``role`` added, for pages that show them."""
+def with_ids(result: dict[str, Any], scored: Sequence[ScoredTrace]) -> dict[str, Any]:
+    """The result of ``to_json`` with each token's ``id`` added, for pages that show them."""
     for trace, one in zip(result["traces"], scored, strict=True):
         for token, identity in zip(trace["tokens"], one.encoded.completion_ids, strict=True):
             token["id"] = identity
-        for step, known in zip(trace["steps"], one.trace.steps, strict=True):
-            step["role"] = known.role
     return result
 
 
@@ -201,7 +199,7 @@ def _trace_json(scored: ScoredTrace, where: Localisation, gamma: float, kind: st
 
 def _steps_json(trace: Trace, where: Localisation) -> list[dict[str, Any]]:
     return [
-        {"start": step.start, "end": step.end, "text": step.text, "score": _number(score)}
+        {"start": step.start, "end": step.end, "text": step.text, "score": _number(score), "role": step.role}
         for step, score in zip(trace.steps, where.step_scores, strict=True)
     ]
 

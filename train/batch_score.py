@@ -48,7 +48,7 @@ class Summary:
         if not self.scored:
             return f"No trace was scored{lost or ': the file has no rows'}."
         before = f" ({self.continued:,} of them before it was interrupted)" if self.continued else ""
-        return f"Scored {self.scored:,} traces{before} into {self.out}{lost}."
+        return f"Scored {self.scored:,} trace{'s' * (self.scored != 1)}{before} into {self.out}{lost}."
 
 
 def check_source(source: Path, out: Path, layout: str) -> None:
@@ -58,6 +58,8 @@ def check_source(source: Path, out: Path, layout: str) -> None:
         DatasetError: the source is missing or of no known format. InputError: ``out`` is a folder or the source.
     """
     read(source, _format(layout))
+    if out.suffix.lower() not in ("", ".parquet"):
+        raise InputError(f"{out.name}: a scored run is a Parquet file; name it {out.stem}.parquet.")
     if out.is_dir() or out.resolve() == source.resolve():
         raise InputError(
             f"{out} is {'a folder' if out.is_dir() else 'the input itself'}; name another file with --out."

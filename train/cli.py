@@ -5,6 +5,7 @@ What a user can mend is one plain line on stderr and exit status 2, never a trac
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -29,7 +30,6 @@ PORTS_TRIED = 100
 MAX_TEXT_FILE_BYTES = 1_000_000
 
 cli = typer.Typer(
-    help="See the token at which a solution goes wrong, and train the reward that shows it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,11 +39,26 @@ Checkpoint = Annotated[str, typer.Option(help="A checkpoint's name (see 'irl-len
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"irl-lens {importlib.metadata.version('irl-lens')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and stop.")
+    ] = False,
+) -> None:
+    """See the token at which a solution goes wrong, and train the reward that shows it."""
+
+
 @cli.command()
 def inspect(
     problem: Annotated[str, typer.Option(help="The problem's text, or @FILE.")],
     solution: Annotated[str | None, typer.Option(help="A solution's text, or @FILE. Without one, samples.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Solutions to sample. [default: 4 without --solution]")] = None,
+    samples: Annotated[int | None, typer.Option(help="Solutions to sample. [default: 4; 0 with --solution]")] = None,
     checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples on a CPU.")] = 0,
     gamma: Annotated[float, typer.Option(help="Discount of the discounted view, 0 to 1.")] = 0.9,
@@ -55,7 +70,7 @@ def inspect(
     """Score a solution token by token and name its first error."""
     from app.heatmap.scale import VIEWS
     from irl_core.inspection import InputError, check_inputs
-    from irl_core.signals import with_ids_and_roles
+    from irl_core.signals import with_ids
 
     if view not in VIEWS:
         raise InputError(f"Unknown view {view!r}; choose one of {', '.join(VIEWS)}.")
@@ -68,7 +83,7 @@ def inspect(
     scored = _scored(lens, problem, solution, wanted, seed, gamma)
     result = _result(lens, problem, scored, gamma)
     if html is not None:
-        _write_page(html, with_ids_and_roles(_result(lens, problem, scored, gamma), scored), view, gamma, lens)
+        _write_page(html, with_ids(_result(lens, problem, scored, gamma), scored), view, gamma, lens)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
     else:
@@ -283,7 +298,7 @@ def _text(given: str) -> str:
         size = path.stat().st_size
         if size > MAX_TEXT_FILE_BYTES:
             raise InputError(f"{path.name} has {size:,} bytes; the limit is {MAX_TEXT_FILE_BYTES:,}. Shorten it.")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8").rstrip("\r\n")  # an editor's last line end is none of the solution's
     except UnicodeDecodeError:
         raise InputError(f"{path.name} is not UTF-8 text; save it as UTF-8.") from None
     except OSError as error:
@@ -300,7 +315,7 @@ def _load(checkpoint: str, device: str) -> Lens:
 
 def _resolve(checkpoint: str) -> Path:
     """The folder of a checkpoint by name, or by path: who uses the shell may load from anywhere it can read."""
-    from irl_core.checkpoints import default_roots, resolve_checkpoint
+    from irl_core.checkpoints import CheckpointError, default_roots, resolve_checkpoint
     from irl_core.inspection import InputError
     from irl_core.manifest import MANIFEST
 
@@ -314,7 +329,10 @@ def _resolve(checkpoint: str) -> Path:
         raise InputError(f"{checkpoint[:200]!r} {what}; name a run's final, or one that 'irl-lens checkpoints' lists.")
     if whole and (folder.is_absolute() or not (roots[0] / checkpoint).is_dir()):
         roots, checkpoint = (*roots, folder.resolve().parent), str(folder.resolve())
-    return resolve_checkpoint(checkpoint, roots)
+    try:
+        return resolve_checkpoint(checkpoint, roots)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint[:200]!r}: {error}") from None
 
 
 def _named(given: str) -> tuple[str, str]:
@@ -402,6 +420,7 @@ def _write_page(path: Path, result: dict[str, Any], view: str, gamma: float, len
 def _print(lens: Lens, result: dict[str, Any], problem: str, solution: str | None, view: str, gamma: float) -> None:
     from rich.console import Console
 
+    from app.heatmap.words import score_name
     from train.terminal import print_result
 
     known = lens.familiarity(problem, solution)
@@ -409,7 +428,8 @@ def _print(lens: Lens, result: dict[str, Any], problem: str, solution: str | Non
     if known.familiar is None:
         notes = [f"Familiarity was not measured: {known.reason}."]
     console = Console(highlight=False)
-    print_result(console, result, view=view, gamma=gamma, score_name=lens.default_trace_score, notes=notes)
+    name = score_name(lens.default_trace_score)
+    print_result(console, result, view=view, gamma=gamma, score_name=name, notes=notes, familiar=known.familiar)
 
 
 # -------------------------------------------------------------------------------------------------------- app

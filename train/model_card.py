@@ -40,7 +40,7 @@ in `irl_core/word_problems`, and nothing else: do not read anything into what th
 - **Training**: `irl-lens train demo-irl`, which trains in turn `demo-sft` ({sft_steps} steps of likelihood: the start
   of the policy), `demo-expert` ({expert_steps} further ones on other problems: the start of the discriminator) and
   {steps} rounds of the adversarial loop, the first {warmup} with the policy frozen. Seed {seed}, {date}, code
-  {code_version}.
+  {code_version}. Every setting: `train_config` in its `config.json`; the preset may have changed since.
 - **Controls**: `control` is the same start trained on the expert traces of those rounds, in the same order, for as many
   steps, by likelihood alone (`irl-lens train demo-control`). `expert` is the policy of `demo-expert`: what the
   demonstrations that the discriminator was told are worth as plain likelihood training. The rows of the discriminator's

@@ -99,7 +99,8 @@ def _step_lines(trace: Mapping[str, Any]) -> Text:
     for index, step in enumerate(trace["steps"]):
         first = trace["decision"] == "error" and index == trace["first_error_step"]
         mark = "→" if first else " "
-        line = f"{mark}{index + 1:>3} {signed(step['score']):>9}  {visible(' '.join(step['text'].split()))}\n"
+        name = "answer" if step["role"] == "answer" else str(index + 1)
+        line = f"{mark}{name:>7} {signed(step['score']):>9}  {visible(' '.join(step['text'].split()))}\n"
         result.append(line, style="bold" if first else None)
     return result
 
@@ -109,11 +110,19 @@ def _arithmetic_lines(trace: Mapping[str, Any]) -> Text:
 
 
 def print_result(
-    console: Console, result: Mapping[str, Any], *, view: str, gamma: float, score_name: str, notes: Sequence[str] = ()
+    console: Console,
+    result: Mapping[str, Any],
+    *,
+    view: str,
+    gamma: float,
+    score_name: str,
+    notes: Sequence[str] = (),
+    familiar: bool | None = None,
 ) -> None:
     """Print an inspection (``irl_core.inspection.to_json``): every trace with its tokens, steps and verdict.
 
-    ``score_name`` names the trace score, ``gamma`` is the discount of its discounted rewards.
+    ``score_name`` names the trace score, ``gamma`` is the discount of its discounted rewards. ``familiar``: see
+    `app.heatmap.words.verdict`.
     """
     full = ranges(gamma)[view]
     console.print(Text(f"Checkpoint {visible(result['checkpoint'])}"), style="dim")
@@ -122,11 +131,13 @@ def print_result(
         console.print(Text(visible(note)), style="yellow")
     for title, trace in zip(titles(result["traces"]), result["traces"], strict=True):
         console.rule(Text(visible(f"{title} · {score_name} {signed(trace['trace_score'])}")), align="left")
-        _print_trace(console, trace, view, full)
+        _print_trace(console, trace, view, full, familiar)
 
 
-def _print_trace(console: Console, trace: Mapping[str, Any], view: str, full: float) -> None:
-    found = verdict(trace)
+def _print_trace(
+    console: Console, trace: Mapping[str, Any], view: str, full: float, familiar: bool | None
+) -> None:
+    found = verdict(trace, familiar)
     plain = console.no_color or console.color_system is None
     value = f"{view} reward: orange {signed(-full, 1)}, white 0, blue {signed(full, 1)}"
     limit = f"{view} reward in brackets from {BRACKET_SHARE * full:.1f} away from 0 on"

@@ -41,9 +41,9 @@ def has_signal(trace: Mapping[str, Any]) -> bool:
 def step_name(trace: Mapping[str, Any], index: int) -> str:
     """'step 3 of 5', or 'the answer line': what the margin calls the step."""
     steps = trace["steps"]
-    if steps[index].get("role") == "answer":
+    if steps[index]["role"] == "answer":
         return "the answer line"
-    return f"step {index + 1} of {sum(step.get('role') != 'answer' for step in steps)}"
+    return f"step {index + 1} of {sum(step['role'] != 'answer' for step in steps)}"
 
 
 def score_name(kind: str) -> str:

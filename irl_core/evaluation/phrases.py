@@ -43,13 +43,13 @@ def side(figure: Figure, of: float = 0.0) -> str:
 
 
 def ranking(figure: Figure) -> str:
-    """How well an AUC or a share of pairs ranks, by the end of its interval that is nearer to chance."""
+    """How well an AUC or a share of pairs ranks at least: by the end of its interval that is nearer to chance."""
     words = {"neither": "not shown to be better than chance", "below": "worse than chance", "undefined": "undefined"}
     where = side(figure, CHANCE)
     if where != "above":
         return words[where]
     low = figure["interval"][0]
-    return "strong" if low >= STRONG else "moderate" if low >= MODERATE else "weak"
+    return "strong" if low >= STRONG else "at least moderate" if low >= MODERATE else "at least weak"
 
 
 def difference(figure: Figure, better: str = "higher", worse: str = "lower") -> str:

@@ -180,7 +180,7 @@ def _sentence(row: dict[str, Any], title: str) -> str:
     text = f"{title[0].upper()}{title[1:]}, pooled: AUC {_judged(area)}, Cohen's d {shown(pooled['cohens_d'])}; "
     text += f"share of the pairs of one problem ranked right: {_judged(pairs)}."
     useless = ranking(pairs) in ("not shown to be better than chance", "worse than chance")
-    if useless and ranking(area) in ("weak", "moderate", "strong"):
+    if useless and ranking(area) in ("at least weak", "at least moderate", "strong"):
         text += " So nothing is shown but that it knows which problems are easy."
     return text
 

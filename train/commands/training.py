@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +59,28 @@ def print_plan(config: TrainConfig, wish: Wish) -> None:
     plan = make_plan(config, this_device(wish.memory_gb), launched_processes(), ask_hub=True)
     if os.environ.get("RANK", "0") == "0":
         as_json = json.dumps(to_json(plan), ensure_ascii=False, allow_nan=False) if wish.as_json else ""
-        typer.echo(as_json or "\n".join(lines(plan)))
+        typer.echo(as_json or "\n".join((*lines(plan), *_lines_before(config, plan.durations.total, wish))))
+
+
+def _lines_before(config: TrainConfig, own: float, wish: Wish) -> Iterator[str]:
+    """The presets that are trained first, with their time."""
+    seconds = {
+        name: make_plan(before, this_device(wish.memory_gb), launched_processes()).durations.total
+        for name, before in _unfinished(config).items()
+    }
+    if seconds:
+        told = ", ".join(f"{name} {hours(one)}" for name, one in seconds.items())
+        yield f"Trained first: {told}; in all {hours(own + sum(seconds.values()))}"
+
+
+def _unfinished(config: TrainConfig) -> dict[str, TrainConfig]:
+    """The presets before this one whose runs are not finished, in the order in which they are trained."""
+    found: dict[str, TrainConfig] = {}
+    for name in config.run.after:
+        if not _finished(name):
+            before = load_config(name, presets_dir=PRESETS)
+            found |= _unfinished(before) | {name: before}
+    return found
 
 
 def check_memory(config: TrainConfig, memory_gb: float | None = None) -> None:

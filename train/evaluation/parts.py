@@ -12,6 +12,8 @@ from typing import Any
 from irl_core.store import RunWriter, StoreError, provenance
 from train.evaluation.progress import Progress
 
+MOST_OF_A_VALUE = 40  # characters of a value that is named in an error
+
 Rows = Sequence[Mapping[str, Any]]
 Made = tuple[Rows, Rows]  # rows, and what could not become one
 OnStep = Callable[[int, int], None]
@@ -79,9 +81,19 @@ def _check(stage: Stage) -> None:
     changed = [key for key in keys if key != "created" and found.get(key) != json_of(stage.provenance.get(key))]
     if changed:
         raise StoreError(
-            f"{stage.path.name}: was made with another {', '.join(changed)}; name another --out, or start again with "
-            "--no-resume"
+            f"{stage.path.name}: was made with another {differing(changed, found, stage.provenance)}; name another "
+            "--out, or start again with --no-resume"
         )
+
+
+def differing(names: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """'problems (then 10, now 12), input_sha256': what differs, with the values that are short enough to be read."""
+    told = []
+    for name in names:
+        values = [json.dumps(json_of(one.get(name))) for one in (then, now)]
+        short = max(map(len, values)) <= MOST_OF_A_VALUE
+        told.append(f"{name} (then {values[0]}, now {values[1]})" if short else name)
+    return ", ".join(told)
 
 
 def json_of(value: Any) -> Any:

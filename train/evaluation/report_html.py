@@ -20,7 +20,7 @@ from irl_core.evaluation import cited
 from irl_core.evaluation.report import QUESTIONS
 from irl_core.evaluation.run import EvaluatedRun
 from irl_core.run_rows import localisation_of, scored_of
-from irl_core.signals import DEFAULT_GAMMA, to_json, with_ids_and_roles
+from irl_core.signals import DEFAULT_GAMMA, to_json, with_ids
 from irl_core.store import read_row
 from train.evaluation.report_md import HEADINGS, origin, section_tables
 from train.evaluation.tables import Table
@@ -246,7 +246,7 @@ def _example(row: Mapping[str, Any], one: Mapping[str, Any], key: str) -> dict[s
     result = to_json(
         [scored], [localisation_of(row)], problem=row["problem"], checkpoint=row["checkpoint"], kind="mean_discounted"
     )
-    trace = with_ids_and_roles(result, [scored])["traces"][0]
+    trace = with_ids(result, [scored])["traces"][0]
     title = f"{one['class'].capitalize()} trace, {one['why']} score: {one['score']:.2f} \u00b7 {one['trace_id']}"
     return {
         **payload.settings(VIEW, DEFAULT_GAMMA, 1.0),

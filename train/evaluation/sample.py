@@ -34,7 +34,7 @@ from train.calibrate import SAMPLES as CALIBRATION_SAMPLES
 from train.calibrate import corrupted
 from train.evaluation import making
 from train.evaluation.machine import machine
-from train.evaluation.parts import Made, OnStep, Part, Stage, json_of, remove, rows_in, write
+from train.evaluation.parts import Made, OnStep, Part, Stage, differing, json_of, remove, rows_in, write
 from train.evaluation.progress import Progress, shown
 from train.evaluation.questions import Exam
 from train.provenance import code_state, versions
@@ -163,8 +163,8 @@ def _begin(out: Path, arguments: dict[str, Any], resume: bool) -> dict[str, Any]
     changed = [key for key in keys if begun.get(key) != json_of(arguments.get(key))]
     if changed:
         raise StoreError(
-            f"{out.name}: holds an evaluation with another {', '.join(changed)}; name another --out, or start again "
-            "with --no-resume"
+            f"{out.name}: holds an evaluation with another {differing(changed, begun, arguments)}; name another --out, "
+            "or start again with --no-resume"
         )
     return found
 

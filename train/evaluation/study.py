@@ -28,7 +28,7 @@ from train.distributed import training_device
 from train.evaluation import making, study_report
 from train.evaluation.backbone import make_untrained
 from train.evaluation.machine import machine
-from train.evaluation.parts import Part, Stage, json_of, write
+from train.evaluation.parts import Part, Stage, differing, json_of, write
 from train.evaluation.progress import Progress, shown
 from train.evaluation.questions import Exam, open_exam
 from train.evaluation.sample import checkpoint_hash
@@ -139,8 +139,8 @@ def _begin(out: Path, plan: Plan, resume: bool) -> None:
     changed = [key for key in sorted(found.keys() | asked.keys()) if found.get(key) != json_of(asked.get(key))]
     if changed:
         raise ConfigError(
-            f"{out.name}: holds a study with another {', '.join(changed)}; name another --out, or start again with "
-            "--no-resume"
+            f"{out.name}: holds a study with another {differing(changed, found, asked)}; name another --out, or start "
+            "again with --no-resume"
         )
 
 
