@@ -82,7 +82,8 @@ class Watch:
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._store = torch.distributed.PrefixStore(f"irl-lens/{attempt}/{next(_watches)}", store)
         self._say()
-        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._thread.start()
 
     def leave(self) -> None:
         """Stop watching, and say so: this process has come to its end."""
@@ -91,6 +92,7 @@ class Watch:
         self._gone.set()
         with contextlib.suppress(RuntimeError):  # who keeps the store may have left already
             self._say(left=True)
+        self._join()
 
     def tell(self, error: BaseException) -> None:
         """Let the others end with this reason; the first one told is kept."""
@@ -102,6 +104,12 @@ class Watch:
                 reason = f"{type(error).__name__}: {error}"
                 self._store.set("failed", json.dumps({"rank": self.world.rank, "reason": reason[:2000]}))
             self._say(left=True)
+        if threading.current_thread() is not self._thread:
+            self._join()
+
+    def _join(self) -> None:
+        """Wait for the thread: an interpreter that ends while it is inside the store's C++ ends by SIGABRT."""
+        self._thread.join(STORE_TIMEOUT.total_seconds())
 
     def cause(self, error: BaseException) -> BaseException:
         """``error``, or where an exchange failed because another process is gone, the one that says so."""

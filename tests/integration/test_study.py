@@ -121,7 +121,8 @@ def test_a_study_ends_with_its_tables_and_scored_runs(tiny: Path) -> None:
     for arm in ("start", "irl", "sft", "grpo"):
         for k in (1, 3, 5, 10, 16):
             figure = found["policies"]["figures"][arm][f"pass@{k}"]
-            assert figure["n"] == 8 and figure["interval"] is not None  # four problems, twice
+            assert figure["n"] == 8 and figure["value"] is not None  # four problems, twice: too few for an interval
+            assert figure["interval"] is None and "fewer than 5 problems (4)" in figure["method"]
     assert len(found["policies"]["differences"]) == 6
     assert (out / "study.html").read_text().startswith("<!doctype html>")
     # the same problems for all, 16 samples each, and other samples for another seed
