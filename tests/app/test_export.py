@@ -30,7 +30,7 @@ def a_result(text: str, **changes: Any) -> dict[str, Any]:
     trace = {
         "text": text, "answer": "5", "correct": None, "trace_score": -1.5, "decision": "error", "first_error_step": 0,
         "confidence": 0.75, "rule": "minimum credit", "threshold": -1.0,
-        "steps": [{"start": 0, "end": len(text), "text": text, "score": -2.5}],
+        "steps": [{"start": 0, "end": len(text), "text": text, "score": -2.5, "role": "reasoning"}],
         "tokens": [a_token(0, middle, text, 1.0), a_token(middle, len(text), text, -1.0)], "arithmetic": [],
     }  # fmt: skip
     return {"checkpoint": "fake", "problem": text, "traces": [{**trace, **changes}]}

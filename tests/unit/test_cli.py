@@ -36,7 +36,7 @@ def trace(text: str = "ab c", **changes: Any) -> dict[str, Any]:
         {"start": 0, "end": 2, "text": text[:2], "raw": 6.0, **zero},
         {"start": 2, "end": len(text), "text": text[2:], "raw": -3.0, **zero},
     ]
-    steps = [{"start": 0, "end": len(text), "text": text, "score": -3.0}]
+    steps = [{"start": 0, "end": len(text), "text": text, "score": -3.0, "role": "reasoning"}]
     found = {"decision": "error", "first_error_step": 0, "confidence": 0.8, "rule": "raw/min", "threshold": -1.0}
     rest = {"answer": None, "correct": None, "trace_score": -3.0, "arithmetic": []}
     return {"text": text, "steps": steps, "tokens": tokens, **found, **rest, **changes}
@@ -123,7 +123,7 @@ def test_a_text_file_over_the_limit_and_one_that_is_no_text(tmp_path: Path) -> N
         cli._text(f"@{tmp_path / 'long.txt'}")
     with pytest.raises(InputError, match=r"bytes.txt is not UTF-8 text"):
         cli._text(f"@{tmp_path / 'bytes.txt'}")
-    assert cli._text(f"@{tmp_path / 'fine.txt'}") == "Zwölf $5\n"
+    assert cli._text(f"@{tmp_path / 'fine.txt'}") == "Zwölf $5"  # the line end is the editor's
     assert cli._text("plain") == "plain"
 
 
@@ -146,7 +146,7 @@ def test_inspect_prints_the_verdict(lens: Lens, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(cli, "_load", lambda checkpoint, device: lens)
     cli.inspect(problem=PROBLEM, solution="3 * 4 = 13\n#### 13")
     out = capsys.readouterr().out
-    assert "Checkpoint tiny" in out and "Trace 1 of 1 · answer 13 · minimum" in out
+    assert "Checkpoint tiny" in out and "Trace 1 of 1 · answer 13 · trace score (" in out
     assert "3 * 4 = 13: is 12" in out
     assert "Rule: the step with the lowest reward of a token; threshold \u22123.00" in out
 

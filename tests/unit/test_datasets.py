@@ -285,7 +285,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it has no row that is a JSON object"),
+        (b"", "the file is empty; a JSON object a line is expected"),
         (b'{"foo": 1, "bar": 2}\n', "its fields are bar, foo"),
         (b"[1,", "not readable as a JSON array"),
     ],

@@ -35,8 +35,8 @@ def test_side(low: float, high: float, expected: str) -> None:
     ("value", "low", "high", "word"),
     [
         (0.9, 0.75, 0.95, "strong"),
-        (0.9, 0.74, 0.95, "moderate"),  # the value alone would be strong
-        (0.7, 0.59, 0.8, "weak"),
+        (0.9, 0.74, 0.95, "at least moderate"),  # the value alone would be strong
+        (0.7, 0.59, 0.8, "at least weak"),
         (0.7, 0.49, 0.9, "not shown to be better than chance"),
         (0.3, 0.2, 0.4, "worse than chance"),
     ],

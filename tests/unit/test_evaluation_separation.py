@@ -154,7 +154,7 @@ class TestParagraph:
 
     def test_weak(self) -> None:
         text = paragraph(figures(evaluated(simulated(problems=150, reward=0.4))))
-        assert "(weak)" in text and "strong" not in text
+        assert "(at least weak)" in text and "strong" not in text
 
     def test_turned_round(self) -> None:
         text = paragraph(figures(evaluated(simulated(reward=-2))))
@@ -163,5 +163,5 @@ class TestParagraph:
     def test_knowing_only_the_problem(self) -> None:
         text = paragraph(figures(evaluated(simulated(reward=0, ease=2.0, seed=2))))
         assert text.count("So nothing is shown but that it knows which problems are easy.") == 2
-        assert text.count("(moderate)") == 2 and "strong" not in text
+        assert text.count("(at least moderate)") == 2 and "strong" not in text
         assert text.count("(not shown to be better than chance)") == 2

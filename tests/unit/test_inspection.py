@@ -134,8 +134,8 @@ def test_json_is_the_documented_schema() -> None:
         "steps", "tokens", "arithmetic",
     ]  # fmt: skip
     assert trace["steps"] == [
-        {"start": 0, "end": 9, "text": "3 + 4 = 8", "score": -2.0},
-        {"start": 10, "end": 16, "text": "#### 8", "score": None},
+        {"start": 0, "end": 9, "text": "3 + 4 = 8", "score": -2.0, "role": "reasoning"},
+        {"start": 10, "end": 16, "text": "#### 8", "score": None, "role": "answer"},
     ]
     assert trace["tokens"][0] == {
         "start": 0, "end": 1, "text": "3", "raw": 3.0, "standardised": 2.0, "discounted": None, "credit": 2.5,
@@ -176,7 +176,7 @@ def test_unfamiliar_wording_and_unknown_tokens_say_why() -> None:
     quantiles = [[0.0, -4.0], [0.01, -3.0], [1.0, -1.0]]
     found = judge_familiarity(-9.0, 0.5, quantiles)
     assert found.familiar is False and found.percentile == 0.0
-    assert "-9.00 nats per token; limit -3.00" in found.reason
+    assert "mean log-probability of a token -9.00, limit -3.00" in found.reason
     assert "the tokenizer does not know 50% of its pieces (limit 2%)" in found.reason
 
 
