@@ -53,7 +53,7 @@ def _started(job_id: int, run: str, words: str) -> None:
     if job.active:
         st.caption("The sidebar shows how far it is.")
     elif job.state != "finished":
-        st.error(plain(f"It {job.state}: {job.reason or 'see its log in the sidebar'}"))
+        st.error(plain(f"The scoring was not finished ({job.state}): {job.reason or 'see its log in the sidebar'}"))
     elif st.button(f"Look at {plain(run)}", icon=":material/fact_check:"):
         run_chooser.catalogue.clear()
         st.session_state.update({run_chooser.STATE: [run], "outcome": "all"})
