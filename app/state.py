@@ -86,7 +86,8 @@ def request() -> Request:
     state = st.session_state
     return Request(
         problem=state["problem"],
-        solution=state["solution"].rstrip(),  # a line end behind it is scored as a token of the solution's
+        # a line end behind it would be scored as a token of the solution's
+        solution=state["solution"].rstrip("\r\n") if state["solution"].strip() else "",
         answer=state["answer"].strip(),
         n=int(state["n"]),
         seed=int(state["seed"]),

@@ -55,15 +55,15 @@ def check_source(source: Path, out: Path, layout: str) -> None:
     """Refuse, before any model is loaded, what cannot be read or written.
 
     Raises:
-        DatasetError: the source is missing or of no known format. InputError: ``out`` is a folder or the source.
+        DatasetError: the source is missing or of no known format. InputError: ``out`` is a folder, the source, or no .parquet.
     """
     read(source, _format(layout))
-    if out.suffix.lower() not in ("", ".parquet"):
-        raise InputError(f"{out.name}: a scored run is a Parquet file; name it {out.stem}.parquet.")
     if out.is_dir() or out.resolve() == source.resolve():
         raise InputError(
             f"{out} is {'a folder' if out.is_dir() else 'the input itself'}; name another file with --out."
         )
+    if out.suffix.lower() not in ("", ".parquet"):
+        raise InputError(f"{out.name}: a scored run is a Parquet file; name it {out.stem}.parquet.")
 
 
 def _format(layout: str) -> Format:

@@ -201,7 +201,7 @@ def claim(config: TrainConfig, run_dir: Path, resume: bool) -> Claim:
     """
     path = run_dir / CONFIG
     if resume and not path.exists():
-        raise ConfigError(f"nothing to resume: {run_dir} has no config.yaml; leave out --resume")
+        raise ConfigError(f"nothing to resume: {run_dir.name} has no config.yaml; leave out --resume")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -169,6 +169,8 @@ def test_what_cannot_be_read_or_written_is_refused_before_a_model_loads(source: 
         check_source(source, source, "auto")
     with pytest.raises(InputError, match="is a folder"):
         check_source(source, tmp_path, "auto")
+    with pytest.raises(InputError, match=r"run.csv: a scored run is a Parquet file; name it run\.parquet"):
+        check_source(source, tmp_path / "run.csv", "auto")
 
 
 @pytest.mark.parametrize("name", ["model_solutions_dev", "first_error_labels_dev"])
