@@ -55,7 +55,8 @@ def check_source(source: Path, out: Path, layout: str) -> None:
     """Refuse, before any model is loaded, what cannot be read or written.
 
     Raises:
-        DatasetError: the source is missing or of no known format. InputError: ``out`` is a folder, the source, or no .parquet.
+        DatasetError: the source is missing or of no known format.
+        InputError: ``out`` is a folder, the source, or no .parquet.
     """
     read(source, _format(layout))
     if out.is_dir() or out.resolve() == source.resolve():
