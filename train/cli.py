@@ -45,12 +45,11 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+
+
 @cli.callback()
-def common(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and stop.")
-    ] = False,
-) -> None:
+def common(version: Version = False) -> None:
     """See the token at which a solution goes wrong, and train the reward that shows it."""
 
 

@@ -127,6 +127,11 @@ def test_a_text_file_over_the_limit_and_one_that_is_no_text(tmp_path: Path) -> N
     assert cli._text("plain") == "plain"
 
 
+def test_the_version_is_printed() -> None:
+    done = run("--version")
+    assert done.returncode == 0 and done.stdout.startswith("irl-lens 0.")
+
+
 def test_json_is_all_that_is_printed(lens: Lens, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
     monkeypatch.setattr(cli, "_load", lambda checkpoint, device: lens)
     cli.inspect(problem=PROBLEM, solution=SOLUTION, samples=2, seed=3, as_json=True, html=tmp_path / "page.html")
