@@ -55,7 +55,8 @@ lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The embedded default, from nothing: about an hour on two cores by the estimate of --dry-run. The figures of its model card come from the last step.
+# The embedded default, from nothing: about an hour on two cores by the estimate of --dry-run. The figures of its model
+# card come from the last step.
 assets: $(VENV)/.installed
 	$(BIN)/irl-lens train demo-irl
 	$(BIN)/irl-lens train demo-control

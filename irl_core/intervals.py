@@ -99,8 +99,8 @@ def plain(value: Any) -> Any:
 def wilson(successes: float, n: int) -> Figure:
     """A share with Wilson's score interval (Wilson 1927), for independent trials.
 
-    Trials may be values in [0, 1] with their sum as ``successes``: none of one mean spreads more than successes and
-    failures do, so that the interval is then too wide, never too narrow."""
+    Trials may be values in [0, 1] with their sum as ``successes``: of all such values with one mean, successes and
+    failures spread most, so that the interval is rather too wide. Trials of unequal weight could make it too narrow."""
     if n < 1:
         return undefined(n, "Wilson", "no trials")
     p, z = successes / n, Z * Z / n

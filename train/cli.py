@@ -82,7 +82,8 @@ def inspect(
     scored = _scored(lens, problem, solution, wanted, seed, gamma)
     result = _result(lens, problem, scored, gamma)
     if html is not None:
-        _write_page(html, with_ids(_result(lens, problem, scored, gamma), scored), view, gamma, lens)
+        page = with_ids(_result(lens, problem, scored, gamma), scored)
+        _write_page(html, page, view, gamma, lens, lens.familiarity(problem, solution).familiar)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
     else:
@@ -399,16 +400,15 @@ def _result(lens: Lens, problem: str, scored: list[ScoredTrace], gamma: float) -
     from irl_core.inspection import to_json
 
     found = [lens.locate(one) for one in scored]
-    kind = lens.default_trace_score
-    return to_json(scored, found, problem=problem, checkpoint=lens.name, gamma=gamma, kind=kind)
+    return to_json(scored, found, problem=problem, checkpoint=lens.name, gamma=gamma, kind=lens.default_trace_score)
 
 
-def _write_page(path: Path, result: dict[str, Any], view: str, gamma: float, lens: Lens) -> None:
+def _write_page(path: Path, result: dict[str, Any], view: str, gamma: float, lens: Lens, familiar: bool | None) -> None:
     from app.heatmap.export import to_html
     from app.heatmap.words import score_name
     from irl_core.inspection import InputError
 
-    page = to_html(result, view=view, gamma=gamma, score_name=score_name(lens.default_trace_score))
+    page = to_html(result, view=view, gamma=gamma, score_name=score_name(lens.default_trace_score), familiar=familiar)
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:

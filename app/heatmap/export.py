@@ -41,19 +41,20 @@ def to_html(
     strength: float = 1.0,
     score_name: str = "trace score",
     described: Sequence[Mapping[str, Any]] | None = None,
+    familiar: bool | None = None,
 ) -> str:
     """The page for ``result`` (of ``irl_core.inspection.to_json``), to be saved as one file and opened anywhere.
 
     The result is embedded as JSON in the element ``irl-lens-result`` and drawn with text nodes only. The policy in the
     page forbids every request and every script but its own. ``gamma`` is the one the discounted rewards of ``result``
     were computed with. ``described``: what `payload.describe` says of each trace; without it the traces are numbered
-    and ``score_name`` names their score.
+    and ``score_name`` names their score; ``familiar`` is then that of `app.heatmap.words.verdict`.
 
     Raises:
         ValueError: a number in ``result`` is not finite.
     """
     if described is None:
-        described = _numbered(result["traces"], score_name)
+        described = _numbered(result["traces"], score_name, familiar)
     footer = f"Made with irl-lens from checkpoint {result['checkpoint']}. Nothing in this page is sent anywhere."
     settings = {**payload.settings(view, gamma, strength), "traces": list(described), "footer": footer}
     style = payload.stylesheet() + (_HERE / "export.css").read_text(encoding="utf-8")
@@ -69,10 +70,15 @@ def embed(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _numbered(traces: Sequence[Mapping[str, Any]], score_name: str) -> list[dict[str, Any]]:
+def _numbered(
+    traces: Sequence[Mapping[str, Any]], score_name: str, familiar: bool | None
+) -> list[dict[str, Any]]:
     return [
         payload.describe(
-            trace, title=f"{heading} \u00b7 {score_name} {signed(trace['trace_score'])}", file=f"trace-{number}"
+            trace,
+            title=f"{heading} \u00b7 {score_name} {signed(trace['trace_score'])}",
+            file=f"trace-{number}",
+            familiar=familiar,
         )
         for number, (heading, trace) in enumerate(zip(payload.titles(traces), traces, strict=True), start=1)
     ]

@@ -47,6 +47,15 @@ def test_the_embedded_data_is_the_result_unchanged() -> None:
     assert embedded(to_html(result), "irl-lens-result") == result
 
 
+def test_no_confidence_is_claimed_on_unfamiliar_text() -> None:
+    known, unlike = (
+        embedded(to_html(a_result("1 + 1 = 2"), familiar=familiar), "irl-lens-settings")["traces"][0]["verdict"]
+        for familiar in (True, False)
+    )
+    assert known["headline"] == unlike["headline"] and "confidence 75%" in known["detail"]
+    assert "75%" not in unlike["detail"] and "its confidence is not known" in unlike["detail"]
+
+
 def test_hostile_text_does_not_appear_as_markup() -> None:
     page = to_html(a_result(HOSTILE))
     assert "<img" not in page
