@@ -99,9 +99,11 @@ READ = """node => ({
 
 def download(page: Page, place: int) -> list[list[str]]:
     """The rows of the CSV under a chart."""
-    page.get_by_text("The values of this chart as a table").nth(place).click()
+    panel = page.get_by_test_id("stExpander").filter(has_text="The values of this chart as a table").nth(place)
+    panel.locator("summary").click()
+    # The button of the panel itself: the table's own toolbar has one too, which hides when the pointer leaves.
     with page.expect_download() as found:
-        page.get_by_role("button", name="Save as CSV").locator("visible=true").first.click()
+        panel.get_by_test_id("stDownloadButton").get_by_role("button").click()
     return list(csv.reader(io.StringIO(Path(found.value.path()).read_text())))
 
 
