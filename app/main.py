@@ -7,7 +7,8 @@ from typing import Final
 
 import streamlit as st
 
-from app import sidebar, state
+from app import sidebar
+from app.inspect import session
 
 HERE = Path(__file__).resolve().parent
 PAGES: Final = {
@@ -29,7 +30,7 @@ page = st.navigation(
     ]
 )
 st.html(ROOM)
-state.prepare()
+session.prepare()
 with st.sidebar:
     sidebar.show()
 page.run()

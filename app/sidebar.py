@@ -8,9 +8,11 @@ from typing import Final
 
 import streamlit as st
 
-from app import access, job_panel, machine, services, training_form
-from app.text import plain
-from irl_core.checkpoints import CheckpointInfo
+from app import access
+from app.components.markdown import plain
+from app.inspect import scoring_queue
+from app.jobs import machine, panel, training_form
+from irl_core.checkpoints.save import CheckpointInfo
 
 OWN_MODEL: Final = """
 Put a checkpoint directory (safetensors with its manifest, as training writes it) under `runs/`, or name the folder
@@ -21,7 +23,7 @@ that holds it in the environment variable `IRL_LENS_CHECKPOINTS`; then restart t
 def show() -> None:
     """Draw the sidebar and remember the chosen checkpoint and device in the session."""
     access.show_login()
-    found = services.catalogue()
+    found = scoring_queue.catalogue()
     usable = {info.name: info for info in found if offered(info)}
     _keep_valid(usable)
     if usable:
@@ -40,7 +42,7 @@ def show() -> None:
 def chosen() -> CheckpointInfo | None:
     """The checkpoint chosen in the sidebar, or None where there is none to choose."""
     name = st.session_state.get("checkpoint")
-    return next((info for info in services.catalogue() if offered(info) and info.name == name), None)
+    return next((info for info in scoring_queue.catalogue() if offered(info) and info.name == name), None)
 
 
 def offered(info: CheckpointInfo) -> bool:
@@ -68,7 +70,7 @@ def _training(checkpoints: Collection[str]) -> None:
     """The button that opens the form, and below it the jobs."""
     st.subheader("Training", divider="gray")
     button = st.empty()
-    startable = job_panel.show(checkpoints)
+    startable = panel.show(checkpoints)
     may = access.may("train")
     why = None if may else access.reason("train")
     if button.button("Train \u2026", icon=":material/model_training:", disabled=not (startable and may), help=why):

@@ -49,7 +49,7 @@ def at_quantile(table: Sequence[int], quantile: float) -> int:
 
 def draw_traces(count: int, vocabulary: int, seed: int) -> list[Any]:
     """Traces of random tokens with lengths like GSM8K's."""
-    from irl_core.segmentation import make_trace
+    from irl_core.text.segmentation import make_trace
     from irl_core.types import EncodedTrace, Source
 
     rng = random.Random(seed)
@@ -69,7 +69,7 @@ def build_model(chosen: argparse.Namespace) -> Any:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from irl_core.packing import use_packed_attention
+    from irl_core.models.packed_attention import use_packed_attention
 
     torch.manual_seed(chosen.seed)
     config = Qwen2Config(
@@ -87,7 +87,7 @@ def build_model(chosen: argparse.Namespace) -> Any:
 
 def layouts(traces: Sequence[Any], tokens: int, device: str) -> dict[str, Measured]:
     """The same traces in both layouts, on the device."""
-    from irl_core.encoding import Batching
+    from irl_core.models.batching import Batching
 
     found = {}
     for name, packed in (("padded", False), ("packed", True)):
@@ -101,7 +101,7 @@ def score(model: Any, batch: Any) -> float:
     """The summed log-probability of a micro-batch."""
     import torch
 
-    from irl_core.policy import completion_logprobs
+    from irl_core.models.logprobs import completion_logprobs
 
     with torch.no_grad():
         return float(completion_logprobs(model, batch).sum())
@@ -109,7 +109,7 @@ def score(model: Any, batch: Any) -> float:
 
 def update(model: Any, batch: Any) -> float:
     """The same with its gradients."""
-    from irl_core.policy import completion_logprobs
+    from irl_core.models.logprobs import completion_logprobs
 
     total = completion_logprobs(model, batch).sum()
     total.backward()

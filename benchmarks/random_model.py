@@ -2,7 +2,8 @@
 
     python -m benchmarks.random_model meta-llama/Llama-3.2-1B-Instruct OUT --tokenizer FOLDER [--device cuda]
 
-The shapes are those of ``train.architectures``. One decoder layer is made at a time and written as a shard of its own.
+The shapes are those of ``train.planning.architectures``. One decoder layer is made at a time and written as a shard of
+its own.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def _filled(name: str, parameter: torch.Tensor, generator: torch.Generator, devi
 
 def main() -> None:
     """The command line."""
-    from train.architectures import transformers_config
+    from train.planning.architectures import transformers_config
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="the model whose shape is taken, such as Qwen/Qwen2.5-0.5B-Instruct")

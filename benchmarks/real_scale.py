@@ -46,8 +46,8 @@ CASES = tuple(
 def models_of(preset: str, chosen: argparse.Namespace) -> dict[str, Path]:
     """The policy and the discriminator of a preset as folders of random weights, written where they are missing."""
     from irl_core.config import load_config
-    from train.architectures import transformers_config
-    from train.cli import PRESETS
+    from train.cli.main import PRESETS
+    from train.planning.architectures import transformers_config
 
     model = load_config(preset, presets_dir=PRESETS).model
     folders = {}
@@ -70,7 +70,7 @@ def run_case(case: Case, chosen: argparse.Namespace) -> dict[str, Any]:
         "model.packing": str(case.backend == "transformers").lower(), "discriminator.warmup_rounds": 0,
     }  # fmt: skip
     run_dir = chosen.out / case.name.replace(" ", "-")
-    command = [sys.executable, "-m", "train.cli", "train", case.preset, "--run-dir", str(run_dir), "--force"]
+    command = [sys.executable, "-m", "train.cli.main", "train", case.preset, "--run-dir", str(run_dir), "--force"]
     command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     command += [part for override in chosen.set for part in ("--set", override)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)

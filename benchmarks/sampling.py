@@ -52,8 +52,9 @@ def build_model(chosen: argparse.Namespace) -> Any:
 
 def samplers(chosen: argparse.Namespace) -> dict[str, Measured]:
     """Every sampler, with the same end ids and limit."""
-    from irl_core.continuous import ContinuousSampler
-    from irl_core.sampling import GenerateSampler, LoopSampler
+    from irl_core.policy.continuous import ContinuousSampler
+    from irl_core.policy.generate import GenerateSampler
+    from irl_core.policy.sampling import LoopSampler
 
     ends = range(max(1, round(chosen.vocab / chosen.mean_tokens)))
     return {

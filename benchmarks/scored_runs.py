@@ -24,11 +24,12 @@ import pyarrow.parquet as pq
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app import failures, run_chooser, scored_runs
-from app.failures import PAGE_ROWS, Query
-from app.scored_runs import RunInfo
+from app.analysis import catalogue, chooser, failures
+from app.analysis.catalogue import RunInfo
+from app.analysis.failures import PAGE_ROWS, Query
 from benchmarks.packing import ratio_with_interval
-from irl_core.store import ROWS_PER_GROUP
+from irl_core.checkpoints import save
+from irl_core.storage.scored_run import ROWS_PER_GROUP
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "app" / "views" / "failures.py"
@@ -45,21 +46,21 @@ def make_run(path: Path, rows: int) -> RunInfo:
             ids = pa.array([f"trace-{written + number}" for number in range(piece.num_rows)])
             writer.write_table(piece.set_column(piece.schema.get_field_index("trace_id"), "trace_id", ids))
             written += piece.num_rows
-    return scored_runs.find(path.stem, [path.parent])
+    return catalogue.find(path.stem, [path.parent])
 
 
 def things(info: RunInfo) -> dict[str, Callable[[], Any]]:
     """What the page does, each on a kept index but for the opening itself."""
-    table = scored_runs.index(info)
+    table = catalogue.index(info)
     found = failures.numbers(info, table, QUERY)
 
     def filtered() -> Any:
         return failures.shown_rows(info, failures.numbers(info, table, QUERY)[:PAGE_ROWS], telling=True)
 
     return {
-        "open: read the index": lambda: scored_runs.index(info),
+        "open: read the index": lambda: catalogue.index(info),
         "filter, sort and show 50 rows": filtered,
-        "go to the next trace": lambda: scored_runs.numbered_row(info, found[-1]),
+        "go to the next trace": lambda: catalogue.numbered_row(info, found[-1]),
         "look for words in all texts": lambda: failures.numbers(info, table, Query(words="each week")),
     }
 
@@ -77,7 +78,7 @@ def pages(info: RunInfo) -> dict[str, Callable[[], Any]]:
         st.cache_resource.clear()
         st.cache_data.clear()
         page = AppTest.from_file(str(PAGE), default_timeout=120)
-        page.session_state[run_chooser.STATE] = [info.name]
+        page.session_state[chooser.STATE] = [info.name]
         shown(page)
         opened[:] = [page]
 
@@ -104,7 +105,7 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         failures.DATABASE = Path(folder) / "annotations.sqlite"
-        scored_runs.default_roots = lambda: (Path(folder),)  # type: ignore[attr-defined]
+        save.default_roots = lambda: (Path(folder),)  # type: ignore[attr-defined]
         runs = [make_run(Path(folder) / f"{rows}.parquet", rows) for rows in (chosen.large, chosen.small)]
         large, small = (pages(run) | things(run) for run in runs)
         print(f"{chosen.large:,} traces over {chosen.small:,}; {chosen.repeats} repeats")

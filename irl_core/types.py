@@ -1,7 +1,7 @@
 """The data that flows through the system: frozen, validated, independent of any model.
 
 Character spans are half-open ``(start, end)`` offsets into ``Trace.text``, the completion exactly as it was
-written or sampled. Step indices are 0-based everywhere; outside conventions convert in ``irl_core.datasets``.
+written or sampled. Step indices are 0-based everywhere; outside conventions convert in ``irl_core.data.formats``.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class ScoredTrace:
 
     ``raw`` (T,) float32: the logit, eq. 4. ``logprobs`` (T,): the policy's log-probability of each token.
     ``prompt_reward``: the logit at the last prompt token, r_0 of the credit. All other signals (standardised,
-    discounted, credit) are computed from these without a model: see ``irl_core.rewards``.
+    discounted, credit) are computed from these without a model: see ``irl_core.reward.rewards``.
     """
 
     encoded: EncodedTrace

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from irl_core.evaluation.run import EvaluatedRun
-from irl_core.store import SUMMARY_COLUMNS
+from irl_core.evaluation.evaluated_run import EvaluatedRun
+from irl_core.storage.schema import SUMMARY_COLUMNS
 
 
 def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def wait_until(condition: Callable[[], bool], launcher: subprocess.Popen[str]) -
 
 
 def fails_at_the_second_step() -> None:
-    from train.session import Session
+    from train.training_state import Session
 
     whole = Session.round
 
@@ -82,7 +82,7 @@ def main() -> None:
     fault = FAULTS[sys.argv.pop(1)]
     if os.environ["RANK"] == "1":
         fault()
-    from train.cli import main as command
+    from train.cli.main import main as command
 
     command()
 

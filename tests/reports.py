@@ -7,13 +7,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from irl_core.evaluation.evaluated_run import load
 from irl_core.evaluation.report import make
-from irl_core.evaluation.run import load
-from irl_core.store import read_run, write_run
-from train.evaluation.report_html import to_html
+from irl_core.report.html import to_html
+from irl_core.storage.scored_run import read_run, write_run
 
 BUNDLED = Path(__file__).resolve().parents[1] / "assets" / "scored_run" / "run.parquet"
-HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\u2028\0 $5 and $10 :red[x] ![](http://x.invalid/y)"
+HOSTILE = (
+    "<img src=x onerror=alert(1)></script><script>alert(2)</script>\u2028\0 $5 and $10 :red[x] ![](http://x.invalid/y)"
+)
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from irl_core.checkpoints import load_json, load_tensors
+from irl_core.checkpoints.save import load_json, load_tensors
 from irl_core.config import (
     DataConfig,
     DiscriminatorConfig,
@@ -22,7 +22,8 @@ from irl_core.config import (
     TrainConfig,
     load_config,
 )
-from train import held_out, run
+from train import run
+from train.monitoring import validation
 
 SIZE = ModelConfig(hidden_size=24, layers=2, heads=2, intermediate_size=48, vocab_size=320, context=512)
 SFT = TrainConfig(
@@ -104,13 +105,13 @@ def kill_at(step: int) -> run.OnStep:
 
 def judge_by_hash() -> None:
     """An untrained policy solves nothing, and every pass@1 would be 0: let chance, fixed by the text, be the judge."""
-    honest = held_out._row
+    honest = validation._row
 
     def row(*arguments: Any) -> dict[str, Any]:
         found = honest(*arguments)
         return found | {"correct": hashlib.sha256(found["text"].encode()).digest()[0] < 128}
 
-    held_out._row = row
+    validation._row = row
 
 
 def train_in_process(config_file: str, run_dir: str, resume: bool, slow_disk: float = 0.0) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from irl_core.adversarial import AdversarialTrainer
 from irl_core.config import DataConfig, DiscriminatorConfig, ModelConfig, PolicyConfig, RunConfig, TrainConfig
-from irl_core.discriminator import Discriminator
-from irl_core.encoding import TraceEncoder
-from irl_core.inspection import Lens
-from irl_core.learner import Learner
-from irl_core.localisation import Calibration, Rule
-from irl_core.sampling import LoopSampler
-from irl_core.segmentation import make_trace
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.policy.sampling import LoopSampler
+from irl_core.reward.discriminator import Discriminator
+from irl_core.reward.localisation import Calibration, Rule
+from irl_core.scorer import Lens
+from irl_core.text.segmentation import make_trace
+from irl_core.training.adversarial import AdversarialTrainer
+from irl_core.training.optimizer_step import Learner
 from irl_core.types import EncodedTrace, Source
 from train.backends.tiny import build_model, train_tokenizer
 

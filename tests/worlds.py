@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from irl_core import world as world_module
-from irl_core.adversarial import AdversarialTrainer
+from irl_core import distributed as world_module
 from irl_core.config import ClassWeights, LoraConfig, TrainConfig
-from irl_core.discriminator import Discriminator
-from irl_core.encoding import TraceEncoder
-from irl_core.learner import Learner
-from irl_core.packing import use_packed_attention
-from irl_core.pretrained import adapter_weights, with_adapters
-from irl_core.segmentation import make_trace
-from irl_core.supervised import SupervisedTrainer
+from irl_core.distributed import World
+from irl_core.models.packed_attention import use_packed_attention
+from irl_core.models.pretrained import adapter_weights, with_adapters
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.reward.discriminator import Discriminator
+from irl_core.text.segmentation import make_trace
+from irl_core.training.adversarial import AdversarialTrainer
+from irl_core.training.optimizer_step import Learner
+from irl_core.training.sft import SupervisedTrainer
 from irl_core.types import EncodedTrace, Source
-from irl_core.world import World
 from tests.tiny import EXPERTS, changed, expert_traces, pair_config, plain_learner, tiny_model, tiny_tokenizer
 from train.backends.tiny import build_model, train_tokenizer
 from train.distributed import end_world, sampler_for, shard, start_world
@@ -135,9 +135,7 @@ def trainer_of(case: Case, world: World) -> AdversarialTrainer | SupervisedTrain
         other = train_tokenizer([f"{problem} {solution}" for problem, solution, _ in EXPERTS[:2]], 285)
         reading, base = TraceEncoder(other), build_model(config, other)
     torch.manual_seed(0)
-    discriminator = Discriminator(
-        model_of(case, 8, base), config.discriminator.head, config.discriminator.likelihood
-    )
+    discriminator = Discriminator(model_of(case, 8, base), config.discriminator.head, config.discriminator.likelihood)
     for model in (policy, discriminator.backbone):
         shard(model, world, torch.device("cpu"))
     if config.run.method == "sft":

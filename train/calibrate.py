@@ -14,19 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from irl_core.adversarial import AdversarialTrainer
 from irl_core.config import TrainConfig
-from irl_core.discriminator import score_traces
-from irl_core.encoding import TraceEncoder
-from irl_core.inspection import prompt_logprob
-from irl_core.localisation import HeldOut, calibrate, candidate_rules
-from irl_core.metrics import pair_accuracy
-from irl_core.perturbations import ALL_KINDS, corrupt, perturbed_trace
-from irl_core.rewards import TRACE_SCORES
-from irl_core.sampling import Rollout, Sampler
-from irl_core.signals import DEFAULT_GAMMA, named_signals, trace_score
+from irl_core.data.word_problems.check import first_error
+from irl_core.data.word_problems.quantities import WordProblem
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.policy.protocol import Rollout, Sampler
+from irl_core.reward.calibration import HeldOut, calibrate, candidate_rules
+from irl_core.reward.discriminator import score_traces
+from irl_core.reward.rewards import TRACE_SCORES
+from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals, trace_score
+from irl_core.scorer import prompt_logprob
+from irl_core.statistics.separation import pair_accuracy
+from irl_core.text.perturbations import ALL_KINDS, corrupt, perturbed_trace
+from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.types import ScoredTrace, Standardisation, Trace, Truth
-from irl_core.word_problems import WordProblem, first_error
 from train.data import calibration_traces, demo_problems
 
 QUANTILES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)

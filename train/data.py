@@ -15,17 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irl_core.config import ConfigError, TrainConfig
-from irl_core.datasets import RowError, gsm8k, read
-from irl_core.json_rows import DatasetError
-from irl_core.layouts import as_think_answer
-from irl_core.perturbations import corrupt
-from irl_core.segmentation import make_trace
+from irl_core.config import TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.data.formats import RowError, gsm8k, read
+from irl_core.data.word_problems.drills import drills
+from irl_core.data.word_problems.generate import Split, problems
+from irl_core.data.word_problems.quantities import WordProblem
+from irl_core.errors import DatasetError
+from irl_core.text.perturbations import corrupt
+from irl_core.text.segmentation import make_trace
+from irl_core.text.think_answer import as_think_answer
 from irl_core.types import Source, Trace
-from irl_core.word_problems import Split, WordProblem, drills, problems
 
 if TYPE_CHECKING:
-    from irl_core.encoding import TraceEncoder
+    from irl_core.models.tokenization import TraceEncoder
 
 MIN_CALIBRATION = 20
 NAMED_ROWS = 20

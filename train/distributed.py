@@ -1,7 +1,7 @@
 """Training on several processes: who this process is, which GPU is its own, and frozen weights divided by FSDP.
 
 ``accelerate launch`` (or ``torchrun``) starts the processes; ``docs/several-machines.md`` says how. Everything else,
-from dividing a round to summing gradients, is ``irl_core.world.World``'s.
+from dividing a round to summing gradients, is ``irl_core.distributed.World``'s.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from weakref import WeakSet
 
 import torch
 
-from irl_core.config import ConfigError, TrainConfig
-from irl_core.manifest import MANIFEST
-from irl_core.world import World
+from irl_core.checkpoints.manifest import MANIFEST
+from irl_core.config import TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.distributed import World
 
 if TYPE_CHECKING:
-    from irl_core.encoding import TraceEncoder
-    from irl_core.sampling import Rollout, Sampler
-    from train.backends import Models
+    from irl_core.models.tokenization import TraceEncoder
+    from irl_core.policy.protocol import Rollout, Sampler
+    from train.backends.models import Models
 
 # An exchange may wait this long for the slowest process: samples of very different lengths, a first download, a save.
 PATIENCE = timedelta(hours=2)
@@ -61,9 +62,7 @@ def start_world(config: TrainConfig) -> tuple[World, torch.device]:
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     from accelerate import PartialState
 
-    state = PartialState(
-        cpu=device.type == "cpu", backend="gloo" if device.type == "cpu" else "nccl", timeout=PATIENCE
-    )
+    state = PartialState(cpu=device.type == "cpu", backend="gloo" if device.type == "cpu" else "nccl", timeout=PATIENCE)
     world = World(state.process_index, state.num_processes, sharded)
     check_same(world, config.fingerprint(), "settings", "give every machine the same command and the same files")
     return world, device
@@ -238,7 +237,7 @@ def gathered(*models: Any) -> Iterator[None]:
 
 def sampler_for(config: TrainConfig, encoder: TraceEncoder, world: World) -> Sampler:
     """The configured sampler, for a process of this world."""
-    from irl_core.sampling import make_sampler
+    from irl_core.policy.sampling import make_sampler
 
     sampler = make_sampler(config.policy, encoder)
     return sampler if world.size == 1 else GatheredSampler(sampler)
@@ -263,7 +262,7 @@ class GatheredSampler:
         top_p: float = 1.0,
         on_step: Callable[[int, int], None] | None = None,
     ) -> list[list[Rollout]]:
-        """See ``irl_core.sampling.Sampler``; every process must call it."""
+        """See ``irl_core.policy.protocol.Sampler``; every process must call it."""
         with gathered(model):
             if not prompts:
                 return []

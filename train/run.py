@@ -17,33 +17,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from irl_core.checkpoints import CheckpointError, load_json
-from irl_core.config import ConfigError, TrainConfig
-from irl_core.run_files import CHECKPOINTS, FINAL, LOG, METRICS, PROVENANCE, STATUS
-from irl_core.world import World
+from irl_core.checkpoints.save import load_json
+from irl_core.config import TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.distributed import World
+from irl_core.errors import CheckpointError
+from irl_core.files import DISK_ERRORS, not_written, one_line, write_whole
+from irl_core.storage.training_run import CHECKPOINTS, FINAL, LOG, METRICS, PROVENANCE, STATUS
 from train.alignment import align
 from train.distributed import check_visible
-from train.health import Health, diverged, finite
-from train.measures import PASS, Clock, best_of, learning_rates, memory, reset_peak, speed
-from train.run_folder import (
-    DISK_ERRORS,
-    Claim,
-    Log,
-    MetricsFile,
-    Status,
-    claim,
-    newest_state,
-    not_written,
-    one_line,
-    rounded,
-    write_whole,
-)
-from train.trackers import Trackers, check_trackers
-from train.watch import watched
+from train.monitoring.health import Health, diverged, finite
+from train.monitoring.throughput import PASS, Clock, best_of, learning_rates, memory, reset_peak, speed
+from train.monitoring.trackers import Trackers, check_trackers
+from train.monitoring.watch import watched
+from train.run_folder import Claim, Log, MetricsFile, Status, claim, newest_state, rounded
 
 if TYPE_CHECKING:
     from irl_core.types import Trace
-    from train.session import Session
+    from train.training_state import Session
 
 BEST = "best"
 BEST_FIGURE = "best.json"
@@ -273,8 +264,8 @@ class Run:
 
     def go(self, resume: bool, claimed: Claim) -> Path:
         """Load, train, finish."""
-        from train.held_out import held_out_problems, short_enough
-        from train.session import Session
+        from train.monitoring.validation import held_out_problems, short_enough
+        from train.training_state import Session
 
         self.status.step, self.status.best = claimed.previous.get("step", 0), claimed.previous.get("best")
         self.progress("loading")
@@ -323,7 +314,7 @@ class Run:
         self.say(f"{'resumed' if resume else 'started'} at step {step} of {self.config.run.steps}", aloud=False)
 
     def _open_metrics(self, resume: bool) -> list[dict[str, float]]:
-        from train.samples import drop_samples_after
+        from train.monitoring.samples import drop_samples_after
 
         step = self.session.step
         self.metrics = MetricsFile(self.run_dir / METRICS, step)
@@ -334,7 +325,7 @@ class Run:
         return self.metrics.rows
 
     def _write_provenance(self, resume: bool) -> None:
-        from train.provenance import changes, device_name, provenance
+        from irl_core.storage.provenance import changes, device_name, provenance
 
         path = self.run_dir / PROVENANCE
         device = device_name(self.session.trainer.policy.device)
@@ -391,7 +382,7 @@ class Run:
         return rounded(good), rows
 
     def _evaluate(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        from train.held_out import evaluate
+        from train.monitoring.validation import evaluate
 
         started = time.perf_counter()
         trainer, step = self.session.trainer, self.session.step
@@ -425,7 +416,7 @@ class Run:
 
     def _save(self, metrics: dict[str, float], rows: list[dict[str, Any]], leaving: bool) -> None:
         """A training state where one is due; at an evaluation always, so that the best one can be made again."""
-        from train.samples import round_rows, write_samples
+        from train.monitoring.samples import round_rows, write_samples
 
         step, settings = self.session.step, self.config.run
         regular = settings.save_every and (step % settings.save_every == 0 or step == settings.steps)

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app import chart_panel, figure_tables, overview, run_panel
-from app.run_panel import Shown
+from app.analysis import panel, sections
+from app.analysis.panel import Shown
+from app.components import chart
+from irl_core.report import figure_tables
+from irl_core.report.charts import traces
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,23 +22,23 @@ WITHIN = "Within problems"
 
 def show() -> None:
     st.header("Do correct traces score higher?")
-    runs = run_panel.opened()
-    found = run_panel.figures("separation", runs)
+    runs = panel.opened()
+    found = panel.figures("separation", runs)
     runs = [run for run in runs if run.name in found]
     if runs:
         score = _controls(found)
         _charts(runs, score)
-        run_panel.paragraphs("separation", found)
+        panel.paragraphs("separation", found)
         _tests(found, score)
-        run_panel.surprising(runs, score)
+        panel.surprising(runs, score)
 
 
 def _controls(found: Mapping[str, dict[str, Any]]) -> str:
     """The score and the view that are chosen; the score's name."""
     left, right = st.columns(2, vertical_alignment="bottom")
     with left:
-        score = run_panel.score_chooser(_offered(found))
-    run_panel.kept("compared", POOLED, (POOLED, WITHIN))
+        score = panel.score_chooser(_offered(found))
+    panel.kept("compared", POOLED, (POOLED, WITHIN))
     right.segmented_control(
         "Compared",
         (POOLED, WITHIN),
@@ -44,7 +47,7 @@ def _controls(found: Mapping[str, dict[str, Any]]) -> str:
         help="Within problems: each problem's mean is taken off, so that which problems are easy earns nothing. Only "
         "problems with correct and incorrect traces are drawn.",
     )
-    run_panel.keep("compared")
+    panel.keep("compared")
     return score
 
 
@@ -56,28 +59,27 @@ def _offered(found: Mapping[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def _charts(runs: Sequence[Shown], score: str) -> None:
-    from app import charts
 
-    theme, names = chart_panel.theme(), [run.name for run in runs]
+    theme, names = chart.theme(), [run.name for run in runs]
     drawn = _frames(runs, score)
-    histogram, strip = charts.histogram(drawn, score, theme=theme), charts.strip(drawn, score, theme=theme)
+    histogram, strip = traces.histogram(drawn, score, theme=theme), traces.strip(drawn, score, theme=theme)
     if st.session_state["compared"] == WITHIN:
-        words = f"{charts.title_of(score)}<br>less its problem's mean"
+        words = f"{traces.title_of(score)}<br>less its problem's mean"
         histogram.update_xaxes(title_text=words)
         strip.update_yaxes(title_text=words)
     # legend and boxes of several runs need the whole width
     first, second = st.columns(2, gap="medium") if len(runs) == 1 else (st.container(), st.container())
     with first:
-        chart_panel.draw(
+        chart.draw(
             histogram,
-            charts.histogram_table(drawn, score),
+            traces.histogram_table(drawn, score),
             key="distribution",
             alt="Histograms of the score of correct and of incorrect traces, by run; the table below has the values.",
         )
     with second:
-        chart_panel.draw(
+        chart.draw(
             strip,
-            charts.strip_table(drawn, score),
+            traces.strip_table(drawn, score),
             key="traces",
             alt="Boxes with a point a trace, of correct and of incorrect traces, by run; the values are in the table.",
             runs=names,
@@ -87,31 +89,31 @@ def _charts(runs: Sequence[Shown], score: str) -> None:
 
 def _frames(runs: Sequence[Shown], score: str) -> dict[str, pd.DataFrame]:
     """The rows that are drawn, by run."""
-    whole = run_panel.frames(runs)
+    whole = panel.frames(runs)
     if st.session_state["compared"] == POOLED:
         return whole
-    return {name: overview.centred(frame, score) for name, frame in whole.items()}
+    return {name: sections.centred(frame, score) for name, frame in whole.items()}
 
 
 def _tests(found: Mapping[str, dict[str, Any]], score: str) -> None:
     st.subheader("The tests")
-    run_panel.read(figure_tables.tests_summary(found, score), "The tests of this score, pooled and within problems")
-    st.caption(f"{overview.TIES_OF_PAIRS} A figure that does not exist is undefined, with the reason.")
+    panel.read(figure_tables.tests_summary(found, score), "The tests of this score, pooled and within problems")
+    st.caption(f"{sections.TIES_OF_PAIRS} A figure that does not exist is undefined, with the reason.")
     with st.expander("Every figure of this score, with its interval, n and method", icon=":material/table:"):
-        chart_panel.show_table(figure_tables.separation_table(found, score), "separation")
+        chart.show_table(figure_tables.separation_table(found, score), "separation")
     _scores(found)
 
 
 def _scores(found: Mapping[str, dict[str, Any]]) -> None:
     """Every score beside the others, pooled or within problems as the page is set."""
-    from app.interval_chart import LEAST_WIDTH, intervals
+    from irl_core.report.charts.forest_plot import LEAST_WIDTH, intervals
 
     st.subheader("All scores beside each other")
     where, unit = ("pooled", "AUC over all traces") if st.session_state["compared"] == POOLED else (
         "within", "share of the pairs of one problem ranked right")  # fmt: skip
     rows = figure_tables.ranking_rows(found, where)
-    chart_panel.draw(
-        intervals(rows, unit=unit, reference=0.5, reference_words="chance", theme=chart_panel.theme()),
+    chart.draw(
+        intervals(rows, unit=unit, reference=0.5, reference_words="chance", theme=chart.theme()),
         figure_tables.scores_table(found),
         key=f"scores-{where}",
         least=LEAST_WIDTH,

@@ -8,23 +8,34 @@ from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 
-from app import access, chart_panel, failures, links, overview, run_chooser, scored_runs, stored_traces
-from app.failures import Query
-from app.heatmap import payload
-from app.heatmap.component import heatmap
-from app.overview import csv_of
-from app.results import to_result
-from app.scored_runs import RunInfo
-from app.text import plain
-from irl_core.annotations import CATEGORIES, MOST_NAME, MOST_NOTE, AnnotationError, Annotations, from_jsonl, to_jsonl
-from irl_core.signals import DEFAULT_GAMMA
-from irl_core.store import StoreError
+from app import access
+from app.analysis import catalogue, chooser, failures, sections
+from app.analysis.catalogue import RunInfo
+from app.analysis.failures import Query
+from app.components import chart
+from app.components.heatmap import heatmap
+from app.components.markdown import plain
+from app.inspect import links, stored_traces
+from app.inspect.results import to_result
+from irl_core.data.annotations import (
+    CATEGORIES,
+    MOST_NAME,
+    MOST_NOTE,
+    AnnotationError,
+    Annotations,
+    from_jsonl,
+    to_jsonl,
+)
+from irl_core.errors import StoreError
+from irl_core.report.csv_export import csv_of
+from irl_core.report.heatmap import payload
+from irl_core.reward.token_scores import DEFAULT_GAMMA
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from streamlit.delta_generator import DeltaGenerator
 
-    from irl_core.annotations import Annotation
+    from irl_core.data.annotations import Annotation
 
 KEYED_STEPS: Final = 9
 ROWS_IN_SIGHT: Final = 4  # the trace below them is what one came for
@@ -47,12 +58,12 @@ def show() -> None:
             st.session_state[name] = st.session_state[name]
     left, *beside = st.columns([5, 3, 4], vertical_alignment="bottom")
     with left:
-        chosen = run_chooser.choose(multiple=False)
+        chosen = chooser.choose(multiple=False)
     if not chosen:
         return
     info = chosen[0]
     _reviewer(*beside)
-    st.caption(plain(f"{info.name}: {overview.origin_line(info.provenance)}."))
+    st.caption(plain(f"{info.name}: {sections.origin_line(info.provenance)}."))
     try:
         table = _index(info.path.as_posix(), info.key, info)
         said = _said()
@@ -65,7 +76,7 @@ def show() -> None:
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the run \u2026")
 def _index(path: str, key: tuple[str, int, int], _info: RunInfo) -> pa.Table:
-    return scored_runs.index(_info)
+    return catalogue.index(_info)
 
 
 @st.cache_data(max_entries=64, show_spinner="Looking for the words \u2026")
@@ -112,7 +123,7 @@ def _browse(info: RunInfo, table: pa.Table, said: Sequence[Annotation] | None) -
         return
     place = _place(table, found)
     _table(info, table, found, place, said or [])
-    row = scored_runs.numbered_row(info, found[place])
+    row = catalogue.numbered_row(info, found[place])
     if row["trace_id"] != _id_of(table, found[place]):
         st.error("The run was written anew meanwhile; load the page again.")
         return
@@ -172,9 +183,7 @@ def _place(table: pa.Table, found: Sequence[int]) -> int:
     return 0
 
 
-def _table(
-    info: RunInfo, table: pa.Table, found: Sequence[int], place: int, said: Sequence[Annotation]
-) -> None:
+def _table(info: RunInfo, table: pa.Table, found: Sequence[int], place: int, said: Sequence[Annotation]) -> None:
     first = place - place % ROWS_IN_SIGHT  # so that the trace below is in sight, while the table scrolls on
     shown = found[first : first + failures.PAGE_ROWS]
     rows = failures.shown_rows(info, shown, telling=st.session_state["model_first"])
@@ -260,7 +269,7 @@ def _trace(
 
 def _own(row: dict[str, Any], said: Sequence[Annotation] | None) -> Annotation | None:
     """The newest word of the person at the page on this trace."""
-    from irl_core.annotations import latest, text_hash
+    from irl_core.data.annotations import latest, text_hash
 
     key = (text_hash(row["problem"], row["text"]), st.session_state["annotator"])
     return latest(said or []).get(key)
@@ -285,11 +294,9 @@ def _solution(row: dict[str, Any], info: RunInfo, revealed: bool) -> None:
     trace = to_result(inspection, DEFAULT_GAMMA)["traces"][0]
     described = payload.describe(trace, title="", caption=failures.model_words(row), file="trace")
     heatmap({**payload.settings("credit", DEFAULT_GAMMA, 1.0), **described, "trace": trace}, key="heatmap-failure")
-    st.button(
-        "Open in Inspect", icon=":material/open_in_new:", on_click=_to_inspect, args=(info.name, row["trace_id"])
-    )
+    st.button("Open in Inspect", icon=":material/open_in_new:", on_click=_to_inspect, args=(info.name, row["trace_id"]))
     if st.session_state.pop("to_inspect", False):
-        chart_panel.open_trace(info.name, row["trace_id"])
+        chart.open_trace(info.name, row["trace_id"])
 
 
 def _to_inspect(run: str, trace_id: str) -> None:
@@ -390,8 +397,8 @@ def _agreement(info: RunInfo, said: Sequence[Annotation] | None) -> None:
         return
     import pandas as pd
 
-    from app.charts.style import words
-    from irl_core.agreement import between_annotators, with_model
+    from irl_core.evaluation.agreement import between_annotators, with_model
+    from irl_core.report.charts.style import words
 
     with st.expander("Agreement between annotators, and with the model", icon=":material/handshake:"):
         found = [*between_annotators(said), *with_model(said, failures.model_labels(info, said))]
@@ -406,7 +413,7 @@ def _agreement(info: RunInfo, said: Sequence[Annotation] | None) -> None:
             }
             for one in found
         ]  # fmt: skip
-        chart_panel.show_table(pd.DataFrame(rows), "agreement")
+        chart.show_table(pd.DataFrame(rows), "agreement")
         st.caption(
             "Cohen's kappa: 1 is full agreement, 0 what chance gives. Brackets: 95 % intervals by a bootstrap over "
             "problems. Only blind annotations are compared with the model; of an annotator the newest word counts."

@@ -9,18 +9,20 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from app import examples, links, results, run_chooser, scored_runs, services, sidebar, state, stored_traces
-from app.heatmap import payload
-from app.heatmap.component import heatmap
-from app.heatmap.export import to_html
-from app.heatmap.scale import VIEWS
-from app.heatmap.tables import to_csv
-from app.inspections import Inspection, Request
-from app.services import Refused, Ticket
-from app.text import plain
-from irl_core.checkpoints import CheckpointError, CheckpointInfo
-from irl_core.inspection import MAX_SAMPLES, InputError, check_inputs
-from irl_core.store import StoreError
+from app import sidebar
+from app.analysis import catalogue, chooser
+from app.components.heatmap import heatmap
+from app.components.markdown import plain
+from app.inspect import examples, links, results, scoring_queue, session, stored_traces
+from app.inspect.request import Inspection, Request
+from app.inspect.scoring_queue import Refused, Ticket
+from irl_core.checkpoints.save import CheckpointInfo
+from irl_core.errors import CheckpointError, InputError, StoreError
+from irl_core.report.csv_export import to_csv
+from irl_core.report.heatmap import payload
+from irl_core.report.heatmap.export import to_html
+from irl_core.report.heatmap.scale import VIEWS
+from irl_core.scorer import MAX_SAMPLES, check_inputs
 
 FAILURES = Path(__file__).with_name("failures.py")
 POLL_SECONDS = 0.15
@@ -43,10 +45,10 @@ def show() -> None:
         st.info("There is no checkpoint to load yet. The sidebar says how to add one.")
     elif asked or st.session_state.pop("run_now", False):
         with place:
-            _serve(state.request(), info)
+            _serve(session.request(), info)
     inspection = st.session_state.get("inspection")
     if inspection is not None:
-        if not state.is_of_the_form(inspection):
+        if not session.is_of_the_form(inspection):
             st.warning(plain(f"Below: the result of what was asked before, {_beginning(inspection.request.problem)}"))
         _results(inspection)
 
@@ -77,11 +79,9 @@ def _example_chooser() -> None:
         key="example",
         index=None,
         placeholder="Your own text",
-        on_change=state.take_example,
+        on_change=session.take_example,
     )
-    right.segmented_control(
-        "Its solution", state.KINDS, key="kind", required=True, on_change=state.take_example
-    )
+    right.segmented_control("Its solution", session.KINDS, key="kind", required=True, on_change=session.take_example)
 
 
 def _form() -> bool:
@@ -100,7 +100,7 @@ def _form() -> bool:
         n.slider("Traces to sample", 1, MAX_SAMPLES, key="n", help="Used when the solution is empty.")
         seed.number_input("Seed", 0, 2**31 - 1, step=1, key="seed")
         temperature.number_input("Temperature", 0.1, 2.0, step=0.1, key="temperature")
-        return go.form_submit_button("Inspect", type="primary", width="stretch", on_click=state.leave_example)
+        return go.form_submit_button("Inspect", type="primary", width="stretch", on_click=session.leave_example)
 
 
 def _serve(asked: Request, info: CheckpointInfo) -> None:
@@ -108,7 +108,7 @@ def _serve(asked: Request, info: CheckpointInfo) -> None:
     st.session_state.pop("inspection", None)
     try:
         check_inputs(asked.problem, asked.solution or None)
-        ticket = services.desk(info, st.session_state.get("device", "auto")).submit(asked)
+        ticket = scoring_queue.desk(info, st.session_state.get("device", "auto")).submit(asked)
         st.session_state["inspection"] = _follow(ticket)
     except (InputError, Refused, CheckpointError) as error:
         st.error(plain(str(error)))
@@ -158,7 +158,7 @@ def _stored(info: CheckpointInfo | None) -> bool:
     if wanted is None:
         return False
     try:
-        row = scored_runs.row(scored_runs.find(wanted.run), wanted.trace_id)
+        row = catalogue.row(catalogue.find(wanted.run), wanted.trace_id)
     except StoreError as error:
         st.error(plain(f"Not found: {error}"))
         return _leave()
@@ -183,7 +183,7 @@ def _stored_trace(run: str, row: dict[str, Any], info: CheckpointInfo | None) ->
         words = "Score it again with the checkpoint of the sidebar"
         st.button(words, on_click=_again, args=(row,), disabled=info is None)
         if st.button("Show it in Failures", icon=":material/fact_check:"):
-            st.session_state.update({run_chooser.STATE: [run], "failure": row["trace_id"], "outcome": "all"})
+            st.session_state.update({chooser.STATE: [run], "failure": row["trace_id"], "outcome": "all"})
             st.switch_page(FAILURES)
     if row["reference_solution"]:
         with st.expander("The reference solution"):
@@ -303,7 +303,7 @@ def _exports(inspection: Inspection, result: dict[str, Any], shown: list[int]) -
 def _link(inspection: Inspection, chosen: int, versus: int | None) -> None:
     """Put the link to what is shown into the address of the page, and show it to copy."""
     try:
-        parameters = links.write(state.link_of(inspection, chosen, versus))
+        parameters = links.write(session.link_of(inspection, chosen, versus))
     except links.LinkError as error:
         st.query_params.clear()
         st.caption(plain(str(error)))

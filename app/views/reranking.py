@@ -7,21 +7,24 @@ from typing import Any
 
 import streamlit as st
 
-from app import chart_panel, figure_tables, run_panel
+from app.analysis import panel
+from app.components import chart
+from irl_core.report import figure_tables
+from irl_core.report.charts import figures
 
 
 def show() -> None:
     st.header("What does choosing by the reward gain?")
-    runs = run_panel.opened()
-    found = run_panel.figures("reranking", runs)
-    solved = run_panel.figures("pass_at_k", runs)
+    runs = panel.opened()
+    found = panel.figures("reranking", runs)
+    solved = panel.figures("pass_at_k", runs)
     runs = [run for run in runs if run.name in found]
     if not runs:
         return
     judged = {name: one for name, one in found.items() if one["by_score"]}
     if judged:
         _curves(judged)
-    run_panel.paragraphs("reranking", found)
+    panel.paragraphs("reranking", found)
     if judged:
         _choices(judged)
         _saved(judged)
@@ -31,15 +34,14 @@ def show() -> None:
     _solved({name: one for name, one in solved.items() if one["problems"]})
     if judged:
         rule = next(iter(judged.values()))["vote"]["score"]
-        run_panel.surprising([run for run in runs if run.name in judged], rule)
+        panel.surprising([run for run in runs if run.name in judged], rule)
 
 
 def _curves(found: Mapping[str, dict[str, Any]]) -> None:
-    from app import charts
 
-    chart_panel.draw(
-        charts.reranking(found, theme=chart_panel.theme()),
-        charts.reranking_table(found),
+    chart.draw(
+        figures.reranking(found, theme=chart.theme()),
+        figures.reranking_table(found),
         key="reranking",
         alt="Accuracy of each way to choose among 1 to N samples, with 95 % bands, by run; the table has the values.",
         least=620,
@@ -48,40 +50,39 @@ def _curves(found: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _choices(found: Mapping[str, dict[str, Any]]) -> None:
-    from app.interval_chart import LEAST_WIDTH, intervals
+    from irl_core.report.charts.forest_plot import LEAST_WIDTH, intervals
 
     st.subheader("Every way to choose one answer among all samples")
-    chart_panel.draw(
-        intervals(figure_tables.choice_rows(found), unit="share of problems answered right", theme=chart_panel.theme()),
+    chart.draw(
+        intervals(figure_tables.choice_rows(found), unit="share of problems answered right", theme=chart.theme()),
         figure_tables.choices_table(found),
         key="choices",
         least=LEAST_WIDTH,
         alt="Accuracy of every way to choose, with its 95 % interval, by run; the table below has the values.",
         help="k of 1, 3 and 5, every score's vote, and the differences from random and majority, paired by problem.",
     )
-    run_panel.read(figure_tables.choices_summary(found), "Accuracy of every way to choose, and the paired differences")
+    panel.read(figure_tables.choices_summary(found), "Accuracy of every way to choose, and the paired differences")
 
 
 def _saved(found: Mapping[str, dict[str, Any]]) -> None:
     st.subheader("What it saves")
-    run_panel.read(figure_tables.saved_summary(found), "Samples that each way to choose needs")
+    panel.read(figure_tables.saved_summary(found), "Samples that each way to choose needs")
     with st.expander("These figures with their method", icon=":material/table:"):
-        chart_panel.show_table(figure_tables.saved_table(found), "samples-needed")
+        chart.show_table(figure_tables.saved_table(found), "samples-needed")
 
 
 def _solved(found: Mapping[str, dict[str, Any]]) -> None:
-    from app import charts
 
     if not found:
         return
     st.subheader("What there is to choose from: pass@k")
-    chart_panel.draw(
-        charts.pass_at_k(found, theme=chart_panel.theme()),
-        charts.pass_at_k_table(found),
+    chart.draw(
+        figures.pass_at_k(found, theme=chart.theme()),
+        figures.pass_at_k_table(found),
         key="pass-at-k",
         alt="The share of problems that k samples solve, with 95 % bands, by run; the values are in the table below.",
     )
-    run_panel.paragraphs("pass_at_k", found)
+    panel.paragraphs("pass_at_k", found)
 
 
 show()

@@ -9,11 +9,13 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
-from app import chart_panel, charts, training_runs
-from app.job_panel import metrics
-from app.text import plain
-from app.training_form import STARTED
-from app.training_runs import Against, Lines, TrainingRun
+from app.components import chart
+from app.components.markdown import plain
+from app.jobs import training_runs
+from app.jobs.panel import metrics
+from app.jobs.training_form import STARTED
+from app.jobs.training_runs import Against, Lines, TrainingRun
+from irl_core.report.charts import figures
 
 SECONDS_BETWEEN_LOOKS: Final = 3.0
 MOST_RUNS: Final = 6
@@ -145,11 +147,11 @@ def _chart(title: str, drawn: Mapping[str, Lines], wanted: Sequence[str], axis: 
     st.subheader(title)
     key = "training_" + "_".join(re.findall(r"[a-z]+", title.lower())[:2])
     unit = UNITS.get(title, "value")
-    figure = charts.training(drawn, wanted, smooth=smooth, theme=chart_panel.theme(), several=unit)
+    figure = figures.training(drawn, wanted, smooth=smooth, theme=chart.theme(), several=unit)
     figure.update_xaxes(title_text=AXES[axis].lower())
     figure.update_layout(uirevision=key)  # what was zoomed into stays, while the run goes on
     alt = f"{title} of {', '.join(drawn)}, against {AXES[axis].lower()}"
-    chart_panel.draw(figure, charts.training_table(drawn, wanted, axis), key=key, alt=alt)
+    chart.draw(figure, figures.training_table(drawn, wanted, axis), key=key, alt=alt)
 
 
 def _words(run: TrainingRun, lines: Lines) -> None:

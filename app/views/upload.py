@@ -7,11 +7,14 @@ from typing import Final
 
 import streamlit as st
 
-from app import access, jobs, run_chooser, sidebar, uploads
-from app.jobs import Busy, JobError
-from app.text import plain
-from app.uploads import FORMATS, MOST_BYTES, MOST_TITLE, MOST_TRACES, SAMPLE, UploadError
-from irl_core.checkpoints import CheckpointInfo
+from app import access, sidebar
+from app.analysis import chooser, uploads
+from app.analysis.uploads import FORMATS, MOST_BYTES, MOST_TITLE, MOST_TRACES, SAMPLE, UploadError
+from app.components.markdown import plain
+from app.jobs import supervisor
+from app.jobs.store import JobError
+from app.jobs.supervisor import Busy
+from irl_core.checkpoints.save import CheckpointInfo
 
 STARTED: Final = "upload_started"  # in the session: job, run and words of the last upload
 FAILURES: Final = Path(__file__).with_name("failures.py")
@@ -46,7 +49,7 @@ def _started(job_id: int, run: str, words: str) -> None:
     """What became of the last upload: its job, then the way to the run."""
     st.success(plain(words))
     try:
-        job = jobs.get(job_id)
+        job = supervisor.get(job_id)
     except JobError as error:
         st.error(plain(str(error)))
         return
@@ -55,8 +58,8 @@ def _started(job_id: int, run: str, words: str) -> None:
     elif job.state != "finished":
         st.error(plain(f"The scoring was not finished ({job.state}): {job.reason or 'see its log in the sidebar'}"))
     elif st.button(f"Look at {plain(run)}", icon=":material/fact_check:"):
-        run_chooser.catalogue.clear()
-        st.session_state.update({run_chooser.STATE: [run], "outcome": "all"})
+        chooser.catalogue.clear()
+        st.session_state.update({chooser.STATE: [run], "outcome": "all"})
         st.switch_page(FAILURES)
 
 
@@ -106,9 +109,9 @@ def _start(data: bytes, title: str, layout: str, found: uploads.Checked, info: C
     except UploadError as error:
         state["upload_error"] = f"Not taken: {error}"
         return
-    command = jobs.command_line(*uploads.arguments(folder, info.path, device, layout))
+    command = supervisor.command_line(*uploads.arguments(folder, info.path, device, layout))
     try:
-        job = jobs.start("score", f"scoring of {folder.name}", command, folder, device, access.who())
+        job = supervisor.start("score", f"scoring of {folder.name}", command, folder, device, access.who())
     except JobError as error:
         uploads.remove(folder)
         wait = " Upload again when it has ended." if isinstance(error, Busy) else ""

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from irl_core.evaluation.phrases import extent, listed, shown, side
-from irl_core.evaluation.run import EvaluatedRun
+from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, judged, score
-from irl_core.intervals import Figure, plain, problem_index
-from irl_core.metrics import clustered_correlations, partial_correlation
+from irl_core.evaluation.wording import extent, listed, shown, side
+from irl_core.statistics.bootstrap import Figure, plain, problem_index
+from irl_core.statistics.correlation import clustered_correlations, partial_correlation
 
 COLUMNS = {
     **REWARD_SCORES,

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from irl_core.evaluation.phrases import difference, extent, listed, shown
-from irl_core.evaluation.run import EvaluatedRun
+from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.scores import Judged, judged
-from irl_core.intervals import Figure, paired_difference, plain, undefined
-from irl_core.metrics import pass_at_k, pass_values
+from irl_core.evaluation.wording import difference, extent, listed, shown
+from irl_core.statistics.best_of_n import pass_at_k, pass_values
+from irl_core.statistics.bootstrap import Figure, paired_difference, plain, undefined
 from irl_core.types import Source
 
 KS = (1, 3, 5, 10, 16)

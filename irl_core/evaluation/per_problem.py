@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from irl_core.evaluation.located import column, decided, judge_of, located
-from irl_core.evaluation.run import EvaluatedRun
+from irl_core.evaluation.evaluated_run import EvaluatedRun
+from irl_core.evaluation.first_error_table import column, decided, judge_of, located
 from irl_core.evaluation.scores import Judged, answers, judged, score
-from irl_core.intervals import (
+from irl_core.statistics.best_of_n import best_of, pass_values, vote
+from irl_core.statistics.bootstrap import (
     Figure,
     bootstrap,
     percentile_interval,
@@ -25,7 +26,8 @@ from irl_core.intervals import (
     undefined,
     without_interval,
 )
-from irl_core.metrics import NO_ERROR, best_of, pair_columns, pass_values, vote
+from irl_core.statistics.first_error import NO_ERROR
+from irl_core.statistics.separation import pair_columns
 
 Array = npt.NDArray[np.float64]
 Columns = dict[str, tuple[float, float]]  # problem -> numerator, denominator
@@ -177,9 +179,7 @@ def over_seeds(name: str, runs: Sequence[Columns], *, seed: int = 0) -> Figure:
     return _over_seeds(name, [runs], _only, seed)
 
 
-def difference_over_seeds(
-    name: str, ours: Sequence[Columns], theirs: Sequence[Columns], *, seed: int = 0
-) -> Figure:
+def difference_over_seeds(name: str, ours: Sequence[Columns], theirs: Sequence[Columns], *, seed: int = 0) -> Figure:
     """The mean of ours minus theirs, run by run of the same seed; problems and seeds are resampled together. A single
     run on one side (a start that has no seed) stands beside each of the other's."""
     runs = max(len(ours), len(theirs))
@@ -198,9 +198,7 @@ def _first_less_second(ratios: Array) -> Array:
     return result
 
 
-def _over_seeds(
-    name: str, sides: Sequence[Sequence[Columns]], combine: Callable[[Array], Array], seed: int
-) -> Figure:
+def _over_seeds(name: str, sides: Sequence[Sequence[Columns]], combine: Callable[[Array], Array], seed: int) -> Figure:
     runs = len(sides[0])
     common = [problem for problem in sides[0][0] if all(problem in one for side in sides for one in side)]
     unit = unit_of(name) + (", paired by problem and seed" if len(sides) == 2 else "")

@@ -13,15 +13,15 @@ from typing import Any
 
 from irl_core.evaluation import (
     correlation,
-    heatmaps,
-    localisation,
+    examples,
+    first_error,
     pass_at_k,
-    probes,
     reranking,
+    reward_hacking,
     separation,
     training,
 )
-from irl_core.evaluation.run import EvaluatedRun
+from irl_core.evaluation.evaluated_run import EvaluatedRun
 
 Report = dict[str, Any]
 
@@ -31,9 +31,9 @@ SECTIONS = {
     "separation": separation,
     "reranking": reranking,
     "correlation": correlation,
-    "localisation": localisation,
+    "localisation": first_error,
     "training": training,
-    "probes": probes,
+    "probes": reward_hacking,
 }
 KEYS = ("provenance", *SECTIONS)
 # The questions of the paper, and the sections whose paragraphs answer them.
@@ -64,10 +64,10 @@ def make(
     report: Report = {"provenance": _provenance(run, seed, answer_lines)}
     for name, module in SECTIONS.items():
         on_section(name)
-        options = {"answer_lines": answer_lines} if module is localisation else {}
+        options = {"answer_lines": answer_lines} if module is first_error else {}
         found = module.figures(run, seed=seed, **options)
         report[name] = {"paragraph": module.paragraph(found), **found}
-    report["localisation"]["examples"] = heatmaps.choose(run)
+    report["localisation"]["examples"] = examples.choose(run)
     return dict(finite(report))
 
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from irl_core.evaluation.phrases import count, difference, extent, shown, side
-from irl_core.evaluation.run import EvaluatedRun
+from irl_core.errors import StoreError
+from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Judged, answers, judged, score, spread
-from irl_core.intervals import Figure, mean_over_problems, paired_difference, plain, undefined
-from irl_core.metrics import (
+from irl_core.evaluation.wording import count, difference, extent, shown, side
+from irl_core.statistics.best_of_n import (
     best_of,
     best_of_curve,
     oracle,
@@ -29,7 +29,7 @@ from irl_core.metrics import (
     vote,
     vote_curve,
 )
-from irl_core.store import StoreError
+from irl_core.statistics.bootstrap import Figure, mean_over_problems, paired_difference, plain, undefined
 
 KS = (1, 3, 5)
 MAX_SIZES = 64
@@ -225,9 +225,7 @@ def _fewer_samples(one: Judged, choice: _Choices, rule: Vote, seed: int) -> dict
     }
 
 
-def _needed(
-    curves: dict[str, Array], target: Array, sizes: list[int], voted: bool, seed: int
-) -> dict[str, Figure]:
+def _needed(curves: dict[str, Array], target: Array, sizes: list[int], voted: bool, seed: int) -> dict[str, Figure]:
     """The samples that each way to choose needs for the accuracy of the majority among all, and those that the
     weighted vote saves."""
     ours, saved = curves["weighted_vote"], {"saved_to_majority": MAJORITY, "saved_to_log_prob_vote": "log_prob_vote"}
@@ -288,4 +286,3 @@ def _saving(needed: dict[str, Any]) -> str:
     likely = needed["saved_to_log_prob_vote"]
     beyond = "it saves none that is shown beside" if side(likely) != "above" else f"it saves {count(likely)} beside"
     return f"{text}: it saves {count(saved)}; {beyond} a vote weighted by log-probability."
-

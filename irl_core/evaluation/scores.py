@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from irl_core.answers import normalise_answer
-from irl_core.intervals import problem_index
+from irl_core.statistics.bootstrap import problem_index
+from irl_core.text.answers import normalise_answer
 
 Array = npt.NDArray[np.float64]
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from irl_core.evaluation.located import ANCHOR
-from irl_core.evaluation.phrases import difference, extent, ranking, shown
-from irl_core.evaluation.run import EvaluatedRun
+from irl_core.evaluation.evaluated_run import EvaluatedRun
+from irl_core.evaluation.first_error_table import ANCHOR
 from irl_core.evaluation.scores import REWARD_SCORES, TITLES, WITHOUT_REWARD, Array, Judged, judged, score
-from irl_core.intervals import Figure, bootstrap, plain, point, ratio, share, undefined
-from irl_core.metrics import Separation, centred, pair_accuracy, pair_columns, separation
-from irl_core.store import read_run
+from irl_core.evaluation.wording import difference, extent, ranking, shown
+from irl_core.statistics.bootstrap import Figure, bootstrap, plain, point, ratio, share, undefined
+from irl_core.statistics.correlation import centred
+from irl_core.statistics.separation import Separation, pair_accuracy, pair_columns, separation
+from irl_core.storage.scored_run import read_run
 
 Flags = npt.NDArray[np.bool_]
 

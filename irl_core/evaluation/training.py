@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from irl_core.evaluation.phrases import difference, shown, side
-from irl_core.evaluation.run import EvaluatedRun
-from irl_core.intervals import Figure, Z, percentile_interval, plain, undefined
-from irl_core.run_files import METRICS
+from irl_core.evaluation.evaluated_run import EvaluatedRun
+from irl_core.evaluation.wording import difference, shown, side
+from irl_core.statistics.bootstrap import Figure, Z, percentile_interval, plain, undefined
+from irl_core.storage.training_run import METRICS
 
 Array = npt.NDArray[np.float64]
 Lines = Sequence[Mapping[str, float]]

@@ -22,11 +22,11 @@ def main_module(monkeypatch: pytest.MonkeyPatch) -> None:
 def fake_lens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import fakes
 
-    from app import examples, services
+    from app.inspect import examples, scoring_queue
 
-    monkeypatch.setattr(services, "_sources", {"factory": fakes.load, "catalogue": fakes.catalogue})
+    monkeypatch.setattr(scoring_queue, "_sources", {"factory": fakes.load, "catalogue": fakes.catalogue})
     monkeypatch.setattr(examples, "PROBLEMS", HERE / "problems.jsonl")
-    services.open_desk.clear()
+    scoring_queue.open_desk.clear()
     fakes.calls.clear()
     yield
-    services.open_desk.clear()
+    scoring_queue.open_desk.clear()

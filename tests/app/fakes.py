@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from irl_core.checkpoints import CheckpointInfo
-from irl_core.inspection import Familiarity, check_inputs, signals
-from irl_core.segmentation import make_trace
+from irl_core.checkpoints.save import CheckpointInfo
+from irl_core.reward.token_scores import signals
+from irl_core.scorer import Familiarity, check_inputs
+from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Source, Standardisation, Trace
 
 THRESHOLD = -2.0

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import chart_panel, overview, run_chooser, run_panel
+from app.analysis import chooser, panel, sections
+from app.components import chart
 from irl_core.evaluation.scores import TITLES
 from tests.evaluated import simulated
 from tests.scored import written
@@ -47,7 +48,7 @@ def choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
             Info(name, written(tmp_path / f"{name}.parquet", found, checkpoint="demo-irl", data="demo"))
             for name, found in rows.items()
         ]
-        monkeypatch.setattr(run_chooser, "choose", lambda multiple: infos)
+        monkeypatch.setattr(chooser, "choose", lambda multiple: infos)
 
     return chosen
 
@@ -87,9 +88,9 @@ def test_a_page_says_the_paragraph_of_the_report_and_where_it_comes_from(
     choose(one=simulated(12, 4))
     page = open_page(name)
     path = tmp_path / "one.parquet"
-    found = overview.figures(section, path, overview.sample(path))
+    found = sections.figures(section, path, sections.sample(path))
     said = words(page)
-    lines = overview.sentences(overview.paragraph(section, found))
+    lines = sections.sentences(sections.paragraph(section, found))
     assert all(f"- {line}" in said for line in lines) and len(lines) > 3
     assert "one: checkpoint demo-irl, data demo; all 48 traces of 12 problems." in said
     assert "bootstrap over problems (2,000 resamples, seed 0)" in said
@@ -100,7 +101,7 @@ def test_the_tests_follow_the_chosen_score(choose: Any, tmp_path: Path) -> None:
     choose(one=simulated(12, 4))
     page = open_page("distributions")
     path = tmp_path / "one.parquet"
-    found = overview.figures("separation", path, overview.sample(path))
+    found = sections.figures("separation", path, sections.sample(path))
     for score in (SCORE, "score_min"):
         page.selectbox(key="score_shown").set_value(score).run()
         auc = found["scores"][score]["pooled"]["auc"]
@@ -145,7 +146,7 @@ def test_the_matrix_has_both_kinds_with_the_rule_of_ties(choose: Any) -> None:
     page.segmented_control(key="kind").set_value("spearman").run()
     after = table(page, "correlations")
     assert before.shape == after.shape and not before.equals(after)
-    assert overview.TIES_OF_RANKS in words(page)
+    assert sections.TIES_OF_RANKS in words(page)
 
 
 def test_a_run_of_one_class_is_undefined_with_n(choose: Any) -> None:
@@ -184,7 +185,7 @@ def test_what_is_undefined_is_said_and_nothing_breaks(choose: Any, name: str, ro
 
 
 def test_no_run_chosen_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_chooser, "choose", lambda multiple: [])
+    monkeypatch.setattr(chooser, "choose", lambda multiple: [])
     for name in PAGES:
         assert not open_page(name).dataframe
 
@@ -196,7 +197,7 @@ def test_a_file_that_is_no_run_is_named_and_the_others_are_shown(
     broken, whole = tmp_path / "broken.parquet", written(tmp_path / "whole.parquet", simulated(6, 3))
     broken.write_bytes(b"PAR1 and nothing else")
     infos = [Info("broken", broken), Info("gone", tmp_path / "gone.parquet"), Info("whole", whole)]
-    monkeypatch.setattr(run_chooser, "choose", lambda multiple: infos)
+    monkeypatch.setattr(chooser, "choose", lambda multiple: infos)
     page = open_page(name)
     errors = [error.value.replace("\\", "") for error in page.error]
     assert errors[0].startswith("broken: broken.parquet: is not a readable Parquet file")
@@ -206,18 +207,16 @@ def test_a_file_that_is_no_run_is_named_and_the_others_are_shown(
 
 def test_a_vote_that_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(6, 3), vote={"score": "nonsense", "temperature": 1})
-    monkeypatch.setattr(run_chooser, "choose", lambda multiple: [Info("run", path)])
+    monkeypatch.setattr(chooser, "choose", lambda multiple: [Info("run", path)])
     page = open_page("reranking")
     assert page.error[0].value.replace("\\", "").startswith("run: run.parquet: its provenance holds the vote")
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_hostile_names_ids_and_texts_are_literal(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
-) -> None:
+def test_hostile_names_ids_and_texts_are_literal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     rows = [row | {"trace_id": f"=cmd() {HOSTILE} {i}", "text": HOSTILE} for i, row in enumerate(simulated(6, 3))]
     path = written(tmp_path / "run.parquet", rows, checkpoint=HOSTILE, data=":red[x] $1 and $2")
-    monkeypatch.setattr(run_chooser, "choose", lambda multiple: [Info(HOSTILE, path)])
+    monkeypatch.setattr(chooser, "choose", lambda multiple: [Info(HOSTILE, path)])
     page = open_page(name)
     for part in (*page.markdown, *page.caption):
         assert not re.search(r"(?<!\\)(<img|\$5|\$1|:red)", part.value)
@@ -231,7 +230,7 @@ def test_the_surprising_trace_is_opened_in_inspect(choose: Any, monkeypatch: pyt
     ]
     choose(one=rows)
     opened: list[tuple[str, str]] = []
-    monkeypatch.setattr(chart_panel, "open_trace", lambda run, trace: opened.append((run, trace)))
+    monkeypatch.setattr(chart, "open_trace", lambda run, trace: opened.append((run, trace)))
     page = open_page("distributions")
     assert page.selectbox(key="surprising").options[0] == "t1: incorrect, scored high (7)"
     page.selectbox(key="surprising").select_index(1)
@@ -252,15 +251,15 @@ def test_the_surprising_trace_is_opened_in_inspect(choose: Any, monkeypatch: pyt
     ],
 )
 def test_only_a_trace_of_a_chosen_run_is_opened(points: list[Any], expected: tuple[str, str] | None) -> None:
-    assert chart_panel.chosen_trace({"selection": {"points": points}}, ["one"]) == expected
+    assert chart.chosen_trace({"selection": {"points": points}}, ["one"]) == expected
 
 
 def test_figures_are_computed_once_a_file(choose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     choose(one=simulated(6, 3))
     calls: list[str] = []
-    figures = overview.figures
-    monkeypatch.setattr(overview, "figures", lambda *given: calls.append(given[0]) or figures(*given))
-    run_panel._figures.clear()
+    figures = sections.figures
+    monkeypatch.setattr(sections, "figures", lambda *given: calls.append(given[0]) or figures(*given))
+    panel._figures.clear()
     page = open_page("distributions")
     page.selectbox(key="score_shown").set_value("score_min").run()
     open_page("distributions")
@@ -268,8 +267,8 @@ def test_figures_are_computed_once_a_file(choose: Any, monkeypatch: pytest.Monke
 
 
 def test_charts_are_not_imported_before_they_are_needed() -> None:
-    code = "import sys, app.run_panel, app.chart_panel, app.figure_tables; "
-    code += "print([m for m in ('scipy', 'app.charts', 'torch') if m in sys.modules])"
+    code = "import sys, app.analysis.panel, app.components.chart, irl_core.report.figure_tables; "
+    code += "print([m for m in ('irl_core.report.charts.figures', 'scipy', 'torch') if m in sys.modules])"
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, cwd=MAIN.parents[1], check=True, capture_output=True, text=True)
     assert found.stdout == "[]\n"
@@ -277,7 +276,7 @@ def test_charts_are_not_imported_before_they_are_needed() -> None:
 
 def test_every_score_that_is_offered_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     bundled = MAIN.parents[1] / "assets" / "scored_run" / "run.parquet"
-    monkeypatch.setattr(run_chooser, "choose", lambda multiple: [Info("bundled", bundled)])
+    monkeypatch.setattr(chooser, "choose", lambda multiple: [Info("bundled", bundled)])
     page = open_page("distributions")
     offered = page.selectbox(key="score_shown").options
     assert len(offered) == len(TITLES)  # the start's log-probability is a figure, but stands in no row

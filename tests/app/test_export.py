@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from app.heatmap.export import embed, to_html
-from app.heatmap.scale import ranges
-from app.heatmap.tables import safe_cell, to_csv
-from app.heatmap.words import signed, verdict
+from irl_core.report.csv_export import safe_cell, to_csv
+from irl_core.report.heatmap.export import embed, to_html
+from irl_core.report.heatmap.scale import ranges
+from irl_core.report.heatmap.verdict import signed, verdict
 
 HOSTILE = "</script><img src=x onerror=alert(1)> $5 and $10 \u2028 \x00 \U0001f600 <!--"
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import failures, run_chooser, scored_runs
-from irl_core.annotations import Annotations
-from irl_core.store import read_run, write_run
+from app.analysis import catalogue, chooser, failures
+from irl_core.data.annotations import Annotations
+from irl_core.storage.scored_run import read_run, write_run
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 BUNDLED = MAIN.parents[1] / "assets" / "scored_run" / "run.parquet"
@@ -23,9 +23,9 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Annotations:
     rows = [row for row in read_run(BUNDLED).slice(0, 200).to_pylist() if row["correct"] is False]
     found = list({(row["problem"], row["text"]): row for row in rows}.values())[:5]
     write_run(tmp_path / "mine" / "run.parquet", found, {"checkpoint": "demo"})
-    monkeypatch.setattr(scored_runs, "default_roots", lambda: (tmp_path,))
+    monkeypatch.setattr(catalogue, "default_roots", lambda: (tmp_path,))
     monkeypatch.setattr(failures, "DATABASE", tmp_path / "annotations.sqlite")
-    run_chooser.catalogue.clear()
+    chooser.catalogue.clear()
     return Annotations(tmp_path / "annotations.sqlite")
 
 
@@ -88,10 +88,8 @@ def test_a_damaged_file_is_left_and_the_page_reads_on(store: Annotations) -> Non
     assert store.path.read_bytes() == b"no database" * 100
 
 
-def test_what_cannot_be_saved_is_said_and_the_choice_stays(
-    store: Annotations, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from irl_core import annotations as module
+def test_what_cannot_be_saved_is_said_and_the_choice_stays(store: Annotations, monkeypatch: pytest.MonkeyPatch) -> None:
+    from irl_core.data import annotations as module
 
     page = open_page()
     press(page, "Step 1")

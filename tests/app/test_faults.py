@@ -13,15 +13,16 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from app import examples, services
-from app.inspections import Inspection, Request
-from app.services import Desk, GivenUp, Refused, Ticket
-from irl_core import discriminator
-from irl_core.checkpoints import default_roots, list_checkpoints, save_checkpoint
-from irl_core.inspection import InputError, Lens
-from irl_core.segmentation import make_trace
+from app.inspect import examples, scoring_queue
+from app.inspect.request import Inspection, Request
+from app.inspect.scoring_queue import Desk, GivenUp, Refused, Ticket
+from irl_core.checkpoints.save import default_roots, list_checkpoints, save_checkpoint
+from irl_core.errors import InputError
+from irl_core.reward import discriminator
+from irl_core.scorer import Lens
+from irl_core.text.segmentation import make_trace
 from tests.tiny import PROBLEM, SOLUTION
-from train import models
+from train import optimizers
 
 HERE = Path(__file__).resolve().parent
 MAIN = HERE.parents[1] / "app" / "main.py"
@@ -138,8 +139,8 @@ PAYLOAD = b"cos\nsystem\n(S'touch " + b"%s" + b"'\ntR."
 def checkpoints(lens: Lens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a whole checkpoint, and copies of it with something wrong, and the app that looks there."""
     root = tmp_path / "checkpoints"
-    files = models.model_files("policy", lens.policy) | models.discriminator_files(lens.discriminator)
-    files |= models.tokenizer_files(lens.encoder.tokenizer, tmp_path / "scratch")
+    files = optimizers.model_files("policy", lens.policy) | optimizers.discriminator_files(lens.discriminator)
+    files |= optimizers.tokenizer_files(lens.encoder.tokenizer, tmp_path / "scratch")
     save_checkpoint(root / "whole", {**files, "config.json": lens.config | {"name": "whole"}})
     for name in ("pickled", "changed", "cut"):
         shutil.copytree(root / "whole", root / name)
@@ -150,10 +151,13 @@ def checkpoints(lens: Lens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     cut.write_bytes(cut.read_bytes()[:-8])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IRL_LENS_CHECKPOINTS", str(root))
-    listed = {"factory": services._load_lens, "catalogue": lambda: list_checkpoints(default_roots()[2:], hashes=False)}
-    monkeypatch.setattr(services, "_sources", listed)
+    listed = {
+        "factory": scoring_queue._load_lens,
+        "catalogue": lambda: list_checkpoints(default_roots()[2:], hashes=False),
+    }
+    monkeypatch.setattr(scoring_queue, "_sources", listed)
     monkeypatch.setattr(examples, "PROBLEMS", HERE / "problems.jsonl")
-    services.open_desk.clear()
+    scoring_queue.open_desk.clear()
     return root
 
 

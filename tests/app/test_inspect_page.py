@@ -10,7 +10,7 @@ import fakes
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.links import pack
+from app.inspect.links import pack
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 pytestmark = pytest.mark.usefixtures("fake_lens")
@@ -164,7 +164,8 @@ def test_torch_is_not_imported_before_the_page_is_drawn() -> None:
     import subprocess
     import sys
 
-    modules = "app.sidebar, app.state, app.results, app.services, app.heatmap.component, app.heatmap.export"
+    modules = "app.sidebar, app.inspect.session, app.inspect.results, app.inspect.scoring_queue, "
+    modules += "app.components.heatmap, irl_core.report.heatmap.export"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parents[1], check=False).returncode == 0
 

@@ -8,8 +8,8 @@ import zlib
 
 import pytest
 
-from app.links import MAX_LINK, Link, LinkError, pack, read, unpack, write
-from irl_core.inspection import MAX_SAMPLES
+from app.inspect.links import MAX_LINK, Link, LinkError, pack, read, unpack, write
+from irl_core.scorer import MAX_SAMPLES
 
 
 def test_a_link_leads_back_to_the_same_page() -> None:

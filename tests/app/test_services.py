@@ -8,9 +8,9 @@ from pathlib import Path
 import fakes
 import pytest
 
-from app.inspections import Request
-from app.services import MAX_WAITING, Desk, GivenUp, Refused, Ticket
-from irl_core.inspection import InputError
+from app.inspect.request import Request
+from app.inspect.scoring_queue import MAX_WAITING, Desk, GivenUp, Refused, Ticket
+from irl_core.errors import InputError
 
 
 @pytest.fixture

@@ -13,10 +13,12 @@ import fakes
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import access, job_store, jobs, machine, services, training_form, training_plan
-from app.jobs import Job, JobError
-from app.training_plan import PlanError
-from irl_core.checkpoints import CheckpointInfo
+from app import access
+from app.inspect import scoring_queue
+from app.jobs import machine, store, supervisor, training_form, training_plan
+from app.jobs.store import Job, JobError
+from app.jobs.training_plan import PlanError
+from irl_core.checkpoints.save import CheckpointInfo
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 SLEEP = "import time; print('a line of the log', flush=True); time.sleep(60)"
@@ -36,8 +38,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_lens: None) -> 
     training_form.presets.clear()
     yield tmp_path
     with contextlib.suppress(JobError):
-        for job in jobs.list_jobs():
-            for process in filter(None, jobs._processes(job)):
+        for job in supervisor.list_jobs():
+            for process in filter(None, supervisor._processes(job)):
                 process.kill()
 
 
@@ -45,13 +47,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_lens: None) -> 
 def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, Any]]]:
     """The commands of the jobs that were started; the jobs themselves sleep."""
     found: list[tuple[list[str], dict[str, Any]]] = []
-    real = jobs.start
+    real = supervisor.start
 
     def start(kind: Any, title: str, command: list[str], run_dir: Path, device: str, user: str, **more: Any) -> Job:
         found.append((command, {"title": title, "run_dir": run_dir, "device": device, "user": user, **more}))
         return real(kind, title, [sys.executable, "-c", SLEEP], run_dir, device, user, **more)
 
-    monkeypatch.setattr(jobs, "start", start)
+    monkeypatch.setattr(supervisor, "start", start)
     return found
 
 
@@ -78,7 +80,7 @@ def open_page() -> AppTest:
 
 def open_form() -> AppTest:
     """The form kept open, with the jobs beside it: AppTest draws all of a page anew, which closes a dialog."""
-    script = "from app import job_panel, training_form\njob_panel.show()\ntraining_form.show()"
+    script = "from app.jobs import panel, training_form\npanel.show()\ntraining_form.show()"
     page = AppTest.from_string(script, default_timeout=30).run()
     assert not page.exception
     return page
@@ -108,13 +110,13 @@ def texts(page: AppTest) -> str:
 
 def a_job(code: str = SLEEP, **more: Any) -> Job:
     command = [sys.executable, "-c", code]
-    return jobs.start("train", "mine (demo-irl)", command, Path("runs/mine"), "cpu", **more)
+    return supervisor.start("train", "mine (demo-irl)", command, Path("runs/mine"), "cpu", **more)
 
 
 def ended(job: Job) -> Job:
     for _ in range(300):
-        if not jobs.get(job.id).active:
-            return jobs.get(job.id)
+        if not supervisor.get(job.id).active:
+            return supervisor.get(job.id)
         time.sleep(0.05)
     raise AssertionError("it goes on")
 
@@ -205,7 +207,7 @@ def test_a_training_is_started_with_what_was_chosen(planned: list[Any], started:
     ]  # fmt: skip
     assert (more["title"], more["run_dir"], more["device"]) == ("mine (demo-irl)", Path("runs/mine"), "cpu")
     assert (more["user"], more["grace"]) == ("local", 120)
-    (job,) = jobs.list_jobs()
+    (job,) = supervisor.list_jobs()
     page.run()
     assert job.active and "mine (demo-irl)" in texts(page) and labels(page)["Cancel"] is True
 
@@ -242,14 +244,14 @@ def test_a_busy_device_shows_the_job_that_is_there(planned: list[Any]) -> None:
     a_job()  # from another tab, meanwhile
     press(page, "Start training")
     assert "cpu is busy with job 1, mine (demo-irl); wait for it, or cancel it" in texts(page)
-    assert len(jobs.list_jobs()) == 1
+    assert len(supervisor.list_jobs()) == 1
 
 
 def test_a_second_click_is_shown_the_job_of_the_first(planned: list[Any], started: list[Any]) -> None:
     pages = [press(open_form(), "Check") for _ in range(2)]
     for page in pages:
         press(page, "Start training")
-    assert len(started) == len(jobs.list_jobs()) == 1
+    assert len(started) == len(supervisor.list_jobs()) == 1
     assert "cpu is busy with job 1, demo-irl; wait for it, or cancel it" in texts(pages[1])
 
 
@@ -275,7 +277,7 @@ def test_who_may_not_train_can_neither_start_nor_cancel(monkeypatch: pytest.Monk
     page = open_page()
     assert labels(page)["Train \u2026"] is False and labels(page)["Cancel"] is False
     force(page, "Cancel")
-    assert (jobs.get(job.id).state, jobs.get(job.id).asked) == ("running", None)
+    assert (supervisor.get(job.id).state, supervisor.get(job.id).asked) == ("running", None)
 
 
 def test_a_start_that_is_sent_all_the_same_starts_nothing(
@@ -287,7 +289,7 @@ def test_a_start_that_is_sent_all_the_same_starts_nothing(
     press(page, "Check what it takes")
     assert labels(page)["Start training"] is False
     force(page, "Start training")
-    assert started == [] and jobs.list_jobs() == []
+    assert started == [] and supervisor.list_jobs() == []
 
 
 # --------------------------------------------------------------------------------------------------------------- jobs
@@ -302,13 +304,13 @@ def test_a_job_is_cancelled_and_resumed() -> None:
     page.run()
     assert "cancelled" in texts(page) and "Cancel" not in labels(page)
     press(page, "Resume")
-    assert (jobs.get(job.id).state, jobs.get(job.id).attempt) == ("running", 2)
+    assert (supervisor.get(job.id).state, supervisor.get(job.id).attempt) == ("running", 2)
 
 
 def test_a_scoring_shows_its_last_line_and_belongs_to_who_may_upload(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "may", lambda action: action == "upload")
-    job = jobs.start("score", "my traces", [sys.executable, "-c", SLEEP], Path("runs/up"), "cpu")
-    while "a line of the log" not in jobs.log_tail(job):
+    job = supervisor.start("score", "my traces", [sys.executable, "-c", SLEEP], Path("runs/up"), "cpu")
+    while "a line of the log" not in supervisor.log_tail(job):
         time.sleep(0.05)
     page = open_page()
     (bar,) = page.get("progress")
@@ -340,7 +342,7 @@ def test_a_failed_job_says_why_in_text_that_is_no_markup() -> None:
 
 def test_resuming_on_a_busy_device_is_refused_in_words() -> None:
     ended(a_job("import sys; sys.exit(1)"))
-    jobs.start("score", "other", [sys.executable, "-c", SLEEP], Path("runs/other"), "cpu")
+    supervisor.start("score", "other", [sys.executable, "-c", SLEEP], Path("runs/other"), "cpu")
     page = press(open_page(), "Resume")
     assert "cpu is busy with job 2, other" in texts(page)
 
@@ -349,7 +351,7 @@ def test_a_finished_training_appears_among_the_checkpoints(monkeypatch: pytest.M
     status = "import json; json.dump({'state': 'finished', 'step': 9, 'steps': 9}, open('runs/mine/status.json', 'w'))"
     assert ended(a_job(status)).state == "finished"
     made = CheckpointInfo("mine/final", Path("runs/mine/final"), True, "", {}, {"kind": "tiny", "localisation": {}})
-    monkeypatch.setitem(services._sources, "catalogue", lambda: [*fakes.catalogue(), made])
+    monkeypatch.setitem(scoring_queue._sources, "catalogue", lambda: [*fakes.catalogue(), made])
     page = open_page()
     assert page.selectbox(key="checkpoint").options == ["fake", "mine/final"]
     assert "mine/final is among the checkpoints." in texts(page) and "Resume" not in labels(page)
@@ -364,7 +366,7 @@ def test_earlier_jobs_are_folded_away() -> None:
 
 def test_a_damaged_table_leaves_the_page_and_starts_nothing(folder: Path) -> None:
     (folder / "runs").mkdir()
-    (folder / "runs" / job_store.FILE).write_bytes(b"no database, " * 200)
+    (folder / "runs" / store.FILE).write_bytes(b"no database, " * 200)
     page = open_page()
     assert "jobs.sqlite is damaged" in texts(page)
     assert labels(page)["Train \u2026"] is False

@@ -10,8 +10,9 @@ import fakes
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import links, scored_runs
-from irl_core.store import read_run, write_run
+from app.analysis import catalogue
+from app.inspect import links
+from irl_core.storage.scored_run import read_run, write_run
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 BUNDLED = MAIN.parents[1] / "assets" / "scored_run" / "run.parquet"
@@ -24,7 +25,7 @@ def rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]
     found = read_run(BUNDLED).slice(0, 2).to_pylist()
     found[1] |= {"prompt_reward": None, "trace_id": "unread", "text": "<b>no</b> $5 and $10"}
     write_run(tmp_path / "mine" / "run.parquet", found, {"checkpoint": "demo"})
-    monkeypatch.setattr(scored_runs, "default_roots", lambda: (tmp_path,))
+    monkeypatch.setattr(catalogue, "default_roots", lambda: (tmp_path,))
     return found
 
 

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import access, jobs, uploads
-from app.jobs import Busy, JobError
-from app.uploads import SAMPLE
+from app import access
+from app.analysis import uploads
+from app.analysis.uploads import SAMPLE
+from app.jobs import store, supervisor
+from app.jobs.store import JobError
+from app.jobs.supervisor import Busy
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 pytestmark = pytest.mark.usefixtures("fake_lens")
@@ -27,13 +30,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What jobs were asked for; in their place one runs that ends at once."""
     found: list[tuple[Any, ...]] = []
-    real = jobs.start
+    real = supervisor.start
 
-    def start(kind: Any, title: str, command: list[str], run_dir: Path, device: str, user: str = "") -> jobs.Job:
+    def start(kind: Any, title: str, command: list[str], run_dir: Path, device: str, user: str = "") -> store.Job:
         found.append((kind, title, command, run_dir, device, user))
         return real(kind, title, [sys.executable, "-c", ""], run_dir, device, user)
 
-    monkeypatch.setattr(jobs, "start", start)
+    monkeypatch.setattr(supervisor, "start", start)
     return found
 
 
@@ -68,7 +71,7 @@ def test_a_file_is_counted_and_scored_by_a_job(started: list[tuple[Any, ...]], h
     ((kind, title, command, folder, device, user),) = started
     assert (kind, device, user) == ("score", "auto", "local")
     assert title == f"scoring of {folder.name}" and folder.name.startswith("mine-")
-    assert command == jobs.command_line(*uploads.arguments(folder, Path("/nonexistent/fake"), "auto", "auto"))
+    assert command == supervisor.command_line(*uploads.arguments(folder, Path("/nonexistent/fake"), "auto", "auto"))
     assert (here / folder / "traces.jsonl").read_bytes() == (SAMPLE + "nonsense\n").encode()
     assert "Job 1 scores 2 traces" in page.success[0].value.replace("\\", "")
 
@@ -94,12 +97,12 @@ def test_where_no_job_can_be_started_nothing_is_kept(
     monkeypatch: pytest.MonkeyPatch, here: Path, started: list[tuple[Any, ...]], error: str
 ) -> None:
     page = given(open_page(), SAMPLE.encode())
-    other = jobs.start("score", "another", [], Path("runs/other"), "cpu")
+    other = supervisor.start("score", "another", [], Path("runs/other"), "cpu")
 
     def refuse(*_: Any, **__: Any) -> None:
         raise Busy(other) if error == "busy" else JobError("jobs.sqlite could not be written")
 
-    monkeypatch.setattr(jobs, "start", refuse)
+    monkeypatch.setattr(supervisor, "start", refuse)
     score(page)
     assert "Not started: " in errors(page)
     assert ("Upload again when it has ended." in errors(page)) is (error == "busy")

@@ -11,8 +11,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "app")]
 
 import fakes  # noqa: E402
 
-from app import examples, services  # noqa: E402
+from app.inspect import examples, scoring_queue  # noqa: E402
 
 examples.PROBLEMS = ROOT / "tests" / "app" / "problems.jsonl"
-services.use(fakes.load, fakes.catalogue)
+scoring_queue.use(fakes.load, fakes.catalogue)
 runpy.run_path(str(ROOT / "app" / "main.py"), run_name="__main__")

@@ -9,12 +9,27 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from app import examples
+from app.inspect import examples
 
 pytestmark = pytest.mark.browser
 
 READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
 MODELS_ARE_LOADED = 90_000  # milliseconds
+
+
+def open_inspect(page: Page, address: str) -> None:
+    """Wait for the form and for the end of the run that drew it: that run would overwrite what is typed before."""
+    page.goto(address)
+    page.get_by_role("textbox", name="Problem").wait_for(timeout=MODELS_ARE_LOADED)
+    page.wait_for_selector(READY)
+
+
+def fill(page: Page, name: str, text: str) -> None:
+    box = page.get_by_role("textbox", name=name)
+    box.fill(text)
+    box.press("Tab")
+    page.wait_for_selector(READY)
+    expect(box).to_have_value(text)
 
 
 def choose_example(page: Page, name: str, kind: str) -> None:
@@ -31,8 +46,7 @@ def shown_text(page: Page) -> str:
 
 def test_an_example_is_shown_as_it_was_written(watched: Any, real_address: str) -> None:
     page, example = watched.page, examples.load()[0][0]
-    page.goto(real_address)
-    page.wait_for_selector(READY)
+    open_inspect(page, real_address)
     choose_example(page, example.name, "with a mistake")
     page.get_by_role("button", name="Inspect", exact=True).click()
     page.wait_for_selector(".hm .tok", timeout=MODELS_ARE_LOADED)
@@ -42,10 +56,9 @@ def test_an_example_is_shown_as_it_was_written(watched: Any, real_address: str) 
 
 def test_samples_are_ranked_and_exported(watched: Any, real_address: str, tmp_path: Path) -> None:
     page, example = watched.page, examples.load()[0][1]
-    page.goto(real_address)
-    page.wait_for_selector(READY)
-    page.get_by_role("textbox", name="Problem").fill(example.problem)
-    page.get_by_role("textbox", name="Solution").fill("")
+    open_inspect(page, real_address)
+    fill(page, "Problem", example.problem)
+    fill(page, "Solution", "")
     page.get_by_role("button", name="Inspect", exact=True).click()
     page.wait_for_selector(".hm .tok", timeout=MODELS_ARE_LOADED)
     page.wait_for_selector(READY)

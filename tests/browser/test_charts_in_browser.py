@@ -13,10 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app import overview
+from app.analysis import sections
 from irl_core.evaluation import separation
-from irl_core.evaluation.run import load
-from irl_core.store import read_row
+from irl_core.evaluation.evaluated_run import load
+from irl_core.storage.scored_run import read_row
 from tests.browser.conftest import HERE, ROOT, Watched, served
 from tests.evaluated import simulated
 from tests.scored import written
@@ -123,7 +123,7 @@ def test_points_table_and_file_hold_the_scores_of_the_run(shown: Watched, pages:
 def test_the_words_are_those_of_the_report(shown: Watched, pages: str, runs: Path) -> None:
     open_page(shown.page, pages, "distributions")
     said = separation.paragraph(separation.figures(load(runs / "plain.parquet")))
-    for line in overview.sentences(said):
+    for line in sections.sentences(said):
         expect(shown.page.get_by_role("listitem").filter(has_text=line)).to_be_visible()
     expect(shown.page.get_by_text("all 180 traces of 30 problems")).to_be_visible()
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from irl_core.annotations import Annotations
-from irl_core.store import read_run, write_run
+from irl_core.data.annotations import Annotations
+from irl_core.storage.scored_run import read_run, write_run
 from tests.browser.conftest import ROOT, served
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
@@ -97,9 +97,7 @@ def test_ten_are_annotated_by_keyboard_and_exported(watched: Any, reviewed: str,
     assert page.locator("img[src=x]").count() == 0
 
 
-def test_a_second_annotator_disagrees_and_keys_in_a_text_are_letters(
-    watched: Any, reviewed: str, folder: Path
-) -> None:
+def test_a_second_annotator_disagrees_and_keys_in_a_text_are_letters(watched: Any, reviewed: str, folder: Path) -> None:
     page = watched.page
     open_page(page, reviewed, "second")
     expect(page.locator(".hm .tok")).to_have_count(0, timeout=30_000)
@@ -126,7 +124,7 @@ def test_a_second_annotator_disagrees_and_keys_in_a_text_are_letters(
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as CSV").click()
     table = Path(download.value.path()).read_text()
-    assert "first,second,\"0.500" in table  # of two traces judged by both, one alike
+    assert 'first,second,"0.500' in table  # of two traces judged by both, one alike
 
 
 def test_the_annotation_lands_on_the_trace_whatever_is_sorted(watched: Any, reviewed: str, folder: Path) -> None:

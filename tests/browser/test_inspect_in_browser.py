@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from app.heatmap.export import to_html
-from app.links import Link, write
+from app.inspect.links import Link, write
+from irl_core.report.heatmap.export import to_html
 
 pytestmark = pytest.mark.browser
 

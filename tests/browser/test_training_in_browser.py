@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app import jobs
+from app.jobs import supervisor
 from tests.browser.conftest import ROOT, Watched, free_port, wait_until_healthy
 
 pytestmark = pytest.mark.browser
@@ -78,9 +78,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     found.start()
     yield found
     found.kill()
-    for job in jobs.list_jobs():
-        for process in filter(None, jobs._processes(job)):
-            for one in (*jobs._below(process), process):
+    for job in supervisor.list_jobs():
+        for process in filter(None, supervisor._processes(job)):
+            for one in (*supervisor._below(process), process):
                 one.kill()
 
 
@@ -145,11 +145,11 @@ def test_the_researchers_way(server: Server, tab: Callable[[str], Page]) -> None
     ask_for_a_training(page, steps=6000)
     expect(sidebar(page).get_by_text("mine (demo-sft)")).to_be_visible(timeout=SLOW)
     first = step_after(page, 0)
-    (job,) = jobs.list_jobs()
+    (job,) = supervisor.list_jobs()
     page.close()
 
     server.kill()
-    assert jobs.get(job.id).active
+    assert supervisor.get(job.id).active
     server.start()
     page = tab(server.address)
     expect(sidebar(page).get_by_text("mine (demo-sft)")).to_be_visible(timeout=SLOW)
@@ -164,7 +164,7 @@ def test_the_researchers_way(server: Server, tab: Callable[[str], Page]) -> None
     sidebar(page).get_by_role("button", name="Resume").click()
     expect(sidebar(page).get_by_role("button", name="Cancel")).to_be_visible(timeout=SLOW)
     step_after(page, stopped["step"])
-    assert jobs.get(job.id).attempt == 2
+    assert supervisor.get(job.id).attempt == 2
 
     page.get_by_role("combobox", name="Runs").click()
     page.get_by_role("option", name="earlier").click()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from app.uploads import SAMPLE
-from irl_core.store import read_run
+from app.analysis.uploads import SAMPLE
+from irl_core.storage.scored_run import read_run
 from tests.browser.conftest import ROOT, served
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from irl_core.adversarial import AdversarialTrainer
 from irl_core.config import (
     DataConfig,
     DiscriminatorConfig,
@@ -21,10 +20,11 @@ from irl_core.config import (
     RunConfig,
     TrainConfig,
 )
-from irl_core.inspection import Lens
+from irl_core.scorer import Lens
+from irl_core.training.adversarial import AdversarialTrainer
 from tests.small_models import save_model
 from tests.tiny import CALIBRATION, REFERENCE, tiny_tokenizer
-from train.session import Session
+from train.training_state import Session
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -98,7 +98,7 @@ def check_run(config: TrainConfig, tmp_path: Path) -> None:
     lens = Lens.load(session.finish(tmp_path / "final"), "cuda")
     trace = session.data.traces[0]
     (scored,) = lens.score([trace])
-    from irl_core.discriminator import score_traces
+    from irl_core.reward.discriminator import score_traces
 
     ((expected, _, _),) = score_traces(
         trainer.discriminator.model, trainer.policy.model, [trainer.encoder.encode(trace)],

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from irl_core import packing
-from irl_core.encoding import collate
-from irl_core.packing import pack, packed_attention, use_packed_attention
-from irl_core.policy import completion_logprobs, hidden_states
-from irl_core.segmentation import make_trace
+from irl_core.models import packed_attention as packing
+from irl_core.models.batching import collate, pack
+from irl_core.models.logprobs import completion_logprobs, hidden_states
+from irl_core.models.packed_attention import packed_attention, use_packed_attention
+from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Source
 from tests.small_models import random_model
 
@@ -126,9 +126,7 @@ def test_float32_goes_trace_by_trace(calls: list[torch.dtype]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("changed", range(len(LENGTHS)))
-def test_another_traces_tokens_change_nothing_bit_for_bit(
-    kind: str, changed: int, calls: list[torch.dtype]
-) -> None:
+def test_another_traces_tokens_change_nothing_bit_for_bit(kind: str, changed: int, calls: list[torch.dtype]) -> None:
     model, encoded = a_model(kind), [a_trace(length) for length in LENGTHS]
     others = [a_trace(length, seed=int(number == changed)) for number, length in enumerate(LENGTHS)]
     with torch.no_grad():

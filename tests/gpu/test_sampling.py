@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from irl_core.continuous import ContinuousSampler, right_padded
-from irl_core.drawing import inverse_cdf
-from irl_core.packing import use_packed_attention
-from irl_core.policy import completion_logprobs
-from irl_core.sampling import GenerateSampler, LoopSampler, Rollout
+from irl_core.models.logprobs import completion_logprobs
+from irl_core.models.packed_attention import use_packed_attention
+from irl_core.policy.continuous import ContinuousSampler, right_padded
+from irl_core.policy.draws import inverse_cdf
+from irl_core.policy.generate import GenerateSampler
+from irl_core.policy.protocol import Rollout
+from irl_core.policy.sampling import LoopSampler
 from tests.small_models import random_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

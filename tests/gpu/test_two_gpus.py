@@ -44,22 +44,20 @@ def command(run_dir: Path, options: list[str]) -> list[str]:
 
 def test_sharded_runs_begin_as_whole_ones_and_are_resumed(tmp_path: Path, options: list[str]) -> None:
     for name in ("ddp", "fsdp"):
-        finished(
-            launch("train.cli", *command(tmp_path / name, options), configuration=f"{name}.yaml", gpus="0,1")
-        )
+        finished(launch("train.cli.main", *command(tmp_path / name, options), configuration=f"{name}.yaml", gpus="0,1"))
         assert status_of(tmp_path / name)["state"] == "finished"
     whole, sharded = (metrics_of(tmp_path / name)[0] for name in ("ddp", "fsdp"))
     for key in ("disc/loss", "rollout/length", "disc/reward_expert"):  # of the first step, before any update
         assert sharded[key] == pytest.approx(whole[key], rel=0.02), key
     again = [*command(tmp_path / "fsdp", options), "--resume"]
-    finished(launch("train.cli", *again, configuration="fsdp.yaml", gpus="0,1"))
+    finished(launch("train.cli.main", *again, configuration="fsdp.yaml", gpus="0,1"))
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_a_killed_process_ends_the_run(tmp_path: Path, options: list[str], kind: str) -> None:
     run_dir = tmp_path / "killed"
     options = [*options, "--set", "steps=1000"]
-    launcher = launch("train.cli", *command(run_dir, options), configuration=f"{kind}.yaml", gpus="0,1")
+    launcher = launch("train.cli.main", *command(run_dir, options), configuration=f"{kind}.yaml", gpus="0,1")
     wait_until(lambda: (run_dir / "checkpoints" / "step-000002").is_dir(), launcher)
     process_of(launcher, 1).kill()
     started = time.monotonic()

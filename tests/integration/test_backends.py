@@ -17,11 +17,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from irl_core import pretrained
-from irl_core.adversarial import AdversarialTrainer
-from irl_core.checkpoints import load_json, verify
+from irl_core.checkpoints.manifest import verify
+from irl_core.checkpoints.save import load_json
 from irl_core.config import (
-    ConfigError,
     DataConfig,
     DiscriminatorConfig,
     LoraConfig,
@@ -30,17 +28,19 @@ from irl_core.config import (
     RunConfig,
     TrainConfig,
 )
-from irl_core.encoding import collate
-from irl_core.inspection import Lens
-from irl_core.policy import completion_logprobs
-from irl_core.word_problems import problems as word_problems
-from irl_core.world import World
+from irl_core.config_values import ConfigError
+from irl_core.data.word_problems.generate import problems as word_problems
+from irl_core.distributed import World
+from irl_core.models import pretrained
+from irl_core.models.batching import collate
+from irl_core.models.logprobs import completion_logprobs
+from irl_core.scorer import Lens
+from irl_core.training.adversarial import AdversarialTrainer
 from tests.small_models import cached, edit_json, save_model
 from tests.tiny import CALIBRATION, REFERENCE, changed, tiny_tokenizer
-from train import backends
-from train.backends import unsloth
+from train.backends import build, unsloth
 from train.backends.transformers import AdapterReference
-from train.session import Session
+from train.training_state import Session
 
 CPU = torch.device("cpu")
 LORA = LoraConfig(rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj"))
@@ -297,7 +297,7 @@ def test_a_discriminator_with_tokens_of_its_own(configured: Any, hub: Path, real
 def test_equal_vocabularies_share_one_encoder(configured: Any, tmp_path: Path) -> None:
     save_model(tmp_path / "smaller", "llama", tiny_tokenizer(), seed=5)
     config = changed(configured("lora"), "model", discriminator=str(tmp_path / "smaller"))
-    models = backends.build(config, None, World(), CPU)
+    models = build.build(config, None, World(), CPU)
     assert models.discriminator_encoder is models.encoder
 
 
@@ -306,7 +306,7 @@ def test_equal_vocabularies_share_one_encoder(configured: Any, tmp_path: Path) -
 
 def gradients(config: TrainConfig, trace: Any) -> dict[str, torch.Tensor]:
     """Of the policy, for the likelihood of a trace."""
-    models = backends.build(changed(config, "run", method="sft"), None, World(), CPU)
+    models = build.build(changed(config, "run", method="sft"), None, World(), CPU)
     model = models.policy.train()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -343,7 +343,7 @@ def test_checkpointing_changes_no_gradient(held: str, configured: Any, trace: An
 
 
 def test_weights_trained_in_full_are_float32_and_compute_in_bfloat16(configured: Any, trace: Any) -> None:
-    models = backends.build(configured("full-bf16"), None, World(), CPU)
+    models = build.build(configured("full-bf16"), None, World(), CPU)
     assert {p.dtype for p in models.policy.parameters()} == {torch.float32}
     batch = collate([models.encoder.encode(trace)], 0)
     hidden = models.policy.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
@@ -354,10 +354,10 @@ def test_weights_trained_in_full_are_float32_and_compute_in_bfloat16(configured:
 
 
 def test_packed_rows_give_the_same_log_probabilities(configured: Any, trace: Any) -> None:
-    from irl_core.packing import pack
+    from irl_core.models.batching import pack
 
     config = changed(configured("lora", packing=True), "policy", kl_coefficient=0.1)
-    models = backends.build(config, None, World(), CPU)
+    models = build.build(config, None, World(), CPU)
     encoded = [models.encoder.encode(trace), models.encoder.encode(replace(trace, problem="How many?"))]
     assert models.discriminator is not None
     for model in (models.policy, models.discriminator.backbone, models.reference):
@@ -368,7 +368,7 @@ def test_packed_rows_give_the_same_log_probabilities(configured: Any, trace: Any
 
 
 def test_the_first_policy_is_the_model_itself(configured: Any, hub: Path, trace: Any) -> None:
-    models = backends.build(configured("lora"), None, World(), CPU)
+    models = build.build(configured("lora"), None, World(), CPU)
     batch = collate([models.encoder.encode(trace)], 0)
     plain = pretrained.load_whole(hub / "small", dtype="float32")
     with torch.no_grad():
@@ -376,8 +376,8 @@ def test_the_first_policy_is_the_model_itself(configured: Any, hub: Path, trace:
 
 
 def test_the_same_seed_draws_the_same_adapters(configured: Any) -> None:
-    one, other = (backends.build(configured("lora"), None, World(), CPU) for _ in range(2))
-    third = backends.build(changed(configured("lora"), "run", seed=4), None, World(), CPU)
+    one, other = (build.build(configured("lora"), None, World(), CPU) for _ in range(2))
+    third = build.build(changed(configured("lora"), "run", seed=4), None, World(), CPU)
     name = next(name for name, _ in one.policy.named_parameters() if "lora_A" in name)
     assert torch.equal(one.policy.get_parameter(name), other.policy.get_parameter(name))
     assert not torch.equal(one.policy.get_parameter(name), third.policy.get_parameter(name))
@@ -397,7 +397,7 @@ def test_the_reference_inside_the_policy_equals_a_copy(
         sft = Session.start(changed(config, "run", method="sft"), tmp_path)
         sft.round()
         config = changed(config, "model", policy=str(sft.finish(tmp_path / "final")))
-    models = backends.build(config, None, World(), CPU)
+    models = build.build(config, None, World(), CPU)
     assert isinstance(models.reference, AdapterReference)
     batch = collate([models.encoder.encode(trace)], 0)
     policy = models.policy.train()
@@ -595,7 +595,7 @@ def test_the_wiring_of_unsloth(
     module.FastLanguageModel = fast  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "unsloth", module)
     monkeypatch.setattr(unsloth.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("train.session.training_device", lambda: CPU)
+    monkeypatch.setattr("train.training_state.training_device", lambda: CPU)
     session, trainer = started(fast_config, tmp_path)
     assert [call["model_name"] for call in fast.loaded] == [str(hub / "small")] * 2
     first = fast.loaded[0]
@@ -622,6 +622,6 @@ def test_the_wiring_of_unsloth(
 
 def LoopOf(trainer: AdversarialTrainer) -> Any:
     """Our own decoding loop: the stand-in for unsloth has no decoder of its own."""
-    from irl_core.sampling import LoopSampler
+    from irl_core.policy.sampling import LoopSampler
 
     return LoopSampler(trainer.encoder.end_ids, trainer.encoder.pad_id)

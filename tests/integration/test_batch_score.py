@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irl_core.datasets import DatasetError, RowError
-from irl_core.inspection import InputError, Lens
-from irl_core.segmentation import make_trace
-from irl_core.store import StoreError, provenance, read_run, read_trace
+from irl_core.data import formats
+from irl_core.data.formats import RowError
+from irl_core.errors import DatasetError, InputError, StoreError
+from irl_core.scorer import Lens
+from irl_core.storage.scored_run import provenance, read_run, read_trace
+from irl_core.text.segmentation import make_trace
 from tests.tiny import PROBLEM, SOLUTION
-from train import batch_score
-from train.batch_score import check_source, score_file, windows
+from train import score_file as batch_score
+from train.score_file import check_source, score_file, windows
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -99,7 +101,7 @@ def test_kill_9_in_the_middle_of_a_window(source: Path, tmp_path: Path, lens: Le
     out = tmp_path / "run.parquet"
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from tests.tiny import tiny_lens; from train import batch_score\n"
+        "from tests.tiny import tiny_lens; from train import score_file as batch_score\n"
         "lens, original, calls = tiny_lens(), batch_score.score_window, []\n"
         "def killed(*a, **n):\n"
         "    calls.append(1)\n"
@@ -147,7 +149,7 @@ def test_windows_hold_no_more_than_their_size() -> None:
 def test_the_file_is_read_as_it_is_scored(source: Path, tmp_path: Path, lens: Lens, monkeypatch: Any) -> None:
     """Never more than one window of traces is held: a window is scored before the next one is read."""
     events: list[str] = []
-    read, score_window = batch_score.read, batch_score.score_window
+    read, score_window = formats.read, batch_score.score_window
 
     def reading(*arguments: Any) -> Any:
         for row in read(*arguments):

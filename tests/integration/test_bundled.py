@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app import examples
-from irl_core.checkpoints import verify
-from irl_core.evaluation import pass_at_k, probes, reranking
+from app.inspect import examples
+from irl_core.checkpoints.manifest import verify
+from irl_core.evaluation import pass_at_k, reranking, reward_hacking
+from irl_core.evaluation.evaluated_run import load
 from irl_core.evaluation.report import KEYS
-from irl_core.evaluation.run import load
-from irl_core.inspection import Lens
-from irl_core.segmentation import make_trace
-from irl_core.store import read_run, read_trace
+from irl_core.scorer import Lens
+from irl_core.storage.scored_run import read_run, read_trace
+from irl_core.text.segmentation import make_trace
 from irl_core.types import Source
 from tests.evaluated import figures_in
 
@@ -73,10 +73,11 @@ def test_the_bundled_report_is_that_of_the_bundled_run() -> None:
     stored = json.loads((ASSETS / "scored_run" / "report.json").read_text())
     run = load(ASSETS / "scored_run")
     assert tuple(stored) == KEYS and run.training and set(run.compare) == {"start", "control", "expert"}
-    assert stored["provenance"]["checkpoint_sha256"] == hashlib.sha256(
-        (ASSETS / "demo" / "manifest.json").read_bytes()
-    ).hexdigest()
-    for name, module in (("pass_at_k", pass_at_k), ("reranking", reranking), ("probes", probes)):
+    assert (
+        stored["provenance"]["checkpoint_sha256"]
+        == hashlib.sha256((ASSETS / "demo" / "manifest.json").read_bytes()).hexdigest()
+    )
+    for name, module in (("pass_at_k", pass_at_k), ("reranking", reranking), ("probes", reward_hacking)):
         again, before = (figures_in(found) for found in (module.figures(run), stored[name]))
         assert len(again) == len(before) > 5
         for one, other in zip(again, before, strict=True):
@@ -112,7 +113,7 @@ def test_familiar_problems_are_told_from_others(bundled: Lens) -> None:
 
 def test_the_command_line_inspects_it() -> None:
     example = examples.load()[0][0]
-    command = [sys.executable, "-m", "train.cli", "inspect", "--problem", example.problem]
+    command = [sys.executable, "-m", "train.cli.main", "inspect", "--problem", example.problem]
     command += ["--solution", example.wrong_solution, "--json", "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ASSETS.parent)
     result = json.loads(done.stdout)

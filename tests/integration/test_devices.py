@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from irl_core.adversarial import AdversarialTrainer
-from irl_core.checkpoints import save_checkpoint
-from irl_core.sampling import GenerateSampler
-from irl_core.supervised import SupervisedTrainer
-from irl_core.world import World
+from irl_core.checkpoints.save import save_checkpoint
+from irl_core.distributed import World
+from irl_core.policy.generate import GenerateSampler
+from irl_core.training.adversarial import AdversarialTrainer
+from irl_core.training.sft import SupervisedTrainer
 from tests.device_police import GPU, Police, WrongDevice
 from tests.tiny import changed, expert_traces, pair_config, tiny_model
 from tests.worlds import CASES, Case, trainer_of
-from train import models
-from train.samples import round_rows
+from train import optimizers
+from train.monitoring.samples import round_rows
 
 Trainer = AdversarialTrainer | SupervisedTrainer
 MOVED = ("packed", "gradient penalty", "reference", "other tokens", "grpo", "sft", "adapters")
@@ -82,15 +82,15 @@ def test_generate_draws_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_restored_optimiser_lies_where_its_weights_do(optimiser: str, tmp_path: Path) -> None:
     """Files are read into main memory, and the moments must go to the weights."""
     config = changed(pair_config(), "model", optimiser=optimiser)
-    first, second = (models.policy_learner(tiny_model(seed), config) for seed in (1, 2))
+    first, second = (optimizers.policy_learner(tiny_model(seed), config) for seed in (1, 2))
     first.backward(first.model(torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss)
     first.step(1.0)
     described = {"config.json": {"format": 1, "name": "state", "kind": "tiny"}}
-    save_checkpoint(tmp_path / "state", models.learner_files("policy", first) | described)
+    save_checkpoint(tmp_path / "state", optimizers.learner_files("policy", first) | described)
     police = Police()
     police.move(second.model)
     with police.watching():
-        models.restore_learner(tmp_path / "state", "policy", second)
+        optimizers.restore_learner(tmp_path / "state", "policy", second)
     moments = [
         value for state in second.optimizer.state.values() for key, value in state.items()
         if key in ("exp_avg", "exp_avg_sq", "state1", "state2")

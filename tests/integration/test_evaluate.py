@@ -18,15 +18,16 @@ import pytest
 import torch
 import typer
 
-from irl_core.checkpoints import load_json
-from irl_core.config import ConfigError
+from irl_core.checkpoints.save import load_json
+from irl_core.config_values import ConfigError
+from irl_core.errors import StoreError
 from irl_core.evaluation.report import KEYS, QUESTIONS
-from irl_core.inspection import Lens
-from irl_core.store import RunWriter, StoreError, provenance, read_run
+from irl_core.scorer import Lens
+from irl_core.storage.scored_run import RunWriter, provenance, read_run
 from tests.runs import Killed
-from train.commands import evaluation
-from train.commands.evaluation import Wish
-from train.evaluation import making
+from train.cli import evaluate
+from train.cli.evaluate import Wish
+from train.evaluate import rollouts
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "assets" / "demo"
@@ -54,8 +55,8 @@ def one_loaded_lens(folder: Path) -> Any:
     configuration names the discriminator's start, relative to the working directory, lies the checkpoint itself."""
     patch, lens, threads = pytest.MonkeyPatch(), Lens.load(DEMO, "cpu"), torch.get_num_threads()
     patch.setattr(Lens, "load", classmethod(lambda cls, path, device="auto": lens))
-    patch.setattr(making, "QUESTIONS_AT_ONCE", 2)
-    patch.setattr(making, "TRACES_AT_ONCE", 12)
+    patch.setattr(rollouts, "QUESTIONS_AT_ONCE", 2)
+    patch.setattr(rollouts, "TRACES_AT_ONCE", 12)
     shutil.copytree(DEMO, folder / lens.config["train_config"]["model"]["discriminator"])
     patch.chdir(folder)
     torch.set_num_threads(1)
@@ -74,7 +75,7 @@ def wish(folder: Path) -> Wish:
 
 @pytest.fixture(scope="module")
 def whole(wish: Wish) -> Path:
-    evaluation.evaluate(wish)
+    evaluate.evaluate(wish)
     return wish.out
 
 
@@ -158,7 +159,7 @@ def test_its_status_and_folder_tell_no_more_than_they_should(whole: Path) -> Non
 def test_again_it_only_reports(whole: Path, wish: Wish, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [(whole / name).read_bytes() for name in DRAWN]
     monkeypatch.setattr(RunWriter, "write", lambda *arguments: pytest.fail("a part was made again"))
-    evaluation.evaluate(wish)
+    evaluate.evaluate(wish)
     assert [(whole / name).read_bytes() for name in DRAWN] == before
 
 
@@ -180,24 +181,22 @@ def test_killed_and_gone_on_with_it_equals_an_unbroken_one(
     with monkeypatch.context() as patched:
         patched.setattr(RunWriter, "write", write)
         with pytest.raises(Killed):
-            evaluation.evaluate(broken)
+            evaluate.evaluate(broken)
     assert not (broken.out / "report.json").exists()
-    evaluation.evaluate(broken)
+    evaluate.evaluate(broken)
     assert_same(broken.out, whole)
 
 
-def test_killed_while_it_reports(
-    whole: Path, wish: Wish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_while_it_reports(whole: Path, wish: Wish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = replace(wish, out=tmp_path / "broken")
     shutil.copytree(whole, broken.out)
     (broken.out / "report.json").unlink()
     with monkeypatch.context() as patched:
-        patched.setattr("train.evaluation.report_files.to_markdown", lambda report: (_ for _ in ()).throw(Killed))
+        patched.setattr("irl_core.report.files.to_markdown", lambda report: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            evaluation.evaluate(broken)
+            evaluate.evaluate(broken)
     assert not (broken.out / "report.json").exists()
-    evaluation.evaluate(broken)
+    evaluate.evaluate(broken)
     assert_same(broken.out, whole)
 
 
@@ -216,19 +215,19 @@ def test_stopped_by_a_signal_it_says_how_to_go_on(
     with monkeypatch.context() as patched:
         patched.setattr(RunWriter, "write", write)
         with pytest.raises(typer.Exit) as ended:
-            evaluation.evaluate(broken)
+            evaluate.evaluate(broken)
     assert ended.value.exit_code == 0 and len(made) == 3
     assert "interrupted. Go on with the same command" in capsys.readouterr().err
     assert load_json(broken.out / "status.json")["state"] == "interrupted"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    evaluation.evaluate(broken)
+    evaluate.evaluate(broken)
     assert_same(broken.out, whole)
 
 
 def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     return subprocess.Popen(
-        [sys.executable, "-m", "train.cli", *arguments], cwd=ROOT, env=environment, text=True,
+        [sys.executable, "-m", "train.cli.main", *arguments], cwd=ROOT, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
     )  # fmt: skip
 
@@ -261,7 +260,7 @@ def test_a_report_is_drawn_again_without_a_model(whole: Path, tmp_path: Path) ->
         (again / name).unlink()
     code = (
         f"import sys; sys.argv = ['irl-lens', 'report', {str(again)!r}]\n"
-        "from train.cli import main\n"
+        "from train.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "assert 'transformers' not in sys.modules, 'a library of models was imported'\n"
@@ -272,13 +271,11 @@ def test_a_report_is_drawn_again_without_a_model(whole: Path, tmp_path: Path) ->
     assert all(question in done.stdout for question in QUESTIONS)
 
 
-def test_a_scored_run_alone_has_a_report_too(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    evaluation.report([whole / "run.parquet"], out=None, results=None, answer_lines=None, seed=0)
+def test_a_scored_run_alone_has_a_report_too(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate.report([whole / "run.parquet"], out=None, results=None, answer_lines=None, seed=0)
     printed = capsys.readouterr().out
     assert printed.startswith("# Evaluation of demo-irl") and "no corrupted traces" in printed
-    evaluation.report([whole / "run.parquet"], out=tmp_path / "deep" / "er", results=None, answer_lines=False, seed=1)
+    evaluate.report([whole / "run.parquet"], out=tmp_path / "deep" / "er", results=None, answer_lines=False, seed=1)
     report = strict(tmp_path / "deep" / "er" / "report.json")
     assert report["provenance"]["report"]["answer_lines"] is False and report["localisation"]["answer_lines"] is False
     assert report["provenance"]["report"]["seed"] == 1
@@ -290,7 +287,7 @@ def test_results_are_one_document(whole: Path, tmp_path: Path, capsys: pytest.Ca
     study = tmp_path / "study"
     study.mkdir()
     (study / "study.md").write_text("# Study of x\n\nwords\n")
-    evaluation.report([whole, other, study], out=None, results=tmp_path / "results.md", answer_lines=None, seed=0)
+    evaluate.report([whole, other, study], out=None, results=tmp_path / "results.md", answer_lines=None, seed=0)
     text = (tmp_path / "results.md").read_text()
     known = provenance(whole / "run.parquet")
     assert text.startswith("# Results\n") and "\n## whole\n" in text and "\n## scored\n" in text
@@ -299,17 +296,17 @@ def test_results_are_one_document(whole: Path, tmp_path: Path, capsys: pytest.Ca
         assert part in text
     assert str(tmp_path) not in text
     with pytest.raises(ConfigError, match="two of the runs are called whole"):
-        evaluation.report([whole, whole], out=None, results=tmp_path / "r.md", answer_lines=None, seed=0)
+        evaluate.report([whole, whole], out=None, results=tmp_path / "r.md", answer_lines=None, seed=0)
 
 
 def test_runs_are_compared(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
-    evaluation.compare([whole, whole / "compare" / "twin.parquet"], html=page, as_json=True, seed=0)
+    evaluate.compare([whole, whole / "compare" / "twin.parquet"], html=page, as_json=True, seed=0)
     found = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
     assert found["shared"] == {"twin.parquet": 4}
     assert found["differences"]["twin.parquet"]["pass@1"]["value"] == 0.0
     assert page.read_text().startswith("<!doctype html>")
-    evaluation.compare([whole, whole / "compare" / "twin.parquet"], html=None, as_json=False, seed=0)
+    evaluate.compare([whole, whole / "compare" / "twin.parquet"], html=None, as_json=False, seed=0)
     assert "Difference to whole, on the same problems" in capsys.readouterr().out
 
 
@@ -331,7 +328,7 @@ def solutions(path: Path) -> Path:
 
 def test_given_solutions_are_scored_by_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = solutions(tmp_path / "<img src=x>.jsonl")
-    evaluation.evaluate(Wish(DEMO, tmp_path / "out", data=str(source)))
+    evaluate.evaluate(Wish(DEMO, tmp_path / "out", data=str(source)))
     report = strict(tmp_path / "out" / "report.json")
     assert tuple(report) == KEYS and report["pass_at_k"]["policies"]["this run"]["1"]["value"] == 0.5
     assert "These solutions were given, not sampled" in report["pass_at_k"]["paragraph"]
@@ -345,12 +342,10 @@ def test_given_solutions_are_scored_by_the_same_command(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(("name", "rows"), [("first_error_labels_dev", 171), ("model_solutions_dev", 60)])
-def test_real_solutions_are_evaluated_by_the_same_command(
-    shared: Path, tmp_path: Path, name: str, rows: int
-) -> None:
+def test_real_solutions_are_evaluated_by_the_same_command(shared: Path, tmp_path: Path, name: str, rows: int) -> None:
     lines = (shared / "data" / "traces" / f"{name}.jsonl").read_text().splitlines()[:rows]
     (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
-    evaluation.evaluate(Wish(DEMO, tmp_path / "out", data=str(tmp_path / "in.jsonl")))
+    evaluate.evaluate(Wish(DEMO, tmp_path / "out", data=str(tmp_path / "in.jsonl")))
     report = strict(tmp_path / "out" / "report.json")
     assert tuple(report) == KEYS and report["provenance"]["report"]["traces"]["run"] == rows
     if name == "first_error_labels_dev":
@@ -388,7 +383,7 @@ def test_orders_that_do_not_fit_are_refused_in_words(
 ) -> None:
     before = (whole / "report.json").read_bytes()
     with pytest.raises(ValueError, match=message):
-        evaluation.evaluate(replace(wish, **change))
+        evaluate.evaluate(replace(wish, **change))
     assert (whole / "report.json").read_bytes() == before
 
 
@@ -400,18 +395,18 @@ def test_solutions_are_not_sampled(tmp_path: Path) -> None:
         ({"compare": {"twin": DEMO}}, "--compare: in.jsonl holds solutions"),
     ):
         with pytest.raises(ConfigError, match=message):
-            evaluation.evaluate(replace(Wish(DEMO, tmp_path / "out", data=str(source)), **change))
+            evaluate.evaluate(replace(Wish(DEMO, tmp_path / "out", data=str(source)), **change))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_made_or_holds_something_else(tmp_path: Path, wish: Wish) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file cannot be made"):
-        evaluation.evaluate(replace(wish, out=tmp_path / "file"))
+        evaluate.evaluate(replace(wish, out=tmp_path / "file"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "run.parquet").write_bytes(b"mine")
     with pytest.raises(StoreError, match=r"other: holds a run\.parquet of another kind"):
-        evaluation.evaluate(replace(wish, out=tmp_path / "other"))
+        evaluate.evaluate(replace(wish, out=tmp_path / "other"))
     assert (tmp_path / "other" / "run.parquet").read_bytes() == b"mine"
 
 
@@ -434,26 +429,26 @@ def test_a_full_memory_is_told_in_words(wish: Wish, tmp_path: Path, monkeypatch:
     def full(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
 
-    monkeypatch.setattr(making.Voice, "answers", full)
+    monkeypatch.setattr(rollouts.Voice, "answers", full)
     with pytest.raises(ConfigError, match=r"memory of cpu is full \(CUDA out of memory\); free it or take --device"):
-        evaluation.evaluate(replace(wish, out=tmp_path / "out"))
+        evaluate.evaluate(replace(wish, out=tmp_path / "out"))
     assert load_json(tmp_path / "out" / "status.json")["state"] == "failed"
 
 
 def test_a_dry_run_makes_nothing(wish: Wish, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluation.evaluate(replace(wish, out=tmp_path / "out", dry_run=True))
+    evaluate.evaluate(replace(wish, out=tmp_path / "out", dry_run=True))
     printed = capsys.readouterr().out
     assert "4 problems x 3 samples: 12 traces" in printed and "twin: 12 traces" in printed
     assert not (tmp_path / "out").exists()
     source = solutions(tmp_path / "in.jsonl")
-    evaluation.evaluate(Wish(DEMO, tmp_path / "out", data=str(source), dry_run=True))
+    evaluate.evaluate(Wish(DEMO, tmp_path / "out", data=str(source), dry_run=True))
     assert "in.jsonl: 7 lines of solutions" in capsys.readouterr().out
 
 
 def test_no_resume_starts_again(whole: Path, wish: Wish, tmp_path: Path) -> None:
     again = tmp_path / "again"
     shutil.copytree(whole, again)
-    evaluation.evaluate(replace(wish, out=again, seed=5, compare={}, training=None, resume=False))
+    evaluate.evaluate(replace(wish, out=again, seed=5, compare={}, training=None, resume=False))
     report = strict(again / "report.json")
     assert report["provenance"]["seed"] == 5 and report["pass_at_k"]["differences"] == {}
     assert report["training"]["reason"] and not list((again / "compare").glob("*"))

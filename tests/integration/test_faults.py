@@ -18,14 +18,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from irl_core import adversarial
-from irl_core.adversarial import AdversarialTrainer, Example, Group
-from irl_core.config import ConfigError, TrainConfig
-from irl_core.discriminator import score_traces
-from irl_core.encoding import TraceEncoder, collate
-from irl_core.policy import hidden_states, prompt_logprobs
-from irl_core.segmentation import make_trace
-from irl_core.supervised import SupervisedTrainer
+from irl_core.config import TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.models.batching import collate
+from irl_core.models.logprobs import hidden_states, prompt_logprobs
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.reward.discriminator import score_traces
+from irl_core.text.segmentation import make_trace
+from irl_core.training import adversarial
+from irl_core.training.adversarial import AdversarialTrainer, Example, Group
+from irl_core.training.sft import SupervisedTrainer
 from irl_core.types import EncodedTrace, Perturbation, Source
 from tests.tiny import (
     EXPERTS,

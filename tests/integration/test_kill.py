@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from irl_core.checkpoints import load_tensors, newest_verified, verify
-from irl_core.config import ConfigError, TrainConfig
+from irl_core.checkpoints.manifest import verify
+from irl_core.checkpoints.save import load_tensors, newest_verified
+from irl_core.config import TrainConfig
+from irl_core.config_values import ConfigError
 from tests.runs import (
     SFT,
     Killed,
@@ -28,9 +30,9 @@ from tests.runs import (
     train_in_process,
 )
 from tests.tiny import changed
-from train import models
+from train import optimizers
 from train.run import Interrupted, train
-from train.session import Session
+from train.training_state import Session
 
 SLOW_DISK = 0.004  # seconds a file, so that a save takes a good part of a step
 
@@ -93,8 +95,10 @@ def test_likelihood_training_resumes_too(sft: Path, folder: Path) -> None:
 def test_the_comparison_would_notice_a_lost_optimiser(
     name: str, irl: TrainConfig, unbroken: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restore = models.restore_learner
-    monkeypatch.setattr(models, "restore_learner", lambda d, n, learner: None if n == name else restore(d, n, learner))
+    restore = optimizers.restore_learner
+    monkeypatch.setattr(
+        optimizers, "restore_learner", lambda d, n, learner: None if n == name else restore(d, n, learner)
+    )
     session = Session.start(irl, unbroken, unbroken / "checkpoints" / "step-000004")
     session.round()
     model = getattr(session.trainer, name).model
@@ -190,7 +194,9 @@ def test_a_stop_request_while_it_finishes_is_obeyed_since_all_is_saved(
 def spawn(folder: Path) -> Iterator[Callable[..., Any]]:
     """Start a training in a process of its own; a server that has the libraries loaded already forks it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.runs", "train.session", "train.samples", "train.calibrate"])
+    context.set_forkserver_preload(
+        ["tests.runs", "train.training_state", "train.monitoring.samples", "train.calibrate"]
+    )
     begun: list[Any] = []
 
     def start(config_file: Path, run_dir: Path, resume: bool, slow_disk: float = 0.0) -> Any:

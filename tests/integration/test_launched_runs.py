@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from irl_core.checkpoints import load_json
+from irl_core.checkpoints.manifest import failure
+from irl_core.checkpoints.save import load_json
 from irl_core.config import load_config
-from irl_core.manifest import failure
 from tests.launching import finished, launch, process_of, wait_until
 from tests.runs import metrics_of, status_of, tensors_of
 from tests.small_models import save_model
@@ -52,7 +52,7 @@ def command(folder: Path, name: str, *options: str) -> list[str]:
 @pytest.fixture(scope="module")
 def unbroken(folder: Path) -> tuple[Path, str]:
     """A run of two processes, and what it printed."""
-    printed = finished(launch("train.cli", *command(folder, "unbroken")))
+    printed = finished(launch("train.cli.main", *command(folder, "unbroken")))
     return folder / "unbroken", printed
 
 
@@ -92,7 +92,7 @@ def test_asked_to_stop_killed_and_resumed_a_run_ends_as_an_unbroken_one(
     folder: Path, unbroken: tuple[Path, str]
 ) -> None:
     run_dir = folder / "broken"
-    launcher = launch("train.cli", *command(folder, "broken"))
+    launcher = launch("train.cli.main", *command(folder, "broken"))
     wait_until(lambda: (run_dir / "checkpoints" / "step-000002").is_dir(), launcher)
     process_of(launcher, 1).send_signal(signal.SIGTERM)  # one is asked, both stop after the same step
     printed = finished(launcher)
@@ -101,7 +101,7 @@ def test_asked_to_stop_killed_and_resumed_a_run_ends_as_an_unbroken_one(
     assert failure(run_dir / "checkpoints" / f"step-{status['step']:06d}") is None
     assert printed.count("Go on with the same command and --resume") == 1
 
-    launcher = launch("train.cli", *command(folder, "broken", "--resume"))
+    launcher = launch("train.cli.main", *command(folder, "broken", "--resume"))
     wait_until(lambda: (run_dir / "checkpoints" / "step-000006").is_dir(), launcher)
     victim = process_of(launcher, 1)
     victim.kill()
@@ -114,7 +114,7 @@ def test_asked_to_stop_killed_and_resumed_a_run_ends_as_an_unbroken_one(
     assert status["reason"].startswith(f"ProcessLost: process 1 (pid {victim.pid} on ")
     assert "is gone without a word" in status["reason"]
 
-    finished(launch("train.cli", *command(folder, "broken", "--resume")))
+    finished(launch("train.cli.main", *command(folder, "broken", "--resume")))
     assert_same_end(run_dir, unbroken[0])
 
 
@@ -168,13 +168,13 @@ def pretrained(folder: Path) -> list[str]:
 
 
 def test_sharded_runs_equal_whole_ones_and_are_resumed(folder: Path, pretrained: list[str]) -> None:
-    finished(launch("train.cli", *command(folder, "whole", *pretrained)))
-    launcher = launch("train.cli", *command(folder, "sharded", *pretrained), configuration="fsdp.yaml")
+    finished(launch("train.cli.main", *command(folder, "whole", *pretrained)))
+    launcher = launch("train.cli.main", *command(folder, "sharded", *pretrained), configuration="fsdp.yaml")
     run_dir = folder / "sharded"
     wait_until(lambda: (run_dir / "checkpoints" / "step-000002").is_dir(), launcher)
     process_of(launcher, 0).send_signal(signal.SIGTERM)
     finished(launcher)
     assert status_of(run_dir)["state"] == "interrupted"
-    finished(launch("train.cli", *command(folder, "sharded", *pretrained, "--resume"), configuration="fsdp.yaml"))
+    finished(launch("train.cli.main", *command(folder, "sharded", *pretrained, "--resume"), configuration="fsdp.yaml"))
     assert_same_end(run_dir, folder / "whole")
     assert (run_dir / "final" / "policy" / "adapter_model.safetensors").is_file()

@@ -18,17 +18,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from irl_core.checkpoints import load_json
-from irl_core.config import ConfigError
-from irl_core.discriminator import load_discriminator
-from irl_core.pretrained import load_causal_lm
+from irl_core.checkpoints.save import load_json
+from irl_core.config_values import ConfigError
+from irl_core.models.pretrained import load_causal_lm
+from irl_core.reward.discriminator import load_discriminator
 from tests.runs import SFT, Killed, status_of, tensors_of
-from train.evaluation import making, studies
-from train.evaluation.backbone import make_untrained
-from train.evaluation.progress import Progress
-from train.evaluation.studies import STUDIES, Arm, Backbone
-from train.evaluation.study import planned, study
+from train.evaluate import rollouts
+from train.evaluate.progress import Progress
 from train.run import Interrupted, train
+from train.studies import definitions
+from train.studies.backbone import make_untrained
+from train.studies.definitions import STUDIES, Arm, Backbone
+from train.studies.runner import planned, study
 
 TINY = (
     "data.train_problems=40", "data.max_completion_tokens=64", "policy.prompts_per_round=2",
@@ -38,10 +39,10 @@ SCALE = 0.02  # a few rounds, and four problems
 SEEDS = (1, 2)
 MEASURED = ("created", "machine", "versions", "code")  # may differ between a study and its repetition
 
-honest = making.Voice._trace
+honest = rollouts.Voice._trace
 
 
-def judge_by_hash(self: making.Voice, *arguments: Any) -> Any:
+def judge_by_hash(self: rollouts.Voice, *arguments: Any) -> Any:
     """An untrained policy solves nothing, and every figure would be 0: let chance, fixed by the text, be the judge."""
     trace = honest(self, *arguments)
     return replace(trace, correct=hashlib.sha256(trace.text.encode()).digest()[0] < 128, truth=None)
@@ -55,9 +56,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(folder / "runs" / "demo-sft", folder / "runs" / "demo-expert")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(making.Voice, "_trace", judge_by_hash)
-        patch.setattr(studies, "PROBLEMS", 100)
-        patch.setattr(studies, "LEAST_CALIBRATION", 4)
+        patch.setattr(rollouts.Voice, "_trace", judge_by_hash)
+        patch.setattr(definitions, "PROBLEMS", 100)
+        patch.setattr(definitions, "LEAST_CALIBRATION", 4)
         for name, one in list(STUDIES.items()):
             arms = one.arms if name == "policies" else one.arms[:2]
             patch.setitem(STUDIES, name, replace(one, arms=arms, settings=(*one.settings, *TINY)))
@@ -165,9 +166,9 @@ def test_what_is_finished_is_not_made_again(unbroken: Path, monkeypatch: pytest.
         raise AssertionError("made again")
 
     first = without_measured(unbroken / "study.json")
-    monkeypatch.setattr("train.evaluation.study.train", never)
-    monkeypatch.setattr(making, "read_row", never)
-    monkeypatch.setattr(making, "scored_rows", never)
+    monkeypatch.setattr("train.studies.runner.train", never)
+    monkeypatch.setattr(rollouts, "read_row", never)
+    monkeypatch.setattr(rollouts, "scored_rows", never)
     small("wasserstein", "unbroken", seeds=(1,))
     assert without_measured(unbroken / "study.json") == first
 
@@ -242,7 +243,7 @@ def test_a_run_that_diverges_is_told_and_not_counted(tiny: Path, monkeypatch: py
             raise FloatingPointError("the loss is nan")
         return train(config, run_dir, *arguments, **more)
 
-    monkeypatch.setattr("train.evaluation.study.train", diverging)
+    monkeypatch.setattr("train.studies.runner.train", diverging)
     found = small("wasserstein", "diverged")
     assert found["failed"] == {"clipped-2": "the loss is nan"}
     policies = found["policies"]["figures"]
@@ -266,7 +267,7 @@ def test_missing_starts_are_trained_first(tiny: Path, tmp_path: Path, monkeypatc
         shutil.copytree(tiny / "runs" / "demo-expert", run_dir)
         return run_dir / "final"
 
-    monkeypatch.setattr("train.evaluation.study.train", stands_in)
+    monkeypatch.setattr("train.studies.runner.train", stands_in)
     with pytest.raises(Killed):
         small("policies", "new", seeds=(1,))
     assert trained == [("demo-expert", "runs/demo-expert"), ("demo-irl", "new/runs/irl-1")]
@@ -292,8 +293,9 @@ def test_backbones_read_the_same_tokens_and_are_what_they_say(tiny: Path, monkey
     random, trained = tensors_of(out / "starts" / "small-untrained"), tensors_of(out / "starts" / "small" / "final")
     assert trained.keys() == random.keys() and all(not torch.equal(trained[key], random[key]) for key in random)
     again = make_untrained(tiny / "runs" / "demo-sft" / "final", tiny / "repeated", nothing)
-    assert all(torch.equal(value, untrained.state_dict()[name.partition(":")[2]]) for name, value in
-               tensors_of(again).items())
+    assert all(
+        torch.equal(value, untrained.state_dict()[name.partition(":")[2]]) for name, value in tensors_of(again).items()
+    )
     assert found["arms"]["small"]["backbone"] == "small"
 
 

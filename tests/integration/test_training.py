@@ -15,13 +15,17 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from irl_core.checkpoints import CheckpointError, load_json, verify
-from irl_core.config import ConfigError, DiscriminatorConfig, TrainConfig
-from irl_core.discriminator import score_traces
-from irl_core.inspection import Lens
-from irl_core.metrics import pass_at_k
-from irl_core.segmentation import make_trace
-from irl_core.world import World
+from irl_core.checkpoints.manifest import verify
+from irl_core.checkpoints.save import load_json
+from irl_core.config import DiscriminatorConfig, TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.distributed import World
+from irl_core.errors import CheckpointError
+from irl_core.reward.discriminator import score_traces
+from irl_core.scorer import Lens
+from irl_core.statistics.best_of_n import pass_at_k
+from irl_core.storage.provenance import data_hash
+from irl_core.text.segmentation import make_trace
 from tests.runs import (
     SFT,
     Killed,
@@ -34,13 +38,13 @@ from tests.runs import (
     tensors_of,
 )
 from tests.tiny import PROBLEM, SOLUTION, changed
-from train import held_out, models
+from train import optimizers
 from train import run as run_module
 from train.data import demo_problems
-from train.held_out import evaluate, held_out_problems, short_enough
-from train.provenance import data_hash
+from train.monitoring import validation
+from train.monitoring.validation import evaluate, held_out_problems, short_enough
 from train.run import train
-from train.session import Session
+from train.training_state import Session
 
 LOGGED = {
     "step", "disc/loss", "disc/grad_norm", "disc/learning_rate", "policy/learning_rate", "rollout/samples",
@@ -156,7 +160,7 @@ def test_tokens_and_learning_rates_are_those_of_the_step(unbroken: Path) -> None
         assert line["tokens/s"] == pytest.approx(total / line["time/step_s"], rel=1e-6)
         assert line["time/step_s"] >= line["time/generate_s"] + line["time/discriminator_s"]
     # two warm-up rounds of two updates; then three rounds of two updates of the policy, one of the six of them warm-up
-    factor = models.warm_up_then("cosine", 0.1, 6)
+    factor = optimizers.warm_up_then("cosine", 0.1, 6)
     assert [line["policy/learning_rate"] for line in lines] == pytest.approx(
         [2e-3 * factor(n) for n in (0, 0, 0, 2, 4)], rel=1e-6
     )
@@ -167,7 +171,7 @@ def test_tokens_and_learning_rates_are_those_of_the_step(unbroken: Path) -> None
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_out, "_row", held_out._row)  # put back afterwards
+    monkeypatch.setattr(validation, "_row", validation._row)  # put back afterwards
     judge_by_hash()
 
 
@@ -410,17 +414,15 @@ def test_a_finished_run_resumed_finishes_as_it_was(irl: TrainConfig, unbroken: P
 
 
 def test_the_learning_rate_by_hand() -> None:
-    factor = models.warm_up_then("cosine", 0.2, 10)
+    factor = optimizers.warm_up_then("cosine", 0.2, 10)
     # two steps up: 1/2, 1; then half a cosine over eight: at step 6 half way, at 10 nothing
     assert [factor(n) for n in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
-    assert models.warm_up_then("linear", 0.2, 10)(6) == pytest.approx(0.5)
-    assert models.warm_up_then("constant", 0.0, 10)(9) == 1.0
+    assert optimizers.warm_up_then("linear", 0.2, 10)(6) == pytest.approx(0.5)
+    assert optimizers.warm_up_then("constant", 0.0, 10)(9) == 1.0
 
 
 def test_the_discriminator_learns_fast_first_and_slowly_after() -> None:
-    settings = DiscriminatorConfig(
-        warmup_rounds=10, updates_per_round=2, warmup_learning_rate=5e-4, learning_rate=5e-5
-    )
+    settings = DiscriminatorConfig(warmup_rounds=10, updates_per_round=2, warmup_learning_rate=5e-4, learning_rate=5e-5)
     config = changed(SFT, "run", method="irl")
     config = replace(config, discriminator=settings)
     session = Session.start(config, Path("unused"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from irl_core.world import World
+from irl_core.distributed import World
 from tests.launching import finished, launch
 from tests.worlds import CASES, experts, outcome, trainer_of
 

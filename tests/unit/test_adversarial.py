@@ -11,16 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from irl_core import adversarial
-from irl_core.advantages import outcome_advantages, token_advantages
-from irl_core.adversarial import AdversarialTrainer, Example, Group, ScoredBatch
-from irl_core.config import ConfigError, TrainConfig
-from irl_core.encoding import TraceEncoder, collate
-from irl_core.policy import completion_logprobs
-from irl_core.round_metrics import class_metrics, rollout_metrics
-from irl_core.segmentation import make_trace
+from irl_core.config import TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.distributed import World
+from irl_core.models.batching import collate
+from irl_core.models.logprobs import completion_logprobs
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.text.segmentation import make_trace
+from irl_core.training import adversarial
+from irl_core.training.advantages import outcome_advantages, token_advantages
+from irl_core.training.adversarial import AdversarialTrainer, Example, Group, ScoredBatch
+from irl_core.training.metrics import class_metrics, rollout_metrics
 from irl_core.types import EncodedTrace, Perturbation, Source
-from irl_core.world import World
 from tests.tiny import EXPERTS, changed, expert_traces, pair_config, tiny_tokenizer, tiny_trainer
 
 ENCODER = TraceEncoder(tiny_tokenizer())
@@ -38,9 +40,7 @@ def as_sample(problem: int, text: str, *, finished: bool = True, level: float = 
     """A text as if the policy had sampled it, every token with log-probability ``level``."""
     ids = ENCODER.encode(make_trace("p", text, finished=finished)).completion_ids
     question, _, answer = EXPERTS[problem]
-    trace = ENCODER.sampled_trace(
-        question, ids, [level] * len(ids), reference_answer=answer, problem_id=str(problem)
-    )
+    trace = ENCODER.sampled_trace(question, ids, [level] * len(ids), reference_answer=answer, problem_id=str(problem))
     return ENCODER.encode(trace)
 
 
@@ -308,7 +308,6 @@ def test_a_replayed_sample_keeps_its_departure() -> None:
 
 
 # -------------------------------------------------------------------------------- advantages by hand
-
 
 
 def advantages(trainer: AdversarialTrainer, raw: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:

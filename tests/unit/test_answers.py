@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irl_core.answers import answers_agree, normalise_answer, parse_number
+from irl_core.text.answers import answers_agree, normalise_answer, parse_number
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from irl_core.config import ConfigError, LoraConfig
-from irl_core.pretrained import KNOWN_MODELS
-from train.architectures import KNOWN, LINEARS, architecture_of, transformers_config
+from irl_core.config import LoraConfig
+from irl_core.config_values import ConfigError
+from irl_core.models.hub import KNOWN_MODELS
+from train.planning.architectures import KNOWN, LINEARS, architecture_of, transformers_config
 
 # What the hub's pages of these models say (safetensors, parameters).
 PUBLISHED = {

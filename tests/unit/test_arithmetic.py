@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irl_core.arithmetic import find_equations, first_false_step
-from irl_core.segmentation import make_trace
+from irl_core.text.equations import find_equations, first_false_step
+from irl_core.text.segmentation import make_trace
 
 SHARED = Path(os.environ.get("IRL_LENS_SHARED", Path(__file__).resolve().parents[2] / ".." / "shared"))
 GSM8K = SHARED / "data" / "gsm8k" / "train.jsonl"

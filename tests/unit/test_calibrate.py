@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irl_core.adversarial import AdversarialTrainer
-from irl_core.config import ConfigError, DataConfig, RunConfig, TrainConfig
-from irl_core.discriminator import Discriminator, score_traces
-from irl_core.encoding import TraceEncoder
-from irl_core.inspection import prompt_logprob
-from irl_core.localisation import Calibration, split_by_problem
-from irl_core.sampling import Rollout
-from irl_core.segmentation import segment
+from irl_core.config import DataConfig, RunConfig, TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.policy.protocol import Rollout
+from irl_core.reward.calibration import split_by_problem
+from irl_core.reward.discriminator import Discriminator, score_traces
+from irl_core.reward.localisation import Calibration
+from irl_core.scorer import prompt_logprob
+from irl_core.text.segmentation import segment
+from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.types import Source, Truth
 from tests.tiny import pair_config, tiny_lens, tiny_trainer
 from train.backends.tiny import build_model, train_tokenizer

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from irl_core.annotations import Annotation, Annotations, text_hash, to_jsonl
-from irl_core.checkpoints import verify
-from irl_core.localisation import Calibration, HeldOut, Rule
-from irl_core.metrics import NO_ERROR, UNDECIDED
-from irl_core.signals import InputError
-from irl_core.store import read_run
+from irl_core.checkpoints.manifest import verify
+from irl_core.data.annotations import Annotation, Annotations, text_hash, to_jsonl
+from irl_core.errors import InputError
+from irl_core.reward import calibration
+from irl_core.reward.calibration import HeldOut
+from irl_core.reward.localisation import Calibration, Rule
+from irl_core.statistics.first_error import NO_ERROR, UNDECIDED
+from irl_core.storage.scored_run import read_run
 from irl_core.types import Step
-from train.cli import cli
-from train.commands import calibration
-from train.commands.calibration import Wish, agreed_labels, calibrate_from, fit, labelled_traces
+from train.cli import calibrate
+from train.cli.calibrate import Wish, agreed_labels, calibrate_from, fit, labelled_traces
+from train.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN, DEMO = ROOT / "assets" / "scored_run" / "run.parquet", ROOT / "assets" / "demo"
@@ -78,7 +80,7 @@ def test_every_trace_is_judged_by_a_calibration_without_its_problem(monkeypatch:
         seen.append({one.problem_id for one in among})
         return real(among, *args, **named)
 
-    monkeypatch.setattr(calibration, "calibrate", spy)
+    monkeypatch.setattr(calibrate, "calibrate", spy)
     fit(traces(30), OLD)
     everyone = {f"p{number}" for number in range(30)}
     held_out = [everyone - one for one in seen[:-1]]
@@ -89,9 +91,9 @@ def test_decisions_as_labels() -> None:
     steady = np.zeros(4, np.float32)
     one = traces(2)[1]
     sure = replace(OLD, rule=Rule("credit", "min"), threshold=-1.0, uncertain_threshold=-0.9)
-    assert calibration._predicted(one, sure) == 0
-    assert calibration._predicted(replace(one, signals={"credit": steady + np.float32([0, 0, 0, 1])}), sure) == NO_ERROR
-    assert calibration._predicted(replace(one, signals={"credit": steady}), sure) == UNDECIDED  # no signal
+    assert calibrate._predicted(one, sure) == 0
+    assert calibrate._predicted(replace(one, signals={"credit": steady + np.float32([0, 0, 0, 1])}), sure) == NO_ERROR
+    assert calibrate._predicted(replace(one, signals={"credit": steady}), sure) == UNDECIDED  # no signal
 
 
 # --------------------------------------------------------------------------------- the bundled run and checkpoint
@@ -128,7 +130,7 @@ def test_a_new_checkpoint_is_written_and_the_old_one_stays(export: Path, tmp_pat
     assert Calibration.from_json(config["localisation"]).rule.signal in ("raw", "credit", "discounted")
     assert config["localisation"] != old["localisation"] and config["name"] == "mine"
     assert config["reference"] == old["reference"] and config["train_config"] == old["train_config"]
-    assert config["provenance"]["weights_of"] == calibration._fingerprint(DEMO)
+    assert config["provenance"]["weights_of"] == calibrate._fingerprint(DEMO)
     assert config["provenance"]["calibrated_on"] in lines[0].replace("labelled", "annotated") + " annotators"
     assert any("5-fold by problem: F1 0." in line for line in lines)
     again = list(calibrate_from(Wish(export, RUN, tmp_path / "mine", tmp_path / "more")))  # a copy has the same weights
@@ -138,7 +140,7 @@ def test_a_new_checkpoint_is_written_and_the_old_one_stays(export: Path, tmp_pat
 def test_a_database_gives_what_its_export_gives(export: Path, tmp_path: Path) -> None:
     store = Annotations(tmp_path / "annotations.sqlite")
     store.add_all(annotated(30))
-    assert calibration._read(store.path) == calibration._read(export)
+    assert calibrate._read(store.path) == calibrate._read(export)
 
 
 def test_labels_of_other_texts_and_impossible_steps_are_counted() -> None:
@@ -163,7 +165,7 @@ def test_too_few_are_refused_with_what_is_needed(tmp_path: Path, problems: int, 
 
 
 def test_a_run_of_another_checkpoint_is_refused(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "provenance", lambda path: {"checkpoint_sha256": "1" * 64})
+    monkeypatch.setattr(calibrate, "provenance", lambda path: {"checkpoint_sha256": "1" * 64})
     with pytest.raises(InputError, match=r"run\.parquet was not scored by the checkpoint demo"):
         list(calibrate_from(Wish(export, RUN, DEMO, tmp_path / "out")))
 

@@ -14,18 +14,20 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from irl_core.carry import carried_from, carry_levels, check_same_tokens
-from irl_core.checkpoints import CheckpointError, save_checkpoint
+from irl_core.checkpoints.save import save_checkpoint
 from irl_core.config_values import ConfigError
-from irl_core.datasets import gsm8k
-from irl_core.discriminator import Discriminator, score_traces
-from irl_core.encoding import TraceEncoder, collate
-from irl_core.inspection import InputError, Lens
-from irl_core.policy import completion_logprobs
-from irl_core.segmentation import make_trace
+from irl_core.data.formats import gsm8k
+from irl_core.errors import CheckpointError, InputError
+from irl_core.models.batching import collate
+from irl_core.models.logprobs import completion_logprobs
+from irl_core.models.token_alignment import carried_from, carry_levels, check_same_tokens
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.reward.discriminator import Discriminator, score_traces
+from irl_core.scorer import Lens
+from irl_core.text.segmentation import make_trace
 from irl_core.types import Span, Trace
 from tests.tiny import tiny_config, tiny_lens
-from train import models
+from train import optimizers
 from train.backends.tiny import build_model, train_tokenizer
 
 EMOJI = "\U0001f9d1\u200d\U0001f680"
@@ -221,9 +223,9 @@ def test_the_window_counts_the_tokens_of_the_reader_that_needs_more(mixed_lens: 
 def saved(lens: Lens, folder: Path) -> Path:
     """A checkpoint with two tokenizers, as a run leaves it."""
     assert lens.discriminator_encoder is not None
-    files = models.model_files("policy", lens.policy) | models.discriminator_files(lens.discriminator)
-    files |= models.tokenizer_files(lens.encoder.tokenizer, folder / "a")
-    files |= models.tokenizer_files(lens.discriminator_encoder.tokenizer, folder / "b", "discriminator/tokenizer")
+    files = optimizers.model_files("policy", lens.policy) | optimizers.discriminator_files(lens.discriminator)
+    files |= optimizers.tokenizer_files(lens.encoder.tokenizer, folder / "a")
+    files |= optimizers.tokenizer_files(lens.discriminator_encoder.tokenizer, folder / "b", "discriminator/tokenizer")
     save_checkpoint(folder / "mixed", {**files, "config.json": lens.config | {"instruction": "Think first."}})
     return folder / "mixed"
 

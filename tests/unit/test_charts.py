@@ -9,10 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from app import charts
-from app.charts import style
 from irl_core.evaluation import correlation, pass_at_k, reranking
-from irl_core.evaluation.run import EvaluatedRun
+from irl_core.evaluation.evaluated_run import EvaluatedRun
+from irl_core.report.charts import figures as charts
+from irl_core.report.charts import style, traces
 from tests.evaluated import frame, simulated
 
 SCORE = "score_mean_discounted"
@@ -51,7 +51,7 @@ def texts(figure: go.Figure) -> list[str]:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_histogram_has_unit_area_and_its_table_the_counts(rows: pd.DataFrame, theme: str) -> None:
-    figure, table = charts.histogram({"a": rows}, SCORE, theme=theme), charts.histogram_table({"a": rows}, SCORE)
+    figure, table = traces.histogram({"a": rows}, SCORE, theme=theme), traces.histogram_table({"a": rows}, SCORE)
     for kind in ("correct", "incorrect"):
         part = table[table["class"] == kind]
         values = rows[rows["correct"] == (kind == "correct")][SCORE].dropna()
@@ -64,7 +64,7 @@ def test_a_histogram_has_unit_area_and_its_table_the_counts(rows: pd.DataFrame, 
 
 
 def test_every_point_names_its_run_and_trace(rows: pd.DataFrame) -> None:
-    for figure in (charts.strip({"a": rows}, SCORE), charts.scatter({"a": rows}, SCORE, "length")):
+    for figure in (traces.strip({"a": rows}, SCORE), traces.scatter({"a": rows}, SCORE, "length")):
         points = [tuple(one) for trace in figure.data if trace.customdata is not None for one in trace.customdata]
         known = rows[rows[SCORE].notna() & rows["correct"].notna()]
         assert sorted(points) == sorted(("a", one) for one in known["trace_id"])
@@ -77,8 +77,8 @@ def test_every_point_names_its_run_and_trace(rows: pd.DataFrame) -> None:
 
 def test_the_tables_of_points_hold_every_trace(rows: pd.DataFrame) -> None:
     known = rows[rows[SCORE].notna() & rows["correct"].notna()]
-    assert charts.strip_table({"a": rows, "b": rows}, SCORE).groupby("run").size().tolist() == [len(known)] * 2
-    table = charts.scatter_table({"a": rows}, SCORE, SCORE)
+    assert traces.strip_table({"a": rows, "b": rows}, SCORE).groupby("run").size().tolist() == [len(known)] * 2
+    table = traces.scatter_table({"a": rows}, SCORE, SCORE)
     assert table.shape == (int(rows[SCORE].notna().sum()), 5)
     assert (table.iloc[:, 3] == table.iloc[:, 4]).all()
 
@@ -86,16 +86,16 @@ def test_the_tables_of_points_hold_every_trace(rows: pd.DataFrame) -> None:
 def test_more_points_than_the_limit_are_drawn_at_random_and_it_says_so(
     rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from app.charts import traces
+    from irl_core.report.charts import traces
 
     monkeypatch.setattr(traces, "MOST_POINTS", 10)
-    figure = charts.strip({"a": rows}, SCORE)
+    figure = traces.strip({"a": rows}, SCORE)
     drawn = [one for trace in figure.data if trace.customdata is not None for one in trace.customdata]
     assert len(drawn) == 10
     axis = figure.layout.xaxis.title.text
     assert f"points: 10 of {len(rows)} traces,<br>drawn at random" in axis and not figure.layout.annotations
     assert ["<br>n " in label for label in figure.layout.xaxis.ticktext] == [True, True]
-    again = charts.strip({"a": rows}, SCORE)
+    again = traces.strip({"a": rows}, SCORE)
     assert [list(one) for t in again.data if t.customdata is not None for one in t.customdata] == [
         list(one) for one in drawn
     ]
@@ -108,14 +108,14 @@ def test_more_points_than_the_limit_are_drawn_at_random_and_it_says_so(
 )
 def test_nothing_to_draw_is_said(change: dict[str, Any]) -> None:
     found = frame([row | change for row in simulated(3, 2)])
-    figure = charts.histogram({"a": found}, SCORE)
+    figure = traces.histogram({"a": found}, SCORE)
     assert not figure.data and figure.layout.annotations[0].text.startswith("undefined")
-    assert charts.histogram_table({"a": found}, SCORE).empty
-    assert charts.strip({"a": found}, SCORE).layout.annotations[0].text.startswith("undefined")
+    assert traces.histogram_table({"a": found}, SCORE).empty
+    assert traces.strip({"a": found}, SCORE).layout.annotations[0].text.startswith("undefined")
 
 
 def test_constant_scores_have_no_smooth_density() -> None:
-    figure = charts.histogram({"a": frame([row | {SCORE: 2.0} for row in simulated(3, 3)])}, SCORE)
+    figure = traces.histogram({"a": frame([row | {SCORE: 2.0} for row in simulated(3, 3)])}, SCORE)
     assert all("(n " in one.name for one in figure.data)  # the bins alone
 
 
@@ -177,7 +177,7 @@ def test_texts_of_others_stay_texts() -> None:
     run = evaluated(found)
     runs = {HOSTILE: found, f"{HOSTILE}2": found}
     figures = [
-        charts.histogram(runs, SCORE), charts.strip(runs, SCORE), charts.scatter(runs, SCORE, "length"),
+        traces.histogram(runs, SCORE), traces.strip(runs, SCORE), traces.scatter(runs, SCORE, "length"),
         charts.reranking({name: reranking.figures(run) for name in runs}),
         charts.pass_at_k({name: pass_at_k.figures(run) for name in runs}),
         charts.training({name: [{"step": 1.0, "<b>": 1.0}] for name in runs}, ["<b>"]),
@@ -189,4 +189,4 @@ def test_texts_of_others_stay_texts() -> None:
 
 def test_an_unknown_theme_is_named() -> None:
     with pytest.raises(ValueError, match="theme is 'blue'; it is one of light, dark"):
-        charts.histogram({}, SCORE, theme="blue")
+        traces.histogram({}, SCORE, theme="blue")

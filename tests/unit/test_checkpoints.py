@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from irl_core import checkpoints, manifest
-from irl_core.checkpoints import (
-    CheckpointError,
+from irl_core.checkpoints import manifest, save
+from irl_core.checkpoints.manifest import verify
+from irl_core.checkpoints.save import (
     default_roots,
     list_checkpoints,
     load_json,
@@ -25,8 +25,8 @@ from irl_core.checkpoints import (
     newest_verified,
     resolve_checkpoint,
     save_checkpoint,
-    verify,
 )
+from irl_core.errors import CheckpointError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # A whole safetensors file by hand: 8 bytes of header length, the header, one float32 1.0 (0x3f800000, little-endian).
@@ -350,7 +350,7 @@ CHILD = textwrap.dedent(
     import os, signal, sys
     sys.path.insert(0, {repository!r})
     from pathlib import Path
-    from irl_core.checkpoints import save_checkpoint
+    from irl_core.checkpoints.save import save_checkpoint
     calls, limit = 0, int(sys.argv[2])
     def counted(real):
         def call(*args, **kwargs):
@@ -463,7 +463,7 @@ def test_a_failed_rename_puts_the_earlier_one_back(saved: Path, monkeypatch: pyt
             raise OSError(errno.EACCES, "Permission denied")
         real(source, target)
 
-    monkeypatch.setattr(checkpoints.os, "replace", failing)
+    monkeypatch.setattr(save.os, "replace", failing)
     with pytest.raises(CheckpointError, match="check that the folder exists and may be written to"):
         save_checkpoint(saved, files("new"))
     assert [path.name for path in saved.parent.iterdir()] == ["demo"]

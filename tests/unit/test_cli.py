@@ -16,16 +16,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from irl_core.checkpoints import CheckpointError
-from irl_core.inspection import InputError, Lens
+from irl_core.errors import CheckpointError, InputError
+from irl_core.report import terminal
+from irl_core.scorer import Lens
 from tests.tiny import PROBLEM, SOLUTION
-from train import cli, terminal
+from train.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "train.cli", *arguments]
+    command = [sys.executable, "-m", "train.cli.main", *arguments]
     env = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **environment}
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, timeout=120)
 
@@ -56,7 +57,7 @@ HEAVY = "{'torch', 'transformers', 'datasets', 'numpy', 'pandas', 'pyarrow', 'st
 def test_presets_import_nothing_heavy(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['irl-lens', *{arguments}]\n"
-        "from train.cli import main\n"
+        "from train.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         f"print('HEAVY', sorted({HEAVY} & set(sys.modules)))"
@@ -68,7 +69,7 @@ def test_presets_import_nothing_heavy(arguments: list[str]) -> None:
 def test_help_imports_nothing_heavy_and_is_quick() -> None:
     code = (
         "import sys, time; begun = time.process_time(); sys.argv = ['irl-lens', '--help']\n"
-        "from train.cli import main\n"
+        "from train.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         f"heavy = {HEAVY} & set(sys.modules)\n"
@@ -120,11 +121,11 @@ def test_a_text_file_over_the_limit_and_one_that_is_no_text(tmp_path: Path) -> N
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "fine.txt").write_text("Zwölf $5\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"long.txt has 1,000,001 bytes; the limit is 1,000,000"):
-        cli._text(f"@{tmp_path / 'long.txt'}")
+        main._text(f"@{tmp_path / 'long.txt'}")
     with pytest.raises(InputError, match=r"bytes.txt is not UTF-8 text"):
-        cli._text(f"@{tmp_path / 'bytes.txt'}")
-    assert cli._text(f"@{tmp_path / 'fine.txt'}") == "Zwölf $5"  # the line end is the editor's
-    assert cli._text("plain") == "plain"
+        main._text(f"@{tmp_path / 'bytes.txt'}")
+    assert main._text(f"@{tmp_path / 'fine.txt'}") == "Zwölf $5"  # the line end is the editor's
+    assert main._text("plain") == "plain"
 
 
 def test_the_version_is_printed() -> None:
@@ -133,8 +134,8 @@ def test_the_version_is_printed() -> None:
 
 
 def test_json_is_all_that_is_printed(lens: Lens, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
-    monkeypatch.setattr(cli, "_load", lambda checkpoint, device: lens)
-    cli.inspect(problem=PROBLEM, solution=SOLUTION, samples=2, seed=3, as_json=True, html=tmp_path / "page.html")
+    monkeypatch.setattr(main, "_load", lambda checkpoint, device: lens)
+    main.inspect(problem=PROBLEM, solution=SOLUTION, samples=2, seed=3, as_json=True, html=tmp_path / "page.html")
     first = capsys.readouterr()
     result = json.loads(first.out)
     assert (result["checkpoint"], result["problem"], len(result["traces"])) == ("tiny", PROBLEM, 3)
@@ -143,13 +144,13 @@ def test_json_is_all_that_is_printed(lens: Lens, monkeypatch: pytest.MonkeyPatch
     assert scores == sorted(scores, reverse=True)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in page and "tiny" in page
-    cli.inspect(problem=PROBLEM, solution=SOLUTION, samples=2, seed=3, as_json=True)
+    main.inspect(problem=PROBLEM, solution=SOLUTION, samples=2, seed=3, as_json=True)
     assert capsys.readouterr().out == first.out
 
 
 def test_inspect_prints_the_verdict(lens: Lens, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(cli, "_load", lambda checkpoint, device: lens)
-    cli.inspect(problem=PROBLEM, solution="3 * 4 = 13\n#### 13")
+    monkeypatch.setattr(main, "_load", lambda checkpoint, device: lens)
+    main.inspect(problem=PROBLEM, solution="3 * 4 = 13\n#### 13")
     out = capsys.readouterr().out
     assert "Checkpoint tiny" in out and "Trace 1 of 1 · answer 13 · trace score (" in out
     assert "3 * 4 = 13: is 12" in out
@@ -158,7 +159,7 @@ def test_inspect_prints_the_verdict(lens: Lens, monkeypatch: pytest.MonkeyPatch,
 
 def test_nothing_to_score_is_said(lens: Lens) -> None:
     with pytest.raises(InputError, match="give a --solution, or --samples of at least 1"):
-        cli._scored(lens, PROBLEM, None, 0, 0, 0.9)
+        main._scored(lens, PROBLEM, None, 0, 0, 0.9)
 
 
 # -------------------------------------------------------------------------------------------------- terminal
@@ -233,33 +234,33 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("assets/demo", "home/own/final", "home/demo"):
         (tmp_path / folder / "manifest.json").write_text("{}")
     roots = (tmp_path / "assets", tmp_path / "home" / "runs")
-    monkeypatch.setattr("irl_core.checkpoints.default_roots", lambda: roots)
+    monkeypatch.setattr("irl_core.checkpoints.save.default_roots", lambda: roots)
     monkeypatch.chdir(tmp_path / "home")
     return tmp_path / "home"
 
 
 def test_a_checkpoint_may_be_named_by_its_whole_path(elsewhere: Path) -> None:
-    assert cli._resolve(str(elsewhere / "own" / "final")) == elsewhere / "own" / "final"
+    assert main._resolve(str(elsewhere / "own" / "final")) == elsewhere / "own" / "final"
     (elsewhere / "link").symlink_to(elsewhere / "own" / "final")
-    assert cli._resolve(str(elsewhere / "link")) == elsewhere / "own" / "final"
+    assert main._resolve(str(elsewhere / "link")) == elsewhere / "own" / "final"
 
 
 def test_a_checkpoint_may_be_named_by_a_path_from_here(elsewhere: Path) -> None:
-    assert cli._resolve("own/final") == elsewhere / "own" / "final"
+    assert main._resolve("own/final") == elsewhere / "own" / "final"
 
 
 def test_a_bundled_name_is_not_hidden_by_a_folder_of_that_name(elsewhere: Path) -> None:
-    assert cli._resolve("demo") == elsewhere.parent / "assets" / "demo"
-    assert cli._resolve(str(elsewhere / "demo")) == elsewhere / "demo"
+    assert main._resolve("demo") == elsewhere.parent / "assets" / "demo"
+    assert main._resolve(str(elsewhere / "demo")) == elsewhere / "demo"
 
 
 def test_a_path_that_leads_to_no_checkpoint_says_so(elsewhere: Path) -> None:
     with pytest.raises(InputError, match=r"own' holds no checkpoint; name a run's final, or one that"):
-        cli._resolve(str(elsewhere / "own"))
+        main._resolve(str(elsewhere / "own"))
     with pytest.raises(InputError, match=r"nowhere' is not there; name a run's final"):
-        cli._resolve(str(elsewhere / "nowhere"))
+        main._resolve(str(elsewhere / "nowhere"))
     with pytest.raises(CheckpointError, match="no checkpoint of that name; there are: demo"):
-        cli._resolve("nobody")
+        main._resolve("nobody")
 
 
 # ------------------------------------------------------------------------------------------------------- app
@@ -271,15 +272,15 @@ def test_a_taken_port_is_passed_over() -> None:
         busy.listen()
         port = busy.getsockname()[1]
         with pytest.raises(InputError, match=re.escape(f"Port {port} is taken. Name a free one with --port")):
-            cli._free_port(port)
-    assert cli._free_port(port) == port
-    assert cli.FIRST_PORT <= cli._free_port(None) < cli.FIRST_PORT + cli.PORTS_TRIED
+            main._free_port(port)
+    assert main._free_port(port) == port
+    assert main.FIRST_PORT <= main._free_port(None) < main.FIRST_PORT + main.PORTS_TRIED
 
 
 def test_app_serves_and_stops_with_its_command(tmp_path: Path) -> None:
-    port = cli._free_port(None)
+    port = main._free_port(None)
     log = (tmp_path / "log").open("w+")
-    command = [sys.executable, "-m", "train.cli", "app", "--port", str(port)]
+    command = [sys.executable, "-m", "train.cli.main", "app", "--port", str(port)]
     child = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True,
                              env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
     try:

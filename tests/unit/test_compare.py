@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irl_core.config import ConfigError
+from irl_core.config_values import ConfigError
+from irl_core.errors import StoreError
+from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.per_problem import difference, figure, measured
-from irl_core.evaluation.run import EvaluatedRun
-from irl_core.store import StoreError
+from irl_core.report.tables import cell, markdown
 from tests.evaluated import check_figures, evaluated, simulated
-from train.evaluation.compare import comparison, open_runs, tables, to_html
-from train.evaluation.tables import cell, markdown
+from train.evaluate.compare import comparison, open_runs, tables, to_html
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "run_v1.parquet"
 

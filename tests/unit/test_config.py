@@ -13,14 +13,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from irl_core.config import (
-    ConfigError,
-    PerturbationKind,
-    Range,
-    TrainConfig,
-    load_config,
-    preset_names,
-)
+from irl_core.config import PerturbationKind, TrainConfig, load_config, preset_names
+from irl_core.config_values import ConfigError, Range
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -195,7 +189,7 @@ def test_ranges_say_which_ends_count() -> None:
 
 
 def test_every_perturbation_can_be_named() -> None:
-    perturbations = pytest.importorskip("irl_core.perturbations")
+    perturbations = pytest.importorskip("irl_core.text.perturbations")
     assert set(get_args(PerturbationKind)) == set(perturbations.ALL_KINDS)
 
 

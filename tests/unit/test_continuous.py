@@ -12,13 +12,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from scipy.stats import chisquare
 
-from irl_core import continuous
 from irl_core.config_values import ConfigError
-from irl_core.continuous import BLOCK, ContinuousSampler, right_padded
-from irl_core.drawing import Drawing
-from irl_core.packing import use_packed_attention
-from irl_core.policy import completion_logprobs
-from irl_core.sampling import LoopSampler, Request, Rollout
+from irl_core.models.logprobs import completion_logprobs
+from irl_core.models.packed_attention import use_packed_attention
+from irl_core.policy import continuous
+from irl_core.policy.continuous import BLOCK, ContinuousSampler, right_padded
+from irl_core.policy.draws import Drawing
+from irl_core.policy.protocol import Request, Rollout
+from irl_core.policy.sampling import LoopSampler
 from tests.small_models import random_model
 from train.backends.transformers import compute_in
 

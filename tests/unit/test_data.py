@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from irl_core.arithmetic import first_false_step
-from irl_core.config import ConfigError, DataConfig, RunConfig, TrainConfig
-from irl_core.encoding import TraceEncoder
-from irl_core.segmentation import make_trace
+from irl_core.config import DataConfig, RunConfig, TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.text.equations import first_false_step
+from irl_core.text.segmentation import make_trace
 from irl_core.types import Layout, Source, Trace
 from tests.tiny import tiny_tokenizer
 from train.data import (
@@ -223,7 +224,7 @@ def test_the_last_rows_never_train_nor_does_a_copy_of_their_problem(tmp_path: Pa
 
 
 def test_copies_differ_in_form_and_problems_in_content() -> None:
-    assert normalised(" What’s  ½ of “Ten”?\n") == normalised("what's 1⁄2 of \"ten\"")
+    assert normalised(" What’s  ½ of “Ten”?\n") == normalised('what\'s 1⁄2 of "ten"')
     assert normalised("What is 3 + 4?") != normalised("What is 3 - 4?")
     assert normalised("3.5 pears") != normalised("35 pears")
 

@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irl_core import datasets
-from irl_core.datasets import DatasetError, RowError, detect_format, gsm8k, read, write_jsonl
-from irl_core.segmentation import make_trace
+from irl_core.data import formats
+from irl_core.data.formats import RowError, detect_format, gsm8k, read, write_jsonl
+from irl_core.data.word_problems.generate import problem
+from irl_core.errors import DatasetError
+from irl_core.text.segmentation import make_trace
 from irl_core.types import Layout, Source, Trace, Truth
-from irl_core.word_problems import problem
 
 SHARED = Path(os.environ.get("IRL_LENS_SHARED", Path(__file__).resolve().parents[2] / ".." / "shared"))
 
@@ -258,7 +259,7 @@ def test_nul_odd_separators_and_a_byte_order_mark_are_kept_exact(tmp_path: Path)
 
 
 def test_an_overlong_line_is_skipped_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("irl_core.json_rows.MAX_LINE_BYTES", 1_000)
+    monkeypatch.setattr("irl_core.data.jsonl.MAX_LINE_BYTES", 1_000)
     good = {"question": PROBLEM, "solution": "So 30."}
     path = jsonl(tmp_path / "a.jsonl", good, b"{" + b" " * 3_500 + b"}", good)
     rows = list(read(path))
@@ -451,4 +452,4 @@ def test_real_files_lose_no_row(name: str, format: str, rows: int, first: int | 
 
 
 def test_the_public_formats_are_the_readers() -> None:
-    assert set(datasets.READERS) == {"gsm8k", "processbench", "mr-gsm8k", "solutions", "plain", "demo", "trace"}
+    assert set(formats.READERS) == {"gsm8k", "processbench", "mr-gsm8k", "solutions", "plain", "demo", "trace"}

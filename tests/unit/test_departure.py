@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irl_core.departure import departed_token, departure, first_difference
+from irl_core.text.divergence import departed_token, departure, first_difference
 
 EXPERT = "The scarves cost <<4*5=20>>20 dollars.\nThe apples cost <<9*6=54>>54 dollars.\n#### 74"
 

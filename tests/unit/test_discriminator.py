@@ -10,8 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from irl_core.checkpoints import CheckpointError, save_checkpoint, verify
-from irl_core.discriminator import (
+from irl_core.checkpoints.manifest import verify
+from irl_core.checkpoints.save import save_checkpoint
+from irl_core.errors import CheckpointError
+from irl_core.models.batching import collate
+from irl_core.models.logprobs import completion_logprobs
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.reward.discriminator import (
     HEAD_KINDS,
     INITIAL_ANCHOR,
     Discriminator,
@@ -20,11 +25,9 @@ from irl_core.discriminator import (
     load_discriminator,
     score_traces,
 )
-from irl_core.encoding import TraceEncoder, collate
-from irl_core.policy import completion_logprobs
 from irl_core.types import EncodedTrace
 from tests.tiny import PROBLEM, expert_traces, tiny_model, tiny_tokenizer
-from train.models import discriminator_files
+from train.optimizers import discriminator_files
 
 ENCODER = TraceEncoder(tiny_tokenizer())
 EXPERTS = expert_traces(ENCODER)

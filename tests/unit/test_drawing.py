@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from irl_core import drawing
-from irl_core.drawing import Drawing, check_finite, inverse_cdf, nucleus, uniforms
-from irl_core.drawing import _at_or_before as at_or_before
+from irl_core.policy import draws
+from irl_core.policy.draws import Drawing, check_finite, inverse_cdf, nucleus, uniforms
+from irl_core.policy.draws import _at_or_before as at_or_before
 
 LAST = math.nextafter(1.0, 0.0)  # the largest number below 1
 
@@ -161,7 +161,7 @@ def test_many_rows_are_drawn_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
     logits, given = torch.randn(10, 50, generator=seeded(0)), torch.rand(10, dtype=torch.float64, generator=seeded(1))
     draw = Drawing(temperature=0.8, top_p=0.9)
     whole = draw(logits, given)
-    monkeypatch.setattr(drawing, "LOGITS_AT_ONCE", 150)
+    monkeypatch.setattr(draws, "LOGITS_AT_ONCE", 150)
     parts = draw(logits, given)
     assert torch.equal(whole[0], parts[0]) and torch.equal(whole[1], parts[1])
 

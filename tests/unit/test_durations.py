@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from irl_core.config import TrainConfig, load_config
-from train import durations
-from train.architectures import KNOWN
-from train.durations import A100, CPU, MACHINES, Machine, assumptions, estimate_durations, machine_named
-from train.estimate import Pair, Processes
+from train.planning import duration
+from train.planning.architectures import KNOWN
+from train.planning.duration import A100, CPU, MACHINES, Machine, assumptions, estimate_durations, machine_named
+from train.planning.memory import Pair, Processes
 
 PRESETS = Path(__file__).resolve().parents[2] / "train" / "configs"
 LLAMA_8B = KNOWN["meta-llama/Llama-3.1-8B-Instruct"].shape
@@ -114,6 +114,6 @@ def test_assumptions_are_said() -> None:
     text = "\n".join(assumptions(estimate_durations(config, PAIR), config))
     assert "A100 40 GB: 40% of 312 TFLOP/s, 60% of 19.5 in float32, 70% of 1555 GB/s" in text
     assert "prompts of 120 tokens and completions of 200, the longest of a batch 2.5 times as long" in text
-    assert durations.typical_lengths(preset("llama-8b-1b", "data.max_completion_tokens=100")) == (120, 100)
+    assert duration.typical_lengths(preset("llama-8b-1b", "data.max_completion_tokens=100")) == (120, 100)
     demo = preset("demo-irl")
     assert "prompts of 33 tokens and completions of 61" in "\n".join(assumptions(estimate_durations(demo, PAIR), demo))

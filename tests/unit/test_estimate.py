@@ -11,12 +11,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from irl_core import drawing, policy
 from irl_core.config import LoraConfig, ModelConfig, TrainConfig, load_config
-from train import estimate
-from train.architectures import KNOWN, Architecture, architecture_of
+from irl_core.models import logprobs
+from irl_core.policy import draws
 from train.backends.transformers import compute_in
-from train.estimate import Memory, Pair, Part, Processes, estimate_memory, saved_bytes, weight_bytes
+from train.planning import memory as estimate
+from train.planning.architectures import KNOWN, Architecture, architecture_of
+from train.planning.memory import Memory, Pair, Part, Processes, estimate_memory, saved_bytes, weight_bytes
 
 PRESETS = Path(__file__).resolve().parents[2] / "train" / "configs"
 LLAMA_8B = KNOWN["meta-llama/Llama-3.1-8B-Instruct"].shape
@@ -116,8 +117,8 @@ def test_a_cache_takes_what_is_estimated() -> None:
 
 
 def test_chunks_are_as_large_as_those_of_the_code() -> None:
-    assert estimate.LOGITS_AT_ONCE == policy.LOGITS_AT_ONCE
-    assert estimate.DRAWN_AT_ONCE == drawing.LOGITS_AT_ONCE
+    assert estimate.LOGITS_AT_ONCE == logprobs.LOGITS_AT_ONCE
+    assert estimate.DRAWN_AT_ONCE == draws.LOGITS_AT_ONCE
 
 
 # --------------------------------------------------------------------------------------------------------- by hand

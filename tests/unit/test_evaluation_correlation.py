@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from irl_core.evaluation.correlation import COLUMNS, REMOVED, _verdict, figures, paragraph
-from irl_core.intervals import Figure
+from irl_core.statistics.bootstrap import Figure
 from tests.evaluated import check_figures, evaluated, simulated
 
 FIRST = "score_mean_discounted"

@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import matthews_corrcoef
 
-from irl_core.evaluation import localisation
-from irl_core.evaluation.confidence import calibration_error
-from irl_core.evaluation.located import Judge, Located, judge_of, located, parse_rule
-from irl_core.evaluation.run import EvaluatedRun, load
-from irl_core.localisation import Rule
-from irl_core.store import StoreError, read_run
+from irl_core.errors import StoreError
+from irl_core.evaluation import first_error
+from irl_core.evaluation.calibration import calibration_error
+from irl_core.evaluation.evaluated_run import EvaluatedRun, load
+from irl_core.evaluation.first_error_table import Judge, Located, judge_of, located, parse_rule
+from irl_core.reward.localisation import Rule
+from irl_core.storage.scored_run import read_run
 from tests.evaluated import check_figures, evaluated, frame
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "scored_run" / "run.parquet"
@@ -52,9 +53,9 @@ def by_hand() -> pd.DataFrame:
 def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     judge = Judge(Rule("raw", "min", "argmin"), -5.0, answer_lines=True)
     scores = [np.full(1, low) for low in by_hand()["reward_suspicion"]]
-    monkeypatch.setattr(localisation, "judge_of", lambda run, answer_lines: judge)
-    monkeypatch.setattr(localisation, "located", lambda *arguments: Located(by_hand(), scores))
-    return localisation.figures(evaluated([]))
+    monkeypatch.setattr(first_error, "judge_of", lambda run, answer_lines: judge)
+    monkeypatch.setattr(first_error, "located", lambda *arguments: Located(by_hand(), scores))
+    return first_error.figures(evaluated([]))
 
 
 class TestByHand:
@@ -107,7 +108,7 @@ class TestByHand:
     def test_it_is_json_and_every_figure_is_whole(self, found: dict[str, Any]) -> None:
         json.dumps(found, allow_nan=False)
         check_figures(found)
-        assert "names the first wrong step in 0.750" in localisation.paragraph(found)
+        assert "names the first wrong step in 0.750" in first_error.paragraph(found)
 
 
 def test_the_calibration_error_against_a_plain_loop() -> None:
@@ -130,7 +131,7 @@ def bundled() -> tuple[EvaluatedRun, dict[str, Any], pd.DataFrame]:
     run = load(BUNDLED)
     judge = judge_of(run)
     assert judge is not None
-    return run, localisation.figures(run), located(BUNDLED, judge).frame
+    return run, first_error.figures(run), located(BUNDLED, judge).frame
 
 
 def test_against_plain_loops_on_the_bundled_run(bundled: Any) -> None:
@@ -159,9 +160,9 @@ def test_mcc_against_scikit_learn(bundled: Any) -> None:
 
 class TestJudge:
     def test_no_rule_is_no_judge(self) -> None:
-        found = localisation.figures(evaluated([{"problem_id": "a", "correct": True}]))
+        found = first_error.figures(evaluated([{"problem_id": "a", "correct": True}]))
         assert found["reason"] == "no trace was read by a discriminator"
-        assert localisation.paragraph(found).startswith("Where the first error is cannot be judged")
+        assert first_error.paragraph(found).startswith("Where the first error is cannot be judged")
 
     def test_outside_labels_bar_closing_lines_unless_asked(self) -> None:
         row = {"problem_id": "a", "rule": "raw/min/argmin+answer", "threshold": -1.0, "true_first_error_step": 0}

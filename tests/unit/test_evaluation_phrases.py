@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from irl_core.evaluation.phrases import difference, extent, listed, ranking, shown, side
+from irl_core.evaluation.wording import difference, extent, listed, ranking, shown, side
 
 
 def figure(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from irl_core.evaluation.probes import figures, paragraph, table
-from irl_core.evaluation.run import EvaluatedRun
+from irl_core.evaluation.evaluated_run import EvaluatedRun
+from irl_core.evaluation.reward_hacking import figures, paragraph, table
 from irl_core.evaluation.scores import TITLES
 from tests.evaluated import check_figures, evaluated, frame
 

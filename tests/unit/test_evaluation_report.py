@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from irl_core.evaluation import cited
-from irl_core.evaluation.heatmaps import RULE, choose
+from irl_core.evaluation import published
+from irl_core.evaluation.examples import RULE, choose
 from irl_core.evaluation.report import KEYS, QUESTIONS, finite, make, to_text
+from irl_core.report.markdown import HEADINGS, SHOWN, section_tables, summary, to_markdown
+from irl_core.report.tables import Table, escaped, markdown
 from tests.evaluated import evaluated, figures_in, frame, simulated
-from train.evaluation.report_md import HEADINGS, SHOWN, section_tables, summary, to_markdown
-from train.evaluation.tables import Table, escaped, markdown
 
 HOSTILE = "<img src=x onerror=alert(1)>|`x` **b** _i_ $5 and $10 [a](http://x) ![](http://y) @me www.z.org :red[x]\n# h"
 
@@ -125,12 +125,12 @@ class TestMarkdown:
 
     def test_published_figures_stand_in_tables_of_their_own_with_their_source(self) -> None:
         text = to_markdown(self.report)
-        for table in cited.TABLES:
+        for table in published.TABLES:
             part = text.partition(f"### Published: {escaped(table.title)}\n")[2].partition("\n### ")[0]
             assert "Cited, not measured here." in part and table.seen in part
         measured = "\n".join(markdown(one) for name in HEADINGS for one in section_tables(name, self.report[name]))
         assert "Llama" not in measured and "PRM" not in measured
-        assert all(escaped(line) in text for line in cited.NOT_FOUND)
+        assert all(escaped(line) in text for line in published.NOT_FOUND)
 
     def test_the_questions_come_first_with_their_answers(self) -> None:
         text = to_markdown(self.report)

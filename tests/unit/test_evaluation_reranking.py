@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irl_core.errors import StoreError
 from irl_core.evaluation.reranking import TEMPERATURES, TIES, choose_vote, figures, paragraph
 from irl_core.evaluation.scores import REWARD_SCORES, TITLES
-from irl_core.metrics import vote
-from irl_core.store import StoreError
+from irl_core.statistics.best_of_n import vote
 from tests.evaluated import check_figures, evaluated, frame, simulated
 
 FIRST = "score_mean_discounted"

@@ -11,8 +11,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from irl_core.evaluation.run import load
-from irl_core.store import SCHEMA_VERSION, SUMMARY_COLUMNS, VERSION_KEY, StoreError, read_batches, write_run
+from irl_core.errors import StoreError
+from irl_core.evaluation.evaluated_run import load
+from irl_core.storage.schema import SCHEMA_VERSION, SUMMARY_COLUMNS
+from irl_core.storage.scored_run import VERSION_KEY, read_batches, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "run_v1.parquet"
@@ -79,7 +81,8 @@ def test_what_is_no_run_is_named(folder: Path, tmp_path: Path) -> None:
 
 def test_loading_and_every_figure_need_no_torch(folder: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from irl_core.evaluation import run, pass_at_k, separation, reranking, "
+        "import sys; from pathlib import Path; from irl_core.evaluation import evaluated_run as run\n"
+        "from irl_core.evaluation import pass_at_k, separation, reranking, "
         "correlation\n"
         f"for path in (Path({str(folder)!r}), Path({str(GOLDEN)!r})):\n"
         "    found = run.load(path)\n"

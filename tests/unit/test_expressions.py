@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irl_core.expressions import evaluate
+from irl_core.text.expressions import evaluate
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from app import failures, scored_runs
-from app.failures import Query
-from irl_core.annotations import AnnotationError, text_hash
-from irl_core.store import COLUMNS, write_run
+from app.analysis import catalogue, failures
+from app.analysis.failures import Query
+from irl_core.data.annotations import AnnotationError, text_hash
+from irl_core.storage.schema import COLUMNS
+from irl_core.storage.scored_run import write_run
 
 KINDS = ("slip", "skip", None)
 
@@ -31,10 +32,10 @@ def rows() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def info(tmp_path_factory: pytest.TempPathFactory) -> scored_runs.RunInfo:
+def info(tmp_path_factory: pytest.TempPathFactory) -> catalogue.RunInfo:
     path = tmp_path_factory.mktemp("failures") / "run.parquet"
     write_run(path, rows(), {})
-    return scored_runs.catalogue([path.parent])[0]
+    return catalogue.catalogue([path.parent])[0]
 
 
 @pytest.mark.parametrize(
@@ -55,13 +56,13 @@ def info(tmp_path_factory: pytest.TempPathFactory) -> scored_runs.RunInfo:
          and any("5" in row[name] for name in ("problem", "text", "trace_id"))),
     ],
 )  # fmt: skip
-def test_filters_are_those_of_a_plain_loop(info: scored_runs.RunInfo, query: Query, keep: Any) -> None:
+def test_filters_are_those_of_a_plain_loop(info: catalogue.RunInfo, query: Query, keep: Any) -> None:
     expected = [number for number, row in enumerate(rows()) if keep(row)]
-    assert failures.numbers(info, scored_runs.index(info), query) == expected
+    assert failures.numbers(info, catalogue.index(info), query) == expected
 
 
-def test_it_is_sorted_and_a_filter_says_what_it_tells(info: scored_runs.RunInfo) -> None:
-    table = scored_runs.index(info)
+def test_it_is_sorted_and_a_filter_says_what_it_tells(info: catalogue.RunInfo) -> None:
+    table = catalogue.index(info)
     found = failures.numbers(info, table, Query("all", sort="score_mean_discounted", descending=True))
     assert found == sorted(range(60), key=lambda i: (-(i % 7), i))
     assert not Query(words="x", sort="length").telling
@@ -69,13 +70,13 @@ def test_it_is_sorted_and_a_filter_says_what_it_tells(info: scored_runs.RunInfo)
         assert query.telling
 
 
-def test_choices_are_the_values_that_occur(info: scored_runs.RunInfo) -> None:
-    found = failures.choices(scored_runs.index(info))
+def test_choices_are_the_values_that_occur(info: catalogue.RunInfo) -> None:
+    found = failures.choices(catalogue.index(info))
     assert (found.kinds, found.decisions) == (("skip", "slip"), ("error", "no_error", "uncertain"))
     assert (found.true_steps, found.predicted_steps, found.scores) == ((-1, 0, 1, 2), (0, 1, 2, 3), (0.0, 6.0))
 
 
-def test_a_blind_eye_sees_nothing_telling(info: scored_runs.RunInfo) -> None:
+def test_a_blind_eye_sees_nothing_telling(info: catalogue.RunInfo) -> None:
     blind = failures.shown_rows(info, [3, 1], telling=False)
     assert blind["trace_id"].tolist() == ["t3", "t1"]
     assert not {"kind", "decision", "predicted_step", "true_first_error_step", "confidence"} & set(blind.columns)
@@ -86,8 +87,8 @@ def test_a_blind_eye_sees_nothing_telling(info: scored_runs.RunInfo) -> None:
     assert failures.step_words(-1) == "none" and failures.step_words(None) == ""
 
 
-def test_the_best_correct_sample_is_of_the_same_problem(info: scored_runs.RunInfo) -> None:
-    table = scored_runs.index(info)
+def test_the_best_correct_sample_is_of_the_same_problem(info: catalogue.RunInfo) -> None:
+    table = catalogue.index(info)
     # of problem p3 (t3, t15, t27, t39, t51) all but t15 (not judged) are correct; scores 3, 6, 4, 2
     best = failures.best_correct(info, table, "p3", but="t3")
     assert best is not None and (best["trace_id"], best["score_mean_discounted"]) == ("t27", 6.0)
@@ -96,7 +97,7 @@ def test_the_best_correct_sample_is_of_the_same_problem(info: scored_runs.RunInf
     assert failures.best_correct(info, table, "p1", but="x") is None
 
 
-def test_an_annotation_names_the_very_text(info: scored_runs.RunInfo) -> None:
+def test_an_annotation_names_the_very_text(info: catalogue.RunInfo) -> None:
     row = rows()[7]
     one = failures.annotation(row, "run", "ann", "1", category="arithmetic", note="n", blind=True)
     assert (one.trace_id, one.step, one.verdict, one.label) == ("t7", 1, "error", "step 2")
@@ -107,7 +108,7 @@ def test_an_annotation_names_the_very_text(info: scored_runs.RunInfo) -> None:
         failures.annotation(row, "run", "", "unsure", category="", note="", blind=True)
 
 
-def test_the_model_is_read_only_where_people_judged(info: scored_runs.RunInfo) -> None:
+def test_the_model_is_read_only_where_people_judged(info: catalogue.RunInfo) -> None:
     found = rows()
     said = [failures.annotation(found[i], "run", "a", "none", category="", note="", blind=True) for i in (0, 1, 2)]
     labels = failures.model_labels(info, said)

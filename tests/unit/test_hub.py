@@ -11,10 +11,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
-from irl_core.config import ConfigError
-from train import hub
-from train.architectures import KNOWN
-from train.hub import Origin, cached_folder, find_data, find_model, part_of, shape_of
+from irl_core.config_values import ConfigError
+from train.planning import sources
+from train.planning.architectures import KNOWN
+from train.planning.sources import Origin, cached_folder, find_data, find_model, part_of, shape_of
 
 NAME = "Qwen/Qwen2.5-0.5B-Instruct"
 GATED = "meta-llama/Llama-3.2-1B-Instruct"
@@ -228,7 +228,7 @@ def test_adapters_have_the_shape_of_their_base(tmp_path: Path) -> None:
     base = {"name": NAME, "revision": None, "quantisation": "nf4", "dtype": "bfloat16"}
     (tmp_path / "policy" / "base.json").write_text(json.dumps(base))
     assert shape_of(find_model("policy", str(tmp_path))) == KNOWN[NAME].shape
-    (found,) = hub.bases("policy", tmp_path / "policy", ask_hub=False)
+    (found,) = sources.bases("policy", tmp_path / "policy", ask_hub=False)
     assert (found.role, found.name, found.kind) == ("base of the policy", NAME, "download")
 
 

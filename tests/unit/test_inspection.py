@@ -14,24 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irl_core.checkpoints import CheckpointError
-from irl_core.inspection import (
-    MAX_PROBLEM_CHARACTERS,
-    MAX_SAMPLES,
-    InputError,
-    Lens,
-    check_inputs,
+from irl_core.errors import CheckpointError, InputError
+from irl_core.report.inspection_json import to_json
+from irl_core.reward.token_scores import (
     group_standardisation,
-    judge_familiarity,
     majority_answer,
-    prompt_logprob,
     rank,
     restandardise,
     signals,
-    to_json,
     trace_score,
 )
-from irl_core.segmentation import make_trace
+from irl_core.scorer import MAX_PROBLEM_CHARACTERS, MAX_SAMPLES, Lens, check_inputs, judge_familiarity, prompt_logprob
+from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Standardisation, Trace
 from tests.tiny import PROBLEM, SOLUTION
 
@@ -279,11 +273,11 @@ def test_ids_that_do_not_spell_the_text_are_refused(lens: Lens) -> None:
 
 
 def saved(lens: Lens, folder: Path, **changes: Any) -> Path:
-    from irl_core.checkpoints import save_checkpoint
-    from train import models
+    from irl_core.checkpoints.save import save_checkpoint
+    from train import optimizers
 
-    files = models.model_files("policy", lens.policy) | models.discriminator_files(lens.discriminator)
-    files |= models.tokenizer_files(lens.encoder.tokenizer, folder / "scratch")
+    files = optimizers.model_files("policy", lens.policy) | optimizers.discriminator_files(lens.discriminator)
+    files |= optimizers.tokenizer_files(lens.encoder.tokenizer, folder / "scratch")
     config = {key: value for key, value in (lens.config | changes).items() if value is not None}
     save_checkpoint(folder / "tiny", {**files, "config.json": config})
     return folder / "tiny"
@@ -335,7 +329,7 @@ def test_a_gpu_that_cannot_be_used_is_said_plainly(lens: Lens, tmp_path: Path, m
 def test_running_out_of_memory_is_said_and_the_next_request_works(lens: Lens, monkeypatch: Any) -> None:
     import torch
 
-    from irl_core import discriminator
+    from irl_core.reward import discriminator
 
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")

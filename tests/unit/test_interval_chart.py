@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from app.charts.style import SYMBOLS, THEMES
-from app.interval_chart import RUN_PIXELS, intervals
+from irl_core.report.charts.forest_plot import RUN_PIXELS, intervals
+from irl_core.report.charts.style import SYMBOLS, THEMES
 
 COLUMNS = ["run", "label", "value", "low", "high", "n"]
 HOSTILE = "<img src=x onerror=alert(1)>"

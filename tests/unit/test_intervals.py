@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from irl_core import intervals
-from irl_core.intervals import (
+from irl_core.statistics import bootstrap as intervals
+from irl_core.statistics.bootstrap import (
     Figure,
     bootstrap,
     mean_over_problems,

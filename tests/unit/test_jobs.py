@@ -19,8 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
-from app import job_store, jobs
-from app.jobs import Busy, Job, JobError
+from app.jobs import store, supervisor
+from app.jobs.store import Job, JobError
+from app.jobs.supervisor import Busy
 
 ROOT = Path(__file__).resolve().parents[2]
 SLEEP = "import time; time.sleep(60)"
@@ -34,9 +35,9 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     yield tmp_path / "runs"
     with contextlib.suppress(JobError):  # a table that is damaged on purpose
-        for job in job_store.Jobs(tmp_path / "runs" / "jobs.sqlite").read():
-            for process in filter(None, jobs._processes(job)):
-                for one in (process, *jobs._below(process)):
+        for job in store.Jobs(tmp_path / "runs" / "jobs.sqlite").read():
+            for process in filter(None, supervisor._processes(job)):
+                for one in (process, *supervisor._below(process)):
                     one.kill()
 
 
@@ -45,7 +46,7 @@ def python(code: str, **options: Any) -> Job:
     name = options.pop("name", "a")
     values: dict[str, Any] = {"kind": "score", "device": "cpu"} | options
     kind, device = values.pop("kind"), values.pop("device")
-    return jobs.start(kind, f"job {name}", [sys.executable, "-c", code], Path("runs") / name, device, **values)
+    return supervisor.start(kind, f"job {name}", [sys.executable, "-c", code], Path("runs") / name, device, **values)
 
 
 def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
@@ -58,16 +59,18 @@ def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 
 def ended(job: Job, seconds: float = 20.0) -> Job:
-    return until(lambda: None if (now := jobs.get(job.id)).active else now, seconds)
+    return until(lambda: None if (now := supervisor.get(job.id)).active else now, seconds)
 
 
 def child(job: Job) -> psutil.Process:
     """The job's own process, once it runs."""
-    return psutil.Process(until(lambda: jobs.record(job).get("child_started") and jobs.record(job)["child"]))
+    return psutil.Process(
+        until(lambda: supervisor.record(job).get("child_started") and supervisor.record(job)["child"])
+    )
 
 
 def said(job: Job, word: str) -> None:
-    until(lambda: word in jobs.log_tail(job))
+    until(lambda: word in supervisor.log_tail(job))
 
 
 # ------------------------------------------------------------------------------------------------------ start and end
@@ -78,15 +81,15 @@ def test_a_job_runs_prints_and_ends(runs: Path) -> None:
     assert (job.id, job.state, job.kind, job.user, job.name) == (1, "running", "score", "ada", "a")
     done = ended(job)
     assert (done.state, done.reason) == ("finished", "") and done.ended is not None
-    assert jobs.log_tail(done).splitlines()[1:] == ["one", "two"]
-    assert jobs.list_jobs() == [done]
+    assert supervisor.log_tail(done).splitlines()[1:] == ["one", "two"]
+    assert supervisor.list_jobs() == [done]
     assert done.log == runs / "a" / "console.log"
 
 
 def test_nothing_is_made_by_looking(runs: Path) -> None:
-    assert jobs.list_jobs() == [] and jobs.active_job("cpu") is None and not runs.exists()
+    assert supervisor.list_jobs() == [] and supervisor.active_job("cpu") is None and not runs.exists()
     with pytest.raises(JobError, match="there is no job 3"):
-        jobs.get(3)
+        supervisor.get(3)
 
 
 def test_a_job_has_a_session_of_its_own() -> None:
@@ -112,15 +115,15 @@ def test_how_a_job_ended_is_told(code: str, state: str, reason: str) -> None:
 
 
 def test_a_command_that_is_not_there_fails_with_the_reason() -> None:
-    done = ended(jobs.start("score", "no such", ["/nonexistent/program"], Path("runs/a"), "cpu"))
+    done = ended(supervisor.start("score", "no such", ["/nonexistent/program"], Path("runs/a"), "cpu"))
     assert (done.state, done.reason) == ("failed", "it could not be started (No such file or directory)")
 
 
 def test_the_tail_of_the_log_steers_no_terminal_and_keeps_the_last_of_a_progress_line(runs: Path) -> None:
     job = ended(python(r"print('10 %\r20 %\r30 %'); print('\x1b[31mred\x00'); print('x' * 1000)"))
-    assert jobs.log_tail(job, 3).splitlines() == ["30 %", " [31mred ", "x" * 400]
+    assert supervisor.log_tail(job, 3).splitlines() == ["30 %", " [31mred ", "x" * 400]
     job.log.unlink()
-    assert jobs.log_tail(job) == ""
+    assert supervisor.log_tail(job) == ""
 
 
 # --------------------------------------------------------------------------------------------------- one job a device
@@ -131,19 +134,24 @@ def test_a_second_job_on_the_device_is_shown_the_first() -> None:
     with pytest.raises(Busy, match=r"cpu is busy with job 1, job a; wait for it, or cancel it") as caught:
         python(SLEEP, name="b")
     assert caught.value.job == first
-    assert jobs.active_job("cpu") == first and not Path("runs/b").exists()
+    assert supervisor.active_job("cpu") == first and not Path("runs/b").exists()
     assert python(SLEEP, name="b", device="cuda:0").id == 2
 
 
 def test_a_device_has_one_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(jobs, "GPU", tmp_path / "nvidiactl")
-    assert [jobs.device_named(name) for name in ("auto", "cpu", "cuda", "cuda:1")] == ["cpu", "cpu", "cuda", "cuda:1"]
+    monkeypatch.setattr(supervisor, "GPU", tmp_path / "nvidiactl")
+    assert [supervisor.device_named(name) for name in ("auto", "cpu", "cuda", "cuda:1")] == [
+        "cpu",
+        "cpu",
+        "cuda",
+        "cuda:1",
+    ]
     (tmp_path / "nvidiactl").touch()
     job = python(SLEEP, device="auto")
-    assert job.device == "cuda" == jobs.device_named("cuda:0")
+    assert job.device == "cuda" == supervisor.device_named("cuda:0")
     with pytest.raises(Busy):
         python(SLEEP, name="b", device="cuda:0")
-    assert jobs.active_job("auto") == job
+    assert supervisor.active_job("auto") == job
 
 
 def test_two_devices_do_not_share_a_folder() -> None:
@@ -169,7 +177,7 @@ def test_a_double_click_starts_one_job() -> None:
     for one in clicks:
         one.join()
     assert sorted(outcomes) == ["busy with 1"] * 5 + ["job 1"]
-    assert len(jobs.list_jobs()) == 1
+    assert len(supervisor.list_jobs()) == 1
 
 
 def _start_in_process(folder: str, number: int, gate: Any, outcomes: Any) -> None:
@@ -193,15 +201,15 @@ def test_two_processes_that_start_at_once_start_one_job(tmp_path: Path) -> None:
     for starter in starters:
         starter.join(10)
     assert found == [("busy", 1), ("busy", 1), ("job", 1)]
-    assert [job.id for job in jobs.list_jobs()] == [1]
+    assert [job.id for job in supervisor.list_jobs()] == [1]
 
 
 def test_the_table_itself_allows_one_running_job_a_device() -> None:
     job = python(SLEEP)
-    with job_store.Jobs(Path("runs/jobs.sqlite")).writing() as connection:
-        other = {name: getattr(job, name) for name in job_store.COLUMNS if name != "id"} | {"run_dir": "elsewhere"}
+    with store.Jobs(Path("runs/jobs.sqlite")).writing() as connection:
+        other = {name: getattr(job, name) for name in store.COLUMNS if name != "id"} | {"run_dir": "elsewhere"}
         with pytest.raises(sqlite3.IntegrityError, match=r"jobs\.device"):
-            job_store.insert(connection, other)
+            store.insert(connection, other)
 
 
 def test_a_device_is_free_again_when_its_job_has_ended() -> None:
@@ -214,33 +222,35 @@ def test_a_device_is_free_again_when_its_job_has_ended() -> None:
 
 def test_a_job_outlives_the_server_and_is_found_again(tmp_path: Path) -> None:
     code = (
-        "import sys, os, signal; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from app import jobs\n"
+        "import sys, os, signal; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "from app.jobs import supervisor as jobs\n"
         "jobs.start('score', 'long', [sys.executable, '-c', sys.argv[2]], Path('runs/long'), 'cpu')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     work = "import time; time.sleep(1.5); print('went on')"
     server = subprocess.run([sys.executable, "-c", code, str(ROOT), work], cwd=tmp_path, check=False)
     assert server.returncode == -signal.SIGKILL
-    (job,) = jobs.list_jobs()
+    (job,) = supervisor.list_jobs()
     assert job.state == "running"
     done = ended(job)
-    assert done.state == "finished" and jobs.log_tail(done).endswith("went on")
+    assert done.state == "finished" and supervisor.log_tail(done).endswith("went on")
 
 
 def test_the_exit_status_is_known_although_the_server_that_started_it_died(tmp_path: Path) -> None:
     code = (
-        "import sys, os; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from app import jobs\n"
+        "import sys, os; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "from app.jobs import supervisor as jobs\n"
         "jobs.start('score', 'long', [sys.executable, '-c', 'import sys; sys.exit(3)'], Path('runs/long'), 'cpu')\n"
         "os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", code, str(ROOT)], cwd=tmp_path, check=False)
-    assert ended(jobs.get(1)).reason == "exit status 3; its log says no more"
+    assert ended(supervisor.get(1)).reason == "exit status 3; its log says no more"
 
 
 def test_no_job_without_a_row(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server dies, or the disk is full, before the row is written: the process beside the job does not begin."""
     started: list[subprocess.Popen[bytes]] = []
-    real = jobs._runner
+    real = supervisor._runner
 
     def remembered(job: Job) -> subprocess.Popen[bytes]:
         started.append(real(job))
@@ -249,12 +259,12 @@ def test_no_job_without_a_row(runs: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def full(*_: Any, **__: Any) -> Job:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(jobs, "_runner", remembered)
-    monkeypatch.setattr(jobs, "update", full)
+    monkeypatch.setattr(supervisor, "_runner", remembered)
+    monkeypatch.setattr(supervisor, "update", full)
     with pytest.raises(JobError, match=r"could not be written \(database or disk is full\); free space, and try again"):
         python("open('began', 'w')")
     assert started[0].wait(10) == 1
-    assert jobs.list_jobs() == [] and not Path("began").exists()
+    assert supervisor.list_jobs() == [] and not Path("began").exists()
 
 
 def test_the_job_goes_on_when_the_process_beside_it_is_killed() -> None:
@@ -262,8 +272,8 @@ def test_the_job_goes_on_when_the_process_beside_it_is_killed() -> None:
     own = child(job)
     psutil.Process(job.pid or 0).kill()
     time.sleep(0.3)
-    assert jobs.get(job.id).state == "running" and own.is_running()
-    jobs.cancel(job.id)
+    assert supervisor.get(job.id).state == "running" and own.is_running()
+    supervisor.cancel(job.id)
     assert ended(job).state == "cancelled"
     assert not own.is_running() or own.status() == psutil.STATUS_ZOMBIE
 
@@ -290,8 +300,8 @@ def test_a_process_id_that_is_another_process_now_is_never_signalled() -> None:
         changed(job, state="running", pid=bystander.pid, process_started=psutil.Process().create_time() - 3600)
         record = {"pid": bystander.pid, "child": bystander.pid, "child_started": 1.0, "exit": None}
         (job.run_dir / "job.json").write_text(json.dumps(record))
-        assert jobs.cancel(job.id).state == "interrupted"
-        assert jobs.get(job.id).state == "interrupted"
+        assert supervisor.cancel(job.id).state == "interrupted"
+        assert supervisor.get(job.id).state == "interrupted"
         time.sleep(0.3)
         assert bystander.poll() is None
     finally:
@@ -303,17 +313,17 @@ def test_a_job_of_another_machine_is_not_signalled() -> None:
     job = python(SLEEP, kind="train")
     own = child(job)
     changed(job, machine="elsewhere boot pid:[1]")
-    status = {"state": "running", "pid": own.pid, "host": "elsewhere", "heartbeat": jobs._now()}
+    status = {"state": "running", "pid": own.pid, "host": "elsewhere", "heartbeat": supervisor._now()}
     (job.run_dir / "status.json").write_text(json.dumps(status))
     with pytest.raises(JobError, match="runs on another machine; cancel it there"):
-        jobs.cancel(job.id)
+        supervisor.cancel(job.id)
     assert own.is_running()
     status["heartbeat"] = "2020-01-01T00:00:00+00:00"
     (job.run_dir / "status.json").write_text(json.dumps(status))
-    assert jobs.get(job.id).active  # the process beside it still touches its record
+    assert supervisor.get(job.id).active  # the process beside it still touches its record
     long_ago = time.time() - 3600
     os.utime(job.run_dir / "job.json", (long_ago, long_ago))
-    assert jobs.get(job.id).state == "interrupted" and own.is_running()
+    assert supervisor.get(job.id).state == "interrupted" and own.is_running()
     own.kill()
 
 
@@ -330,22 +340,22 @@ def test_cancel_is_harmless_when_asked_twice_and_at_the_end() -> None:
         "time.sleep(1.0); print(len(asked), 'requests'); sys.exit(len(asked))"
     )
     said(job, "ready")
-    first = jobs.cancel(job.id)
+    first = supervisor.cancel(job.id)
     assert first.active and first.asked is not None
-    assert jobs.cancel(job.id).asked == first.asked
+    assert supervisor.cancel(job.id).asked == first.asked
     done = ended(job)
     assert (done.state, done.reason) == ("cancelled", "stopped")
-    assert "1 requests" in jobs.log_tail(done)  # the second request was not passed on
-    assert jobs.cancel(job.id) == done == jobs.cancel(job.id)
+    assert "1 requests" in supervisor.log_tail(done)  # the second request was not passed on
+    assert supervisor.cancel(job.id) == done == supervisor.cancel(job.id)
 
 
 def test_one_that_ignores_the_request_is_killed_with_all_that_it_started() -> None:
     another = f"subprocess.Popen([sys.executable, '-c', {STUBBORN!r}], start_new_session=True)"
     job = python(f"import subprocess, sys; {another}; {STUBBORN}", grace=0.5)
-    until(lambda: jobs.log_tail(job).count("ready") == 2)
+    until(lambda: supervisor.log_tail(job).count("ready") == 2)
     family = [psutil.Process(job.pid or 0), *psutil.Process(job.pid or 0).children(recursive=True)]
     assert len(family) == 3
-    jobs.cancel(job.id)
+    supervisor.cancel(job.id)
     done = ended(job)
     assert done.state == "cancelled" and done.reason.startswith("killed: it did not stop within 0 s")
     until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family))
@@ -355,7 +365,7 @@ def test_what_a_job_leaves_behind_is_ended_with_it() -> None:
     left = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {SLEEP!r}]).pid, flush=True)"
     job = python(left)
     done = ended(job)
-    pid = int(jobs.log_tail(done, 1))
+    pid = int(supervisor.log_tail(done, 1))
     assert done.state == "finished" and not psutil.pid_exists(pid)
 
 
@@ -364,8 +374,8 @@ def test_one_that_the_process_beside_it_cannot_kill_is_killed_when_looked_at(mon
     said(job, "ready")
     own = child(job)
     psutil.Process(job.pid or 0).kill()
-    monkeypatch.setattr(jobs, "SECONDS_FOR_RUNNER", 0.3)
-    jobs.cancel(job.id)
+    monkeypatch.setattr(supervisor, "SECONDS_FOR_RUNNER", 0.3)
+    supervisor.cancel(job.id)
     assert own.is_running()
     assert ended(job).state == "cancelled"
 
@@ -373,7 +383,7 @@ def test_one_that_the_process_beside_it_cannot_kill_is_killed_when_looked_at(mon
 def test_a_job_that_ends_well_although_it_was_asked_to_stop_is_finished() -> None:
     job = python("import signal, time; signal.signal(15, lambda *_: None); print('ready', flush=True); time.sleep(1)")
     said(job, "ready")
-    jobs.cancel(job.id)
+    supervisor.cancel(job.id)
     assert ended(job).state == "finished"
 
 
@@ -406,21 +416,21 @@ status('interrupted', 4)
 def training(*arguments: str) -> Job:
     folder = Path("runs/t").resolve()
     command = [sys.executable, "-c", TRAINING, str(folder), *arguments]
-    return jobs.start("train", "a training", command, folder, "cpu")
+    return supervisor.start("train", "a training", command, folder, "cpu")
 
 
 def test_a_training_is_cancelled_and_resumed_to_its_end() -> None:
     job = training()
     said(job, "arguments []")
-    jobs.cancel(job.id)
+    supervisor.cancel(job.id)
     stopped = ended(job)
     assert (stopped.state, stopped.reason) == ("cancelled", "stopped at step 4 of 9, and saved")
-    again = jobs.resume(job.id)
+    again = supervisor.resume(job.id)
     assert (again.id, again.attempt, again.state, again.asked, again.reason) == (job.id, 2, "running", None, "")
     done = ended(again)
-    assert done.state == "finished" and "arguments ['--resume']" in jobs.log_tail(done)
+    assert done.state == "finished" and "arguments ['--resume']" in supervisor.log_tail(done)
     with pytest.raises(JobError, match="job 1, a training, is finished; there is nothing to resume"):
-        jobs.resume(job.id)
+        supervisor.resume(job.id)
 
 
 def test_a_training_stopped_by_somebody_else_is_interrupted() -> None:
@@ -435,26 +445,26 @@ def test_out_of_memory_in_training_is_a_failure_with_the_reason_and_the_checkpoi
     assert done.state == "failed"
     assert done.reason == "ConfigError: the GPU's memory is full (2 GiB); lower run.batch_tokens"
     assert (done.run_dir / "checkpoints").is_dir()
-    assert jobs.resume(done.id).attempt == 2
+    assert supervisor.resume(done.id).attempt == 2
 
 
 def test_a_job_that_somebody_else_resumed_in_between_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     stale = ended(python("import sys; sys.exit(3)"))
-    again = ended(jobs.resume(stale.id))
-    monkeypatch.setattr(jobs, "get", lambda job_id: stale)
+    again = ended(supervisor.resume(stale.id))
+    monkeypatch.setattr(supervisor, "get", lambda job_id: stale)
     with pytest.raises(JobError, match="was resumed by somebody else and is failed now"):
-        jobs.resume(stale.id)
-    assert jobs.list_jobs() == [again]
+        supervisor.resume(stale.id)
+    assert supervisor.list_jobs() == [again]
 
 
 def test_a_scoring_of_another_machine_lives_by_the_record_that_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     job = python(SLEEP)
     own = child(job)
-    record = job.run_dir / jobs.RECORD
+    record = job.run_dir / supervisor.RECORD
     os.utime(record, (1, 1))
     until(lambda: record.stat().st_mtime > 1)  # the process beside it does so every few seconds
     changed(job, machine="elsewhere boot pid:[1]")
-    assert jobs.get(job.id).active
+    assert supervisor.get(job.id).active
     with pytest.raises(Busy):
         python("pass")
     own.kill()
@@ -464,12 +474,14 @@ def test_a_running_job_is_not_resumed_twice() -> None:
     job = training()
     said(job, "arguments")
     with pytest.raises(Busy):
-        jobs.resume(job.id)
+        supervisor.resume(job.id)
 
 
 def test_a_training_that_never_got_to_its_folder_begins_again_without_resume() -> None:
-    done = ended(jobs.start("train", "t", [sys.executable, "-c", "import sys; sys.exit(2)"], Path("runs/t"), "cpu"))
-    assert jobs._command(jobs.resume(done.id)) == done.command
+    done = ended(
+        supervisor.start("train", "t", [sys.executable, "-c", "import sys; sys.exit(2)"], Path("runs/t"), "cpu")
+    )
+    assert supervisor._command(supervisor.resume(done.id)) == done.command
 
 
 # ------------------------------------------------------------------------------------------------ faults of the table
@@ -483,7 +495,7 @@ def locked(path: Path) -> sqlite3.Connection:
 
 def test_a_table_that_stays_locked_is_told_after_two_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     ended(python("pass"))
-    monkeypatch.setattr(job_store, "SECONDS_A_TRY", 0.5)
+    monkeypatch.setattr(store, "SECONDS_A_TRY", 0.5)
     holder = sqlite3.connect("runs/jobs.sqlite", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(JobError, match=r"jobs.sqlite has been locked by another program for 1 s; try again"):
@@ -493,27 +505,32 @@ def test_a_table_that_stays_locked_is_told_after_two_tries(monkeypatch: pytest.M
 
 
 def test_the_two_tries_take_ten_seconds() -> None:
-    assert job_store.TRIES * job_store.SECONDS_A_TRY == 10.0
+    assert store.TRIES * store.SECONDS_A_TRY == 10.0
 
 
 def test_a_second_try_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
     ended(python("pass"))
-    monkeypatch.setattr(job_store, "SECONDS_A_TRY", 0.5)
+    monkeypatch.setattr(store, "SECONDS_A_TRY", 0.5)
     holder = subprocess.Popen(
         [sys.executable, "-c", "import sqlite3, time; c = sqlite3.connect('runs/jobs.sqlite', isolation_level=None); "
          "c.execute('BEGIN IMMEDIATE'); print('held', flush=True); time.sleep(0.75); c.execute('ROLLBACK')"],
         stdout=subprocess.PIPE,
     )  # fmt: skip
     assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-    with job_store.Jobs(Path("runs/jobs.sqlite")).writing() as connection:  # 0.5 s are over before it is free
-        assert len(job_store.select(connection)) == 1
+    with store.Jobs(Path("runs/jobs.sqlite")).writing() as connection:  # 0.5 s are over before it is free
+        assert len(store.select(connection)) == 1
     holder.wait()
 
 
 def test_a_damaged_table_is_told_and_nothing_can_be_started(runs: Path) -> None:
     runs.mkdir()
     (runs / "jobs.sqlite").write_bytes(b"not a database at all, " * 100)
-    for call in (jobs.list_jobs, lambda: python("pass"), lambda: jobs.cancel(1), lambda: jobs.resume(1)):
+    for call in (
+        supervisor.list_jobs,
+        lambda: python("pass"),
+        lambda: supervisor.cancel(1),
+        lambda: supervisor.resume(1),
+    ):
         with pytest.raises(JobError, match=r"jobs.sqlite is damaged .* move it away, .* runs themselves are whole"):
             call()
     assert (runs / "jobs.sqlite").read_bytes().startswith(b"not a database")
@@ -529,13 +546,13 @@ def test_a_table_of_a_later_version_is_left_alone(runs: Path) -> None:
 
 def test_an_ended_job_is_shown_as_it_is_while_the_table_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     job = python("pass")
-    until(lambda: jobs.record(job).get("exit") is not None)
-    monkeypatch.setattr(job_store, "SECONDS_A_TRY", 0.1)
+    until(lambda: supervisor.record(job).get("exit") is not None)
+    monkeypatch.setattr(store, "SECONDS_A_TRY", 0.1)
     holder = sqlite3.connect("runs/jobs.sqlite", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    assert jobs.get(job.id).state == "finished"
+    assert supervisor.get(job.id).state == "finished"
     holder.execute("ROLLBACK")
-    assert jobs.get(job.id).state == "finished"
+    assert supervisor.get(job.id).state == "finished"
     with sqlite3.connect("runs/jobs.sqlite") as connection:
         assert connection.execute("SELECT state FROM jobs").fetchall() == [("finished",)]
 
@@ -545,7 +562,7 @@ def test_a_folder_that_cannot_be_written_starts_nothing(runs: Path) -> None:
     (runs / "a").write_text("a file where the folder should be")
     with pytest.raises(JobError, match=r"a/ could not be written \(File exists\); free space, and try again"):
         python("pass")
-    assert jobs.list_jobs() == []
+    assert supervisor.list_jobs() == []
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full, the device that is always full")
@@ -554,7 +571,7 @@ def test_a_full_disk_under_the_log_starts_nothing(runs: Path) -> None:
     (runs / "a" / "console.log").symlink_to(FULL)
     with pytest.raises(JobError, match=r"a/ could not be written \(No space left on device\); free space"):
         python("pass")
-    assert jobs.list_jobs() == []
+    assert supervisor.list_jobs() == []
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full, the device that is always full")
@@ -574,8 +591,8 @@ def test_a_disk_that_is_full_for_a_training_fails_the_job_with_the_reason(runs: 
     (runs / "t" / "log.txt").symlink_to(FULL)
     sizes = ("hidden_size=24", "layers=1", "heads=2", "intermediate_size=48", "vocab_size=320", "context=512")
     settings = [*(f"model.{size}" for size in sizes), "data.train_problems=20", "data.held_out=1", "data.drills=0"]
-    command = jobs.command_line("train", "demo-sft", *(f"--set={one}" for one in settings), "--run-dir=runs/t")
-    done = ended(jobs.start("train", "t", command, runs / "t", "cpu"), 100)
+    command = supervisor.command_line("train", "demo-sft", *(f"--set={one}" for one in settings), "--run-dir=runs/t")
+    done = ended(supervisor.start("train", "t", command, runs / "t", "cpu"), 100)
     assert done.state == "failed"
     assert "log.txt could not be written (No space left on device); free space" in done.reason
 
@@ -591,6 +608,6 @@ def test_neither_the_runner_nor_the_list_loads_anything_heavy() -> None:
 
 
 def test_stop_signals_are_those_that_end_a_process() -> None:
-    from app.job_runner import STOP_SIGNALS
+    from app.jobs.runner import STOP_SIGNALS
 
     assert set(STOP_SIGNALS) == {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}

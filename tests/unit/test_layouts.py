@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from irl_core.answers import answers_agree
-from irl_core.datasets import gsm8k
-from irl_core.layouts import as_think_answer
-from irl_core.segmentation import make_trace
+from irl_core.data.formats import gsm8k
+from irl_core.text.answers import answers_agree
+from irl_core.text.segmentation import make_trace
+from irl_core.text.think_answer import as_think_answer
+from irl_core.text.verifiable import integer_answer, soft_format, strict_format, xml_count
 from irl_core.types import Layout, Source, Trace
-from irl_core.verifiable import integer_answer, soft_format, strict_format, xml_count
 
 PROBLEM = "Mira packs 3 crates of 12 pears and gives 6 pears away. How many pears are left?"
 EXPERT = "She packs 3*12=<<3*12=36>>36 pears.\nThen 36-6=<<36-6=30>>30 are left.\n#### 30"

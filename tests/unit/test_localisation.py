@@ -14,18 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irl_core.localisation import (
+from irl_core.reward.calibration import HeldOut, at_level, calibrate, candidate_rules, score_rules, split_by_problem
+from irl_core.reward.localisation import (
     Calibration,
-    HeldOut,
     Rule,
-    at_level,
-    calibrate,
-    candidate_rules,
     conformal_threshold,
     locate,
     most_suspect,
-    score_rules,
-    split_by_problem,
     step_scores,
     token_steps,
 )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from irl_core import losses
+from irl_core.training import losses
 
 LOG2 = math.log(2.0)
 
@@ -155,9 +155,7 @@ def test_segment_weights_by_hand() -> None:
     classes, lengths, departures = torch.tensor([0, 1, 1, 2]), torch.tensor([5, 4, 4, 6]), torch.tensor([0, 0, 1, 3])
     weights = losses.segment_weights(classes, lengths, departures, {0: 2.0, 1: 1.0, 2: 1.0})
     # expert parts (trace 0, the starts of 2 and 3): 2/4 over three; policy parts: 1/4 over two; perturbed: 1/4
-    torch.testing.assert_close(
-        weights, torch.tensor([[1 / 6, 0.0], [0.0, 0.125], [1 / 6, 0.125], [1 / 6, 0.25]])
-    )
+    torch.testing.assert_close(weights, torch.tensor([[1 / 6, 0.0], [0.0, 0.125], [1 / 6, 0.125], [1 / 6, 0.25]]))
 
 
 def test_without_departures_segment_weights_are_those_of_whole_traces() -> None:

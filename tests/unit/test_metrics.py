@@ -10,29 +10,24 @@ import pytest
 from scipy import stats
 from sklearn.metrics import matthews_corrcoef, roc_auc_score
 
-from irl_core.metrics import (
-    NO_ERROR,
-    UNDECIDED,
-    auc,
+from irl_core.statistics.best_of_n import (
     best_of,
-    correlation,
-    correlation_matrix,
-    first_error,
-    mr_gsm8k,
     oracle,
-    oracle_threshold,
-    pair_accuracy,
-    pair_columns,
-    partial_correlation,
     pass_at_k,
     pass_at_k_of_n,
     random_text,
     random_text_scores,
-    separation,
     vote,
     vote_accuracy,
+)
+from irl_core.statistics.correlation import (
+    correlation,
+    correlation_matrix,
+    partial_correlation,
     within_problem_correlation,
 )
+from irl_core.statistics.first_error import NO_ERROR, UNDECIDED, first_error, mr_gsm8k, oracle_threshold
+from irl_core.statistics.separation import auc, pair_accuracy, pair_columns, separation
 
 IDS = ["a"] * 4 + ["b"] * 4
 RIGHT = [1, 0, 0, 1, 0, 0, 0, 1]

@@ -8,16 +8,22 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 
-from irl_core.choosing import (
+from irl_core.statistics.best_of_n import (
+    best_of,
     best_of_curve,
     draws_for,
+    oracle,
+    pass_at_k,
     pass_curve,
     pass_values,
+    random_text,
+    random_text_scores,
+    random_text_top,
     samples_needed,
     samples_saved,
+    vote,
     vote_curve,
 )
-from irl_core.metrics import best_of, oracle, pass_at_k, random_text, random_text_scores, random_text_top, vote
 
 IDS = ["a"] * 4 + ["b"] * 4
 RIGHT = [1, 0, 0, 1, 0, 0, 0, 1]

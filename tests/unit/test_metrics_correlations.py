@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from irl_core.correlations import centred, clustered_correlations, partial_correlation
+from irl_core.statistics.correlation import centred, clustered_correlations, partial_correlation
 
 RNG = np.random.default_rng(0)
 IDS = np.repeat(np.arange(50), 6)

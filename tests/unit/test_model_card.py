@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from irl_core.evaluation.report import QUESTIONS, make
+from irl_core.report.model_card import EXAMPLES, MEANING, example_rows, facts_of, model_card, parameters
 from tests.evaluated import evaluated, simulated
-from train.model_card import EXAMPLES, MEANING, example_rows, facts_of, model_card, parameters
 
 DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
 MACHINE = {"processor": "CPU X", "cores": 2, "threads": 1, "gpu": None}
@@ -32,7 +32,7 @@ def test_the_first_mistake_of_meaning_of_each_family() -> None:
 
 
 def test_parameters_are_counted_from_the_files() -> None:
-    from irl_core.checkpoints import load_tensors
+    from irl_core.checkpoints.save import load_tensors
 
     expected = sum(tensor.numel() for tensor in load_tensors(DEMO / "policy" / "model.safetensors").values())
     assert parameters(DEMO / "policy") == expected > 1_000_000

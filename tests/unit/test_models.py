@@ -11,16 +11,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from irl_core import pretrained
-from irl_core.checkpoints import CheckpointError, load_tensors, save_checkpoint
-from irl_core.config import ConfigError, LoraConfig, ModelConfig, TrainConfig
-from irl_core.discriminator import Discriminator, HeadKind, load_discriminator
-from irl_core.encoding import TraceEncoder, collate
-from irl_core.learner import Learner
-from irl_core.pretrained import Base
+from irl_core.checkpoints.save import load_tensors, save_checkpoint
+from irl_core.config import LoraConfig, ModelConfig, TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.errors import CheckpointError
+from irl_core.models import pretrained
+from irl_core.models.batching import collate
+from irl_core.models.pretrained import Base
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.reward.discriminator import Discriminator, HeadKind, load_discriminator
+from irl_core.training.optimizer_step import Learner
 from tests.small_models import save_model
 from tests.tiny import expert_traces, pair_config, tiny_tokenizer
-from train import models
+from train import optimizers
 
 Optimiser = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 every_optimiser = pytest.mark.parametrize("optimiser", ["adamw", "adamw_8bit", "paged_adamw_8bit"])
@@ -49,7 +52,7 @@ def steps(learner: Learner, numbers: range) -> None:
 
 def save_learner(learner: Learner, directory: Path) -> None:
     described = {"format": 1, "name": "t", "kind": "tiny"}
-    save_checkpoint(directory, models.learner_files("policy", learner) | {"config.json": described})
+    save_checkpoint(directory, optimizers.learner_files("policy", learner) | {"config.json": described})
 
 
 # ------------------------------------------------------------------------------------------------------ optimisers
@@ -59,14 +62,14 @@ def save_learner(learner: Learner, directory: Path) -> None:
 @pytest.mark.parametrize("saved_after", [0, 1, 3])
 def test_a_restored_optimiser_goes_on_exactly(optimiser: Optimiser, saved_after: int, tmp_path: Path) -> None:
     config = configured(optimiser)
-    unbroken, killed = (models.policy_learner(network(), config) for _ in range(2))
+    unbroken, killed = (optimizers.policy_learner(network(), config) for _ in range(2))
     steps(unbroken, range(6))
     steps(killed, range(saved_after))
     save_learner(killed, tmp_path / "state")
     model = network()
     model.load_state_dict(killed.model.state_dict())
-    resumed = models.policy_learner(model, config)
-    models.restore_learner(tmp_path / "state", "policy", resumed)
+    resumed = optimizers.policy_learner(model, config)
+    optimizers.restore_learner(tmp_path / "state", "policy", resumed)
     steps(resumed, range(saved_after, 6))
     for one, other in zip(unbroken.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -75,7 +78,7 @@ def test_a_restored_optimiser_goes_on_exactly(optimiser: Optimiser, saved_after:
 
 @pytest.mark.parametrize("optimiser", ["adamw_8bit", "paged_adamw_8bit"])
 def test_moments_of_8_bit_are_kept_as_such(optimiser: Optimiser, tmp_path: Path) -> None:
-    learner = models.policy_learner(network(), configured(optimiser))
+    learner = optimizers.policy_learner(network(), configured(optimiser))
     steps(learner, range(2))
     save_learner(learner, tmp_path / "state")
     tensors = load_tensors(tmp_path / "state" / "training" / "policy.safetensors")
@@ -91,7 +94,7 @@ def test_moments_of_8_bit_are_kept_as_such(optimiser: Optimiser, tmp_path: Path)
 @every_optimiser
 def test_a_lost_moment_would_be_noticed(optimiser: Optimiser, tmp_path: Path) -> None:
     config = configured(optimiser)
-    unbroken, fresh = (models.policy_learner(network(), config) for _ in range(2))
+    unbroken, fresh = (optimizers.policy_learner(network(), config) for _ in range(2))
     steps(unbroken, range(3))
     fresh.model.load_state_dict(unbroken.model.state_dict())
     for learner in (unbroken, fresh):
@@ -101,15 +104,15 @@ def test_a_lost_moment_would_be_noticed(optimiser: Optimiser, tmp_path: Path) ->
 
 
 def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
-    learner = models.policy_learner(network(), configured())
+    learner = optimizers.policy_learner(network(), configured())
     steps(learner, range(1))
     save_learner(learner, tmp_path / "state")
-    other = models.policy_learner(torch.nn.Linear(96, 64), configured())
+    other = optimizers.policy_learner(torch.nn.Linear(96, 64), configured())
     with pytest.raises(CheckpointError, match=r"training/policy\.safetensors is of another model; start a new run"):
-        models.restore_learner(tmp_path / "state", "policy", other)
-    wider = models.policy_learner(torch.nn.Sequential(torch.nn.Linear(90, 64), network()[1]), configured())
+        optimizers.restore_learner(tmp_path / "state", "policy", other)
+    wider = optimizers.policy_learner(torch.nn.Sequential(torch.nn.Linear(90, 64), network()[1]), configured())
     with pytest.raises(CheckpointError, match="is of another model"):
-        models.restore_learner(tmp_path / "state", "policy", wider)
+        optimizers.restore_learner(tmp_path / "state", "policy", wider)
 
 
 def test_bitsandbytes_is_needed_only_for_8_bit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,17 +124,17 @@ def test_bitsandbytes_is_needed_only_for_8_bit(monkeypatch: pytest.MonkeyPatch) 
         return real(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    models.policy_learner(network(), configured())
+    optimizers.policy_learner(network(), configured())
     wanted = r"model\.optimiser is 'adamw_8bit', which needs bitsandbytes: pip install bitsandbytes, or set it to adamw"
     with pytest.raises(ConfigError, match=wanted):
-        models.policy_learner(network(), configured("adamw_8bit"))
+        optimizers.policy_learner(network(), configured("adamw_8bit"))
 
 
 @every_optimiser
 def test_the_head_has_its_own_rate_and_betas_are_the_configured_ones(optimiser: Optimiser) -> None:
     discriminator = small_discriminator("anchored")
     config = configured(optimiser)
-    learner = models.discriminator_learner(discriminator, config)
+    learner = optimizers.discriminator_learner(discriminator, config)
     backbone, head = learner.optimizer.param_groups
     assert head["lr"] == pytest.approx(10 * backbone["lr"])
     assert tuple(backbone["betas"]) == config.policy.betas == (0.9, 0.99)
@@ -139,19 +142,19 @@ def test_the_head_has_its_own_rate_and_betas_are_the_configured_ones(optimiser: 
 
 
 def test_the_scale_of_float16_gradients_is_restored(tmp_path: Path) -> None:
-    first, second = (models.policy_learner(network(), configured()) for _ in range(2))
+    first, second = (optimizers.policy_learner(network(), configured()) for _ in range(2))
     for learner in (first, second):
         learner.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
     steps(first, range(2))
     assert first.scaler is not None and first.scaler.get_scale() == 16.0  # it grew
     save_learner(first, tmp_path / "state")
-    models.restore_learner(tmp_path / "state", "policy", second)
+    optimizers.restore_learner(tmp_path / "state", "policy", second)
     assert second.scaler is not None and second.scaler.state_dict() == first.scaler.state_dict()
 
 
 def test_no_scaler_where_gradients_are_not_taken_in_float16_on_a_gpu() -> None:
     for dtype in ("float32", "bfloat16", "float16"):
-        assert models.policy_learner(network(), configured(dtype=dtype)).scaler is None
+        assert optimizers.policy_learner(network(), configured(dtype=dtype)).scaler is None
 
 
 # -------------------------------------------------------------------------------------------------- discriminators
@@ -182,7 +185,7 @@ def small_discriminator(kind: HeadKind, folder: Path | None = None, **base: Any)
 
 def saved(discriminator: Discriminator, directory: Path) -> Path:
     described = {"format": 1, "name": "t", "kind": "transformers"}
-    save_checkpoint(directory, models.discriminator_files(discriminator) | {"config.json": described})
+    save_checkpoint(directory, optimizers.discriminator_files(discriminator) | {"config.json": described})
     return directory / "discriminator"
 
 
@@ -228,8 +231,8 @@ def test_the_base_is_not_saved(base: Path, tmp_path: Path) -> None:
 
 
 def test_a_second_tokenizer_has_a_folder_of_its_own(tmp_path: Path) -> None:
-    files = models.tokenizer_files(tiny_tokenizer(), tmp_path, "discriminator/tokenizer")
+    files = optimizers.tokenizer_files(tiny_tokenizer(), tmp_path, "discriminator/tokenizer")
     assert "discriminator/tokenizer/tokenizer.json" in files
     assert all(name.startswith("discriminator/tokenizer/") for name in files)
     assert files["discriminator/tokenizer/tokenizer.json"].read_bytes()
-    assert "tokenizer.json" in models.tokenizer_files(tiny_tokenizer(), tmp_path)
+    assert "tokenizer.json" in optimizers.tokenizer_files(tiny_tokenizer(), tmp_path)

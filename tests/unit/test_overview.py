@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app import figure_tables, overview
-from irl_core.store import StoreError
+from app.analysis import sections
+from irl_core.errors import StoreError
+from irl_core.report import csv_export, figure_tables
 from tests.evaluated import frame, simulated
 from tests.scored import written
 
@@ -27,55 +28,55 @@ def two_problems() -> list[dict[str, Any]]:
 
 
 def test_a_small_run_is_shown_whole(tmp_path: Path) -> None:
-    shown = overview.sample(written(tmp_path / "run.parquet", two_problems(), checkpoint="demo"))
+    shown = sections.sample(written(tmp_path / "run.parquet", two_problems(), checkpoint="demo"))
     assert (shown.traces, shown.problems, len(shown.frame), shown.whole) == (5, 3, 5, True)
-    assert list(shown.frame.columns) == list(overview.COLUMNS)
+    assert list(shown.frame.columns) == list(sections.COLUMNS)
     assert shown.words() == "all 5 traces of 3 problems"
     assert shown.provenance == {"checkpoint": "demo"}
 
 
 def test_whole_problems_are_drawn_of_a_large_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overview, "MOST_TRACES", 50)
+    monkeypatch.setattr(sections, "MOST_TRACES", 50)
     path = written(tmp_path / "run.parquet", simulated(20, 8))
-    shown = overview.sample(path)
+    shown = sections.sample(path)
     # 50 // 8 = 6 problems with all of their 8 traces
     assert shown.frame.groupby("problem_id").size().tolist() == [8] * 6 and not shown.whole
     assert shown.words() == (
         "48 of 160 traces: 6 of 20 problems, drawn at random (seed 0) with all their traces; the limits of these pages "
         "are 50 traces and 5,000 problems"
     )
-    assert overview.sample(path).frame["trace_id"].tolist() == shown.frame["trace_id"].tolist()
-    monkeypatch.setattr(overview, "MOST_PROBLEMS", 4)
-    assert overview.sample(path).frame["problem_id"].nunique() == 4
+    assert sections.sample(path).frame["trace_id"].tolist() == shown.frame["trace_id"].tolist()
+    monkeypatch.setattr(sections, "MOST_PROBLEMS", 4)
+    assert sections.sample(path).frame["problem_id"].nunique() == 4
 
 
 def test_a_problem_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overview, "MOST_TRACES", 5)
+    monkeypatch.setattr(sections, "MOST_TRACES", 5)
     path = written(tmp_path / "run.parquet", simulated(2, 8))
     with pytest.raises(StoreError, match=r"run\.parquet: a problem has more than 5 traces"):
-        overview.sample(path)
+        sections.sample(path)
 
 
 @pytest.mark.parametrize("section", ["separation", "correlation", "reranking", "pass_at_k"])
 def test_figures_are_those_of_the_report(section: str, tmp_path: Path) -> None:
     from importlib import import_module
 
-    from irl_core.evaluation.run import load
+    from irl_core.evaluation.evaluated_run import load
 
     path = written(tmp_path / "run.parquet", simulated(10, 4))
     module = import_module(f"irl_core.evaluation.{section}")
-    found = overview.figures(section, path, overview.sample(path))
+    found = sections.figures(section, path, sections.sample(path))
     assert found == module.figures(load(path))
-    assert overview.paragraph(section, found) == module.paragraph(found)
+    assert sections.paragraph(section, found) == module.paragraph(found)
 
 
 def test_figures_of_an_evaluation_are_those_of_its_report() -> None:
     from irl_core.evaluation import pass_at_k
-    from irl_core.evaluation.run import load
+    from irl_core.evaluation.evaluated_run import load
 
     folder = ROOT / "assets" / "scored_run"
-    found = overview.figures("pass_at_k", folder / "run.parquet", overview.sample(folder / "run.parquet"))
-    assert "minus that of the others" in overview.paragraph("pass_at_k", found)
+    found = sections.figures("pass_at_k", folder / "run.parquet", sections.sample(folder / "run.parquet"))
+    assert "minus that of the others" in sections.paragraph("pass_at_k", found)
     assert found == pass_at_k.figures(load(folder))
 
 
@@ -83,25 +84,25 @@ def test_other_policies_are_read_on_the_problems_shown(tmp_path: Path, monkeypat
     path = written(tmp_path / "run.parquet", simulated(20, 8))
     (tmp_path / "compare").mkdir()
     written(tmp_path / "compare" / "start.parquet", simulated(20, 8, seed=1))
-    monkeypatch.setattr(overview, "MOST_TRACES", 50)
-    found = overview.figures("pass_at_k", path, overview.sample(path))
+    monkeypatch.setattr(sections, "MOST_TRACES", 50)
+    found = sections.figures("pass_at_k", path, sections.sample(path))
     assert found["counts"]["start"]["problems"] == found["problems"] == 6
 
 
 def test_what_lies_beside_a_run_is_known_by_time_and_size(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(3, 2))
-    assert overview.beside(path) == ()
+    assert sections.beside(path) == ()
     anchor = written(tmp_path / "anchor.parquet", simulated(3, 2))
-    first = overview.beside(path)
+    first = sections.beside(path)
     assert [name for name, _, _ in first] == [str(anchor)]
     written(anchor, simulated(3, 3))
-    assert overview.beside(path) != first
-    assert overview.beside(path.rename(tmp_path / "other.parquet")) == ()
+    assert sections.beside(path) != first
+    assert sections.beside(path.rename(tmp_path / "other.parquet")) == ()
 
 
 def test_the_table_of_separation_holds_every_figure(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(10, 4))
-    found = overview.figures("separation", path, overview.sample(path))
+    found = sections.figures("separation", path, sections.sample(path))
     table = figure_tables.separation_table({"a": found, "b": found}, SCORE).set_index(["run", "where", "figure"])
     assert len(table) == 2 * (2 + 7 + 9)
     auc = found["scores"][SCORE]["pooled"]["auc"]
@@ -115,7 +116,7 @@ def test_the_table_of_separation_holds_every_figure(tmp_path: Path) -> None:
 def test_one_class_is_undefined_with_its_reason(tmp_path: Path) -> None:
     rows = [row | {"correct": True} for row in simulated(4, 3)]
     path = written(tmp_path / "run.parquet", rows)
-    found = {"run": overview.figures("separation", path, overview.sample(path))}
+    found = {"run": sections.figures("separation", path, sections.sample(path))}
     table = figure_tables.separation_table(found, SCORE)
     auc = table[(table["figure"] == "AUC") & (table["where"] == "pooled")].iloc[0]
     assert np.isnan(auc["value"]) and auc["n"] == 12 and auc["undefined because"]
@@ -124,13 +125,13 @@ def test_one_class_is_undefined_with_its_reason(tmp_path: Path) -> None:
 def test_tables_of_nothing_judged_are_empty(tmp_path: Path) -> None:
     rows = [row | {"correct": None} for row in simulated(4, 3)]
     path = written(tmp_path / "run.parquet", rows)
-    found = {"run": overview.figures("reranking", path, overview.sample(path))}
+    found = {"run": sections.figures("reranking", path, sections.sample(path))}
     assert figure_tables.choices_table(found).empty and figure_tables.saved_table(found).empty
 
 
 def test_the_tables_of_choices_and_savings(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(12, 4))
-    found = overview.figures("reranking", path, overview.sample(path))
+    found = sections.figures("reranking", path, sections.sample(path))
     table = figure_tables.choices_table({"run": found}).set_index(["chosen by", "k", "figure"])
     best = found["by_score"][SCORE]["3"]["minus_random_text"]
     title = found["titles"][SCORE]
@@ -144,7 +145,7 @@ def test_the_tables_of_choices_and_savings(tmp_path: Path) -> None:
 
 def test_the_table_of_partial_correlations(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(12, 4))
-    found = overview.figures("correlation", path, overview.sample(path))
+    found = sections.figures("correlation", path, sections.sample(path))
     table = figure_tables.partial_table({"run": found}).set_index(["score", "where", "removed"])
     expected = found["partial"][SCORE]["within"]["length"]
     row = table.loc[(found["titles"][SCORE], "within problems", "length")]
@@ -152,7 +153,7 @@ def test_the_table_of_partial_correlations(tmp_path: Path) -> None:
 
 
 def test_surprising_traces_come_in_turns() -> None:
-    found = overview.surprising(frame(two_problems()), SCORE)
+    found = sections.surprising(frame(two_problems()), SCORE)
     # the only incorrect one first, then the correct from the lowest; the one that is not judged is not there
     assert found == [
         ("t1", "incorrect, scored high (1)"), ("t2", "correct, scored low (2)"),
@@ -162,14 +163,14 @@ def test_surprising_traces_come_in_turns() -> None:
 
 def test_centred_scores_are_those_of_problems_with_both() -> None:
     # problem a: 3 and 1, mean 2; problem b has no incorrect trace, c is not judged
-    kept = overview.centred(frame(two_problems()), SCORE)
+    kept = sections.centred(frame(two_problems()), SCORE)
     assert dict(zip(kept["trace_id"], kept[SCORE], strict=True)) == {"t0": 1.0, "t1": -1.0}
 
 
 def test_a_csv_holds_no_formula_and_keeps_numbers() -> None:
     names = ["=cmd()", "+1", "-x", "@a", "\tb", "<img src=x>"]
     table = pd.DataFrame({"=run": names, "value": [-1.5, 2, None, 0, 1, 3]})
-    rows = list(csv.reader(io.StringIO(overview.csv_of(table))))
+    rows = list(csv.reader(io.StringIO(csv_export.csv_of(table))))
     assert rows[0] == ["'=run", "value"]
     assert [row[0] for row in rows[1:]] == ["'=cmd()", "'+1", "'-x", "'@a", "'\tb", "<img src=x>"]
     assert [row[1] for row in rows[1:]] == ["-1.5", "2.0", "", "0.0", "1.0", "3.0"]
@@ -179,19 +180,19 @@ def test_a_csv_holds_no_formula_and_keeps_numbers() -> None:
 def test_a_paragraph_in_sentences() -> None:
     words = "On 12 problems, r is 0.756 [0.650, 0.8]; a is 1. Beyond it. Undefined because they never vary: B."
     expected = [words[:48], "Beyond it.", "Undefined because they never vary: B."]
-    assert overview.sentences(words) == expected
+    assert sections.sentences(words) == expected
 
 
 def test_the_origin_of_a_run_in_words() -> None:
     known = {"checkpoint": "demo", "seed": 0, "data": "gsm8k", "long": "x" * 300}
-    assert overview.origin_line(known) == "checkpoint demo, data gsm8k, seed 0"
-    assert overview.origin_line({}) == "checkpoint and data not said"
-    assert overview.origin_line({"data": "x" * 300}) == "data " + "x" * 200 + " \u2026"
+    assert sections.origin_line(known) == "checkpoint demo, data gsm8k, seed 0"
+    assert sections.origin_line({}) == "checkpoint and data not said"
+    assert sections.origin_line({"data": "x" * 300}) == "data " + "x" * 200 + " \u2026"
 
 
 def test_the_tests_are_summed_up_in_words(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(12, 4))
-    found = overview.figures("separation", path, overview.sample(path))
+    found = sections.figures("separation", path, sections.sample(path))
     alone = figure_tables.tests_summary({"a": found}, SCORE)
     assert alone.columns.tolist() == ["figure", "pooled", "within problems"]
     figure = found["scores"][SCORE]["within"]["auc"]
@@ -205,17 +206,17 @@ def test_the_tests_are_summed_up_in_words(tmp_path: Path) -> None:
 
 def test_an_undefined_figure_is_summed_up_with_its_reason_and_n(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", [row | {"correct": True} for row in simulated(4, 3)])
-    shown = overview.sample(path)
-    table = figure_tables.tests_summary({"run": overview.figures("separation", path, shown)}, SCORE)
+    shown = sections.sample(path)
+    table = figure_tables.tests_summary({"run": sections.figures("separation", path, shown)}, SCORE)
     assert table.set_index("figure").loc["AUC", "pooled"].startswith("undefined (")
     assert table.set_index("figure").loc["AUC", "pooled"].endswith(", n 12")
-    partial = figure_tables.partial_summary({"run": overview.figures("correlation", path, shown)})
+    partial = figure_tables.partial_summary({"run": sections.figures("correlation", path, shown)})
     assert partial["length removed"].str.startswith("undefined (").all()
 
 
 def test_choices_are_summed_up_with_their_margins(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(12, 4))
-    found = overview.figures("reranking", path, overview.sample(path))
+    found = sections.figures("reranking", path, sections.sample(path))
     table = figure_tables.choices_summary({"run": found}).set_index("chosen by")
     entry = found["by_score"][SCORE]["1"]
     for column, key in (("accuracy", "value"), ("less majority", "minus_majority")):
@@ -229,7 +230,7 @@ def test_choices_are_summed_up_with_their_margins(tmp_path: Path) -> None:
 def test_a_p_below_every_float_is_not_zero(tmp_path: Path) -> None:
     rows = simulated(200, 20, reward=12.0)
     path = written(tmp_path / "run.parquet", rows)
-    found = overview.figures("separation", path, overview.sample(path))
+    found = sections.figures("separation", path, sections.sample(path))
     table = figure_tables.tests_summary({"run": found}, SCORE).set_index("figure")
     assert found["scores"][SCORE]["pooled"]["p"]["value"] == 0
     assert table.loc["p of Welch's t", "pooled"] == "under 1e-300, n 4,000"
@@ -237,8 +238,8 @@ def test_a_p_below_every_float_is_not_zero(tmp_path: Path) -> None:
 
 def test_names_of_runs_are_inert_in_the_texts_to_read(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(12, 4))
-    shown = overview.sample(path)
-    found = overview.figures("reranking", path, shown)
+    shown = sections.sample(path)
+    found = sections.figures("reranking", path, shown)
     both = {"=cmd()": found, "b": found}
     assert set(figure_tables.choices_summary(both)["run"]) == {"'=cmd()", "b"}
     saved = figure_tables.saved_summary(both)
@@ -248,7 +249,7 @@ def test_names_of_runs_are_inert_in_the_texts_to_read(tmp_path: Path) -> None:
     assert saved.set_index("figure").loc["saved beside the majority", "b"] == (
         f"{figure['value']:.0f} [{low:.0f}, {high:.0f}], n {figure['n']}"  # samples are whole
     )
-    separated = overview.figures("separation", path, shown)
+    separated = sections.figures("separation", path, shown)
     assert figure_tables.tests_summary({"=x": separated, "b": separated}, SCORE).columns[1] == "'=x, pooled"
-    correlated = overview.figures("correlation", path, shown)
+    correlated = sections.figures("correlation", path, shown)
     assert set(figure_tables.partial_summary({"=x": correlated, "b": correlated})["run"]) == {"'=x", "b"}

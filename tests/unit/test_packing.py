@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from irl_core import packing
 from irl_core.config_values import ConfigError
-from irl_core.discriminator import Discriminator
-from irl_core.encoding import Batch, Batching, collate
-from irl_core.packing import attention_arguments, pack, packed_attention, token_budget_rows, use_packed_attention
-from irl_core.policy import completion_logprobs, hidden_states
-from irl_core.segmentation import make_trace
+from irl_core.models import packed_attention as packing
+from irl_core.models.batching import Batch, Batching, collate, pack, token_budget_rows
+from irl_core.models.logprobs import completion_logprobs, hidden_states
+from irl_core.models.packed_attention import attention_arguments, packed_attention, use_packed_attention
+from irl_core.reward.discriminator import Discriminator
+from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Source
 from tests.small_models import random_model
 
@@ -87,9 +87,7 @@ def assert_all_close(found: list[Tensor], expected: list[Tensor], tolerance: flo
 
 def test_a_packed_row_by_hand() -> None:
     trace = make_trace("a problem", "", source=Source.EXPERT)
-    batch = pack(
-        [EncodedTrace(trace, (7, 8), (9,), ((0, 0),)), EncodedTrace(trace, (4,), (5, 6, 3), ((0, 0),) * 3)]
-    )
+    batch = pack([EncodedTrace(trace, (7, 8), (9,), ((0, 0),)), EncodedTrace(trace, (4,), (5, 6, 3), ((0, 0),) * 3)])
     assert batch.input_ids.tolist() == [[7, 8, 9, 4, 5, 6, 3]]
     assert batch.position_ids is not None and batch.position_ids.tolist() == [[0, 1, 2, 0, 1, 2, 3]]
     assert batch.cu_seqlens is not None and batch.cu_seqlens.tolist() == [0, 3, 7]
@@ -180,9 +178,7 @@ def test_input_embeddings_are_packed_like_tokens() -> None:
     model, batch = packed_model(), pack(traces())
     embeddings = model.get_input_embeddings()(batch.input_ids)
     with torch.no_grad():
-        torch.testing.assert_close(
-            hidden_states(model, batch, embeddings), hidden_states(model, batch), rtol=0, atol=0
-        )
+        torch.testing.assert_close(hidden_states(model, batch, embeddings), hidden_states(model, batch), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -332,9 +328,7 @@ def test_restarting_positions_without_our_arguments_keep_traces_apart_all_the_sa
     batch = pack(encoded)
     with torch.no_grad():
         own = model.get_decoder()(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
-        torch.testing.assert_close(
-            own.last_hidden_state[0], hidden_states(model, batch), rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(own.last_hidden_state[0], hidden_states(model, batch), rtol=1e-5, atol=1e-5)
 
 
 def test_the_attentions_name_is_not_saved_and_a_copy_keeps_it(tmp_path: Path) -> None:

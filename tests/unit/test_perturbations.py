@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irl_core.arithmetic import find_equations, first_false_step
-from irl_core.perturbations import ALL_KINDS, FALSE_EQUATION, MAX_LENGTH, corrupt, perturbed_trace
-from irl_core.segmentation import make_trace, segment
+from irl_core.data.word_problems.check import first_error
+from irl_core.data.word_problems.generate import problem
+from irl_core.text.equations import find_equations, first_false_step
+from irl_core.text.perturbations import ALL_KINDS, FALSE_EQUATION, MAX_LENGTH, corrupt, perturbed_trace
+from irl_core.text.segmentation import make_trace, segment
 from irl_core.types import Perturbation, Source, Trace, Truth
-from irl_core.word_problems.check import first_error
-from irl_core.word_problems.generate import problem
 
 SHARED = Path(os.environ.get("IRL_LENS_SHARED", Path(__file__).resolve().parents[2] / ".." / "shared"))
 GSM8K = SHARED / "data" / "gsm8k" / "train.jsonl"

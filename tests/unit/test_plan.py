@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from irl_core.config import ConfigError, TrainConfig, load_config
-from train import plan as planning
-from train.architectures import KNOWN
-from train.estimate import Processes, estimate_memory
-from train.plan import (
+from irl_core.config import TrainConfig, load_config
+from irl_core.config_values import ConfigError
+from train.planning import plan as planning
+from train.planning import sources
+from train.planning.architectures import KNOWN
+from train.planning.memory import Processes, estimate_memory
+from train.planning.plan import (
     Device,
     Plan,
     count,
@@ -78,7 +80,7 @@ def test_parameters_by_hand() -> None:
 
 
 def test_downloads_are_added_up_and_a_model_named_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "find_data", lambda source, ask_hub: planning.Origin("data", source, "made"))
+    monkeypatch.setattr(planning, "find_data", lambda source, ask_hub: sources.Origin("data", source, "made"))
     sizes = [2 * KNOWN[f"Qwen/Qwen2.5-{size}-Instruct"].shape.parameters for size in ("3B", "0.5B")]
     assert planned("qwen-3b-05b", 40).download_bytes == sum(sizes)
     twice = planned("qwen-3b-05b", 40, "model.discriminator=Qwen/Qwen2.5-3B-Instruct")
@@ -272,7 +274,7 @@ def test_units() -> None:
 
 def test_planning_for_another_machine_imports_no_torch() -> None:
     code = (
-        "import sys; from train.plan import *\n"
+        "import sys; from train.planning.plan import *; from irl_core.config import load_config\n"
         "config = load_config('llama-8b-1b', presets_dir=PRESETS)\n"
         "print(len(list(lines(make_plan(config, this_device(40))))) > 40)\n"
         "print(sorted({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)))"

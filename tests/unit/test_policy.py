@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from irl_core import policy
-from irl_core.encoding import TraceEncoder, collate
-from irl_core.policy import completion_logprobs, logprobs_of_hidden
+from irl_core.models import logprobs
+from irl_core.models.batching import collate
+from irl_core.models.logprobs import completion_logprobs, logprobs_of_hidden
+from irl_core.models.tokenization import TraceEncoder
 from irl_core.types import EncodedTrace
 from tests.tiny import expert_traces, tiny_model, tiny_tokenizer
 
@@ -87,7 +88,7 @@ def test_the_whole_models_gradients_do_not_depend_on_the_chunk(monkeypatch: pyte
     batch = collate(EXPERTS, ENCODER.pad_id)
     whole = gradients(MODEL, completion_logprobs(MODEL, batch).sum())
     original = logprobs_of_hidden
-    monkeypatch.setattr(policy, "logprobs_of_hidden", lambda *a, **k: original(*a, **k, chunk=5))
+    monkeypatch.setattr(logprobs, "logprobs_of_hidden", lambda *a, **k: original(*a, **k, chunk=5))
     for one, other in zip(gradients(MODEL, completion_logprobs(MODEL, batch).sum()), whole, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
     MODEL.zero_grad(set_to_none=True)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from irl_core.config import TrainConfig, load_config, preset_names
-from train.commands.presets import GROUPS, as_data, described, group_of, listed, pair_of
-from train.estimate import estimate_memory
+from train.cli.presets import GROUPS, as_data, described, group_of, listed, pair_of
+from train.planning.memory import estimate_memory
 
 PRESETS = Path(__file__).resolve().parents[2] / "train" / "configs"
 NAMES = preset_names(PRESETS)

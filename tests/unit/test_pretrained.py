@@ -14,13 +14,15 @@ import pytest
 import torch
 from huggingface_hub import constants, errors
 
-from irl_core import pretrained
-from irl_core.checkpoints import CheckpointError, load_tensors, save_checkpoint
+from irl_core.checkpoints.save import load_tensors, save_checkpoint
 from irl_core.config import LoraConfig
-from irl_core.pretrained import Base, explain_hub_error, load_causal_lm, load_encoder, load_whole, locate
+from irl_core.errors import CheckpointError
+from irl_core.models import hub, pretrained
+from irl_core.models.hub import explain_hub_error, locate
+from irl_core.models.pretrained import Base, load_causal_lm, load_encoder, load_whole
 from tests.small_models import cached, edit_json, save_model
 from tests.tiny import tiny_tokenizer
-from train.models import model_files
+from train.optimizers import model_files
 
 LORA = LoraConfig(rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj"))
 IDS = torch.arange(4, 40).reshape(2, 18)
@@ -249,14 +251,14 @@ def test_a_base_is_found_in_the_cache_and_pinned(
     commit = "0123456789" * 4
     snapshot = cached(offline, "org/small", model_folder, commit)
     assert locate("org/small") == snapshot
-    assert pretrained.pinned("org/small", None) == ("org/small", commit)
+    assert hub.pinned("org/small", None) == ("org/small", commit)
     edit_json(broken / "base.json", name="org/small", revision=commit)
     assert torch.equal(logits(load_causal_lm(broken)), logits(load_causal_lm(adapters)))
 
 
 def test_a_folder_is_pinned_by_its_place(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(model_folder.parent)
-    assert pretrained.pinned("small", "main") == (str(model_folder), None)
+    assert hub.pinned("small", "main") == (str(model_folder), None)
 
 
 @pytest.mark.parametrize(

@@ -83,10 +83,10 @@ def test_published_numbers_stand_apart_with_their_source(page: Elements) -> None
 
 
 def test_a_run_without_anything_has_a_page(tmp_path: Path) -> None:
+    from irl_core.evaluation.evaluated_run import load
     from irl_core.evaluation.report import make
-    from irl_core.evaluation.run import load
+    from irl_core.report.html import to_html
     from tests.scored import written
-    from train.evaluation.report_html import to_html
 
     run = load(written(tmp_path / "run.parquet", []))
     text = to_html(run, make(run))
@@ -96,10 +96,10 @@ def test_a_run_without_anything_has_a_page(tmp_path: Path) -> None:
 def test_the_page_is_the_same_whatever_else_is_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import plotly.io
 
+    from irl_core.evaluation.evaluated_run import load
     from irl_core.evaluation.report import make
-    from irl_core.evaluation.run import load
+    from irl_core.report.html import to_html
     from tests.scored import written
-    from train.evaluation.report_html import to_html
 
     run = load(written(tmp_path / "run.parquet", []))
     report = make(run)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from irl_core import rewards
+from irl_core.reward import rewards
+from irl_core.training import advantages
 
 Rows = list[list[float]]
 
@@ -242,28 +243,28 @@ def test_trace_score_refuses_what_it_cannot_compute() -> None:
 def test_leave_one_out_by_hand() -> None:
     values, groups = torch.tensor([1.0, 2.0, 6.0, 10.0]), torch.tensor([0, 0, 0, 5])
     # (2 + 6) / 2 = 4; (1 + 6) / 2 = 3.5; (1 + 2) / 2 = 1.5; alone: 0
-    assert rewards.leave_one_out_baseline(values, groups).tolist() == [4.0, 3.5, 1.5, 0.0]
+    assert advantages.leave_one_out_baseline(values, groups).tolist() == [4.0, 3.5, 1.5, 0.0]
 
 
 def test_soft_minimum_by_hand() -> None:
     raw = torch.tensor([[0.0, math.log(3.0), 5.0]])
     # weights of e^0 = 1 and e^-log 3 = 1/3: 3/4 and 1/4; rewards 0 and log 3
-    result = rewards.minimum_form(raw, mask_of([[1, 1, 0]]))
+    result = advantages.minimum_form(raw, mask_of([[1, 1, 0]]))
     torch.testing.assert_close(result, torch.tensor([[0.0, math.log(3.0) / 4, 0.0]]))
 
 
 def test_soft_minimum_tends_to_the_minimum() -> None:
     raw, mask = torch.tensor([[3.0, -2.0, 1.0]]), mask_of([[1, 1, 1]])
-    torch.testing.assert_close(rewards.minimum_form(raw, mask, 0.01).sum(1), torch.tensor([-2.0]))
-    assert rewards.minimum_form(raw, mask_of([[0, 0, 0]])).eq(0).all()
+    torch.testing.assert_close(advantages.minimum_form(raw, mask, 0.01).sum(1), torch.tensor([-2.0]))
+    assert advantages.minimum_form(raw, mask_of([[0, 0, 0]])).eq(0).all()
     with pytest.raises(ValueError, match="temperature is 0; it must be positive"):
-        rewards.minimum_form(raw, mask, 0)
+        advantages.minimum_form(raw, mask, 0)
 
 
 @given(masked_batches(), st.floats(0.1, 5))
 def test_soft_minimum_equals_a_plain_loop(batch: tuple[Tensor, Tensor], temperature: float) -> None:
     raw, mask = batch
-    result = rewards.minimum_form(raw, mask, temperature)
+    result = advantages.minimum_form(raw, mask, temperature)
     for row in range(len(raw)):
         kept = raw[row][mask[row]].tolist()
         weights = [math.exp(-(value - min(kept)) / temperature) for value in kept]
@@ -279,7 +280,7 @@ START = torch.tensor([0.25, -0.5])
 SIGNALS: dict[str, Signal] = {
     "discount": lambda raw, mask: rewards.discount(raw, mask, 0.9),
     "credit": lambda raw, mask: rewards.credit(raw, mask, START),
-    "minimum_form": rewards.minimum_form,
+    "minimum_form": advantages.minimum_form,
     "last": lambda raw, mask: rewards.standardise(
         raw, mask, *rewards.group_statistics(raw, mask, torch.zeros(2, dtype=torch.long), "last")
     ),

@@ -19,16 +19,18 @@ import psutil
 import pytest
 import torch
 
-from irl_core.checkpoints import CheckpointError
-from irl_core.config import ConfigError, RunConfig, TrainConfig
-from irl_core.run_files import living_process
-from irl_core.segmentation import make_trace
-from irl_core.world import World
+from irl_core.config import RunConfig, TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.distributed import World
+from irl_core.errors import CheckpointError
+from irl_core.files import append_lines, one_line, write_whole
+from irl_core.storage.provenance import changes, code_state, command_line, data_hash, provenance, versions
+from irl_core.storage.training_run import living_process
+from irl_core.text.segmentation import make_trace
 from train import run_folder
-from train.measures import Clock, best_of, learning_rates, memory, speed
-from train.provenance import changes, code_state, command_line, data_hash, provenance, versions
+from train.monitoring.throughput import Clock, best_of, learning_rates, memory, speed
 from train.run import Interrupted, explained, from_main, stop_requests
-from train.run_folder import Log, MetricsFile, Status, append_lines, claim, one_line, rounded, write_whole
+from train.run_folder import Log, MetricsFile, Status, claim, rounded
 
 CONFIG = TrainConfig(run=RunConfig(steps=10, seed=3))
 FULL = Path("/dev/full")
@@ -469,7 +471,7 @@ def test_what_has_changed_is_said_on_resume() -> None:
 
 def test_the_pace_is_that_of_the_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter([0.0, *[2.0 * n for n in range(1, 51)], *[100.0 + 10.0 * n for n in range(1, 51)]])
-    monkeypatch.setattr("train.measures.time.perf_counter", lambda: next(moments))
+    monkeypatch.setattr("train.monitoring.throughput.time.perf_counter", lambda: next(moments))
     clock = Clock(200)
     assert clock.seconds_left(0) == 0.0
     assert [clock.seconds_left(step) for step in range(1, 51)][-1] == pytest.approx(2.0 * 150)

@@ -15,15 +15,18 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer
 
-from irl_core import sampling
 from irl_core.config import PolicyConfig
 from irl_core.config_values import ConfigError
-from irl_core.continuous import ContinuousSampler
-from irl_core.drawing import Drawing, uniforms
-from irl_core.encoding import TraceEncoder, collate
-from irl_core.packing import use_packed_attention
-from irl_core.policy import completion_logprobs
-from irl_core.sampling import GenerateSampler, LoopSampler, Request, Rollout, make_sampler
+from irl_core.models.batching import collate
+from irl_core.models.logprobs import completion_logprobs
+from irl_core.models.packed_attention import use_packed_attention
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.policy import protocol
+from irl_core.policy.continuous import ContinuousSampler
+from irl_core.policy.draws import Drawing, uniforms
+from irl_core.policy.generate import GenerateSampler
+from irl_core.policy.protocol import Request, Rollout
+from irl_core.policy.sampling import LoopSampler, make_sampler
 from irl_core.types import EncodedTrace
 from tests.small_models import random_model
 from tests.tiny import PROBLEM, expert_traces, tiny_model, tiny_tokenizer
@@ -61,8 +64,6 @@ def adapted(model: Any) -> Any:
 def sampled(sampler: Any, model: Any = MODEL, prompts: Any = PROMPTS, **settings: Any) -> list[list[Rollout]]:
     seeds = [100 + number for number in range(len(prompts))]
     return sampler(model, prompts, **({"num_samples": 3, "max_new_tokens": 8, "seeds": seeds} | settings))
-
-
 
 
 def plain_sample(
@@ -266,10 +267,10 @@ def test_the_models_own_generation_settings_are_not_used(sampler: Any, adapters:
         do_sample=True, top_k=1, temperature=0.1, repetition_penalty=1.5, no_repeat_ngram_size=1, min_new_tokens=9,
         suppress_tokens=[one.token_ids[0] for one in expected[0]], eos_token_id=60, max_length=4, num_beams=2,
     )  # fmt: skip
-    for part in {id(model): model, id(sampling.base_of(model)): sampling.base_of(model)}.values():
+    for part in {id(model): model, id(protocol.base_of(model)): protocol.base_of(model)}.values():
         part.generation_config = own
     assert sampled(sampler, model) == expected
-    assert model.generation_config is own and sampling.base_of(model).generation_config is own
+    assert model.generation_config is own and protocol.base_of(model).generation_config is own
 
 
 # ------------------------------------------------------------------------------------------- cost, progress, cancelling

@@ -9,8 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from app import scored_runs
-from irl_core.store import COLUMNS, StoreError, write_run
+from app.analysis import catalogue
+from irl_core.errors import StoreError
+from irl_core.storage.schema import COLUMNS
+from irl_core.storage.scored_run import write_run
 from tests.evaluated import simulated
 from tests.scored import written
 
@@ -31,24 +33,24 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_runs_are_found_by_name_and_their_neighbours_are_not(root: Path) -> None:
-    found = {info.name: info for info in scored_runs.catalogue([root])}
+    found = {info.name: info for info in catalogue.catalogue([root])}
     assert list(found) == ["demo", "labels", "probes"]
     assert found["demo"].rows == 12 and found["demo"].provenance == {"checkpoint": "demo"}
-    assert scored_runs.find("demo", [root]).path == root / "demo" / "run.parquet"
+    assert catalogue.find("demo", [root]).path == root / "demo" / "run.parquet"
     with pytest.raises(StoreError, match="no scored run of that name") as refused:
-        scored_runs.find("../etc", [root])
+        catalogue.find("../etc", [root])
     assert "etc" not in str(refused.value)
 
 
 def test_the_bundled_run_is_first() -> None:
-    assert scored_runs.catalogue()[0].path == ROOT / "assets" / "scored_run" / "run.parquet"
+    assert catalogue.catalogue()[0].path == ROOT / "assets" / "scored_run" / "run.parquet"
 
 
 def test_one_name_in_two_folders_stays_apart(root: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     written(other / "labels.parquet", simulated(1, 1))
-    names = [info.name for info in scored_runs.catalogue([root, other])]
+    names = [info.name for info in catalogue.catalogue([root, other])]
     assert names == ["demo", "labels", "probes", "other/labels"]
 
 
@@ -58,30 +60,30 @@ def test_links_out_of_the_folder_are_passed_over(root: Path, tmp_path: Path) -> 
     (root / "folder").symlink_to(tmp_path)
     (root / "loop").symlink_to(root / "loop")
     (root / "within.parquet").symlink_to(root / "labels.parquet")
-    assert [info.name for info in scored_runs.catalogue([root])] == ["demo", "labels", "probes", "within"]
+    assert [info.name for info in catalogue.catalogue([root])] == ["demo", "labels", "probes", "within"]
 
 
 def test_a_broken_file_is_listed_with_its_reason(root: Path) -> None:
     (root / "broken.parquet").write_bytes(b"PAR1")
     pq.write_table(pq.read_table(root / "labels.parquet").replace_schema_metadata(None), root / "foreign.parquet")
-    found = {info.name: info for info in scored_runs.catalogue([root])}
+    found = {info.name: info for info in catalogue.catalogue([root])}
     assert found["broken"].reason.startswith("broken.parquet: is not a readable Parquet file")
     assert "not a scored run" in found["foreign"].reason
     with pytest.raises(StoreError, match=r"broken\.parquet"):
-        scored_runs.find("broken", [root])
+        catalogue.find("broken", [root])
 
 
 def test_a_changed_file_has_another_key(root: Path) -> None:
-    before = scored_runs.find("labels", [root]).key
+    before = catalogue.find("labels", [root]).key
     written(root / "labels.parquet", simulated(2, 2))
-    assert scored_runs.find("labels", [root]).key != before
+    assert catalogue.find("labels", [root]).key != before
 
 
 # ------------------------------------------------------------------------------------------------------------- rows
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> scored_runs.RunInfo:
+def large(tmp_path_factory: pytest.TempPathFactory) -> catalogue.RunInfo:
     """1,300 rows in three row groups; the score is the number backwards, every 13th row has none."""
     rows = [
         dict.fromkeys(COLUMNS.names) | {
@@ -92,7 +94,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> scored_runs.RunInfo:
     ]  # fmt: skip
     path = tmp_path_factory.mktemp("large") / "run.parquet"
     write_run(path, rows, {})
-    return scored_runs.catalogue([path.parent])[0]
+    return catalogue.catalogue([path.parent])[0]
 
 
 def plain_loop(keep: Any, key: Any, descending: bool) -> list[int]:
@@ -103,50 +105,46 @@ def plain_loop(keep: Any, key: Any, descending: bool) -> list[int]:
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("sort", ["score_mean", "length", "row"])
-def test_filtered_and_sorted_as_a_plain_loop_would(
-    large: scored_runs.RunInfo, sort: str, descending: bool
-) -> None:
-    table = scored_runs.index(large)
+def test_filtered_and_sorted_as_a_plain_loop_would(large: catalogue.RunInfo, sort: str, descending: bool) -> None:
+    table = catalogue.index(large)
     keys = {
         "score_mean": lambda i: None if i % 13 == 0 else 1300 - i, "length": lambda i: i % 7, "row": lambda i: i,
     }  # fmt: skip
-    found = scored_runs.numbers(table, pc.field("correct") & (pc.field("length") > 2), sort, descending)
+    found = catalogue.numbers(table, pc.field("correct") & (pc.field("length") > 2), sort, descending)
     assert found == plain_loop(lambda i: i % 3 == 0 and i % 7 > 2, keys[sort], descending)
-    assert scored_runs.numbers(table, None, sort, among=[7, 3]) == sorted([7, 3], key=lambda i: (keys[sort](i), i))
+    assert catalogue.numbers(table, None, sort, among=[7, 3]) == sorted([7, 3], key=lambda i: (keys[sort](i), i))
 
 
-def test_a_page_is_read_from_its_row_groups_alone(
-    large: scored_runs.RunInfo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_is_read_from_its_row_groups_alone(large: catalogue.RunInfo, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    real = scored_runs._read
+    real = catalogue._read
 
     def noted(file: Any, group: int, columns: Any) -> Any:
         read.append(group)
         return real(file, group, columns)
 
-    monkeypatch.setattr(scored_runs, "_read", noted)
-    shown, total = scored_runs.page(large, pc.field("correct"), offset=2, limit=3, columns=["trace_id", "text"])
+    monkeypatch.setattr(catalogue, "_read", noted)
+    shown, total = catalogue.page(large, pc.field("correct"), offset=2, limit=3, columns=["trace_id", "text"])
     assert (shown["text"].tolist(), total) == (["text 6", "text 9", "text 12"], 434)
     assert read == [0]
-    assert scored_runs.rows(large, [1299, 5], ["trace_id"])["trace_id"].tolist() == ["t1299", "t5"]
+    assert catalogue.rows(large, [1299, 5], ["trace_id"])["trace_id"].tolist() == ["t1299", "t5"]
     assert read == [0, 0, 2]
 
 
-def test_rows_that_are_gone_are_said(large: scored_runs.RunInfo) -> None:
+def test_rows_that_are_gone_are_said(large: catalogue.RunInfo) -> None:
     with pytest.raises(StoreError, match="was written anew while it was read"):
-        scored_runs.rows(large, [1300], ["trace_id"])
-    assert scored_runs.rows(large, [], ["trace_id"]).empty
-    assert scored_runs.row(large, "t7")["text"] == "text 7"
-    assert scored_runs.row(large, "missing") is None
-    assert scored_runs.numbered_row(large, 1299) == scored_runs.row(large, "t1299")
+        catalogue.rows(large, [1300], ["trace_id"])
+    assert catalogue.rows(large, [], ["trace_id"]).empty
+    assert catalogue.row(large, "t7")["text"] == "text 7"
+    assert catalogue.row(large, "missing") is None
+    assert catalogue.numbered_row(large, 1299) == catalogue.row(large, "t1299")
     with pytest.raises(StoreError, match="was written anew"):
-        scored_runs.numbered_row(large, 1300)
+        catalogue.numbered_row(large, 1300)
 
 
 def test_an_old_run_has_the_new_columns() -> None:
-    old = scored_runs.RunInfo("old", ROOT / "tests" / "golden" / "run_v1.parquet")
-    table = scored_runs.index(old)
-    shown = scored_runs.rows(old, [0], ["trace_id", "score_credit_minimum", "text"])
+    old = catalogue.RunInfo("old", ROOT / "tests" / "golden" / "run_v1.parquet")
+    table = catalogue.index(old)
+    shown = catalogue.rows(old, [0], ["trace_id", "score_credit_minimum", "text"])
     assert shown["trace_id"][0] == table.column("trace_id")[0].as_py()
     assert shown["score_credit_minimum"][0] == table.column("score_credit_minimum")[0].as_py()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from irl_core import packing
-from irl_core.adversarial import differentiable_twice
+from irl_core.models import packed_attention
+from irl_core.training.adversarial import differentiable_twice
 from tests.tiny import changed, expert_traces, pair_config, tiny_trainer
 
 
@@ -25,7 +25,7 @@ def update(packed: bool, checkpointed: bool, device: str = "cpu") -> tuple[dict[
         parameter.data += 0.3 * torch.randn(parameter.shape).to(device)  # zeros would leave nothing to penalise
     for model in (trainer.policy.model, critic.backbone):
         if packed:
-            packing.use_packed_attention(model)
+            packed_attention.use_packed_attention(model)
     if checkpointed:
         critic.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     found: dict[str, Tensor] = {}
@@ -51,8 +51,8 @@ def test_the_penalty_is_a_trace_s_however_it_is_computed(packed: bool, checkpoin
 def test_the_kernel_for_packed_rows_has_no_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     query = type("OnGpu", (), {"shape": (1, 4, 9, 64), "is_cuda": True, "dtype": torch.bfloat16, "device": "cuda"})()
-    assert packing._varlen_runs(query, query)
+    assert packed_attention._varlen_runs(query, query)
     with differentiable_twice(True):
-        assert not packing._varlen_runs(query, query)
+        assert not packed_attention._varlen_runs(query, query)
     with differentiable_twice(False):
-        assert packing._varlen_runs(query, query)
+        assert packed_attention._varlen_runs(query, query)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irl_core.segmentation import make_trace, segment
+from irl_core.text.segmentation import make_trace, segment
 from irl_core.types import Layout
 
 SHARED = Path(os.environ.get("IRL_LENS_SHARED", Path(__file__).resolve().parents[2] / ".." / "shared"))

@@ -16,21 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from irl_core import store
-from irl_core.segmentation import make_trace
-from irl_core.store import (
-    COLUMNS,
-    SUMMARY_COLUMNS,
-    RunWriter,
-    StoreError,
-    localisation_of,
-    provenance,
-    read_row,
-    read_run,
-    read_trace,
-    row_of,
-    write_run,
-)
+from irl_core.errors import StoreError
+from irl_core.storage import schema, scored_run
+from irl_core.storage.schema import COLUMNS, SUMMARY_COLUMNS, localisation_of, row_of
+from irl_core.storage.scored_run import RunWriter, provenance, read_row, read_run, read_trace, write_run
+from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Source, Standardisation, Truth
 
 PROVENANCE = {"command": "test", "created": "2026-01-01"}
@@ -128,7 +118,7 @@ def test_not_finite_rewards_survive(tmp_path: Path) -> None:
 
 def test_another_schema_version_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
-    table = pa.Table.from_pylist(rows(1), schema=COLUMNS).replace_schema_metadata({store.VERSION_KEY: b"99"})
+    table = pa.Table.from_pylist(rows(1), schema=COLUMNS).replace_schema_metadata({scored_run.VERSION_KEY: b"99"})
     pq.write_table(table, path)
     with pytest.raises(StoreError, match="has schema version 99; this program reads versions 1 and 2"):
         read_run(path)
@@ -195,7 +185,7 @@ def test_a_full_disk_says_so_and_keeps_what_was_written(tmp_path: Path, monkeypa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(store.pq, "write_table", full)
+        patched.setattr(scored_run.pq, "write_table", full)
         with pytest.raises(StoreError, match="the disk is full"):
             writer.write(rows(1))
     again = RunWriter(tmp_path / "r.parquet", PROVENANCE)
@@ -206,7 +196,7 @@ def test_a_full_disk_says_so_and_keeps_what_was_written(tmp_path: Path, monkeypa
 def test_one_trace_of_many_reads_one_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "many.parquet"
     row = rows(1)[0]
-    write_run(path, [{**row, "trace_id": f"t-{number}"} for number in range(3 * store.ROWS_PER_GROUP)], PROVENANCE)
+    write_run(path, [{**row, "trace_id": f"t-{number}"} for number in range(3 * scored_run.ROWS_PER_GROUP)], PROVENANCE)
     assert pq.ParquetFile(path).num_row_groups == 3
     whole: list[int] = []
     original = pq.ParquetFile.read_row_group
@@ -216,8 +206,8 @@ def test_one_trace_of_many_reads_one_row_group(tmp_path: Path, monkeypatch: pyte
             whole.append(group)
         return original(self, group, *arguments, **named)
 
-    monkeypatch.setattr(store.pq.ParquetFile, "read_row_group", counted)
-    assert read_trace(path, f"t-{store.ROWS_PER_GROUP + 5}").trace.trace_id == f"t-{store.ROWS_PER_GROUP + 5}"
+    monkeypatch.setattr(scored_run.pq.ParquetFile, "read_row_group", counted)
+    assert read_trace(path, f"t-{scored_run.ROWS_PER_GROUP + 5}").trace.trace_id == f"t-{scored_run.ROWS_PER_GROUP + 5}"
     assert whole == [1]
 
 
@@ -225,4 +215,4 @@ def test_provenance_is_json(tmp_path: Path) -> None:
     write_run(tmp_path / "r.parquet", rows(1), {"n": 1, "nested": {"a": [1, 2]}})
     assert provenance(tmp_path / "r.parquet") == {"n": 1, "nested": {"a": [1, 2]}}
     metadata = pq.read_schema(tmp_path / "r.parquet").metadata
-    assert json.loads(metadata[store.VERSION_KEY]) == store.SCHEMA_VERSION == 2
+    assert json.loads(metadata[scored_run.VERSION_KEY]) == schema.SCHEMA_VERSION == 2

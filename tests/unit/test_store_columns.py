@@ -15,26 +15,26 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from irl_core import store
-from irl_core.rewards import standardise
-from irl_core.rewards import trace_score as score_rows
-from irl_core.run_rows import ANSWER_SCORE, FORMAT_COLUMNS, SINCE_VERSION_2, answer_tokens, stored_in_version_1
-from irl_core.segmentation import make_trace
-from irl_core.signals import trace_score
-from irl_core.store import (
+from irl_core.errors import StoreError
+from irl_core.reward.rewards import standardise
+from irl_core.reward.rewards import trace_score as score_rows
+from irl_core.reward.token_scores import trace_score
+from irl_core.storage import schema, scored_run
+from irl_core.storage.schema import (
+    ANSWER_SCORE,
     COLUMNS,
+    FORMAT_COLUMNS,
+    SINCE_VERSION_2,
     SUMMARY_COLUMNS,
-    StoreError,
-    read_batches,
-    read_row,
-    read_run,
-    read_trace,
+    answer_tokens,
     row_of,
     scored_of,
+    stored_in_version_1,
     trace_of,
     unscored_row,
-    write_run,
 )
+from irl_core.storage.scored_run import read_batches, read_row, read_run, read_trace, write_run
+from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Source, Standardisation, Truth
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "run_v1.parquet"
@@ -178,7 +178,7 @@ class TestUnscored:
 def as_version_1(rows: list[dict[str, Any]], path: Path) -> Path:
     """The file that version 1 wrote of these rows."""
     older = pa.schema([field for field in COLUMNS if field.name not in SINCE_VERSION_2])
-    metadata = {store.VERSION_KEY: b"1", store.PROVENANCE_KEY: b"{}"}
+    metadata = {scored_run.VERSION_KEY: b"1", scored_run.PROVENANCE_KEY: b"{}"}
     table = pa.Table.from_pylist(rows, schema=older).replace_schema_metadata(metadata)
     pq.write_table(table, path, row_group_size=2)
     return path
@@ -235,7 +235,7 @@ def test_only_what_a_column_needs_is_read_of_version_1() -> None:
 def test_summaries_read_no_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path / "r.parquet", many_rows(), {})
     asked: list[Any] = []
-    original = store.pa.dataset.dataset
+    original = scored_run.pa.dataset.dataset
 
     class Watched:
         def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -252,15 +252,15 @@ def test_summaries_read_no_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_batches_are_small(tmp_path: Path) -> None:
     one = many_rows()[0]
-    count = 2 * store.ROWS_PER_GROUP + 1
+    count = 2 * scored_run.ROWS_PER_GROUP + 1
     write_run(tmp_path / "r.parquet", [{**one, "trace_id": str(number)} for number in range(count)], {})
     sizes = [table.num_rows for table in read_batches(tmp_path / "r.parquet", ["trace_id"])]
-    assert max(sizes) <= store.ROWS_PER_GROUP and sum(sizes) == count
+    assert max(sizes) <= scored_run.ROWS_PER_GROUP and sum(sizes) == count
 
 
 def test_a_file_that_version_1_wrote_has_every_column() -> None:
     """Eight samples of the embedded default, written before there was a version 2; one has no answer."""
-    assert pq.read_schema(GOLDEN).metadata[store.VERSION_KEY] == b"1"
+    assert pq.read_schema(GOLDEN).metadata[scored_run.VERSION_KEY] == b"1"
     frame = read_run(GOLDEN, ["trace_id", "answer", "integer_answer", "score_credit_minimum", ANSWER_SCORE]).to_pandas()
     assert frame["integer_answer"].tolist() == [0.5, 0.5, 0.5, 0.0, 0.5, 0.5, 0.5, 0.5]
     assert frame[ANSWER_SCORE].isna().tolist() == frame["answer"].isna().tolist()
@@ -278,6 +278,6 @@ def test_a_file_that_version_1_wrote_has_every_column() -> None:
 
 def test_every_column_is_documented() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "scored-runs.md").read_text()
-    assert f"Schema version {store.SCHEMA_VERSION}" in page
+    assert f"Schema version {schema.SCHEMA_VERSION}" in page
     missing = [name for name in COLUMNS.names if f"| `{name}` |" not in page]
     assert not missing

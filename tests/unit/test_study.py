@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irl_core.config import ConfigError
+from irl_core.config_values import ConfigError
 from irl_core.evaluation.per_problem import Columns
-from irl_core.intervals import RESAMPLES
-from train.evaluation import study_report
-from train.evaluation.studies import STUDIES, Plan, make_plan, planned, scaled, seconds
-from train.evaluation.study_report import PASS, compared, figures, gains, paragraphs, tables
+from irl_core.statistics.bootstrap import RESAMPLES
+from train.studies import report as study_report
+from train.studies.definitions import STUDIES, Plan, make_plan, planned, scaled, seconds
+from train.studies.report import PASS, compared, figures, gains, paragraphs, tables
 
 OUT = Path("out")
 ALLOWED = {

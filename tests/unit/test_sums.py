@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from irl_core.segmentation import make_trace
-from irl_core.sums import Carried, apply_edits, work_out, written_like
+from irl_core.text.calculations import Carried, apply_edits, work_out, written_like
+from irl_core.text.segmentation import make_trace
 
 
 def test_a_sum_is_found_once_with_all_its_copies() -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from irl_core.config import ConfigError, RunConfig, TrainConfig
-from train.trackers import Trackers, check_trackers
+from irl_core.config import RunConfig, TrainConfig
+from irl_core.config_values import ConfigError
+from train.monitoring.trackers import Trackers, check_trackers
 
 CONFIG = TrainConfig(run=RunConfig(preset="tiny", trackers=("wandb", "trackio")))
 

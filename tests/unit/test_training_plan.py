@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 import pytest
 
-from app import training_plan
-from app.training_plan import FIELDS, PlanError, Wish, allowed, limits, overrides, value_of
+from app.jobs import training_plan
+from app.jobs.training_plan import FIELDS, PlanError, Wish, allowed, limits, overrides, value_of
 from irl_core.config import PerturbationKind, TrainConfig, load_config
 
 PRESETS = Path(__file__).resolve().parents[2] / "train" / "configs"
@@ -49,7 +49,7 @@ def test_only_what_differs_from_the_preset_is_overridden() -> None:
     assert overrides(DEMO, same) == ()
     other = same | {"run.steps": 20, "discriminator.perturbations": ["swap_answer"], "data.source": "my data: a.jsonl"}
     assert overrides(DEMO, other, " run.keep=1 \n\n policy.gamma=0.8") == (
-        "data.source=\"my data: a.jsonl\"",
+        'data.source="my data: a.jsonl"',
         "run.steps=20",
         'discriminator.perturbations=["swap_answer"]',
         "run.keep=1",
@@ -67,7 +67,7 @@ def test_the_command_trains_what_was_asked_for() -> None:
     wish = Wish("demo-irl", ("run.steps=20", "--force=1"), "mine")
     command = wish.command()
     assert command[1:] == [
-        "-m", "train.cli", "train", "demo-irl", "--set=run.steps=20", "--set=--force=1", "--run-dir=runs/mine"
+        "-m", "train.cli.main", "train", "demo-irl", "--set=run.steps=20", "--set=--force=1", "--run-dir=runs/mine"
     ]  # fmt: skip
     assert wish.command(force=True) == [*command, "--force"]
     assert training_plan.shown_command(wish) == (

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from app import jobs, training_runs
-from app.training_runs import TrainingRun
+from app.jobs import supervisor, training_runs
+from app.jobs.training_runs import TrainingRun
 
 
 @pytest.fixture(autouse=True)
@@ -97,19 +97,19 @@ def test_the_bundled_training_comes_last(runs: Path, tmp_path: Path) -> None:
 
 def test_a_job_is_at_its_own_run_or_at_one_that_is_trained_first(runs: Path) -> None:
     code = "import time; time.sleep(30)"
-    job = jobs.start("train", "t", [sys.executable, "-c", code], runs / "later", "cpu")
+    job = supervisor.start("train", "t", [sys.executable, "-c", code], runs / "later", "cpu")
     try:
-        while not (known := jobs.record(job).get("child")):
+        while not (known := supervisor.record(job).get("child")):
             time.sleep(0.05)
         assert training_runs.run_of(job).name == "later"
         a_run(runs, "other", **here())
         a_run(runs, "first", **here(pid=known))
         assert training_runs.run_of(job).name == "first"
     finally:
-        jobs.cancel(job.id)
-        while jobs.get(job.id).active:
+        supervisor.cancel(job.id)
+        while supervisor.get(job.id).active:
             time.sleep(0.05)
-    assert training_runs.run_of(jobs.get(job.id)).name == "later"
+    assert training_runs.run_of(supervisor.get(job.id)).name == "later"
 
 
 # ------------------------------------------------------------------------------------------------------------ metrics
@@ -142,9 +142,7 @@ def test_metrics_against_tokens_and_hours() -> None:
 def test_what_training_did_is_that_of_the_report() -> None:
     from irl_core.evaluation.training import paragraph
 
-    lines = [
-        {"step": step, "disc/reward_policy": float(step), "rollout/correct": step / 40} for step in range(1, 41)
-    ]
+    lines = [{"step": step, "disc/reward_policy": float(step), "rollout/correct": step / 40} for step in range(1, 41)]
     found, words = training_runs.behaviour(lines)
     assert found["rank_correlation"]["rollout/correct"]["levels"]["value"] == pytest.approx(1.0)
     assert words == paragraph(found) and words.startswith("Over 40 steps")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app import uploads
-from app.uploads import SAMPLE, UploadError, arguments, check, clean_title, keep
+from app.analysis import uploads
+from app.analysis.uploads import SAMPLE, UploadError, arguments, check, clean_title, keep
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +122,7 @@ def test_a_hundred_thousand_lines_are_refused_with_the_limit() -> None:
 
 
 def test_an_id_given_twice_names_two_traces(here: Path) -> None:
-    from irl_core.datasets import read
+    from irl_core.data.formats import read
 
     rows = [{"id": "a", "problem": "p", "solution": "1"}, {"id": "a", "problem": "q", "solution": "2"}]
     data = "".join(json.dumps(row) + "\n" for row in rows).encode()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import irl_core.answers
-import irl_core.verifiable
-from irl_core.verifiable import correctness, integer_answer, soft_format, strict_format, xml_count
+import irl_core.text.answers
+import irl_core.text.verifiable
+from irl_core.text.verifiable import correctness, integer_answer, soft_format, strict_format, xml_count
 
 GOOD = "<think>\n3 * 4 = 12\nHalf is 6.\n</think>\n<answer>\n6\n</answer>\n"
 LOOSE = "<think>3 * 4 = 12</think> <answer>12 apples</answer> Bye"
@@ -60,8 +60,8 @@ def test_one_reward_a_completion_for_any_text(completions: list[str]) -> None:
 
 def test_model_output_is_never_executed() -> None:
     """Fault 10: answers are parsed; nothing in these modules can run them."""
-    names = ("answers", "verifiable", "segmentation", "arithmetic", "perturbations")
-    folder = Path(irl_core.verifiable.__file__).parent
+    names = ("answers", "verifiable", "segmentation", "equations", "expressions", "perturbations")
+    folder = Path(irl_core.text.verifiable.__file__).parent
     for name in names:
         source = (folder / f"{name}.py").read_text(encoding="utf-8")
         assert not re.search(r"(?<![\w.])(eval|exec|compile|__import__|literal_eval)\(", source), name

@@ -8,10 +8,11 @@ from functools import lru_cache
 
 import pytest
 
-from irl_core.word_problems import SPLITS, WordProblem, first_error, problem, problems, split_of
-from irl_core.word_problems.families import FAMILIES
-from irl_core.word_problems.quantities import Quantity, needed
-from irl_core.word_problems.story import Rejected, Story
+from irl_core.data.word_problems.check import first_error
+from irl_core.data.word_problems.families.registry import FAMILIES
+from irl_core.data.word_problems.generate import SPLITS, problem, problems, split_of
+from irl_core.data.word_problems.quantities import Quantity, WordProblem, needed
+from irl_core.data.word_problems.story import Rejected, Story
 
 N = 2000
 

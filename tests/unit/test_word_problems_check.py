@@ -9,10 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from irl_core.segmentation import segment
+from irl_core.data.word_problems.check import MistakeKind, first_error
+from irl_core.data.word_problems.expressions import equations, number, parse, value
+from irl_core.data.word_problems.generate import problem
+from irl_core.data.word_problems.quantities import Quantity, WordProblem
+from irl_core.text.segmentation import segment
 from irl_core.types import Truth
-from irl_core.word_problems import MistakeKind, Quantity, WordProblem, first_error, problem
-from irl_core.word_problems.expressions import equations, number, parse, value
 
 # 4 apples at 3 dollars and 5 pears at 6 dollars, paid from 50 dollars; 9 plums cost nothing here.
 # apples 4*3=12, pears 5*6=30, total 12+30=42, left 50-42=8.

@@ -18,14 +18,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irl_core.config import ConfigError, LoraConfig, TrainConfig
-from irl_core.manifest import MANIFEST
-from irl_core.world import World, buckets
+from irl_core.checkpoints.manifest import MANIFEST
+from irl_core.config import LoraConfig, TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.distributed import World, buckets
 from tests.conftest import REPOSITORY
 from tests.tiny import changed
-from train import distributed, watch
+from train import distributed
 from train.distributed import check_same, check_sharding, check_visible, frozen_sum, start_world, training_device
-from train.watch import ProcessLost, Watch, watched
+from train.monitoring import watch
+from train.monitoring.watch import ProcessLost, Watch, watched
 
 # ------------------------------------------------------------------------------------------------- dividing
 
@@ -71,9 +73,7 @@ def test_buckets_keep_the_order_and_the_limit(sizes: list[int], limit: int) -> N
 # ----------------------------------------------------------------------------------------------- what is refused
 
 CONFIG = TrainConfig()  # 8 prompts a round
-ADAPTERS = changed(
-    CONFIG, "model", backend="transformers", policy="x/y", dtype="bfloat16", lora=LoraConfig(rank=8)
-)
+ADAPTERS = changed(CONFIG, "model", backend="transformers", policy="x/y", dtype="bfloat16", lora=LoraConfig(rank=8))
 
 
 @pytest.fixture(autouse=True)

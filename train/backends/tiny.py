@@ -11,12 +11,13 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from irl_core.checkpoints import verify
-from irl_core.config import ConfigError, TrainConfig
-from irl_core.discriminator import Discriminator, load_discriminator
-from irl_core.encoding import TraceEncoder
-from irl_core.pretrained import load_causal_lm, load_encoder
-from train.backends import Models
+from irl_core.checkpoints.manifest import verify
+from irl_core.config import TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.models.pretrained import load_causal_lm, load_encoder
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.reward.discriminator import Discriminator, load_discriminator
+from train.backends.models import Models
 from train.backends.transformers import prepare
 
 PAD, PROBLEM, SOLUTION, END = "<|pad|>", "<|problem|>", "<|solution|>", "<|end|>"

@@ -15,16 +15,18 @@ from typing import Any, Protocol
 
 import torch
 
-from irl_core import pretrained
-from irl_core.carry import check_same_tokens
-from irl_core.checkpoints import CheckpointError, verify
-from irl_core.config import ConfigError, LoraConfig, ModelConfig, TrainConfig
-from irl_core.discriminator import HEAD, Discriminator, load_discriminator, read_head
-from irl_core.encoding import TraceEncoder
-from irl_core.manifest import MANIFEST
-from irl_core.pretrained import ADAPTER_CONFIG, OWN_TOKENIZER, REFERENCE_ADAPTER, Base
-from irl_core.world import World
-from train.backends import Models
+from irl_core.checkpoints.manifest import MANIFEST, verify
+from irl_core.config import LoraConfig, ModelConfig, TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.distributed import World
+from irl_core.errors import CheckpointError
+from irl_core.models import hub, pretrained
+from irl_core.models.hub import ADAPTER_CONFIG
+from irl_core.models.pretrained import OWN_TOKENIZER, REFERENCE_ADAPTER, Base
+from irl_core.models.token_alignment import check_same_tokens
+from irl_core.models.tokenization import TraceEncoder
+from irl_core.reward.discriminator import HEAD, Discriminator, load_discriminator, read_head
+from train.backends.models import Models
 
 
 class Loader(Protocol):
@@ -154,8 +156,8 @@ def _start(key: str, name: str, revision: str | None) -> Start:
     folder = Path(name)
     with errors_of(key):
         if not (folder / MANIFEST).is_file():
-            name, revision = pretrained.pinned(name, revision)
-            located = pretrained.locate(name, revision)
+            name, revision = hub.pinned(name, revision)
+            located = hub.locate(name, revision)
             return Start(key, located, located, name, revision)
         verify(folder)
     part = folder / "policy"
@@ -235,7 +237,7 @@ def prepare(model: Any, config: TrainConfig, device: torch.device) -> None:
     if pretrained.base_of(model) is None and settings.dtype != "float32":
         compute_in(model, getattr(torch, settings.dtype), device.type)
     if settings.packing:
-        from irl_core.packing import use_packed_attention
+        from irl_core.models.packed_attention import use_packed_attention
 
         use_packed_attention(model)
     if settings.gradient_checkpointing:
@@ -273,7 +275,8 @@ def _reference(config: TrainConfig, policy: Any, start: Start, device: torch.dev
 
 class AdapterReference:
     """A policy as it was before training, inside the same model: with the frozen adapters of that name in place of the
-    trained ones, or (None) with none. It answers what ``irl_core.policy.completion_logprobs`` asks of a model."""
+    trained ones, or (None) with none. It answers what ``irl_core.models.logprobs.completion_logprobs`` asks of a
+    model."""
 
     def __init__(self, model: Any, adapter: str | None) -> None:
         self.model = model

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from irl_core import pretrained
-from irl_core.config import ConfigError, LoraConfig, TrainConfig
-from irl_core.pretrained import Base
-from irl_core.world import World
-from train.backends import Models
+from irl_core.config import LoraConfig, TrainConfig
+from irl_core.config_values import ConfigError
+from irl_core.distributed import World
+from irl_core.models import hub, pretrained
+from irl_core.models.pretrained import Base
+from train.backends.models import Models
 from train.backends.transformers import assemble, compute_in
 
 INSTEAD = "or train without it: --set model.backend=transformers"
@@ -80,7 +81,7 @@ class UnslothLoader:
 
     def _adapted(self, base: Base, lora: LoraConfig, device: torch.device) -> Any:
         data, checkpointing = self.config.data, self.config.model.gradient_checkpointing
-        folder = pretrained.locate(base.name, base.revision)
+        folder = hub.locate(base.name, base.revision)
         model, _ = self.fast.from_pretrained(
             model_name=str(folder),
             # Longer inputs are cut off silently; the discriminator's own tokenizer may need more than the policy's.

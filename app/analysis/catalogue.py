@@ -1,0 +1,224 @@
+"""The scored runs that the pages read: which there are, and the rows of one, of which only those asked for are read.
+
+A run is a Parquet file of ``irl_core.storage.scored_run`` in one of the folders that checkpoints may lie in. Knows no
+streamlit.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from irl_core.checkpoints.save import default_roots
+from irl_core.errors import StoreError
+from irl_core.storage.schema import COLUMNS
+from irl_core.storage.scored_run import provenance, read_row, read_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+MOST_DEPTH: Final = 4
+SUFFIX: Final = ".parquet"
+MAIN: Final = "run"
+BESIDE_A_RUN: Final = {"perturbed", "probes", "calibration", "anchor"}  # files of an evaluation that are no run
+PASSED_OVER: Final = {"checkpoints", "final", "best", "compare", "samples", "tensorboard"}
+INDEX_COLUMNS: Final = (
+    "trace_id", "problem_id", "family", "correct", "true_first_error_step", "kind", "decision", "predicted_step",
+    "confidence", "n_steps", "length", "score_min", "score_mean", "score_mean_discounted",
+    "score_mean_discounted_answer", "score_last", "score_credit_sum", "score_credit_minimum", "log_prob_mean",
+    "arithmetic_false", "source", "finished",
+)  # fmt: skip
+ROW: Final = "row"
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A scored run. ``name``: its path under its folder, without what all have. ``reason``: why it cannot be read,
+    empty for one that can. ``key``: what changes when the file does."""
+
+    name: str
+    path: Path
+    rows: int = 0
+    provenance: dict[str, Any] = field(default_factory=dict)
+    key: tuple[str, int, int] = ("", 0, 0)
+    reason: str = ""
+
+
+# ----------------------------------------------------------------------------------------------------- which there are
+
+
+def catalogue(roots: Sequence[Path] | None = None) -> list[RunInfo]:
+    """Every scored run in the allowed folders, the bundled one first, those that cannot be read with their reason."""
+    found: dict[str, RunInfo] = {}
+    for root in default_roots() if roots is None else roots:
+        for path in _files(root, root.resolve(), 0):
+            name = _name(path, root)
+            while name in found:
+                name = f"{root.name}/{name}"
+            found[name] = _info(name, path)
+    return list(found.values())
+
+
+def find(name: str, roots: Sequence[Path] | None = None) -> RunInfo:
+    """The run of that name. Raises StoreError (without echoing it) where there is none, or it cannot be read."""
+    info = next((info for info in catalogue(roots) if info.name == name), None)
+    if info is None:
+        raise StoreError("there is no scored run of that name here; choose one in the list")
+    if info.reason:
+        raise StoreError(info.reason)
+    return info
+
+
+def _files(folder: Path, root: Path, depth: int) -> Iterator[Path]:
+    """The runs in a folder and below it, by name; nothing that a symbolic link leads to outside the root."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or not _inside(entry, root):
+            continue
+        if entry.suffix == SUFFIX and entry.is_file() and not _is_part_of_another(entry):
+            yield entry
+        elif depth < MOST_DEPTH and entry.is_dir() and entry.name not in PASSED_OVER and entry.suffix != ".parts":
+            yield from _files(entry, root, depth + 1)
+
+
+def _inside(entry: Path, root: Path) -> bool:
+    try:
+        return entry.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):
+        return False
+
+
+def _is_part_of_another(path: Path) -> bool:
+    return path.stem in BESIDE_A_RUN and path.with_name(f"{MAIN}{SUFFIX}").is_file()
+
+
+def _name(path: Path, root: Path) -> str:
+    relative = path.relative_to(root).with_suffix("")
+    parts = relative.parts[:-1] if relative.name == MAIN and len(relative.parts) > 1 else relative.parts
+    return "/".join(parts)
+
+
+def _info(name: str, path: Path) -> RunInfo:
+    import pyarrow.parquet as pq
+
+    try:
+        state = path.stat()
+        known = provenance(path)
+        rows = int(pq.read_metadata(path).num_rows)
+    except StoreError as error:
+        return RunInfo(name, path, reason=str(error))
+    except OSError as error:
+        return RunInfo(name, path, reason=f"{path.name}: cannot be read ({error.strerror})")
+    return RunInfo(name, path, rows, known, (str(path), state.st_mtime_ns, state.st_size))
+
+
+# ------------------------------------------------------------------------------------------------------ rows of a run
+
+
+def summary(info: RunInfo, columns: Sequence[str], filters: Any = None) -> pd.DataFrame:
+    """Rows that pass ``filters`` (a ``pyarrow.dataset`` expression) with some columns. Raises StoreError."""
+    return read_run(info.path, columns, filters).to_pandas()
+
+
+def index(info: RunInfo) -> pa.Table:
+    """The short columns of every row (``INDEX_COLUMNS``), and its number as ``row``: what is filtered and sorted by.
+
+    No text, no token is read for it. Raises StoreError.
+    """
+    import pyarrow as pa
+
+    table = read_run(info.path, list(INDEX_COLUMNS))
+    return table.append_column(ROW, pa.array(range(table.num_rows), pa.int64()))
+
+
+def numbers(
+    table: pa.Table, filters: Any = None, sort: str = ROW, descending: bool = False, among: Sequence[int] | None = None
+) -> list[int]:
+    """The numbers of the rows of an `index` that pass ``filters`` (and are ``among`` some), in order; without a value
+    last, equal ones in the file's order."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = table if filters is None else table.filter(filters)
+    if among is not None:
+        found = found.filter(pc.field(ROW).isin(pa.array(among, pa.int64())))
+    order = [(sort, "descending" if descending else "ascending"), (ROW, "ascending")]
+    keys = order[:1] if sort == ROW else order
+    places = pc.sort_indices(found, sort_keys=keys)  # nulls come last, whatever the direction
+    chosen: list[int] = found.column(ROW).take(places).to_pylist()
+    return chosen
+
+
+def rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> pd.DataFrame:
+    """The rows of those numbers, in that order; only the row groups that hold one are read.
+
+    Raises:
+        StoreError: a number that the file does not have: it was written anew meanwhile.
+    """
+    import pandas as pd
+
+    return pd.DataFrame(_numbered(info, chosen, columns), columns=list(columns))
+
+
+def numbered_row(info: RunInfo, number: int) -> dict[str, Any]:
+    """Every column of the row of that number; one row group is read. Raises StoreError as `rows` does."""
+    return _numbered(info, [number], COLUMNS.names)[0]
+
+
+def _numbered(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    by_number: dict[int, dict[str, Any]] = {}
+    wanted = sorted(set(chosen))
+    with pq.ParquetFile(info.path) as file:  # opened once: its footer grows with the number of row groups
+        for start, group, here in _groups(file, wanted):
+            places = [number - start for number in here]
+            by_number |= zip(here, _read(file, group, columns).take(places).to_pylist(), strict=True)
+    if len(by_number) < len(wanted):
+        raise StoreError(f"{info.path.name}: was written anew while it was read; open it again")
+    return [by_number[number] for number in chosen]
+
+
+def _groups(file: pq.ParquetFile, wanted: Sequence[int]) -> Iterator[tuple[int, int, Sequence[int]]]:
+    """(number of its first row, group, wanted rows in it) of every row group that holds one; ``wanted`` is sorted."""
+    start = done = 0
+    for group in range(file.num_row_groups):
+        end = start + file.metadata.row_group(group).num_rows
+        upto = bisect_left(wanted, end, done)
+        if upto > done:
+            yield start, group, wanted[done:upto]
+        start, done = end, upto
+
+
+def _read(file: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
+    from irl_core.storage.schema import upgraded
+
+    if set(file.schema_arrow.names).issuperset(columns):
+        return file.read_row_group(group, columns=list(columns))
+    return upgraded(file.read_row_group(group), columns).select(list(columns))
+
+
+def page(
+    info: RunInfo, filters: Any = None, sort: str = ROW, descending: bool = False, offset: int = 0, limit: int = 50,
+    columns: Sequence[str] = COLUMNS.names[:19],
+) -> tuple[pd.DataFrame, int]:  # fmt: skip
+    """``limit`` rows from ``offset`` on of those that pass ``filters``, and how many pass. Raises StoreError."""
+    chosen = numbers(index(info), filters, sort, descending)
+    return rows(info, chosen[offset : offset + limit], columns), len(chosen)
+
+
+def row(info: RunInfo, trace_id: str) -> dict[str, Any] | None:
+    """Every column of one trace, None where there is none of that id. Raises StoreError for a file that is no run."""
+    try:
+        return read_row(info.path, trace_id)
+    except StoreError:
+        provenance(info.path)
+        return None

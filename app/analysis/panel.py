@@ -1,0 +1,154 @@
+"""What the pages on scored runs share: the runs that are chosen, their figures (kept), where they come from, in words.
+
+Rows are kept once for everybody and never changed; figures are kept a file, until it or one beside it changes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import streamlit as st
+
+from app.analysis import chooser, sections
+from app.components import chart
+from app.components.markdown import plain
+from irl_core.errors import StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUNS_KEPT: Final = 8
+FIGURES_KEPT: Final = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A chosen run: its name, its file with the time and size that it had, and the part of it that is shown."""
+
+    name: str
+    file: tuple[str, int, int]
+    sample: sections.Sample
+
+
+@st.cache_resource(max_entries=RUNS_KEPT, show_spinner="Reading the run \u2026")
+def _sample(path: str, changed: int, size: int) -> sections.Sample:
+    return sections.sample(Path(path))
+
+
+@st.cache_data(max_entries=FIGURES_KEPT, show_spinner="Computing figures and intervals \u2026", show_time=True)
+def _figures(section: str, file: tuple[str, int, int], beside: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
+    return sections.figures(section, Path(file[0]), _sample(*file))
+
+
+def opened() -> list[Shown]:
+    """Draw the chooser of runs, and say where each comes from; those that can be read."""
+    found = []
+    for info in chooser.choose(multiple=True):
+        try:
+            state = Path(info.path).stat()
+            file = (str(info.path), state.st_mtime_ns, state.st_size)
+            found.append(Shown(info.name, file, _sample(*file)))
+        except (StoreError, OSError) as error:
+            st.error(plain(f"{info.name}: {_reason(error)}"))
+    _origins(found)
+    return found
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, StoreError) else f"cannot be read: {getattr(error, 'strerror', None)}"
+
+
+def _origins(runs: Sequence[Shown]) -> None:
+    for run in runs:
+        st.caption(plain(f"{run.name}: {sections.origin_line(run.sample.provenance)}; {run.sample.words()}."))
+    if runs:
+        with st.expander("Where these numbers come from", icon=":material/info:"):
+            st.caption(sections.SETTINGS)
+            for run in runs:
+                st.text(run.name)
+                st.json(run.sample.provenance, expanded=1)
+
+
+def figures(section: str, runs: Sequence[Shown]) -> dict[str, dict[str, Any]]:
+    """The figures of a section by run; a run that has none is said and left out."""
+    found = {}
+    for run in runs:
+        try:
+            found[run.name] = _figures(section, run.file, sections.beside(Path(run.file[0])))
+        except (StoreError, OSError) as error:
+            st.error(plain(f"{run.name}: {_reason(error)}"))
+    return found
+
+
+def paragraphs(section: str, found: Mapping[str, dict[str, Any]]) -> None:
+    """What the figures say, in words, a run after the other, a line a sentence."""
+    for name, one in found.items():
+        if len(found) > 1:
+            st.markdown(f"**{plain(name)}**")
+        st.markdown("\n".join(f"- {plain(line)}" for line in sections.sentences(sections.paragraph(section, one))))
+
+
+def read(table: pd.DataFrame, alt: str) -> None:
+    """A table of short texts, every word of it in sight: long ones take several lines."""
+    words = table.map(lambda cell: plain(_unbroken(str(cell)))).rename(columns=lambda name: plain(str(name)))
+    st.table(words, hide_index=True, border="horizontal", alt=alt)
+
+
+def _unbroken(words: str) -> str:
+    """Keeps an interval, and a number with its n, on one line."""
+    return re.sub(r"\[(\S+), (\S+)\]", "[\\1,\u00a0\\2]", words).replace(" n ", " n\u00a0")
+
+
+def frames(runs: Sequence[Shown]) -> dict[str, pd.DataFrame]:
+    """The rows of each run, which nobody may change."""
+    return {run.name: run.sample.frame for run in runs}
+
+
+def kept(key: str, default: Any, options: Sequence[Any]) -> None:
+    """Give the widget ``key`` the value that it had when this page was last seen, or the default. `keep` notes it."""
+    state = st.session_state
+    if state.get(key) not in options:
+        state[key] = state.get(f"kept_{key}", default)
+    if state[key] not in options:
+        state[key] = default
+
+
+def keep(key: str) -> None:
+    """Remember a widget's value while other pages are shown."""
+    st.session_state[f"kept_{key}"] = st.session_state[key]
+
+
+def score_chooser(titles: Mapping[str, str], label: str = "Score", key: str = "score_shown", place: int = 0) -> str:
+    """Draw a chooser of scores by their titles; the name of the one that is chosen."""
+    names = list(titles)
+    kept(key, names[place], names)
+    chosen: str = st.selectbox(label, names, format_func=titles.__getitem__, key=key)
+    keep(key)
+    return chosen
+
+
+def surprising(runs: Sequence[Shown], score: str) -> None:
+    """A chooser of the traces that a score judges most wrongly, and the button that opens one: a way by keyboard."""
+    many = len(runs) > 1
+    found = {
+        f"{run.name} \u00b7 {trace}: {words}" if many else f"{trace}: {words}": (run.name, trace)
+        for run in runs
+        for trace, words in sections.surprising(run.sample.frame, score)
+    }
+    st.subheader("Traces that this score misjudges most")
+    if not found:
+        st.info("No judged trace has this score.")
+        return
+    left, right = st.columns([4, 1], vertical_alignment="bottom")
+    choice = left.selectbox(
+        "Trace",
+        list(found),
+        key="surprising",
+        help="The highest scores among the incorrect and the lowest among the correct, in turns.",
+    )
+    if right.button("Open in Inspect", icon=":material/open_in_new:", width="stretch"):
+        chart.open_trace(*found[choice])

@@ -1,0 +1,213 @@
+"""What the pages on distributions, correlations and reranking show: rows and figures of scored runs.
+
+The figures are those of ``irl_core.evaluation``, the same that the report holds. Knows no streamlit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from irl_core.errors import StoreError
+from irl_core.storage.scored_run import provenance, read_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from irl_core.evaluation.evaluated_run import EvaluatedRun
+
+MOST_TRACES: Final = 20_000
+MOST_PROBLEMS: Final = 5_000  # the bootstrap draws problems: 20,000 of them take half a minute
+MOST_SHOWN: Final = 40
+SEED: Final = 0
+COLUMNS: Final = (
+    "trace_id", "problem_id", "source", "text", "answer", "correct", "length", "finished",
+    "score_min", "score_mean", "score_mean_discounted", "score_mean_discounted_answer", "score_last",
+    "score_credit_sum", "score_credit_minimum", "log_prob_mean", "log_prob_min", "arithmetic_false",
+    "xml_count", "strict_format", "soft_format", "integer_answer",
+)  # fmt: skip
+SETTINGS: Final = (
+    "Intervals are 95 %, by a bootstrap over problems (2,000 resamples, seed 0), for samples of one problem are not "
+    "independent. Discounted scores are of standardised rewards, with a discount of 0.9."
+)
+TIES_OF_PAIRS: Final = "Ties: a pair of equal scores counts half in an AUC and in a share of pairs."
+TIES_OF_RANKS: Final = "Ties: equal values share the mean of their ranks."
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The part of a run that is shown: ``frame`` has one row a trace with the columns ``COLUMNS``; ``traces`` and
+    ``problems`` count the whole file, of which whole problems were drawn where it has more than ``MOST_TRACES`` traces
+    or ``MOST_PROBLEMS`` problems."""
+
+    frame: pd.DataFrame
+    traces: int
+    problems: int
+    provenance: dict[str, Any]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every trace of the file is in it."""
+        return len(self.frame) == self.traces
+
+    def words(self) -> str:
+        """How many traces the figures are of, and how they were drawn."""
+        if self.whole:
+            return f"all {self.traces:,} traces of {self.problems:,} problems"
+        kept = self.frame["problem_id"].nunique()
+        return (
+            f"{len(self.frame):,} of {self.traces:,} traces: {kept:,} of {self.problems:,} problems, drawn at random "
+            f"(seed {SEED}) with all their traces; the limits of these pages are {MOST_TRACES:,} traces and "
+            f"{MOST_PROBLEMS:,} problems"
+        )
+
+
+def sample(path: Path) -> Sample:
+    """The rows that the pages show of the scored run ``path``.
+
+    Raises:
+        StoreError: it is no scored run, or no problem of it has few enough traces.
+    """
+    known = provenance(path)
+    ids = read_run(path, ["problem_id"]).column("problem_id")
+    problems = len(ids.unique())
+    large = len(ids) > MOST_TRACES or problems > MOST_PROBLEMS
+    frame = read_run(path, COLUMNS, _among(_drawn(ids.to_pylist(), path.name)) if large else None).to_pandas()
+    return Sample(frame, len(ids), problems, known)
+
+
+def _drawn(ids: Sequence[str | None], name: str) -> list[str | None]:
+    """Problems in random order, as long as they and all their traces are within the limits."""
+    import numpy as np
+
+    sizes = Counter(ids)
+    problems = list(sizes)
+    order = np.random.default_rng(SEED).permutation(len(problems))
+    fit = int((np.array(list(sizes.values()))[order].cumsum() <= MOST_TRACES).sum())
+    if not fit:
+        raise StoreError(
+            f"{name}: a problem has more than {MOST_TRACES:,} traces, the limit of these pages; evaluate it with "
+            "irl-lens evaluate"
+        )
+    return [problems[place] for place in order[: min(fit, MOST_PROBLEMS)]]
+
+
+def _among(problems: Sequence[str | None]) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.field("problem_id").isin(pa.array(problems, pa.string()))
+
+
+def figures(section: str, path: Path, shown: Sample) -> dict[str, Any]:
+    """The figures of ``separation``, ``correlation``, ``reranking`` or ``pass_at_k`` over the traces ``shown``.
+
+    Raises:
+        StoreError: the run's provenance says something about it that cannot be.
+    """
+    return dict(_module(section).figures(_run(path, shown), seed=SEED))
+
+
+def beside(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """The files in the run's folder that its figures are made with too: their names, times and sizes."""
+    from irl_core.evaluation.evaluated_run import RUN
+    from irl_core.evaluation.first_error_table import ANCHOR
+
+    if path.name != RUN:
+        return ()
+    files = [*path.parent.glob(ANCHOR), *_compared(path)]
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+
+
+def _compared(path: Path) -> list[Path]:
+    """The files of other policies' traces on the problems of the run in the folder that irl-lens evaluate wrote."""
+    from irl_core.evaluation.evaluated_run import COMPARE, RUN
+
+    return sorted((path.parent / COMPARE).glob("*.parquet")) if path.name == RUN else []
+
+
+def paragraph(section: str, found: dict[str, Any]) -> str:
+    """The figures in words."""
+    return str(_module(section).paragraph(found))
+
+
+def sentences(words: str) -> list[str]:
+    """The sentences of a paragraph."""
+    return re.split(r"(?<=\.) (?=[A-Z])", words)
+
+
+def _run(path: Path, shown: Sample) -> EvaluatedRun:
+    from irl_core.evaluation.evaluated_run import EvaluatedRun
+
+    empty, problems = shown.frame.iloc[:0], None if shown.whole else _among(list(shown.frame["problem_id"].unique()))
+    others = {file.stem: read_run(file, COLUMNS, problems).to_pandas() for file in _compared(path)}
+    return EvaluatedRun(path, shown.frame, empty, empty, others, shown.provenance)
+
+
+def _module(section: str) -> ModuleType:
+    from irl_core.evaluation import correlation, pass_at_k, reranking, separation
+
+    modules = (correlation, pass_at_k, reranking, separation)
+    return {module.__name__.rpartition(".")[2]: module for module in modules}[section]
+
+
+# ------------------------------------------------------------------------------------------- traces that are worth it
+
+
+def surprising(frame: pd.DataFrame, score: str) -> list[tuple[str, str]]:
+    """(trace id, why) of the traces that a score judges most wrongly: the highest of the incorrect and the lowest of
+    the correct, in turns; at most ``MOST_SHOWN``, the first in the file among equals."""
+    import numpy as np
+
+    from irl_core.evaluation.scores import judged
+    from irl_core.evaluation.scores import score as values_of
+
+    one = judged(frame)
+    values, ids = values_of(one.frame, score), one.frame["trace_id"].tolist()
+    sides = []
+    for right, sign, words in ((False, -1.0, "incorrect, scored high"), (True, 1.0, "correct, scored low")):
+        rows = np.flatnonzero(np.isfinite(values) & (one.right == right))
+        best = rows[np.argsort(sign * values[rows], kind="stable")][: MOST_SHOWN // 2]
+        sides.append([(ids[row], f"{words} ({values[row]:.3g})") for row in best])
+    longest = max(map(len, sides))
+    return [side[place] for place in range(longest) for side in sides if place < len(side)]
+
+
+def centred(frame: pd.DataFrame, score: str) -> pd.DataFrame:
+    """``frame`` with each problem's mean taken off a score, of the problems that have correct and incorrect traces;
+    the traces that are not judged, or without the score, are left out."""
+    import numpy as np
+
+    from irl_core.evaluation.scores import judged
+    from irl_core.evaluation.scores import score as values_of
+    from irl_core.statistics.correlation import centred as less
+
+    one = judged(frame)
+    values = values_of(one.frame, score)
+    known = np.isfinite(values)
+    right, ids, values = one.right[known], one.ids[known], values[known]
+    correct, total = (np.bincount(ids, weights=part) for part in (right, np.ones(len(ids))))
+    mixed = ((correct > 0) & (correct < total))[ids]
+    kept: pd.DataFrame = one.frame[known][mixed].copy()
+    kept[score] = less(values[mixed], ids[mixed])
+    return kept
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]} \u2026"
+
+
+def origin_line(known: Mapping[str, Any]) -> str:
+    """Checkpoint, data and seed in one line; 'not said' where the run does not say."""
+    names = {"checkpoint": "checkpoint", "data": "data", "input": "input", "seed": "seed"}
+    parts = [f"{words} {_short(known[name])}" for name, words in names.items() if known.get(name) is not None]
+    return ", ".join(parts) if parts else "checkpoint and data not said"

@@ -1,0 +1,151 @@
+"""Traces that were uploaded: checked before anything is started, kept in a folder of their own, scored by a job.
+
+The folder's name is made here; nothing of the upload's own name ever becomes a path. Knows no streamlit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from irl_core.data.formats import RowError, read
+from irl_core.errors import DatasetError
+from irl_core.types import Trace
+
+FOLDER: Final = Path("runs") / "uploads"
+MOST_BYTES: Final = 5_000_000
+MOST_TRACES: Final = 20_000
+MOST_TITLE: Final = 80
+MOST_SHOWN: Final = 20
+TRACES: Final = "traces.jsonl"
+ABOUT: Final = "upload.json"
+RUN: Final = "run.parquet"
+FORMATS: Final = {
+    "auto": "recognised by its fields",
+    "plain": "problem (or question), solution, and perhaps answer",
+    "gsm8k": "question, and an answer that ends with ####",
+    "processbench": "ProcessBench: problem, steps, label",
+    "mr-gsm8k": "MR-GSM8K: question, model_output_steps, ...",
+    "solutions": "question, solutions with is_correct",
+}
+SAMPLE: Final = (
+    json.dumps({"question": "A pen costs 3 dollars. How much are 4 pens?", "answer": "12",
+                "solution": "4 pens cost 4*3=14 dollars.\n#### 14"}) + "\n"
+    + json.dumps({"question": "Ben has 7 nuts and eats 2. How many are left?", "answer": "5",
+                  "solution": "7-2=5 nuts are left.\n#### 5"}) + "\n"
+)  # fmt: skip
+
+
+class UploadError(ValueError):
+    """An upload that is not taken; the message says why, with the limit and the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What an upload holds: ``traces`` that can be scored, and the rows that cannot, in words (the first of them)."""
+
+    traces: int
+    problems: int
+    faults: tuple[str, ...]
+    faulty: int
+
+
+def check(data: bytes, layout: str) -> Checked:
+    """Read an upload as it will be scored, without a model.
+
+    Raises:
+        UploadError: empty, too large, not text, of no known format, or without a row that can be scored.
+    """
+    if len(data) > MOST_BYTES:
+        raise UploadError(f"the file has {len(data):,} bytes; the limit is {MOST_BYTES:,}: upload it in parts")
+    if not data.strip():
+        raise UploadError("the file is empty; a JSON object a line is expected")
+    if b"\0" in data[:4096]:
+        raise UploadError("the file is no text; JSONL is expected, a JSON object a line in UTF-8")
+    if layout not in FORMATS:
+        raise UploadError(f"the format is {layout[:40]!r}; it is one of {', '.join(FORMATS)}")
+    with _in_a_file(data) as path:
+        try:
+            rows = list(read(path, layout))  # type: ignore[arg-type]
+        except DatasetError as error:
+            raise UploadError(str(error)) from error
+    return _counted(rows)
+
+
+def _counted(rows: Sequence[Trace | RowError]) -> Checked:
+    traces = [row for row in rows if isinstance(row, Trace)]
+    faults = [f"line {row.line}" + (f", {row.field}" if row.field else "") + f": {row.message}"
+              for row in rows if isinstance(row, RowError)]  # fmt: skip
+    if not traces:
+        first = f"; the first reason: {faults[0]}" if faults else ""
+        raise UploadError(f"no row can be scored{first}")
+    if len(traces) > MOST_TRACES:
+        raise UploadError(f"the file holds {len(traces):,} traces; the limit is {MOST_TRACES:,}: upload it in parts")
+    problems = len({trace.problem for trace in traces})
+    return Checked(len(traces), problems, tuple(faults[:MOST_SHOWN]), len(faults))
+
+
+@contextlib.contextmanager
+def _in_a_file(data: bytes) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / TRACES
+        path.write_bytes(data)
+        yield path
+
+
+def clean_title(given: str, data: bytes) -> str:
+    """A title fit to be a folder's name: letters, digits and hyphens of what was given, and a part of the hash."""
+    kept = "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in given[:MOST_TITLE].lower())
+    words = "-".join(part for part in kept.split("-") if part)[:40] or "traces"
+    return f"{words}-{hashlib.sha256(data).hexdigest()[:8]}"
+
+
+def keep(data: bytes, title: str, who: str, checked: Checked, layout: str) -> Path:
+    """Write an upload into a folder of its own, whole or not at all; returns the folder.
+
+    Raises:
+        UploadError: the very same traces are there already under this title, or it cannot be written.
+    """
+    folder = FOLDER / clean_title(title, data)
+    about = {
+        "title": title[:MOST_TITLE], "who": who, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sha256": hashlib.sha256(data).hexdigest(), "traces": checked.traces, "format": layout,
+    }  # fmt: skip
+    temporary = None
+    try:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".new", dir=FOLDER))
+        (temporary / TRACES).write_bytes(data)
+        (temporary / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            known = f"these traces were uploaded before, as {folder.name}; give another title"
+            raise UploadError(known) from error
+        raise UploadError(f"the upload could not be kept ({error.strerror}); nothing of it stays") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def remove(folder: Path) -> None:
+    """Forget an upload whose scoring could not be started."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def arguments(folder: Path, checkpoint: Path, device: str, layout: str) -> list[str]:
+    """What ``irl-lens`` is called with to score an upload; a job that is resumed goes on."""
+    return [
+        "score", str((folder / TRACES).resolve()), "--out", str((folder / RUN).resolve()), "--checkpoint",
+        str(checkpoint.resolve()), "--device", device, "--format", layout,
+    ]  # fmt: skip

@@ -1,0 +1,121 @@
+"""One chart on a page: the plotly figure, its values as a table and a CSV, its picture, and a click that opens a trace.
+
+A chart's points that are traces carry ``[run, trace id]``; a click on one opens it on the Inspect page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import streamlit as st
+
+from app.components.markdown import plain
+from app.inspect import links
+from irl_core.report import csv_export
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from plotly.graph_objects import Figure
+
+INSPECT: Final = Path(__file__).resolve().parents[1] / "views" / "inspect.py"
+NOT_NEEDED: Final = ["lasso2d", "select2d", "autoScale2d"]
+PICTURE_SCALE: Final = 2
+BUTTONS: Final = 52  # pixels above a chart for its buttons, so that they do not cover the legend
+DIGITS: Final = "%.4g"
+SCROLLED: Final = """<style>
+[class*="st-key-scrolled_LEAST_"] { overflow-x: auto; }
+[class*="st-key-scrolled_LEAST_"] > * { min-width: LEASTpx; }
+.scroll-hint { margin: 0; font-size: 0.85rem; opacity: 0.7; }
+@media (min-width: 800px) { .scroll-hint { display: none; } }
+</style>
+<p class="scroll-hint">The chart goes on to the right: scroll it sideways.</p>"""
+
+
+def theme() -> str:
+    """``dark`` where the browser shows the page so, else ``light``."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def draw(
+    figure: Figure,
+    table: pd.DataFrame,
+    *,
+    key: str,
+    alt: str,
+    runs: Collection[str] = (),
+    help: str = "",
+    least: int = 0,
+) -> None:
+    """Draw a chart with its table twin under it. ``key`` names its files; ``alt`` says in words what it shows.
+
+    ``runs``: the names that a clicked point may belong to; without them nothing can be clicked. ``least``: the width
+    in pixels below which the chart is scrolled sideways, not squeezed.
+    """
+    from irl_core.report.charts.style import HEIGHT, colours
+
+    edges = figure.layout.margin
+    figure.update_layout(
+        paper_bgcolor=colours(theme()).paper,  # a saved picture has the background of its theme
+        margin_t=(edges.t or 0) + BUTTONS,
+        height=(figure.layout.height or HEIGHT) + BUTTONS,
+    )
+    options: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if runs else {}
+    if least:
+        st.html(SCROLLED.replace("LEAST", str(least)))
+    with st.container(key=f"scrolled_{least}_{key}"):
+        event = st.plotly_chart(figure, theme=None, key=f"chart_{key}", config=_config(key), alt=alt, **options)
+    if runs:
+        clicked = chosen_trace(event, runs)
+        if clicked is not None:
+            open_trace(*clicked)
+    with st.expander("The values of this chart as a table", icon=":material/table:"):
+        if help:
+            st.caption(help)
+        show_table(table, key)
+
+
+def show_table(table: pd.DataFrame, key: str) -> None:
+    """A table, and the button that saves it as CSV."""
+    numbers = {
+        name: st.column_config.NumberColumn(format=DIGITS)
+        for name in table.columns
+        if table[name].dtype.kind == "f" and isinstance(name, str)
+    }
+    shown = csv_export.inert(table)  # the table's own menu saves what it shows
+    st.dataframe(shown, hide_index=True, column_config=numbers, placeholder="")
+    st.download_button(
+        "Save as CSV", csv_export.csv_of(table), f"{key}.csv", "text/csv", key=f"csv_{key}", on_click="ignore",
+        icon=":material/download:",
+    )  # fmt: skip
+
+
+def _config(key: str) -> dict[str, Any]:
+    return {
+        "displaylogo": False,
+        "displayModeBar": True,
+        "modeBarButtonsToRemove": NOT_NEEDED,
+        "toImageButtonOptions": {"format": "png", "filename": key, "scale": PICTURE_SCALE},
+    }
+
+
+def chosen_trace(event: Mapping[str, Any], runs: Collection[str]) -> tuple[str, str] | None:
+    """The run and the trace of the first point of a selection that is a trace of ``runs``."""
+    for point in event.get("selection", {}).get("points", []):
+        found = point.get("customdata")
+        values = list(found.values()) if isinstance(found, dict) else found
+        if isinstance(values, list) and len(values) >= 2 and values[0] in runs and isinstance(values[1], str):
+            return values[0], values[1]
+    return None
+
+
+def open_trace(run: str, trace_id: str) -> None:
+    """Go to the Inspect page with a trace of a scored run; returns where there can be no link to it, which is said."""
+    try:
+        address = urlsplit(links.to_trace(run, trace_id))
+    except links.LinkError as error:
+        st.error(plain(str(error)))
+        return
+    st.switch_page(INSPECT, query_params=dict(parse_qsl(address.query)))

@@ -1,0 +1,148 @@
+"""The permanent link: what the Inspect page shows, as query parameters, and back again.
+
+A link is written by anyone: everything in it is checked, and a text never grows beyond its limit while it is unpacked.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlencode
+
+from irl_core.report.heatmap.scale import VIEWS
+from irl_core.scorer import MAX_SAMPLES
+
+MAX_LINK: Final = 6000
+MAX_TEXT: Final = 20_000
+
+
+class LinkError(ValueError):
+    """A link that is not readable, or a page too large for one; the message is shown as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The state of the page. ``chosen`` and ``versus`` are 0-based traces; ``versus`` -1 is none."""
+
+    problem: str
+    solution: str = ""
+    answer: str = ""
+    checkpoint: str = ""
+    n: int = 8
+    seed: int = 0
+    temperature: float = 1.0
+    view: str = "credit"
+    gamma: float = 0.9
+    chosen: int = 0
+    versus: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A trace of a scored run, which is shown as it was scored."""
+
+    run: str
+    trace_id: str
+
+
+def to_trace(run: str, trace_id: str) -> str:
+    """The address of a stored trace on the Inspect page. Raises LinkError where it would be too long to be read."""
+    address = f"/?{urlencode({'run': run, 'trace': trace_id})}"
+    if len(run) + len(trace_id) + len("runtrace") > MAX_LINK:
+        raise LinkError(f"The trace's id is too long for a link: the limit is {MAX_LINK:,} characters.")
+    return address
+
+
+def read_stored(parameters: Mapping[str, str]) -> Stored | None:
+    """The stored trace in the query parameters, or None. Raises LinkError for a link that is not readable."""
+    if "run" not in parameters and "trace" not in parameters:
+        return None
+    if sum(len(name) + len(value) for name, value in parameters.items()) > MAX_LINK:
+        raise LinkError(f"This link is not readable: it is longer than {MAX_LINK:,} characters.")
+    if not parameters.get("run") or not parameters.get("trace"):
+        raise LinkError("Not found: this link names a run without a trace, or a trace without its run.")
+    return Stored(parameters["run"], parameters["trace"])
+
+
+def write(link: Link) -> dict[str, str]:
+    """The query parameters of ``link``. Raises LinkError when they are longer than MAX_LINK characters."""
+    parameters = {name: pack(getattr(link, name)) for name in ("problem", "solution", "answer", "checkpoint")}
+    parameters |= {name: str(getattr(link, name)) for name in ("n", "seed", "view", "chosen")}
+    parameters |= {"temperature": f"{link.temperature:g}", "gamma": f"{link.gamma:g}"}
+    if link.versus >= 0:
+        parameters["versus"] = str(link.versus)
+    parameters = {name: value for name, value in parameters.items() if value}
+    size = sum(len(name) + len(value) + 2 for name, value in parameters.items())
+    if size > MAX_LINK:
+        raise LinkError(f"Too long for a link: {size:,} characters, the limit is {MAX_LINK:,}. Send the HTML export.")
+    return parameters
+
+
+def read(parameters: Mapping[str, str]) -> Link | None:
+    """The link in the query parameters, or None where there is none. Raises LinkError for one that is not readable."""
+    if not parameters:
+        return None
+    if sum(len(name) + len(value) for name, value in parameters.items()) > MAX_LINK:
+        raise LinkError(f"This link is not readable: it is longer than {MAX_LINK:,} characters.")
+    try:
+        return _read(parameters)
+    except (KeyError, ValueError, zlib.error, binascii.Error) as error:
+        raise LinkError("This link is not readable: it is damaged, or not one of this page.") from error
+
+
+def _read(parameters: Mapping[str, str]) -> Link:
+    link = Link(
+        problem=unpack(parameters["problem"]),
+        solution=unpack(parameters.get("solution", "")),
+        answer=unpack(parameters.get("answer", "")),
+        checkpoint=unpack(parameters.get("checkpoint", "")),
+        n=_whole(parameters, "n", 8, 1, MAX_SAMPLES),
+        seed=_whole(parameters, "seed", 0, 0, 2**31 - 1),
+        temperature=_fraction(parameters, "temperature", 1.0, 0.1, 2.0),
+        view=parameters.get("view", "credit"),
+        gamma=_fraction(parameters, "gamma", 0.9, 0.0, 1.0),
+        chosen=_whole(parameters, "chosen", 0, 0, MAX_SAMPLES - 1),
+        versus=_whole(parameters, "versus", -1, -1, MAX_SAMPLES - 1),
+    )
+    if link.view not in VIEWS or not link.problem.strip():
+        raise ValueError("view or problem")
+    return link
+
+
+def pack(text: str) -> str:
+    """``text`` compressed, in letters that need no escaping in an address; empty for an empty text."""
+    if not text:
+        return ""
+    return base64.urlsafe_b64encode(zlib.compress(text.encode("utf-8"), 9)).decode("ascii").rstrip("=")
+
+
+def unpack(packed: str) -> str:
+    """The text that ``pack`` was given. Raises ValueError or zlib.error for anything else, or beyond MAX_TEXT."""
+    if not packed:
+        return ""
+    data = base64.b64decode(packed + "=" * (-len(packed) % 4), altchars=b"-_", validate=True)
+    stream = zlib.decompressobj()
+    raw = stream.decompress(data, 4 * MAX_TEXT + 1)
+    text = raw.decode("utf-8")
+    if not stream.eof or stream.unused_data or len(text) > MAX_TEXT:
+        raise ValueError(f"more than {MAX_TEXT} characters, or not the whole text")
+    return text
+
+
+def _whole(parameters: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    value = int(parameters.get(name, default))
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}, outside {low} to {high}")
+    return value
+
+
+def _fraction(parameters: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
+    value = float(parameters.get(name, default))
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{name} is {value}, outside {low} to {high}")
+    return value

@@ -1,0 +1,37 @@
+"""What is asked of a checkpoint, and what comes back: all that the Inspect page shows. Knows no streamlit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from irl_core.scorer import Familiarity
+from irl_core.types import Localisation, ScoredTrace
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be inspected. An empty ``solution`` asks the policy for ``n`` samples."""
+
+    problem: str
+    solution: str = ""
+    answer: str = ""
+    n: int = 8
+    seed: int = 0
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A served request, or a stored trace: everything that sliders and exports need, so that none of them runs a model.
+
+    ``familiarity``: None where it was not measured. ``run``: the scored run that a stored trace comes from.
+    """
+
+    request: Request
+    checkpoint: str
+    device: str
+    score_kind: str
+    scored: tuple[ScoredTrace, ...]
+    localisations: tuple[Localisation, ...]
+    familiarity: Familiarity | None = None
+    run: str = ""

@@ -1,0 +1,121 @@
+"""What the Inspect page shows of an inspection, as plain data. Knows no streamlit and runs no model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from app.inspect.request import Inspection
+from irl_core.report.heatmap.payload import answer_words, describe
+from irl_core.report.heatmap.verdict import score_name, signed, step_name
+from irl_core.report.inspection_json import to_json, with_ids
+from irl_core.reward.token_scores import majority_answer, rank
+from irl_core.text.answers import answers_agree
+from irl_core.types import Layout, ScoredTrace
+
+LAYOUTS = {
+    Layout.THINK_ANSWER: "think/answer tags",
+    Layout.GSM8K: "GSM8K, closed by a #### line",
+    Layout.NUMBERED: "numbered steps",
+    Layout.PLAIN: "plain lines",
+}
+
+
+def to_result(inspection: Inspection, gamma: float) -> dict[str, Any]:
+    """The inspection in the form of ``irl-lens inspect --json``, with token ids and the roles of steps added."""
+    result = to_json(
+        inspection.scored,
+        inspection.localisations,
+        problem=inspection.request.problem,
+        checkpoint=inspection.checkpoint,
+        gamma=gamma,
+        kind=inspection.score_kind,
+    )
+    return with_ids(result, inspection.scored)
+
+
+def ranking(inspection: Inspection, gamma: float) -> list[int]:
+    """Indices of the traces, best trace score first."""
+    return rank(inspection.scored, inspection.score_kind, gamma)
+
+
+def table(inspection: Inspection, result: dict[str, Any], order: list[int]) -> list[dict[str, Any]]:
+    """One row a trace in the order given: answer, whether it is the majority's, score, what was located."""
+    majority = majority_answer([one.trace for one in inspection.scored])
+    rows = []
+    for place, index in enumerate(order, start=1):
+        trace = result["traces"][index]
+        votes = majority and trace["answer"] is not None and answers_agree(trace["answer"], majority[0])
+        rows.append(
+            {
+                "rank": place,
+                "trace": index + 1,
+                "answer": trace["answer"] if trace["answer"] is not None else "none found",
+                "majority": f"yes, {majority[1]} of {len(order)}" if votes and majority else "",
+                "correct": {True: "yes", False: "no", None: "not known"}[trace["correct"]],
+                score_column(inspection): trace["trace_score"],
+                "first error": _located(trace),
+                "tokens": len(trace["tokens"]),
+                "ended": "yes" if inspection.scored[index].trace.finished else "cut at the limit",
+            }
+        )
+    return rows
+
+
+def score_column(inspection: Inspection) -> str:
+    """The heading of the column that traces are ranked by."""
+    return score_name(inspection.score_kind).removeprefix("trace ")
+
+
+def _located(trace: dict[str, Any]) -> str:
+    if trace["decision"] == "error":
+        return step_name(trace, trace["first_error_step"])
+    return {"no_error": "none found", "uncertain": "too uncertain"}[trace["decision"]]
+
+
+def majority_words(inspection: Inspection) -> str:
+    """The majority answer with its votes, in words. The tie rule is stated where there is more than one trace."""
+    majority = majority_answer([one.trace for one in inspection.scored])
+    if majority is None:
+        return "No trace has a final answer, so there is no majority answer."
+    total = len(inspection.scored)
+    return f"Majority answer: {majority[0]} ({majority[1]} of {total}; in a tie, the one sampled first)."
+
+
+def title(trace: dict[str, Any], index: int, inspection: Inspection) -> str:
+    """The heading over one trace."""
+    pasted = bool(inspection.request.solution)
+    own = inspection.scored[index].trace.trace_id if inspection.run else "Your solution"
+    name = own if pasted else f"Trace {index + 1} of {len(inspection.scored)}"
+    score = f"{score_name(inspection.score_kind)} {signed(trace['trace_score'])}"
+    return " \u00b7 ".join((name, answer_words(trace), score))
+
+
+def caption(scored: ScoredTrace, inspection: Inspection) -> str:
+    """Where the numbers come from: checkpoint, device, unit of standardisation, recognised layout."""
+    unit = scored.standardisation
+    where = f"of the scored run {inspection.run}" if inspection.run else f"on {inspection.device}"
+    return (
+        f"Layout recognised: {LAYOUTS[scored.trace.layout]}. "
+        f"Checkpoint {inspection.checkpoint} {where}. "
+        f"Standardised with mean {signed(unit.mean)} and standard deviation {unit.std:.2f} of {unit.origin}."
+    )
+
+
+def described(inspection: Inspection, result: dict[str, Any], index: int) -> dict[str, Any]:
+    """What is said of one trace, on the page and in its export."""
+    trace, known = result["traces"][index], inspection.familiarity
+    return describe(
+        trace,
+        title=title(trace, index, inspection),
+        caption=caption(inspection.scored[index], inspection),
+        file=f"trace-{index + 1}",
+        familiar=None if known is None else known.familiar,
+    )
+
+
+def choice(trace: dict[str, Any], index: int, place: int) -> str:
+    """A trace in a list to choose from."""
+    score = trace["trace_score"]
+    shown = signed(score) if score is not None and math.isfinite(score) else "no score"
+    return f"{place}. trace {index + 1} \u00b7 {answer_words(trace)} \u00b7 {shown}"

@@ -1,0 +1,217 @@
+"""The only cache and the only lock of the app: checkpoints, loaded models, and the queue before each of them.
+
+A ``Desk`` owns one loaded checkpoint and one worker thread; the thread is the lock, because every call of a model or
+its tokenizer happens in it, one after the other. Nothing in that thread touches streamlit: the page watches a
+``Ticket`` and draws. A ticket that is given up (closed tab, rerun) leaves the queue, or stops at the next token.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import streamlit as st
+
+from app.inspect.request import Inspection, Request
+from irl_core.checkpoints.save import CheckpointInfo, default_roots, list_checkpoints
+
+if TYPE_CHECKING:
+    from irl_core.scorer import Lens
+    from irl_core.types import Trace
+
+MAX_WAITING: Final = 32
+LensFactory = Callable[[Path, str], "Lens"]
+Catalogue = Callable[[], list[CheckpointInfo]]
+
+
+class Refused(RuntimeError):
+    """A request that cannot be served now; the message says why and what to do, and is shown as it is."""
+
+
+class GivenUp(Exception):
+    """Raised inside the worker when nobody waits for the result any more."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a ticket is: ``stage`` in words, ``done`` of ``total`` (0 = not countable)."""
+
+    stage: str = "waiting"
+    done: int = 0
+    total: int = 0
+
+
+class Ticket:
+    """A place in the queue of a desk, and later its result."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._given_up = threading.Event()
+        self.progress = Progress()
+        self.future: Future[Inspection] | None = None
+
+    def report(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Called by the worker. Raises GivenUp when the page has gone."""
+        if self._given_up.is_set():
+            raise GivenUp
+        self.progress = Progress(stage, done, total)
+
+    def ahead(self) -> int:
+        """How many requests will be served before this one."""
+        return self._desk.ahead(self)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the request is done, well or badly, after at most ``seconds``."""
+        assert self.future is not None
+        try:
+            self.future.exception(timeout=seconds)
+        except NotYet:
+            return False
+        return True
+
+    def result(self) -> Inspection:
+        """The inspection; raises what the worker raised."""
+        assert self.future is not None
+        return self.future.result()
+
+    def give_up(self) -> None:
+        """Leave the queue. Harmless when done, or done twice."""
+        self._given_up.set()
+        if self.future is not None and self.future.cancel():
+            self._desk.forget(self)
+
+
+class Desk:
+    """One checkpoint on one device, loaded at the first request, with a bounded queue before it."""
+
+    def __init__(self, path: Path, device: str, factory: LensFactory) -> None:
+        self._path, self._device, self._factory = path, device, factory
+        self._lens: Lens | None = None
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="desk")
+        self._queue: deque[Ticket] = deque()
+        self._queue_lock = threading.Lock()
+        self.calls: Counter[str] = Counter()
+
+    def submit(self, request: Request) -> Ticket:
+        """A ticket for the request. Raises Refused when MAX_WAITING others wait already."""
+        ticket = Ticket(self)
+        with self._queue_lock:
+            if len(self._queue) >= MAX_WAITING:
+                raise Refused(f"Busy: {len(self._queue)} requests are ahead, the most allowed. Try again in a minute.")
+            self._queue.append(ticket)
+        ticket.future = self._worker.submit(self._serve, request, ticket)
+        return ticket
+
+    def ahead(self, ticket: Ticket) -> int:
+        with self._queue_lock:
+            return self._queue.index(ticket) if ticket in self._queue else 0
+
+    def forget(self, ticket: Ticket) -> None:
+        with self._queue_lock:
+            if ticket in self._queue:
+                self._queue.remove(ticket)
+
+    def close(self) -> None:
+        """Stop taking requests; the one being served finishes."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _serve(self, request: Request, ticket: Ticket) -> Inspection:
+        try:
+            return _inspect(self._load(ticket), request, ticket, self.calls)
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise Refused("Not enough memory for this request. Ask for fewer samples or a shorter text.") from error
+            raise
+        finally:
+            self.forget(ticket)
+
+    def _load(self, ticket: Ticket) -> Lens:
+        if self._lens is None:
+            ticket.report("loading the models")
+            self.calls["load"] += 1
+            self._lens = self._factory(self._path, self._device)
+        return self._lens
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -> Inspection:
+    ticket.report("comparing the problem with held-out ones")
+    familiarity = lens.familiarity(request.problem, request.solution or None)
+    traces = [_pasted(request)] if request.solution else _sampled(lens, request, ticket, calls)
+    ticket.report("scoring")
+    calls["score"] += 1
+    scored = tuple(lens.score(traces))
+    places = tuple(lens.locate(one) for one in scored)
+    return Inspection(request, lens.name, lens.device, lens.default_trace_score, scored, places, familiarity)
+
+
+def _pasted(request: Request) -> Trace:
+    from irl_core.text.segmentation import make_trace
+
+    return make_trace(request.problem, request.solution, reference_answer=request.answer or None, trace_id="pasted")
+
+
+def _sampled(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -> list[Trace]:
+    def on_progress(done: int, total: int) -> None:
+        ticket.report("sampling, at most token", done, total)
+
+    calls["sample"] += 1
+    traces = lens.sample(
+        request.problem, request.n, request.seed, temperature=request.temperature, on_progress=on_progress
+    )
+    return [_judged(trace, request.answer) for trace in traces]
+
+
+def _judged(trace: Trace, answer: str) -> Trace:
+    from irl_core.text.answers import answers_agree
+
+    if not answer:
+        return trace
+    correct = trace.answer is not None and answers_agree(trace.answer, answer)
+    return replace(trace, reference_answer=answer, correct=correct)
+
+
+def _load_lens(path: Path, device: str) -> Lens:
+    from irl_core.scorer import Lens
+
+    return Lens.load(path, device)
+
+
+def _bundled_and_own() -> list[CheckpointInfo]:
+    return list_checkpoints(default_roots(), hashes=False)
+
+
+_sources: dict[str, Any] = {"factory": _load_lens, "catalogue": _bundled_and_own}
+
+
+def use(factory: LensFactory, catalogue: Catalogue) -> None:
+    """Take lenses and the list of checkpoints from elsewhere (tests)."""
+    _sources.update(factory=factory, catalogue=catalogue)
+
+
+def catalogue() -> list[CheckpointInfo]:
+    """Every checkpoint in the allowed folders, the unusable ones with their reason; the default first."""
+    found: Sequence[CheckpointInfo] = _sources["catalogue"]()
+    return sorted(found, key=lambda info: (not info.verified, info.name != "demo", info.name))
+
+
+def desk(info: CheckpointInfo, device: str) -> Desk:
+    """The desk of a checkpoint, the same for all sessions; a checkpoint that was written anew gets a new one."""
+    manifest = info.path / "manifest.json"
+    written = manifest.stat().st_mtime_ns if manifest.is_file() else 0
+    opened: Desk = open_desk(str(info.path), device, written)
+    return opened
+
+
+@st.cache_resource(max_entries=2, show_spinner=False, on_release=Desk.close)
+def open_desk(path: str, device: str, written: int) -> Desk:
+    return Desk(Path(path), device, _sources["factory"])

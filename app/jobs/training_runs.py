@@ -1,0 +1,228 @@
+"""Trainings as the app shows them: the runs in ``runs/``, their status and metrics. No streamlit.
+
+A run's folder is read as ``irl_core.storage.training_run`` describes it; its text may hold what a model wrote, and is
+data.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+
+from app.jobs.store import Job
+from app.jobs.supervisor import record, root
+from irl_core.checkpoints.save import default_roots
+from irl_core.errors import CheckpointError
+from irl_core.storage.training_run import CONFIG, LOG, METRICS, STATUS, living_process, read_metrics, read_status
+
+Lines = list[dict[str, float]]
+Against = Literal["step", "tokens", "hours"]
+BUNDLED: Final = "scored_run"  # in assets/, with the metrics of the training that made the demo
+TAIL_BYTES: Final = 256 * 1024
+MAX_CONFIG_BYTES: Final = 1_000_000
+MAX_LINE: Final = 400
+TIMES: Final = ("time/generate_s", "time/score_s", "time/discriminator_s", "time/policy_s")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A run as it is now. ``state``: that of ``docs/runs.md``, ``killed`` where it says that it runs and does not, or
+    ``bundled``.
+
+    ``method``, ``preset``, ``seed`` are "" or None where its configuration cannot be read. ``seconds_left``: None where
+    that is not known.
+    """
+
+    name: str
+    path: Path
+    state: str
+    phase: str
+    step: int
+    steps: int
+    seconds_left: float | None
+    reason: str
+    warnings: int
+    method: str
+    preset: str
+    seed: int | None
+
+    @property
+    def active(self) -> bool:
+        return self.state == "running"
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, 0 to 1."""
+        return min(1.0, self.step / self.steps) if self.steps else 0.0
+
+
+def catalogue() -> list[TrainingRun]:
+    """The runs in ``runs/``, the last written to first, then what is bundled of the demo's. A link that leads out of
+    ``runs/`` is not followed."""
+    folder = root()
+    found = [path for path in _folders(folder) if path.resolve().is_relative_to(folder.resolve())]
+    runs = [read(path) for path in sorted(found, key=_written, reverse=True)]
+    bundled = default_roots()[0] / BUNDLED
+    if (bundled / METRICS).is_file():
+        runs.append(replace(read(bundled), name="demo (bundled)", state="bundled", preset="demo-irl", method="irl"))
+    return runs
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if any((path / name).is_file() for name in (METRICS, STATUS, CONFIG))]
+    except OSError:
+        return []
+
+
+def _written(path: Path) -> float:
+    return max((_time(path / name) for name in (METRICS, STATUS, CONFIG)), default=0.0)
+
+
+def _time(path: Path) -> float:
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
+def read(path: Path) -> TrainingRun:
+    """The run in a folder. What is not there, or not readable, is empty; ``reason`` then says so."""
+    settings = _settings(path / CONFIG)
+    try:
+        status, fault = read_status(path), ""
+    except CheckpointError as error:
+        status, fault = {}, str(error)
+    state = str(status.get("state") or "unknown")
+    if state == "running" and living_process(status) is None:
+        state = "killed"
+    return TrainingRun(
+        name=path.name, path=path, state=state, phase=str(status.get("phase") or ""), step=_whole(status.get("step")),
+        steps=_whole(status.get("steps")) or _whole(settings.get("steps")), seconds_left=status.get("seconds_left"),
+        reason=fault or str(status.get("reason") or ""), warnings=_whole(status.get("warnings")),
+        method=str(settings.get("method") or ""), preset=str(settings.get("preset") or ""), seed=settings.get("seed"),
+    )  # fmt: skip
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    """The section ``run`` of a run's configuration."""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            return {}
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    section = document.get("run") if isinstance(document, dict) else None
+    return section if isinstance(section, dict) else {}
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def run_of(job: Job) -> TrainingRun:
+    """The run that a training job is at: its own, or one that is trained first because its own starts from it."""
+    own = read(job.run_dir)
+    process = record(job).get("child")
+    if not job.active or process is None:
+        return own
+    for path in _folders(root()):
+        try:
+            status = read_status(path)
+        except CheckpointError:
+            continue
+        if status.get("pid") == process and status.get("state") == "running":
+            return read(path)
+    return own
+
+
+# ------------------------------------------------------------------------------------------------------------- metrics
+
+
+def version(path: Path) -> tuple[str, int, int]:
+    """What changes with a run's metrics: their path, time and size."""
+    try:
+        stat = (path / METRICS).stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path), stat.st_mtime_ns, stat.st_size
+
+
+def metrics(path: Path) -> Lines:
+    """The run's metrics, a line a step."""
+    return read_metrics(path / METRICS)
+
+
+def names(runs: Sequence[Lines]) -> list[str]:
+    """The metrics that any of the runs has, sorted."""
+    return sorted({name for lines in runs for line in lines for name in line} - {"step"})
+
+
+def against(lines: Lines, axis: Against) -> Lines:
+    """The lines with ``step`` replaced by what they are drawn against: tokens trained on, or hours."""
+    if axis == "step":
+        return lines
+    amounts = itertools.accumulate(_tokens(line) if axis == "tokens" else _seconds(line) / 3600 for line in lines)
+    return [{**line, "step": amount} for line, amount in zip(lines, amounts, strict=True)]
+
+
+def _tokens(line: Mapping[str, float]) -> float:
+    return line.get("train/tokens", line.get("rollout/tokens", 0.0))
+
+
+def _seconds(line: Mapping[str, float]) -> float:
+    step = line.get("time/step_s")
+    return (sum(line.get(name, 0.0) for name in TIMES) if step is None else step) + line.get("time/evaluate_s", 0.0)
+
+
+def behaviour(lines: Lines) -> tuple[dict[str, Any], str]:
+    """The figures of ``irl_core.evaluation.training`` for a run's metrics, and its paragraph: did the policy get
+    better, and did the reward move with correctness?"""
+    import pandas as pd
+
+    from irl_core.evaluation import training
+    from irl_core.evaluation.evaluated_run import EvaluatedRun
+
+    nothing = pd.DataFrame()
+    found = training.figures(EvaluatedRun(Path(METRICS), nothing, nothing, nothing, training=lines))
+    return found, training.paragraph(found)
+
+
+# ----------------------------------------------------------------------------------------------------------------- log
+
+
+def log_lines(path: Path, last: int = 200) -> list[str]:
+    """The last lines of the run's log, fit to be shown as text."""
+    try:
+        with (path / LOG).open("rb") as source:
+            source.seek(max(0, os.fstat(source.fileno()).st_size - TAIL_BYTES))
+            text = source.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return ["".join(c if c.isprintable() else " " for c in line)[:MAX_LINE] for line in text.splitlines()[-last:]]
+
+
+def warnings(path: Path) -> list[str]:
+    """The run's warnings, as its log has them, the latest last."""
+    return [line.replace(" warning: ", " ", 1) for line in log_lines(path, 5000) if " warning: " in line]
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+
+def left(seconds: float | None) -> str:
+    """The time that is left, in words; "" where it is not known."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"
+
+
+def progress_words(run: TrainingRun) -> str:
+    """Where a run is: step, phase and time left."""
+    where = f"step {run.step} of {run.steps}" if run.steps else "starting"
+    return ", ".join(filter(None, (where, run.phase if run.active else "", left(run.seconds_left))))

@@ -1,0 +1,240 @@
+"""What makes a checkpoint directory fit to load: its manifest, its files, its configuration. Loads nothing itself."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from irl_core.errors import CheckpointError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+CONFIG = "config.json"
+CONFIG_KEYS = frozenset(
+    (
+        "format",
+        "name",
+        "kind",
+        "head",
+        "instruction",
+        "provenance",
+        "train_config",
+        "localisation",
+        "reference",
+        "default_trace_score",
+    )
+)
+REQUIRED_CONFIG_KEYS = ("format", "name", "kind")
+KINDS = ("tiny", "transformers")
+CODE_KEYS = frozenset(("auto_map", "custom_pipelines"))
+ALLOWED_SUFFIXES = frozenset((".safetensors", ".json", ".jsonl", ".txt", ".md", ".jinja", ".model"))
+PICKLE_SUFFIXES = frozenset((".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib"))
+MAX_HEADER_BYTES = 100_000_000
+MAX_JSON_BYTES = 100_000_000
+MAX_FILE_BYTES = 200_000_000_000
+MAX_FILES = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The files of a checkpoint, relative path to sha256 in hexadecimal, and when it was written (ISO 8601, UTC)."""
+
+    files: dict[str, str]
+    created: str
+
+
+def verify(directory: Path, *, hashes: bool = True) -> Manifest:
+    """Return the manifest of a checkpoint that may be loaded; read no file further than its checks need.
+
+    Refused, with the file's name relative to the checkpoint: files missing, extra, of another hash, truncated, too
+    large, symbolic links, pickles, a configuration with ``auto_map`` or an unknown key. ``hashes=False`` leaves out
+    the sha256 of the contents, for lists. Raises CheckpointError.
+    """
+    manifest = _read_manifest(directory)
+    found = dict(_walk(directory))
+    found.pop(MANIFEST, None)
+    _check_same_files(manifest, found)
+    for name, path in found.items():
+        _check_size(name, path)
+        if name.endswith(".safetensors"):
+            check_safetensors(name, path)
+        if hashes and _sha256(path) != manifest.files[name]:
+            raise CheckpointError(f"{name}: its sha256 is not the manifest's; changed or damaged, copy it anew")
+        if is_config(name):
+            check_config(name, read_json(name, path))
+    if CONFIG not in found:
+        raise CheckpointError(f"{CONFIG} is missing; this is not a whole checkpoint")
+    return manifest
+
+
+def _read_manifest(directory: Path) -> Manifest:
+    path = directory / MANIFEST
+    if directory.is_symlink() or path.is_symlink():
+        raise CheckpointError(f"{MANIFEST}: lies behind a symbolic link; copy the checkpoint instead")
+    if not path.is_file():
+        raise CheckpointError(f"{MANIFEST} is missing; the save did not finish, or this is not a checkpoint")
+    document = read_json(MANIFEST, path)
+    _check_format(MANIFEST, document)
+    files = document.get("files")
+    if not isinstance(files, dict) or len(files) > MAX_FILES:
+        raise CheckpointError(f"{MANIFEST}: 'files' must map at most {MAX_FILES} names to sha256 sums")
+    for name, digest in files.items():
+        check_file_name(name)
+        if not (isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest)):
+            raise CheckpointError(f"{MANIFEST}: {name} has no sha256 of 64 hexadecimal digits")
+    return Manifest(files, str(document.get("created", "")))
+
+
+def _walk(directory: Path) -> Iterator[tuple[str, Path]]:
+    count = 0
+    for folder, subfolders, names in os.walk(directory, followlinks=False):
+        for name in (*subfolders, *names):
+            path = Path(folder, name)
+            relative = path.relative_to(directory).as_posix()
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                raise CheckpointError(f"{relative!r} is a symbolic link; a checkpoint holds plain files only")
+            if stat.S_ISREG(mode):
+                yield relative, path
+            elif not stat.S_ISDIR(mode):
+                raise CheckpointError(f"{relative!r} is neither a file nor a folder; remove it")
+            count += 1
+            if count > 2 * MAX_FILES:
+                raise CheckpointError(f"more than {2 * MAX_FILES} entries; this is not a checkpoint")
+
+
+def check_file_name(name: str) -> None:
+    """Raise for a name that could leave the checkpoint (not echoed) or that may not be in one (named)."""
+    parts = PurePosixPath(name).parts
+    inside = bool(parts) and not name.startswith("/") and ".." not in parts and PurePosixPath(name).as_posix() == name
+    if not inside or re.search(r"[\x00-\x1f\\:]", name):
+        raise CheckpointError("a file name in the checkpoint leads outside it or holds control characters; refused")
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in PICKLE_SUFFIXES:
+        raise CheckpointError(f"{name}: pickled weights can run code and are refused; convert them to safetensors")
+    if suffix not in ALLOWED_SUFFIXES:
+        raise CheckpointError(f"{name}: only {', '.join(sorted(ALLOWED_SUFFIXES))} may be in a checkpoint")
+
+
+def _check_same_files(manifest: Manifest, found: Mapping[str, Path]) -> None:
+    for name in sorted(found.keys() - manifest.files.keys()):
+        check_file_name(name)
+        raise CheckpointError(f"{name!r} is not in the manifest; remove it, or save the checkpoint anew")
+    for name in sorted(manifest.files.keys() - found.keys()):
+        raise CheckpointError(f"{name} is missing; copy the checkpoint anew, whole")
+
+
+def _check_size(name: str, path: Path) -> None:
+    limit = MAX_FILE_BYTES if name.endswith(".safetensors") else MAX_JSON_BYTES
+    size = path.stat().st_size
+    if size > limit:
+        raise CheckpointError(f"{name}: {size:,} bytes; the limit is {limit:,}")
+
+
+def check_safetensors(name: str, path: Path) -> None:
+    """Check the header's length and that its tensors fill the file exactly, without reading them."""
+    size = path.stat().st_size
+    with path.open("rb") as source:
+        length = int.from_bytes(source.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            raise CheckpointError(f"{name}: header of {length:,} bytes; the limit is {MAX_HEADER_BYTES:,}")
+        if size < 8 + length or size < 10:
+            raise CheckpointError(f"{name}: truncated at {size:,} bytes, inside its header; copy it anew")
+        header = _parse_json(name, source.read(length))
+    position = 0
+    for start, end in sorted(_offsets(name, entry) for key, entry in header.items() if key != "__metadata__"):
+        if start != position or end < start:
+            raise CheckpointError(f"{name}: its tensors overlap or leave a gap at byte {position:,}; refused")
+        position = end
+    if 8 + length + position != size:
+        raise CheckpointError(f"{name}: {size:,} bytes, its header says {8 + length + position:,}; truncated or padded")
+
+
+def _offsets(name: str, entry: Any) -> tuple[int, int]:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(value) is int for value in offsets)):
+        raise CheckpointError(f"{name}: not a safetensors header; refused")
+    return offsets[0], offsets[1]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def is_config(name: str) -> bool:
+    """Whether a library would read this file as a configuration (``config.json``, ``tokenizer_config.json``, ...)."""
+    return name.endswith(".json") and "config" in PurePosixPath(name).name
+
+
+def check_config(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse keys that name code in any configuration, and unknown keys in the checkpoint's own."""
+    for key in _keys(config):
+        if key in CODE_KEYS:
+            raise CheckpointError(f"{name}: the key {key!r} would load code from the checkpoint; refused")
+    if name != CONFIG:
+        return
+    _check_format(name, config)
+    for key in config:
+        if key not in CONFIG_KEYS:
+            near = difflib.get_close_matches(str(key), sorted(CONFIG_KEYS), n=1)
+            hint = f"; nearest is {near[0]!r}" if near else ""
+            raise CheckpointError(f"{name}: unknown key {str(key)[:80]!r}{hint}")
+    for key in REQUIRED_CONFIG_KEYS:
+        if key not in config:
+            raise CheckpointError(f"{name}: the key {key!r} is missing")
+    if config["kind"] not in KINDS:
+        raise CheckpointError(f"{name}: kind {str(config['kind'])[:80]!r} is not one of {', '.join(KINDS)}")
+
+
+def _check_format(name: str, document: Mapping[str, Any]) -> None:
+    if document.get("format") != FORMAT:
+        found = str(document.get("format"))[:20]
+        raise CheckpointError(f"{name}: format {found}; this version reads format {FORMAT}")
+
+
+def _keys(document: Any) -> Iterator[str]:
+    """Every key at every depth (iterative: a deep document must not exhaust the stack)."""
+    pending = [document]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            yield from value
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+
+
+def read_json(name: str, path: Path) -> dict[str, Any]:
+    """The JSON object in a file within the size limit, called ``name`` in errors."""
+    _check_size(name, path)
+    return _parse_json(name, path.read_bytes())
+
+
+def _parse_json(name: str, data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{name}: not readable as JSON ({type(error).__name__}); copy it anew") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{name}: holds {type(document).__name__}; a JSON object is needed")
+    return document
+
+
+def failure(directory: Path, *, hashes: bool = True) -> str | None:
+    """Why ``directory`` is no verified checkpoint, or None where it is one."""
+    try:
+        verify(directory, hashes=hashes)
+    except CheckpointError as error:
+        return str(error)
+    except OSError as error:
+        return f"not readable ({error.strerror})"
+    return None

@@ -1,0 +1,128 @@
+"""Do annotators agree, with each other and with the model? Observed agreement and Cohen's kappa, with intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from irl_core.data.annotations import Annotation, latest
+from irl_core.statistics.bootstrap import Figure, bootstrap, problem_index, ratio, too_few, undefined
+
+Array = npt.NDArray[np.float64]
+
+UNSURE = "unsure"
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Two judges on the traces that both judged. ``first``, ``second``: their names. ``unsure``: traces left out, since
+    one of them was not sure. ``observed``: share of equal labels; ``kappa``: Cohen's (1960), chance agreement removed;
+    ``kinds_kappa``: the same where only 'some step is wrong' and 'none is' count. ``confusion``: counts of label pairs.
+    """
+
+    first: str
+    second: str
+    unsure: int
+    observed: Figure
+    kappa: Figure
+    kinds_kappa: Figure
+    confusion: dict[tuple[str, str], int]
+
+
+def between_annotators(annotations: Sequence[Annotation], *, seed: int = 0) -> list[Agreement]:
+    """Every two annotators who have judged a trace in common, by name; of each the newest word counts."""
+    newest = latest(annotations).values()
+    names = sorted({one.annotator for one in newest})
+    found = []
+    for first, second in combinations(names, 2):
+        sides = [{one.text_sha256: one for one in newest if one.annotator == name} for name in (first, second)]
+        common = [key for key in sides[0] if key in sides[1]]
+        if common:
+            ours, theirs = ([side[key].label for key in common] for side in sides)
+            problems = [sides[0][key].problem_id for key in common]
+            found.append(agreement(first, second, ours, theirs, problems, seed=seed))
+    return found
+
+
+def with_model(
+    annotations: Sequence[Annotation], said: Mapping[str, str], *, blind_only: bool = True, seed: int = 0
+) -> list[Agreement]:
+    """Each annotator against the model. ``said``: the model's label by text_sha256, as `label_of` spells it; an
+    annotation that was not blind is left out, unless ``blind_only`` is False."""
+    newest = [one for one in latest(annotations).values() if one.blind or not blind_only]
+    found = []
+    for name in sorted({one.annotator for one in newest}):
+        own = [one for one in newest if one.annotator == name and one.text_sha256 in said]
+        if own:
+            ours, theirs = [one.label for one in own], [said[one.text_sha256] for one in own]
+            found.append(agreement(name, "model", ours, theirs, [one.problem_id for one in own], seed=seed))
+    return found
+
+
+def label_of(decision: str | None, step: int | None) -> str:
+    """The model's decision (``error``, ``no_error``, ``uncertain``) as an annotator's label."""
+    if decision == "error" and step is not None:
+        return f"step {step + 1}"
+    return "none" if decision == "no_error" else UNSURE
+
+
+def agreement(
+    first: str, second: str, ours: Sequence[str], theirs: Sequence[str], problems: Sequence[str], *, seed: int = 0
+) -> Agreement:
+    """Two lists of labels on the same traces. Intervals by a bootstrap over problems."""
+    kept = [place for place in range(len(ours)) if UNSURE not in (ours[place], theirs[place])]
+    pairs = [(ours[place], theirs[place]) for place in kept]
+    ids = [problems[place] for place in kept]
+    kinds = [tuple("none" if label == "none" else "error" for label in pair) for pair in pairs]
+    return Agreement(
+        first,
+        second,
+        len(ours) - len(kept),
+        _observed(pairs, ids, seed),
+        kappa(pairs, ids, seed=seed),
+        kappa([(one, other) for one, other in kinds], ids, seed=seed),
+        dict(Counter(pairs)),
+    )
+
+
+def _observed(pairs: Sequence[tuple[str, str]], ids: Sequence[str], seed: int) -> Figure:
+    if not pairs:
+        return undefined(0, "traces", "no trace that both were sure about")
+    count, codes = problem_index(list(ids))
+    columns = np.zeros((count, 2))
+    np.add.at(columns[:, 0], codes, [float(one == other) for one, other in pairs])
+    np.add.at(columns[:, 1], codes, 1.0)
+    return bootstrap(columns, ratio, n=len(pairs), unit="traces", seed=seed)
+
+
+def kappa(pairs: Sequence[tuple[str, str]], ids: Sequence[str], *, seed: int = 0) -> Figure:
+    """Cohen's kappa of pairs of labels: (observed - expected) / (1 - expected) agreement; undefined where both judges
+    give one and the same label to all."""
+    if not pairs:
+        return undefined(0, "traces", "no trace that both were sure about")
+    labels = {label: place for place, label in enumerate(sorted({label for pair in pairs for label in pair}))}
+    size = len(labels)
+    if size == 1:
+        return undefined(len(pairs), "traces", "both give the same label to all")
+    count, codes = problem_index(list(ids))
+    if few := too_few(count):
+        return undefined(len(pairs), "traces", few)
+    columns = np.zeros((count, size * size))
+    cells = np.array([labels[one] * size + labels[other] for one, other in pairs])
+    np.add.at(columns, (codes, cells), 1.0)
+
+    def statistic(totals: Array) -> Array:
+        table = totals.reshape(-1, size, size)
+        n = table.sum(axis=(1, 2))
+        observed = np.trace(table, axis1=1, axis2=2) / n
+        expected = (table.sum(axis=1) * table.sum(axis=2)).sum(axis=1) / n**2
+        found: Array = np.full(len(table), np.nan)
+        np.divide(observed - expected, 1 - expected, out=found, where=1 - expected > 1e-12)
+        return found
+
+    return bootstrap(columns, statistic, n=len(pairs), unit="traces", bounded=False, seed=seed)

@@ -1,0 +1,81 @@
+"""An evaluated run as it lies on disk: frames of one row a trace, and where they come from. Runs no model.
+
+The folder's files are described in ``docs/scored-runs.md``. The tokens of a run stay on disk: `read_batches` and
+`read_trace` of ``irl_core.storage.scored_run`` read them from `EvaluatedRun.path` and its neighbours when they are
+needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from irl_core.errors import StoreError
+from irl_core.storage.schema import SUMMARY_COLUMNS
+from irl_core.storage.scored_run import provenance, read_run
+from irl_core.storage.training_run import METRICS, read_metrics
+
+RUN = "run.parquet"
+PERTURBED = "perturbed.parquet"
+PROBES = "probes.parquet"
+COMPARE = "compare"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedRun:
+    """What an evaluation is computed from.
+
+    ``path``: the scored run's file. ``frame``, ``perturbed``, ``probes``, and each of ``compare`` by its name: one row
+    a trace with the columns ``SUMMARY_COLUMNS`` of ``irl_core.storage.scored_run``, empty where there is no such file.
+    ``provenance``: the run's own. ``training``: the lines of the ``metrics.jsonl`` of the run that made the checkpoint.
+    """
+
+    path: Path
+    frame: pd.DataFrame
+    perturbed: pd.DataFrame
+    probes: pd.DataFrame
+    compare: dict[str, pd.DataFrame] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    training: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def perturbed_path(self) -> Path:
+        """The scored run of the corrupted traces; there is one where ``perturbed`` is not empty."""
+        return self.path.with_name(PERTURBED)
+
+    @property
+    def probes_path(self) -> Path:
+        """The scored run of the probes; there is one where ``probes`` is not empty."""
+        return self.path.with_name(PROBES)
+
+
+def load(path: Path) -> EvaluatedRun:
+    """The run in the folder that ``irl-lens evaluate`` wrote, or the scored run ``path`` alone.
+
+    Raises:
+        StoreError: there is no run there, or a file is not one that this program reads.
+    """
+    if not path.is_dir():
+        return EvaluatedRun(path, _frame(path), _frame(None), _frame(None), provenance=provenance(path))
+    main = path / RUN
+    if not main.is_file():
+        raise StoreError(f"{path.name}: holds no {RUN}; make one with irl-lens evaluate, or name a scored run's file")
+    return EvaluatedRun(
+        path=main,
+        frame=_frame(main),
+        perturbed=_frame(path / PERTURBED),
+        probes=_frame(path / PROBES),
+        compare={file.stem: _frame(file) for file in sorted((path / COMPARE).glob("*.parquet"))},
+        provenance=provenance(main),
+        training=read_metrics(path / METRICS),
+    )
+
+
+def _frame(path: Path | None) -> pd.DataFrame:
+    """The summary columns of a file, or no row where a folder has none."""
+    if path is None or (path.name in (PERTURBED, PROBES) and not path.exists()):
+        return pd.DataFrame(columns=SUMMARY_COLUMNS)
+    return read_run(path, SUMMARY_COLUMNS).to_pandas()

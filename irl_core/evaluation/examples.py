@@ -1,0 +1,58 @@
+"""Which traces are shown token by token: two correct and two wrong ones a run, by a rule and not by eye.
+
+The paper's figures 5, 6 and 14-17 show such traces; by what rule they were chosen is not said there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from irl_core.evaluation.evaluated_run import EvaluatedRun
+from irl_core.evaluation.scores import TITLES, judged, score
+from irl_core.statistics.first_error import NO_ERROR
+
+SCORE = "score_mean_discounted"
+RULE = (
+    f"By the {TITLES[SCORE]}: of the traces with the right answer and no known wrong step the one at the median and "
+    "the lowest, of those with a wrong answer the one at the median and the highest. So each class shows a typical "
+    "trace and the one that this score judges worst. Equal scores go by trace id, and no text is shown twice."
+)
+
+
+def choose(run: EvaluatedRun) -> dict[str, Any]:
+    """``traces``: ``trace_id``, ``problem_id``, ``class`` (correct, wrong), ``why`` (median, lowest, highest) and
+    ``score`` of at most four traces; ``rule`` in words; ``reason``: why there are fewer, empty where there are four."""
+    one = judged(run.frame)
+    frame = one.frame.assign(score=score(one.frame, SCORE), right=one.right)
+    frame = frame[np.isfinite(frame["score"])].sort_values(["score", "trace_id"]).drop_duplicates("text")
+    sound = frame["true_first_error_step"].isna() | (frame["true_first_error_step"] == NO_ERROR)
+    correct = _two(frame[frame["right"] & sound], "correct", "lowest")
+    wrong = _two(frame[~frame["right"]], "wrong", "highest")
+    lacking = [
+        f"{name} traces with a score: {len(some)}"
+        for name, some in (("correct", correct), ("wrong", wrong))
+        if len(some) < 2
+    ]
+    return {"score": SCORE, "rule": RULE, "traces": [*correct, *wrong], "reason": "; ".join(lacking)}
+
+
+def _two(frame: pd.DataFrame, name: str, extreme: str) -> list[dict[str, Any]]:
+    """The median of the traces, sorted by score, and the one at their end; of a single trace that one."""
+    if not len(frame):
+        return []
+    end = 0 if extreme == "lowest" else len(frame) - 1
+    middle = (len(frame) - 1) // 2
+    if middle == end and len(frame) > 1:  # of two the end is kept as such
+        middle = len(frame) - 1 - end
+    places = {middle: "median"} | {end: extreme}
+    return [
+        {
+            "trace_id": str(row["trace_id"]), "problem_id": str(row["problem_id"]), "class": name, "why": why,
+            "score": float(row["score"]),
+        }
+        for place, why in places.items()
+        for row in (frame.iloc[place],)
+    ]  # fmt: skip

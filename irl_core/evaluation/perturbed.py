@@ -1,0 +1,168 @@
+"""Corrupted traces down to their tokens: is the corrupted one told from those before, and which part is suspected?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from irl_core.evaluation.first_error_table import Judge, signals_of
+from irl_core.reward.localisation import token_steps
+from irl_core.statistics.bootstrap import Figure, problem_index, share, undefined
+from irl_core.statistics.separation import auc
+from irl_core.storage.schema import COLUMNS, scored_of
+from irl_core.storage.scored_run import read_batches
+from irl_core.text.equations import Equation, read_equations, shown_after
+from irl_core.types import ScoredTrace, Span
+
+Array = npt.NDArray[np.float64]
+
+ALL = "all"
+PARTS = ("operand", "operator", "result", "wording")
+
+
+def figures(path: Path, judge: Judge, *, seed: int = 0) -> dict[str, Any]:
+    """``token_auc`` by kind of corruption and signal; ``within_step``: where in the wrong step the most suspect token
+    lies. ``signal`` is the rule's. Traces whose first changed token is not known are left out.
+
+    AUC of a low signal for a corrupted token: ``from`` the corrupted token on against those before it, ``at`` it alone
+    against those before it, each within a trace and then averaged; ``pooled``: ``from``, over the tokens of all.
+    """
+    names = tuple(dict.fromkeys((judge.rule.signal, "raw", "credit", "logprob")))
+    frame = pd.DataFrame([_row(row, names, judge) for row in _rows(path)])
+    kinds = [ALL, *sorted(set(frame["kind"]))] if len(frame) else []
+    return {
+        "signal": judge.rule.signal,
+        "token_auc": {ALL: {}} | {kind: _areas(frame, kind, names, seed) for kind in kinds},
+        "within_step": _within_step(frame, seed),
+    }
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows whose first changed token is known."""
+    for table in read_batches(path, COLUMNS.names):
+        for row in table.to_pylist():
+            if row["prompt_reward"] is not None and row["perturbed_from_token"] is not None:
+                yield row
+
+
+def _row(row: Mapping[str, Any], names: tuple[str, ...], judge: Judge) -> dict[str, Any]:
+    scored, start = scored_of(row), row["perturbed_from_token"]
+    signals = {name: np.asarray(values, dtype=np.float64) for name, values in signals_of(scored, judge).items()}
+    found = {"problem_id": row["problem_id"], "kind": row["perturbed_kind"] or "unknown", "start": start}
+    for name in names:
+        values = found[name] = signals[name]
+        found[f"from:{name}"] = _area(values[start:], values[:start])
+        found[f"at:{name}"] = _area(values[start : start + 1], values[:start])
+    return found | _suspect(row, scored, signals[judge.rule.signal])
+
+
+def _area(corrupted: Array, before: Array) -> float:
+    """The chance that a corrupted token's signal is below that of one before it, ties half; NaN without one of each."""
+    if not corrupted.size or not before.size:
+        return float("nan")
+    ranks = stats.rankdata(np.concatenate([-corrupted, -before]))
+    lead = ranks[: corrupted.size].sum() - corrupted.size * (corrupted.size + 1) / 2
+    return float(lead / (corrupted.size * before.size))
+
+
+def _areas(frame: pd.DataFrame, kind: str, names: tuple[str, ...], seed: int) -> dict[str, dict[str, Figure]]:
+    part = frame if kind == ALL else frame[frame["kind"] == kind]
+    lengths = part[names[0]].map(len).to_numpy()
+    corrupted = np.concatenate(
+        [np.arange(n) >= start for n, start in zip(lengths, part["start"], strict=True)]  # True from that token on
+    )
+    ids = np.repeat(problem_index(list(part["problem_id"]))[1], lengths)
+    return {
+        name: {
+            "from": _mean(part, f"from:{name}", seed),
+            "at": _mean(part, f"at:{name}", seed),
+            "pooled": auc(-np.concatenate(list(part[name])), corrupted, ids),
+        }
+        for name in names
+    }
+
+
+def _mean(frame: pd.DataFrame, column: str, seed: int, unit: str = "corrupted traces") -> Figure:
+    known = frame[frame[column].notna()] if len(frame) else frame
+    if not len(known):
+        return undefined(0, unit, f"no {unit} with tokens on both sides" if ":" in column else f"no {unit}")
+    return share(known[column].to_numpy(dtype=np.float64), known["problem_id"].to_numpy(), unit=unit, seed=seed)
+
+
+# ------------------------------------------------------------------------------------------------ within the step
+
+
+def _suspect(row: Mapping[str, Any], scored: ScoredTrace, values: Array) -> dict[str, Any]:
+    """The most suspect token of the wrong step beside the corrupted one: the same? how far away? in which parts?
+    NaN and None where the corrupted token is not in the wrong step, or the step has no signal."""
+    trace, start, step = scored.trace, row["perturbed_from_token"], row["true_first_error_step"]
+    inside = np.flatnonzero(token_steps(scored.encoded.spans, trace.steps) == (-2 if step is None else step))
+    nothing = {"token_exact": np.nan, "random_token": np.nan, "away": np.nan, "same_part": np.nan}
+    if start not in inside or not np.isfinite(values[inside]).all() or np.ptp(values[inside]) == 0:
+        return {**nothing, "part": None, "suspect_part": None, "first_equation": np.nan}
+    suspect = int(inside[np.argmin(values[inside])])
+    equations = read_equations(trace.text)
+    parts = [part_of(trace.text, scored.encoded.spans[token], equations) for token in (start, suspect)]
+    return {
+        "token_exact": float(suspect == start),
+        "random_token": 1 / len(inside),
+        "away": float(suspect - start),
+        "same_part": float(parts[0] == parts[1]),
+        "part": parts[0],
+        "suspect_part": parts[1],
+        "first_equation": _in_first(trace.steps[step], scored.encoded.spans[suspect], equations),
+    }
+
+
+def part_of(text: str, span: Span, equations: list[Equation]) -> str:
+    """Of ``PARTS``, where the first visible character of a token stands."""
+    place = next((at for at in range(*span) if not text[at].isspace()), span[0])
+    for equation in sorted(equations, key=lambda one: one.end - one.start):
+        if _within(place, equation.right) or (equation.noted and _within(place, shown_after(text, equation))):
+            return "result"
+        if _within(place, equation.left):
+            return "operand" if text[place].isdigit() or text[place] in ".," else "operator"
+        if equation.start <= place < equation.end:
+            return "operator"
+    return "wording"
+
+
+def _within(place: int, span: Span | None) -> bool:
+    return span is not None and span[0] <= place < span[1]
+
+
+def _in_first(step: Any, span: Span, equations: list[Equation]) -> float:
+    """Whether a token lies in the first equation of its step, written and annotated; NaN where there is none."""
+    mine = [one for one in equations if step.start <= one.start < step.end]
+    if not mine:
+        return float("nan")
+    end = mine[0].end
+    for before, after in pairwise(mine):  # the annotation of the same sum goes with it
+        if not (after.start < end or (before.value, before.stated) == (after.value, after.stated)):
+            break
+        end = max(end, after.end)
+    return float(mine[0].start <= span[0] < end)
+
+
+def _within_step(frame: pd.DataFrame, seed: int) -> dict[str, Any]:
+    known = frame[frame["part"].notna()] if len(frame) else frame
+    counts = {
+        part: {other: int(((known["part"] == part) & (known["suspect_part"] == other)).sum()) for other in PARTS}
+        for part in (PARTS if len(known) else ())
+    }
+    found = {name: _mean(known, name, seed) for name in ("token_exact", "random_token", "same_part", "first_equation")}
+    return {"left_out": len(frame) - len(known), "parts": counts, **found, "distance": _distance(known, seed)}
+
+
+def _distance(known: pd.DataFrame, seed: int) -> Figure:
+    if not len(known):
+        return undefined(0, "corrupted traces, tokens", "no corrupted traces")
+    values, ids = known["away"].abs().to_numpy(dtype=np.float64), known["problem_id"].to_numpy()
+    return share(values, ids, unit="corrupted traces, tokens", bounded=False, seed=seed)

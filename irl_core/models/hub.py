@@ -1,0 +1,165 @@
+"""Where a pretrained model's files lie: in a folder, in the hub's cache, or on the hub; and which are refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from irl_core.checkpoints.manifest import PICKLE_SUFFIXES, check_config
+from irl_core.checkpoints.save import load_json
+from irl_core.config_values import nearest
+from irl_core.errors import CheckpointError
+
+ADAPTER_CONFIG = "adapter_config.json"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SNAPSHOT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt")
+# Keys of a model's config.json that would fetch kernels or other quantisers than the one that is asked for.
+REFUSED_KEYS = (
+    "quantization_config", "attn_implementation", "_attn_implementation", "experts_implementation", "kernel_config",
+    "transformers_weights",
+)  # fmt: skip
+KNOWN_MODELS = (
+    "meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.2-3B-Instruct", "meta-llama/Llama-3.2-1B-Instruct",
+    "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-7B-Instruct",
+    "Qwen/Qwen2.5-Math-1.5B-Instruct",
+)  # fmt: skip
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a text has the form ``organisation/model``."""
+    return bool(HUB_NAME.fullmatch(name)) and ".." not in name and "--" not in name
+
+
+def shown(value: Any) -> str:
+    """A value that came from outside, short enough for an error."""
+    return repr(value)[:80]
+
+
+def locate(name: str, revision: str | None = None) -> Path:
+    """The folder that holds a model's files: ``name`` where it is one, else the snapshot of a model on the hub, of
+    which only safetensors, JSON and text are downloaded.
+
+    Raises:
+        CheckpointError: there is no such folder or model, it cannot be reached, or it is not fit to load.
+    """
+    if Path(name).is_dir():
+        check_weights(Path(name), local=True)
+        return Path(name)
+    if not is_hub_name(name):
+        raise CheckpointError(
+            f"{shown(name)} is no folder that is there, nor a name on the hub such as {KNOWN_MODELS[-2]}"
+        )
+    folder = _snapshot(name, revision)
+    if not any(folder.glob("*.safetensors")):
+        raise CheckpointError(f"{name} has no weights in safetensors in {folder}; run 'hf download {name}'")
+    check_weights(folder, local=False)
+    return folder
+
+
+def _snapshot(name: str, revision: str | None) -> Path:
+    """From the hub, and where it is not reached from the cache alone. Raises CheckpointError."""
+    import httpx
+    from huggingface_hub import snapshot_download
+
+    for cached in (False, True):
+        try:
+            return Path(
+                snapshot_download(
+                    name, revision=revision, local_files_only=cached, allow_patterns=list(SNAPSHOT_FILES),
+                    ignore_patterns=["*/*"],
+                )
+            )  # fmt: skip
+        except (OSError, ValueError, httpx.HTTPError) as error:
+            if cached or not _unreached(error):
+                raise CheckpointError(explain_hub_error(error, name)) from error
+    raise AssertionError("the second pass returns or raises")
+
+
+def _unreached(error: BaseException) -> bool:
+    import httpx
+    from huggingface_hub import errors
+
+    kinds = (errors.LocalEntryNotFoundError, ConnectionError, httpx.TransportError, TimeoutError)
+    return any(isinstance(cause, kinds) for cause in _causes(error))
+
+
+def pinned(name: str, revision: str | None) -> tuple[str, str | None]:
+    """Name and revision that lead to the same files later: a folder's absolute path, or the commit of a snapshot."""
+    if Path(name).is_dir():
+        return str(Path(name).resolve()), None
+    commit = locate(name, revision).name
+    return name, commit if COMMIT.fullmatch(commit) else revision
+
+
+def check_weights(folder: Path, *, local: bool) -> None:
+    """Refuse a folder that is not a whole model in safetensors, or whose configuration names code.
+
+    ``local`` folders may hold no pickles either; in the hub's cache other tools may have left some, unread here.
+
+    Raises:
+        CheckpointError: naming the file and the mend.
+    """
+    names = sorted(path.name for path in folder.iterdir())
+    if ADAPTER_CONFIG in names:
+        raise CheckpointError(f"{folder}: holds adapters ({ADAPTER_CONFIG}), not a whole model; name their base")
+    pickles = [name for name in names if Path(name).suffix in PICKLE_SUFFIXES]
+    if local and pickles:
+        raise CheckpointError(f"{folder}: {pickles[0]} is a pickle, which can run code; keep safetensors only")
+    if not any(name.endswith(".safetensors") for name in names):
+        raise CheckpointError(f"{folder}: no weights in safetensors there; convert or download them")
+    if "config.json" not in names:
+        raise CheckpointError(f"{folder}: config.json is missing; this is not a whole model")
+    for name in names:
+        if name.endswith("config.json"):
+            check_model_config(name, load_json((folder / name).resolve()))
+
+
+def check_model_config(name: str, document: Mapping[str, Any]) -> None:
+    """Refuse a model's configuration that names code, kernels or a quantiser. Raises CheckpointError."""
+    check_config(f"model/{name}", document)  # the plain name is that of a checkpoint's own
+    for key in REFUSED_KEYS:
+        if document.get(key) is not None:
+            raise CheckpointError(
+                f"{name}: the key {key!r} is not loaded; name the plain model, and set model.quantisation"
+            )
+
+
+def explain_hub_error(error: BaseException, name: str) -> str:
+    """One line that says why a model on the hub was not found, and what to do."""
+    from huggingface_hub import constants, errors
+
+    chain = list(_causes(error))
+
+    def caused_by(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in chain)
+
+    if caused_by(errors.GatedRepoError):
+        return (
+            f"{name} is gated: accept its licence on https://huggingface.co/{name}, then log in with 'hf auth login' "
+            "(or set HF_TOKEN)"
+        )
+    if caused_by(errors.RepositoryNotFoundError):
+        near = nearest(name, [*KNOWN_MODELS, *_cached_models(Path(constants.HF_HUB_CACHE))])
+        return f"the hub has no model {name!r}{near}. If it is a private one, log in with 'hf auth login' (or HF_TOKEN)"
+    if caused_by(errors.RevisionNotFoundError):
+        return f"{name} has no such revision; https://huggingface.co/{name}/commits/main lists them"
+    if _unreached(error):
+        return (
+            f"{name} is not (or not whole) in the cache {constants.HF_HUB_CACHE}, and the hub was not reached; where "
+            f"there is a connection run 'hf download {name}', or name a local folder"
+        )
+    reason = str(error).strip().splitlines()
+    return f"{name} could not be downloaded ({type(error).__name__}: {reason[0] if reason else 'no reason given'})"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _cached_models(cache: Path) -> list[str]:
+    return [path.name.removeprefix("models--").replace("--", "/") for path in cache.glob("models--*--*")]

@@ -1,0 +1,77 @@
+"""What a causal LM says of given tokens: hidden states, and log-probabilities without the (T, V) matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from irl_core.models.batching import Batch
+
+LOGITS_AT_ONCE = 2**27  # 512 MiB in float32
+
+
+def _chunk_logprobs(hidden: Tensor, lm_head: torch.nn.Module, targets: Tensor, temperature: float) -> Tensor:
+    logits = lm_head(hidden).float() / temperature
+    return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+
+
+def logprobs_of_hidden(
+    hidden: Tensor,
+    lm_head: Any,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> Tensor:
+    """``log p(target | hidden)`` for ``(N, H)`` hidden states, ``(N,)`` float32, ``chunk`` rows at a time (default: as
+    many as hold ``LOGITS_AT_ONCE`` logits).
+
+    The full ``(N, V)`` matrix never exists: with gradients each chunk is recomputed in the backward pass.
+    """
+    chunk = chunk or max(1, LOGITS_AT_ONCE // lm_head.weight.shape[0])
+    pieces = []
+    for start in range(0, hidden.shape[0], chunk):
+        arguments = (hidden[start : start + chunk], lm_head, targets[start : start + chunk], temperature)
+        if torch.is_grad_enabled() and hidden.shape[0] > chunk:
+            pieces.append(checkpoint(_chunk_logprobs, *arguments, use_reentrant=False))
+        else:
+            pieces.append(_chunk_logprobs(*arguments))
+    return torch.cat(pieces) if pieces else hidden.new_zeros(0, dtype=torch.float32)
+
+
+def hidden_states(model: Any, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
+    """Last hidden states ``(R * L, H)`` of a causal LM's backbone, flat; of ``embeddings`` ``(R, L, H)`` where given.
+
+    Rows are padded on the right, where a causal model's tokens never look: no mask is passed, so that attention takes
+    its fast path. States at padding mean nothing, and nothing reads them. Packed rows need a model prepared by
+    ``irl_core.models.packed_attention.use_packed_attention``.
+    """
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids} if embeddings is None else {"inputs_embeds": embeddings}
+    if batch.cu_seqlens is not None:
+        from irl_core.models.packed_attention import attention_arguments
+
+        inputs |= {"position_ids": batch.position_ids} | attention_arguments(model, batch)
+    output = model.get_decoder()(**inputs, use_cache=False)
+    return output.last_hidden_state.flatten(0, 1)
+
+
+def completion_logprobs(model: Any, batch: Batch, hidden: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    """``log p(y_t | x, y_<t)`` of every completion token, ``(B, T)`` float32, exactly 0 at masked positions."""
+    hidden = hidden_states(model, batch) if hidden is None else hidden
+    mask = batch.response_mask
+    tokens = batch.completion_index[mask]
+    targets = batch.input_ids.flatten()[tokens]
+    values = logprobs_of_hidden(hidden[tokens - 1], model.get_output_embeddings(), targets, temperature=temperature)
+    return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
+
+
+def prompt_logprobs(model: Any, batch: Batch, hidden: Tensor) -> Tensor:
+    """``log p`` of the prompt tokens after the first, as one flat ``(N,)`` vector, trace after trace."""
+    longest = int(batch.starts.max())
+    offsets = torch.arange(1, longest, device=hidden.device).unsqueeze(0)
+    inside = offsets < batch.starts.unsqueeze(1)
+    tokens = (batch.first.unsqueeze(1) + offsets)[inside]
+    return logprobs_of_hidden(hidden[tokens - 1], model.get_output_embeddings(), batch.input_ids.flatten()[tokens])

@@ -1,0 +1,392 @@
+"""Causal LMs from files: a whole model, or adapters (LoRA, Hu et al. 2021) on a base by its hub name or folder.
+
+A folder with adapters holds ``adapter_config.json``, ``adapter_model.safetensors`` and ``base.json``. All of it may
+come from a stranger: only safetensors are read, no code is ever loaded, and of the two descriptions every key and every
+value is checked. The base is looked for on the hub (then in its cache) or in a folder, and must be whole.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from irl_core.checkpoints.manifest import check_config
+from irl_core.checkpoints.save import load_json, load_tensors
+from irl_core.config import LoraConfig
+from irl_core.config_values import ConfigError, build
+from irl_core.errors import CheckpointError
+from irl_core.models.hub import (
+    ADAPTER_CONFIG,
+    HUB_NAME,
+    KNOWN_MODELS,
+    SNAPSHOT_FILES,
+    check_model_config,
+    explain_hub_error,
+    is_hub_name,
+    locate,
+    pinned,
+    shown,
+)
+from irl_core.models.tokenization import EncodingError, TraceEncoder
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
+    "BASE",
+    "HUB_NAME",
+    "KNOWN_MODELS",
+    "OWN_TOKENIZER",
+    "REFERENCE_ADAPTER",
+    "SNAPSHOT_FILES",
+    "Base",
+    "adapter_config",
+    "adapter_weights",
+    "base_of",
+    "explain_hub_error",
+    "load_adapter_weights",
+    "load_base",
+    "load_causal_lm",
+    "load_encoder",
+    "load_whole",
+    "locate",
+    "pinned",
+    "plain_generation",
+    "quantisation_config",
+    "read_adapter_config",
+    "read_base",
+    "with_adapters",
+]
+
+Quantisation = Literal["none", "int8", "nf4"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+ADAPTER_WEIGHTS, BASE = "adapter_model.safetensors", "base.json"
+OWN_TOKENIZER = "tokenizer"  # in the folder of a discriminator that reads other tokens than the policy
+REFERENCE_ADAPTER = "reference"
+REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,99}", re.ASCII)
+TARGET = re.compile(r"[A-Za-z_][\w.]{0,99}", re.ASCII)
+MAX_RANK = 1024
+MAX_TARGETS = 64
+
+
+# ------------------------------------------------------------------------------------------------------- the base
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model that adapters belong to: ``name`` on the hub (with its ``revision``) or folder, and how it is held.
+
+    Raises:
+        CheckpointError: a value that is not of its kind.
+    """
+
+    name: str
+    revision: str | None = None
+    quantisation: Quantisation = "none"
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not (is_hub_name(self.name) or _is_plain_path(self.name)):
+            raise CheckpointError(
+                f"{BASE}: name is {shown(self.name)}; a hub name such as {KNOWN_MODELS[-2]} or a folder without '..' "
+                "is expected"
+            )
+        if self.revision is not None and not (isinstance(self.revision, str) and _is_revision(self.revision)):
+            raise CheckpointError(f"{BASE}: revision is {shown(self.revision)}; a branch, tag or commit is expected")
+        for key, value, known in (
+            ("quantisation", self.quantisation, get_args(Quantisation)),
+            ("dtype", self.dtype, get_args(Precision)),
+        ):
+            if value not in known:
+                raise CheckpointError(f"{BASE}: {key} is {shown(value)}; one of {', '.join(known)} is expected")
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``base.json`` holds."""
+        return asdict(self)
+
+
+def read_base(directory: Path) -> Base:
+    """The base that a folder with adapters names. Raises CheckpointError."""
+    document = load_json(directory / BASE)
+    keys = set(Base.__dataclass_fields__)
+    if document.keys() != keys:
+        odd = sorted(map(str, document.keys() ^ keys))
+        raise CheckpointError(f"{BASE}: the keys {', '.join(sorted(keys))} are expected; look at {shown(odd)}")
+    return Base(**document)
+
+
+def _is_revision(revision: str) -> bool:
+    return bool(REVISION.fullmatch(revision)) and ".." not in revision
+
+
+def _is_plain_path(name: str) -> bool:
+    odd = re.search(r"[\x00-\x1f\\]|^[~-]|^\w+:", name)
+    return bool(name) and len(name) < 4096 and not odd and ".." not in Path(name).parts and Path(name).is_absolute()
+
+
+# ------------------------------------------------------------------------------------------------------- loading
+
+
+def load_causal_lm(directory: Path, device: str | torch.device = "cpu", *, trainable: bool = False) -> Any:
+    """The causal LM in a folder of a verified checkpoint, in evaluation mode, in the precision in which it was saved.
+
+    Adapters are put on their base; only where ``trainable`` do they get gradients. A whole model's weights always do.
+
+    Raises:
+        CheckpointError: what is there is not fit to load, or the base is not to be had.
+    """
+    if not (directory / ADAPTER_CONFIG).exists():
+        return load_whole(directory, device=device)
+    lora, base = read_adapter_config(directory), read_base(directory)
+    model = with_adapters(load_base(base, device), lora)
+    load_adapter_weights(model, directory)
+    if not trainable:
+        model.requires_grad_(False)
+    return model.eval()
+
+
+def load_base(base: Base, device: str | torch.device = "cpu") -> Any:
+    """The frozen base, quantised as it says; it is remembered on the model (``base_of``). Raises CheckpointError."""
+    try:
+        folder = locate(base.name, base.revision)
+    except CheckpointError as error:
+        raise CheckpointError(f"the base of the adapters: {error}") from error
+    model = load_whole(folder, dtype=base.dtype, quantisation=base.quantisation, device=device)
+    model.requires_grad_(False)
+    model.pretrained_base = base
+    return model
+
+
+def base_of(model: Any) -> Base | None:
+    """The base of a model with adapters; None of a whole one."""
+    return getattr(model, "pretrained_base", None)
+
+
+def load_whole(
+    folder: Path,
+    *,
+    dtype: Precision | None = None,
+    quantisation: Quantisation = "none",
+    device: str | torch.device = "cpu",
+) -> Any:
+    """The model in a folder that ``locate`` or ``verify`` has passed, with nothing of its own on how to sample but its
+    end tokens; ``dtype`` None keeps that of the files.
+
+    Raises:
+        CheckpointError: weights are missing, of another shape or unreadable, or bitsandbytes is not installed.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    check_model_config("config.json", load_json((folder / "config.json").resolve()))
+    settings: dict[str, Any] = {}
+    if quantisation != "none" or str(device) != "cpu":
+        settings["device_map"] = {"": str(device)}
+    if dtype is not None:
+        settings["dtype"] = getattr(torch, dtype)
+    if quantisation != "none":
+        settings["quantization_config"] = quantisation_config(quantisation, dtype or "bfloat16")
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa",
+            output_loading_info=True, **settings,
+        )  # fmt: skip
+    except Exception as error:  # whatever the library raises of damaged files: it is the folder that is named
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            raise
+        reason = str(error).strip().splitlines() or [""]
+        raise CheckpointError(f"{folder}: cannot be loaded ({type(error).__name__}: {reason[0][:200]})") from error
+    model, found = loaded
+    if found["missing_keys"]:
+        raise CheckpointError(f"{folder}: {min(found['missing_keys'])} is missing from its weights; copy it anew")
+    model.generation_config = plain_generation(model.generation_config)
+    _keep_gradients(model)
+    return model.eval()
+
+
+def _keep_gradients(model: Any) -> None:
+    """On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights the first time a model only evaluates, for a kernel
+    without a backward pass, and never back: a policy that has sampled once could not be trained. Leave them packed as
+    they are."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def plain_generation(given: Any) -> Any:
+    """End, start and padding tokens alone: a model's own top_k or repetition penalty would bias what is sampled."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        eos_token_id=given.eos_token_id, bos_token_id=given.bos_token_id, pad_token_id=given.pad_token_id
+    )
+
+
+def quantisation_config(quantisation: Quantisation, dtype: Precision) -> Any:
+    """NF4 with double quantisation (Dettmers et al. 2023) or LLM.int8(), the LM head left as it is.
+
+    NF4 computes in bfloat16, and in float16 where that is the model's precision (older GPUs know no bfloat16).
+
+    Raises:
+        CheckpointError: bitsandbytes is not installed.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise CheckpointError(
+            f"quantisation {quantisation} needs bitsandbytes, which is not installed; pip install bitsandbytes"
+        )
+    if quantisation == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head"])
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float16 if dtype == "float16" else torch.bfloat16,
+        llm_int8_skip_modules=["lm_head"],
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ adapters
+
+
+def with_adapters(model: Any, lora: LoraConfig, name: str = "default") -> Any:
+    """The model with new trainable float32 adapters (of ``torch``'s random state), which change nothing yet; the model
+    itself is frozen. A further ``name`` is added to a model that has adapters.
+
+    Raises:
+        CheckpointError: none of the named layers is in the model.
+    """
+    import peft
+
+    settings = peft.LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets),
+        bias="none", task_type="CAUSAL_LM",
+    )  # fmt: skip
+    try:
+        if isinstance(model, peft.PeftModel):
+            model.add_adapter(name, settings)
+            return model
+        adapted: Any = peft.get_peft_model(model, settings, adapter_name=name)
+    except ValueError as error:
+        raise CheckpointError(f"adapters do not fit the model ({str(error).splitlines()[0][:200]})") from error
+    adapted.pretrained_base = base_of(model)
+    return adapted
+
+
+def adapter_weights(model: Any, name: str = "default") -> dict[str, torch.Tensor]:
+    """The adapters' tensors under the names that peft gives them in files."""
+    import peft
+
+    return dict(peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+
+
+def adapter_config(model: Any) -> dict[str, Any]:
+    """What ``adapter_config.json`` holds: what ``read_adapter_config`` takes, and peft reads too."""
+    settings, base = model.peft_config["default"], base_of(model)
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": None if base is None else base.name,
+        "r": settings.r,
+        "lora_alpha": settings.lora_alpha,
+        "lora_dropout": float(settings.lora_dropout),
+        "target_modules": sorted(settings.target_modules),
+        "bias": "none",
+        "inference_mode": True,
+    }
+
+
+def read_adapter_config(directory: Path) -> LoraConfig:
+    """The adapters' settings; every key must be one that ``adapter_config`` writes. Raises CheckpointError."""
+    document = load_json(directory / ADAPTER_CONFIG)
+    fixed = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "bias": "none", "inference_mode": True}
+    free = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets"}
+    for key, value in document.items():
+        if key in fixed and value != fixed[key]:
+            raise CheckpointError(f"{ADAPTER_CONFIG}: {key} is {shown(value)}; only {fixed[key]!r} is loaded")
+        if key not in (*fixed, *free, "base_model_name_or_path"):
+            raise CheckpointError(f"{ADAPTER_CONFIG}: unknown key {shown(key)}; only plain LoRA adapters are loaded")
+    missing = sorted({*free, "peft_type"} - document.keys())
+    if missing:
+        raise CheckpointError(f"{ADAPTER_CONFIG}: {', '.join(missing)} is missing")
+    try:
+        lora: LoraConfig = build(LoraConfig, {name: document[key] for key, name in free.items()})
+    except ConfigError as error:
+        raise CheckpointError(f"{ADAPTER_CONFIG}: {error}") from error
+    if not 1 <= lora.rank <= MAX_RANK:
+        raise CheckpointError(f"{ADAPTER_CONFIG}: r is {lora.rank}; it must lie in 1 to {MAX_RANK}")
+    bad = next((target for target in lora.targets if not TARGET.fullmatch(target)), None)
+    if bad is not None or not 1 <= len(lora.targets) <= MAX_TARGETS:
+        raise CheckpointError(
+            f"{ADAPTER_CONFIG}: target_modules {shown(bad or list(lora.targets))}; 1 to {MAX_TARGETS} names of layers "
+            "are expected"
+        )
+    return lora
+
+
+def load_adapter_weights(model: Any, directory: Path, name: str = "default") -> None:
+    """Fill the adapters ``name`` from a folder. Raises CheckpointError where a tensor is missing, extra or odd."""
+    import torch
+
+    tensors, own = load_tensors(directory / ADAPTER_WEIGHTS), adapter_weights(model, name)
+    for key in sorted(own.keys() ^ tensors.keys()):
+        fault = "is missing" if key in own else "is in no layer of the model"
+        raise CheckpointError(f"{ADAPTER_WEIGHTS}: {key[:200]} {fault}; the adapters are of another base")
+    for key, value in own.items():
+        if tensors[key].shape != value.shape or not tensors[key].is_floating_point():
+            raise CheckpointError(
+                f"{ADAPTER_WEIGHTS}: {key[:200]} is {tensors[key].dtype} {tuple(tensors[key].shape)}; the base takes "
+                f"{tuple(value.shape)}"
+            )
+    with torch.no_grad():
+        for key, value in own.items():
+            value.copy_(tensors[key])
+
+
+# ----------------------------------------------------------------------------------------------------- tokenizers
+
+
+def load_encoder(folder: Path, model: Any, instruction: str = "") -> TraceEncoder:
+    """The encoder of the tokenizer in a folder, with the end tokens of the model that samples after the tokenizer's.
+
+    Raises:
+        CheckpointError: no tokenizer there, one that cannot be used, or one that knows more tokens than the model.
+    """
+    from transformers import AutoTokenizer
+
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file():
+            check_config(name, load_json((folder / name).resolve()))
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False,
+            fix_mistral_regex=False,  # else it warns of every byte-level tokenizer in a folder of ours
+        )  # fmt: skip
+        encoder = TraceEncoder(tokenizer, instruction)
+        ends = dict.fromkeys((*encoder.end_ids, *_known_ends(model, len(tokenizer))))
+        encoder = encoder if tuple(ends) == encoder.end_ids else TraceEncoder(tokenizer, instruction, tuple(ends))
+    except (OSError, ValueError, EncodingError) as error:
+        reason = str(error).strip().splitlines() or [""]
+        raise CheckpointError(f"the tokenizer in {folder}: {reason[0][:200]}") from error
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise CheckpointError(
+            f"the tokenizer in {folder} has {len(tokenizer):,} tokens, the model {rows:,}; take the model's own"
+        )
+    return encoder
+
+
+def _known_ends(model: Any, count: int) -> list[int]:
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    return [end for end in ends if isinstance(end, int) and 0 <= end < count]

@@ -1,0 +1,165 @@
+"""The one place where text becomes tokens, with spans back to characters, and tokens become batches.
+
+Prompt and completion are tokenised apart, as sampling sees them: a completion token never straddles the prompt, and
+no template adds anything after the end-of-turn token. Problem and solution are *data*: a special token written out in
+them is encoded as plain text, so that a pasted ``<|eot_id|>`` ends nothing.
+"""
+
+from __future__ import annotations
+
+import codecs
+import copy
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from irl_core.text.segmentation import make_trace
+from irl_core.types import EncodedTrace, Source, Span, Trace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_SENTINEL = "\x02problem\x03"
+
+
+class EncodingError(ValueError):
+    """A text or a tokenizer that cannot be encoded; the message says why and what to do."""
+
+
+def spans_of_bytes(pieces: Sequence[bytes]) -> tuple[str, tuple[Span, ...]]:
+    """Decode byte pieces as one UTF-8 text; returns it with the character span of each piece.
+
+    Pieces that share one character (an emoji split over tokens) share its span. Invalid bytes become U+FFFD.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text, spans = "", []
+    for number, piece in enumerate(pieces):
+        start = len(text)
+        text += decoder.decode(piece, final=number == len(pieces) - 1)
+        unfinished = bool(decoder.getstate()[0])
+        spans.append((start, len(text) + unfinished))
+    return text, tuple((min(start, len(text)), min(end, len(text))) for start, end in spans)
+
+
+def spellable(text: str) -> str:
+    """The text, unless it holds a lone surrogate, which no encoding can spell. Raises EncodingError."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise EncodingError(f"character {error.start} is half of a surrogate pair; remove it") from error
+    return text
+
+
+def closed(offsets: Sequence[Span], length: int) -> tuple[Span, ...]:
+    """Spans that leave no character out: what a normaliser folded into a token belongs to the token before the gap."""
+    starts = [*(start for start, _ in offsets[1:]), length]
+    return tuple((start, max(end, following)) for (start, end), following in zip(offsets, starts, strict=True))
+
+
+def _byte_of_symbol() -> dict[str, int]:
+    """The printable symbols that byte-level BPE writes bytes with (Radford et al. 2019), inverted."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+class TraceEncoder:
+    """Renders problems with the tokenizer's chat template and turns traces into tokens with character spans.
+
+    Args:
+        tokenizer: a fast byte-level BPE tokenizer with a chat template (Llama 3, Qwen2, the bundled one).
+        instruction: text put before every problem.
+        end_tokens: ids that end a turn; default: the tokenizer's eos and, where it has one, ``<|eot_id|>``.
+
+    Raises:
+        EncodingError: the tokenizer is not byte-level, or has no chat template or no end token.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, instruction: str = "", end_tokens: Sequence[int] = ()
+    ) -> None:
+        if not getattr(tokenizer, "is_fast", False) or '"ByteLevel"' not in tokenizer.backend_tokenizer.to_str():
+            raise EncodingError("the tokenizer is not a fast byte-level BPE one; Llama 3 and Qwen2 tokenizers are")
+        if not tokenizer.chat_template:
+            raise EncodingError("the tokenizer has no chat template; use the tokenizer of the instruct model")
+        self.tokenizer = tokenizer
+        self.instruction = instruction
+        self._special = tokenizer.backend_tokenizer
+        self._plain = copy.deepcopy(tokenizer.backend_tokenizer)
+        self._plain.encode_special_tokens = True
+        self._added = {token_id: str(token).encode() for token_id, token in tokenizer.added_tokens_decoder.items()}
+        self._symbols = _byte_of_symbol()
+        self.end_ids = tuple(end_tokens) or self._default_end_ids()
+        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end_ids[0]
+        self._before, self._after = self._render()
+
+    def _default_end_ids(self) -> tuple[int, ...]:
+        turn = self.tokenizer.get_vocab().get("<|eot_id|>")
+        ids = tuple(i for i in (turn, self.tokenizer.eos_token_id) if i is not None)
+        if not ids:
+            raise EncodingError("the tokenizer names no end-of-turn token; set eos_token")
+        return tuple(dict.fromkeys(ids))
+
+    def _render(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        content = f"{self.instruction}\n\n{_SENTINEL}" if self.instruction else _SENTINEL
+        rendered = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        before, found, after = str(rendered).partition(_SENTINEL)
+        if not found:
+            raise EncodingError("the chat template does not contain the user's message unchanged")
+        encode = self._special.encode
+        return tuple(encode(before, add_special_tokens=False).ids), tuple(encode(after, add_special_tokens=False).ids)
+
+    def encode_prompt(self, problem: str) -> tuple[int, ...]:
+        """Token ids of the rendered prompt, ready for sampling."""
+        ids = self._plain.encode(spellable(problem.strip()), add_special_tokens=False).ids
+        return (*self._before, *ids, *self._after)
+
+    def encode(self, trace: Trace) -> EncodedTrace:
+        """Tokens of a trace with spans; a sampled trace keeps the ids it was sampled with."""
+        prompt_ids = self.encode_prompt(trace.problem)
+        if trace.token_ids is not None:
+            text, spans = self.spans_of_ids(trace.token_ids)
+            if text != trace.text:
+                raise EncodingError(f"the ids of trace {trace.trace_id!r} do not spell its text; score it unsampled")
+            return EncodedTrace(trace, prompt_ids, trace.token_ids, spans)
+        encoding = self._plain.encode(spellable(trace.text), add_special_tokens=False)
+        ids, spans = tuple(encoding.ids), self._spans_of_encoding(trace.text, encoding.ids, encoding.offsets)
+        if not trace.finished:
+            return EncodedTrace(trace, prompt_ids, ids, spans)
+        end = len(trace.text)
+        return EncodedTrace(trace, prompt_ids, (*ids, self.end_ids[0]), (*spans, (end, end)))
+
+    def _spans_of_encoding(self, text: str, ids: Sequence[int], offsets: Sequence[Span]) -> tuple[Span, ...]:
+        decoded, spans = self.spans_of_ids(ids)
+        return spans if decoded == text else closed(offsets, len(text))  # a normaliser (NFC) changed the text
+
+    def spans_of_ids(self, ids: Sequence[int]) -> tuple[str, tuple[Span, ...]]:
+        """Text and spans of sampled ids; an end token, only as the last one, spells nothing."""
+        body = ids[:-1] if ids and ids[-1] in self.end_ids else ids
+        text, spans = spans_of_bytes([self._bytes_of(token_id) for token_id in body])
+        return text, spans if len(body) == len(ids) else (*spans, (len(text), len(text)))
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        if token_id in self._added:
+            return self._added[token_id]
+        piece = self._special.id_to_token(token_id)
+        if piece is None:
+            raise EncodingError(f"token id {token_id} is not in the tokenizer's vocabulary of {len(self.tokenizer)}")
+        return bytes(self._symbols[symbol] for symbol in piece)
+
+    def sampled_trace(self, problem: str, token_ids: Sequence[int], logprobs: Sequence[float], **fields: Any) -> Trace:
+        """A rollout as a segmented trace that keeps its ids and log-probabilities."""
+        text, _ = self.spans_of_ids(token_ids)
+        finished = bool(token_ids) and token_ids[-1] in self.end_ids
+        return make_trace(
+            problem, text, source=Source.POLICY, token_ids=tuple(token_ids), logprobs=tuple(logprobs),
+            finished=finished, **fields,
+        )  # fmt: skip
+
+    def fingerprint(self) -> str:
+        """Whether two encoders share a vocabulary: the sorted vocabulary as JSON, hashed."""
+        import hashlib
+
+        return hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()

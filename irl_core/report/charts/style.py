@@ -1,0 +1,176 @@
+"""What all charts share: colours by theme, layout, text that stays text, and figures with their interval."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import plotly.graph_objects as go
+from plotly.io import templates
+from plotly.offline import get_plotlyjs
+
+Shown = Mapping[str, Any]  # a figure as JSON: value, n, interval, method, reason
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours of text, grid and series. On dark paper the series are the lighter ones of the palette."""
+
+    text: str
+    grid: str
+    paper: str
+    series: tuple[str, ...]
+    correct: str
+    incorrect: str
+    unknown: str
+
+
+THEMES: Final = {
+    "light": Theme(
+        "#22262b", "#dfe3e8", "#ffffff", ("#0072B2", "#D55E00", "#009E73", "#AA4488", "#B07D00", "#3B9BD1", "#5B5F66"),
+        "#0072B2", "#D55E00", "#5B5F66",
+    ),
+    "dark": Theme(
+        "#e8e6e3", "#3d4148", "#171614", ("#56B4E9", "#F0803C", "#2CC295", "#E08BC0", "#F0C05A", "#9AD2F2", "#B4B8BF"),
+        "#56B4E9", "#F0803C", "#B4B8BF",
+    ),
+}  # fmt: skip
+DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS: Final = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star")
+HEIGHT: Final = 380
+
+
+def colours(theme: str) -> Theme:
+    """The colours of a theme. Raises ValueError for a name that is none."""
+    if theme not in THEMES:
+        raise ValueError(f"theme is {theme!r}; it is one of {', '.join(THEMES)}")
+    return THEMES[theme]
+
+
+@contextmanager
+def plain_template() -> Iterator[None]:
+    """Draw with plotly's own template inside the block: streamlit sets another one for the whole process."""
+    before, templates.default = templates.default, "plotly"
+    try:
+        yield
+    finally:
+        templates.default = before
+
+
+def plotly_source() -> str:
+    """The JavaScript of plotly, for pages that need no network."""
+    return str(get_plotlyjs())
+
+
+def text(value: object) -> str:
+    """A text of others for a place where plotly reads tags, entities and formulas."""
+    clean = "".join(sign if sign.isprintable() else " " for sign in str(value))
+    return html.escape(clean).replace("$", "&#36;")
+
+
+def faded(colour: str, share: float) -> str:
+    """``#rrggbb`` with an opacity."""
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{share})"
+
+
+def cycled(values: Sequence[str], place: int) -> str:
+    return values[place % len(values)]
+
+
+def styled(figure: go.Figure, theme: str, x: str, y: str, *, height: int = HEIGHT) -> go.Figure:
+    """The layout that all charts have. ``x`` and ``y``: what the axes show, in words."""
+    look = colours(theme)
+    axis = {
+        "gridcolor": look.grid, "zerolinecolor": look.grid, "linecolor": look.grid, "automargin": True,
+        "title": {"standoff": 10},
+    }  # fmt: skip
+    figure.update_layout(
+        height=height,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": look.text, "family": "system-ui, sans-serif", "size": 13},
+        margin={"l": 8, "r": 8, "t": 36, "b": 8},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "title_text": ""},
+        hoverlabel={"align": "left", "bgcolor": look.paper, "font": {"color": look.text}},
+        hovermode="closest",
+    )
+    figure.update_xaxes(**axis, title_text=x)
+    figure.update_yaxes(**axis, title_text=y)
+    return figure
+
+
+def note(figure: go.Figure, words: str) -> None:
+    """Words where nothing can be drawn, or what was left out of it."""
+    place: dict[str, Any] = {"x": 0.5, "y": 0.5, "xanchor": "center"} if not figure.data else {"x": 1, "y": 1}
+    figure.add_annotation(
+        text=text(words), xref="paper", yref="paper", showarrow=False, **({"xanchor": "right"} | place)
+    )
+
+
+def words(figure: Shown) -> str:
+    """'0.831 [0.789, 0.874], n 2,560', or 'undefined (why), n 3'."""
+    n = f"n {figure['n']:,}"
+    if figure["value"] is None:
+        return f"undefined ({figure['reason']}), {n}"
+    if figure["interval"] is None:
+        return f"{figure['value']:.3f}, {n}"
+    low, high = figure["interval"]
+    return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}], {n}"
+
+
+def cells(figure: Shown) -> dict[str, Any]:
+    """A figure as columns of a table; undefined ones have their reason."""
+    low, high = figure["interval"] or (None, None)
+    return {
+        "value": figure["value"], "low": low, "high": high, "n": figure["n"],
+        "undefined because": figure["reason"] or None,
+    }  # fmt: skip
+
+
+def band(figure: go.Figure, x: Sequence[float], low: Sequence[Any], high: Sequence[Any], colour: str) -> None:
+    """An interval as a band, where it is known."""
+    known = [place for place in range(len(x)) if low[place] is not None and high[place] is not None]
+    if len(known) < 2:
+        return
+    across = [x[place] for place in known]
+    figure.add_scatter(
+        x=[*across, *reversed(across)],
+        y=[*(high[place] for place in known), *(low[place] for place in reversed(known))],
+        fill="toself", fillcolor=faded(colour, 0.15), line={"width": 0}, mode="lines", hoverinfo="skip",
+        showlegend=False,
+    )  # fmt: skip
+
+
+def curve(
+    figure: go.Figure, x: Sequence[float], found: Sequence[Shown], *, name: str, colour: str, dash: str, symbol: str
+) -> None:
+    """Figures as a line with markers and a band; an undefined one is a gap."""
+    intervals = [one["interval"] or (None, None) for one in found]
+    band(figure, x, [low for low, _ in intervals], [high for _, high in intervals], colour)
+    figure.add_scatter(
+        x=list(x), y=[one["value"] for one in found], name=text(name), mode="lines+markers",
+        line={"color": colour, "dash": dash, "width": 2}, marker={"symbol": symbol, "size": 7},
+        hovertext=[text(f"{name}: {words(one)}") for one in found], hoverinfo="x+text",
+    )  # fmt: skip
+
+
+def dots(figure: go.Figure, rows: Iterable[tuple[str, Shown]], *, name: str, colour: str, symbol: str) -> None:
+    """Figures as points with whiskers, a row each; an undefined one has no point, and its words on hovering the row."""
+    drawn = [(row, one) for row, one in rows if one["value"] is not None]
+    lows = [one["value"] - one["interval"][0] if one["interval"] else 0 for _, one in drawn]
+    highs = [one["interval"][1] - one["value"] if one["interval"] else 0 for _, one in drawn]
+    figure.add_scatter(
+        y=[text(row) for row, _ in drawn], x=[one["value"] for _, one in drawn], name=text(name), mode="markers",
+        marker={"color": colour, "symbol": symbol, "size": 10},
+        error_x={"type": "data", "array": highs, "arrayminus": lows, "color": colour, "thickness": 1.5},
+        hovertext=[text(f"{row}, {name}: {words(one)}") for row, one in drawn], hoverinfo="text",
+    )  # fmt: skip
+
+
+def labelled(run: str, name: str, runs: int) -> str:
+    """A series' name, with its run where there are several."""
+    return f"{run}: {name}" if runs > 1 else name

@@ -1,0 +1,52 @@
+"""An inspection as a table of tokens (CSV) that no spreadsheet takes for formulas."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+SIGNALS = ("raw", "standardised", "discounted", "credit", "logprob")
+COLUMNS = ("trace", "step", "token", "start", "end", "id", "text", *SIGNALS)
+_FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+
+
+def safe_cell(text: str) -> str:
+    """``text`` with an apostrophe before it where a spreadsheet would compute it, even after leading blanks."""
+    return "'" + text if text.startswith(_FORMULA_STARTS) or text.lstrip().startswith(_FORMULA_STARTS) else text
+
+
+def to_csv(result: Mapping[str, Any]) -> str:
+    """One row a token, with a header; ``trace``, ``step`` and ``token`` are 0-based, an empty cell is 'no value'."""
+    sheet = io.StringIO()
+    writer = csv.writer(sheet)
+    writer.writerow(COLUMNS)
+    for number, trace in enumerate(result["traces"]):
+        for index, token in enumerate(trace["tokens"]):
+            place = (number, _step_of(trace, token), index, token["start"], token["end"], token.get("id"))
+            writer.writerow((*place, safe_cell(token["text"]), *(token[name] for name in SIGNALS)))
+    return sheet.getvalue()
+
+
+def _step_of(trace: Mapping[str, Any], token: Mapping[str, Any]) -> int | None:
+    """The step that holds the first character of the token that is in any step."""
+    for index, step in enumerate(trace["steps"]):
+        if token["start"] < step["end"] and step["start"] < token["end"]:
+            return index
+    return None
+
+
+def inert(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy of a table whose texts and heads no spreadsheet takes for a formula."""
+    safe = table.rename(columns=lambda name: safe_cell(str(name)))
+    for name in safe.columns:
+        safe[name] = safe[name].map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
+    return safe
+
+
+def csv_of(table: pd.DataFrame) -> str:
+    """A table as CSV with a header; an empty cell is 'no value', and there is no formula in it."""
+    return str(inert(table).to_csv(index=False))

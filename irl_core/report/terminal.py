@@ -1,0 +1,150 @@
+"""An inspection in the terminal: the exact text, each token on a colour, the steps' scores and the verdict in words.
+
+Model output is only ever the content of ``rich.text.Text``, never markup, and its control characters are drawn as
+visible signs, so it can neither colour nor move anything. Without colour (``NO_COLOR``, a pipe, a dumb terminal)
+tokens are marked with brackets: ``[-2.1 text]`` below zero, ``[+2.1 text]`` above, from a third of full colour on.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.color import Color
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+from irl_core.report.heatmap.payload import titles
+from irl_core.report.heatmap.scale import ranges
+from irl_core.report.heatmap.verdict import signed, verdict
+
+BLUE, ORANGE = (33, 102, 172), (217, 95, 2)
+BRACKET_SHARE = 1 / 3
+VERDICT_STYLES = {"error": "bold red", "no_error": "bold green", "uncertain": "bold yellow", "no_signal": "bold"}
+
+Tokens = Sequence[Mapping[str, Any]]
+
+
+def visible(text: str) -> str:
+    """``text`` with control and format characters as signs: ␀, ␛, and ⟨U+202E⟩; line ends stay line ends."""
+    return "".join(_sign(character) for character in text)
+
+
+def _sign(character: str) -> str:
+    if character == "\n" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+        return character
+    if ord(character) < 0x20:
+        return chr(0x2400 + ord(character))
+    return "␡" if character == "\x7f" else f"⟨U+{ord(character):04X}⟩"
+
+
+def background(value: float | None, full: float) -> tuple[int, int, int]:
+    """Red, green, blue of a token: exactly white at zero (and where undefined), blue above, orange below."""
+    if value is None:
+        return 255, 255, 255
+    share = max(-1.0, min(1.0, value / full))
+    target = BLUE if share > 0 else ORANGE
+    red, green, blue = (round(255 + (end - 255) * abs(share)) for end in target)
+    return red, green, blue
+
+
+def _style(value: float | None, full: float) -> Style:
+    colour = background(value, full)
+    dark = sum(weight * part for weight, part in zip((0.299, 0.587, 0.114), colour, strict=True)) < 128
+    ink = Color.from_rgb(255, 255, 255) if dark else Color.from_rgb(0, 0, 0)
+    return Style(color=ink, bgcolor=Color.from_rgb(*colour))
+
+
+def pieces(text: str, tokens: Tokens) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    """``text`` cut at its tokens, in order and whole: a character that several tokens share goes to the first of them,
+    what no token covers comes with None."""
+    position = 0
+    for token in tokens:
+        if token["start"] > position:
+            yield text[position : token["start"]], None
+            position = token["start"]
+        if token["end"] > position:
+            yield text[position : token["end"]], token
+            position = token["end"]
+    if position < len(text):
+        yield text[position:], None
+
+
+def coloured(trace: Mapping[str, Any], view: str, full: float) -> Text:
+    """The trace's exact text with the value of ``view`` as each token's background; white is exactly zero."""
+    result = Text()
+    for piece, token in pieces(trace["text"], trace["tokens"]):
+        result.append(visible(piece), style=_style(token[view], full) if token else None)
+    return result
+
+
+def bracketed(trace: Mapping[str, Any], view: str, full: float) -> Text:
+    """The same without colour: tokens from a third of ``full`` on stand in brackets behind their value."""
+    result = Text()
+    for piece, token in pieces(trace["text"], trace["tokens"]):
+        value = token[view] if token else None
+        if value is None or abs(value) < BRACKET_SHARE * full or not piece.strip():
+            result.append(visible(piece))
+            continue
+        body = piece.lstrip()
+        lead, body, tail = piece[: -len(body)], body.rstrip(), body[len(body.rstrip()) :]
+        result.append(visible(f"{lead}[{value:+.1f} {body}]{tail}"))
+    return result
+
+
+def _step_lines(trace: Mapping[str, Any]) -> Text:
+    result = Text()
+    for index, step in enumerate(trace["steps"]):
+        first = trace["decision"] == "error" and index == trace["first_error_step"]
+        mark = "→" if first else " "
+        name = "answer" if step["role"] == "answer" else str(index + 1)
+        line = f"{mark}{name:>7} {signed(step['score']):>9}  {visible(' '.join(step['text'].split()))}\n"
+        result.append(line, style="bold" if first else None)
+    return result
+
+
+def _arithmetic_lines(trace: Mapping[str, Any]) -> Text:
+    return Text("".join(f"{visible(one['text'])}: is {one['value']}\n" for one in trace["arithmetic"]))
+
+
+def print_result(
+    console: Console,
+    result: Mapping[str, Any],
+    *,
+    view: str,
+    gamma: float,
+    score_name: str,
+    notes: Sequence[str] = (),
+    familiar: bool | None = None,
+) -> None:
+    """Print an inspection (``irl_core.scorer.to_json``): every trace with its tokens, steps and verdict.
+
+    ``score_name`` names the trace score, ``gamma`` is the discount of its discounted rewards. ``familiar``: see
+    `irl_core.report.heatmap.verdict.verdict`.
+    """
+    full = ranges(gamma)[view]
+    console.print(Text(f"Checkpoint {visible(result['checkpoint'])}"), style="dim")
+    console.print(Text(visible(result["problem"])))
+    for note in notes:
+        console.print(Text(visible(note)), style="yellow")
+    for title, trace in zip(titles(result["traces"]), result["traces"], strict=True):
+        console.rule(Text(visible(f"{title} · {score_name} {signed(trace['trace_score'])}")), align="left")
+        _print_trace(console, trace, view, full, familiar)
+
+
+def _print_trace(console: Console, trace: Mapping[str, Any], view: str, full: float, familiar: bool | None) -> None:
+    found = verdict(trace, familiar)
+    plain = console.no_color or console.color_system is None
+    value = f"{view} reward: orange {signed(-full, 1)}, white 0, blue {signed(full, 1)}"
+    limit = f"{view} reward in brackets from {BRACKET_SHARE * full:.1f} away from 0 on"
+    console.print((bracketed if plain else coloured)(trace, view, full), soft_wrap=plain)
+    console.print(Text(limit if plain else value), style="dim")
+    console.print(Text("Steps and their scores (lower is more suspect):"))
+    console.print(_step_lines(trace), end="", soft_wrap=True)
+    console.print(Text(visible(found["headline"])), style=VERDICT_STYLES[found["kind"]])
+    console.print(Text(visible(found["detail"])), soft_wrap=True)
+    if trace["arithmetic"]:
+        console.print(Text("Equations that do not hold (checked exactly, apart from the reward):"))
+        console.print(_arithmetic_lines(trace), end="", soft_wrap=True)

@@ -1,0 +1,310 @@
+"""Token signals -> step scores -> the first error, or 'no error', or 'uncertain'. Knows no model.
+
+A *rule* says which signal is read, how the tokens of a step become its score (lower = more suspect), and which step
+is named. `calibrate` chooses the rule on one half of the held-out problems and sets its threshold on the other half,
+by split conformal prediction (Vovk et al. 2005; Lei et al. 2018), so that at most a stated share of new correct
+traces is flagged. `locate` applies the result to one trace.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from irl_core.types import Decision, Localisation, Span, Step
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+Signals = Mapping[str, npt.NDArray[Any]]
+
+Reduction = Literal["min", "mean", "sum", "last"]
+Choice = Literal["argmin", "first_below"]
+
+SIGNALS = ("raw", "credit", "discounted", "standardised", "logprob")
+REWARD_SIGNALS = ("credit", "raw", "standardised", "discounted")
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a trace's tokens name a step.
+
+    ``argmin`` names the step with the lowest score (the earliest of equals). ``first_below`` names the first step
+    whose score is below the threshold, and falls back to ``argmin`` where none is. Without ``include_answer``,
+    closing lines (``role == "answer"``) are never named and do not count towards suspicion.
+    """
+
+    signal: str
+    reduction: Reduction
+    choice: Choice = "argmin"
+    include_answer: bool = False
+
+    def __post_init__(self) -> None:
+        for value, allowed in ((self.signal, SIGNALS), (self.reduction, REDUCTIONS), (self.choice, CHOICES)):
+            if value not in allowed:
+                raise ValueError(f"a rule knows no {value!r}; choose one of {', '.join(allowed)}")
+
+    @property
+    def name(self) -> str:
+        """For people: ``credit/min/argmin``, with ``+answer`` where closing lines count."""
+        return f"{self.signal}/{self.reduction}/{self.choice}" + ("+answer" if self.include_answer else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A rule with its limits, as found on held-out traces.
+
+    A trace's *suspicion* is its lowest step score. Below ``threshold`` the decision is ``error``; from there up to
+    ``uncertain_threshold`` it is ``uncertain``; above, ``no_error``. ``n`` counts the correct traces behind the
+    thresholds, ``null_scores`` are their suspicions, sorted. ``error_logit`` and ``correct_logit`` hold
+    (slope, intercept): the chance that the named step is right, and that the trace is correct, as sigmoids of
+    the suspicion. ``exact`` is the rule's rate of exact first steps on ``n_wrong`` traces it was not chosen on.
+    ``gamma`` is the discount that the signals were computed with (None = not stated). ``note`` says what is missing,
+    and which traces the limits come from where the truth of samples is not known.
+    """
+
+    rule: Rule
+    threshold: float
+    uncertain_threshold: float
+    alpha: float
+    uncertain_alpha: float
+    n: int
+    null_scores: tuple[float, ...]
+    error_logit: tuple[float, float]
+    correct_logit: tuple[float, float]
+    exact: float | None = None
+    n_wrong: int = 0
+    gamma: float | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= self.uncertain_alpha <= 1:
+            raise ValueError(f"alpha {self.alpha} and uncertain_alpha {self.uncertain_alpha} must rise within [0, 1]")
+        if not self.threshold <= self.uncertain_threshold:
+            raise ValueError(f"threshold {self.threshold} lies above uncertain_threshold {self.uncertain_threshold}")
+        if self.n != len(self.null_scores):
+            raise ValueError(f"n is {self.n}, but there are {len(self.null_scores)} null scores")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `json.dumps` writes without extensions; infinite thresholds become "-inf" and "inf"."""
+        record = asdict(self)
+        for name in ("threshold", "uncertain_threshold"):
+            record[name] = record[name] if math.isfinite(record[name]) else str(record[name])
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Calibration:
+        """The inverse of `to_json`. Raises ValueError that names an unknown, missing or unreadable key."""
+        values = _checked_keys(cls, record, "calibration")
+        values["rule"] = Rule(**_checked_keys(Rule, values["rule"], "calibration.rule"))
+        for name in ("threshold", "uncertain_threshold", "alpha", "uncertain_alpha"):
+            values[name] = _number(name, values[name])
+        for name in ("null_scores", "error_logit", "correct_logit"):
+            values[name] = _numbers(name, values[name])
+        for name in ("exact", "gamma"):
+            values[name] = None if values.get(name) is None else _number(name, values[name])
+        if len(values["error_logit"]) != 2 or len(values["correct_logit"]) != 2:
+            raise ValueError("error_logit and correct_logit are each [slope, intercept]")
+        return cls(**values)
+
+
+def _checked_keys(kind: type, record: Any, where: str) -> dict[str, Any]:
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{where} must be an object, found {type(record).__name__}")
+    known = {field.name for field in fields(kind)}
+    optional = {"exact", "n_wrong", "gamma", "note", "choice", "include_answer"}
+    if unknown := sorted(set(record) - known):
+        raise ValueError(f"{where} has the unknown key {unknown[0]!r}; it knows {', '.join(sorted(known))}")
+    if missing := sorted(known - optional - set(record)):
+        raise ValueError(f"{where} lacks the key {missing[0]!r}")
+    return dict(record)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("inf", "-inf")):
+        raise ValueError(f"calibration key {name!r} holds {value!r}; it must be a number")
+    if math.isnan(float(value)):
+        raise ValueError(f"calibration key {name!r} is not a number; calibrate again")
+    return float(value)
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"calibration key {name!r} holds {values!r}; it must be a list of numbers")
+    return tuple(_number(name, value) for value in values)
+
+
+# ---------------------------------------------------------------------------------------------- tokens -> steps
+
+
+def token_steps(spans: Sequence[Span], steps: Sequence[Step]) -> Indices:
+    """Which step each token belongs to: int64 (T,), -1 = none.
+
+    A token belongs to the step that holds most of its characters, the earlier of equals. A token without a character
+    in any step belongs to none, except the first one that begins exactly where a step ends (its newline): it closes
+    that step, and a model's doubt about ending there is doubt about that step. Empty spans (an end-of-turn token)
+    belong to none. Steps are in order and do not overlap.
+    """
+    result = np.full(len(spans), -1, dtype=np.int64)
+    if not len(spans) or not steps:
+        return result
+    bounds = np.asarray(spans, dtype=np.int64).reshape(-1, 2)
+    starts = np.array([step.start for step in steps])
+    ends = np.array([step.end for step in steps])
+    first = np.searchsorted(ends, bounds[:, 0], side="right")
+    last = np.searchsorted(starts, bounds[:, 1], side="left") - 1
+    visible = bounds[:, 1] > bounds[:, 0]
+    inside = visible & (first <= last)
+    result[inside] = first[inside]
+    for token in np.flatnonzero(inside & (first < last)):
+        candidates = np.arange(first[token], last[token] + 1)
+        shared = np.minimum(ends[candidates], bounds[token, 1]) - np.maximum(starts[candidates], bounds[token, 0])
+        result[token] = candidates[np.argmax(shared)]
+    _give_closing_tokens(result, bounds, ends, visible & ~inside)
+    return result
+
+
+def _give_closing_tokens(result: Indices, bounds: Indices, ends: Indices, outside: npt.NDArray[np.bool_]) -> None:
+    """Gives each token outside all steps that begins where a step ends to that step. Tokens that share one
+    character (byte pieces) go together."""
+    before = np.searchsorted(ends, bounds[:, 0], side="right") - 1
+    closing = outside & (before >= 0) & (ends[np.maximum(before, 0)] == bounds[:, 0])
+    result[closing] = before[closing]
+
+
+def step_scores(values: npt.NDArray[Any], owners: Indices, n_steps: int, reduction: Reduction) -> Array:
+    """One score a step, float64 (n_steps,); NaN where a step has no token. ``owners`` comes from `token_steps`.
+
+    Raises ValueError where values and owners differ in length.
+    """
+    if values.shape != owners.shape:
+        raise ValueError(f"{values.shape} values for {owners.shape} tokens; give one value a token")
+    kept = owners >= 0
+    numbers, index = np.asarray(values, dtype=np.float64)[kept], owners[kept]
+    counts = np.bincount(index, minlength=n_steps)
+    scores = np.full(n_steps, np.inf)
+    if reduction == "min":
+        with np.errstate(invalid="ignore"):  # NaN stays NaN
+            np.minimum.at(scores, index, numbers)
+    elif reduction == "last":
+        scores[index] = numbers  # of repeated indices the last assignment stays
+    else:
+        scores = np.bincount(index, weights=numbers, minlength=n_steps)
+        if reduction == "mean":
+            scores = scores / np.maximum(counts, 1)
+    return np.where(counts > 0, scores, np.nan)
+
+
+def _judged(signals: Signals, owners: Indices, steps: Sequence[Step], rule: Rule) -> tuple[Array, Array]:
+    """(all step scores, the same with NaN on steps that the rule may not name). All NaN = no usable signal."""
+    if rule.signal not in signals:
+        raise ValueError(f"the rule {rule.name} needs the signal {rule.signal!r}; given: {', '.join(signals)}")
+    values = np.asarray(signals[rule.signal], dtype=np.float64)
+    scores = step_scores(values, owners, len(steps), rule.reduction)
+    if values.size < 2 or not np.isfinite(values).all() or np.ptp(values) == 0:
+        return scores, np.full(len(steps), np.nan)
+    barred = np.array([step.role == "answer" and not rule.include_answer for step in steps], dtype=bool)
+    return scores, np.where(barred, np.nan, scores)
+
+
+def _named(eligible: Array, rule: Rule, threshold: float) -> int | None:
+    if not np.isfinite(eligible).any():
+        return None
+    below = np.flatnonzero(eligible < threshold)
+    if rule.choice == "first_below" and below.size:
+        return int(below[0])
+    return int(np.nanargmin(eligible))
+
+
+def _suspicion(eligible: Array) -> float:
+    return float(np.nanmin(eligible)) if np.isfinite(eligible).any() else math.nan
+
+
+# ---------------------------------------------------------------------------------------------- one trace
+
+
+def locate(signals: Signals, spans: Sequence[Span], steps: Sequence[Step], calibration: Calibration) -> Localisation:
+    """Where the trace goes wrong first, by the calibrated rule.
+
+    ``signals`` holds the rule's signal, one value a token, computed as at calibration (same gamma, same
+    standardisation). A signal that is constant or not finite, and a trace without a step that has a token, are
+    ``uncertain`` with confidence 0. An ``uncertain`` decision between the thresholds carries the larger of the two
+    chances that it would have had. Raises ValueError where the signal is missing or has another length than spans.
+    """
+    rule = calibration.rule
+    scores, eligible = _judged(signals, token_steps(spans, steps), steps, rule)
+    step, suspicion = _named(eligible, rule, calibration.threshold), _suspicion(eligible)
+    decision = _decide(suspicion, calibration)
+    return Localisation(
+        decision=decision,
+        first_error_step=step if decision == "error" else None,
+        confidence=_confidence(decision, suspicion, calibration),
+        rule=rule.name,
+        threshold=calibration.threshold,
+        step_scores=tuple(float(score) for score in scores),
+    )
+
+
+def most_suspect(
+    signals: Signals, spans: Sequence[Span], steps: Sequence[Step], rule: Rule, threshold: float = -math.inf
+) -> int | None:
+    """The step that the rule would name were the trace known to be wrong; None where there is no usable signal.
+
+    ``threshold`` matters to ``first_below`` alone.
+    """
+    _, eligible = _judged(signals, token_steps(spans, steps), steps, rule)
+    return _named(eligible, rule, threshold)
+
+
+def _decide(suspicion: float, calibration: Calibration) -> Decision:
+    if math.isnan(suspicion) or calibration.threshold <= suspicion < calibration.uncertain_threshold:
+        return "uncertain"
+    return "error" if suspicion < calibration.threshold else "no_error"
+
+
+def _confidence(decision: Decision, suspicion: float, calibration: Calibration) -> float:
+    if math.isnan(suspicion):
+        return 0.0
+    error, correct = (_sigmoid(suspicion, fit) for fit in (calibration.error_logit, calibration.correct_logit))
+    return {"error": error, "no_error": correct, "uncertain": max(error, correct)}[decision]
+
+
+def _sigmoid(x: float, fit: tuple[float, float]) -> float:
+    logit = fit[0] * x + fit[1]
+    return 1 / (1 + math.exp(-min(max(logit, -40.0), 40.0)))
+
+
+# ---------------------------------------------------------------------------------------------- calibration
+
+
+def conformal_threshold(null_scores: Iterable[float], alpha: float) -> float:
+    """The floor(alpha (n + 1))-th smallest of the n null scores; -inf where that is the 0th (n too small).
+
+    A further score, exchangeable with these, falls strictly below it with a chance of at most alpha: its rank among
+    all n + 1 is uniform. Several samples of one problem are not quite exchangeable with those of a new problem; the
+    share then holds on average over draws of problems, with more spread between draws.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; it is a share of correct traces, in [0, 1]")
+    ordered = sorted(null_scores)
+    rank = math.floor(alpha * (len(ordered) + 1) + 1e-9)
+    if rank > len(ordered):
+        return math.inf
+    return ordered[rank - 1] if rank else -math.inf
+
+
+def _uncertain_limit(
+    null: Sequence[float], threshold: float, alpha: float, uncertain_alpha: float
+) -> tuple[float, str]:
+    if threshold > -math.inf:
+        return conformal_threshold(null, uncertain_alpha), ""
+    needed = math.ceil(1 / alpha - 1e-9) - 1 if alpha else math.inf
+    limit = conformal_threshold(null, uncertain_alpha)
+    note = f"{len(null)} correct traces are too few for alpha {alpha:g} (it needs {needed}): no trace is flagged"
+    return (limit, note) if limit > -math.inf else (math.inf, note + ", and every one is uncertain")

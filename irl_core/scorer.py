@@ -1,0 +1,409 @@
+"""Score solutions with a checkpoint and say where they go wrong: what the command line and the app share.
+
+``Lens`` holds the loaded models. Torch and transformers are imported when a checkpoint is loaded, not before. What
+runs no model (views, trace scores, ranking) is in ``irl_core.reward.token_scores``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from irl_core.errors import InputError
+from irl_core.reward.token_scores import (
+    DEFAULT_GAMMA,
+    group_standardisation,
+    named_signals,
+    restandardise,
+)
+from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Standardisation, Trace
+
+if TYPE_CHECKING:
+    from irl_core.models.tokenization import TraceEncoder
+    from irl_core.policy.protocol import Rollout
+    from irl_core.reward.localisation import Calibration
+
+DEFAULT_BATCH_TOKENS = 8192
+MAX_PROBLEM_CHARACTERS = 20_000
+MAX_SOLUTION_CHARACTERS = 20_000
+MAX_SAMPLES = 64
+DEFAULT_NEW_TOKENS = 256
+UNFAMILIAR_QUANTILE = 0.01
+UNKNOWN_SHARE_LIMIT = 0.02
+
+Scope = Literal["reference", "group"]
+
+
+@dataclass(frozen=True, slots=True)
+class Familiarity:
+    """How much a problem is like those that the checkpoint was made for.
+
+    ``score``: mean log-probability per prompt token under the policy. ``percentile``: the share (0-100) of held-out
+    problems that score lower. ``unknown_share``: the share of tokens that the tokenizer does not know. ``familiar`` and
+    ``percentile`` are None where the checkpoint stores no held-out quantiles: not measured is not the same as familiar.
+    """
+
+    score: float
+    percentile: float | None
+    unknown_share: float
+    familiar: bool | None
+    reason: str
+
+
+def check_text(name: str, text: str, limit: int) -> None:
+    """Refuse a text that is blank or longer than ``limit`` characters.
+
+    Raises:
+        InputError: naming what was given and the limit.
+    """
+    if not text.strip():
+        raise InputError(f"The {name} is empty. Write or paste some text.")
+    if len(text) > limit:
+        raise InputError(f"The {name} has {len(text):,} characters; the limit is {limit:,}. Shorten it.")
+
+
+def check_inputs(problem: str, solution: str | None = None) -> None:
+    """Refuse a blank or overlong problem, or solution where one is given. Raises InputError."""
+    check_text("problem", problem, MAX_PROBLEM_CHARACTERS)
+    if solution is not None:
+        check_text("solution", solution, MAX_SOLUTION_CHARACTERS)
+
+
+@contextmanager
+def memory_errors(batch_tokens: int) -> Iterator[None]:
+    """Turn the device's running out of memory into an InputError that says what to do; its memory is given back."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        raise InputError(
+            f"Out of memory with batches of {batch_tokens:,} tokens; choose fewer or shorter ones."
+        ) from None
+
+
+def usable_device(asked: str) -> str:
+    """The torch device to load on; ``auto`` is the GPU where torch can use one, else the CPU.
+
+    Raises:
+        InputError: a name that is none, or a GPU that torch cannot use here.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "auto":
+        return "cuda" if gpus else "cpu"
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        raise InputError(f"The device is {asked[:40]!r}; choose auto, cpu or cuda.") from None
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise InputError(f"Device {asked} asked for; torch can use {gpus} GPUs here. Choose cpu or auto.")
+    return asked
+
+
+class Lens:
+    """A checkpoint, loaded: policy, discriminator, tokenizer and calibration, with one lock around all of them.
+
+    Every method that runs a model or the tokenizer takes the lock, so a lens may be shared by threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        config: Mapping[str, Any],
+        policy: Any,
+        discriminator: Any,
+        encoder: TraceEncoder,
+        calibration: Calibration,
+        device: str = "cpu",
+        fingerprint: str = "",
+        discriminator_encoder: TraceEncoder | None = None,
+    ) -> None:
+        self.name = name
+        self.config = dict(config)
+        self.policy = policy
+        self.discriminator = discriminator
+        self.encoder = encoder
+        self.discriminator_encoder = discriminator_encoder  # where the discriminator reads other tokens
+        self.calibration = calibration
+        self.device = device
+        self.fingerprint = fingerprint  # sha256 of the manifest, which names the sha256 of every file
+        self.lock = threading.RLock()
+
+    @classmethod
+    def load(cls, path: Path, device: str = "auto") -> Lens:
+        """The lens of the checkpoint at ``path``, every file verified before it is read.
+
+        ``device`` is a torch device name; ``auto`` takes the GPU where there is one.
+
+        Raises:
+            CheckpointError: the directory is not a whole, untouched checkpoint.
+            InputError: the device cannot be used here.
+        """
+        from irl_core.checkpoints.manifest import verify
+        from irl_core.checkpoints.save import load_json
+        from irl_core.errors import CheckpointError
+        from irl_core.models.pretrained import OWN_TOKENIZER, load_causal_lm, load_encoder
+        from irl_core.reward.discriminator import load_discriminator
+        from irl_core.reward.localisation import Calibration
+
+        verify(path)
+        config = load_json(path / "config.json")
+        if not (path / "discriminator").is_dir():
+            raise CheckpointError(
+                f"{config['name']} is a policy without a discriminator, as the methods sft and grpo leave it: nothing "
+                "in it scores. Take a checkpoint of the method irl, and compare this policy with "
+                "'irl-lens evaluate --compare NAME=FOLDER'"
+            )
+        missing = [key for key in ("reference", "localisation") if key not in config]
+        if missing:
+            raise CheckpointError(f"config.json has no {' and no '.join(missing)}: the checkpoint was not calibrated")
+        instruction = config.get("instruction", "")
+        if not isinstance(instruction, str):
+            raise CheckpointError(f"config.json: instruction is {type(instruction).__name__}; text is expected")
+        chosen = usable_device(device)
+        policy = load_causal_lm(path / "policy", chosen)
+        discriminator = load_discriminator(path / "discriminator", chosen)
+        own = path / "discriminator" / OWN_TOKENIZER
+        if own.is_dir() and discriminator.likelihood == "policy":
+            raise CheckpointError(
+                "discriminator/head.json: likelihood is 'policy', which needs the policy's tokens, but there is a "
+                f"discriminator/{OWN_TOKENIZER}; train with discriminator.likelihood own"
+            )
+        return cls(
+            name=str(config["name"]),
+            config=config,
+            policy=policy,
+            discriminator=discriminator,
+            encoder=load_encoder(path, policy, instruction),
+            calibration=Calibration.from_json(config["localisation"]),
+            device=chosen,
+            fingerprint=hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest(),
+            discriminator_encoder=load_encoder(own, discriminator.backbone, instruction) if own.is_dir() else None,
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the checkpoint comes from: command, preset, seed, date, data, steps, code version."""
+        return dict(self.config.get("provenance", {}))
+
+    @property
+    def default_trace_score(self) -> str:
+        """The trace score that ranked best on held-out problems when the checkpoint was made."""
+        return str(self.config.get("default_trace_score", "minimum"))
+
+    @property
+    def context_window(self) -> int:
+        """The longest prompt plus completion, in tokens, that both models accept."""
+        models = (self.policy, self.discriminator.backbone)
+        return min(int(model.config.max_position_embeddings) for model in models)
+
+    @property
+    def reference(self) -> Standardisation:
+        """Mean and spread of raw rewards on held-out solutions, stored with the checkpoint."""
+        stored = self.config["reference"]
+        origin = stored.get("origin", "held-out solutions")
+        return Standardisation(stored["mean"], stored["std"], f"{origin} of checkpoint {self.name}")
+
+    def encode(self, trace: Trace) -> EncodedTrace:
+        """``trace`` as tokens. Raises InputError for a blank or overlong text, or one outside the context window."""
+        from irl_core.models.tokenization import EncodingError
+
+        check_inputs(trace.problem, trace.text)
+        try:
+            with self.lock:
+                encoded = self.encoder.encode(trace)
+                tokens = self._tokens_read(encoded)
+        except EncodingError as error:
+            raise InputError(str(error)) from error
+        self._check_window(tokens, "The problem and the solution are too long")
+        return encoded
+
+    def _tokens_read(self, encoded: EncodedTrace) -> int:
+        """Prompt plus completion in tokens: the policy's, or the discriminator's own where it needs more."""
+        readings = [encoded]
+        if self.discriminator_encoder is not None:
+            text = replace(encoded.trace, token_ids=None, logprobs=None)
+            readings.append(self.discriminator_encoder.encode(text))
+        return max(len(one.prompt_ids) + len(one.completion_ids) for one in readings)
+
+    def score(
+        self,
+        traces: Sequence[Trace],
+        *,
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        standardise_over: Scope = "reference",
+    ) -> list[ScoredTrace]:
+        """The traces with a reward on every token, in the order given.
+
+        ``standardise_over``: ``reference`` takes the checkpoint's held-out statistics, ``group`` those of these traces
+        (which must then be solutions of one problem).
+
+        Raises:
+            InputError: a trace that ``encode`` refuses.
+        """
+        return self.score_encoded([self.encode(trace) for trace in traces], batch_tokens, standardise_over)
+
+    def score_encoded(
+        self, encoded: Sequence[EncodedTrace], batch_tokens: int = DEFAULT_BATCH_TOKENS, over: Scope = "reference"
+    ) -> list[ScoredTrace]:
+        """As ``score``, for traces that are tokens already: the policy's, whatever the discriminator reads."""
+        from irl_core.reward.discriminator import score_traces
+
+        if not encoded:
+            return []
+        with self.lock, memory_errors(batch_tokens):
+            scored = score_traces(
+                self.discriminator, self.policy, encoded, pad_id=self.encoder.pad_id, batch_tokens=batch_tokens,
+                discriminator_encoder=self.discriminator_encoder,
+            )  # fmt: skip
+        unit = self.reference if over == "reference" else group_standardisation([raw for raw, _, _ in scored])
+        return [
+            ScoredTrace(trace, raw, logprobs, prompt_reward, unit, self.name)
+            for trace, (raw, logprobs, prompt_reward) in zip(encoded, scored, strict=True)
+        ]
+
+    def sample(
+        self,
+        problem: str,
+        n: int,
+        seed: int,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 0.95,
+        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Trace]:
+        """``n`` solutions sampled from the policy, the same for the same seed; fewer are the first of more.
+
+        ``on_progress(done, total)`` is called after each token position with positions, at most ``max_new_tokens``.
+        A completion that reached the limit has ``finished=False``.
+
+        Raises:
+            InputError: a blank or overlong problem, or ``n`` outside 1..MAX_SAMPLES.
+        """
+        if not 1 <= n <= MAX_SAMPLES:
+            raise InputError(f"{n} samples asked for; choose between 1 and {MAX_SAMPLES}.")
+        check_inputs(problem)
+        with self.lock:
+            prompt = self.encoder.encode_prompt(problem)
+            self._check_window(len(prompt) + 1, "The problem is too long")
+            length = min(max_new_tokens, self.context_window - len(prompt))
+            rollouts = self._rollouts(problem, prompt, n, seed, temperature, top_p, length, on_progress)
+            return [
+                self.encoder.sampled_trace(problem, one.token_ids, one.logprobs, trace_id=f"sample-{number}")
+                for number, one in enumerate(rollouts, start=1)
+            ]
+
+    def _rollouts(
+        self,
+        problem: str,
+        prompt: Sequence[int],
+        n: int,
+        seed: int,
+        temperature: float,
+        top_p: float,
+        length: int,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> list[Rollout]:
+        from irl_core.policy.protocol import vocab_size
+        from irl_core.policy.sampling import LoopSampler
+
+        (rollouts,) = LoopSampler(self.encoder.end_ids, self.encoder.pad_id, vocab_size=vocab_size(self.encoder))(
+            self.policy,
+            [prompt],
+            num_samples=n,
+            max_new_tokens=length,
+            seeds=[random.Random(f"{seed}-{problem}").getrandbits(62)],
+            temperature=temperature,
+            top_p=top_p,
+            on_step=on_progress,
+        )
+        return rollouts
+
+    def locate(self, scored: ScoredTrace) -> Localisation:
+        """Where the trace first goes wrong, by the checkpoint's calibrated rule. Runs no model."""
+        from irl_core.reward.localisation import locate
+
+        gamma = DEFAULT_GAMMA if self.calibration.gamma is None else self.calibration.gamma
+        unit = self.reference  # the unit that the threshold was found in, whatever the trace is shown in
+        values = named_signals(restandardise([scored], unit)[0], gamma)
+        return locate(values, scored.encoded.spans, scored.trace.steps, self.calibration)
+
+    def familiarity(self, problem: str, text: str | None = None) -> Familiarity:
+        """How much ``problem`` is like the held-out problems of the checkpoint; measured, never guessed."""
+        check_inputs(problem, text)
+        with self.lock:
+            prompt = self.encoder.encode_prompt(problem)
+            self._check_window(len(prompt), "The problem is too long")
+            score = prompt_logprob(self.policy, prompt)
+            unknown = self._unknown_share(problem if text is None else f"{problem}\n{text}")
+        quantiles = self.config["reference"].get("prompt_logprob_quantiles")
+        return judge_familiarity(score, unknown, quantiles)
+
+    def _unknown_share(self, text: str) -> float:
+        tokenizer = self.encoder.tokenizer
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids.count(tokenizer.unk_token_id) / max(len(ids), 1)
+
+    def _check_window(self, tokens: int, what: str) -> None:
+        if tokens > self.context_window:
+            raise InputError(
+                f"{what}: {tokens:,} tokens; checkpoint {self.name} reads at most {self.context_window:,}. "
+                "Shorten the text or choose a checkpoint with a longer context."
+            )
+
+
+def prompt_logprob(policy: Any, prompt_ids: Sequence[int]) -> float:
+    """Mean log-probability, in nats per token, of the prompt's tokens after the first under ``policy``.
+
+    What ``Familiarity`` compares, and what the quantiles stored in a checkpoint must be computed with. A prompt of
+    one token gives 0.0.
+    """
+    import torch
+
+    from irl_core.models.logprobs import logprobs_of_hidden
+
+    if len(prompt_ids) < 2:
+        return 0.0
+    with torch.inference_mode():
+        ids = torch.tensor([list(prompt_ids)], device=policy.device)
+        hidden = policy.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0, :-1]
+        picked = logprobs_of_hidden(hidden, policy.get_output_embeddings(), ids[0, 1:])
+    return float(picked.mean())
+
+
+def judge_familiarity(score: float, unknown_share: float, quantiles: Sequence[Sequence[float]] | None) -> Familiarity:
+    """Compare a prompt's ``score`` with held-out ``quantiles``: pairs ``[q, value]`` with ascending ``q`` in [0, 1]."""
+    if not quantiles:
+        reason = "this checkpoint stores no held-out problems to compare with"
+        return Familiarity(score, None, unknown_share, None, reason)
+    levels, values = zip(*quantiles, strict=True)
+    percentile = 100.0 * float(np.interp(score, values, levels, left=0.0, right=1.0))
+    reasons = []
+    if percentile < 100 * UNFAMILIAR_QUANTILE:
+        limit = np.interp(UNFAMILIAR_QUANTILE, levels, values)
+        reasons.append(
+            f"{1 - UNFAMILIAR_QUANTILE:.0%} of held-out problems are worded in a way more likely to the policy "
+            f"(mean log-probability of a token {score:.2f}, limit {limit:.2f})"
+        )
+    if unknown_share > UNKNOWN_SHARE_LIMIT:
+        reasons.append(
+            f"the tokenizer does not know {unknown_share:.0%} of its pieces (limit {UNKNOWN_SHARE_LIMIT:.0%})"
+        )
+    if reasons:
+        return Familiarity(score, percentile, unknown_share, False, "; ".join(reasons))
+    level = f"mean log-probability of a token {score:.2f}"
+    reason = f"more likely to the policy than {percentile:.0f} % of held-out problems ({level})"
+    return Familiarity(score, percentile, unknown_share, True, reason)

@@ -1,0 +1,220 @@
+"""How far two columns of a run move together: Pearson, Spearman, within problems, and with others removed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from irl_core.statistics.bootstrap import (
+    Array,
+    Figure,
+    Groups,
+    Values,
+    Z,
+    bootstrap,
+    percentile_interval,
+    problem_index,
+    problem_sums,
+    ratio,
+    resampled,
+    too_few,
+    undefined,
+)
+
+Kind = Literal["pearson", "spearman"]
+MOST = 0.5  # a figure that does not exist in more than this share of the resamples is undefined
+NOTHING_LEFT = 1e-9  # a column of which the controls leave a smaller share of the variance is a function of them
+
+
+def correlation(x: Values, y: Values, kind: Kind = "pearson") -> Figure:
+    """Pearson's r or Spearman's rho with Fisher's z interval (Spearman: variance of Bonett and Wright 2000)."""
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    reason = _flat_reason(a, b)
+    if reason:
+        return undefined(a.size, kind, reason)
+    r = float(stats.pearsonr(a, b).statistic if kind == "pearson" else stats.spearmanr(a, b).statistic)
+    spread = 1.0 if kind == "pearson" else 1 + r * r / 2
+    error = math.sqrt(spread / (a.size - 3)) if a.size > 3 else math.inf
+    if abs(r) >= 1 - 1e-12:
+        return Figure(r, r, r, a.size, f"{kind}, exact") if a.size > 3 else Figure(r, -1.0, 1.0, a.size, kind)
+    return Figure(r, math.tanh(math.atanh(r) - Z * error), math.tanh(math.atanh(r) + Z * error), a.size, kind)
+
+
+def _flat_reason(a: Array, b: Array) -> str:
+    if a.size < 2:
+        return f"n is {a.size}; a correlation needs two"
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return "values are not finite"
+    return "no variance" if np.ptp(a) == 0 or np.ptp(b) == 0 else ""
+
+
+def correlation_matrix(columns: Mapping[str, Values], kind: Kind = "pearson") -> dict[tuple[str, str], Figure]:
+    """The correlation of every pair of columns, both ways round, keyed by their names."""
+    return {(a, b): correlation(columns[a], columns[b], kind) for a in columns for b in columns}
+
+
+def clustered_correlations(
+    columns: Mapping[str, Values], problem_ids: Groups, kind: Kind = "pearson", *, seed: int = 0,
+    titles: Mapping[str, str] | None = None,
+) -> dict[str, dict[str, Figure]]:  # fmt: skip
+    """The correlation of every pair of columns by their names, both ways round, with a bootstrap over problems.
+
+    A pair is taken over the traces where both are finite; n counts them. Spearman's ranks are those of these traces,
+    and are kept in the resamples. A constant column is named in the reason, by its title where ``titles`` has one.
+    """
+    values = {name: np.asarray(column, dtype=np.float64) for name, column in columns.items()}
+    names, codes = list(values), problem_index(problem_ids)[1]
+    pairs = [(a, b) for index, a in enumerate(names) for b in names[: index + 1]]
+    said, sums, reasons, sizes = {name: (titles or {}).get(name, name) for name in names}, [], [], []
+    for a, b in pairs:
+        both = np.isfinite(values[a]) & np.isfinite(values[b])
+        reasons.append(_pair_reason(said[a], values[a][both]) or _pair_reason(said[b], values[b][both]))
+        sizes.append(int(both.sum()))
+        x, y = (_scaled(values[name][both], kind) for name in (a, b))
+        sums.append(_moments(x, y, codes[both], int(codes.max(initial=-1)) + 1))
+    figures = _pearson_figures(np.stack(sums, axis=1), sizes, reasons, kind, seed) if pairs else []
+    found: dict[str, dict[str, Figure]] = {name: {} for name in names}
+    for (a, b), figure in zip(pairs, figures, strict=True):
+        found[a][b] = found[b][a] = figure
+    return {a: {b: found[a][b] for b in names} for a in names}
+
+
+def _pair_reason(name: str, values: Array) -> str:
+    if values.size < 2:
+        return f"n is {values.size}; a correlation needs two"
+    return f"{name} is constant ({values[0]:g})" if np.ptp(values) == 0 else ""
+
+
+def _scaled(values: Array, kind: Kind) -> Array:
+    """Values, or their ranks, with mean 0 and standard deviation 1, so that sums of squares do not cancel."""
+    numbers = stats.rankdata(values) if kind == "spearman" and values.size else values
+    spread = numbers.std() if numbers.size else 0.0
+    scaled: Array = (numbers - numbers.mean()) / spread if spread > 0 else np.zeros_like(numbers)
+    return scaled
+
+
+def _moments(x: Array, y: Array, codes: npt.NDArray[np.int64], problems: int) -> Array:
+    """(P, 6): n, sum x, sum y, sum xx, sum yy, sum xy of each problem."""
+    parts = (np.ones_like(x), x, y, x * x, y * y, x * y)
+    return np.column_stack([np.bincount(codes, weights=part, minlength=problems) for part in parts])
+
+
+def _pearson(totals: Array) -> Array:
+    """r (...) of sums (..., 6) as `_moments` orders them; NaN where a side does not vary."""
+    n, x, y, xx, yy, xy = np.moveaxis(totals, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sides = np.maximum(xx - x * x / n, 0) * np.maximum(yy - y * y / n, 0)
+        r = np.where(sides > 1e-12 * n * n, (xy - x * y / n) / np.sqrt(sides), np.nan)
+    clipped: Array = np.clip(r, -1.0, 1.0)
+    return clipped
+
+
+def _pearson_figures(sums: Array, sizes: Sequence[int], reasons: Sequence[str], kind: Kind, seed: int) -> list[Figure]:
+    """One figure a pair from its sums, (P, pairs, 6)."""
+    problems, pairs, _ = sums.shape
+    method = f"{kind}, traces; bootstrap over {problems} problems"
+    if kind == "spearman":
+        method += ", ranks kept"
+    if few := too_few(problems):
+        return [undefined(n, method, few) for n in sizes]
+    draws = resampled(sums.reshape(problems, -1), lambda t: _pearson(t.reshape(-1, pairs, 6)), seed=seed)
+    values, known = _pearson(sums.sum(axis=0)), (sums[:, :, 0] > 0).sum(axis=0)  # problems with a trace of the pair
+    whys = [reason or too_few(int(count)) for reason, count in zip(reasons, known, strict=True)]
+    return [
+        undefined(n, method, why) if why else _bootstrapped(float(value), column, n, method)
+        for n, why, value, column in zip(sizes, whys, values, draws.T, strict=True)
+    ]
+
+
+def _bootstrapped(value: float, draws: Array, n: int, method: str) -> Figure:
+    if math.isnan(value):
+        return undefined(n, method, "not defined on these traces")
+    if float(np.mean(np.isnan(draws))) > MOST:
+        return undefined(n, method, "constant in most resamples: too few problems vary")
+    return Figure(value, *percentile_interval(draws), n, method)
+
+
+def partial_correlation(
+    x: Values, y: Values, controls: Sequence[Values], problem_ids: Groups, *, within: bool = False, seed: int = 0
+) -> Figure:
+    """Pearson's r between x and y with the ``controls`` removed from both by least squares; without controls, r itself.
+
+    ``within``: after each problem's mean is subtracted from every column. Taken over the traces where all are finite;
+    bootstrap over problems. Undefined where a column is a linear function of the controls: nothing of it is left.
+    """
+    columns = np.column_stack([np.asarray(column, dtype=np.float64) for column in (x, y, *controls)])
+    known = np.isfinite(columns).all(axis=1)
+    columns, codes = columns[known], problem_index(np.asarray(problem_index(problem_ids)[1])[known])[1]
+    n, problems = len(columns), int(codes.max(initial=-1)) + 1
+    method = f"pearson, {'within problems' if within else 'pooled'}, traces; bootstrap over {problems} problems"
+    if reason := too_few(problems) or (f"n is {n}; too few traces" if n < columns.shape[1] + 1 else ""):
+        return undefined(n, method, reason)
+    scaled = np.column_stack([_scaled(centred(c, codes) if within else c, "pearson") for c in columns.T])
+    if not scaled.any(axis=0).all():
+        return undefined(n, method, "no variance" + (" within problems" if within else ""))
+    if within and (reason := _few_vary(scaled[:, 0], scaled[:, 1], codes)):
+        return undefined(n, method, reason)
+    width = scaled.shape[1]
+    rows = np.concatenate([np.ones((n, 1)), scaled], axis=1)
+    products = np.einsum("ni,nj->nij", rows, rows).reshape(n, -1)
+    sums = np.column_stack([problem_sums(column, codes) for column in products.T])
+    value = float(_partial(sums.sum(axis=0)[None], width)[0])
+    if math.isnan(value):
+        return undefined(n, method, "a linear function of what is removed: nothing is left")
+    return _bootstrapped(value, resampled(sums, lambda totals: _partial(totals, width), seed=seed), n, method)
+
+
+def _partial(totals: Array, width: int) -> Array:
+    """The partial correlation (B,) of the first two columns given the others, from sums of products (B, (1 + w)^2)."""
+    sums = totals.reshape(-1, width + 1, width + 1)
+    means = sums[:, 0, 1:] / sums[:, :1, 0]
+    covariance = sums[:, 1:, 1:] / sums[:, :1, :1] - means[:, :, None] * means[:, None, :]
+    left = covariance[:, :2, :2]
+    if width > 2:
+        removed = covariance[:, :2, 2:] @ np.linalg.pinv(covariance[:, 2:, 2:], hermitian=True)
+        left = left - removed @ covariance[:, 2:, :2]
+    scale = np.maximum(np.diagonal(covariance, axis1=1, axis2=2)[:, :2], 1e-30)
+    something = np.all(np.diagonal(left, axis1=1, axis2=2) > NOTHING_LEFT * scale, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = left[:, 0, 1] / np.sqrt(left[:, 0, 0] * left[:, 1, 1])
+    found: Array = np.where(something, np.clip(values, -1.0, 1.0), np.nan)
+    return found
+
+
+def within_problem_correlation(x: Values, y: Values, problem_ids: Groups, *, seed: int = 0) -> Figure:
+    """Pearson's r after each problem's mean is subtracted from both: what is left when knowing which problems are
+    easy earns nothing. Bootstrapped over problems; n counts traces."""
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if reason := _flat_reason(a, b):
+        return undefined(a.size, "traces", reason)
+    a, b = centred(a, problem_ids), centred(b, problem_ids)
+    if few := _few_vary(a, b, problem_ids):
+        return undefined(a.size, "traces", few)
+    columns = np.column_stack([problem_sums(v, problem_ids) for v in (a * b, a * a, b * b)])
+    return bootstrap(columns, _cosine, n=a.size, unit="traces", bounded=False, seed=seed)
+
+
+def _few_vary(a: Array, b: Array, problem_ids: Groups) -> str:
+    """Why centred columns say nothing within problems: only those in which both vary tell how they go together."""
+    varying = np.all([problem_sums(column != 0, problem_ids) > 0 for column in (a, b)], axis=0)
+    if not varying.any():
+        return "no problem in which both vary"
+    few = too_few(int(varying.sum()))
+    return f"both vary within {few}" if few else ""
+
+
+def centred(values: Values, problem_ids: Groups) -> Array:
+    """Values (M,) less their problem's mean; what is left of rounding becomes 0."""
+    codes, numbers = problem_index(problem_ids)[1], np.asarray(values, dtype=np.float64)
+    less: Array = numbers - (np.bincount(codes, numbers) / np.bincount(codes))[codes]
+    return np.where(np.abs(less) > 1e-12 * np.abs(numbers).max(initial=0.0), less, 0.0)
+
+
+def _cosine(totals: Array) -> Array:
+    """Column 0 over the root of columns 1 x 2, NaN where that is 0."""
+    return ratio(np.column_stack([totals[:, 0], np.sqrt(totals[:, 1] * totals[:, 2])]))

@@ -1,0 +1,307 @@
+"""Figures with an n and a 95 % interval: separation and first error, and every other one by its name. Knows no model.
+
+`irl_core.statistics.best_of_n` (pass@k, best of N, votes) and `irl_core.statistics.correlation` are part of this and
+imported from here.
+
+Samples come as flat arrays with one entry a trace and a parallel array of problem ids. Whatever is averaged over
+problems gets its interval by a bootstrap over problems, since samples of one problem are not independent. A figure
+that does not exist (one class, n < 2, no variance, k > N, missing answers) is *undefined*: NaN, with the reason.
+
+Ties: scores that are equal share what they decide. A pair of equal scores counts half.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from irl_core.statistics.best_of_n import (
+    best_of,
+    best_of_curve,
+    oracle,
+    pass_at_k,
+    pass_at_k_of_n,
+    pass_curve,
+    pass_values,
+    random_text,
+    random_text_scores,
+    random_text_top,
+    samples_needed,
+    samples_saved,
+    vote,
+    vote_accuracy,
+    vote_curve,
+)
+from irl_core.statistics.bootstrap import (
+    LEVEL,
+    SAME,
+    Array,
+    Figure,
+    Groups,
+    Values,
+    Z,
+    bootstrap,
+    mean_over_problems,
+    paired_difference,
+    plain,
+    point,
+    problem_index,
+    problem_sums,
+    ratio,
+    share,
+    share_difference,
+    too_few,
+    undefined,
+    wilson,
+)
+from irl_core.statistics.correlation import (
+    centred,
+    clustered_correlations,
+    correlation,
+    correlation_matrix,
+    partial_correlation,
+    within_problem_correlation,
+)
+from irl_core.statistics.first_error import (
+    NO_ERROR,
+    UNDECIDED,
+    FirstError,
+    ProcessJudgement,
+    first_error,
+    mr_gsm8k,
+    oracle_threshold,
+)
+
+__all__ = [
+    "NO_ERROR",
+    "UNDECIDED",
+    "Figure",
+    "FirstError",
+    "ProcessJudgement",
+    "Separation",
+    "auc",
+    "best_of",
+    "best_of_curve",
+    "bootstrap",
+    "centred",
+    "clustered_correlations",
+    "correlation",
+    "correlation_matrix",
+    "first_error",
+    "mean_over_problems",
+    "mr_gsm8k",
+    "oracle",
+    "oracle_threshold",
+    "pair_accuracy",
+    "pair_columns",
+    "paired_difference",
+    "partial_correlation",
+    "pass_at_k",
+    "pass_at_k_of_n",
+    "pass_curve",
+    "pass_values",
+    "plain",
+    "point",
+    "random_text",
+    "random_text_scores",
+    "random_text_top",
+    "samples_needed",
+    "samples_saved",
+    "separation",
+    "share",
+    "share_difference",
+    "undefined",
+    "vote",
+    "vote_accuracy",
+    "vote_curve",
+    "wilson",
+    "within_problem_correlation",
+]
+
+
+# ---------------------------------------------------------------------------------------------- separation
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """How far the scores of correct traces lie above those of incorrect ones.
+
+    ``difference`` of the means, ``cohens_d`` with the pooled standard deviation, ``auc``; ``t``, ``degrees`` of freedom
+    and two-sided ``p`` of Welch's test, which takes traces as independent, and ``clustered_t``, ``clustered_p`` with a
+    standard error that heeds the problems (sandwich estimator, degrees = problems - 1).
+    """
+
+    difference: Figure
+    t: float
+    degrees: float
+    p: float
+    clustered_t: float
+    clustered_p: float
+    cohens_d: Figure
+    auc: Figure
+
+
+def separation(scores: Values, correct: Values, problem_ids: Groups | None = None, *, seed: int = 0) -> Separation:
+    """Correct against incorrect traces. Where problems are given, the intervals heed them (bootstrap over problems, for
+    the AUC clustered DeLong); else they are Welch's, Hedges and Olkin's, and DeLong's."""
+    values, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=bool)
+    yes, no = values[right], values[~right]
+    reason = _class_reason(yes, no) or ("no variance" if not yes.std() + no.std() > 0 else "")
+    area, nan = auc(values, right, problem_ids), math.nan
+    if reason:
+        nothing = (undefined(values.size, method, reason) for method in ("difference of means", "Cohen's d"))
+        return Separation(next(nothing), nan, nan, nan, nan, nan, next(nothing), area)
+    test = stats.ttest_ind(yes, no, equal_var=False)
+    low, high = test.confidence_interval(LEVEL)
+    difference = Figure(float(yes.mean() - no.mean()), float(low), float(high), values.size, "Welch, traces")
+    clustered = (nan, nan) if problem_ids is None else _clustered_t(values, right, problem_ids)
+    size = _cohens_d(yes, no)
+    if problem_ids is not None:
+        difference, size = _resampled_separation(values, right, problem_ids, seed)
+    return Separation(difference, float(test.statistic), float(test.df), float(test.pvalue), *clustered, size, area)
+
+
+def _clustered_t(values: Array, right: npt.NDArray[np.bool_], problem_ids: Groups) -> tuple[float, float]:
+    """(t, two-sided p): the difference of the means over its standard error from the problems' influences on it."""
+    pull = np.where(right, values - values[right].mean(), values[~right].mean() - values)
+    pull = pull / np.where(right, right.sum(), (~right).sum())
+    influence = problem_sums(pull, problem_ids)
+    problems = influence.size
+    variance = float(influence @ influence) * problems / (problems - 1) if problems > 1 else 0.0
+    if not variance > 0:
+        return math.nan, math.nan
+    t = float(values[right].mean() - values[~right].mean()) / math.sqrt(variance)
+    return t, float(2 * stats.t.sf(abs(t), problems - 1))
+
+
+def _resampled_separation(
+    values: Array, right: npt.NDArray[np.bool_], problem_ids: Groups, seed: int
+) -> tuple[Figure, Figure]:
+    """(difference of the means, Cohen's d) with a bootstrap over problems."""
+    scaled = (values - values.mean()) / values.std()
+    parts = [part for side in (right, ~right) for part in (side * 1.0, side * scaled, side * scaled**2)]
+    columns = np.column_stack([problem_sums(part, problem_ids) for part in parts])
+    spread, n = float(values.std()), values.size
+
+    def difference(totals: Array) -> Array:
+        return (ratio(totals[:, [1, 0]]) - ratio(totals[:, [4, 3]])) * spread
+
+    def effect(totals: Array) -> Array:
+        m, k = totals[:, 0], totals[:, 3]
+        squares = sum(totals[:, i + 2] - ratio(totals[:, [i + 1, i]]) * totals[:, i + 1] for i in (0, 3))
+        pooled = ratio(np.column_stack([np.maximum(squares, 0), m + k - 2]))
+        return difference(totals) / spread * ratio(np.column_stack([np.ones_like(pooled), np.sqrt(pooled)]))
+
+    means = bootstrap(columns, difference, n=n, unit="traces", bounded=False, seed=seed)
+    return means, bootstrap(columns, effect, n=n, unit="Cohen's d, traces", bounded=False, seed=seed)
+
+
+def _class_reason(yes: Array, no: Array) -> str:
+    if min(yes.size, no.size) < 2:
+        return f"{yes.size} correct and {no.size} incorrect; each needs two"
+    missing = int((~np.isfinite(yes)).sum() + (~np.isfinite(no)).sum())
+    return f"{missing} scores are not finite" if missing else ""
+
+
+def _cohens_d(yes: Array, no: Array) -> Figure:
+    m, n = yes.size, no.size
+    pooled = math.sqrt(((m - 1) * yes.var(ddof=1) + (n - 1) * no.var(ddof=1)) / (m + n - 2))
+    d = float(yes.mean() - no.mean()) / pooled
+    error = math.sqrt((m + n) / (m * n) + d * d / (2 * (m + n)))
+    return Figure(d, d - Z * error, d + Z * error, m + n, "Cohen's d, traces")
+
+
+def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Figure:
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties half.
+
+    The interval is DeLong's (1988), or with ``groups`` its extension to clustered data (Obuchowski 1997). Where that
+    has no width, or too few units to estimate it, Wilson's with the number of units of the smaller class.
+    """
+    values, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
+    m, n = int(positive.sum()), int((~positive).sum())
+    method = "traces, DeLong" if groups is None else "traces, clustered DeLong"
+    missing = int(np.isnan(values).sum())
+    if not m or not n or missing:
+        reason = f"{missing} scores are missing" if missing else f"one class: {m} positive, {n} negative"
+        return undefined(m + n, method, reason)
+    above, below = _placements(values, positive)
+    area = float(above.mean())
+    clusters = np.arange(m + n) if groups is None else problem_index(groups)[1]
+    if np.ptp(values) == 0:
+        return undefined(m + n, method, "every score is the same")
+    error = math.sqrt(_clustered_variance(above, below, clusters[positive], clusters[~positive], area))
+    few = groups is not None and too_few(np.unique(clusters).size)
+    if few or not error > SAME:  # NaN too: a class of one unit
+        units = min(np.unique(clusters[positive]).size, np.unique(clusters[~positive]).size)
+        edge = wilson(area * units, units)
+        return Figure(area, edge.low, edge.high, m + n, f"traces, Wilson over {units} ({few or 'no spread'})")
+    return Figure(area, max(0.0, area - Z * error), min(1.0, area + Z * error), m + n, method)
+
+
+def _placements(values: Array, positive: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+    """For each positive the share of negatives below it, for each negative the share of positives above it."""
+    ranks = stats.rankdata(values)
+    yes, no = values[positive], values[~positive]
+    above = (ranks[positive] - stats.rankdata(yes)) / no.size
+    below = 1 - (ranks[~positive] - stats.rankdata(no)) / yes.size
+    return above, below
+
+
+def _clustered_variance(above: Array, below: Array, yes: Array, no: Array, area: float) -> float:
+    """Obuchowski's variance of the AUC from placements and the clusters of positives and negatives; with clusters
+    of one trace each it is DeLong's."""
+    size = int(max(yes.max(), no.max())) + 1
+    excess_yes = np.bincount(yes, weights=above - area, minlength=size)
+    excess_no = np.bincount(no, weights=below - area, minlength=size)
+    i, j, all_of = np.unique(yes).size, np.unique(no).size, np.unique(np.concatenate([yes, no])).size
+    if min(i, j) < 2:
+        return math.nan
+    s_yes = i / (i - 1) * float(excess_yes @ excess_yes) / above.size**2
+    s_no = j / (j - 1) * float(excess_no @ excess_no) / below.size**2
+    both = all_of / (all_of - 1) * float(excess_yes @ excess_no) / (above.size * below.size)
+    return max(0.0, s_yes + s_no + 2 * both)
+
+
+def pair_accuracy(scores: Values, correct: Values, problem_ids: Groups, *, seed: int = 0) -> Figure:
+    """The share of (correct, incorrect) pairs of the same problem whose correct one scores higher, ties half.
+
+    All pairs count the same; n counts pairs. Undefined where no problem has both classes or a score is NaN.
+    """
+    columns = pair_columns(scores, correct, problem_ids)
+    pairs = int(columns[:, 1].sum())
+    if np.isnan(columns).any() or not pairs:
+        reason = "no problem has both correct and incorrect samples" if not pairs else "scores are missing"
+        return undefined(pairs, "pairs", reason)
+    return bootstrap(columns[columns[:, 1] > 0], ratio, n=pairs, unit="pairs", seed=seed)
+
+
+def pair_columns(scores: Values, correct: Values, problem_ids: Groups) -> Array:
+    """(P, 2): pairs ranked right (ties half), and pairs, of each problem."""
+    values, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    problems, codes = problem_index(problem_ids)
+    yes, total, ranks = (
+        np.bincount(codes, weights=weights, minlength=problems)
+        for weights in (right, np.ones_like(right), right * _ranks_within(values, codes))
+    )
+    pairs = yes * (total - yes)
+    return np.column_stack([np.where(pairs > 0, ranks - yes * (yes + 1) / 2, 0.0), pairs])
+
+
+def _ranks_within(values: Array, codes: npt.NDArray[np.int64]) -> Array:
+    """Ranks (M,) of the values among their problem's, from 1; equal ones share the mean. NaN where one is NaN."""
+    order = np.lexsort((values, codes))
+    problem, ordered = codes[order], values[order]
+    new = np.append(True, (problem[1:] != problem[:-1]) | (ordered[1:] != ordered[:-1]))[: len(values)]
+    starts = np.flatnonzero(new)
+    sizes = np.diff(np.append(starts, len(values)))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(starts + (sizes + 1) / 2, sizes) - np.searchsorted(problem, problem)
+    missing = np.bincount(codes, weights=np.isnan(values)) > 0 if len(codes) else np.zeros(0, dtype=bool)
+    return np.where(missing[codes], np.nan, ranks)
+
+
+# ---------------------------------------------------------------------------------------------- first error

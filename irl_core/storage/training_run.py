@@ -1,0 +1,87 @@
+"""What a training run's folder tells a reader: names of files, metrics, status, and whether a process is at it.
+
+``train.run_folder`` writes them; ``docs/runs.md`` describes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from irl_core.checkpoints.save import load_json
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+STATUS = "status.json"
+LOG = "log.txt"
+PROVENANCE = "provenance.json"
+CHECKPOINTS = "checkpoints"
+FINAL = "final"
+
+SECONDS_OF_SILENCE = 60.0  # after which a run of another machine counts as dead
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a ``metrics.jsonl``; one that a kill cut off is left out."""
+    if not path.exists():
+        return []
+    rows = (_row(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return [row for row in rows if row is not None]
+
+
+def _row(line: str) -> dict[str, float] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+
+
+def read_status(run_dir: Path) -> dict[str, Any]:
+    """The run's last status; empty where there is none. Raises CheckpointError where it is not readable."""
+    path = run_dir / STATUS
+    return load_json(path) if path.exists() else {}
+
+
+def living_process(status: dict[str, Any]) -> str | None:
+    """Words for the process that is writing to the run now; None where there is none, or it died without a word.
+
+    A process of this machine is known by its id and the time it was created (ids are used again); one of another
+    machine only by a heartbeat of the last ``SECONDS_OF_SILENCE``.
+    """
+    if status.get("state") != "running":
+        return None
+    pid, host = status.get("pid"), status.get("host")
+    if host == socket.gethostname():
+        return f"process {pid}" if is_alive(pid, status.get("process_started")) else None
+    try:
+        silence = (datetime.now(UTC) - datetime.fromisoformat(str(status.get("heartbeat")))).total_seconds()
+    except (ValueError, TypeError):
+        return None
+    return f"process {pid} on {str(host)[:80]!r}" if silence < SECONDS_OF_SILENCE else None
+
+
+def is_alive(pid: Any, started: Any) -> bool:
+    """Whether the process of this id runs on this machine, and is the one created then (seconds since the epoch)."""
+    if not (isinstance(pid, int) and isinstance(started, int | float)):
+        return False
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1.0
+    except (psutil.NoSuchProcess, ValueError, OverflowError):
+        return False
+
+
+def machine() -> str:
+    """Where process ids mean the same: the host, its boot, and the container's own ids."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)

@@ -1,0 +1,345 @@
+"""Corrupted copies of a solution, each with the span that changed and its first wrong step.
+
+The first three kinds are the paper's (arXiv 2510.01857); the others look right line by line and are wrong. What a
+kind returns has been checked: the text differs, and it is wrong in the way that the kind says; else it is None.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import TypeVar
+
+from irl_core.text.answers import answers_agree, normalise_answer, parse_number
+from irl_core.text.calculations import (
+    Carried,
+    Edits,
+    Number,
+    Sum,
+    Worked,
+    apply_edits,
+    numbers_in,
+    operands,
+    work_out,
+    written_like,
+)
+from irl_core.text.equations import find_equations, first_false_step
+from irl_core.text.expressions import Token, tokenise
+from irl_core.text.segmentation import make_trace
+from irl_core.types import Layout, Perturbation, Source, Trace, Truth
+
+Candidates = Iterator[Edits]
+T = TypeVar("T")
+
+MAX_LENGTH = 10_000
+MAX_CANDIDATES = 40
+
+_CONFUSED: Mapping[int, tuple[int, ...]] = {
+    7: (5, 6),
+    12: (10, 24),
+    16: (12, 10),
+    24: (12, 60),
+    30: (7, 31),
+    36: (12,),
+    52: (12, 50),
+    60: (24, 100),
+    100: (10, 1000),
+    365: (12, 52),
+    1000: (100, 60),
+    3600: (60,),
+}
+_RATE = re.compile(
+    r"%|\bpercent|\b(?:per|each|every|apiece|rate|average|hourly|daily|weekly|monthly|times|share[sd]?|equally|half|quarter"
+    r"|(?:an?|one)\s+(?:hour|minute|second|day|week|month|year|kg|kilogram|gram|pound|lit(?:re|er)|met(?:re|er)|mile|km|dozen))"
+    r"\b|\bcosts?\b",
+    re.IGNORECASE,
+)
+
+
+def _shuffled(rng: random.Random, items: Sequence[T]) -> list[T]:
+    return rng.sample(items, len(items))
+
+
+# ---------------------------------------------------------------- the paper's kinds
+
+
+def _signs(text: str, one: Sum) -> list[list[Token]]:
+    """The operators of each left side, in order."""
+    return [[token for token in tokenise(text, *left) if token.kind == "operator"] for left in one.lefts]
+
+
+def _flip_operator(worked: Worked, rng: random.Random) -> Candidates:
+    """An arithmetic operator becomes another; the result stays, and is wrong."""
+    for one in _shuffled(rng, worked.sums):
+        sides = _signs(worked.trace.text, one)
+        if len({tuple(token.text for token in side) for side in sides}) != 1:
+            continue
+        for index in _shuffled(rng, range(len(sides[0]))):
+            for sign in _shuffled(rng, [s for s in "+-*/" if s != sides[0][index].text]):
+                yield {(side[index].start, side[index].end): sign for side in sides}
+
+
+def _copies(worked: Worked, one: Sum) -> Iterator[list[Number]]:
+    """Each number of a sum with its copies: an operand on every left side, the result everywhere it is stated."""
+    yield list(one.results)
+    sides = [operands(worked.trace.text, left) for left in one.lefts]
+    if len({tuple(number.value for number in side) for side in sides}) == 1:
+        yield from (list(copies) for copies in zip(*sides, strict=True))
+
+
+def _offset_number(worked: Worked, rng: random.Random) -> Candidates:
+    """A number of a sum is off by a little; nothing else follows it, so the sum is wrong."""
+    for one in _shuffled(rng, worked.sums):
+        for copies in _shuffled(rng, list(_copies(worked, one))):
+            for offset in _shuffled(rng, [-3, -2, -1, 1, 2, 3]):
+                places = len(copies[0].text.partition(".")[2])
+                value = copies[0].value + Fraction(offset, 10**places)
+                new = [written_like(value, number.text) for number in copies]
+                yield {} if None in new else {(n.start, n.end): text or "" for n, text in zip(copies, new, strict=True)}
+
+
+def _stated_answers(trace: Trace) -> list[Number]:
+    """Where the final answer is written: in the closing lines, or in the last box."""
+    value = parse_number(trace.answer or "")
+    spans = [(step.start, step.end) for step in trace.steps if step.role == "answer"]
+    box = trace.text.rfind("\\boxed{")
+    if not spans and box >= 0:
+        spans = [(box, min(len(trace.text), box + len(trace.answer or "") + 10))]
+    return [number for span in spans for number in numbers_in(trace.text, span) if number.value == value]
+
+
+def _swap_answer(worked: Worked, rng: random.Random) -> Candidates:
+    """The final answer becomes a number that was calculated on the way, or else one that was mentioned."""
+    stated = _stated_answers(worked.trace)
+    if not stated:
+        return
+    earlier = [number for number in worked.prose if number.end <= stated[0].start]
+    for pool in ([one.results[-1] for one in worked.sums], earlier):
+        for number in _shuffled(rng, pool):
+            if number.value != stated[0].value:
+                yield {(place.start, place.end): number.text for place in stated}
+
+
+# ---------------------------------------------------------------- right line by line, and wrong
+
+
+def _carry_wrong_value(worked: Worked, rng: random.Random) -> Candidates:
+    """A result is off, and every later step calculates with it."""
+    for one in _shuffled(rng, worked.sums[:-1]):
+        for offset in _shuffled(rng, [-10, -5, -3, -2, -1, 1, 2, 3, 5, 10]):
+            places = len(one.results[-1].text.partition(".")[2])
+            carried = Carried(worked, {}, {})
+            wrong = one.value + Fraction(offset, 10**places)
+            done = carried.restate(one, wrong) and carried.onward(one.end) and carried.sums_changed > 1
+            yield carried.edits if done else {}
+
+
+def _exchanged(worked: Worked, one: Sum, old: Fraction, new: Fraction) -> Edits | None:
+    """A sum with one operand exchanged on all its left sides, its step's prose with it, recalculated, carried on."""
+    text = worked.trace.text
+    edits: Edits = {}
+    written = normalise_answer(str(new))
+    for left in one.lefts:
+        place = next((number for number in operands(text, left) if number.value == old), None)
+        if place is None:
+            return None
+        edits[place.start, place.end] = written
+    start = max([worked.trace.steps[one.step].start, *(other.end for other in worked.sums if other.end <= one.start)])
+    for number in worked.prose:
+        if start <= number.start < one.start and number.value == old:
+            edits[number.start, number.end] = written
+    return _rewritten(worked, one, edits)
+
+
+def _rewritten(worked: Worked, one: Sum, edits: Edits) -> Edits | None:
+    """The edits of a sum's left sides with all that follows from them."""
+    carried = Carried(worked, {}, dict(edits))
+    if carried.recalculate(one) and _is_new(worked, carried, one) and carried.onward(one.end):
+        return carried.edits
+    return None
+
+
+def _is_new(worked: Worked, carried: Carried, one: Sum) -> bool:
+    """Whether the changed result of a sum is a number met nowhere else: one that is may well be right by accident."""
+    result = carried.values.get(one.value)
+    elsewhere = worked.known | {other.value for other in worked.sums}
+    return result is not None and result not in elsewhere
+
+
+def _wrong_operand(worked: Worked, rng: random.Random) -> Candidates:
+    """An operand that the problem gives becomes another number of the problem.
+
+    Not one that a later sum adds or subtracts anyway: two additions in another order are no mistake.
+    """
+    for one in _shuffled(rng, worked.sums):
+        used = {number.value for number in operands(worked.trace.text, one.lefts[0])}
+        given = {number.value for number in worked.given} - _added_later(worked, one)
+        for old in _shuffled(rng, sorted(used & worked.known)):
+            for new in _shuffled(rng, sorted(given - used)):
+                yield _exchanged(worked, one, old, new) or {}
+
+
+def _added_later(worked: Worked, one: Sum) -> set[Fraction]:
+    later = [other for other in worked.sums if other.start > one.start and _is_additive(worked, other)]
+    if not _is_additive(worked, one):
+        return set()
+    return {number.value for other in later for number in operands(worked.trace.text, other.lefts[0])}
+
+
+def _is_additive(worked: Worked, one: Sum) -> bool:
+    return all(token.text in "+-" for token in _signs(worked.trace.text, one)[0])
+
+
+def _drop_step(worked: Worked, rng: random.Random) -> Candidates:
+    """A step is left out, and the next calculates with one of that step's operands instead of its result.
+
+    Not one addition before another: without the first, the second may still be a sensible step.
+    """
+    trace = worked.trace
+    per_step = Counter(one.step for one in worked.sums)
+    if trace.layout is Layout.NUMBERED:
+        return
+    for one, following in _shuffled(rng, list(zip(worked.sums, worked.sums[1:], strict=False))):
+        reordered = _is_additive(worked, one) and _is_additive(worked, following)
+        if per_step[one.step] > 1 or following.step != one.step + 1 or reordered:
+            continue
+        uses = {number.value for left in following.lefts for number in operands(trace.text, left)}
+        gap = (trace.steps[one.step].start, trace.steps[following.step].start)
+        for instead in _shuffled(rng, sorted({number.value for number in operands(trace.text, one.lefts[0])})):
+            carried = Carried(worked, {one.value: instead}, {})
+            done = one.value in uses and carried.onward(gap[1]) and carried.sums_changed
+            yield {gap: "", **carried.edits} if done and _is_new(worked, carried, following) else {}
+
+
+def _unit_or_rate(worked: Worked, rng: random.Random) -> Candidates:
+    """A conversion by the wrong factor, or a rate multiplied, divided or added where it should not be."""
+    explained = {number.value for number in worked.given} | {one.value for one in worked.sums}
+    for one in _shuffled(rng, worked.sums):
+        used = {number.value for number in operands(worked.trace.text, one.lefts[0])}
+        for factor in _shuffled(rng, sorted(used - explained)):
+            confused = _CONFUSED.get(int(factor), ()) if factor.denominator == 1 else ()
+            for new in _shuffled(rng, confused):
+                yield _exchanged(worked, one, factor, Fraction(new)) or {}
+        yield from _wrong_rate(worked, one, rng)
+
+
+def _wrong_rate(worked: Worked, one: Sum, rng: random.Random) -> Candidates:
+    about = (worked.trace.steps[one.step].text, worked.trace.problem)
+    sides = _signs(worked.trace.text, one)
+    alike = {tuple(token.text for token in side) for side in sides}
+    if len(alike) > 1 or alike.pop() not in (("*",), ("/",)) or not any(_RATE.search(part) for part in about):
+        return
+    for sign in _shuffled(rng, ["/", "+"] if sides[0][0].text == "*" else ["*", "-"]):
+        yield _rewritten(worked, one, {(side[0].start, side[0].end): sign for side in sides}) or {}
+
+
+# ---------------------------------------------------------------- checks
+
+_KINDS: dict[str, Callable[[Worked, random.Random], Candidates]] = {
+    "flip_operator": _flip_operator,
+    "offset_number": _offset_number,
+    "swap_answer": _swap_answer,
+    "carry_wrong_value": _carry_wrong_value,
+    "wrong_operand": _wrong_operand,
+    "drop_step": _drop_step,
+    "unit_or_rate": _unit_or_rate,
+}
+ALL_KINDS: tuple[str, ...] = tuple(_KINDS)
+# These make an equation false; the others leave every equation true.
+FALSE_EQUATION = frozenset({"flip_operator", "offset_number", "carry_wrong_value"})
+SAME_ANSWER = frozenset({"flip_operator", "offset_number"})
+
+
+def _false_steps(trace: Trace) -> Counter[int]:
+    """How many false equations each step holds."""
+    starts = [step.start for step in trace.steps]
+    return Counter(bisect_right(starts, one.start) - 1 for one in find_equations(trace.text) if not one.true)
+
+
+def _first_known_error(trace: Trace) -> int:
+    """The first step known to be wrong already; the number of steps where none is."""
+    known = [trace.truth.first_error_step if trace.truth else None, first_false_step(trace)]
+    return min((step for step in known if step is not None), default=len(trace.steps))
+
+
+def _is_wrong(trace: Trace, changed: Trace, step: int, kind: str) -> bool:
+    """Whether the changed text is wrong in the way of its kind, and first at that step."""
+    before, after = _false_steps(trace), _false_steps(changed)
+    if kind in FALSE_EQUATION:
+        if not (after - before)[step] or len(after - before) != 1:
+            return False
+    elif after.total() > before.total():
+        return False
+    if kind in SAME_ANSWER:
+        return True
+    answer, old = changed.answer, trace.answer
+    if answer is None or old is None or answers_agree(answer, old):
+        return False
+    return trace.reference_answer is None or not answers_agree(answer, trace.reference_answer)
+
+
+def _perturbation(trace: Trace, edits: Edits, kind: str) -> Perturbation | None:
+    text, span = apply_edits(trace.text, edits)
+    if text == trace.text:
+        return None
+    changed = make_trace(trace.problem, text, reference_answer=trace.reference_answer)
+    step = bisect_right([one.start for one in changed.steps], span[0]) - 1
+    if step < 0 or step >= _first_known_error(trace) or changed.layout is not trace.layout:
+        return None
+    if kind == "drop_step":
+        span = _up_to_first_number(changed, step, edits)
+    if not _is_wrong(trace, changed, step, kind):
+        return None
+    return Perturbation(text, span, step, kind)
+
+
+def _up_to_first_number(changed: Trace, step: int, edits: Edits) -> tuple[int, int]:
+    """Of a text with a step left out: from the gap to the end of the first number that has nothing behind it."""
+    gap, first = sorted(edits)[:2]
+    removed = gap[1] - gap[0]
+    start = changed.steps[step].start
+    return start, max(start, first[0] - removed + len(edits[first]))
+
+
+def corrupt(trace: Trace, rng: random.Random, kinds: Sequence[str] = ALL_KINDS) -> Perturbation | None:
+    """A corrupted copy of the trace, of one of the kinds, in an order that ``rng`` draws.
+
+    None where no kind applies: the unchanged text is never returned, nor one whose answer is the reference's for a
+    kind that corrupts the answer. ``span`` starts at the first character that differs, in the new text (``drop_step``:
+    from where the step is missing to the first number that follows from nothing); ``first_error_step`` is an index
+    into the steps of ``segment(new text)``. In a trace whose errors are not known, an earlier one may exist.
+    Texts of more than ``MAX_LENGTH`` characters are not corrupted. Raises ValueError for an unknown kind.
+    """
+    unknown = [kind for kind in kinds if kind not in _KINDS]
+    if unknown:
+        raise ValueError(f"unknown kind of perturbation {unknown[0]!r}; use {', '.join(ALL_KINDS)}")
+    if len(trace.text) > MAX_LENGTH or not trace.steps:
+        return None
+    worked = work_out(trace)
+    for kind in _shuffled(rng, kinds):
+        for tried, edits in enumerate(_KINDS[kind](worked, rng)):
+            found = _perturbation(trace, edits, kind) if edits else None
+            if found or tried >= MAX_CANDIDATES:
+                break
+        else:
+            continue
+        if found:
+            return found
+    return None
+
+
+def perturbed_trace(trace: Trace, perturbation: Perturbation) -> Trace:
+    """The corrupted copy as a trace of the *same* problem, with its first wrong step as the truth."""
+    return make_trace(
+        trace.problem,
+        perturbation.text,
+        reference_answer=trace.reference_answer,
+        source=Source.PERTURBED,
+        trace_id=f"{trace.trace_id}/{perturbation.kind}" if trace.trace_id else "",
+        problem_id=trace.problem_id,
+        truth=Truth(perturbation.first_error_step, perturbation.kind),
+    )

@@ -1,0 +1,90 @@
+"""From the rewards of a round to the advantages that the policy learns from (arXiv 2510.01857, eq. 5, and beyond).
+
+A group is the samples of one problem, and its expert trace where ``expert_in_group``. Every tensor is ``(B, T)`` over
+completion tokens, ``group_ids`` ``(B,)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from irl_core.config import PolicyConfig
+from irl_core.distributed import World
+from irl_core.reward import rewards
+from irl_core.reward.rewards import masked
+from irl_core.types import EncodedTrace
+
+
+def token_advantages(
+    raw: Tensor, mask: Tensor, group_ids: Tensor, prompt_reward: Tensor, settings: PolicyConfig, world: World
+) -> Tensor:
+    """Token advantages ``(B, T)`` of raw rewards by the configured rule (see ``PolicyConfig``)."""
+    values = rewards.token_rewards(raw)
+    if settings.advantage == "trace":
+        scores = rewards.trace_score(
+            values, mask, settings.trace_score, prompt_reward=prompt_reward, gamma=settings.gamma
+        )
+        return trace_advantages(scores, group_ids, mask, over=world if settings.standardise_over == "batch" else None)
+    if settings.advantage == "credit":
+        values = rewards.credit(values, mask, prompt_reward)
+    if settings.standardise_over in ("last", "all"):
+        mean, std = rewards.group_statistics(values, mask, group_ids, settings.standardise_over)
+        if settings.baseline == "leave_one_out":
+            mean = leave_one_out_baseline(rewards.masked_mean(values, mask), group_ids)
+        values = rewards.standardise(values, mask, mean, std)
+    if settings.advantage == "minimum":
+        return rewards.discount(minimum_form(values, mask), mask, 1.0)
+    return rewards.discount(values, mask, settings.gamma)
+
+
+def outcome_advantages(traces: Sequence[EncodedTrace], group_ids: Tensor, mask: Tensor) -> Tensor:
+    """GRPO's outcome supervision: correctness standardised within the group, on every token; ``(B, T)``."""
+    outcome = torch.tensor([float(trace.trace.correct is not False) for trace in traces])
+    return trace_advantages(outcome, group_ids, mask)
+
+
+def trace_advantages(scores: Tensor, group_ids: Tensor, mask: Tensor, *, over: World | None = None) -> Tensor:
+    """Scores ``(B,)`` standardised within their groups, on every token of the trace; ``(B, T)``.
+
+    ``over`` takes the group's mean, but one spread for all that this world holds: a group whose samples hardly differ
+    is then not blown up into noise.
+    """
+    column = scores.unsqueeze(1)
+    whole = torch.ones_like(column, dtype=torch.bool)
+    mean, std = rewards.group_statistics(column, whole, group_ids, "all")
+    if over is not None:
+        deviations = torch.tensor(over.gather((scores - mean).tolist()))
+        std = deviations.square().mean().sqrt().expand_as(std)
+    return rewards.masked(rewards.standardise(column, whole, mean, std).expand(mask.shape), mask)
+
+
+def zero_spread_groups(advantages: Tensor, group_ids: Tensor) -> int:
+    """How many groups have advantages of exactly 0 throughout, and so teach nothing."""
+    has_signal = torch.zeros(int(group_ids.max()) + 1, dtype=torch.bool)
+    has_signal[group_ids[(advantages != 0).any(dim=1)]] = True
+    return int((~has_signal[torch.unique(group_ids)]).sum())
+
+
+def leave_one_out_baseline(values: Tensor, group_ids: Tensor) -> Tensor:
+    """The mean of the *other* members' values of each trace's group, ``(B,)`` (PRIME); 0 for a group of one."""
+    _, index = torch.unique(group_ids, return_inverse=True)
+    zeros = torch.zeros(int(index.max()) + 1, device=values.device)
+    total = zeros.index_add(0, index, values)[index]
+    count = zeros.index_add(0, index, torch.ones_like(values))[index]
+    return torch.where(count > 1, (total - values) / (count - 1).clamp(min=1), torch.zeros_like(values))
+
+
+def minimum_form(rewards: Tensor, response_mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """PURE's soft minimum: rewards weighted by ``softmax(-r / temperature)``, whose sum tends to it; ``(B, T)``.
+
+    Source: Cheng et al. 2025, 'Stop Summation: Min-Form Credit Assignment'. Raises ValueError for temperature <= 0.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature is {temperature}; it must be positive")
+    scores = torch.where(response_mask, -rewards.float() / temperature, torch.full_like(rewards, -torch.inf).float())
+    has_token = response_mask.any(dim=1, keepdim=True)
+    weights = torch.softmax(torch.where(has_token, scores, torch.zeros_like(scores)), dim=1)
+    return masked(weights * masked(rewards.float(), response_mask), response_mask)

@@ -1,0 +1,153 @@
+"""Objectives of the discriminator and the policy (arXiv 2510.01857, algorithm 1 and eq. 6).
+
+Every loss is a sum of per-trace terms divided by a *stated* number of traces or weights, never by what a micro-batch
+happens to hold: summing the losses of micro-batches gives exactly the full batch's loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from irl_core.reward.rewards import last_valid, masked, masked_mean
+
+
+def trace_means(values: Tensor, response_mask: Tensor) -> Tensor:
+    """Mean over a trace's kept tokens, ``(B,)``: each trace counts once, however long it is."""
+    return masked_mean(values, response_mask)
+
+
+def expert_tokens(is_expert: Tensor, departure: Tensor, width: int) -> Tensor:
+    """Which tokens are the expert's, ``(B, width)`` bool: all of an expert trace, and any other's before its departure.
+
+    ``departure`` ``(B,)`` is the index of the first token that is no longer the expert's: a perturbed trace is
+    non-expert only from there on. 0 makes the whole trace non-expert (the paper's); ignored for expert traces.
+    """
+    positions = torch.arange(width, device=departure.device).unsqueeze(0)
+    return is_expert.unsqueeze(1) | (positions < departure.unsqueeze(1))
+
+
+def token_targets(
+    is_expert: Tensor, response_mask: Tensor, departure: Tensor, *, expert: float = 0.95, other: float = 0.05
+) -> Tensor:
+    """Smoothed token labels ``(B, T)`` float32: ``expert`` where a token is the expert's, else ``other``."""
+    return torch.where(expert_tokens(is_expert, departure, response_mask.shape[1]), expert, other).float()
+
+
+def discriminator_bce(logits: Tensor, response_mask: Tensor, targets: Tensor, trace_weights: Tensor) -> Tensor:
+    """Binary cross-entropy, mean over a trace's tokens, then the weighted sum over traces; scalar.
+
+    ``trace_weights`` ``(B,)`` are the traces' final weights (see ``balanced_weights``); with weights that sum to 1
+    over the full batch this is the batch's loss, and the sum over micro-batches equals it.
+    """
+    loss = F.binary_cross_entropy_with_logits(masked(logits.float(), response_mask), targets, reduction="none")
+    return (trace_means(loss, response_mask) * trace_weights).sum()
+
+
+def balanced_weights(classes: Tensor, class_weights: dict[int, float]) -> Tensor:
+    """Weights ``(B,)`` that sum to 1 and give each class present its share of ``class_weights``.
+
+    Raises:
+        ValueError: a class without a weight, or no class with a positive one.
+    """
+    present = [int(value) for value in torch.unique(classes)]
+    missing = [value for value in present if value not in class_weights]
+    if missing:
+        raise ValueError(f"no weight for trace class {missing[0]}; class_weights has {sorted(class_weights)}")
+    total = sum(class_weights[value] for value in present)
+    if total <= 0:
+        raise ValueError(f"class weights of the classes present ({present}) sum to {total}; one must be positive")
+    weights = torch.zeros(classes.shape, dtype=torch.float32, device=classes.device)
+    for value in present:
+        members = classes == value
+        weights[members] = class_weights[value] / total / int(members.sum())
+    return weights
+
+
+def segment_weights(classes: Tensor, lengths: Tensor, departures: Tensor, class_weights: dict[int, float]) -> Tensor:
+    """Weights ``(B, 2)`` of each trace's expert part (before its departure; class 0) and of the rest (its own class).
+
+    The two parts count as traces of their own in ``balanced_weights``: a rare mistake late in a long solution is not
+    drowned by the tokens before it. Without departures these are the weights of whole traces.
+    """
+    expert_part = torch.where(classes == 0, lengths, torch.minimum(departures, lengths))
+    present = torch.stack([expert_part, lengths - expert_part], dim=1) > 0
+    segments = torch.stack([torch.zeros_like(classes), classes], dim=1)
+    weights = torch.zeros(present.shape)
+    weights[present] = balanced_weights(segments[present], class_weights)
+    return weights
+
+
+def wasserstein(logits: Tensor, response_mask: Tensor, is_expert_token: Tensor, trace_weights: Tensor) -> Tensor:
+    """Wasserstein critic loss (appendix C.4): mean score of non-expert tokens minus that of expert tokens; scalar.
+
+    Needs a Lipschitz bound beside it: ``clip_weights`` or ``gradient_penalty``.
+    """
+    sign = torch.where(is_expert_token, -1.0, 1.0)
+    return (trace_means(sign * masked(logits.float(), response_mask), response_mask) * trace_weights).sum()
+
+
+def gradient_penalty(
+    scores: Tensor, inputs: Tensor, response_mask: Tensor, lengths: Sequence[int] | None = None
+) -> Tensor:
+    """``mean (|d score / d input| - 1)^2`` over traces (Gulrajani et al. 2017); scalar.
+
+    ``scores`` ``(B, T)`` must have been computed from ``inputs``, embeddings that require a gradient: ``(B, L, H)``, or
+    those of traces of these ``lengths`` end to end in one row ``(1, L, H)``.
+    """
+    (gradient,) = torch.autograd.grad(masked(scores, response_mask).sum(), inputs, create_graph=True)
+    traces = gradient if lengths is None else torch.split(gradient.squeeze(0), list(lengths))
+    norm = torch.stack([trace.float().norm() for trace in traces])
+    return (norm - 1.0).square().mean()
+
+
+@torch.no_grad()
+def clip_weights(parameters: list[Tensor], limit: float) -> None:
+    """Clamp every parameter to ``[-limit, limit]`` in place (Arjovsky et al. 2017)."""
+    for parameter in parameters:
+        parameter.clamp_(-limit, limit)
+
+
+def sequence_bce(logits: Tensor, response_mask: Tensor, targets: Tensor, trace_weights: Tensor) -> Tensor:
+    """The sparse variant: one label a trace ``(B,)`` on the logit of its last valid token; scalar."""
+    final = last_valid(masked(logits.float(), response_mask), response_mask)
+    loss = F.binary_cross_entropy_with_logits(final, targets.float(), reduction="none")
+    return (loss * trace_weights).sum()
+
+
+def clipped_surrogate(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    response_mask: Tensor,
+    *,
+    clip_eps: float,
+    num_traces: int,
+) -> tuple[Tensor, Tensor]:
+    """Eq. 6: ``-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A)``: each trace's mean, summed, over ``num_traces``.
+
+    Returns:
+        ``(loss, clipped_share)``: scalars; the second is the share of kept tokens whose ratio left the interval.
+
+    An advantage of exactly 0 is a value like any other: only ``response_mask`` says what counts.
+    """
+    ratio = masked(logprobs - old_logprobs, response_mask).exp()
+    limited = ratio.clamp(1.0 - clip_eps, 1.0 + clip_eps)
+    objective = torch.minimum(ratio * advantages, limited * advantages)
+    loss = -trace_means(objective, response_mask).sum() / num_traces
+    outside = masked((ratio != limited).float(), response_mask)
+    return loss, outside.sum().detach() / response_mask.sum().clamp(min=1)
+
+
+def kl_to_reference(logprobs: Tensor, reference_logprobs: Tensor, response_mask: Tensor, *, num_traces: int) -> Tensor:
+    """The non-negative, unbiased estimate ``exp(d) - d - 1`` with ``d = log p_ref - log p`` (Schulman 2020); scalar."""
+    difference = masked(reference_logprobs - logprobs, response_mask)
+    return trace_means(difference.exp() - difference - 1.0, response_mask).sum() / num_traces
+
+
+def negative_log_likelihood(logprobs: Tensor, response_mask: Tensor, *, num_tokens: int) -> Tensor:
+    """SFT: minus the log-likelihood of the kept tokens, over ``num_tokens``; scalar."""
+    return -masked(logprobs, response_mask).sum() / num_tokens

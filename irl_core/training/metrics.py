@@ -1,0 +1,54 @@
+"""What a round logs: keys with slashes, plain floats, the same on every process of the world."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from irl_core.distributed import World
+
+Metrics = dict[str, float]
+CLASS_NAMES = ("expert", "policy", "perturbed")
+
+
+def rollout_metrics(samples: Sequence[Any], world: World) -> Metrics:
+    """What the round's samples (``Trace``) were like; a share of nothing is 0."""
+    own = [(bool(trace.correct), trace.finished, len(trace.token_ids or ())) for trace in samples]
+    rows = world.gather(own)
+    count = max(1, len(rows))
+    tokens = sum(length for _, _, length in rows)
+    return {
+        "rollout/samples": len(rows),
+        "rollout/correct": sum(correct for correct, _, _ in rows) / count,
+        "rollout/truncated": sum(not finished for _, finished, _ in rows) / count,
+        "rollout/length": tokens / count,
+        "rollout/tokens": tokens,
+    }
+
+
+def class_metrics(logits: Sequence[tuple[int, float]], world: World) -> Metrics:
+    """Mean reward and accuracy (sign of the mean logit) of each class of traces, from ``(class, mean logit)``."""
+    rows = world.gather(logits)
+    metrics: Metrics = {}
+    for number, name in enumerate(CLASS_NAMES):
+        values = [value for cls, value in rows if cls == number]
+        if values:
+            right = sum((value > 0) == (number == 0) for value in values)
+            metrics |= {f"disc/reward_{name}": sum(values) / len(values), f"disc/accuracy_{name}": right / len(values)}
+    return metrics
+
+
+def totals(values: Metrics, world: World) -> Metrics:
+    """Each value summed over the processes."""
+    rows = world.gather([values])
+    return {key: sum(row[key] for row in rows) for key in values}
+
+
+@contextmanager
+def timed(metrics: Metrics, key: str) -> Iterator[None]:
+    """Add the seconds that the block takes to ``metrics[key]``."""
+    started = time.perf_counter()
+    yield
+    metrics[key] = metrics.get(key, 0.0) + time.perf_counter() - started

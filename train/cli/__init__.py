@@ -1,0 +1,1 @@
+"""What the commands of ``train.cli.main`` do, where it is more than a few lines."""

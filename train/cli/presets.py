@@ -1,0 +1,102 @@
+"""``irl-lens presets``: what can be trained, with what it takes. No network, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from irl_core.config import TrainConfig, load_config, preset_names
+from train.planning.architectures import KNOWN
+from train.planning.duration import A100, CPU, estimate_durations
+from train.planning.memory import GB, Pair, estimate_memory
+from train.planning.plan import PRESETS, Device, hours, lines, make_plan, tiny_shape
+
+GROUPS = {
+    "demo": f"Embedded default ({CPU.name})",
+    "pairs": f"Pairs of policy and discriminator, with our objective and with the paper's ({A100.name})",
+    "ablations": f"Ablations ({A100.name})",
+    "baselines": f"Baselines ({A100.name})",
+}
+
+
+def group_of(name: str) -> str:
+    """The group that a preset is listed in, by its name."""
+    first = name.partition("-")[0]
+    return {"demo": "demo", "ablation": "ablations", "sft": "baselines", "grpo": "baselines"}.get(first, "pairs")
+
+
+def listed() -> Iterator[str]:
+    """All presets by group, a line each; memory and time are estimates."""
+    order = list(GROUPS)
+    names = sorted(preset_names(PRESETS), key=lambda name: (order.index(group_of(name)), name))
+    for group, members in groupby(names, key=group_of):
+        yield GROUPS[group]
+        yield from (f"  {_line(name)}" for name in members)
+        yield ""
+    yield "Memory and time are estimates; 'irl-lens presets NAME' shows their parts and assumptions."
+
+
+def _line(name: str) -> str:
+    config = load_config(name, presets_dir=PRESETS)
+    memory, seconds = _estimates(config)
+    figures = f"{memory / GB:5.1f} GB  {hours(seconds):>6}"
+    return f"{name:<26} {config.run.method:<4} {config.run.steps:>5} steps  {figures}  {_models(config)}".rstrip()
+
+
+def _estimates(config: TrainConfig) -> tuple[float, float]:
+    """Bytes at the peak, and seconds, on the machine that its group is meant for."""
+    pair, tiny = pair_of(config), config.model.backend == "tiny"
+    memory = estimate_memory(config, pair, gpu=not tiny)
+    return memory.total, estimate_durations(config, pair, machine=CPU if tiny else A100).total
+
+
+def as_data() -> list[dict[str, Any]]:
+    """All presets in the order of ``listed``, as plain data: ``name``, ``group`` in words, ``about`` (a sentence or
+    more), ``memory_bytes`` and ``seconds`` (estimates), and ``configuration``, all settings nested."""
+    order = list(GROUPS)
+    names = sorted(preset_names(PRESETS), key=lambda name: (order.index(group_of(name)), name))
+    return [_as_data(name) for name in names]
+
+
+def _as_data(name: str) -> dict[str, Any]:
+    config = load_config(name, presets_dir=PRESETS)
+    memory, seconds = _estimates(config)
+    return {
+        "name": name, "group": GROUPS[group_of(name)], "about": " ".join(_about(config.run.preset)),
+        "memory_bytes": round(memory), "seconds": round(seconds), "configuration": config.to_dict(),
+    }  # fmt: skip
+
+
+def _about(preset: str) -> Iterator[str]:
+    """The lines that a preset's file opens with."""
+    for line in (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        yield line.removeprefix("#").strip()
+
+
+def _models(config: TrainConfig) -> str:
+    names = [config.model.policy, config.model.discriminator if config.run.method == "irl" else None]
+    return " + ".join(name.rpartition("/")[2].removesuffix("-Instruct") for name in names if name in KNOWN)
+
+
+def pair_of(config: TrainConfig) -> Pair:
+    """The shapes of a preset's models, from what is known by name."""
+    model = config.model
+    policy, discriminator = (
+        KNOWN[name].shape if name in KNOWN else tiny_shape(config)
+        for name in (model.policy, model.discriminator or model.policy)
+    )
+    return Pair(policy, discriminator if config.run.method == "irl" else None)
+
+
+def described(name: str) -> Iterator[str]:
+    """One preset: what it is, what it takes, its settings. Raises ConfigError."""
+    config = load_config(name, presets_dir=PRESETS)
+    machine = CPU if config.model.backend == "tiny" else A100
+    memory = machine.memory_gb * GB
+    device = Device(machine.name, "cpu" if machine is CPU else "planned", memory, memory)
+    yield from _about(config.run.preset)
+    yield ""
+    yield from lines(make_plan(config, device))

@@ -1,0 +1,174 @@
+"""No process waits for ever for one that is gone: each watches the others, and ends where one has failed.
+
+An exchange between processes (``irl_core.distributed.World``) waits for all of them. Where one has raised an error, was
+killed or has lost its machine, the others would wait until the exchange's time is up. So every process has a thread
+that says "alive" in the launcher's key-value store, reads what the others say there, and ends its process with the
+reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from irl_core.storage.training_run import is_alive, machine
+
+if TYPE_CHECKING:
+    from irl_core.distributed import World
+
+SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_TO_LEAVE = 5.0  # for a process that meets the same error, to end by itself
+SECONDS_OF_SILENCE = 300.0  # of a process on another machine, after which it counts as gone
+STORE_TIMEOUT = timedelta(seconds=60)
+
+_watches = itertools.count()  # every process makes the same watches in the same order
+
+
+class ProcessLost(RuntimeError):
+    """Another process of the world has failed or is gone; the message says which, and why where that is known."""
+
+
+@contextmanager
+def watched(world: World, clean: tuple[type[BaseException], ...] = ()) -> Iterator[Watch]:
+    """Watch the other processes inside the block, and tell them of an error that leaves it: all but the ``clean`` ones,
+    which every process raises together. With one process there is nobody to watch.
+    """
+    watch = Watch(world)
+    watch.enter()
+    try:
+        yield watch
+    except clean:
+        watch.leave()
+        raise
+    except BaseException as error:
+        watch.tell(error)
+        raise
+    watch.leave()
+
+
+class Watch:
+    """One process's watch over the others. ``on_lost`` is called, in the watching thread, before the process ends."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.on_lost: Callable[[ProcessLost], None] = lambda error: None
+        self._gone = threading.Event()
+        self._heard: dict[str, tuple[bytes, float]] = {}
+        self._own: dict[str, Any] = {
+            "host": socket.gethostname(), "machine": machine(), "pid": os.getpid(),
+            "started": psutil.Process().create_time(), "beat": 0, "left": False,
+        }  # fmt: skip
+
+    def enter(self) -> None:
+        """Begin to watch."""
+        if self.world.size == 1:
+            return
+        import torch
+
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = torch.distributed.TCPStore(address, port, is_master=False, timeout=STORE_TIMEOUT)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self._store = torch.distributed.PrefixStore(f"irl-lens/{attempt}/{next(_watches)}", store)
+        self._say()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Stop watching, and say so: this process has come to its end."""
+        if self.world.size == 1 or self._gone.is_set():
+            return
+        self._gone.set()
+        with contextlib.suppress(RuntimeError):  # who keeps the store may have left already
+            self._say(left=True)
+        self._join()
+
+    def tell(self, error: BaseException) -> None:
+        """Let the others end with this reason; the first one told is kept."""
+        if self.world.size == 1 or self._gone.is_set():
+            return
+        self._gone.set()
+        with contextlib.suppress(RuntimeError):
+            if not self._store.check(["failed"]):
+                reason = f"{type(error).__name__}: {error}"
+                self._store.set("failed", json.dumps({"rank": self.world.rank, "reason": reason[:2000]}))
+            self._say(left=True)
+        if threading.current_thread() is not self._thread:
+            self._join()
+
+    def _join(self) -> None:
+        """Wait for the thread: an interpreter that ends while it is inside the store's C++ ends by SIGABRT."""
+        self._thread.join(STORE_TIMEOUT.total_seconds())
+
+    def cause(self, error: BaseException) -> BaseException:
+        """``error``, or where an exchange failed because another process is gone, the one that says so."""
+        if self.world.size == 1 or not isinstance(error, RuntimeError) or isinstance(error, ProcessLost):
+            return error
+        until = time.monotonic() + SECONDS_TO_LEAVE
+        while time.monotonic() < until:
+            if (lost := self._look()) is not None:
+                return lost
+            time.sleep(0.2)
+        return error
+
+    # -- the thread --------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._gone.wait(SECONDS_BETWEEN_LOOKS):
+            lost = self._look()
+            if lost is not None and not self._gone.wait(SECONDS_TO_LEAVE):
+                self._end(lost)
+
+    def _end(self, lost: ProcessLost) -> None:
+        """The main thread waits for a process that does not come; nothing but the end of this one frees it."""
+        try:
+            self.tell(lost)
+            self.on_lost(lost)
+        finally:
+            print(f"irl-lens: {lost}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    def _look(self) -> ProcessLost | None:
+        """Say that this process is alive; why the world is no longer whole, where it is not."""
+        others = [str(rank) for rank in range(self.world.size) if rank != self.world.rank]
+        try:
+            self._say()
+            told = json.loads(self._store.get("failed")) if self._store.check(["failed"]) else None
+            said = {rank: self._store.get(rank) for rank in others if self._store.check([rank])}
+        except RuntimeError as error:
+            why = str(error).splitlines()[0]
+            return ProcessLost(f"the launcher's store, on the machine of process 0, is gone ({why})")
+        if told is not None and told["rank"] != self.world.rank:
+            return ProcessLost(f"process {told['rank']} failed: {told['reason']}")
+        return next((lost for rank, entry in said.items() if (lost := self._silence(rank, entry))), None)
+
+    def _silence(self, rank: str, said: bytes) -> ProcessLost | None:
+        """Where a process that last said this counts as gone, that it is."""
+        entry = json.loads(said)
+        if entry["left"]:
+            return None
+        name = f"process {rank} (pid {entry['pid']} on {entry['host']})"
+        if entry["machine"] == machine():
+            alive = is_alive(entry["pid"], entry["started"])
+            return None if alive else ProcessLost(f"{name} is gone without a word; its machine's log may say why")
+        last, since = self._heard.get(rank, (b"", 0.0))
+        if said != last:
+            self._heard[rank] = said, time.monotonic()
+            return None
+        silence = time.monotonic() - since
+        return ProcessLost(f"{name} has said nothing for {silence:.0f} s") if silence > SECONDS_OF_SILENCE else None
+
+    def _say(self, left: bool = False) -> None:
+        self._own |= {"beat": self._own["beat"] + 1, "left": left}
+        self._store.set(str(self.world.rank), json.dumps(self._own))

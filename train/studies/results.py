@@ -1,0 +1,70 @@
+"""``docs/results.md``: evaluations and studies in one document, written by a command and never by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from irl_core.checkpoints.save import load_json
+from irl_core.config_values import ConfigError
+from irl_core.files import write_whole
+from irl_core.report.files import draw
+from irl_core.report.markdown import origin, summary
+from irl_core.report.tables import escaped
+from train.evaluate.pipeline import MARKER
+
+STUDY = "study.md"
+HEAD = """# Results
+
+Written by `irl-lens report DIR ... --results FILE` from the folders of evaluations and studies, not by hand: the
+commands, data, seed, date and machine of each stand above its figures. Brackets hold 95 % intervals, over problems
+where nothing else is said, and n counts what a figure is of. `docs/evaluation.md` says how to read them.
+"""
+
+
+def write_results(paths: Sequence[Path], out: Path, *, seed: int = 0) -> Path:
+    """Write the document of all runs, in their order, each under the name of its folder; returns its path.
+
+    Raises:
+        ConfigError: two folders of the same name. StoreError: a folder that holds neither run nor study.
+    """
+    names = [path.resolve().stem for path in paths]
+    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if twice is not None:
+        raise ConfigError(f"two of the runs are called {twice}; a result stands under its folder's name")
+    parts = [HEAD, *(_study(path) if (path / STUDY).is_file() else _evaluation(path, seed) for path in paths)]
+    write_whole(out, "\n".join(parts))
+    return out
+
+
+def _evaluation(path: Path, seed: int) -> str:
+    report = draw(path, seed=seed).report
+    lines = [*origin(report["provenance"]), *_seconds(path)]
+    head = [f"## {escaped(path.resolve().stem)}\n", f"    {command(report['provenance'])}\n"]
+    return "\n".join([*head, *(f"- {escaped(line)}" for line in lines), "", summary(report, 3)])
+
+
+def _study(path: Path) -> str:
+    """What a study wrote, its headings one level further down."""
+    text = (path / STUDY).read_text(encoding="utf-8")
+    return "\n".join(f"#{line}" if line.startswith("#") else line for line in text.splitlines()) + "\n"
+
+
+def command(provenance: Mapping[str, Any]) -> str:
+    """The command that makes such a run; data and checkpoints by their names."""
+    known = dict(provenance)
+    if known.get("command") != "irl-lens evaluate":
+        return f"{known.get('command', 'irl-lens score')} {known.get('input', '')}".strip()
+    parts = ["irl-lens evaluate", f"--checkpoint {known['checkpoint']}", f"--data {known['input']}"]
+    if "samples" in known:
+        parts += [f"--problems {known['problems']}", f"--samples {known['samples']}"]
+    parts += [f"--compare {name}=CHECKPOINT" for name in known.get("compare", {})]
+    line = " ".join([*parts, f"--seed {known['seed']}", "--out DIR"])
+    return "".join(c if c.isprintable() else "?" for c in line)
+
+
+def _seconds(path: Path) -> list[str]:
+    marker = path / MARKER
+    taken = load_json(marker).get("seconds") if marker.is_file() else None
+    return [] if not taken else [f"took {taken / 60:.1f} minutes, as busy as the machine was"]
