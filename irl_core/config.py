@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
 
-from irl_core.config_values import ConfigError, Range, build, nearest, plain
+from irl_core.config_values import Range, build, nearest, plain
+from irl_core.errors import ConfigError
 
 __all__ = ["ConfigError", "Range", "TrainConfig", "load_config", "preset_names"]
 

@@ -13,9 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used. The message names the key, the value and the mend."""
+from irl_core.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 
-class InputError(ValueError):
-    """An input that a user can mend: the message names the value, the limit and the mend, and is shown as it is."""
+class UserError(Exception):
+    """The parent of every error that a user can fix: command line and pages show its message, never a traceback."""
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be saved, found or trusted. The message names the file and the mend."""
+class InputError(UserError, ValueError):
+    """A text or a number that a user typed and that cannot be used."""
 
 
-class StoreError(ValueError):
-    """A run that cannot be read or written as asked; the message names the file and the mend."""
+class ConfigError(UserError, ValueError):
+    """A configuration that cannot be used; the message names the key, the value and the fix."""
 
 
-class DatasetError(ValueError):
-    """A file or data set that cannot be read at all. The message says what was looked for and the mend."""
+class UnknownShape(ConfigError):
+    """A model of a kind whose layer shapes are not known here."""
+
+
+class CheckpointError(UserError, ValueError):
+    """A checkpoint that cannot be saved, found or trusted; the message names the file and the fix."""
+
+
+class StoreError(UserError, ValueError):
+    """A scored run that cannot be read or written as asked; the message names the file and the fix."""
+
+
+class DatasetError(UserError, ValueError):
+    """A file or data set that cannot be read at all; the message says what was looked for and the fix."""
+
+
+class AnnotationError(UserError, ValueError):
+    """An annotation, or a file of them, that cannot be read or written."""
+
+
+class EncodingError(UserError, ValueError):
+    """A text or a tokenizer that cannot be encoded; the message says why and what to do."""
+
+
+class ProcessLost(UserError, RuntimeError):
+    """Another process of a data-parallel training failed or is gone; the message says which, and why where known."""

@@ -218,7 +218,7 @@ class Lens:
 
     def encode(self, trace: Trace) -> EncodedTrace:
         """``trace`` as tokens. Raises InputError for a blank or overlong text, or one outside the context window."""
-        from irl_core.models.tokenization import EncodingError
+        from irl_core.errors import EncodingError
 
         check_inputs(trace.problem, trace.text)
         try:

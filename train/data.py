@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irl_core.config import TrainConfig
-from irl_core.config_values import ConfigError
 from irl_core.data.formats import RowError, gsm8k, read
 from irl_core.data.word_problems.drills import drills
 from irl_core.data.word_problems.generate import Split, problems
 from irl_core.data.word_problems.quantities import WordProblem
-from irl_core.errors import DatasetError
+from irl_core.errors import ConfigError, DatasetError
 from irl_core.text.perturbations import corrupt
 from irl_core.text.segmentation import make_trace
 from irl_core.text.think_answer import as_think_answer

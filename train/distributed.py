@@ -21,8 +21,8 @@ import torch
 
 from irl_core.checkpoints.manifest import MANIFEST
 from irl_core.config import TrainConfig
-from irl_core.config_values import ConfigError
 from irl_core.distributed import World
+from irl_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from irl_core.models.tokenization import TraceEncoder

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from irl_core.checkpoints.save import load_json, load_tensors
 from irl_core.config import TrainConfig
-from irl_core.config_values import ConfigError
-from irl_core.errors import CheckpointError
+from irl_core.errors import CheckpointError, ConfigError
 from irl_core.models import hub, pretrained
 from irl_core.reward.discriminator import HEAD, HEAD_WEIGHTS, Discriminator, head_description
 from irl_core.training.optimizer_step import Learner

@@ -19,9 +19,8 @@ import torch
 
 from irl_core.checkpoints.save import load_json
 from irl_core.config import TrainConfig
-from irl_core.config_values import ConfigError
 from irl_core.distributed import World
-from irl_core.errors import CheckpointError
+from irl_core.errors import CheckpointError, ConfigError
 from irl_core.files import DISK_ERRORS, not_written, one_line, write_whole
 from irl_core.storage.training_run import CHECKPOINTS, FINAL, LOG, METRICS, PROVENANCE, STATUS
 from train.alignment import align

@@ -23,7 +23,7 @@ import psutil
 from irl_core.checkpoints.manifest import failure
 from irl_core.checkpoints.save import newest_verified
 from irl_core.config import TrainConfig
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.files import append_lines, not_written, now, write_whole
 from irl_core.storage.training_run import (
     CHECKPOINTS,

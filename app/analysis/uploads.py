@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from irl_core.data.formats import RowError, read
-from irl_core.errors import DatasetError
+from irl_core.errors import DatasetError, UserError
 from irl_core.types import Trace
 
 FOLDER: Final = Path("runs") / "uploads"
@@ -45,7 +45,7 @@ SAMPLE: Final = (
 )  # fmt: skip
 
 
-class UploadError(ValueError):
+class UploadError(UserError, ValueError):
     """An upload that is not taken; the message says why, with the limit and the mend."""
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
+from irl_core.errors import UserError
 from irl_core.report.heatmap.scale import VIEWS
 from irl_core.scorer import MAX_SAMPLES
 
@@ -21,7 +22,7 @@ MAX_LINK: Final = 6000
 MAX_TEXT: Final = 20_000
 
 
-class LinkError(ValueError):
+class LinkError(UserError, ValueError):
     """A link that is not readable, or a page too large for one; the message is shown as it is."""
 
 

@@ -20,6 +20,7 @@ import streamlit as st
 
 from app.inspect.request import Inspection, Request
 from irl_core.checkpoints.save import CheckpointInfo, default_roots, list_checkpoints
+from irl_core.errors import UserError
 
 if TYPE_CHECKING:
     from irl_core.scorer import Lens
@@ -30,7 +31,7 @@ LensFactory = Callable[[Path, str], "Lens"]
 Catalogue = Callable[[], list[CheckpointInfo]]
 
 
-class Refused(RuntimeError):
+class Refused(UserError, RuntimeError):
     """A request that cannot be served now; the message says why and what to do, and is shown as it is."""
 
 

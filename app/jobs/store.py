@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from irl_core.errors import UserError
+
 FILE: Final = "jobs.sqlite"
 VERSION: Final = 1
 TRIES: Final = 2
@@ -33,7 +35,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS one_job_a_folder ON jobs (run_dir) WHERE state
 """
 
 
-class JobError(RuntimeError):
+class JobError(UserError, RuntimeError):
     """What cannot be done with a job, in words for the user, with the mend."""
 
 

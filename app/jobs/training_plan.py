@@ -22,6 +22,7 @@ import yaml
 from app.jobs.supervisor import GRACE_SECONDS, REPOSITORY, RUNS, command_line, root
 from irl_core.config import TrainConfig
 from irl_core.config_values import Range
+from irl_core.errors import UserError
 
 SECONDS_FOR_ANSWER: Final = 120.0
 MAX_NAME: Final = 64
@@ -35,7 +36,7 @@ FIELDS: Final = (METHOD, DATA, STEPS, SEED, GROUP, PERTURBATIONS, LOSS)
 SOURCES: Final = ("demo", "gsm8k")
 
 
-class PlanError(RuntimeError):
+class PlanError(UserError, RuntimeError):
     """A training that cannot be, in words for the user, with the setting to change."""
 
 

@@ -17,16 +17,8 @@ from app.components.heatmap import heatmap
 from app.components.markdown import plain
 from app.inspect import links, stored_traces
 from app.inspect.results import to_result
-from irl_core.data.annotations import (
-    CATEGORIES,
-    MOST_NAME,
-    MOST_NOTE,
-    AnnotationError,
-    Annotations,
-    from_jsonl,
-    to_jsonl,
-)
-from irl_core.errors import StoreError
+from irl_core.data.annotations import CATEGORIES, MOST_NAME, MOST_NOTE, Annotations, from_jsonl, to_jsonl
+from irl_core.errors import AnnotationError, StoreError
 from irl_core.report.csv_export import csv_of
 from irl_core.report.heatmap import payload
 from irl_core.reward.token_scores import DEFAULT_GAMMA

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from irl_core.data.jsonl import kind_of
+from irl_core.errors import AnnotationError
 
 VERSION: Final = 1
 SECONDS_A_TRY: Final = 5.0
@@ -47,10 +48,6 @@ CREATE TRIGGER never_changed BEFORE UPDATE ON annotations
 CREATE TRIGGER never_removed BEFORE DELETE ON annotations
     BEGIN SELECT RAISE(ABORT, 'annotations are never removed'); END;
 """
-
-
-class AnnotationError(ValueError):
-    """What cannot be written or read, in words, with the mend."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models.batching import Batch
 
 ATTENTION = "packed_rows"

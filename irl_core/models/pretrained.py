@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from irl_core.checkpoints.manifest import check_config
 from irl_core.checkpoints.save import load_json, load_tensors
 from irl_core.config import LoraConfig
-from irl_core.config_values import ConfigError, build
-from irl_core.errors import CheckpointError
+from irl_core.config_values import build
+from irl_core.errors import CheckpointError, ConfigError, EncodingError
 from irl_core.models.hub import (
     ADAPTER_CONFIG,
     HUB_NAME,
@@ -30,7 +30,7 @@ from irl_core.models.hub import (
     pinned,
     shown,
 )
-from irl_core.models.tokenization import EncodingError, TraceEncoder
+from irl_core.models.tokenization import TraceEncoder
 
 if TYPE_CHECKING:
     import torch

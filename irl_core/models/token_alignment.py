@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.types import Floats, Span
 
 Indices = npt.NDArray[np.int64]

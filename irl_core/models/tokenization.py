@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from irl_core.errors import EncodingError
 from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Source, Span, Trace
 
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _SENTINEL = "\x02problem\x03"
-
-
-class EncodingError(ValueError):
-    """A text or a tokenizer that cannot be encoded; the message says why and what to do."""
 
 
 def spans_of_bytes(pieces: Sequence[bytes]) -> tuple[str, tuple[Span, ...]]:

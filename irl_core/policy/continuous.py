@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models.batching import Batch, token_budget_batches
 from irl_core.models.logprobs import completion_logprobs
 from irl_core.policy.draws import Drawing, check_finite

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models.batching import token_budget_batches
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.policy.draws import Drawing, exact, uniforms

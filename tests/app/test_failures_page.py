@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.analysis import catalogue, chooser, failures
+from irl_core import errors
 from irl_core.data.annotations import Annotations
 from irl_core.storage.scored_run import read_run, write_run
 
@@ -95,7 +96,7 @@ def test_what_cannot_be_saved_is_said_and_the_choice_stays(store: Annotations, m
     press(page, "Step 1")
 
     def full(*args: Any) -> None:
-        raise module.AnnotationError("annotations.sqlite: the disk is full")
+        raise errors.AnnotationError("annotations.sqlite: the disk is full")
 
     monkeypatch.setattr(module.Annotations, "add", full)
     press(page, "Save")

@@ -28,9 +28,9 @@ from irl_core.config import (
     RunConfig,
     TrainConfig,
 )
-from irl_core.config_values import ConfigError
 from irl_core.data.word_problems.generate import problems as word_problems
 from irl_core.distributed import World
+from irl_core.errors import ConfigError
 from irl_core.models import pretrained
 from irl_core.models.batching import collate
 from irl_core.models.logprobs import completion_logprobs

@@ -19,8 +19,7 @@ import torch
 import typer
 
 from irl_core.checkpoints.save import load_json
-from irl_core.config_values import ConfigError
-from irl_core.errors import StoreError
+from irl_core.errors import ConfigError, StoreError
 from irl_core.evaluation.report import KEYS, QUESTIONS
 from irl_core.scorer import Lens
 from irl_core.storage.scored_run import RunWriter, provenance, read_run

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from irl_core.config import TrainConfig
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models.batching import collate
 from irl_core.models.logprobs import hidden_states, prompt_logprobs
 from irl_core.models.tokenization import TraceEncoder

@@ -18,7 +18,7 @@ import torch
 from irl_core.checkpoints.manifest import verify
 from irl_core.checkpoints.save import load_tensors, newest_verified
 from irl_core.config import TrainConfig
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from tests.runs import (
     SFT,
     Killed,

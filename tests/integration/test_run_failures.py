@@ -15,8 +15,7 @@ import torch
 from irl_core.checkpoints.manifest import verify
 from irl_core.checkpoints.save import load_json
 from irl_core.config import TrainConfig
-from irl_core.config_values import ConfigError
-from irl_core.errors import CheckpointError
+from irl_core.errors import CheckpointError, ConfigError
 from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.training.optimizer_step import Learner
 from tests.runs import SFT, Killed, adversarial, assert_same_run, kill_at, metrics_of, status_of

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from irl_core.checkpoints.save import load_json
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models.pretrained import load_causal_lm
 from irl_core.reward.discriminator import load_discriminator
 from tests.runs import SFT, Killed, status_of, tensors_of

@@ -18,9 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from irl_core.checkpoints.manifest import verify
 from irl_core.checkpoints.save import load_json
 from irl_core.config import DiscriminatorConfig, TrainConfig
-from irl_core.config_values import ConfigError
 from irl_core.distributed import World
-from irl_core.errors import CheckpointError
+from irl_core.errors import CheckpointError, ConfigError
 from irl_core.reward.discriminator import score_traces
 from irl_core.scorer import Lens
 from irl_core.statistics.best_of_n import pass_at_k

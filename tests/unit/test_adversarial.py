@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from irl_core.config import TrainConfig
-from irl_core.config_values import ConfigError
 from irl_core.distributed import World
+from irl_core.errors import ConfigError
 from irl_core.models.batching import collate
 from irl_core.models.logprobs import completion_logprobs
 from irl_core.models.tokenization import TraceEncoder

@@ -14,7 +14,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from irl_core.data import annotations as module
-from irl_core.data.annotations import Annotation, AnnotationError, Annotations, from_jsonl, latest, text_hash, to_jsonl
+from irl_core.data.annotations import Annotation, Annotations, from_jsonl, latest, text_hash, to_jsonl
+from irl_core.errors import AnnotationError
 from irl_core.evaluation.agreement import agreement, between_annotators, kappa, label_of, with_model
 
 HOSTILE = "<img src=x onerror=alert(1)> =cmd() $5 \u202e ' \"; DROP TABLE annotations; --"

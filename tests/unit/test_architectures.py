@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from irl_core.config import LoraConfig
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models.hub import KNOWN_MODELS
 from train.planning.architectures import KNOWN, LINEARS, architecture_of, transformers_config
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from irl_core.config import DataConfig, RunConfig, TrainConfig
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.policy.protocol import Rollout
 from irl_core.reward.calibration import split_by_problem

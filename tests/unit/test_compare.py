@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irl_core.config_values import ConfigError
-from irl_core.errors import StoreError
+from irl_core.errors import ConfigError, StoreError
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.per_problem import difference, figure, measured
 from irl_core.report.tables import cell, markdown

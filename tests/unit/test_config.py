@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from irl_core.config import PerturbationKind, TrainConfig, load_config, preset_names
-from irl_core.config_values import ConfigError, Range
+from irl_core.config_values import Range
+from irl_core.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from scipy.stats import chisquare
 
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models.logprobs import completion_logprobs
 from irl_core.models.packed_attention import use_packed_attention
 from irl_core.policy import continuous

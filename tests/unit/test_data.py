@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from irl_core.config import DataConfig, RunConfig, TrainConfig
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.text.equations import first_false_step
 from irl_core.text.segmentation import make_trace

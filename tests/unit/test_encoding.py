@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from irl_core.errors import EncodingError
 from irl_core.models.batching import collate, token_budget_batches
-from irl_core.models.tokenization import EncodingError, TraceEncoder, spans_of_bytes
+from irl_core.models.tokenization import TraceEncoder, spans_of_bytes
 from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Source
 from tests.tiny import EXPERTS, PROBLEM, SOLUTION, expert_traces, tiny_tokenizer

@@ -9,7 +9,8 @@ import pytest
 
 from app.analysis import catalogue, failures
 from app.analysis.failures import Query
-from irl_core.data.annotations import AnnotationError, text_hash
+from irl_core.data.annotations import text_hash
+from irl_core.errors import AnnotationError
 from irl_core.storage.schema import COLUMNS
 from irl_core.storage.scored_run import write_run
 

@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from train.planning import sources
 from train.planning.architectures import KNOWN
 from train.planning.sources import Origin, cached_folder, find_data, find_model, part_of, shape_of

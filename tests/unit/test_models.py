@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 
 from irl_core.checkpoints.save import load_tensors, save_checkpoint
 from irl_core.config import LoraConfig, ModelConfig, TrainConfig
-from irl_core.config_values import ConfigError
-from irl_core.errors import CheckpointError
+from irl_core.errors import CheckpointError, ConfigError
 from irl_core.models import pretrained
 from irl_core.models.batching import collate
 from irl_core.models.pretrained import Base

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models import packed_attention as packing
 from irl_core.models.batching import Batch, Batching, collate, pack, token_budget_rows
 from irl_core.models.logprobs import completion_logprobs, hidden_states

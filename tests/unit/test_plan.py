@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from irl_core.config import TrainConfig, load_config
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from train.planning import plan as planning
 from train.planning import sources
 from train.planning.architectures import KNOWN

@@ -20,9 +20,8 @@ import pytest
 import torch
 
 from irl_core.config import RunConfig, TrainConfig
-from irl_core.config_values import ConfigError
 from irl_core.distributed import World
-from irl_core.errors import CheckpointError
+from irl_core.errors import CheckpointError, ConfigError
 from irl_core.files import append_lines, one_line, write_whole
 from irl_core.storage.provenance import changes, code_state, command_line, data_hash, provenance, versions
 from irl_core.storage.training_run import living_process

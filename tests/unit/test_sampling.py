@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer
 
 from irl_core.config import PolicyConfig
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models.batching import collate
 from irl_core.models.logprobs import completion_logprobs
 from irl_core.models.packed_attention import use_packed_attention

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.evaluation.per_problem import Columns
 from irl_core.statistics.bootstrap import RESAMPLES
 from train.studies import report as study_report

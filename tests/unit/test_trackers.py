@@ -14,7 +14,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from irl_core.config import RunConfig, TrainConfig
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from train.monitoring.trackers import Trackers, check_trackers
 
 CONFIG = TrainConfig(run=RunConfig(preset="tiny", trackers=("wandb", "trackio")))

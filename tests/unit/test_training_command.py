@@ -11,13 +11,12 @@ import pytest
 import typer
 
 from irl_core.config import TrainConfig, load_config
-from irl_core.config_values import ConfigError
 from irl_core.distributed import World
+from irl_core.errors import ConfigError, UnknownShape
 from train import distributed, run
 from train.cli import train
 from train.cli.train import Wish, _View, check_memory
 from train.planning import plan
-from train.planning.architectures import UnknownShape
 from train.planning.plan import Device
 
 SMALL = Device("a small device", "cuda", 1e9, 1e9)

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 
 from irl_core.checkpoints.manifest import MANIFEST
 from irl_core.config import LoraConfig, TrainConfig
-from irl_core.config_values import ConfigError
 from irl_core.distributed import World, buckets
+from irl_core.errors import ConfigError, ProcessLost
 from tests.conftest import REPOSITORY
 from tests.tiny import changed
 from train import distributed
 from train.distributed import check_same, check_sharding, check_visible, frozen_sum, start_world, training_device
 from train.monitoring import watch
-from train.monitoring.watch import ProcessLost, Watch, watched
+from train.monitoring.watch import Watch, watched
 
 # ------------------------------------------------------------------------------------------------- dividing
 

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from irl_core.checkpoints.manifest import verify
 from irl_core.config import TrainConfig
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models.pretrained import load_causal_lm, load_encoder
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.reward.discriminator import Discriminator, load_discriminator

@@ -17,9 +17,8 @@ import torch
 
 from irl_core.checkpoints.manifest import MANIFEST, verify
 from irl_core.config import LoraConfig, ModelConfig, TrainConfig
-from irl_core.config_values import ConfigError
 from irl_core.distributed import World
-from irl_core.errors import CheckpointError
+from irl_core.errors import CheckpointError, ConfigError
 from irl_core.models import hub, pretrained
 from irl_core.models.hub import ADAPTER_CONFIG
 from irl_core.models.pretrained import OWN_TOKENIZER, REFERENCE_ADAPTER, Base

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from irl_core.config import LoraConfig, TrainConfig
-from irl_core.config_values import ConfigError
 from irl_core.distributed import World
+from irl_core.errors import ConfigError
 from irl_core.models import hub, pretrained
 from irl_core.models.pretrained import Base
 from train.backends.models import Models

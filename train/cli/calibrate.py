@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from irl_core.checkpoints.manifest import CONFIG, MANIFEST, verify
 from irl_core.checkpoints.save import load_json, save_checkpoint
-from irl_core.data.annotations import Annotation, AnnotationError, Annotations, from_jsonl, latest, text_hash
-from irl_core.errors import InputError
+from irl_core.data.annotations import Annotation, Annotations, from_jsonl, latest, text_hash
+from irl_core.errors import AnnotationError, InputError
 from irl_core.reward.calibration import HeldOut, calibrate, candidate_rules
 from irl_core.reward.localisation import Calibration, locate
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals

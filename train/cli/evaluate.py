@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from irl_core.checkpoints.save import load_json
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from irl_core.evaluation.report import Report

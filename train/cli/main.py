@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from irl_core.errors import UserError
+
 if TYPE_CHECKING:
     from irl_core.scorer import Lens
     from irl_core.types import ScoredTrace, Trace
@@ -473,22 +475,11 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
 # ------------------------------------------------------------------------------------------------------- main
 
 
-def user_errors() -> tuple[type[Exception], ...]:
-    """The errors whose message is for the user."""
-    from irl_core.config_values import ConfigError
-    from irl_core.errors import CheckpointError, DatasetError, InputError, StoreError
-    from train.monitoring.watch import ProcessLost
-
-    return (InputError, CheckpointError, ConfigError, DatasetError, StoreError, ProcessLost)
-
-
 def main() -> None:
     """Run the command line; the console script ``irl-lens``."""
     try:
         cli()
-    except Exception as error:
-        if not isinstance(error, user_errors()):
-            raise
+    except UserError as error:
         typer.echo(f"irl-lens: {error}", err=True)
         sys.exit(2)
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from irl_core.config import TrainConfig, load_config
-from irl_core.config_values import ConfigError
-from train.planning.architectures import UnknownShape
+from irl_core.errors import ConfigError, UnknownShape
 from train.planning.plan import PRESETS, RUNS, hours, launched_processes, lines, make_plan, refuse, this_device, to_json
 
 if TYPE_CHECKING:

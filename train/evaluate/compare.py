@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.evaluation.evaluated_run import EvaluatedRun, load
 from irl_core.evaluation.per_problem import TITLES, difference, figure, measured
 from irl_core.report.tables import Table, cell, difference_cell, page

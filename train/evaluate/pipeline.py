@@ -19,9 +19,8 @@ from rich.console import Console
 
 from irl_core.checkpoints.manifest import verify
 from irl_core.checkpoints.save import load_json
-from irl_core.config_values import ConfigError
 from irl_core.data.formats import read
-from irl_core.errors import StoreError
+from irl_core.errors import ConfigError, StoreError
 from irl_core.evaluation.evaluated_run import COMPARE, PERTURBED, PROBES, RUN
 from irl_core.evaluation.reranking import choose_vote
 from irl_core.files import now, one_line, write_whole

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from irl_core.config_values import ConfigError
 from irl_core.data.formats import Format, RowError, detect_format, gsm8k, read
 from irl_core.data.word_problems.check import first_error
 from irl_core.data.word_problems.generate import problems
 from irl_core.data.word_problems.quantities import WordProblem
-from irl_core.errors import DatasetError
+from irl_core.errors import ConfigError, DatasetError
 from irl_core.storage.provenance import data_hash
 from irl_core.text.segmentation import make_trace
 from irl_core.text.think_answer import as_think_answer

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from irl_core.checkpoints.save import load_json
 from irl_core.config import TrainConfig
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.files import write_whole
 
 PROJECT = "irl-lens"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from irl_core.config import TrainConfig
-from irl_core.config_values import ConfigError
 from irl_core.distributed import World
+from irl_core.errors import ConfigError
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.statistics.best_of_n import pass_at_k
 from irl_core.statistics.bootstrap import Figure

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from irl_core.errors import ProcessLost
 from irl_core.storage.training_run import is_alive, machine
 
 if TYPE_CHECKING:
@@ -34,10 +35,6 @@ SECONDS_OF_SILENCE = 300.0  # of a process on another machine, after which it co
 STORE_TIMEOUT = timedelta(seconds=60)
 
 _watches = itertools.count()  # every process makes the same watches in the same order
-
-
-class ProcessLost(RuntimeError):
-    """Another process of the world has failed or is gone; the message says which, and why where that is known."""
 
 
 @contextmanager

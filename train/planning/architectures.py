@@ -9,15 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError, UnknownShape
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
-class UnknownShape(ConfigError):
-    """A model of a kind whose shape is not known here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from irl_core.config import TrainConfig, load_config
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from train.planning.architectures import Architecture
 from train.planning.duration import A100, CPU, Durations, Machine, assumptions, estimate_durations, machine_named
 from train.planning.memory import (

@@ -9,7 +9,7 @@ from pathlib import Path
 from irl_core.checkpoints.manifest import verify
 from irl_core.checkpoints.save import load_json, save_checkpoint
 from irl_core.config import ModelConfig, load_config
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.models.pretrained import load_causal_lm, load_encoder
 from train import optimizers
 from train.backends.tiny import build_model

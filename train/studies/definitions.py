@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from irl_core.config import TrainConfig, load_config
-from irl_core.config_values import ConfigError, nearest
+from irl_core.config_values import nearest
+from irl_core.errors import ConfigError
 from irl_core.evaluation.wording import listed
 from train.planning.plan import PRESETS
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irl_core.checkpoints.save import load_json
-from irl_core.config_values import ConfigError
+from irl_core.errors import ConfigError
 from irl_core.files import write_whole
 from irl_core.report.files import draw
 from irl_core.report.markdown import origin, summary

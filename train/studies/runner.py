@@ -19,8 +19,7 @@ from rich.text import Text
 
 from irl_core.checkpoints.save import load_json
 from irl_core.config import TrainConfig, load_config
-from irl_core.config_values import ConfigError
-from irl_core.errors import StoreError
+from irl_core.errors import ConfigError, StoreError
 from irl_core.evaluation.evaluated_run import load
 from irl_core.evaluation.per_problem import Columns, measured
 from irl_core.files import now, one_line, write_whole
