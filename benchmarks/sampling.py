@@ -52,7 +52,6 @@ def build_model(chosen: argparse.Namespace) -> Any:
 
 def samplers(chosen: argparse.Namespace) -> dict[str, Measured]:
     """Every sampler, with the same end ids and limit."""
-    from irl_core.policy.continuous import ContinuousSampler
     from irl_core.policy.generate import GenerateSampler
     from irl_core.policy.sampling import LoopSampler
 
@@ -61,7 +60,6 @@ def samplers(chosen: argparse.Namespace) -> dict[str, Measured]:
         "loop": Measured(LoopSampler(ends, 0, chosen.max_tokens)),
         "generate, dynamic": Measured(GenerateSampler(ends, 0, "dynamic", chosen.max_tokens)),
         "generate, static": Measured(GenerateSampler(ends, 0, "static", chosen.max_tokens)),
-        "continuous": Measured(ContinuousSampler(ends, 0, chosen.max_tokens)),
     }
 
 

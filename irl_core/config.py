@@ -135,8 +135,8 @@ class PolicyConfig:
     ``advantage``: the discounted sum of standardised rewards (the paper's, eq. 5) or of credit, the soft minimum, or
     ``trace``: the ``trace_score`` standardised within the group, on every token (GRPO with the learned reward).
     ``negative_weight`` scales advantages below 0; at 0 the policy only follows what is better than its group.
-    ``sampler``: our decoding loop, transformers' ``generate`` (with a dynamic or static ``cache``), or its continuous
-    batching; ``sampling_tokens`` bounds the cached tokens (prompt and completion) of the samples decoded at once.
+    ``sampler``: our decoding loop, or transformers' ``generate`` (with a dynamic or static
+    ``cache``); ``sampling_tokens`` bounds the cached tokens (prompt and completion) of the samples decoded at once.
     """
 
     learning_rate: Rate = 1e-4
@@ -146,7 +146,7 @@ class PolicyConfig:
     prompts_per_round: Count = 8
     num_generations: Count = 8
     updates_per_round: Count = 1
-    sampler: Literal["loop", "generate", "continuous"] = "loop"
+    sampler: Literal["loop", "generate"] = "loop"
     cache: Literal["dynamic", "static"] = "dynamic"
     sampling_tokens: Count = 262144
     temperature: Annotated[float, Range(0, 10, above=True)] = 1.0

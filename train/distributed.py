@@ -136,7 +136,7 @@ def check_sharding(config: TrainConfig) -> None:
             f"discriminator.gradient_penalty is {config.discriminator.gradient_penalty}, a second derivative, which "
             f"FSDP does not take; set it to 0 (and weight_clip in its place), or launch with {DDP}"
         )
-    if config.policy.sampler == "continuous" or config.policy.cache == "static":
+    if config.policy.cache == "static":
         raise ConfigError(
             f"policy.sampler is {config.policy.sampler!r} with the cache {config.policy.cache!r}; what is compiled or "
             "captured does not stand divided weights: take loop, or generate with the cache dynamic, or launch with "

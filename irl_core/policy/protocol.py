@@ -145,14 +145,14 @@ def device_of(model: Any) -> torch.device:
     return next(model.parameters()).device
 
 
-def check_cached_types(model: Any, setting: str, held: torch.dtype | None = None) -> None:
-    """Refuse a model whose keys and values are not of one type, or not of that of the cache that is to hold them.
+def check_cached_types(model: Any, setting: str) -> None:
+    """Refuse a model whose keys and values are not of one type.
 
     Raises:
         ConfigError: naming the types, the ``setting`` and the mend.
     """
 
-    found = set() if held is None else {held}
+    found: set[torch.dtype] = set()
 
     class Seen(DynamicCache):
         def update(

@@ -34,18 +34,10 @@ if TYPE_CHECKING:
 
 def make_sampler(config: PolicyConfig, encoder: TraceEncoder) -> Sampler:
     """The sampler of a configuration, for the tokens of ``encoder``."""
-    from irl_core.policy.continuous import ContinuousSampler
-
     ends, pad, limit, size = encoder.end_ids, encoder.pad_id, config.sampling_tokens, vocab_size(encoder)
     if config.sampler == "generate":
         return GenerateSampler(ends, pad, config.cache, limit, size)
-    return (LoopSampler if config.sampler == "loop" else ContinuousSampler)(ends, pad, limit, size)
-
-
-# ------------------------------------------------------------------------------------------------------- what all share
-
-
-# --------------------------------------------------------------------------------------------------------- the samplers
+    return LoopSampler(ends, pad, limit, size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The samplers on CUDA: draws as on the CPU, compiled static caches, and continuous batching with its graphs."""
+"""The samplers on CUDA: draws as on the CPU and compiled static caches."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from irl_core.models.logprobs import completion_logprobs
-from irl_core.models.packed_attention import use_packed_attention
-from irl_core.policy.continuous import ContinuousSampler, right_padded
 from irl_core.policy.draws import inverse_cdf
 from irl_core.policy.generate import GenerateSampler
 from irl_core.policy.protocol import Rollout
@@ -56,27 +53,3 @@ def test_a_gpu_draws_what_the_cpu_draws() -> None:
 def test_generate_draws_what_the_loop_draws(cache: Any) -> None:
     model = a_model()
     assert ids_of(sampled(GenerateSampler(ENDS, 0, cache), model)) == ids_of(sampled(LoopSampler(ENDS, 0), model))
-
-
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7, "top_p": 0.9}], ids=str)
-def test_continuous_batching_returns_every_sample(settings: dict[str, float], packed: bool) -> None:
-    model = a_model(dtype=torch.bfloat16)
-    if packed:
-        use_packed_attention(model)
-    attention = model.config._attn_implementation
-    sampler = ContinuousSampler(ENDS, 0, vocab_size=300)
-    states = torch.get_rng_state(), torch.cuda.get_rng_state()
-    groups = sampled(sampler, model, **settings)
-    assert torch.equal(states[0], torch.get_rng_state()) and torch.equal(states[1], torch.cuda.get_rng_state())
-    assert ids_of(sampled(sampler, model, **settings)) == ids_of(groups)
-    assert [len(rows) for rows in groups] == [8, 8, 8] and model.config._attn_implementation == attention
-    for prompt, rows in zip(PROMPTS, groups, strict=True):
-        for one in rows:
-            assert max(one.token_ids) < 300 and one.finished == (one.token_ids[-1] in ENDS)
-            assert one.finished or len(one.token_ids) == 40
-            with torch.no_grad():
-                batch = right_padded([prompt], [list(one.token_ids)], 0).to(torch.device("cuda"))
-                values = completion_logprobs(model, batch)[0].tolist()
-            # the engine's own are relative to the 300 ids that may be drawn, of 320
-            assert one.logprobs == pytest.approx(values, abs=0.2)

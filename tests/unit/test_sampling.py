@@ -22,7 +22,6 @@ from irl_core.models.logprobs import completion_logprobs
 from irl_core.models.packed_attention import use_packed_attention
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.policy import protocol
-from irl_core.policy.continuous import ContinuousSampler
 from irl_core.policy.draws import Drawing, uniforms
 from irl_core.policy.generate import GenerateSampler
 from irl_core.policy.protocol import Request, Rollout
@@ -394,10 +393,6 @@ def test_a_static_cache_that_cannot_hold_the_models_types_is_refused() -> None:
         (
             {"sampler": "generate", "cache": "static", "sampling_tokens": 99},
             GenerateSampler(ENCODER.end_ids, ENCODER.pad_id, "static", 99, 300),
-        ),
-        (
-            {"sampler": "continuous", "sampling_tokens": 7},
-            ContinuousSampler(ENCODER.end_ids, ENCODER.pad_id, 7, 300),
         ),
     ],
     ids=str,

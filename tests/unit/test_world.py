@@ -123,7 +123,6 @@ def test_likelihood_training_needs_a_trace_for_every_process(monkeypatch: pytest
         ("model", {"lora": LoraConfig(rank=0)}, "model.lora.rank is 0, and FSDP divides only weights that are not"),
         ("model", {"backend": "unsloth"}, "model.backend is 'unsloth', which FSDP does not divide"),
         ("discriminator", {"gradient_penalty": 0.5}, "discriminator.gradient_penalty is 0.5, a second derivative"),
-        ("policy", {"sampler": "continuous"}, "policy.sampler is 'continuous' with the cache 'dynamic'"),
         ("policy", {"sampler": "generate", "cache": "static"}, "policy.sampler is 'generate' with the cache 'static'"),
     ],
 )
