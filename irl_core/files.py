@@ -1,83 +1,94 @@
-"""Atomic writes and appends: a file is whole or as it was."""
+"""Atomic writes and appends: after a crash or on a full disk, a file is whole or as it was before."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from irl_core.errors import CheckpointError, StoreError
-
-
-def _write_atomically(path: Path, write: Any) -> Any:
-    """Call ``write`` with a temporary path beside ``path``, sync it and rename it; returns what ``write`` returned."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        result = write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror or error)
-        raise StoreError(f"{path.name}: not written: {reason}. What was written before is whole.") from error
-    return result
-
+from irl_core.errors import CheckpointError, UserError
 
 MAX_LINE = 4000
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
-def not_written(name: str, error: OSError) -> CheckpointError:
-    """The error of a file of the run that could not be written, with the mend."""
-    reason = error.strerror or type(error).__name__
-    return CheckpointError(
+def not_written(name: str, failure: OSError, kind: type[UserError] = CheckpointError) -> UserError:
+    """An error of the given kind for a file or folder that could not be written, with the reason and the fix."""
+    reason = failure.strerror or type(failure).__name__
+    return kind(
         f"{name} could not be written ({reason}); free space, or make the folder writable, and go on with --resume. "
         "What was written before is whole"
     )
 
 
-def write_whole(path: Path, text: str, *, durable: bool = True) -> None:
-    """Replace a file atomically; ``durable`` also waits for the disk. Raises CheckpointError."""
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_replacement(path: Path, *, durable: bool = True, error: type[UserError] = CheckpointError) -> Iterator[Path]:
+    """A temporary path to write to, renamed to ``path`` when the block ends and removed when it fails.
+
+    Args:
+        path: the file to create or replace; its folder exists.
+        durable: sync the new file before the rename.
+        error: the kind of `UserError` that an `OSError` becomes.
+
+    Raises:
+        error: the file could not be written; an earlier one is untouched.
+    """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as target:
-            target.write(text)
-            target.flush()
-            if durable:
-                os.fsync(target.fileno())
+        yield temporary
+        if durable:
+            sync(temporary)
         os.replace(temporary, path)
-    except OSError as error:
-        raise not_written(path.name, error) from error
+    except BaseException as failure:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            temporary.unlink(missing_ok=True)
+        if isinstance(failure, OSError):
+            raise not_written(path.name, failure, error) from failure
+        raise
+
+
+def write_whole(path: Path, text: str, *, durable: bool = True, error: type[UserError] = CheckpointError) -> None:
+    """Create or replace a text file (UTF-8) atomically; arguments and errors as for `atomic_replacement`."""
+    with atomic_replacement(path, durable=durable, error=error) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def append_lines(path: Path, text: str, *, durable: bool = True) -> None:
-    """Append ``text``; where that fails nothing of it stays. Raises CheckpointError."""
+    """Append ``text`` to a file; where that fails, nothing of it stays.
+
+    Raises:
+        CheckpointError: the file could not be written.
+    """
     data = text.encode("utf-8", "backslashreplace")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            _append_all(descriptor, data, durable)
+            size = os.fstat(descriptor).st_size
+            try:
+                while data:
+                    data = data[os.write(descriptor, data) :]
+                if durable:
+                    os.fsync(descriptor)
+            except OSError:
+                with contextlib.suppress(OSError):  # a device has no length to restore; report the first error
+                    os.ftruncate(descriptor, size)
+                raise
         finally:
             os.close(descriptor)
-    except OSError as error:
-        raise not_written(path.name, error) from error
-
-
-def _append_all(descriptor: int, data: bytes, durable: bool) -> None:
-    size = os.fstat(descriptor).st_size
-    try:
-        while data:
-            data = data[os.write(descriptor, data) :]
-        if durable:
-            os.fsync(descriptor)
-    except OSError:
-        with contextlib.suppress(OSError):  # a device has no length to restore; the first error is the one to tell
-            os.ftruncate(descriptor, size)
-        raise
+    except OSError as failure:
+        raise not_written(path.name, failure) from failure
 
 
 def now() -> str:
@@ -86,7 +97,6 @@ def now() -> str:
 
 
 def one_line(text: str) -> str:
-    """A text fit to be shown, whatever an error's message or a row of data holds: one line of bounded length, without
-    characters that steer a terminal."""
+    """Any text as one line of at most ``MAX_LINE`` characters, terminal control characters escaped."""
     line = " ".join(text.split())[:MAX_LINE]
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -34,6 +34,7 @@ from irl_core.checkpoints.manifest import (
     verify,
 )
 from irl_core.errors import CheckpointError
+from irl_core.files import sync
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,7 +129,7 @@ def _write_tree(root: Path, files: Mapping[str, Any]) -> Manifest:
     document = {"format": FORMAT, "files": manifest.files, "created": manifest.created}
     _write_file(root / MANIFEST, [_json_bytes(MANIFEST, document)])
     for folder in [*(path for path in root.rglob("*") if path.is_dir()), root]:
-        _sync_directory(folder)
+        sync(folder)
     return manifest
 
 
@@ -174,14 +175,6 @@ def _write_file(path: Path, chunks: Iterator[bytes] | list[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _finish_interrupted(directory: Path) -> None:
     """Complete a save that was killed between its two renames, and drop a half-written ``.new``."""
     fresh, _ = _leftovers(directory)
@@ -203,7 +196,7 @@ def _swap_in(directory: Path, fresh: Path, old: Path) -> None:
         if replaced:
             os.replace(old, directory)
         raise
-    _sync_directory(directory.parent)
+    sync(directory.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -23,7 +23,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from irl_core.errors import StoreError
-from irl_core.files import _write_atomically
+from irl_core.files import atomic_replacement, write_whole
 from irl_core.storage.schema import (
     COLUMNS,
     NO_ERROR,
@@ -186,7 +186,7 @@ class RunWriter:
         marker = self.parts / "run.json"
         current = {"schema_version": SCHEMA_VERSION, "provenance": provenance}
         if not marker.exists():
-            _write_atomically(marker, lambda temporary: temporary.write_text(json.dumps(current)))
+            write_whole(marker, json.dumps(current), error=StoreError)
             return provenance
         begun = json.loads(marker.read_text())
         changed = _differences(begun, current)
@@ -208,9 +208,10 @@ class RunWriter:
         """Write one part: its rows, and the input rows that could not be scored. Whole when this returns."""
         name = f"part-{self.done:06d}"
         lines = "".join(json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
-        _write_atomically(self.parts / f"{name}.errors.jsonl", lambda temporary: temporary.write_text(lines))
+        write_whole(self.parts / f"{name}.errors.jsonl", lines, error=StoreError)
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=COLUMNS)
-        _write_atomically(self.parts / f"{name}.parquet", lambda temporary: pq.write_table(table, temporary))
+        with atomic_replacement(self.parts / f"{name}.parquet", error=StoreError) as temporary:
+            pq.write_table(table, temporary)
         self.done += 1
 
     def errors(self) -> Iterator[dict[str, Any]]:
@@ -229,7 +230,8 @@ class RunWriter:
 
     def finish(self) -> int:
         """Merge the parts into the run, in one rename, and remove them. Returns the number of rows."""
-        count = _write_atomically(self.path, self._merge)
+        with atomic_replacement(self.path, error=StoreError) as temporary:
+            count = self._merge(temporary)
         shutil.rmtree(self.parts)
         return count
 

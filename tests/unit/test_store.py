@@ -186,7 +186,9 @@ def test_a_full_disk_says_so_and_keeps_what_was_written(tmp_path: Path, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(scored_run.pq, "write_table", full)
-        with pytest.raises(StoreError, match="the disk is full"):
+        with pytest.raises(
+            StoreError, match=r"part-000001.parquet could not be written \(No space left on device\); free space"
+        ):
             writer.write(rows(1))
     again = RunWriter(tmp_path / "r.parquet", PROVENANCE)
     assert again.done == 1 and again.finish() == 2
