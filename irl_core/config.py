@@ -19,6 +19,7 @@ import yaml
 
 from irl_core.config_values import Range, build, nearest, plain
 from irl_core.errors import ConfigError
+from irl_core.methods import METHODS, Method
 
 __all__ = ["ConfigError", "Range", "TrainConfig", "load_config", "preset_names"]
 
@@ -227,6 +228,11 @@ class TrainConfig:
         _check_group(self)
         _check_discriminator(self.discriminator)
 
+    @property
+    def method(self) -> Method:
+        """The training method, with what it needs."""
+        return METHODS[self.run.method]
+
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> TrainConfig:
         """The configuration in a (nested) mapping such as ``to_dict`` gives; missing keys take their defaults."""
@@ -275,13 +281,13 @@ def _check_tiny(model: ModelConfig) -> None:
 
 
 def _check_group(config: TrainConfig) -> None:
-    size = config.policy.num_generations + (config.policy.expert_in_group and config.run.method == "irl")
+    size = config.policy.num_generations + (config.policy.expert_in_group and config.method.needs_discriminator)
     if config.policy.standardise_over == "batch" and config.policy.advantage != "trace":
         raise ConfigError(
             f"policy.standardise_over is 'batch' with the advantage {config.policy.advantage!r}; only trace knows it, "
             "take all, last or none"
         )
-    if config.run.method != "sft" and size < 2:
+    if config.method.samples_policy and size < 2:
         raise ConfigError(
             f"policy.num_generations is {config.policy.num_generations}; a group needs at least 2 traces to compare"
         )

@@ -120,7 +120,7 @@ def _generated(config: TrainConfig) -> list[Trace]:
 def _training_rows(config: TrainConfig, fits: Fits, say: Say) -> list[Trace]:
     """The first ``data.train_problems`` rows whose problem is not held out."""
     rows, held_out = _divided(_experts(config, say), config)
-    if config.run.method == "irl":
+    if config.method.needs_discriminator:
         _for_calibration(held_out, config, fits)  # to be told now, not after the last step
     reserved = {normalised(trace.problem) for trace in held_out}
     kept = [trace for trace in rows if normalised(trace.problem) not in reserved]

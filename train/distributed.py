@@ -102,10 +102,8 @@ def _is_set(variable: str) -> bool:
 
 def check_division(config: TrainConfig, size: int) -> None:
     """Every process needs a group of its own. Raises ConfigError."""
-    settings = config.policy
-    wanted = {"policy.prompts_per_round": settings.prompts_per_round}
-    if config.run.method == "sft":
-        wanted = {"policy.batch_size": settings.batch_size}
+    batch_setting = config.method.batch_setting
+    wanted = {f"policy.{batch_setting}": getattr(config.policy, batch_setting)}
     if config.run.eval_every:
         wanted["run.eval_problems"] = config.run.eval_problems
     for key, value in wanted.items():

@@ -187,7 +187,7 @@ def _learner(
 def policy_learner(model: Any, config: TrainConfig) -> Learner:
     """The configured optimiser and schedule over the rounds in which the policy learns."""
     settings = config.policy
-    waiting = config.discriminator.warmup_rounds if config.run.method == "irl" else 0
+    waiting = config.discriminator.warmup_rounds if config.method.needs_discriminator else 0
     total = max(1, (config.run.steps - waiting) * settings.updates_per_round)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(

@@ -64,8 +64,7 @@ class Session:
 
     def round(self) -> Metrics:
         """One step on the data's next batch."""
-        settings = self.config.policy
-        size = settings.batch_size if self.config.run.method == "sft" else settings.prompts_per_round
+        size = getattr(self.config.policy, self.config.method.batch_setting)
         batch = self.data.batch(self.step, size)
         return self.trainer.round([self.trainer.encoder.encode(trace) for trace in batch])
 
@@ -149,7 +148,7 @@ def _to_stderr(line: str) -> None:
 
 def _trainer(config: TrainConfig, pair: models.Models, world: World) -> AdversarialTrainer | SupervisedTrainer:
     learner = optimizers.policy_learner(pair.policy, config)
-    if config.run.method == "sft":
+    if not config.method.samples_policy:
         return SupervisedTrainer(learner, pair.encoder, config, world)
     judge = None if pair.discriminator is None else optimizers.discriminator_learner(pair.discriminator, config)
     return AdversarialTrainer(

@@ -14,6 +14,7 @@ from app.components.markdown import plain
 from app.jobs import supervisor, training_runs
 from app.jobs.store import Job, JobError
 from app.jobs.training_runs import TrainingRun
+from irl_core.methods import METHODS
 from irl_core.storage.training_run import FINAL
 
 SECONDS_BETWEEN_LOOKS: Final = 2.0
@@ -148,7 +149,7 @@ def _made(name: str, method: str, checkpoints: Collection[str]) -> str:
     """Where the checkpoint of a finished training is to be found."""
     if name in checkpoints:
         return f"{name} is among the checkpoints."
-    if method in ("sft", "grpo"):
+    if method in METHODS and not METHODS[method].needs_discriminator:
         return f"It made the policy {name}, without a reward to see: other trainings start from it (model.policy)."
     return f"{name} is not among the checkpoints: it was not calibrated."
 

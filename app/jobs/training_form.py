@@ -26,6 +26,7 @@ from app.jobs.training_plan import (
     limits,
     value_of,
 )
+from irl_core.methods import METHODS
 
 FIRST: Final = "demo-irl"
 STARTED: Final = "training_started"  # in the session: the run just started, until the page on curves shows it
@@ -123,10 +124,10 @@ def _fields(preset: str, configuration: Mapping[str, Any]) -> dict[str, Any]:
         STEPS: number(steps, "Steps", STEPS, "Rounds of policy and discriminator, or batches of sft."),
         SEED: number(seed, "Seed", SEED, "The same seed gives the same run on a CPU."),
     }  # fmt: skip
-    if way != "sft":
+    if METHODS[way].samples_policy:
         text = "Solutions that are sampled for every problem."
         chosen[GROUP] = number(group, "Samples a problem (G)", GROUP, text)
-    if way != "irl":  # there is no discriminator
+    if not METHODS[way].needs_discriminator:
         return chosen
     text = "wasserstein needs a bound, such as discriminator.gradient_penalty=1."
     chosen[LOSS] = choice(loss, "Loss of the discriminator", LOSS, allowed(LOSS), text)

@@ -114,7 +114,7 @@ class AdversarialTrainer:
 
     @property
     def learns_reward(self) -> bool:
-        return self.config.run.method == "irl"
+        return self.config.method.needs_discriminator
 
     @property
     def judge(self) -> Learner:

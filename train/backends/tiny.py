@@ -82,7 +82,7 @@ def build_tiny(
         policy = load_causal_lm(source / "policy")
         encoder = load_encoder(source, policy, config.data.instruction)
     # Copies first: what prepare() does to a model would lead back to the original.
-    discriminator = _discriminator(config, policy, state) if config.run.method == "irl" else None
+    discriminator = _discriminator(config, policy, state) if config.method.needs_discriminator else None
     reference = _reference(config, policy, encoder, state) if config.policy.kl_coefficient else None
     for model in (policy, reference, None if discriminator is None else discriminator.backbone):
         if model is not None:

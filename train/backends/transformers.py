@@ -82,7 +82,7 @@ def assemble(config: TrainConfig, state: Path | None, world: World, device: torc
         ConfigError: a name leads nowhere, or the settings do not fit what is there.
         CheckpointError: ``state`` is not whole.
     """
-    found = starts(config, world) if state is None else resumed(state, config.run.method == "irl")
+    found = starts(config, world) if state is None else resumed(state, config.method.needs_discriminator)
     policy_start = found[0]
     origin = starts(config, world)[0] if state and config.policy.kl_coefficient else policy_start
     with errors_of(policy_start.key):
@@ -143,7 +143,7 @@ def _names(config: TrainConfig) -> Iterator[tuple[str, str, str | None]]:
     model = config.model
     policy = str(model.policy), model.policy_revision
     yield ("model.policy", *policy)
-    if config.run.method != "irl":
+    if not config.method.needs_discriminator:
         return
     if model.discriminator is None:
         yield ("model.policy", *policy)

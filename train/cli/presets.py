@@ -77,7 +77,7 @@ def _about(preset: str) -> Iterator[str]:
 
 
 def _models(config: TrainConfig) -> str:
-    names = [config.model.policy, config.model.discriminator if config.run.method == "irl" else None]
+    names = [config.model.policy, config.model.discriminator if config.method.needs_discriminator else None]
     return " + ".join(name.rpartition("/")[2].removesuffix("-Instruct") for name in names if name in KNOWN)
 
 
@@ -88,7 +88,7 @@ def pair_of(config: TrainConfig) -> Pair:
         KNOWN[name].shape if name in KNOWN else tiny_shape(config)
         for name in (model.policy, model.discriminator or model.policy)
     )
-    return Pair(policy, discriminator if config.run.method == "irl" else None)
+    return Pair(policy, discriminator if config.method.needs_discriminator else None)
 
 
 def described(name: str) -> Iterator[str]:

@@ -84,9 +84,9 @@ class Health:
 def conditions(config: TrainConfig) -> tuple[Condition, ...]:
     """All that is watched in a run of this configuration."""
     found = [*_of_updates(config)]
-    if config.run.method != "sft":
+    if config.method.samples_policy:
         found += _of_samples(config)
-    if config.run.method == "irl" and config.discriminator.loss != "wasserstein":
+    if config.method.needs_discriminator and config.discriminator.loss != "wasserstein":
         found += _of_discriminator(config)  # a Wasserstein critic has no zero: the sign of its reward means nothing
     return tuple(found)
 

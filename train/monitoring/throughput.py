@@ -57,7 +57,7 @@ def memory(device: torch.device) -> Metrics:
 def learning_rates(trainer: Any, config: TrainConfig) -> Metrics:
     """The rates that the next step is made with (the discriminator's: that of its backbone)."""
     found = {"policy/learning_rate": float(trainer.policy.optimizer.param_groups[0]["lr"])}
-    if config.run.method == "irl":
+    if config.method.needs_discriminator:
         found["disc/learning_rate"] = float(trainer.discriminator.optimizer.param_groups[0]["lr"])
     return found
 

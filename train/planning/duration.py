@@ -96,7 +96,7 @@ def estimate_durations(
     """Seconds of each phase on one of ``processes``, which share the work."""
     work = _Work(config, pair, processes, machine)
     step: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
-    if config.run.method == "sft":
+    if not config.method.samples_policy:
         traces = -(-config.policy.batch_size // processes.size)
         step["policy"] = work.update(pair.policy, traces, with_logits=True)
     else:

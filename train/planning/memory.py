@@ -255,7 +255,7 @@ def _groups(config: TrainConfig, processes: Processes) -> int:
 def _policy_update(config: TrainConfig, pair: Pair, processes: Processes) -> Iterator[Part]:
     settings = config.policy
     traces = -(-settings.batch_size // processes.size)
-    if config.run.method != "sft":
+    if config.method.samples_policy:
         traces = _groups(config, processes) * (settings.num_generations + settings.expert_in_group)
     tokens, trained = _batch(config, traces), trained_parameters(config, pair.policy)
     yield from _update(config, "policy", pair.policy, "policy", tokens, trained, reads_logits=True)
@@ -291,7 +291,7 @@ def samples_at_once(config: TrainConfig, processes: Processes = ALONE) -> int:
     """Most samples that are decoded together: in a round, or in an evaluation."""
     longest = longest_trace(config)
     wanted = 0
-    if config.run.method != "sft":
+    if config.method.samples_policy:
         wanted = _groups(config, processes) * config.policy.num_generations
     if config.run.eval_every:
         wanted = max(wanted, -(-config.run.eval_problems // processes.size) * config.run.eval_samples)

@@ -136,7 +136,7 @@ def launched_processes() -> Processes:
 
 def _models(config: TrainConfig, *, ask_hub: bool) -> tuple[list[Origin], Pair]:
     policy, shape = _model(config, "policy", ask_hub=ask_hub)
-    if config.run.method != "irl":
+    if not config.method.needs_discriminator:
         return policy, Pair(shape)
     discriminator, own = _model(config, "discriminator", ask_hub=ask_hub)
     return [*policy, *discriminator], Pair(shape, own)

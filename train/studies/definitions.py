@@ -230,7 +230,7 @@ def configuration(study: Study, arm: Arm, seed: int, scale: float, out: Path) ->
     if arm.backbone:
         known.append(f"model.discriminator={backbone_folder(study, arm.backbone, out)}")
     config = load_config(arm.preset, known, PRESETS)
-    waiting = scaled(config.discriminator.warmup_rounds, scale) if config.run.method == "irl" else 0
+    waiting = scaled(config.discriminator.warmup_rounds, scale) if config.method.needs_discriminator else 0
     learning = scaled(config.run.steps - config.discriminator.warmup_rounds * bool(waiting), scale)
     sizes = [
         f"run.steps={waiting + learning}",
@@ -260,10 +260,10 @@ SAMPLED, DISCRIMINATED, SCORED, LEARNT = 0.009, 0.016, 0.0025, 0.014
 def seconds(config: TrainConfig) -> float:
     """What a training takes on two free cores."""
     run, policy = config.run, config.policy
-    if run.method == "sft":
+    if not config.method.samples_policy:
         return run.steps * policy.batch_size * LEARNT
     traces = policy.prompts_per_round * policy.num_generations
-    if run.method == "grpo":
+    if not config.method.needs_discriminator:
         return run.steps * traces * (SAMPLED + LEARNT)
     read = traces + policy.prompts_per_round * (1 + bool(config.discriminator.perturbations))
     twice = 1 + (config.discriminator.gradient_penalty > 0)
