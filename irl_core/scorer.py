@@ -1,7 +1,7 @@
-"""Score solutions with a checkpoint and say where they go wrong: what the command line and the app share.
+"""A loaded checkpoint that samples, scores and locates first errors; shared by the command line and the app.
 
-``Lens`` holds the loaded models. Torch and transformers are imported when a checkpoint is loaded, not before. What
-runs no model (views, trace scores, ranking) is in ``irl_core.reward.token_scores``.
+Torch and transformers are imported when a checkpoint is loaded, not before. Views, trace scores and ranking, which run
+no model, are in ``irl_core.reward.token_scores``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from irl_core.errors import InputError
+from irl_core.policy.familiarity import Familiarity, compared_with_held_out, prompt_logprob
 from irl_core.reward.token_scores import (
     DEFAULT_GAMMA,
     group_standardisation,
@@ -28,7 +27,6 @@ from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Standardisat
 
 if TYPE_CHECKING:
     from irl_core.models.tokenization import TraceEncoder
-    from irl_core.policy.protocol import Rollout
     from irl_core.reward.localisation import Calibration
 
 DEFAULT_BATCH_TOKENS = 8192
@@ -36,26 +34,8 @@ MAX_PROBLEM_CHARACTERS = 20_000
 MAX_SOLUTION_CHARACTERS = 20_000
 MAX_SAMPLES = 64
 DEFAULT_NEW_TOKENS = 256
-UNFAMILIAR_QUANTILE = 0.01
-UNKNOWN_SHARE_LIMIT = 0.02
 
 Scope = Literal["reference", "group"]
-
-
-@dataclass(frozen=True, slots=True)
-class Familiarity:
-    """How much a problem is like those that the checkpoint was made for.
-
-    ``score``: mean log-probability per prompt token under the policy. ``percentile``: the share (0-100) of held-out
-    problems that score lower. ``unknown_share``: the share of tokens that the tokenizer does not know. ``familiar`` and
-    ``percentile`` are None where the checkpoint stores no held-out quantiles: not measured is not the same as familiar.
-    """
-
-    score: float
-    percentile: float | None
-    unknown_share: float
-    familiar: bool | None
-    reason: str
 
 
 def check_text(name: str, text: str, limit: int) -> None:
@@ -79,7 +59,7 @@ def check_inputs(problem: str, solution: str | None = None) -> None:
 
 @contextmanager
 def memory_errors(batch_tokens: int) -> Iterator[None]:
-    """Turn the device's running out of memory into an InputError that says what to do; its memory is given back."""
+    """Free the GPU's cache where memory ran out, and raise an InputError that says what to do."""
     import torch
 
     try:
@@ -92,7 +72,7 @@ def memory_errors(batch_tokens: int) -> Iterator[None]:
 
 
 def usable_device(asked: str) -> str:
-    """The torch device to load on; ``auto`` is the GPU where torch can use one, else the CPU.
+    """The torch device to load on; ``auto`` means the GPU where torch can use one, else the CPU.
 
     Raises:
         InputError: a name that is none, or a GPU that torch cannot use here.
@@ -112,9 +92,9 @@ def usable_device(asked: str) -> str:
 
 
 class Lens:
-    """A checkpoint, loaded: policy, discriminator, tokenizer and calibration, with one lock around all of them.
+    """A loaded checkpoint: policy, discriminator, tokenizer and calibration.
 
-    Every method that runs a model or the tokenizer takes the lock, so a lens may be shared by threads.
+    Every method that runs a model or the tokenizer takes one lock, so threads may share a lens.
     """
 
     def __init__(
@@ -143,9 +123,9 @@ class Lens:
 
     @classmethod
     def load(cls, path: Path, device: str = "auto") -> Lens:
-        """The lens of the checkpoint at ``path``, every file verified before it is read.
+        """Load the checkpoint at ``path``; every file is verified before it is read.
 
-        ``device`` is a torch device name; ``auto`` takes the GPU where there is one.
+        ``device``: a torch device name; ``auto`` takes the GPU where there is one.
 
         Raises:
             CheckpointError: the directory is not a whole, untouched checkpoint.
@@ -217,26 +197,26 @@ class Lens:
         return Standardisation(stored["mean"], stored["std"], f"{origin} of checkpoint {self.name}")
 
     def encode(self, trace: Trace) -> EncodedTrace:
-        """``trace`` as tokens. Raises InputError for a blank or overlong text, or one outside the context window."""
+        """Encode ``trace`` with the policy's tokenizer.
+
+        Raises:
+            InputError: a blank or overlong text, or one outside the context window.
+        """
         from irl_core.errors import EncodingError
 
         check_inputs(trace.problem, trace.text)
         try:
             with self.lock:
                 encoded = self.encoder.encode(trace)
-                tokens = self._tokens_read(encoded)
+                readings = [encoded]
+                if self.discriminator_encoder is not None:  # the longer of the two readings must fit
+                    text = replace(encoded.trace, token_ids=None, logprobs=None)
+                    readings.append(self.discriminator_encoder.encode(text))
         except EncodingError as error:
             raise InputError(str(error)) from error
+        tokens = max(len(one.prompt_ids) + len(one.completion_ids) for one in readings)
         self._check_window(tokens, "The problem and the solution are too long")
         return encoded
-
-    def _tokens_read(self, encoded: EncodedTrace) -> int:
-        """Prompt plus completion in tokens: the policy's, or the discriminator's own where it needs more."""
-        readings = [encoded]
-        if self.discriminator_encoder is not None:
-            text = replace(encoded.trace, token_ids=None, logprobs=None)
-            readings.append(self.discriminator_encoder.encode(text))
-        return max(len(one.prompt_ids) + len(one.completion_ids) for one in readings)
 
     def score(
         self,
@@ -245,7 +225,7 @@ class Lens:
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
         standardise_over: Scope = "reference",
     ) -> list[ScoredTrace]:
-        """The traces with a reward on every token, in the order given.
+        """Compute a reward for every token of the traces; returns them in the order given.
 
         ``standardise_over``: ``reference`` takes the checkpoint's held-out statistics, ``group`` those of these traces
         (which must then be solutions of one problem).
@@ -258,7 +238,7 @@ class Lens:
     def score_encoded(
         self, encoded: Sequence[EncodedTrace], batch_tokens: int = DEFAULT_BATCH_TOKENS, over: Scope = "reference"
     ) -> list[ScoredTrace]:
-        """As ``score``, for traces that are tokens already: the policy's, whatever the discriminator reads."""
+        """As ``score``, for traces that are already encoded with the policy's tokenizer."""
         from irl_core.reward.discriminator import score_traces
 
         if not encoded:
@@ -285,9 +265,9 @@ class Lens:
         max_new_tokens: int = DEFAULT_NEW_TOKENS,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[Trace]:
-        """``n`` solutions sampled from the policy, the same for the same seed; fewer are the first of more.
+        """Sample ``n`` solutions from the policy: the same for the same seed, and fewer are the first of more.
 
-        ``on_progress(done, total)`` is called after each token position with positions, at most ``max_new_tokens``.
+        ``on_progress(done, total)`` is called after each token position; ``total`` is at most ``max_new_tokens``.
         A completion that reached the limit has ``finished=False``.
 
         Raises:
@@ -296,44 +276,30 @@ class Lens:
         if not 1 <= n <= MAX_SAMPLES:
             raise InputError(f"{n} samples asked for; choose between 1 and {MAX_SAMPLES}.")
         check_inputs(problem)
+        from irl_core.policy.protocol import vocab_size
+        from irl_core.policy.sampling import LoopSampler
+
         with self.lock:
             prompt = self.encoder.encode_prompt(problem)
             self._check_window(len(prompt) + 1, "The problem is too long")
-            length = min(max_new_tokens, self.context_window - len(prompt))
-            rollouts = self._rollouts(problem, prompt, n, seed, temperature, top_p, length, on_progress)
+            sampler = LoopSampler(self.encoder.end_ids, self.encoder.pad_id, vocab_size=vocab_size(self.encoder))
+            (rollouts,) = sampler(
+                self.policy,
+                [prompt],
+                num_samples=n,
+                max_new_tokens=min(max_new_tokens, self.context_window - len(prompt)),
+                seeds=[random.Random(f"{seed}-{problem}").getrandbits(62)],
+                temperature=temperature,
+                top_p=top_p,
+                on_step=on_progress,
+            )
             return [
                 self.encoder.sampled_trace(problem, one.token_ids, one.logprobs, trace_id=f"sample-{number}")
                 for number, one in enumerate(rollouts, start=1)
             ]
 
-    def _rollouts(
-        self,
-        problem: str,
-        prompt: Sequence[int],
-        n: int,
-        seed: int,
-        temperature: float,
-        top_p: float,
-        length: int,
-        on_progress: Callable[[int, int], None] | None,
-    ) -> list[Rollout]:
-        from irl_core.policy.protocol import vocab_size
-        from irl_core.policy.sampling import LoopSampler
-
-        (rollouts,) = LoopSampler(self.encoder.end_ids, self.encoder.pad_id, vocab_size=vocab_size(self.encoder))(
-            self.policy,
-            [prompt],
-            num_samples=n,
-            max_new_tokens=length,
-            seeds=[random.Random(f"{seed}-{problem}").getrandbits(62)],
-            temperature=temperature,
-            top_p=top_p,
-            on_step=on_progress,
-        )
-        return rollouts
-
     def locate(self, scored: ScoredTrace) -> Localisation:
-        """Where the trace first goes wrong, by the checkpoint's calibrated rule. Runs no model."""
+        """Locate the first error of a trace by the checkpoint's calibrated rule. Runs no model."""
         from irl_core.reward.localisation import locate
 
         gamma = DEFAULT_GAMMA if self.calibration.gamma is None else self.calibration.gamma
@@ -342,20 +308,20 @@ class Lens:
         return locate(values, scored.encoded.spans, scored.trace.steps, self.calibration)
 
     def familiarity(self, problem: str, text: str | None = None) -> Familiarity:
-        """How much ``problem`` is like the held-out problems of the checkpoint; measured, never guessed."""
+        """Measure how much ``problem`` is like the held-out problems of the checkpoint.
+
+        ``text``: a solution, whose share of unknown tokens counts too.
+        """
         check_inputs(problem, text)
         with self.lock:
             prompt = self.encoder.encode_prompt(problem)
             self._check_window(len(prompt), "The problem is too long")
             score = prompt_logprob(self.policy, prompt)
-            unknown = self._unknown_share(problem if text is None else f"{problem}\n{text}")
+            tokenizer = self.encoder.tokenizer
+            pieces = tokenizer(problem if text is None else f"{problem}\n{text}", add_special_tokens=False)["input_ids"]
+            unknown = pieces.count(tokenizer.unk_token_id) / max(len(pieces), 1)
         quantiles = self.config["reference"].get("prompt_logprob_quantiles")
-        return judge_familiarity(score, unknown, quantiles)
-
-    def _unknown_share(self, text: str) -> float:
-        tokenizer = self.encoder.tokenizer
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids.count(tokenizer.unk_token_id) / max(len(ids), 1)
+        return compared_with_held_out(score, unknown, quantiles)
 
     def _check_window(self, tokens: int, what: str) -> None:
         if tokens > self.context_window:
@@ -363,47 +329,3 @@ class Lens:
                 f"{what}: {tokens:,} tokens; checkpoint {self.name} reads at most {self.context_window:,}. "
                 "Shorten the text or choose a checkpoint with a longer context."
             )
-
-
-def prompt_logprob(policy: Any, prompt_ids: Sequence[int]) -> float:
-    """Mean log-probability, in nats per token, of the prompt's tokens after the first under ``policy``.
-
-    What ``Familiarity`` compares, and what the quantiles stored in a checkpoint must be computed with. A prompt of
-    one token gives 0.0.
-    """
-    import torch
-
-    from irl_core.models.logprobs import logprobs_of_hidden
-
-    if len(prompt_ids) < 2:
-        return 0.0
-    with torch.inference_mode():
-        ids = torch.tensor([list(prompt_ids)], device=policy.device)
-        hidden = policy.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0, :-1]
-        picked = logprobs_of_hidden(hidden, policy.get_output_embeddings(), ids[0, 1:])
-    return float(picked.mean())
-
-
-def judge_familiarity(score: float, unknown_share: float, quantiles: Sequence[Sequence[float]] | None) -> Familiarity:
-    """Compare a prompt's ``score`` with held-out ``quantiles``: pairs ``[q, value]`` with ascending ``q`` in [0, 1]."""
-    if not quantiles:
-        reason = "this checkpoint stores no held-out problems to compare with"
-        return Familiarity(score, None, unknown_share, None, reason)
-    levels, values = zip(*quantiles, strict=True)
-    percentile = 100.0 * float(np.interp(score, values, levels, left=0.0, right=1.0))
-    reasons = []
-    if percentile < 100 * UNFAMILIAR_QUANTILE:
-        limit = np.interp(UNFAMILIAR_QUANTILE, levels, values)
-        reasons.append(
-            f"{1 - UNFAMILIAR_QUANTILE:.0%} of held-out problems are worded in a way more likely to the policy "
-            f"(mean log-probability of a token {score:.2f}, limit {limit:.2f})"
-        )
-    if unknown_share > UNKNOWN_SHARE_LIMIT:
-        reasons.append(
-            f"the tokenizer does not know {unknown_share:.0%} of its pieces (limit {UNKNOWN_SHARE_LIMIT:.0%})"
-        )
-    if reasons:
-        return Familiarity(score, percentile, unknown_share, False, "; ".join(reasons))
-    level = f"mean log-probability of a token {score:.2f}"
-    reason = f"more likely to the policy than {percentile:.0f} % of held-out problems ({level})"
-    return Familiarity(score, percentile, unknown_share, True, reason)

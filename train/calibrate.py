@@ -18,12 +18,12 @@ from irl_core.config import TrainConfig
 from irl_core.data.word_problems.check import first_error
 from irl_core.data.word_problems.quantities import WordProblem
 from irl_core.models.tokenization import TraceEncoder
+from irl_core.policy.familiarity import prompt_logprob
 from irl_core.policy.protocol import Rollout, Sampler
 from irl_core.reward.calibration import HeldOut, calibrate, candidate_rules
 from irl_core.reward.discriminator import score_traces
 from irl_core.reward.rewards import TRACE_SCORES
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals, trace_score
-from irl_core.scorer import prompt_logprob
 from irl_core.statistics.separation import pair_accuracy
 from irl_core.text.perturbations import ALL_KINDS, corrupt, perturbed_trace
 from irl_core.training.adversarial import AdversarialTrainer

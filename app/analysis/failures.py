@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.analysis import catalogue
 from app.analysis.catalogue import ROW, RunInfo
-from irl_core.data.annotations import Annotation, text_hash
+from irl_core.data.annotations import Annotation, latest, text_hash
 from irl_core.evaluation.agreement import label_of
 from irl_core.storage.scored_run import read_batches
 
@@ -37,6 +37,12 @@ SORTS: Final = {
 NEUTRAL: Final = ("problem", "text", "answer", "correct", "n_steps", "length")
 TELLING: Final = ("kind", "true_first_error_step", "decision", "predicted_step", "confidence", "score_mean_discounted")
 SCORE: Final = "score_mean_discounted"
+COLUMN_TITLES: Final = {
+    "trace_id": "trace", "problem": "problem", "text": "solution", "answer": "answer", "correct": "correct",
+    "n_steps": "steps", "length": "tokens", "kind": "kind of error", "true_first_error_step": "true first error",
+    "decision": "decision", "predicted_step": "the model names", "confidence": "confidence",
+    "score_mean_discounted": "mean discounted reward", "mine": "you said",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,19 @@ def _with_words(info: RunInfo, words: str) -> list[int]:
     return found
 
 
+def trace_id(table: pa.Table, number: int) -> str:
+    """The id of the row of that number in the index of a run."""
+    return str(table.column("trace_id")[number].as_py())
+
+
+def place_of(table: pa.Table, chosen: Sequence[int], wanted: str | None) -> int:
+    """Where the trace ``wanted`` stands in a list of row numbers, found by its id; 0 where it is not in the list."""
+    import pyarrow.compute as pc
+
+    number = -1 if wanted is None else pc.index(table.column("trace_id"), wanted).as_py()
+    return chosen.index(number) if number in chosen else 0
+
+
 def shown_rows(info: RunInfo, chosen: Sequence[int], *, telling: bool) -> pd.DataFrame:
     """The rows of the table; without ``telling`` only what a blind annotator may see."""
     columns = ["trace_id", *NEUTRAL, *(TELLING if telling else ())]
@@ -169,6 +188,13 @@ def model_words(row: Mapping[str, Any]) -> str:
     named = {"error": f"first error in {step_words(row['predicted_step'])}", "no_error": "no error found"}
     sure = "" if row["confidence"] is None else f", confidence {100 * row['confidence']:.0f}%"
     return f"The model: {named.get(row['decision'], 'too uncertain')}{sure}."
+
+
+def label_words(row: Mapping[str, Any]) -> str:
+    """What the run's label says of a trace; empty where it has none."""
+    known = step_words(row["true_first_error_step"])
+    kind = f" ({row['kind']})" if row["kind"] else ""
+    return f"Label: {known}{kind}." if known else ""
 
 
 def best_correct(info: RunInfo, table: pa.Table, problem_id: str, but: str) -> dict[str, Any] | None:
@@ -204,6 +230,26 @@ def annotation(
         note=note,
         blind=blind,
     )
+
+
+def own_annotation(row: Mapping[str, Any], annotations: Sequence[Annotation], annotator: str) -> Annotation | None:
+    """The newest annotation of a row by one annotator."""
+    return latest(annotations).get((text_hash(row["problem"], row["text"]), annotator))
+
+
+def agreement_rows(info: RunInfo, annotations: Sequence[Annotation]) -> list[dict[str, str | int]]:
+    """A row for each pair of annotators, and for each annotator with the model: agreement and Cohen's kappa."""
+    from irl_core.evaluation.agreement import between_annotators, with_model
+    from irl_core.report.charts.style import words
+
+    return [
+        {
+            "one": pair.first, "other": pair.second, "same label": words(pair.observed.to_json()),
+            "kappa, first wrong step": words(pair.kappa.to_json()),
+            "kappa, wrong or not": words(pair.kinds_kappa.to_json()), "left out, unsure": pair.unsure,
+        }
+        for pair in (*between_annotators(annotations), *with_model(annotations, model_labels(info, annotations)))
+    ]  # fmt: skip
 
 
 def model_labels(info: RunInfo, annotations: Sequence[Annotation]) -> dict[str, str]:

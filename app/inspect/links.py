@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from irl_core.errors import UserError
-from irl_core.report.heatmap.scale import VIEWS
+from irl_core.report.heatmap.payload import VIEWS
 from irl_core.scorer import MAX_SAMPLES
 
 MAX_LINK: Final = 6000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from irl_core.scorer import Familiarity
+from irl_core.policy.familiarity import Familiarity
 from irl_core.types import Localisation, ScoredTrace
 
 

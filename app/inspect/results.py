@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
-from app.inspect.request import Inspection
+from app.inspect.request import Inspection, Request
 from irl_core.report.heatmap.payload import answer_words, describe
 from irl_core.report.heatmap.verdict import score_name, signed, step_name
 from irl_core.report.inspection_json import to_json, with_ids
 from irl_core.reward.token_scores import majority_answer, rank
+from irl_core.storage.schema import localisation_of, scored_of
 from irl_core.text.answers import answers_agree
 from irl_core.types import Layout, ScoredTrace
 
@@ -19,6 +21,22 @@ LAYOUTS = {
     Layout.NUMBERED: "numbered steps",
     Layout.PLAIN: "plain lines",
 }
+STORED_SCORE: Final = "mean_discounted"  # the trace score that a trace of a scored run is shown with
+
+
+def stored_inspection(row: Mapping[str, Any], run: str) -> Inspection | None:
+    """The inspection of a row of the scored run ``run``; None where no discriminator has read the trace."""
+    if row["prompt_reward"] is None:
+        return None
+    return Inspection(
+        request=Request(row["problem"], row["text"], row["reference_answer"] or ""),
+        checkpoint=row["checkpoint"],
+        device="",
+        score_kind=STORED_SCORE,
+        scored=(scored_of(row),),
+        localisations=(localisation_of(row),),
+        run=run,
+    )
 
 
 def to_result(inspection: Inspection, gamma: float) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from app.analysis.failures import Query
 from app.components import chart
 from app.components.heatmap import heatmap
 from app.components.markdown import plain
-from app.inspect import links, stored_traces
-from app.inspect.results import to_result
+from app.inspect import links
+from app.inspect.results import stored_inspection, to_result
 from irl_core.data.annotations import CATEGORIES, MOST_NAME, MOST_NOTE, Annotations, from_jsonl, to_jsonl
 from irl_core.errors import AnnotationError, StoreError
 from irl_core.report.csv_export import csv_of
@@ -35,12 +35,6 @@ TABLE_PIXELS: Final = 35 * (ROWS_IN_SIGHT + 1) + 3
 HERE: Final = "\u25b6"
 KEPT: Final = ("annotator", "model_first", "outcome", "words", "descending", "sort", "filter_kinds",
                "filter_decisions", "filter_true_steps", "filter_predicted_steps")  # fmt: skip
-COLUMN_TITLES: Final = {
-    "trace_id": "trace", "problem": "problem", "text": "solution", "answer": "answer", "correct": "correct",
-    "n_steps": "steps", "length": "tokens", "kind": "kind of error", "true_first_error_step": "true first error",
-    "decision": "decision", "predicted_step": "the model names", "confidence": "confidence",
-    "score_mean_discounted": "mean discounted reward", "mine": "you said",
-}  # fmt: skip
 
 
 def show() -> None:
@@ -113,10 +107,11 @@ def _browse(info: RunInfo, table: pa.Table, said: Sequence[Annotation] | None) -
     if not found:
         st.info(f"None of the {table.num_rows:,} traces passes these filters.")
         return
-    place = _place(table, found)
+    place = failures.place_of(table, found, st.session_state.get("failure"))
+    st.session_state["failure"] = failures.trace_id(table, found[place])
     _table(info, table, found, place, said or [])
     row = catalogue.numbered_row(info, found[place])
-    if row["trace_id"] != _id_of(table, found[place]):
+    if row["trace_id"] != failures.trace_id(table, found[place]):
         st.error("The run was written anew meanwhile; load the page again.")
         return
     _walk(found, table, place)
@@ -158,23 +153,6 @@ def _score_range(ends: tuple[float, float] | None) -> tuple[float, float] | None
     return None if (low, high) == ends else (low, high)
 
 
-def _id_of(table: pa.Table, number: int) -> str:
-    return str(table.column("trace_id")[number].as_py())
-
-
-def _place(table: pa.Table, found: Sequence[int]) -> int:
-    """Where the trace that is looked at stands in the list: by its id, wherever a sort has put it."""
-    wanted = st.session_state.get("failure")
-    if wanted is not None:
-        import pyarrow.compute as pc
-
-        number = pc.index(table.column("trace_id"), wanted).as_py()
-        if number in found:
-            return found.index(number)
-    st.session_state["failure"] = _id_of(table, found[0])
-    return 0
-
-
 def _table(info: RunInfo, table: pa.Table, found: Sequence[int], place: int, said: Sequence[Annotation]) -> None:
     first = place - place % ROWS_IN_SIGHT  # so that the trace below is in sight, while the table scrolls on
     shown = found[first : first + failures.PAGE_ROWS]
@@ -191,10 +169,14 @@ def _table(info: RunInfo, table: pa.Table, found: Sequence[int], place: int, sai
         if selected:
             st.session_state["failure"] = rows["trace_id"].iloc[selected[0]]
 
-    config = {name: st.column_config.Column(title) for name, title in COLUMN_TITLES.items() if name in rows}
-    config |= {name: st.column_config.TextColumn(COLUMN_TITLES[name], width="medium") for name in ("problem", "text")}
+    config = {name: st.column_config.Column(title) for name, title in failures.COLUMN_TITLES.items() if name in rows}
+    config |= {
+        name: st.column_config.TextColumn(failures.COLUMN_TITLES[name], width="medium") for name in ("problem", "text")
+    }
     config["here"] = st.column_config.TextColumn("", width=30)
-    config |= {"score_mean_discounted": st.column_config.NumberColumn(COLUMN_TITLES[failures.SCORE], format="%.2f")}
+    config |= {
+        "score_mean_discounted": st.column_config.NumberColumn(failures.COLUMN_TITLES[failures.SCORE], format="%.2f")
+    }
     st.dataframe(
         rows, hide_index=True, height=TABLE_PIXELS, key=key, on_select=take, selection_mode="single-row",
         column_config=config,
@@ -215,7 +197,7 @@ def _walk(found: Sequence[int], table: pa.Table, place: int) -> None:
     st.session_state["place"] = place + 1
 
     def go(to: int) -> None:
-        st.session_state["failure"] = _id_of(table, found[to])
+        st.session_state["failure"] = failures.trace_id(table, found[to])
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button("First", on_click=go, args=(0,), disabled=place == 0)
@@ -240,7 +222,7 @@ def _trace(
     following: Sequence[int],
 ) -> None:
     """The trace, what stands beside it, and the answer. ``following``: the number of the next row, if there is one."""
-    own = _own(row, said)
+    own = failures.own_annotation(row, said or [], st.session_state["annotator"])
     revealed = st.session_state["model_first"] or own is not None
     st.subheader(plain(row["trace_id"]))
     st.text(row["problem"])
@@ -251,33 +233,19 @@ def _trace(
         _beside(info, table, row)
     if own is not None:
         by_step = f"You said: {own.label}" + (f" ({own.category})" if own.category else "")
-        st.success(plain(f"{by_step}. {failures.model_words(row)} {_truth(row)}"))
+        st.success(plain(f"{by_step}. {failures.model_words(row)} {failures.label_words(row)}"))
     if said is not None:
         blind = not (st.session_state["model_first"] or own is not None or query.telling)
         if query.telling and not revealed:
             st.warning("Not blind: the filters or the order above say something of the model's answer or the label.")
-        _answer(info, row, blind, _id_of(table, following[0]) if own is not None and following else None)
-
-
-def _own(row: dict[str, Any], said: Sequence[Annotation] | None) -> Annotation | None:
-    """The newest word of the person at the page on this trace."""
-    from irl_core.data.annotations import latest, text_hash
-
-    key = (text_hash(row["problem"], row["text"]), st.session_state["annotator"])
-    return latest(said or []).get(key)
-
-
-def _truth(row: dict[str, Any]) -> str:
-    known = failures.step_words(row["true_first_error_step"])
-    kind = f" ({row['kind']})" if row["kind"] else ""
-    return f"Label: {known}{kind}." if known else ""
+        _answer(info, row, blind, failures.trace_id(table, following[0]) if own is not None and following else None)
 
 
 def _solution(row: dict[str, Any], info: RunInfo, revealed: bool) -> None:
     answer = "no final answer" if row["answer"] is None else f"answer {row['answer']}"
     right = "" if row["reference_answer"] is None else f"; the right one is {row['reference_answer']}"
     st.caption(plain(f"This solution: {answer}{right}"))
-    inspection = stored_traces.inspection_of(row, info.name) if revealed else None
+    inspection = stored_inspection(row, info.name) if revealed else None
     if inspection is None:
         for number, step in enumerate(row["steps"], start=1):
             head = "Answer:" if step.get("role") == "answer" else f"{number}."
@@ -389,22 +357,11 @@ def _agreement(info: RunInfo, said: Sequence[Annotation] | None) -> None:
         return
     import pandas as pd
 
-    from irl_core.evaluation.agreement import between_annotators, with_model
-    from irl_core.report.charts.style import words
-
     with st.expander("Agreement between annotators, and with the model", icon=":material/handshake:"):
-        found = [*between_annotators(said), *with_model(said, failures.model_labels(info, said))]
-        if not found:
+        rows = failures.agreement_rows(info, said)
+        if not rows:
             st.caption("No trace was judged twice, and none of this run blindly.")
             return
-        rows = [
-            {
-                "one": one.first, "other": one.second, "same label": words(one.observed.to_json()),
-                "kappa, first wrong step": words(one.kappa.to_json()),
-                "kappa, wrong or not": words(one.kinds_kappa.to_json()), "left out, unsure": one.unsure,
-            }
-            for one in found
-        ]  # fmt: skip
         chart.show_table(pd.DataFrame(rows), "agreement")
         st.caption(
             "Cohen's kappa: 1 is full agreement, 0 what chance gives. Brackets: 95 % intervals by a bootstrap over "

@@ -13,7 +13,7 @@ from app import sidebar
 from app.analysis import catalogue, chooser
 from app.components.heatmap import heatmap
 from app.components.markdown import plain
-from app.inspect import examples, links, results, scoring_queue, session, stored_traces
+from app.inspect import examples, links, results, scoring_queue, session
 from app.inspect.request import Inspection, Request
 from app.inspect.scoring_queue import Refused, Ticket
 from irl_core.checkpoints.save import CheckpointInfo
@@ -21,7 +21,7 @@ from irl_core.errors import CheckpointError, InputError, StoreError
 from irl_core.report.csv_export import to_csv
 from irl_core.report.heatmap import payload
 from irl_core.report.heatmap.export import to_html
-from irl_core.report.heatmap.scale import VIEWS
+from irl_core.report.heatmap.payload import VIEWS
 from irl_core.scorer import MAX_SAMPLES, check_inputs
 
 FAILURES = Path(__file__).with_name("failures.py")
@@ -176,7 +176,7 @@ def _leave() -> bool:
 
 
 def _stored_trace(run: str, row: dict[str, Any], info: CheckpointInfo | None) -> None:
-    inspection = stored_traces.inspection_of(row, run)
+    inspection = results.stored_inspection(row, run)
     st.text(row["problem"])
     with st.container(horizontal=True):
         st.button("To a text of your own", on_click=st.query_params.clear)

@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from irl_core.report.heatmap.payload import titles
-from irl_core.report.heatmap.scale import ranges
+from irl_core.report.heatmap.payload import ranges, titles
 from irl_core.report.heatmap.verdict import signed, verdict
 
 BLUE, ORANGE = (33, 102, 172), (217, 95, 2)

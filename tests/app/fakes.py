@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from irl_core.checkpoints.save import CheckpointInfo
+from irl_core.policy.familiarity import Familiarity
 from irl_core.reward.token_scores import signals
-from irl_core.scorer import Familiarity, check_inputs
+from irl_core.scorer import check_inputs
 from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Source, Standardisation, Trace
 

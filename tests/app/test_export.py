@@ -14,7 +14,7 @@ import pytest
 
 from irl_core.report.csv_export import safe_cell, to_csv
 from irl_core.report.heatmap.export import embed, to_html
-from irl_core.report.heatmap.scale import ranges
+from irl_core.report.heatmap.payload import ranges
 from irl_core.report.heatmap.verdict import signed, verdict
 
 HOSTILE = "</script><img src=x onerror=alert(1)> $5 and $10 \u2028 \x00 \U0001f600 <!--"

@@ -14,11 +14,11 @@ import pytest
 from irl_core.config import DataConfig, RunConfig, TrainConfig
 from irl_core.errors import ConfigError
 from irl_core.models.tokenization import TraceEncoder
+from irl_core.policy.familiarity import prompt_logprob
 from irl_core.policy.protocol import Rollout
 from irl_core.reward.calibration import split_by_problem
 from irl_core.reward.discriminator import Discriminator, score_traces
 from irl_core.reward.localisation import Calibration
-from irl_core.scorer import prompt_logprob
 from irl_core.text.segmentation import segment
 from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.types import Source, Truth

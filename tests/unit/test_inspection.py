@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from irl_core.errors import CheckpointError, InputError
+from irl_core.policy.familiarity import compared_with_held_out, prompt_logprob
 from irl_core.report.inspection_json import to_json
 from irl_core.reward.token_scores import (
     group_standardisation,
@@ -24,7 +25,7 @@ from irl_core.reward.token_scores import (
     signals,
     trace_score,
 )
-from irl_core.scorer import MAX_PROBLEM_CHARACTERS, MAX_SAMPLES, Lens, check_inputs, judge_familiarity, prompt_logprob
+from irl_core.scorer import MAX_PROBLEM_CHARACTERS, MAX_SAMPLES, Lens, check_inputs
 from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Standardisation, Trace
 from tests.tiny import PROBLEM, SOLUTION
@@ -161,21 +162,21 @@ def test_a_text_of_the_limit_is_accepted() -> None:
 
 def test_familiarity_percentile_is_interpolated() -> None:
     quantiles = [[0.0, -4.0], [0.5, -2.0], [1.0, -1.0]]
-    known = judge_familiarity(-3.0, 0.0, quantiles)  # half way between the 0 % and the 50 % quantile
+    known = compared_with_held_out(-3.0, 0.0, quantiles)  # half way between the 0 % and the 50 % quantile
     assert known.percentile == pytest.approx(25.0)
     assert known.familiar is True
 
 
 def test_unfamiliar_wording_and_unknown_tokens_say_why() -> None:
     quantiles = [[0.0, -4.0], [0.01, -3.0], [1.0, -1.0]]
-    found = judge_familiarity(-9.0, 0.5, quantiles)
+    found = compared_with_held_out(-9.0, 0.5, quantiles)
     assert found.familiar is False and found.percentile == 0.0
     assert "mean log-probability of a token -9.00, limit -3.00" in found.reason
     assert "the tokenizer does not know 50% of its pieces (limit 2%)" in found.reason
 
 
 def test_familiarity_without_quantiles_is_not_measured() -> None:
-    found = judge_familiarity(-1.0, 0.0, None)
+    found = compared_with_held_out(-1.0, 0.0, None)
     assert found.familiar is None and found.percentile is None
 
 

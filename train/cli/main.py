@@ -70,7 +70,7 @@ def inspect(
 ) -> None:
     """Score a solution token by token and name its first error."""
     from irl_core.errors import InputError
-    from irl_core.report.heatmap.scale import VIEWS
+    from irl_core.report.heatmap.payload import VIEWS
     from irl_core.report.inspection_json import with_ids
     from irl_core.scorer import check_inputs
 

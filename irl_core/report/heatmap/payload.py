@@ -1,15 +1,28 @@
-"""The data that the renderer draws: one trace of an inspection with its words, scale and settings."""
+"""The data that the renderer draws: one trace of an inspection with its words, colour scale and settings."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
-from irl_core.report.heatmap.scale import ranges
 from irl_core.report.heatmap.verdict import has_signal, verdict
 
 _HERE = Path(__file__).parent
+View = Literal["raw", "standardised", "discounted", "credit"]
+VIEWS: Final[tuple[View, ...]] = get_args(View)
+# The value drawn at full colour in each view. Fixed, so that traces of different problems can be compared by eye.
+FULL_COLOUR: Final[dict[str, float]] = {"raw": 6.0, "standardised": 3.0, "credit": 3.0}
+
+
+def ranges(gamma: float) -> dict[str, float]:
+    """The value drawn at full colour in each view: raw and credit in logits, the others in standard deviations.
+
+    A discounted reward sums about 1 / (1 - gamma) standardised ones; its range grows with the root of their number,
+    which lies between rewards that are independent and rewards that are all alike.
+    """
+    return {**FULL_COLOUR, "discounted": round(FULL_COLOUR["standardised"] * math.sqrt(1 / max(1 - gamma, 0.01)), 1)}
 
 
 def renderer_source() -> str:
