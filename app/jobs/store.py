@@ -7,32 +7,33 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from irl_core.errors import UserError
+from irl_core.sqlite import Database, schema_version
 
 FILE: Final = "jobs.sqlite"
 VERSION: Final = 1
-TRIES: Final = 2
-SECONDS_A_TRY: Final = 5.0
+MOVE_AWAY: Final = (
+    "move it away, and a new one is begun: the runs themselves are whole. Until then no job can be started"
+)
 
 Kind = Literal["train", "score", "evaluate"]
 State = Literal["running", "finished", "failed", "interrupted", "cancelled"]
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
+SCHEMA: Final = (
+    """CREATE TABLE IF NOT EXISTS jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, title TEXT NOT NULL, command TEXT NOT NULL,
     run_dir TEXT NOT NULL, device TEXT NOT NULL, state TEXT NOT NULL, pid INTEGER, process_started REAL,
     created TEXT NOT NULL, ended TEXT, reason TEXT NOT NULL, log TEXT NOT NULL, user TEXT NOT NULL,
     machine TEXT NOT NULL, attempt INTEGER NOT NULL, grace REAL NOT NULL, asked TEXT
-);
-CREATE UNIQUE INDEX IF NOT EXISTS one_job_a_device ON jobs (device) WHERE state = 'running';
-CREATE UNIQUE INDEX IF NOT EXISTS one_job_a_folder ON jobs (run_dir) WHERE state = 'running';
-"""
+)""",
+    "CREATE UNIQUE INDEX IF NOT EXISTS one_job_a_device ON jobs (device) WHERE state = 'running'",
+    "CREATE UNIQUE INDEX IF NOT EXISTS one_job_a_folder ON jobs (run_dir) WHERE state = 'running'",
+)
 
 
 class JobError(UserError, RuntimeError):
@@ -79,68 +80,18 @@ class Job:
 COLUMNS: Final = tuple(field.name for field in fields(Job))
 
 
-class Jobs:
-    """The table in one file. Every error of SQLite becomes a JobError in words."""
+class Jobs(Database):
+    """The table of jobs in one SQLite file; every error of SQLite becomes a JobError."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path, SCHEMA, VERSION, JobError, MOVE_AWAY)
 
     def read(self) -> list[Job]:
         """All jobs, the newest first; none where there is no table yet. Raises JobError."""
         if not self.path.exists():
             return []
-        with self._connected() as connection:
-            return select(connection) if _version(connection) else []
-
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One exclusive transaction, committed at the end of the block, undone where an error leaves it.
-
-        Raises:
-            JobError: the file is locked for ``TRIES`` times ``SECONDS_A_TRY``, damaged, not writable, or the disk full.
-        """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise JobError(f"{self.path.parent.name}/ cannot be made ({error.strerror}); free space there") from error
-        with self._connected() as connection:
-            self._begin(connection)
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self.path, timeout=SECONDS_A_TRY, isolation_level=None)) as connection:
-                connection.row_factory = sqlite3.Row
-                if (version := _version(connection)) > VERSION:
-                    raise JobError(f"{FILE} was written by a later version of irl-lens ({version}); update this one")
-                yield connection
-        except sqlite3.DatabaseError as error:
-            raise _in_words(error) from error
-
-    def _begin(self, connection: sqlite3.Connection) -> None:
-        """Begin to write, with another try where somebody else is at it; the table is made where it is missing."""
-        for left in range(TRIES - 1, -1, -1):
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                break
-            except sqlite3.OperationalError as error:
-                if not left or "locked" not in str(error):
-                    raise
-        for statement in filter(str.strip, SCHEMA.split(";")):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    """The version of the table; 0 where there is none yet."""
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+        with self.reading() as connection:
+            return select(connection) if schema_version(connection) else []
 
 
 def select(connection: sqlite3.Connection, where: str = "1", values: tuple[Any, ...] = ()) -> list[Job]:
@@ -177,21 +128,5 @@ def _job(row: sqlite3.Row) -> Job:
     try:
         command = list(map(str, json.loads(values["command"])))
     except ValueError as error:
-        raise JobError(f"{FILE} is damaged (job {values['id']}); {_MOVE_AWAY}") from error
+        raise JobError(f"{FILE} is damaged (job {values['id']}); {MOVE_AWAY}") from error
     return Job(**values | {"command": command, "run_dir": Path(values["run_dir"]), "log": Path(values["log"])})
-
-
-_MOVE_AWAY = "move it away, and a new one is begun: the runs themselves are whole. Until then no job can be started"
-
-
-def _in_words(error: sqlite3.DatabaseError) -> JobError:
-    """SQLite's error for a user, with the mend."""
-    said = str(error)
-    if "locked" in said:
-        seconds = TRIES * SECONDS_A_TRY
-        return JobError(f"{FILE} has been locked by another program for {seconds:.0f} s; try again in a moment")
-    if "full" in said or "disk I/O" in said:
-        return JobError(f"{FILE} could not be written ({said}); free space, and try again. Nothing was started")
-    if "readonly" in said or "unable to open" in said:
-        return JobError(f"{FILE} could not be written ({said}); make the folder runs/ writable, and try again")
-    return JobError(f"{FILE} is damaged ({said}); {_MOVE_AWAY}")

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +17,9 @@ from typing import Any, Final, Literal
 
 from irl_core.data.jsonl import kind_of
 from irl_core.errors import AnnotationError
+from irl_core.sqlite import Database
 
 VERSION: Final = 1
-SECONDS_A_TRY: Final = 5.0
-TRIES: Final = 2
 MOST_NOTE: Final = 2_000
 MOST_NAME: Final = 100
 MOST_ID: Final = 2_000
@@ -35,19 +32,19 @@ CATEGORIES: Final = (
 
 Verdict = Literal["error", "none", "unsure"]
 
-SCHEMA = """
-CREATE TABLE annotations (
+SCHEMA: Final = (
+    """CREATE TABLE annotations (
     id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, trace_id TEXT NOT NULL, text_sha256 TEXT NOT NULL,
     problem_id TEXT NOT NULL, annotator TEXT NOT NULL, verdict TEXT NOT NULL, step INTEGER, category TEXT NOT NULL,
     note TEXT NOT NULL, blind INTEGER NOT NULL, created TEXT NOT NULL
-);
-CREATE UNIQUE INDEX said_once ON annotations
-    (run, trace_id, text_sha256, annotator, verdict, ifnull(step, -1), category, note, blind, created);
-CREATE TRIGGER never_changed BEFORE UPDATE ON annotations
-    BEGIN SELECT RAISE(ABORT, 'annotations are never changed'); END;
-CREATE TRIGGER never_removed BEFORE DELETE ON annotations
-    BEGIN SELECT RAISE(ABORT, 'annotations are never removed'); END;
-"""
+)""",
+    """CREATE UNIQUE INDEX said_once ON annotations
+    (run, trace_id, text_sha256, annotator, verdict, ifnull(step, -1), category, note, blind, created)""",
+    """CREATE TRIGGER never_changed BEFORE UPDATE ON annotations
+    BEGIN SELECT RAISE(ABORT, 'annotations are never changed'); END""",
+    """CREATE TRIGGER never_removed BEFORE DELETE ON annotations
+    BEGIN SELECT RAISE(ABORT, 'annotations are never removed'); END""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +111,12 @@ def now() -> str:
 NAMES: Final = tuple(field.name for field in fields(Annotation))
 
 
-class Annotations:
+class Annotations(Database):
     """The annotations in one file, which is made with the first one."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        fix = "nothing is written to it. Move it away and import the last export into a new one"
+        super().__init__(path, SCHEMA, VERSION, AnnotationError, fix)
 
     def add(self, annotation: Annotation) -> Annotation:
         """Write one annotation, with the time where it has none; returns what was written."""
@@ -128,7 +126,7 @@ class Annotations:
 
     def add_all(self, annotations: Sequence[Annotation]) -> int:
         """Write annotations, all or none; those that are there already are passed over. Returns how many were new."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             before = connection.total_changes
             connection.executemany(
                 f"INSERT OR IGNORE INTO annotations ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))})",
@@ -140,72 +138,13 @@ class Annotations:
         """Every annotation in the order in which they were written. Raises AnnotationError."""
         if not self.path.exists():
             return []
-        with self._connected() as connection:
+        with self.reading() as connection:
             rows = connection.execute(f"SELECT {', '.join(NAMES)} FROM annotations ORDER BY id").fetchall()
         return [Annotation(**dict(row) | {"blind": bool(row["blind"])}) for row in rows]
 
     def latest(self) -> dict[tuple[str, str], Annotation]:
         """The newest word of each annotator on each text, by (text_sha256, annotator)."""
         return latest(self.all())
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise AnnotationError(f"{self.path.parent.name}/ cannot be made ({error.strerror})") from error
-        with self._connected() as connection:
-            self._begin(connection)
-            try:
-                if not connection.execute("PRAGMA user_version").fetchone()[0]:
-                    for statement in SCHEMA.split(";\n"):
-                        if statement.strip():
-                            connection.execute(statement)
-                    connection.execute(f"PRAGMA user_version = {VERSION}")
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-    def _begin(self, connection: sqlite3.Connection) -> None:
-        """Begin to write; another writer is waited for ``TRIES`` times ``SECONDS_A_TRY``."""
-        for attempt in range(1, TRIES + 1):
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or attempt == TRIES:
-                    raise
-
-    @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self.path, timeout=SECONDS_A_TRY, isolation_level=None)) as connection:
-                connection.row_factory = sqlite3.Row
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version > VERSION:
-                    raise AnnotationError(f"{self.path.name} is of a later version of irl-lens; update this one")
-                yield connection
-        except sqlite3.DatabaseError as error:
-            raise AnnotationError(self._explained(error)) from error
-
-    def _explained(self, error: sqlite3.DatabaseError) -> str:
-        name, said = self.path.name, str(error)
-        if "locked" in said:
-            seconds = TRIES * SECONDS_A_TRY
-            return f"{name} was locked by another process for {seconds:.0f} seconds; nothing was written, try again"
-        if "full" in said:
-            return f"{name}: the disk is full; nothing was written, what was there is whole. Free space and try again"
-        if "readonly" in said or "unable to open" in said:
-            return f"{name} cannot be written here; make it and its folder writable"
-        if "malformed" in said or "not a database" in said or "no such table" in said:
-            return (
-                f"{name} is damaged, and is left as it is: nothing is written to it. Move it away and import the last "
-                "export into a new one"
-            )
-        return f"{name}: {said}"
 
 
 def _dated(one: Annotation) -> Annotation:

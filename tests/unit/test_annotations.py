@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from irl_core.data import annotations as module
+from irl_core import sqlite
 from irl_core.data.annotations import Annotation, Annotations, from_jsonl, latest, text_hash, to_jsonl
 from irl_core.errors import AnnotationError
 from irl_core.evaluation.agreement import agreement, between_annotators, kappa, label_of, with_model
@@ -82,7 +82,7 @@ def test_values_outside_their_limits_are_refused(change: dict[str, Any], said: s
 
 
 def test_a_lock_is_waited_for_and_then_said(store: Annotations, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS_A_TRY", 0.2)
+    monkeypatch.setattr(sqlite, "SECONDS_PER_TRY", 0.2)
     first = store.add(made())
     other = sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
@@ -116,8 +116,8 @@ def test_a_full_disk_keeps_what_was_there(store: Annotations, monkeypatch: pytes
         connection.execute(f"PRAGMA max_page_count = {pages}")
         return connection
 
-    monkeypatch.setattr(module.sqlite3, "connect", small)
-    with pytest.raises(AnnotationError, match="the disk is full; nothing was written"):
+    monkeypatch.setattr(sqlite.sqlite3, "connect", small)
+    with pytest.raises(AnnotationError, match=r"\(database or disk is full\); free space.* Nothing was written"):
         store.add_all([made(f"t{i}", note="x" * 2000, created="2026-01-01") for i in range(50)])
     monkeypatch.undo()
     assert store.all() == [first]
@@ -127,7 +127,7 @@ def test_a_later_version_is_not_touched(store: Annotations) -> None:
     store.add(made())
     with sqlite3.connect(store.path) as connection:
         connection.execute("PRAGMA user_version = 9")
-    with pytest.raises(AnnotationError, match="of a later version of irl-lens"):
+    with pytest.raises(AnnotationError, match=r"by a later version of irl-lens \(9\); update"):
         store.add(made("t2"))
 
 
