@@ -324,11 +324,11 @@ class Run:
         return self.metrics.rows
 
     def _write_provenance(self, resume: bool) -> None:
-        from irl_core.storage.provenance import changes, device_name, provenance
+        from irl_core.storage.provenance import changes, device_name, training_provenance
 
         path = self.run_dir / PROVENANCE
         device = device_name(self.session.trainer.policy.device)
-        found = provenance(self.config, self.session.data.traces, device, self.world)
+        found = training_provenance(self.config, self.session.data.traces, device, self.world)
         if resume and path.exists():
             before = load_json(path)
             if before.get("data") != found["data"]:
@@ -340,7 +340,8 @@ class Run:
                 self.say(f"resumed with other code or machines, so results may differ from an unbroken run's: {line}")
             entry = {"time": found["started"], "step": self.session.step}
             entry |= {key: found[key] for key in ("command", "code", "versions", "device", "processes")}
-            found = {**before, "resumed": [*before.get("resumed", []), entry]}
+            write_whole(path, json.dumps({**before, "resumed": [*before.get("resumed", []), entry]}, indent=2) + "\n")
+            return
         write_whole(path, json.dumps(found, indent=2) + "\n")
 
     # -- steps -------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from irl_core.storage.training_run import (
     FINAL,
     METRICS,
     STATUS,
+    TrainingStatus,
     living_process,
     read_metrics,
     read_status,
@@ -123,7 +124,7 @@ class Status:
 class Claim:
     """The folder is this process's. ``previous``: the status that was found. ``finished``: nothing is left to do."""
 
-    previous: dict[str, Any]
+    previous: TrainingStatus
     finished: bool
 
 

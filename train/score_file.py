@@ -20,7 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from irl_core.data.formats import Format, RowError, read
 from irl_core.errors import InputError
-from irl_core.storage.schema import row_of
+from irl_core.storage.rows import row_of
+from irl_core.storage.schema import RefusedRow, ScoredRow
 from irl_core.storage.scored_run import RunWriter
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 WINDOW = 512
 FORMAT_NAMES = {"model-solutions": "solutions"}
 
-Window = tuple[list["Trace"], list[dict[str, Any]]]
+Window = tuple[list["Trace"], list[RefusedRow]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def _errors_path(out: Path) -> Path:
 def windows(rows: Iterable[Trace | RowError], size: int) -> Iterator[Window]:
     """The rows in windows of ``size`` traces (the last one shorter), each with the bad rows met while it filled."""
     traces: list[Trace] = []
-    errors: list[dict[str, Any]] = []
+    errors: list[RefusedRow] = []
     for row in rows:
         if isinstance(row, RowError):
             errors.append({"file": row.file, "line": row.line, "field": row.field, "message": row.message})
@@ -138,10 +139,10 @@ def windows(rows: Iterable[Trace | RowError], size: int) -> Iterator[Window]:
 
 def score_window(
     lens: Lens, traces: Iterable[Trace], *, run_id: str, batch_tokens: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[ScoredRow], list[RefusedRow]]:
     """Rows of the traces in their order, and what was refused (too long for the context, blank), by trace id."""
     encoded: list[EncodedTrace] = []
-    refused: list[dict[str, Any]] = []
+    refused: list[RefusedRow] = []
     for trace in traces:
         try:
             encoded.append(lens.encode(trace))

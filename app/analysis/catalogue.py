@@ -7,15 +7,15 @@ streamlit.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from irl_core.checkpoints.save import default_roots
 from irl_core.errors import StoreError
-from irl_core.storage.schema import COLUMNS
-from irl_core.storage.scored_run import provenance, read_row, read_run
+from irl_core.storage.schema import COLUMNS, ScoredRow
+from irl_core.storage.scored_run import read_provenance, read_row, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ class RunInfo:
     name: str
     path: Path
     rows: int = 0
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     key: tuple[str, int, int] = ("", 0, 0)
     reason: str = ""
 
@@ -111,7 +111,7 @@ def _info(name: str, path: Path) -> RunInfo:
 
     try:
         state = path.stat()
-        known = provenance(path)
+        known = read_provenance(path)
         rows = int(pq.read_metadata(path).num_rows)
     except StoreError as error:
         return RunInfo(name, path, reason=str(error))
@@ -168,9 +168,10 @@ def rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> pd.Dat
     return pd.DataFrame(_numbered(info, chosen, columns), columns=list(columns))
 
 
-def numbered_row(info: RunInfo, number: int) -> dict[str, Any]:
+def numbered_row(info: RunInfo, number: int) -> ScoredRow:
     """Every column of the row of that number; one row group is read. Raises StoreError as `rows` does."""
-    return _numbered(info, [number], COLUMNS.names)[0]
+    row: ScoredRow = _numbered(info, [number], COLUMNS.names)[0]  # type: ignore[assignment]
+    return row
 
 
 def _numbered(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -181,7 +182,9 @@ def _numbered(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> l
     with pq.ParquetFile(info.path) as file:  # opened once: its footer grows with the number of row groups
         for start, group, here in _groups(file, wanted):
             places = [number - start for number in here]
-            by_number |= zip(here, _read(file, group, columns).take(places).to_pylist(), strict=True)
+            by_number |= zip(
+                here, file.read_row_group(group, columns=list(columns)).take(places).to_pylist(), strict=True
+            )
     if len(by_number) < len(wanted):
         raise StoreError(f"{info.path.name}: was written anew while it was read; open it again")
     return [by_number[number] for number in chosen]
@@ -198,14 +201,6 @@ def _groups(file: pq.ParquetFile, wanted: Sequence[int]) -> Iterator[tuple[int, 
         start, done = end, upto
 
 
-def _read(file: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
-    from irl_core.storage.schema import upgraded
-
-    if set(file.schema_arrow.names).issuperset(columns):
-        return file.read_row_group(group, columns=list(columns))
-    return upgraded(file.read_row_group(group), columns).select(list(columns))
-
-
 def page(
     info: RunInfo, filters: Any = None, sort: str = ROW, descending: bool = False, offset: int = 0, limit: int = 50,
     columns: Sequence[str] = COLUMNS.names[:19],
@@ -215,10 +210,10 @@ def page(
     return rows(info, chosen[offset : offset + limit], columns), len(chosen)
 
 
-def row(info: RunInfo, trace_id: str) -> dict[str, Any] | None:
+def row(info: RunInfo, trace_id: str) -> ScoredRow | None:
     """Every column of one trace, None where there is none of that id. Raises StoreError for a file that is no run."""
     try:
         return read_row(info.path, trace_id)
     except StoreError:
-        provenance(info.path)
+        read_provenance(info.path)
         return None

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from irl_core.errors import StoreError
-from irl_core.storage.scored_run import provenance, read_run
+from irl_core.storage.scored_run import read_provenance, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ class Sample:
     frame: pd.DataFrame
     traces: int
     problems: int
-    provenance: dict[str, Any]
+    provenance: Mapping[str, Any]
 
     @property
     def whole(self) -> bool:
@@ -73,7 +73,7 @@ def sample(path: Path) -> Sample:
     Raises:
         StoreError: it is no scored run, or no problem of it has few enough traces.
     """
-    known = provenance(path)
+    known = read_provenance(path)
     ids = read_run(path, ["problem_id"]).column("problem_id")
     problems = len(ids.unique())
     large = len(ids) > MOST_TRACES or problems > MOST_PROBLEMS

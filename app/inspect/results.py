@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Final
 
 from app.inspect.request import Inspection, Request
@@ -11,7 +10,8 @@ from irl_core.report.heatmap.payload import answer_words, describe
 from irl_core.report.heatmap.verdict import score_name, signed, step_name
 from irl_core.report.inspection_json import to_json, with_ids
 from irl_core.reward.token_scores import majority_answer, rank
-from irl_core.storage.schema import localisation_of, scored_of
+from irl_core.storage.rows import localisation_of, scored_of
+from irl_core.storage.schema import ScoredRow
 from irl_core.text.answers import answers_agree
 from irl_core.types import Layout, ScoredTrace
 
@@ -24,7 +24,7 @@ LAYOUTS = {
 STORED_SCORE: Final = "mean_discounted"  # the trace score that a trace of a scored run is shown with
 
 
-def stored_inspection(row: Mapping[str, Any], run: str) -> Inspection | None:
+def stored_inspection(row: ScoredRow, run: str) -> Inspection | None:
     """The inspection of a row of the scored run ``run``; None where no discriminator has read the trace."""
     if row["prompt_reward"] is None:
         return None

@@ -26,7 +26,15 @@ import psutil
 from app.jobs.runner import RECORD_BYTES
 from app.jobs.store import FILE, Job, JobError, Jobs, Kind, State, insert, select, update
 from irl_core.errors import CheckpointError
-from irl_core.storage.training_run import CONFIG, SECONDS_OF_SILENCE, is_alive, living_process, machine, read_status
+from irl_core.storage.training_run import (
+    CONFIG,
+    SECONDS_OF_SILENCE,
+    TrainingStatus,
+    is_alive,
+    living_process,
+    machine,
+    read_status,
+)
 
 __all__ = ["Busy", "Job", "JobError", "cancel", "command_line", "get", "list_jobs", "log_tail", "resume", "start"]
 
@@ -340,14 +348,14 @@ def _beats(job: Job) -> bool:
         return False
 
 
-def _status(job: Job) -> dict[str, Any]:
+def _status(job: Job) -> TrainingStatus:
     try:
         return read_status(job.run_dir) if job.kind == "train" else {}
     except CheckpointError:
         return {}
 
 
-def _judged(job: Job, known: dict[str, Any], status: dict[str, Any]) -> Ending:
+def _judged(job: Job, known: dict[str, Any], status: TrainingStatus) -> Ending:
     """From the exit status, and what the training said of itself."""
     code, ended = int(known["exit"]), str(known.get("ended") or _now())
     own = status if status.get("pid") == known.get("child") else {}
@@ -362,7 +370,7 @@ def _judged(job: Job, known: dict[str, Any], status: dict[str, Any]) -> Ending:
     return Ending("failed", _why_it_failed(job, known, code), ended)
 
 
-def _how_it_stopped(job: Job, known: dict[str, Any], status: dict[str, Any]) -> str:
+def _how_it_stopped(job: Job, known: dict[str, Any], status: TrainingStatus) -> str:
     if known.get("killed"):
         return f"killed: it did not stop within {job.grace:.0f} s. What was saved before is whole"
     if status.get("state") == "interrupted":
@@ -382,7 +390,7 @@ def _why_it_failed(job: Job, known: dict[str, Any], code: int) -> str:
     return _short(said) or f"exit status {code}; its log says no more"
 
 
-def _gone(job: Job, known: dict[str, Any], status: dict[str, Any]) -> Ending:
+def _gone(job: Job, known: dict[str, Any], status: TrainingStatus) -> Ending:
     """Both processes are gone without an exit status: they were killed, or the machine was restarted."""
     own = status if status.get("pid") == known.get("child") else {}
     if own.get("state") in ("finished", "failed", "stopped"):

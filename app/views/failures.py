@@ -22,6 +22,7 @@ from irl_core.errors import AnnotationError, StoreError
 from irl_core.report.csv_export import csv_of
 from irl_core.report.heatmap import payload
 from irl_core.reward.token_scores import DEFAULT_GAMMA
+from irl_core.storage.schema import ScoredRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -216,7 +217,7 @@ def _walk(found: Sequence[int], table: pa.Table, place: int) -> None:
 def _trace(
     info: RunInfo,
     table: pa.Table,
-    row: dict[str, Any],
+    row: ScoredRow,
     query: Query,
     said: Sequence[Annotation] | None,
     following: Sequence[int],
@@ -241,7 +242,7 @@ def _trace(
         _answer(info, row, blind, failures.trace_id(table, following[0]) if own is not None and following else None)
 
 
-def _solution(row: dict[str, Any], info: RunInfo, revealed: bool) -> None:
+def _solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
     answer = "no final answer" if row["answer"] is None else f"answer {row['answer']}"
     right = "" if row["reference_answer"] is None else f"; the right one is {row['reference_answer']}"
     st.caption(plain(f"This solution: {answer}{right}"))
@@ -268,7 +269,7 @@ def _to_inspect(run: str, trace_id: str) -> None:
         st.session_state["to_inspect"] = True
 
 
-def _beside(info: RunInfo, table: pa.Table, row: dict[str, Any]) -> None:
+def _beside(info: RunInfo, table: pa.Table, row: ScoredRow) -> None:
     reference, best = st.tabs(["Reference solution", "Best correct sample"])
     with reference:
         st.text(row["reference_solution"] or "The run holds no reference solution of this problem.")
@@ -286,7 +287,7 @@ def _beside(info: RunInfo, table: pa.Table, row: dict[str, Any]) -> None:
 # -------------------------------------------------------------------------------------------------- annotating
 
 
-def _answer(info: RunInfo, row: dict[str, Any], blind: bool, following: str | None) -> None:
+def _answer(info: RunInfo, row: ScoredRow, blind: bool, following: str | None) -> None:
     """The choice of the first wrong step by button or key, a category and a note, and what saves them. Once it is
     answered, Enter goes to the ``following`` trace, until another choice is made."""
     if not access.may("annotate"):
@@ -336,7 +337,7 @@ def _choice(value: str, label: str, key: str | None) -> None:
     st.button(label, key=f"choice_{value}", type=kind, shortcut=key, on_click=take)
 
 
-def _save(info: RunInfo, row: dict[str, Any], blind: bool) -> None:
+def _save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
     """Write the annotation of the very row that was shown. The model's answer is shown from then on."""
     state = st.session_state
     try:

@@ -23,6 +23,7 @@ from irl_core.report.heatmap import payload
 from irl_core.report.heatmap.export import to_html
 from irl_core.report.heatmap.payload import VIEWS
 from irl_core.scorer import MAX_SAMPLES, check_inputs
+from irl_core.storage.schema import ScoredRow
 
 FAILURES = Path(__file__).with_name("failures.py")
 POLL_SECONDS = 0.15
@@ -175,7 +176,7 @@ def _leave() -> bool:
     return True
 
 
-def _stored_trace(run: str, row: dict[str, Any], info: CheckpointInfo | None) -> None:
+def _stored_trace(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
     inspection = results.stored_inspection(row, run)
     st.text(row["problem"])
     with st.container(horizontal=True):
@@ -198,7 +199,7 @@ def _stored_trace(run: str, row: dict[str, Any], info: CheckpointInfo | None) ->
     _exports(inspection, result, [0])
 
 
-def _again(row: dict[str, Any]) -> None:
+def _again(row: ScoredRow) -> None:
     """Put a stored trace into the form and have it scored."""
     st.query_params.clear()
     st.session_state.update(

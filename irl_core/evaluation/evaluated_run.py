@@ -7,6 +7,7 @@ needed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 
 from irl_core.errors import StoreError
 from irl_core.storage.schema import SUMMARY_COLUMNS
-from irl_core.storage.scored_run import provenance, read_run
+from irl_core.storage.scored_run import read_provenance, read_run
 from irl_core.storage.training_run import METRICS, read_metrics
 
 RUN = "run.parquet"
@@ -38,7 +39,7 @@ class EvaluatedRun:
     perturbed: pd.DataFrame
     probes: pd.DataFrame
     compare: dict[str, pd.DataFrame] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     training: list[dict[str, float]] = field(default_factory=list)
 
     @property
@@ -59,7 +60,7 @@ def load(path: Path) -> EvaluatedRun:
         StoreError: there is no run there, or a file is not one that this program reads.
     """
     if not path.is_dir():
-        return EvaluatedRun(path, _frame(path), _frame(None), _frame(None), provenance=provenance(path))
+        return EvaluatedRun(path, _frame(path), _frame(None), _frame(None), provenance=read_provenance(path))
     main = path / RUN
     if not main.is_file():
         raise StoreError(f"{path.name}: holds no {RUN}; make one with irl-lens evaluate, or name a scored run's file")
@@ -69,7 +70,7 @@ def load(path: Path) -> EvaluatedRun:
         perturbed=_frame(path / PERTURBED),
         probes=_frame(path / PROBES),
         compare={file.stem: _frame(file) for file in sorted((path / COMPARE).glob("*.parquet"))},
-        provenance=provenance(main),
+        provenance=read_provenance(main),
         training=read_metrics(path / METRICS),
     )
 

@@ -18,8 +18,9 @@ from irl_core.reward.localisation import Calibration, Rule, locate, most_suspect
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals
 from irl_core.statistics.bootstrap import Figure, share, undefined
 from irl_core.statistics.first_error import NO_ERROR, UNDECIDED
-from irl_core.storage.schema import COLUMNS, scored_of
-from irl_core.storage.scored_run import provenance, read_batches
+from irl_core.storage.rows import scored_of
+from irl_core.storage.schema import COLUMNS, ScoredRow
+from irl_core.storage.scored_run import read_batches, read_provenance
 from irl_core.types import ScoredTrace, Step
 
 Array = npt.NDArray[np.float64]
@@ -156,7 +157,7 @@ def located(path: Path, judge: Judge, anchor: Path | None = None) -> Located:
 
 def _anchored(path: Path, judge: Judge) -> pd.DataFrame:
     """What the least likely step is under the anchor, by the rule in its file's provenance."""
-    record = provenance(path).get(LIKELIHOOD)
+    record = read_provenance(path).get("likelihood_calibration")
     known = None if record is None else Calibration.from_json(record)
     bare = known.rule if known else LEAST_LIKELY
     rule = replace(bare, include_answer=judge.rule.include_answer)
@@ -174,7 +175,7 @@ def _anchored(path: Path, judge: Judge) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _row(row: Mapping[str, Any], judge: Judge) -> tuple[dict[str, Any], Array]:
+def _row(row: ScoredRow, judge: Judge) -> tuple[dict[str, Any], Array]:
     scored = scored_of(row)
     signals = signals_of(scored, judge)
     eligible = eligible_scores(scored, signals, judge.rule)
@@ -247,7 +248,7 @@ def _step(found: int | None, otherwise: int) -> int:
     return otherwise if found is None else found
 
 
-def _fixed_steps(scored: ScoredTrace, answer_lines: bool, true: int) -> dict[str, float]:
+def _fixed_steps(scored: ScoredTrace, answer_lines: bool, true: int | None) -> dict[str, float]:
     """What needs no score: the first, middle and last step that may be named, and a random one's chance."""
     numbers = [i for i, step in enumerate(scored.trace.steps) if answer_lines or step.role == "reasoning"]
     if not numbers:

@@ -16,7 +16,8 @@ from irl_core.evaluation.first_error_table import Judge, signals_of
 from irl_core.reward.localisation import token_steps
 from irl_core.statistics.bootstrap import Figure, problem_index, share, undefined
 from irl_core.statistics.separation import auc
-from irl_core.storage.schema import COLUMNS, scored_of
+from irl_core.storage.rows import scored_of
+from irl_core.storage.schema import COLUMNS, ScoredRow
 from irl_core.storage.scored_run import read_batches
 from irl_core.text.equations import Equation, read_equations, shown_after
 from irl_core.types import ScoredTrace, Span
@@ -44,7 +45,7 @@ def figures(path: Path, judge: Judge, *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _rows(path: Path) -> Iterator[ScoredRow]:
     """The rows whose first changed token is known."""
     for table in read_batches(path, COLUMNS.names):
         for row in table.to_pylist():
@@ -52,10 +53,12 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def _row(row: Mapping[str, Any], names: tuple[str, ...], judge: Judge) -> dict[str, Any]:
+def _row(row: ScoredRow, names: tuple[str, ...], judge: Judge) -> dict[str, Any]:
     scored, start = scored_of(row), row["perturbed_from_token"]
+    assert start is not None
     signals = {name: np.asarray(values, dtype=np.float64) for name, values in signals_of(scored, judge).items()}
-    found = {"problem_id": row["problem_id"], "kind": row["perturbed_kind"] or "unknown", "start": start}
+    found: dict[str, Any] = {"problem_id": row["problem_id"], "kind": row["perturbed_kind"] or "unknown"}
+    found["start"] = start
     for name in names:
         values = found[name] = signals[name]
         found[f"from:{name}"] = _area(values[start:], values[:start])

@@ -24,7 +24,8 @@ from irl_core.report.inspection_json import to_json, with_ids
 from irl_core.report.markdown import HEADINGS, origin, section_tables
 from irl_core.report.tables import Table
 from irl_core.reward.token_scores import DEFAULT_GAMMA
-from irl_core.storage.schema import localisation_of, scored_of
+from irl_core.storage.rows import localisation_of, scored_of
+from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_row
 
 HERE = Path(__file__).parent
@@ -228,7 +229,7 @@ def _examples(page: _Page, run: EvaluatedRun, chosen: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _example(row: Mapping[str, Any], one: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _example(row: ScoredRow, one: Mapping[str, Any], key: str) -> dict[str, Any]:
     """What the renderer draws of a stored trace."""
     scored = scored_of(row)
     result = to_json(

@@ -10,7 +10,7 @@ from irl_core.evaluation.report import QUESTIONS
 from irl_core.evaluation.scores import REWARD_SCORES
 from irl_core.evaluation.wording import difference
 from irl_core.report.tables import Table, cell, count_cell, escaped, markdown
-from irl_core.storage.machine import in_words
+from irl_core.storage.provenance import machine_in_words
 
 Section = Mapping[str, Any]
 
@@ -58,7 +58,7 @@ def origin(provenance: Mapping[str, Any]) -> Iterator[str]:
     if "created" in known or "date" in known:
         yield f"date: {known.get('created', known.get('date'))}"
     if isinstance(known.get("machine"), dict):
-        yield f"machine: {in_words(known['machine'])}"
+        yield f"machine: {machine_in_words(known['machine'])}"
     commit = (known.get("code") or {}).get("commit") if isinstance(known.get("code"), dict) else None
     if commit:
         yield f"code: {commit}" + (", with changes that are not committed" if known["code"].get("dirty") else "")

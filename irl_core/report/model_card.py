@@ -22,7 +22,7 @@ from irl_core.evaluation.evaluated_run import RUN
 from irl_core.files import write_whole
 from irl_core.report.files import JSON
 from irl_core.report.markdown import summary
-from irl_core.storage.machine import in_words
+from irl_core.storage.provenance import machine_in_words
 from irl_core.storage.schema import SUMMARY_COLUMNS
 from irl_core.storage.scored_run import read_run
 
@@ -80,7 +80,7 @@ def facts_of(checkpoint: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
         "problems": provenance["problems"],
         "samples": provenance["samples"],
         "created": provenance["created"],
-        "machine": in_words(provenance["machine"]),
+        "machine": machine_in_words(provenance["machine"]),
     }
 
 

@@ -1,17 +1,15 @@
 """Scored runs on disk: one Parquet file a run, one row a trace, read a column and a few rows at a time.
 
 The file's metadata holds ``irl_lens.schema_version`` and ``irl_lens.provenance``, JSON of where the run comes from
-(checkpoint, input, its sha256, command, date). The columns are those of ``irl_core.storage.schema``. A version-1 file
-still opens: what it lacks is computed, a row group at a time, for the columns that are asked for.
+(checkpoint, input, its sha256, command, date). The columns are those of ``irl_core.storage.schema``.
 
 A run is written as part files in ``<name>.parts`` beside it and merged when it is finished: a run that was killed
-goes on after the last whole part and ends as the same file.
+continues after the last whole part and ends as the same file.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,41 +22,10 @@ import pyarrow.parquet as pq
 
 from irl_core.errors import StoreError
 from irl_core.files import atomic_replacement, write_whole
-from irl_core.storage.schema import (
-    COLUMNS,
-    NO_ERROR,
-    READABLE_VERSIONS,
-    SCHEMA_VERSION,
-    SUMMARY_COLUMNS,
-    localisation_of,
-    row_of,
-    scored_of,
-    stored_in_version_1,
-    trace_of,
-    unscored_row,
-    upgraded,
-)
+from irl_core.storage.provenance import ScoredRunProvenance
+from irl_core.storage.rows import scored_of
+from irl_core.storage.schema import COLUMNS, SCHEMA_VERSION, RefusedRow, ScoredRow
 from irl_core.types import ScoredTrace
-
-__all__ = [
-    "COLUMNS",
-    "NO_ERROR",
-    "SCHEMA_VERSION",
-    "SUMMARY_COLUMNS",
-    "RunWriter",
-    "StoreError",
-    "localisation_of",
-    "provenance",
-    "read_batches",
-    "read_row",
-    "read_run",
-    "read_trace",
-    "row_of",
-    "scored_of",
-    "trace_of",
-    "unscored_row",
-    "write_run",
-]
 
 VERSION_KEY = b"irl_lens.schema_version"
 PROVENANCE_KEY = b"irl_lens.provenance"
@@ -69,14 +36,16 @@ COMPRESSION = 9  # a tenth smaller than the default, and read as fast
 # ----------------------------------------------------------------------------------------------------- reading
 
 
-def provenance(path: Path) -> dict[str, Any]:
-    """Where a run comes from, as it was written. Raises StoreError for a file that is no run."""
-    return dict(json.loads(_checked_metadata(path)[PROVENANCE_KEY]))
+def read_provenance(path: Path) -> ScoredRunProvenance:
+    """The provenance of a run, as it was written. Raises StoreError for a file that is no run."""
+    known: ScoredRunProvenance = json.loads(checked_metadata(path)[PROVENANCE_KEY])
+    return known
 
 
-def _checked_metadata(path: Path) -> dict[bytes, bytes]:
+def checked_metadata(path: Path) -> dict[bytes, bytes]:
+    """The Parquet metadata of a run of this schema version. Raises StoreError for any other file."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
     except FileNotFoundError:
         raise StoreError(f"{path.name}: there is no such run") from None
     except (pa.ArrowInvalid, OSError) as error:
@@ -84,24 +53,19 @@ def _checked_metadata(path: Path) -> dict[bytes, bytes]:
     version = metadata.get(VERSION_KEY)
     if version is None:
         raise StoreError(f"{path.name}: is a Parquet file, but not a scored run; make one with irl-lens score")
-    if version not in [str(number).encode() for number in READABLE_VERSIONS]:
-        known = " and ".join(map(str, READABLE_VERSIONS))
+    if version != str(SCHEMA_VERSION).encode():
         raise StoreError(
-            f"{path.name}: has schema version {version.decode(errors='replace')}; this program reads versions "
-            f"{known}. Score the input again with irl-lens score."
+            f"{path.name}: has schema version {version.decode(errors='replace')}; this program reads version "
+            f"{SCHEMA_VERSION}. Score the input again with irl-lens score."
         )
     return metadata
-
-
-def _is_version_1(metadata: dict[bytes, bytes]) -> bool:
-    return metadata[VERSION_KEY] == b"1"
 
 
 def read_run(path: Path, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
     """Rows of a run that pass ``filters`` (a ``pyarrow.dataset`` expression), with ``columns`` alone (None = all).
 
     Raises:
-        StoreError: not a run of a version that this program reads, or a column that it does not have.
+        StoreError: not a run of the version that this program reads, or a column that it does not have.
     """
     batches = [batch for table in read_batches(path, columns, filters) for batch in table.to_batches()]
     names = COLUMNS.names if columns is None else columns
@@ -110,43 +74,31 @@ def read_run(path: Path, columns: Sequence[str] | None = None, filters: Any = No
 
 def read_batches(path: Path, columns: Sequence[str] | None = None, filters: Any = None) -> Iterator[pa.Table]:
     """What `read_run` returns, a few hundred rows at a time: a run of any size in the memory of a row group."""
-    older = _is_version_1(_checked_metadata(path))  # once: the footer of a large run takes its time
-    names = _known_columns(path, columns)
-    data = pa.dataset.dataset(path, format="parquet")
-    tested = set(re.findall(r"\w+", str(filters))) & set(COLUMNS.names) if older and filters is not None else set()
-    needed = stored_in_version_1({*names, *tested}) if older else names
-    for batch in data.to_batches(columns=needed, filter=None if older else filters, batch_size=ROWS_PER_GROUP):
-        table = pa.Table.from_batches([batch])
-        if older:
-            table = upgraded(table, {*names, *tested})
-            table = table if filters is None else table.filter(filters)
-        if table.num_rows:
-            yield table.select(names).replace_schema_metadata(None)
-
-
-def _known_columns(path: Path, columns: Sequence[str] | None) -> list[str]:
-    """The columns asked for (None = all). Raises StoreError for one that no run has."""
+    checked_metadata(path)
     names = COLUMNS.names if columns is None else list(columns)
     unknown = [name for name in names if name not in COLUMNS.names]
     if unknown:
         raise StoreError(f"{path.name}: no column {', '.join(unknown)}; there are {', '.join(COLUMNS.names)}")
-    return list(names)
+    data = pa.dataset.dataset(path, format="parquet")
+    for batch in data.to_batches(columns=names, filter=filters, batch_size=ROWS_PER_GROUP):
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch]).replace_schema_metadata(None)
 
 
-def read_row(path: Path, trace_id: str) -> dict[str, Any]:
+def read_row(path: Path, trace_id: str) -> ScoredRow:
     """Every column of one trace's row. Reads the ids, then one row group, whatever the size of the run.
 
     Raises:
         StoreError: not a run, or no trace of that id.
     """
-    older = _is_version_1(_checked_metadata(path))
+    checked_metadata(path)
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             ids = file.read_row_group(group, columns=["trace_id"]).column("trace_id")
             index = pa.compute.index(ids, trace_id).as_py()
             if index >= 0:
-                row = file.read_row_group(group).slice(index, 1)
-                return dict((upgraded(row, COLUMNS.names) if older else row).to_pylist()[0])
+                row: ScoredRow = file.read_row_group(group).slice(index, 1).to_pylist()[0]
+                return row
     raise StoreError(f"{path.name}: no trace {trace_id!r}")
 
 
@@ -162,11 +114,12 @@ def read_trace(path: Path, trace_id: str) -> ScoredTrace:
 
 
 class RunWriter:
-    """Writes a run part by part; a part that was written stays, whatever happens to the process.
+    """Writer of a scored run, part by part; a part that was written stays, whatever happens to the process.
 
     Args:
-        path: the Parquet file to write. provenance: JSON data, the same for a run that is to be continued, but for
-            ``created``, of which the first is kept.
+        path: the Parquet file to write.
+        provenance: JSON data, the same for a run that is to be continued, but for ``created``, of which the first is
+            kept.
         resume: continue after the parts that are there; False throws them away.
 
     Raises:
@@ -178,33 +131,35 @@ class RunWriter:
         self.parts = path.with_name(path.name + ".parts")
         if not resume:
             shutil.rmtree(self.parts, ignore_errors=True)
-        self.provenance = self._begin(dict(provenance))
-        self.done = len(self._finished_parts())
-
-    def _begin(self, provenance: dict[str, Any]) -> dict[str, Any]:
         self.parts.mkdir(parents=True, exist_ok=True)
         marker = self.parts / "run.json"
-        current = {"schema_version": SCHEMA_VERSION, "provenance": provenance}
-        if not marker.exists():
-            write_whole(marker, json.dumps(current), error=StoreError)
-            return provenance
-        begun = json.loads(marker.read_text())
-        changed = _differences(begun, current)
-        if changed:
-            raise StoreError(
-                f"{self.parts.name}: an unfinished run with another {', '.join(changed)}. "
-                "Finish it as it was begun, or start again with --no-resume."
-            )
-        return dict(begun["provenance"])
+        if marker.exists():
+            begun = json.loads(marker.read_text())
+            self.provenance = begun["provenance"]
+            if begun.get("schema_version") != SCHEMA_VERSION:
+                changed = ["schema version"]
+            else:
+                keys = (self.provenance.keys() | provenance.keys()) - {"created"}
+                changed = sorted(key for key in keys if self.provenance.get(key) != provenance.get(key))
+            if changed:
+                raise StoreError(
+                    f"{self.parts.name}: an unfinished run with another {', '.join(changed)}. "
+                    "Finish it as it was begun, or start again with --no-resume."
+                )
+        else:
+            self.provenance = dict(provenance)
+            document = json.dumps({"schema_version": SCHEMA_VERSION, "provenance": self.provenance})
+            write_whole(marker, document, error=StoreError)
+        self.done = len(self.finished_parts())
 
-    def _finished_parts(self) -> list[Path]:
+    def finished_parts(self) -> list[Path]:
+        """The part files written so far, in order. Raises StoreError where one is missing."""
         parts = sorted(self.parts.glob("part-*.parquet"))
-        expected = [f"part-{number:06d}.parquet" for number in range(len(parts))]
-        if [part.name for part in parts] != expected:
+        if [part.name for part in parts] != [f"part-{number:06d}.parquet" for number in range(len(parts))]:
             raise StoreError(f"{self.parts.name}: parts are missing; start again with --no-resume")
         return parts
 
-    def write(self, rows: Sequence[Mapping[str, Any]], errors: Sequence[Mapping[str, Any]] = ()) -> None:
+    def write(self, rows: Sequence[ScoredRow], errors: Sequence[RefusedRow] = ()) -> None:
         """Write one part: its rows, and the input rows that could not be scored. Whole when this returns."""
         name = f"part-{self.done:06d}"
         lines = "".join(json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
@@ -214,49 +169,40 @@ class RunWriter:
             pq.write_table(table, temporary)
         self.done += 1
 
-    def errors(self) -> Iterator[dict[str, Any]]:
+    def errors(self) -> Iterator[RefusedRow]:
         """The input rows that could not be scored, in the order of the input, of all parts written so far."""
-        for part in self._finished_parts():
+        for part in self.finished_parts():
             with part.with_suffix(".errors.jsonl").open() as lines:
                 yield from map(json.loads, lines)
 
     def rows(self) -> int:
         """The number of rows written so far."""
-        return sum(int(pq.read_metadata(part).num_rows) for part in self._finished_parts())
+        return sum(int(pq.read_metadata(part).num_rows) for part in self.finished_parts())
 
     def discard(self) -> None:
-        """Remove the parts; the run is not made."""
+        """Remove the parts; no run is written."""
         shutil.rmtree(self.parts)
 
     def finish(self) -> int:
         """Merge the parts into the run, in one rename, and remove them. Returns the number of rows."""
-        with atomic_replacement(self.path, error=StoreError) as temporary:
-            count = self._merge(temporary)
-        shutil.rmtree(self.parts)
-        return count
-
-    def _merge(self, temporary: Path) -> int:
         metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), PROVENANCE_KEY: json.dumps(self.provenance).encode()}
-        count = 0
         options = {"compression": "zstd", "compression_level": COMPRESSION}
-        with pq.ParquetWriter(temporary, COLUMNS.with_metadata(metadata), **options) as writer:
-            for part in self._finished_parts():
+        count = 0
+        with (
+            atomic_replacement(self.path, error=StoreError) as temporary,
+            pq.ParquetWriter(temporary, COLUMNS.with_metadata(metadata), **options) as writer,
+        ):
+            for part in self.finished_parts():
                 table = pq.read_table(part, schema=COLUMNS)
                 writer.write_table(table.replace_schema_metadata(metadata), row_group_size=ROWS_PER_GROUP)
                 count += table.num_rows
+        shutil.rmtree(self.parts)
         return count
 
 
-def write_run(path: Path, rows: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]) -> int:
+def write_run(path: Path, rows: Sequence[ScoredRow], provenance: Mapping[str, Any]) -> int:
     """Write rows (of ``row_of``) as a whole run at once; returns their number."""
     writer = RunWriter(path, provenance, resume=False)
     for start in range(0, len(rows), ROWS_PER_GROUP):
         writer.write(rows[start : start + ROWS_PER_GROUP])
     return writer.finish()
-
-
-def _differences(begun: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    if begun.get("schema_version") != current["schema_version"]:
-        return ["schema version"]
-    old, new = begun["provenance"], current["provenance"]
-    return sorted(key for key in old.keys() | new.keys() if key != "created" and old.get(key) != new.get(key))

@@ -1,4 +1,4 @@
-"""What a training run's folder tells a reader: names of files, metrics, status, and whether a process is at it.
+"""A training run's folder as a reader sees it: names of files, metrics, status, and whether a process is training.
 
 ``train.run_folder`` writes them; ``docs/runs.md`` describes them.
 """
@@ -11,7 +11,7 @@ import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import psutil
 
@@ -25,33 +25,54 @@ PROVENANCE = "provenance.json"
 CHECKPOINTS = "checkpoints"
 FINAL = "final"
 
-SECONDS_OF_SILENCE = 60.0  # after which a run of another machine counts as dead
+SECONDS_OF_SILENCE = 60.0  # after which a training run of another machine counts as dead
+
+
+class TrainingStatus(TypedDict, total=False):
+    """``status.json``; empty where there is none yet.
+
+    ``pid`` and ``process_started`` (seconds since the epoch) name the process that wrote it on ``host``, ``heartbeat``
+    (ISO 8601) is when. ``best``: the best evaluation so far.
+    """
+
+    state: str
+    phase: str
+    step: int
+    steps: int
+    seconds_left: float | None
+    reason: str
+    warnings: int
+    best: dict[str, Any] | None
+    pid: int
+    process_started: float
+    host: str
+    heartbeat: str
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The lines of a ``metrics.jsonl``; one that a kill cut off is left out."""
     if not path.exists():
         return []
-    rows = (_row(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    return [row for row in rows if row is not None]
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows
 
 
-def _row(line: str) -> dict[str, float] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
-
-
-def read_status(run_dir: Path) -> dict[str, Any]:
-    """The run's last status; empty where there is none. Raises CheckpointError where it is not readable."""
+def read_status(run_dir: Path) -> TrainingStatus:
+    """The last status of a training run; empty where there is none. Raises CheckpointError where it is not readable."""
     path = run_dir / STATUS
-    return load_json(path) if path.exists() else {}
+    status: TrainingStatus = load_json(path) if path.exists() else {}  # type: ignore[assignment]
+    return status
 
 
-def living_process(status: dict[str, Any]) -> str | None:
-    """Words for the process that is writing to the run now; None where there is none, or it died without a word.
+def living_process(status: TrainingStatus) -> str | None:
+    """Words for the process that is writing to the folder now; None where there is none, or it died silently.
 
     A process of this machine is known by its id and the time it was created (ids are used again); one of another
     machine only by a heartbeat of the last ``SECONDS_OF_SILENCE``.
@@ -80,8 +101,8 @@ def is_alive(pid: Any, started: Any) -> bool:
 
 
 def machine() -> str:
-    """Where process ids mean the same: the host, its boot, and the container's own ids."""
-    parts = [socket.gethostname()]
+    """Identity of the place where a process id means the same process: host, boot and the container's own ids."""
+    identity = [socket.gethostname()]
     with contextlib.suppress(OSError):
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
-    return " ".join(parts)
+        identity += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(identity)

@@ -16,7 +16,7 @@ from irl_core.data import formats
 from irl_core.data.formats import RowError
 from irl_core.errors import DatasetError, InputError, StoreError
 from irl_core.scorer import Lens
-from irl_core.storage.scored_run import provenance, read_run, read_trace
+from irl_core.storage.scored_run import read_provenance, read_run, read_trace
 from irl_core.text.segmentation import make_trace
 from tests.tiny import PROBLEM, SOLUTION
 from train import score_file as batch_score
@@ -50,7 +50,7 @@ def test_every_row_is_scored_in_the_order_of_the_input(source: Path, tmp_path: P
     assert table["text"] == expected
     alone = lens.score([make_trace(PROBLEM, SOLUTION)])[0]
     np.testing.assert_allclose(read_trace(out, table["trace_id"][1]).raw, alone.raw, atol=1e-5)
-    assert provenance(out)["input"] == "in.jsonl"
+    assert read_provenance(out)["input"] == "in.jsonl"
     assert not (tmp_path / "deep" / "out.errors.jsonl").exists()
 
 

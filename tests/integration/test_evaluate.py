@@ -22,7 +22,7 @@ from irl_core.checkpoints.save import load_json
 from irl_core.errors import ConfigError, StoreError
 from irl_core.evaluation.report import KEYS, QUESTIONS
 from irl_core.scorer import Lens
-from irl_core.storage.scored_run import RunWriter, provenance, read_run
+from irl_core.storage.scored_run import RunWriter, read_provenance, read_run
 from tests.runs import Killed
 from train.cli import evaluate
 from train.cli.evaluate import Wish
@@ -288,7 +288,7 @@ def test_results_are_one_document(whole: Path, tmp_path: Path, capsys: pytest.Ca
     (study / "study.md").write_text("# Study of x\n\nwords\n")
     evaluate.report([whole, other, study], out=None, results=tmp_path / "results.md", answer_lines=None, seed=0)
     text = (tmp_path / "results.md").read_text()
-    known = provenance(whole / "run.parquet")
+    known = read_provenance(whole / "run.parquet")
     assert text.startswith("# Results\n") and "\n## whole\n" in text and "\n## scored\n" in text
     assert "\n## Study of x\n\nwords\n" in text
     for part in (known["input_sha256"], known["created"], known["machine"]["processor"], "- seed: 0;", "--samples 3"):

@@ -165,7 +165,7 @@ def test_too_few_are_refused_with_what_is_needed(tmp_path: Path, problems: int, 
 
 
 def test_a_run_of_another_checkpoint_is_refused(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "provenance", lambda path: {"checkpoint_sha256": "1" * 64})
+    monkeypatch.setattr(calibrate, "read_provenance", lambda path: {"checkpoint_sha256": "1" * 64})
     with pytest.raises(InputError, match=r"run\.parquet was not scored by the checkpoint demo"):
         list(calibrate_from(Wish(export, RUN, DEMO, tmp_path / "out")))
 

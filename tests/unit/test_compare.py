@@ -18,7 +18,7 @@ from irl_core.report.tables import cell, markdown
 from tests.evaluated import check_figures, evaluated, simulated
 from train.evaluate.compare import comparison, open_runs, tables, to_html
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "run_v1.parquet"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "scored_run.parquet"
 
 
 def of(data: list[dict[str, Any]]) -> EvaluatedRun:

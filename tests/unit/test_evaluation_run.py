@@ -17,7 +17,7 @@ from irl_core.storage.schema import SCHEMA_VERSION, SUMMARY_COLUMNS
 from irl_core.storage.scored_run import VERSION_KEY, read_batches, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / "tests" / "golden" / "run_v1.parquet"
+GOLDEN = ROOT / "tests" / "golden" / "scored_run.parquet"
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_single_file_stands_alone(folder: Path) -> None:
     assert len(run.frame) == 8 and run.perturbed.empty and run.compare == {} and run.training == []
 
 
-def test_a_version_1_file() -> None:
+def test_a_file_of_an_earlier_release() -> None:
     run = load(GOLDEN)
     assert len(run.frame) == 8 and run.frame["score_credit_minimum"].notna().all()
 

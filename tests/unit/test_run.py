@@ -23,7 +23,7 @@ from irl_core.config import RunConfig, TrainConfig
 from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.files import append_lines, one_line, write_whole
-from irl_core.storage.provenance import changes, code_state, command_line, data_hash, provenance, versions
+from irl_core.storage.provenance import changes, code_state, command_line, data_hash, training_provenance, versions
 from irl_core.storage.training_run import living_process
 from irl_core.text.segmentation import make_trace
 from train import run_folder
@@ -443,7 +443,7 @@ def test_without_git_the_commit_is_not_known(tmp_path: Path, monkeypatch: pytest
 
 def test_what_a_run_was_made_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/irl-lens", "train", "demo irl", "--set", "seed=3"])
-    found = provenance(CONFIG, [trace()], "cpu", World())
+    found = training_provenance(CONFIG, [trace()], "cpu", World())
     assert command_line() == "irl-lens train 'demo irl' --set seed=3"
     assert found["command"] == command_line()
     assert (found["seed"], found["config"], found["device"], found["processes"]) == (3, CONFIG.fingerprint(), "cpu", 1)
@@ -454,7 +454,7 @@ def test_what_a_run_was_made_with(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_has_changed_is_said_on_resume() -> None:
-    before = provenance(CONFIG, [trace()], "cpu", World())
+    before = training_provenance(CONFIG, [trace()], "cpu", World())
     assert changes(before, before) == []
     after = json.loads(json.dumps(before))
     after["versions"]["torch"], after["code"]["commit"], after["processes"] = "9.9", "abc", 2

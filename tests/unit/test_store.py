@@ -18,8 +18,9 @@ import pytest
 
 from irl_core.errors import StoreError
 from irl_core.storage import schema, scored_run
-from irl_core.storage.schema import COLUMNS, SUMMARY_COLUMNS, localisation_of, row_of
-from irl_core.storage.scored_run import RunWriter, provenance, read_row, read_run, read_trace, write_run
+from irl_core.storage.rows import localisation_of, row_of
+from irl_core.storage.schema import COLUMNS, SUMMARY_COLUMNS
+from irl_core.storage.scored_run import RunWriter, read_provenance, read_row, read_run, read_trace, write_run
 from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Source, Standardisation, Truth
 
@@ -120,7 +121,7 @@ def test_another_schema_version_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     table = pa.Table.from_pylist(rows(1), schema=COLUMNS).replace_schema_metadata({scored_run.VERSION_KEY: b"99"})
     pq.write_table(table, path)
-    with pytest.raises(StoreError, match="has schema version 99; this program reads versions 1 and 2"):
+    with pytest.raises(StoreError, match="has schema version 99; this program reads version 2"):
         read_run(path)
 
 
@@ -156,7 +157,7 @@ def test_a_stopped_run_goes_on_and_ends_as_the_same_file(tmp_path: Path) -> None
     assert not broken.exists()
     second.finish()
     assert broken.read_bytes() == whole.read_bytes()
-    assert provenance(broken) == PROVENANCE
+    assert read_provenance(broken) == PROVENANCE
     assert not (tmp_path / "broken.parquet.parts").exists()
 
 
@@ -215,6 +216,6 @@ def test_one_trace_of_many_reads_one_row_group(tmp_path: Path, monkeypatch: pyte
 
 def test_provenance_is_json(tmp_path: Path) -> None:
     write_run(tmp_path / "r.parquet", rows(1), {"n": 1, "nested": {"a": [1, 2]}})
-    assert provenance(tmp_path / "r.parquet") == {"n": 1, "nested": {"a": [1, 2]}}
+    assert read_provenance(tmp_path / "r.parquet") == {"n": 1, "nested": {"a": [1, 2]}}
     metadata = pq.read_schema(tmp_path / "r.parquet").metadata
     assert json.loads(metadata[scored_run.VERSION_KEY]) == schema.SCHEMA_VERSION == 2

@@ -1,4 +1,4 @@
-"""Columns of a scored run that version 2 added: by hand, against torch, and computed from version-1 files."""
+"""Columns of a scored run: by hand, against torch, and as an earlier release wrote them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
@@ -20,24 +19,18 @@ from irl_core.reward.rewards import standardise
 from irl_core.reward.rewards import trace_score as score_rows
 from irl_core.reward.token_scores import trace_score
 from irl_core.storage import schema, scored_run
+from irl_core.storage.rows import answer_tokens, localisation_of, row_of, scored_of, trace_of, unscored_row
 from irl_core.storage.schema import (
     ANSWER_SCORE,
     COLUMNS,
     FORMAT_COLUMNS,
-    SINCE_VERSION_2,
     SUMMARY_COLUMNS,
-    answer_tokens,
-    row_of,
-    scored_of,
-    stored_in_version_1,
-    trace_of,
-    unscored_row,
 )
 from irl_core.storage.scored_run import read_batches, read_row, read_run, read_trace, write_run
 from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Source, Standardisation, Truth
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "run_v1.parquet"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "scored_run.parquet"
 TAGGED = "<think>\n2 + 3 = 5\n</think>\n<answer>\n5\n</answer>"
 
 
@@ -172,16 +165,7 @@ class TestUnscored:
             scored_of(stored)
 
 
-# ------------------------------------------------------------------------------------------------- version 1
-
-
-def as_version_1(rows: list[dict[str, Any]], path: Path) -> Path:
-    """The file that version 1 wrote of these rows."""
-    older = pa.schema([field for field in COLUMNS if field.name not in SINCE_VERSION_2])
-    metadata = {scored_run.VERSION_KEY: b"1", scored_run.PROVENANCE_KEY: b"{}"}
-    table = pa.Table.from_pylist(rows, schema=older).replace_schema_metadata(metadata)
-    pq.write_table(table, path, row_group_size=2)
-    return path
+# ---------------------------------------------------------------------------------------------------- files
 
 
 def many_rows() -> list[dict[str, Any]]:
@@ -197,39 +181,15 @@ def many_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def test_version_1_reads_as_version_2(tmp_path: Path) -> None:
-    rows = many_rows()
-    older, newer = as_version_1(rows, tmp_path / "v1.parquet"), tmp_path / "v2.parquet"
-    write_run(newer, rows, {})
-    left, right = read_run(older), read_run(newer)
-    assert left.schema.names == right.schema.names == COLUMNS.names
-    for name in COLUMNS.names:
-        mine, theirs = left.column(name).to_pylist(), right.column(name).to_pylist()
-        if name in ("score_credit_minimum", ANSWER_SCORE):
-            known = [index for index, value in enumerate(theirs) if value is not None]
-            assert [value is None for value in mine] == [value is None for value in theirs]
-            assert [mine[i] for i in known] == pytest.approx([theirs[i] for i in known], rel=1e-5)
-        else:
-            assert repr(mine) == repr(theirs), name
-    assert read_row(older, "t3")[ANSWER_SCORE] == pytest.approx(read_row(newer, "t3")[ANSWER_SCORE], rel=1e-5)
-    assert read_row(older, "t3")["perturbed_from_token"] == 1
-    assert read_trace(older, "t0").trace == read_trace(newer, "t0").trace
-
-
-def test_filters_on_columns_that_version_1_lacks(tmp_path: Path) -> None:
-    path = as_version_1(many_rows(), tmp_path / "v1.parquet")
+def test_filters_on_computed_columns(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    write_run(path, many_rows(), {})
     whole = read_run(path, ["trace_id", ANSWER_SCORE]).to_pandas()
     limit = float(whole[ANSWER_SCORE].median())
     found = read_run(path, ["trace_id"], (pc.field(ANSWER_SCORE) > limit) & (pc.field("probe") == "padding"))
     assert found.column_names == ["trace_id"]
     assert found.column(0).to_pylist() == whole["trace_id"][whole[ANSWER_SCORE] > limit].tolist()
     assert read_run(path, ["trace_id"], pc.field("length") > 99).num_rows == 0
-
-
-def test_only_what_a_column_needs_is_read_of_version_1() -> None:
-    assert stored_in_version_1(["length"]) == ["length"]
-    assert stored_in_version_1(["score_credit_minimum"]) == ["prompt_reward", "tokens"]
-    assert set(stored_in_version_1(COLUMNS.names)) == set(COLUMNS.names) - set(SINCE_VERSION_2)
 
 
 def test_summaries_read_no_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,9 +218,14 @@ def test_batches_are_small(tmp_path: Path) -> None:
     assert max(sizes) <= scored_run.ROWS_PER_GROUP and sum(sizes) == count
 
 
-def test_a_file_that_version_1_wrote_has_every_column() -> None:
-    """Eight samples of the embedded default, written before there was a version 2; one has no answer."""
-    assert pq.read_schema(GOLDEN).metadata[scored_run.VERSION_KEY] == b"1"
+def test_a_file_of_this_version_stays_readable() -> None:
+    """Eight samples of the embedded default, stored once; one has no answer. Its rows are made again from its traces:
+    a change of a column's meaning needs a new version."""
+    assert pq.read_schema(GOLDEN).metadata[scored_run.VERSION_KEY] == b"2"
+    for stored in read_run(GOLDEN).to_pylist():
+        again = row_of(scored_of(stored), localisation_of(stored), run_id=stored["run_id"])
+        for name, value in again.items():
+            assert value == (pytest.approx(stored[name], rel=1e-5) if isinstance(value, float) else stored[name]), name
     frame = read_run(GOLDEN, ["trace_id", "answer", "integer_answer", "score_credit_minimum", ANSWER_SCORE]).to_pandas()
     assert frame["integer_answer"].tolist() == [0.5, 0.5, 0.5, 0.0, 0.5, 0.5, 0.5, 0.5]
     assert frame[ANSWER_SCORE].isna().tolist() == frame["answer"].isna().tolist()

@@ -25,8 +25,9 @@ from irl_core.reward.localisation import Calibration, locate
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals
 from irl_core.statistics.bootstrap import Figure
 from irl_core.statistics.first_error import NO_ERROR, UNDECIDED, FirstError, first_error
-from irl_core.storage.schema import scored_of
-from irl_core.storage.scored_run import provenance, read_batches
+from irl_core.storage.rows import scored_of
+from irl_core.storage.schema import ScoredRow
+from irl_core.storage.scored_run import read_batches, read_provenance
 
 FOLDS: Final = 5
 SIGNALS: Final = ("raw", "credit", "discounted")
@@ -103,7 +104,7 @@ def _fingerprint(checkpoint: Path) -> str:
 
 def _check_same_checkpoint(wish: Wish, config: Mapping[str, Any]) -> None:
     """The rewards of the run must be those that the checkpoint gives."""
-    scored_by = provenance(wish.run).get("checkpoint_sha256")
+    scored_by = read_provenance(wish.run).get("checkpoint_sha256")
     if scored_by not in (_fingerprint(wish.checkpoint), config.get("provenance", {}).get(WEIGHTS_OF)):
         raise InputError(
             f"{wish.run.name} was not scored by the checkpoint {wish.checkpoint.name}, so its rewards say nothing of "
@@ -166,7 +167,7 @@ def labelled_traces(run: Path, labels: Labels) -> tuple[list[HeldOut], dict[str,
     return [one for one in found.values() if one is not None], {why: n for why, n in lost.items() if n}
 
 
-def _wanted_rows(run: Path, labels: Labels) -> Iterator[dict[str, Any]]:
+def _wanted_rows(run: Path, labels: Labels) -> Iterator[ScoredRow]:
     """The first row of each labelled text. Tokens are read of these alone."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -182,7 +183,7 @@ def _wanted_rows(run: Path, labels: Labels) -> Iterator[dict[str, Any]]:
         yield from table.to_pylist()
 
 
-def _held_out(row: Mapping[str, Any], step: int | None) -> HeldOut:
+def _held_out(row: ScoredRow, step: int | None) -> HeldOut:
     scored = scored_of(row)
     problem = row["problem_id"] or row["trace_id"]
     return HeldOut(named_signals(scored, DEFAULT_GAMMA), scored.encoded.spans, scored.trace.steps, step, problem)

@@ -27,9 +27,9 @@ from irl_core.files import now, one_line, write_whole
 from irl_core.models.pretrained import load_causal_lm
 from irl_core.reward.calibration import HeldOut, calibrate, candidate_rules
 from irl_core.scorer import Lens
-from irl_core.storage.machine import machine
-from irl_core.storage.provenance import code_state, versions
-from irl_core.storage.schema import COLUMNS, SUMMARY_COLUMNS, scored_of, unscored_row
+from irl_core.storage.provenance import code_state, this_machine, versions
+from irl_core.storage.rows import scored_of, unscored_row
+from irl_core.storage.schema import COLUMNS, SUMMARY_COLUMNS, RefusedRow, ScoredRow
 from irl_core.storage.scored_run import read_batches, read_run
 from irl_core.storage.training_run import METRICS, living_process, read_status
 from irl_core.types import ScoredTrace, Source
@@ -155,7 +155,7 @@ def _begin(out: Path, arguments: dict[str, Any], resume: bool) -> dict[str, Any]
     if not path.exists():
         if (out / RUN).exists():
             raise StoreError(f"{out.name}: holds a {RUN} of another kind; name another --out, or add --no-resume")
-        made_by = {"machine": machine(), "versions": versions(), "code": code_state()}
+        made_by = {"machine": this_machine(), "versions": versions(), "code": code_state()}
         marker = {"arguments": arguments, "created": now(), **made_by, "seconds": 0.0}
         write_whole(path, json.dumps(marker, indent=1) + "\n")
         return marker
@@ -247,7 +247,7 @@ class _Evaluation:
         if source is not None:
             write_whole(self.out / METRICS, (source / METRICS).read_text(encoding="utf-8", errors="replace"))
 
-    def _calibrated(self, progress: Progress) -> list[dict[str, Any]]:
+    def _calibrated(self, progress: Progress) -> list[ScoredRow]:
         """The scored rows of the calibration problems; of problems whose truth is not known, corrupted experts too."""
         exam, seed, lens = self.order.exam, self.order.seed + 1, self.lens
         questions = exam.calibration
@@ -281,12 +281,12 @@ class _Evaluation:
 
             yield Part(len(traces) + len(errors), make)
 
-    def _anchored(self, tuning: Sequence[Mapping[str, Any]]) -> Stage:
+    def _anchored(self, tuning: Sequence[ScoredRow]) -> Stage:
         """The run's traces as the discriminator's start read them, with a rule of their own."""
         name, model = self.anchor
         pad_id = self.lens.encoder.pad_id
 
-        def read_again(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        def read_again(rows: Sequence[ScoredRow]) -> list[ScoredRow]:
             encoded = [scored_of(row).encoded for row in rows]
             values = rollouts.logprobs_under(model, encoded, pad_id)
             return [
@@ -328,7 +328,8 @@ def _with_errors(parts: Iterator[Part], lines: Sequence[str]) -> Iterator[Part]:
 
         def make(on_step: OnStep, first: Callable[[OnStep], Made] = part.make) -> Made:
             rows, errors = first(on_step)
-            return rows, [*({"message": line} for line in lines), *errors]
+            unread: list[RefusedRow] = [{"message": line} for line in lines]
+            return rows, [*unread, *errors]
 
         yield replace(part, make=make)
 
@@ -336,7 +337,7 @@ def _with_errors(parts: Iterator[Part], lines: Sequence[str]) -> Iterator[Part]:
 # ---------------------------------------------------------------------------------- rules from calibration problems
 
 
-def _chosen(lens: Lens, tuning: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _chosen(lens: Lens, tuning: Sequence[ScoredRow]) -> dict[str, Any]:
     """What the run's provenance says of the reward's rule, and of those chosen on the calibration problems: the vote,
     and the rule by which the policy's log-probabilities alone name a step."""
     found: dict[str, Any] = {"calibration": lens.calibration.to_json()}
@@ -347,9 +348,7 @@ def _chosen(lens: Lens, tuning: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found | likelihood_rule(lens, tuning, tuning)
 
 
-def likelihood_rule(
-    lens: Lens, tuning: Sequence[Mapping[str, Any]], read: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def likelihood_rule(lens: Lens, tuning: Sequence[ScoredRow], read: Sequence[ScoredRow]) -> dict[str, Any]:
     """The calibrated rule over the log-probabilities of ``read``, the rows of ``tuning`` as some model read them, under
     the key by which a provenance holds it; nothing where there is too little to choose it on."""
     known = [one for row, other in zip(tuning, read, strict=True) if (one := _held_out(row, other)) is not None]
@@ -359,7 +358,7 @@ def likelihood_rule(
     return {"likelihood_calibration": calibrate(known, rules).to_json()}
 
 
-def _held_out(row: Mapping[str, Any], read: Mapping[str, Any]) -> HeldOut | None:
+def _held_out(row: ScoredRow, read: ScoredRow) -> HeldOut | None:
     """A calibration trace whose first error is known; one with the right answer counts as having none."""
     truth = row["true_first_error_step"]
     if truth is None and not row["correct"]:

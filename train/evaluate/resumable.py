@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from irl_core.errors import StoreError
-from irl_core.storage.scored_run import RunWriter, provenance
+from irl_core.storage.schema import RefusedRow, ScoredRow
+from irl_core.storage.scored_run import RunWriter, read_provenance
 from train.evaluate.progress import Progress
 
 MOST_OF_A_VALUE = 40  # characters of a value that is named in an error
 
-Rows = Sequence[Mapping[str, Any]]
-Made = tuple[Rows, Rows]  # rows, and what could not become one
+Made = tuple[Sequence[ScoredRow], Sequence[RefusedRow]]
 OnStep = Callable[[int, int], None]
 
 
@@ -77,7 +77,7 @@ def _ticking(progress: Progress, count: int) -> OnStep:
 
 def _check(stage: Stage) -> None:
     """A finished file is of the same arguments. Raises StoreError."""
-    found = provenance(stage.path)
+    found = read_provenance(stage.path)
     keys = sorted(set(found) | set(stage.provenance))
     changed = [key for key in keys if key != "created" and found.get(key) != json_of(stage.provenance.get(key))]
     if changed:

@@ -23,7 +23,8 @@ from irl_core.models.pretrained import load_causal_lm, load_encoder
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.policy.sampling import make_sampler
 from irl_core.scorer import Lens
-from irl_core.storage.schema import row_of, unscored_row
+from irl_core.storage.rows import row_of, unscored_row
+from irl_core.storage.schema import RefusedRow, ScoredRow
 from irl_core.text.divergence import first_difference
 from irl_core.text.perturbations import ALL_KINDS, corrupt
 from irl_core.text.segmentation import make_trace
@@ -83,7 +84,7 @@ class Voice:
 
     def answers(
         self, questions: Sequence[Question], samples: int, seed: int, on_step: OnStep
-    ) -> tuple[list[Trace], list[dict[str, Any]]]:
+    ) -> tuple[list[Trace], list[RefusedRow]]:
         """``samples`` solutions of each question, and the questions that were too long to be asked."""
         asked, refused = self._short_enough(questions)
         drawn = make_sampler(self.settings, self.encoder)(
@@ -112,8 +113,9 @@ class Voice:
             extra=question.known,
         )  # fmt: skip
 
-    def _short_enough(self, questions: Sequence[Question]) -> tuple[list[Question], list[dict[str, Any]]]:
-        asked, refused = [], []
+    def _short_enough(self, questions: Sequence[Question]) -> tuple[list[Question], list[RefusedRow]]:
+        asked: list[Question] = []
+        refused: list[RefusedRow] = []
         for question in questions:
             tokens = len(self.encoder.encode_prompt(question.text)) + self.max_new_tokens
             if tokens <= self.context:
@@ -159,13 +161,13 @@ def read_samples(
         yield Part(len(some) * samples, make)
 
 
-def read_row(encoded: EncodedTrace, name: str, run_id: str) -> dict[str, Any]:
+def read_row(encoded: EncodedTrace, name: str, run_id: str) -> ScoredRow:
     """The row of a sampled trace that no discriminator has read."""
     assert encoded.trace.logprobs is not None
     return unscored_row(encoded, np.asarray(encoded.trace.logprobs, dtype=np.float32), run_id=run_id, checkpoint=name)
 
 
-def scored_rows(lens: Lens, encoded: Sequence[EncodedTrace]) -> list[dict[str, Any]]:
+def scored_rows(lens: Lens, encoded: Sequence[EncodedTrace]) -> list[ScoredRow]:
     """Rows of traces, in order."""
     return [row_of(one, lens.locate(one), run_id=lens.name) for one in lens.score_encoded(encoded, BATCH_TOKENS)]
 
@@ -181,9 +183,10 @@ def scored_traces(lens: Lens, traces: Sequence[Trace]) -> Iterator[Part]:
         yield Part(len(some), make)
 
 
-def encodable(lens: Lens, traces: Sequence[Trace]) -> tuple[list[EncodedTrace], list[dict[str, Any]]]:
+def encodable(lens: Lens, traces: Sequence[Trace]) -> tuple[list[EncodedTrace], list[RefusedRow]]:
     """The traces as tokens, and those that the checkpoint cannot read."""
-    encoded, refused = [], []
+    encoded: list[EncodedTrace] = []
+    refused: list[RefusedRow] = []
     for trace in traces:
         try:
             encoded.append(lens.encode(trace))

@@ -14,7 +14,7 @@ from irl_core.evaluation.wording import difference, listed
 from irl_core.files import write_whole
 from irl_core.report.tables import Table, cell, difference_cell, escaped, markdown, page
 from irl_core.statistics.bootstrap import plain
-from irl_core.storage.machine import in_words
+from irl_core.storage.provenance import machine_in_words
 from train.studies.definitions import SAMPLES, START, Plan
 
 Found = dict[str, Any]
@@ -144,7 +144,7 @@ def _conditions(found: Found) -> str:
     return (
         f"{len(done)} {plural}; {found['samples']} samples of each of {found['problems']} held-out problems of the "
         f"bundled generator, the same for every policy.{scale}{state} All arms start from {started}. Intervals: 95 %, "
-        f"{resampled}. {in_words(found['machine'])}, {found['created'][:10]}."
+        f"{resampled}. {machine_in_words(found['machine'])}, {found['created'][:10]}."
     )
 
 

@@ -23,9 +23,9 @@ from irl_core.errors import ConfigError, StoreError
 from irl_core.evaluation.evaluated_run import load
 from irl_core.evaluation.per_problem import Columns, measured
 from irl_core.files import now, one_line, write_whole
-from irl_core.storage.machine import machine
-from irl_core.storage.provenance import code_state, versions
-from irl_core.storage.schema import trace_of
+from irl_core.storage.provenance import code_state, this_machine, versions
+from irl_core.storage.rows import trace_of
+from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_run
 from irl_core.storage.training_run import CONFIG, FINAL, living_process, read_status
 from train.distributed import training_device
@@ -275,7 +275,7 @@ class _Doing:
             "starts": self.starts,
             "failed": self.failed,
             "input_sha256": self.exam.sha256,
-            "machine": machine(),
+            "machine": this_machine(),
             "versions": versions(),
             "code": code_state(),
         }
@@ -292,7 +292,7 @@ def _readings(given: Path, final: Path) -> Iterator[Part]:
     loaded: list[Lens] = []
     for some in rollouts.windows(rows, rollouts.TRACES_AT_ONCE):
 
-        def make(on_step: resumable.OnStep, some: Sequence[dict[str, Any]] = some) -> resumable.Made:
+        def make(on_step: resumable.OnStep, some: Sequence[ScoredRow] = some) -> resumable.Made:
             if not loaded:
                 loaded.append(Lens.load(final, str(training_device())))
             lens = loaded[0]
