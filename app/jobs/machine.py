@@ -1,24 +1,44 @@
-"""What this machine has, in words: processors, memory, GPUs. No torch is loaded to ask."""
+"""The processors, memory and GPUs of this machine, for the sidebar and for a training's plan. Loads no torch."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
 import time
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+from train.planning.plan import Device, this_cpu, this_device
+
 SECONDS_FOR_ANSWER: Final = 20.0
 SECONDS_KEPT: Final = 10.0
 DRIVER: Final = Path("/proc/driver/nvidia/gpus")
+CONTROL: Final = Path("/dev/nvidiactl")  # there where a driver is loaded
 GB: Final = 1e9
 
 
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU; memory in bytes, None where nvidia-smi does not say it."""
+
+    name: str
+    free: float | None = None
+    total: float | None = None
+
+    def __str__(self) -> str:
+        if self.free is None or self.total is None:
+            return self.name
+        return f"{self.name}, {self.free / GB:.1f} of {self.total / GB:.1f} GB free"
+
+
 def words() -> list[str]:
-    """A line for the processors with the memory, and one a GPU. Returns at once."""
+    """A line for the processors with the memory, and one for each GPU. Returns at once."""
     memory = psutil.virtual_memory()
     cores = psutil.cpu_count() or 1
     plural = "s" if cores > 1 else ""
@@ -26,56 +46,72 @@ def words() -> list[str]:
     return [f"{cores} CPU core{plural}, {free}", *(GPUS.lines() or ["No GPU was found"])]
 
 
-class Gpus:
-    """What ``nvidia-smi`` last said. It may take seconds, so it is asked in a thread of its own, again and again."""
+class GpuWatch:
+    """The last answer of ``nvidia-smi``, which may take seconds: a thread asks for it, again and again."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._said: list[str] = []
+        self._answer: list[Gpu] = []
         self._next = 0.0
         self.asking: threading.Thread | None = None
 
     def lines(self) -> list[str]:
-        """A line a GPU: its name and free memory, or its name alone as long as the driver is all that has answered."""
+        """A line for each GPU: its name and free memory, or its name alone until nvidia-smi has answered."""
         program = shutil.which("nvidia-smi")
         with self._lock:
             if program and time.monotonic() > self._next:
                 self._next = time.monotonic() + SECONDS_KEPT
                 self.asking = threading.Thread(target=self._ask, args=(program,), daemon=True)
                 self.asking.start()
-            return self._said or _told_by_driver()
+            return [str(gpu) for gpu in self._answer] or names_of_driver()
 
     def _ask(self, program: str) -> None:
-        said = _asked(program)
+        answer = gpus_of(program)
         with self._lock:
-            self._said = said
+            self._answer = answer
 
 
-GPUS: Final = Gpus()
+GPUS: Final = GpuWatch()
 
 
-def _asked(program: str) -> list[str]:
-    command = [program, "--query-gpu=name,memory.free,memory.total", "--format=csv,noheader,nounits"]
+def gpus_of(program: str, *only: str) -> list[Gpu]:
+    """The GPUs that ``nvidia-smi`` (at ``program``) lists; ``only``: its options that choose among them."""
+    command = [program, *only, "--query-gpu=name,memory.free,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_FOR_ANSWER, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []
     rows = [[part.strip() for part in line.split(",")] for line in done.stdout.splitlines()]
-    return [_line(*row) for row in rows if len(row) == 3] if done.returncode == 0 else []
+    return [
+        Gpu(name, int(free) * 2**20, int(total) * 2**20)  # it counts in MiB
+        if free.isdecimal() and total.isdecimal()
+        else Gpu(name)
+        for name, free, total in (row for row in rows if len(row) == 3 and done.returncode == 0)
+    ]
 
 
-def _line(name: str, free: str, total: str) -> str:
-    """``free`` and ``total`` in MiB, as nvidia-smi has them; some GPUs do not say."""
-    if not (free.isdecimal() and total.isdecimal()):
-        return name
-    return f"{name}, {int(free) * 2**20 / GB:.1f} of {int(total) * 2**20 / GB:.1f} GB free"
+def names_of_driver() -> list[str]:
+    """The names of the GPUs that the driver lists."""
+    return [
+        line.partition(":")[2].strip()
+        for path in sorted(DRIVER.glob("*/information"))
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.partition(":")[0].strip() == "Model"
+    ]
 
 
-def _told_by_driver() -> list[str]:
-    found = []
-    for path in sorted(DRIVER.glob("*/information")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "Model":
-                found.append(value.strip())
-    return found
+def training_device() -> Device:
+    """The device that a training started now would take: the first GPU that it may use, else the CPU.
+
+    The GPU is asked for by ``nvidia-smi``, so that no memory of it is taken up by asking. Torch is asked only where
+    there is a driver and no answer of nvidia-smi.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not CONTROL.exists() or metadata.version("torch").endswith("+cpu") or visible in ("", "-1"):
+        return this_cpu()
+    program = shutil.which("nvidia-smi")
+    only = () if visible is None else ("-i", visible.partition(",")[0])
+    first = next(iter(gpus_of(program, *only) if program else []), None)
+    if first is None or first.free is None or first.total is None:
+        return this_device()
+    return Device(first.name, "cuda", first.total, first.free)

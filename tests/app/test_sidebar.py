@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,18 @@ from app import access
 from app.inspect import scoring_queue
 from app.jobs import machine, store, supervisor, training_form, training_plan
 from app.jobs.store import Job, JobError
-from app.jobs.training_plan import PlanError
+from app.jobs.training_plan import PlanError, TrainingRequest
 from irl_core.checkpoints.save import CheckpointInfo
+from irl_core.config import load_config
+from train.planning.plan import Device, Plan, make_plan, mend
+from train.planning.sources import Origin
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 SLEEP = "import time; print('a line of the log', flush=True); time.sleep(60)"
-PLAN: dict[str, Any] = {
-    "method": "irl", "steps": 180, "download_bytes": 0, "models": [],
-    "memory": {"device": "the CPU", "device_kind": "cpu", "total_bytes": 2e9, "free_bytes": 8e9,
-               "largest_phase": "policy", "fits": True, "mend": None},
-    "data": {"role": "data", "name": "demo", "kind": "made", "note": "", "download_bytes": 0},
-    "time": {"total_seconds": 1140, "machine": "2 CPU cores", "evaluation_seconds": 0.0, "step_seconds": {"a": 6.0}},
-    "configuration": {"run": {"steps": 180, "eval_every": 0, "after": []}},
-}  # fmt: skip
+PRESETS = MAIN.parents[1] / "train" / "configs"
+CONFIG = load_config("demo-irl", ["run.steps=180", "run.eval_every=0"], PRESETS)
+PLAN = make_plan(CONFIG, Device("the CPU", "cpu", 16e9, 8e9))
+PLAN = replace(PLAN, durations=replace(PLAN.durations, step={"policy": 6.0}, evaluations=0.0, start=60.0))
 
 
 @pytest.fixture(autouse=True)
@@ -59,12 +59,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, 
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The wishes that were checked; ``PLAN`` is the answer."""
-    asked: list[Any] = []
+    """The requests that were checked; ``PLAN`` is the answer."""
+    asked: list[TrainingRequest] = []
 
-    def plan(wish: Any) -> dict[str, Any]:
-        asked.append(wish)
-        if wish.overrides == ("run.nonsense=1",):
+    def plan(request: TrainingRequest) -> Plan:
+        asked.append(request)
+        if request.overrides == ("run.nonsense=1",):
             raise PlanError("Unknown key 'run.nonsense'.")
         return PLAN
 
@@ -129,7 +129,7 @@ def test_the_machine_is_told_in_words() -> None:
     assert any("memory free" in caption.value for caption in page.sidebar.caption)
 
 
-def asked(gpus: machine.Gpus) -> list[str]:
+def asked(gpus: machine.GpuWatch) -> list[str]:
     """What is known of the GPUs once nvidia-smi has answered."""
     gpus.lines()
     assert gpus.asking is not None
@@ -143,12 +143,12 @@ def test_a_gpu_is_asked_for_its_memory(monkeypatch: pytest.MonkeyPatch, tmp_path
     program.chmod(0o755)
     monkeypatch.setattr(machine.shutil, "which", lambda _: str(program))
     monkeypatch.setattr(machine, "DRIVER", tmp_path / "gpus")
-    assert asked(machine.Gpus()) == ["NVIDIA H200, 149.9 of 150.8 GB free", "NVIDIA GB10"]
+    assert asked(machine.GpuWatch()) == ["NVIDIA H200, 149.9 of 150.8 GB free", "NVIDIA GB10"]
     program.write_text("#!/bin/sh\necho 'no driver'; exit 9\n")
-    assert asked(machine.Gpus()) == []
+    assert asked(machine.GpuWatch()) == []
     (tmp_path / "gpus" / "0000:01:00.0").mkdir(parents=True)
     (tmp_path / "gpus" / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA A100\nIRQ: 1\n")
-    assert asked(machine.Gpus()) == ["NVIDIA A100"]
+    assert asked(machine.GpuWatch()) == ["NVIDIA A100"]
 
 
 def test_a_slow_answer_holds_up_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -156,8 +156,8 @@ def test_a_slow_answer_holds_up_nothing(monkeypatch: pytest.MonkeyPatch, tmp_pat
     program.write_text("#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.05; done\necho 'NVIDIA H200, 143000, 143771'\n")
     program.chmod(0o755)
     monkeypatch.setattr(machine.shutil, "which", lambda _: str(program))
-    gpus = machine.Gpus()
-    assert gpus.lines() == machine._told_by_driver()  # although there is no answer yet
+    gpus = machine.GpuWatch()
+    assert gpus.lines() == machine.names_of_driver()  # although there is no answer yet
     (tmp_path / "go").touch()
     assert asked(gpus) == ["NVIDIA H200, 149.9 of 150.8 GB free"]
 
@@ -179,7 +179,7 @@ def test_nothing_can_be_started_before_it_was_checked(planned: list[Any]) -> Non
     assert "irl, 180 steps: about 19 min on 2 CPU cores" in texts(page)
     page.number_input(key="train_demo-irl_run.steps").set_value(20).run()
     assert labels(page)["Start training (check it first)"] is False
-    assert [wish.overrides for wish in planned] == [()]
+    assert [request.overrides for request in planned] == [()]
 
 
 def test_the_choices_are_those_of_the_configuration() -> None:
@@ -223,9 +223,10 @@ def test_a_refusal_is_shown_and_nothing_can_be_started(planned: list[Any]) -> No
 def test_what_does_not_fit_needs_a_word_more(
     planned: list[Any], started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PLAN, "memory", PLAN["memory"] | {"fits": False, "mend": "Set run.batch_tokens=8192"})
+    tight = replace(PLAN, device=replace(PLAN.device, free=PLAN.memory.total - 1e6))
+    monkeypatch.setattr(training_plan, "plan", lambda request: tight)
     page = press(open_form(), "Check")
-    assert "It does not fit. Set run.batch_tokens=8192." in texts(page)
+    assert f"It does not fit. {mend(tight)}." in texts(page) and mend(tight).startswith("Set ")
     assert labels(page)["Start training"] is False
     page.checkbox(key="train_force").check().run()
     press(page, "Start training")
@@ -233,7 +234,8 @@ def test_what_does_not_fit_needs_a_word_more(
 
 
 def test_what_cannot_be_had_cannot_be_started(planned: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PLAN, "data", PLAN["data"] | {"name": "openai/gsm8k", "kind": "missing"})
+    offline = replace(PLAN, origins=(*PLAN.origins[:-1], Origin("data", "openai/gsm8k", "missing")))
+    monkeypatch.setattr(training_plan, "plan", lambda request: offline)
     page = press(open_form(), "Check")
     assert "Not on this machine, and the hub was not reached: openai/gsm8k." in texts(page)
     assert labels(page)["Start training"] is False
@@ -264,10 +266,10 @@ def test_a_name_that_was_taken_meanwhile_is_told(planned: list[Any], started: li
 
 def test_presets_that_cannot_be_listed_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def presets() -> None:
-        raise PlanError("irl-lens presets could not be started (gone).")
+        raise PlanError("demo-irl.yaml: not YAML.")
 
     monkeypatch.setattr(training_plan, "presets", presets)
-    assert "irl-lens presets could not be started (gone)." in texts(open_form())
+    assert "demo-irl.yaml: not YAML." in texts(open_form())
 
 
 def test_who_may_not_train_can_neither_start_nor_cancel(monkeypatch: pytest.MonkeyPatch) -> None:

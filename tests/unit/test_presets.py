@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from irl_core.config import TrainConfig, load_config, preset_names
-from train.cli.presets import GROUPS, as_data, described, group_of, listed, pair_of
 from train.planning.memory import estimate_memory
+from train.planning.presets import GROUPS, all_presets, described, group_of, listed, pair_of
 
 PRESETS = Path(__file__).resolve().parents[2] / "train" / "configs"
 NAMES = preset_names(PRESETS)
@@ -187,7 +187,7 @@ def test_one_preset_is_described() -> None:
 
 
 def test_all_presets_as_data() -> None:
-    found = {one["name"]: one for one in as_data()}
+    found = {one.name: one.to_json() for one in all_presets()}
     assert next(iter(found)) == "demo-control" and sorted(found) == NAMES
     demo = found["demo-irl"]
     assert demo["group"] == GROUPS["demo"] and demo["about"].startswith("The embedded default: adversarial training")

@@ -249,10 +249,11 @@ def presets(
     as_json: Annotated[bool, typer.Option("--json", help="List them as JSON, with all settings.")] = False,
 ) -> None:
     """List the presets that can be trained, with estimates of memory and time."""
-    from train.cli import presets as shown
+    from train.planning import presets as shown
 
     if as_json:
-        typer.echo(json.dumps(shown.as_data(), ensure_ascii=False, allow_nan=False))
+        rows = [preset.to_json() for preset in shown.all_presets()]
+        typer.echo(json.dumps(rows, ensure_ascii=False, allow_nan=False))
         return
     for line in shown.listed() if name is None else shown.described(name):
         typer.echo(line)

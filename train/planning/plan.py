@@ -118,6 +118,11 @@ def this_device(memory_gb: float | None = None) -> Device:
         index = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
         free, total = torch.cuda.mem_get_info(index)
         return Device(torch.cuda.get_device_name(index), "cuda", total, free)
+    return this_cpu()
+
+
+def this_cpu() -> Device:
+    """The CPU of this machine, with the memory that is free now."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -206,7 +211,7 @@ def mend(plan: Plan) -> str:
         if step is None:
             return f"No setting makes it fit (the least is about {memory.total / GB:.1f} GB); take smaller models"
         key, config = step
-        changed[key] = _value(config, key)
+        changed[key] = value_of(config, key)
         memory = estimate_memory(config, plan.pair, plan.processes, gpu=plan.device.kind != "cpu")
     settings = " and ".join(f"{key}={_shown(value)}" for key, value in changed.items())
     return f"Set {settings} (then about {memory.total / GB:.1f} GB)"
@@ -225,7 +230,7 @@ def _smaller(config: TrainConfig, memory: Memory) -> Iterator[tuple[str, TrainCo
 
 def _steps(config: TrainConfig, key: str) -> Sequence[Any]:
     """The next smaller value of a setting, where there is one."""
-    value, longest = _value(config, key), longest_trace(config)
+    value, longest = value_of(config, key), longest_trace(config)
     if key in ("policy.sampling_tokens", "run.batch_tokens"):
         return [max(longest, value // 2)] if value > longest else []
     if key == "model.lora.rank":
@@ -234,7 +239,8 @@ def _steps(config: TrainConfig, key: str) -> Sequence[Any]:
     return [] if following is None else [following]
 
 
-def _value(config: TrainConfig, key: str) -> Any:
+def value_of(config: TrainConfig, key: str) -> Any:
+    """The value of a setting, such as ``run.steps``."""
     found: Any = config
     for name in key.split("."):
         found = getattr(found, name)

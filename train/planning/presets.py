@@ -1,8 +1,9 @@
-"""``irl-lens presets``: what can be trained, with what it takes. No network, no torch."""
+"""The presets: what can be trained, with estimates of memory and time. No network, no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -18,6 +19,31 @@ GROUPS = {
     "ablations": f"Ablations ({A100.name})",
     "baselines": f"Baselines ({A100.name})",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A training that can be started by its name.
+
+    Attributes:
+        group: heading that it is listed under.
+        about: a sentence or more on what it is.
+        memory_bytes: estimate of the peak, on the machine that the group is meant for.
+        seconds: estimate of the whole training there.
+        config: all settings.
+    """
+
+    name: str
+    group: str
+    about: str
+    memory_bytes: int
+    seconds: int
+    config: TrainConfig
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: the fields, with ``configuration`` (all settings, nested) in place of ``config``."""
+        fields = {key: getattr(self, key) for key in ("name", "group", "about", "memory_bytes", "seconds")}
+        return {**fields, "configuration": self.config.to_dict()}
 
 
 def group_of(name: str) -> str:
@@ -51,21 +77,18 @@ def _estimates(config: TrainConfig) -> tuple[float, float]:
     return memory.total, estimate_durations(config, pair, machine=CPU if tiny else A100).total
 
 
-def as_data() -> list[dict[str, Any]]:
-    """All presets in the order of ``listed``, as plain data: ``name``, ``group`` in words, ``about`` (a sentence or
-    more), ``memory_bytes`` and ``seconds`` (estimates), and ``configuration``, all settings nested."""
+def all_presets() -> list[Preset]:
+    """Every preset, in the order of ``listed``."""
     order = list(GROUPS)
     names = sorted(preset_names(PRESETS), key=lambda name: (order.index(group_of(name)), name))
-    return [_as_data(name) for name in names]
+    return [_preset(name) for name in names]
 
 
-def _as_data(name: str) -> dict[str, Any]:
+def _preset(name: str) -> Preset:
     config = load_config(name, presets_dir=PRESETS)
     memory, seconds = _estimates(config)
-    return {
-        "name": name, "group": GROUPS[group_of(name)], "about": " ".join(_about(config.run.preset)),
-        "memory_bytes": round(memory), "seconds": round(seconds), "configuration": config.to_dict(),
-    }  # fmt: skip
+    about = " ".join(_about(config.run.preset))
+    return Preset(name, GROUPS[group_of(name)], about, round(memory), round(seconds), config)
 
 
 def _about(preset: str) -> Iterator[str]:
