@@ -66,7 +66,7 @@ assets: $(VENV)/.installed
 	cp -r runs/demo-irl/final assets/demo
 	cd runs/demo-evaluation && cp -r run.parquet anchor.parquet perturbed.parquet probes.parquet compare metrics.jsonl \
 	  report.json ../../assets/scored_run/
-	$(BIN)/python -m irl_core.report.model_card runs/demo-evaluation assets/demo assets
+	$(BIN)/irl-lens model-card runs/demo-evaluation assets/demo assets
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -46,8 +46,8 @@ CASES = tuple(
 def models_of(preset: str, chosen: argparse.Namespace) -> dict[str, Path]:
     """The policy and the discriminator of a preset as folders of random weights, written where they are missing."""
     from irl_core.config import load_config
-    from train.cli.main import PRESETS
     from train.planning.architectures import transformers_config
+    from train.planning.plan import PRESETS
 
     model = load_config(preset, presets_dir=PRESETS).model
     folders = {}

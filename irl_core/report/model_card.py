@@ -1,32 +1,31 @@
 """The bundled checkpoint's model card and sample problems, made from its evaluation and never by hand:
 
-python -m irl_core.report.model_card runs/demo-evaluation runs/demo-irl/final assets
+irl-lens model-card runs/demo-evaluation runs/demo-irl/final assets
 """
 
 from __future__ import annotations
 
 import json
-import sys
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from safetensors import safe_open
 
 from irl_core.checkpoints.manifest import verify
 from irl_core.checkpoints.save import load_json
-from irl_core.config import load_config
 from irl_core.data.word_problems.check import MistakeKind
 from irl_core.data.word_problems.families.registry import FAMILIES
 from irl_core.evaluation.evaluated_run import RUN
 from irl_core.files import write_whole
 from irl_core.report.files import JSON
 from irl_core.report.markdown import summary
-from irl_core.storage.provenance import machine_in_words
+from irl_core.storage.provenance import ScoredRunProvenance, machine_in_words
 from irl_core.storage.schema import SUMMARY_COLUMNS
 from irl_core.storage.scored_run import read_run
 
-PRESETS = Path(__file__).resolve().parents[2] / "train" / "configs"
 EXAMPLES = 12
 CARD, PROBLEMS = "MODEL_CARD.md", "problems.jsonl"
 MEANING = (MistakeKind.OPERAND, MistakeKind.OPERATION, MistakeKind.SKIPPED, MistakeKind.QUANTITY)
@@ -34,7 +33,7 @@ HEAD = """# Model card: the embedded default
 
 A policy of {policy_parameters:,} parameters and a discriminator of {discriminator_parameters:,}, Llama architecture,
 trained from nothing on a CPU. They show on any laptop what irl-lens does. They know the word problems of the generator
-in `irl_core/word_problems`, and nothing else: do not read anything into what they say about other problems.
+in `irl_core/data/word_problems`, and nothing else: do not read anything into what they say about other problems.
 
 - **Data**: problems and solutions written by that generator: {families} families, English, easy whole-number
   arithmetic, distractor numbers, quantities that are easy to confuse. Training, calibration and held-out problems share
@@ -58,30 +57,81 @@ Brackets hold 95 % intervals, over problems; n counts what a figure is of.
 """
 
 
-def model_card(report: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """The facts of the card that are not figures of the evaluation.
+
+    ``steps`` and ``warmup``: rounds of the adversarial training, and those with the policy frozen. ``sft_steps`` and
+    ``expert_steps``: of the trainings that the policy and the discriminator start from. ``date`` and ``code_version``:
+    of the training; ``created`` and ``machine``: of the evaluation.
+    """
+
+    name: str
+    policy_parameters: int
+    discriminator_parameters: int
+    families: int
+    vocabulary: int
+    sft_steps: int
+    expert_steps: int
+    steps: int
+    warmup: int
+    seed: int
+    date: str
+    code_version: str
+    problems: int
+    samples: int
+    created: str
+    machine: str
+
+
+class SampleProblem(TypedDict):
+    """A line of ``problems.jsonl``: a sample problem for the Inspect page."""
+
+    id: str
+    problem: str
+    solution: str
+    wrong_solution: str
+    answer: str
+
+
+def model_card(report: Mapping[str, Any], facts: CardFacts) -> str:
     """The card in Markdown: what the models are, how they were made, the answers and tables of the evaluation."""
-    return f"{HEAD.format(**facts)}\n{summary(report)}"
+    return f"{HEAD.format(**asdict(facts))}\n{summary(report)}"
 
 
-def facts_of(checkpoint: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What the card says of the models and of their training. Raises CheckpointError, ConfigError."""
+def facts_of(checkpoint: Path, provenance: ScoredRunProvenance, *, sft_steps: int, expert_steps: int) -> CardFacts:
+    """The facts of a checkpoint and its training.
+
+    Args:
+        checkpoint: its folder.
+        provenance: that of its evaluation.
+        sft_steps: steps of the training that the policy starts from.
+        expert_steps: steps of the training that the discriminator starts from.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be trusted.
+    """
     verify(checkpoint)
-    described = load_json(checkpoint / "config.json")
-    return {
-        **described["provenance"],
-        "name": described["name"],
-        "policy_parameters": parameters(checkpoint / "policy"),
-        "discriminator_parameters": parameters(checkpoint / "discriminator"),
-        "families": len(FAMILIES),
-        "vocabulary": len(load_json(checkpoint / "tokenizer.json")["model"]["vocab"]),
-        "warmup": described["train_config"]["discriminator"]["warmup_rounds"],
-        "sft_steps": load_config("demo-sft", presets_dir=PRESETS).run.steps,
-        "expert_steps": load_config("demo-expert", presets_dir=PRESETS).run.steps,
-        "problems": provenance["problems"],
-        "samples": provenance["samples"],
-        "created": provenance["created"],
-        "machine": machine_in_words(provenance["machine"]),
-    }
+    config = load_json(checkpoint / "config.json")
+    trained = config["provenance"]
+    return CardFacts(
+        name=config["name"],
+        policy_parameters=parameters(checkpoint / "policy"),
+        discriminator_parameters=parameters(checkpoint / "discriminator"),
+        families=len(FAMILIES),
+        vocabulary=len(load_json(checkpoint / "tokenizer.json")["model"]["vocab"]),
+        sft_steps=sft_steps,
+        expert_steps=expert_steps,
+        steps=trained["steps"],
+        warmup=config["train_config"]["discriminator"]["warmup_rounds"],
+        seed=trained["seed"],
+        date=trained["date"],
+        code_version=trained["code_version"],
+        problems=provenance["problems"],
+        samples=int(provenance["samples"]),
+        created=provenance["created"],
+        machine=machine_in_words(provenance["machine"]),
+    )
 
 
 def parameters(folder: Path) -> int:
@@ -89,51 +139,41 @@ def parameters(folder: Path) -> int:
     count = 0
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                size = 1
-                for length in file.get_slice(name).get_shape():
-                    size *= length
-                count += size
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return count
 
 
-def example_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def example_rows(rows: Sequence[Mapping[str, Any]]) -> list[SampleProblem]:
     """Sample problems for the Inspect page, chosen by a rule: the first held-out problem of each family that the policy
     got wrong by a mistake of meaning, with the first such sample; at most ``EXAMPLES``, in the problems' order."""
-    found: dict[str, dict[str, str]] = {}
+    chosen: dict[str, SampleProblem] = {}
     for row in rows:
         wrong = row["kind"] in MEANING and row["correct"] is False
-        if wrong and row["family"] not in found and len(found) < EXAMPLES:
-            found[row["family"]] = {
+        if wrong and row["family"] not in chosen and len(chosen) < EXAMPLES:
+            chosen[row["family"]] = {
                 "id": row["problem_id"],
                 "problem": row["problem"],
                 "solution": row["reference_solution"],
                 "wrong_solution": row["text"],
                 "answer": row["reference_answer"],
             }
-    return list(found.values())
+    return list(chosen.values())
 
 
-def write(evaluation: Path, checkpoint: Path, out: Path) -> Iterator[Path]:
-    """Write the card and the sample problems into a folder; yields each file. Raises StoreError, CheckpointError."""
+def write(evaluation: Path, checkpoint: Path, out: Path, *, sft_steps: int, expert_steps: int) -> Iterator[Path]:
+    """Write the card and the sample problems into a folder; yields each file. Raises StoreError, CheckpointError.
+
+    Args:
+        evaluation: the folder of the checkpoint's evaluation.
+        checkpoint: its own folder.
+        out: the folder to write into.
+        sft_steps, expert_steps: see `facts_of`.
+    """
     report = load_json(evaluation / JSON)
-    rows = read_run(evaluation / RUN, [*SUMMARY_COLUMNS]).to_pylist()
-    texts = {
-        CARD: model_card(report, facts_of(checkpoint, report["provenance"])),
-        PROBLEMS: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in example_rows(rows)),
-    }
-    for name, text in texts.items():
+    rows = read_run(evaluation / RUN, SUMMARY_COLUMNS).to_pylist()
+    provenance: Any = report["provenance"]
+    facts = facts_of(checkpoint, provenance, sft_steps=sft_steps, expert_steps=expert_steps)
+    problems = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in example_rows(rows))
+    for name, text in ((CARD, model_card(report, facts)), (PROBLEMS, problems)):
         write_whole(out / name, text)
         yield out / name
-
-
-def main() -> None:
-    """``python -m irl_core.report.model_card EVALUATION CHECKPOINT OUT``."""
-    if len(sys.argv) != 4:
-        sys.exit("usage: python -m irl_core.report.model_card EVALUATION CHECKPOINT OUT")
-    for path in write(*map(Path, sys.argv[1:])):
-        print(f"Wrote {path}")
-
-
-if __name__ == "__main__":
-    main()

@@ -25,7 +25,7 @@ from irl_core.scorer import Lens
 from irl_core.storage.scored_run import RunWriter, read_provenance, read_run
 from tests.runs import Killed
 from train.cli import evaluate
-from train.cli.evaluate import Wish
+from train.cli.evaluate import EvaluateRequest
 from train.evaluate import rollouts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,17 +65,17 @@ def one_loaded_lens(folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def wish(folder: Path) -> Wish:
+def asked(folder: Path) -> EvaluateRequest:
     training = folder / "trained"
     training.mkdir()
     (training / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in METRICS) + '{"step": 3, "d')
-    return Wish(DEMO, folder / "whole", problems=4, samples=3, compare={"twin": DEMO}, training=training)
+    return EvaluateRequest(DEMO, folder / "whole", problems=4, samples=3, compare={"twin": DEMO}, training=training)
 
 
 @pytest.fixture(scope="module")
-def whole(wish: Wish) -> Path:
-    evaluate.evaluate(wish)
-    return wish.out
+def whole(asked: EvaluateRequest) -> Path:
+    evaluate.run_evaluation(asked)
+    return asked.out
 
 
 def strict(path: Path) -> dict[str, Any]:
@@ -155,10 +155,10 @@ def test_its_status_and_folder_tell_no_more_than_they_should(whole: Path) -> Non
         assert str(whole.parent) not in (whole / name).read_text() and str(ROOT) not in (whole / name).read_text()
 
 
-def test_again_it_only_reports(whole: Path, wish: Wish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_again_it_only_reports(whole: Path, asked: EvaluateRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [(whole / name).read_bytes() for name in DRAWN]
     monkeypatch.setattr(RunWriter, "write", lambda *arguments: pytest.fail("a part was made again"))
-    evaluate.evaluate(wish)
+    evaluate.run_evaluation(asked)
     assert [(whole / name).read_bytes() for name in DRAWN] == before
 
 
@@ -167,9 +167,9 @@ def test_again_it_only_reports(whole: Path, wish: Wish, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("parts", [1, 5, 12])
 def test_killed_and_gone_on_with_it_equals_an_unbroken_one(
-    whole: Path, wish: Wish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
+    whole: Path, asked: EvaluateRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
-    broken, made, real = replace(wish, out=tmp_path / "broken"), [], RunWriter.write
+    broken, made, real = replace(asked, out=tmp_path / "broken"), [], RunWriter.write
 
     def write(self: RunWriter, *arguments: Any) -> None:
         if len(made) == parts:
@@ -180,30 +180,36 @@ def test_killed_and_gone_on_with_it_equals_an_unbroken_one(
     with monkeypatch.context() as patched:
         patched.setattr(RunWriter, "write", write)
         with pytest.raises(Killed):
-            evaluate.evaluate(broken)
+            evaluate.run_evaluation(broken)
     assert not (broken.out / "report.json").exists()
-    evaluate.evaluate(broken)
+    evaluate.run_evaluation(broken)
     assert_same(broken.out, whole)
 
 
-def test_killed_while_it_reports(whole: Path, wish: Wish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = replace(wish, out=tmp_path / "broken")
+def test_killed_while_it_reports(
+    whole: Path, asked: EvaluateRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = replace(asked, out=tmp_path / "broken")
     shutil.copytree(whole, broken.out)
     (broken.out / "report.json").unlink()
     with monkeypatch.context() as patched:
         patched.setattr("irl_core.report.files.to_markdown", lambda report: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            evaluate.evaluate(broken)
+            evaluate.run_evaluation(broken)
     assert not (broken.out / "report.json").exists()
-    evaluate.evaluate(broken)
+    evaluate.run_evaluation(broken)
     assert_same(broken.out, whole)
 
 
 def test_stopped_by_a_signal_it_says_how_to_go_on(
-    whole: Path, wish: Wish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    whole: Path,
+    asked: EvaluateRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The request comes while a part is sampled: that part is lost, the earlier ones are kept."""
-    broken, made, real = replace(wish, out=tmp_path / "broken"), [], RunWriter.write
+    broken, made, real = replace(asked, out=tmp_path / "broken"), [], RunWriter.write
 
     def write(self: RunWriter, *arguments: Any) -> None:
         real(self, *arguments)
@@ -214,12 +220,12 @@ def test_stopped_by_a_signal_it_says_how_to_go_on(
     with monkeypatch.context() as patched:
         patched.setattr(RunWriter, "write", write)
         with pytest.raises(typer.Exit) as ended:
-            evaluate.evaluate(broken)
+            evaluate.run_evaluation(broken)
     assert ended.value.exit_code == 0 and len(made) == 3
     assert "interrupted. Go on with the same command" in capsys.readouterr().err
     assert load_json(broken.out / "status.json")["state"] == "interrupted"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    evaluate.evaluate(broken)
+    evaluate.run_evaluation(broken)
     assert_same(broken.out, whole)
 
 
@@ -327,7 +333,7 @@ def solutions(path: Path) -> Path:
 
 def test_given_solutions_are_scored_by_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = solutions(tmp_path / "<img src=x>.jsonl")
-    evaluate.evaluate(Wish(DEMO, tmp_path / "out", data=str(source)))
+    evaluate.run_evaluation(EvaluateRequest(DEMO, tmp_path / "out", data=str(source)))
     report = strict(tmp_path / "out" / "report.json")
     assert tuple(report) == KEYS and report["pass_at_k"]["policies"]["this run"]["1"]["value"] == 0.5
     assert "These solutions were given, not sampled" in report["pass_at_k"]["paragraph"]
@@ -344,7 +350,7 @@ def test_given_solutions_are_scored_by_the_same_command(tmp_path: Path, capsys: 
 def test_real_solutions_are_evaluated_by_the_same_command(shared: Path, tmp_path: Path, name: str, rows: int) -> None:
     lines = (shared / "data" / "traces" / f"{name}.jsonl").read_text().splitlines()[:rows]
     (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
-    evaluate.evaluate(Wish(DEMO, tmp_path / "out", data=str(tmp_path / "in.jsonl")))
+    evaluate.run_evaluation(EvaluateRequest(DEMO, tmp_path / "out", data=str(tmp_path / "in.jsonl")))
     report = strict(tmp_path / "out" / "report.json")
     assert tuple(report) == KEYS and report["provenance"]["report"]["traces"]["run"] == rows
     if name == "first_error_labels_dev":
@@ -378,11 +384,11 @@ def test_real_solutions_are_evaluated_by_the_same_command(shared: Path, tmp_path
     ],
 )
 def test_orders_that_do_not_fit_are_refused_in_words(
-    whole: Path, wish: Wish, change: dict[str, Any], message: str
+    whole: Path, asked: EvaluateRequest, change: dict[str, Any], message: str
 ) -> None:
     before = (whole / "report.json").read_bytes()
     with pytest.raises(ValueError, match=message):
-        evaluate.evaluate(replace(wish, **change))
+        evaluate.run_evaluation(replace(asked, **change))
     assert (whole / "report.json").read_bytes() == before
 
 
@@ -394,18 +400,18 @@ def test_solutions_are_not_sampled(tmp_path: Path) -> None:
         ({"compare": {"twin": DEMO}}, "--compare: in.jsonl holds solutions"),
     ):
         with pytest.raises(ConfigError, match=message):
-            evaluate.evaluate(replace(Wish(DEMO, tmp_path / "out", data=str(source)), **change))
+            evaluate.run_evaluation(replace(EvaluateRequest(DEMO, tmp_path / "out", data=str(source)), **change))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cannot_be_made_or_holds_something_else(tmp_path: Path, wish: Wish) -> None:
+def test_a_folder_that_cannot_be_made_or_holds_something_else(tmp_path: Path, asked: EvaluateRequest) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file cannot be made"):
-        evaluate.evaluate(replace(wish, out=tmp_path / "file"))
+        evaluate.run_evaluation(replace(asked, out=tmp_path / "file"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "run.parquet").write_bytes(b"mine")
     with pytest.raises(StoreError, match=r"other: holds a run\.parquet of another kind"):
-        evaluate.evaluate(replace(wish, out=tmp_path / "other"))
+        evaluate.run_evaluation(replace(asked, out=tmp_path / "other"))
     assert (tmp_path / "other" / "run.parquet").read_bytes() == b"mine"
 
 
@@ -424,30 +430,32 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path) -> None:
         assert printed.startswith("irl-lens: ") and len(printed.splitlines()) == 1
 
 
-def test_a_full_memory_is_told_in_words(wish: Wish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_memory_is_told_in_words(
+    asked: EvaluateRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
 
     monkeypatch.setattr(rollouts.Voice, "answers", full)
     with pytest.raises(ConfigError, match=r"memory of cpu is full \(CUDA out of memory\); free it or take --device"):
-        evaluate.evaluate(replace(wish, out=tmp_path / "out"))
+        evaluate.run_evaluation(replace(asked, out=tmp_path / "out"))
     assert load_json(tmp_path / "out" / "status.json")["state"] == "failed"
 
 
-def test_a_dry_run_makes_nothing(wish: Wish, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate.evaluate(replace(wish, out=tmp_path / "out", dry_run=True))
+def test_a_dry_run_makes_nothing(asked: EvaluateRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate.run_evaluation(replace(asked, out=tmp_path / "out", dry_run=True))
     printed = capsys.readouterr().out
     assert "4 problems x 3 samples: 12 traces" in printed and "twin: 12 traces" in printed
     assert not (tmp_path / "out").exists()
     source = solutions(tmp_path / "in.jsonl")
-    evaluate.evaluate(Wish(DEMO, tmp_path / "out", data=str(source), dry_run=True))
+    evaluate.run_evaluation(EvaluateRequest(DEMO, tmp_path / "out", data=str(source), dry_run=True))
     assert "in.jsonl: 7 lines of solutions" in capsys.readouterr().out
 
 
-def test_no_resume_starts_again(whole: Path, wish: Wish, tmp_path: Path) -> None:
+def test_no_resume_starts_again(whole: Path, asked: EvaluateRequest, tmp_path: Path) -> None:
     again = tmp_path / "again"
     shutil.copytree(whole, again)
-    evaluate.evaluate(replace(wish, out=again, seed=5, compare={}, training=None, resume=False))
+    evaluate.run_evaluation(replace(asked, out=again, seed=5, compare={}, training=None, resume=False))
     report = strict(again / "report.json")
     assert report["provenance"]["seed"] == 5 and report["pass_at_k"]["differences"] == {}
     assert report["training"]["reason"] and not list((again / "compare").glob("*"))

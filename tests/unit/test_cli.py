@@ -20,7 +20,7 @@ from irl_core.errors import CheckpointError, InputError
 from irl_core.report import terminal
 from irl_core.scorer import Lens
 from tests.tiny import PROBLEM, SOLUTION
-from train.cli import main
+from train.cli import app, inspect, options
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -121,11 +121,11 @@ def test_a_text_file_over_the_limit_and_one_that_is_no_text(tmp_path: Path) -> N
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "fine.txt").write_text("Zwölf $5\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"long.txt has 1,000,001 bytes; the limit is 1,000,000"):
-        main._text(f"@{tmp_path / 'long.txt'}")
+        inspect.text_of(f"@{tmp_path / 'long.txt'}")
     with pytest.raises(InputError, match=r"bytes.txt is not UTF-8 text"):
-        main._text(f"@{tmp_path / 'bytes.txt'}")
-    assert main._text(f"@{tmp_path / 'fine.txt'}") == "Zwölf $5"  # the line end is the editor's
-    assert main._text("plain") == "plain"
+        inspect.text_of(f"@{tmp_path / 'bytes.txt'}")
+    assert inspect.text_of(f"@{tmp_path / 'fine.txt'}") == "Zwölf $5"  # the line end is the editor's
+    assert inspect.text_of("plain") == "plain"
 
 
 def test_the_version_is_printed() -> None:
@@ -134,8 +134,8 @@ def test_the_version_is_printed() -> None:
 
 
 def test_json_is_all_that_is_printed(lens: Lens, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
-    monkeypatch.setattr(main, "_load", lambda checkpoint, device: lens)
-    main.inspect(problem=PROBLEM, solution=SOLUTION, samples=2, seed=3, as_json=True, html=tmp_path / "page.html")
+    monkeypatch.setattr(inspect, "load_lens", lambda checkpoint, device: lens)
+    inspect.inspect(problem=PROBLEM, solution=SOLUTION, samples=2, seed=3, as_json=True, html=tmp_path / "page.html")
     first = capsys.readouterr()
     result = json.loads(first.out)
     assert (result["checkpoint"], result["problem"], len(result["traces"])) == ("tiny", PROBLEM, 3)
@@ -144,13 +144,13 @@ def test_json_is_all_that_is_printed(lens: Lens, monkeypatch: pytest.MonkeyPatch
     assert scores == sorted(scores, reverse=True)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in page and "tiny" in page
-    main.inspect(problem=PROBLEM, solution=SOLUTION, samples=2, seed=3, as_json=True)
+    inspect.inspect(problem=PROBLEM, solution=SOLUTION, samples=2, seed=3, as_json=True)
     assert capsys.readouterr().out == first.out
 
 
 def test_inspect_prints_the_verdict(lens: Lens, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(main, "_load", lambda checkpoint, device: lens)
-    main.inspect(problem=PROBLEM, solution="3 * 4 = 13\n#### 13")
+    monkeypatch.setattr(inspect, "load_lens", lambda checkpoint, device: lens)
+    inspect.inspect(problem=PROBLEM, solution="3 * 4 = 13\n#### 13")
     out = capsys.readouterr().out
     assert "Checkpoint tiny" in out and "Trace 1 of 1 · answer 13 · trace score (" in out
     assert "3 * 4 = 13: is 12" in out
@@ -159,7 +159,7 @@ def test_inspect_prints_the_verdict(lens: Lens, monkeypatch: pytest.MonkeyPatch,
 
 def test_nothing_to_score_is_said(lens: Lens) -> None:
     with pytest.raises(InputError, match="give a --solution, or --samples of at least 1"):
-        main._scored(lens, PROBLEM, None, 0, 0, 0.9)
+        inspect.score_solutions(lens, PROBLEM, None, 0, 0, 0.9)
 
 
 # -------------------------------------------------------------------------------------------------- terminal
@@ -240,27 +240,27 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_checkpoint_may_be_named_by_its_whole_path(elsewhere: Path) -> None:
-    assert main._resolve(str(elsewhere / "own" / "final")) == elsewhere / "own" / "final"
+    assert options.checkpoint_folder(str(elsewhere / "own" / "final")) == elsewhere / "own" / "final"
     (elsewhere / "link").symlink_to(elsewhere / "own" / "final")
-    assert main._resolve(str(elsewhere / "link")) == elsewhere / "own" / "final"
+    assert options.checkpoint_folder(str(elsewhere / "link")) == elsewhere / "own" / "final"
 
 
 def test_a_checkpoint_may_be_named_by_a_path_from_here(elsewhere: Path) -> None:
-    assert main._resolve("own/final") == elsewhere / "own" / "final"
+    assert options.checkpoint_folder("own/final") == elsewhere / "own" / "final"
 
 
 def test_a_bundled_name_is_not_hidden_by_a_folder_of_that_name(elsewhere: Path) -> None:
-    assert main._resolve("demo") == elsewhere.parent / "assets" / "demo"
-    assert main._resolve(str(elsewhere / "demo")) == elsewhere / "demo"
+    assert options.checkpoint_folder("demo") == elsewhere.parent / "assets" / "demo"
+    assert options.checkpoint_folder(str(elsewhere / "demo")) == elsewhere / "demo"
 
 
 def test_a_path_that_leads_to_no_checkpoint_says_so(elsewhere: Path) -> None:
     with pytest.raises(InputError, match=r"own' holds no checkpoint; name a run's final, or one that"):
-        main._resolve(str(elsewhere / "own"))
+        options.checkpoint_folder(str(elsewhere / "own"))
     with pytest.raises(InputError, match=r"nowhere' is not there; name a run's final"):
-        main._resolve(str(elsewhere / "nowhere"))
+        options.checkpoint_folder(str(elsewhere / "nowhere"))
     with pytest.raises(CheckpointError, match="no checkpoint of that name; there are: demo"):
-        main._resolve("nobody")
+        options.checkpoint_folder("nobody")
 
 
 # ------------------------------------------------------------------------------------------------------- app
@@ -272,13 +272,13 @@ def test_a_taken_port_is_passed_over() -> None:
         busy.listen()
         port = busy.getsockname()[1]
         with pytest.raises(InputError, match=re.escape(f"Port {port} is taken. Name a free one with --port")):
-            main._free_port(port)
-    assert main._free_port(port) == port
-    assert main.FIRST_PORT <= main._free_port(None) < main.FIRST_PORT + main.PORTS_TRIED
+            app.free_port(port)
+    assert app.free_port(port) == port
+    assert app.FIRST_PORT <= app.free_port(None) < app.FIRST_PORT + app.PORTS_TRIED
 
 
 def test_app_serves_and_stops_with_its_command(tmp_path: Path) -> None:
-    port = main._free_port(None)
+    port = app.free_port(None)
     log = (tmp_path / "log").open("w+")
     command = [sys.executable, "-m", "train.cli.main", "app", "--port", str(port)]
     child = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True,

@@ -183,9 +183,7 @@ def test_views_reach_models_only_through_services(path: Path) -> None:
     assert not set(imported(path)) & {"irl_core.scorer.Lens", "irl_core.checkpoints.save.load_tensors"}
 
 
-@pytest.mark.parametrize(
-    "path", [*files("app"), ROOT / "train/cli/main.py", ROOT / "irl_core/scorer.py"], ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", [*files("app", "train/cli"), ROOT / "irl_core/scorer.py"], ids=lambda path: path.stem)
 def test_nothing_heavy_is_imported_before_it_is_needed(path: Path) -> None:
     allowed = {"streamlit", "plotly"} if "app" in path.relative_to(ROOT).parts else set()
     assert not (packages(path, top_level=True) & HEAVY) - allowed

@@ -40,8 +40,9 @@ def test_parameters_are_counted_from_the_files() -> None:
 
 def test_the_card_says_what_it_is_and_what_was_measured() -> None:
     report = make(evaluated(simulated(problems=12, samples=4)))
-    card = model_card(report, facts_of(DEMO, PROVENANCE))
+    card = model_card(report, facts_of(DEMO, PROVENANCE, sft_steps=3100, expert_steps=420))
     assert "160 held-out problems x 16 samples" in card and "CPU (CPU X, 2 cores)" in card
+    assert "`demo-sft` (3100 steps of likelihood" in card and "`demo-expert` (420 further ones" in card
     assert "irl-lens train demo-irl" in card and "{" not in card.partition("## ")[0]
     assert all(f"## {question}" in card for question in QUESTIONS)
     for policy in report["pass_at_k"]["policies"].values():

@@ -1,1 +1,1 @@
-"""What the commands of ``train.cli.main`` do, where it is more than a few lines."""
+"""The command ``irl-lens``: ``main`` assembles it, every other file is a command of that name."""

@@ -1,17 +1,18 @@
-"""``irl-lens evaluate``, ``report``, ``compare`` and ``study``: what is asked on the command line, done and told."""
+"""``irl-lens evaluate``: a checkpoint sampled, scored, perturbed and probed, with a report."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast, get_args
 
 import typer
 
 from irl_core.checkpoints.save import load_json
-from irl_core.errors import ConfigError
+from irl_core.errors import ConfigError, InputError
+from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, checkpoint_folder
+from train.cli.report import print_answers
 
 if TYPE_CHECKING:
     from irl_core.evaluation.report import Report
@@ -20,14 +21,13 @@ if TYPE_CHECKING:
     from train.evaluate.problem_sets import Holds
     from train.run import StopRequests
 
-SAMPLES = 16
-RUNS = Path("runs")
+DEFAULT_SAMPLES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What ``irl-lens evaluate`` is asked for. ``checkpoint`` and ``compare``: folders. ``samples`` None: 16 where
-    solutions are sampled."""
+class EvaluateRequest:
+    """What the command line asks for. ``checkpoint`` and ``compare``: folders of checkpoints. ``samples`` None: 16
+    where solutions are sampled."""
 
     checkpoint: Path
     out: Path
@@ -43,11 +43,62 @@ class Wish:
     dry_run: bool = False
 
 
-def evaluate(wish: Wish) -> None:
-    """Do it, and write the report. Raises ConfigError, CheckpointError, DatasetError or StoreError where it cannot be
-    done, and typer.Exit where it was stopped."""
-    order = make_order(wish)
-    if wish.dry_run:
+def evaluate(
+    out: Annotated[Path, typer.Option(help="The folder for the scored runs and the report.")],
+    checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
+    data: Annotated[str, typer.Option(help="demo, gsm8k, or a file of problems or of solutions.")] = "demo",
+    holds: Annotated[str, typer.Option(help="What a file holds: auto, problems or solutions.")] = "auto",
+    samples: Annotated[int | None, typer.Option(min=1, help="Solutions sampled of each problem. [default: 16]")] = None,
+    problems: Annotated[
+        int | None, typer.Option(min=2, help="The first so many problems. [default: 160 of the demo, else all]")
+    ] = None,
+    compare: Annotated[
+        list[str] | None, typer.Option(help="NAME=CHECKPOINT, again and again: policies on the same problems.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling and of the bootstrap.")] = 0,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option(help="Continue an evaluation of the same settings.")] = True,
+    training: Annotated[
+        Path | None, typer.Option(help="The run that made the checkpoint. [default: the folder it lies in]")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and stop.")] = False,
+) -> None:
+    """Sample, score, perturb and probe; then answer the paper's questions in a report. Resumes where it was stopped."""
+    from train.evaluate.problem_sets import Holds
+
+    if holds not in get_args(Holds):
+        raise InputError(f"--holds {holds!r}: choose one of {', '.join(get_args(Holds))}.")
+    others = {name: checkpoint_folder(path) for name, path in named_checkpoints(compare or []).items()}
+    run_evaluation(
+        EvaluateRequest(
+            checkpoint_folder(checkpoint), out, data, cast(Holds, holds), samples, problems, others, seed, device,
+            resume, training, dry_run,
+        )
+    )  # fmt: skip
+
+
+def named_checkpoints(given: Sequence[str]) -> dict[str, str]:
+    """The values of ``--compare``, NAME=CHECKPOINT, by name. Raises InputError."""
+    checkpoints: dict[str, str] = {}
+    for one in given:
+        name, _, checkpoint = one.partition("=")
+        if not (name and checkpoint):
+            raise InputError(f"--compare {one!r}: NAME=CHECKPOINT is expected.")
+        if name in checkpoints:
+            raise InputError(f"--compare: {name!r} is given twice; give each checkpoint a name of its own.")
+        checkpoints[name] = checkpoint
+    return checkpoints
+
+
+def run_evaluation(request: EvaluateRequest) -> None:
+    """Evaluate, and write the report; or say what would be made.
+
+    Raises:
+        ConfigError, CheckpointError, DatasetError, StoreError: it cannot be done as asked.
+        typer.Exit: it was asked to stop.
+    """
+    order = make_order(request)
+    if request.dry_run:
         for line in planned(order):
             typer.echo(line)
         return
@@ -58,68 +109,71 @@ def evaluate(wish: Wish) -> None:
             with stopped.obeyed_at_once(True):
                 from irl_core.scorer import Lens
 
-                lens = Lens.load(wish.checkpoint, wish.device)
-            _evaluate(lens, wish, order, stopped)
+                lens = Lens.load(request.checkpoint, request.device)
+            evaluate_with_report(lens, request, order, stopped)
         except Interrupted:
-            _say_interrupted(wish.out, wish.resume)
+            end_interrupted(request.out, request.resume)
 
 
-def _say_interrupted(folder: Path, resume: bool) -> NoReturn:
-    """How to go on; ends the program as a training that was asked to stop."""
+def end_interrupted(folder: Path, resume: bool) -> NoReturn:
+    """Say how to continue, and end the program as a training that was asked to stop."""
     again = "the same command" if resume else "the same command without --no-resume"
     typer.echo(f"interrupted. Go on with {again} (folder: {folder}).", err=True)
     raise typer.Exit(0)
 
 
-def _evaluate(lens: Lens, wish: Wish, order: Order, stopped: StopRequests) -> None:
+def evaluate_with_report(lens: Lens, request: EvaluateRequest, order: Order, stopped: StopRequests) -> None:
+    """Make the files of the evaluation and its report, and print the answers. Raises ConfigError where the device's
+    memory is full."""
     from rich.console import Console
     from torch import OutOfMemoryError
 
     from irl_core.report.files import draw, write
     from train.evaluate.pipeline import evaluate as make_files
 
-    def report() -> None:
-        drawn = draw(wish.out, seed=wish.seed)
-        files.extend(write(drawn, wish.out))
-        reports.append(drawn.report)
+    reports: list[tuple[Report, list[Path]]] = []
 
-    files: list[Path] = []
-    reports: list[Report] = []
+    def report() -> None:
+        drawn = draw(request.out, seed=request.seed)
+        reports.append((drawn.report, list(write(drawn, request.out))))
+
     console = Console(stderr=True)
     try:
-        make_files(lens, wish.out, order, console=console, resume=wish.resume, stopped=stopped, report=report)
+        make_files(lens, request.out, order, console=console, resume=request.resume, stopped=stopped, report=report)
     except OutOfMemoryError as error:
         raise ConfigError(
             f"the memory of {lens.device} is full ({str(error).partition('. ')[0]}); free it or take --device cpu. The "
             "same command goes on from what is finished; fewer --samples are another evaluation"
         ) from None
-    _say(reports[0], files)
+    print_answers(*reports[0])
 
 
-def make_order(wish: Wish) -> Order:
-    """The exam and what is asked of the checkpoint; loads no model. Raises ConfigError and DatasetError."""
+def make_order(request: EvaluateRequest) -> Order:
+    """The problem set and what is asked of the checkpoint; loads no model. Raises ConfigError and DatasetError."""
     from irl_core.evaluation.training import find_training
     from train.evaluate.pipeline import Order
     from train.evaluate.problem_sets import open_exam
 
-    trained = load_json(wish.checkpoint / "config.json").get("train_config", {})
+    trained = load_json(request.checkpoint / "config.json").get("train_config", {})
     layout = trained.get("data", {}).get("layout", "as_written")
-    exam = open_exam(wish.data, wish.problems, holds=wish.holds, layout=layout)
-    if exam.solutions is not None and wish.samples is not None:
+    exam = open_exam(request.data, request.problems, holds=request.holds, layout=layout)
+    if exam.solutions is not None and request.samples is not None:
         raise ConfigError(
-            f"--samples {wish.samples}: {exam.name} holds solutions, and none are sampled; leave it out, or sample "
+            f"--samples {request.samples}: {exam.name} holds solutions, and none are sampled; leave it out, or sample "
             "solutions of its problems with --holds problems"
         )
-    training = find_training(wish.checkpoint, wish.training)
-    if wish.training is not None and training is None:
-        raise ConfigError(f"--training {wish.training.name}: holds no metrics.jsonl; name the folder of a training run")
-    samples = SAMPLES if wish.samples is None else wish.samples
-    return Order(exam, samples=samples, seed=wish.seed, compare=wish.compare, training=training)
+    training = find_training(request.checkpoint, request.training)
+    if request.training is not None and training is None:
+        raise ConfigError(
+            f"--training {request.training.name}: holds no metrics.jsonl; name the folder of a training run"
+        )
+    samples = DEFAULT_SAMPLES if request.samples is None else request.samples
+    return Order(exam, samples=samples, seed=request.seed, compare=request.compare, training=training)
 
 
 def planned(order: Order) -> Iterator[str]:
-    """What the evaluation would make, in words."""
-    from train.calibrate import SAMPLES as TUNING
+    """What the evaluation would make, a line each."""
+    from train.calibrate import SAMPLES as CALIBRATION_SAMPLES
 
     exam = order.exam
     if exam.solutions is not None:
@@ -127,95 +181,11 @@ def planned(order: Order) -> Iterator[str]:
     else:
         asked = len(exam.asked) * order.samples
         yield f"{exam.name}: {len(exam.asked)} problems x {order.samples} samples: {asked} traces, sampled and scored"
-        yield f"rules chosen on {len(exam.calibration)} other problems x {TUNING} samples"
+        yield f"rules chosen on {len(exam.calibration)} other problems x {CALIBRATION_SAMPLES} samples"
         for name in order.compare:
             yield f"{name}: {asked} traces of its policy"
     if exam.left_out:
         yield f"left out: {len(exam.left_out)} rows, the first: {exam.left_out[0]}"
-    yield f"corrupted copies and probes of {len(exam.experts)} honest solutions"
+    yield f"perturbed copies and probes of {len(exam.experts)} honest solutions"
     yield f"metrics of the training: {'not known' if order.training is None else order.training.name}"
     yield f"sha256 of the data: {exam.sha256}"
-
-
-# ------------------------------------------------------------------------------------------------- report, compare
-
-
-def report(
-    paths: Sequence[Path], *, out: Path | None, results: Path | None, answer_lines: bool | None, seed: int
-) -> None:
-    """Draw reports again, from what is on disk. Of a folder the files in it are replaced; of a lone scored run the
-    report is printed as Markdown, or written into ``out``. With ``results`` the document of all of them is written.
-
-    Raises:
-        ConfigError: several runs for one ``out``. StoreError: a path that holds no run.
-    """
-    if results is not None:
-        from train.studies.results import write_results
-
-        typer.echo(f"Wrote {write_results(paths, results, seed=seed)}")
-        return
-    if out is not None and len(paths) > 1:
-        raise ConfigError(f"--out is one folder, and {len(paths)} runs are named; report them one by one")
-    for path in paths:
-        _redraw(path, out, answer_lines, seed)
-
-
-def _redraw(path: Path, out: Path | None, answer_lines: bool | None, seed: int) -> None:
-    from irl_core.report.files import draw, make_folder, write
-    from irl_core.report.markdown import to_markdown
-
-    drawn = draw(path, seed=seed, answer_lines=answer_lines)
-    if out is None and not path.is_dir():
-        typer.echo(to_markdown(drawn.report), nl=False)
-        return
-    folder = make_folder(out or path)
-    _say(drawn.report, write(drawn, folder))
-
-
-def _say(report: Report, files: Sequence[Path]) -> None:
-    """The questions with their answers, and what was written."""
-    from irl_core.evaluation.report import QUESTIONS
-    from irl_core.files import one_line
-
-    for question, names in QUESTIONS.items():
-        typer.echo(f"{question}\n  " + "\n  ".join(one_line(report[name]["paragraph"]) for name in names) + "\n")
-    typer.echo("Wrote " + ", ".join(map(str, files)))
-
-
-def compare(paths: Sequence[Path], *, html: Path | None, as_json: bool, seed: int) -> None:
-    """Evaluated runs beside each other. Raises ConfigError and StoreError."""
-    from rich.console import Console
-
-    from irl_core.files import write_whole
-    from irl_core.report.tables import for_terminal
-    from train.evaluate.compare import comparison, open_runs, tables, to_html
-
-    found = comparison(open_runs(paths), seed=seed)
-    if html is not None:
-        write_whole(html, to_html(found))
-        typer.echo(f"Wrote {html}", err=True)
-    if as_json:
-        typer.echo(json.dumps(found, allow_nan=False))
-        return
-    console = Console(highlight=False)
-    for table in tables(found):
-        console.print(for_terminal(table))
-
-
-def study(name: str, out: Path | None, *, seeds: Sequence[int], scale: float, resume: bool, dry_run: bool) -> None:
-    """A study of ``train.studies.runner`` by its name; by default into ``runs/study-NAME``."""
-    from rich.console import Console
-
-    from train.run import Interrupted
-    from train.studies import runner as studying
-
-    if dry_run:
-        for line in studying.planned(name, seeds=seeds, scale=scale):
-            typer.echo(line)
-        return
-    folder = out or RUNS / f"study-{name}"
-    try:
-        studying.study(name, folder, seeds=seeds, scale=scale, resume=resume, console=Console(stderr=True))
-    except Interrupted:
-        _say_interrupted(folder, resume)
-    typer.echo(f"Wrote {folder / 'study.json'}, {folder / 'study.md'}, {folder / 'study.html'}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,8 +22,9 @@ SHOWN = ("disc/loss", "policy/loss", "rollout/correct")  # beside the progress b
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the command line asks for. ``memory_gb``: of the device that is planned for, in place of this machine's."""
+class TrainRequest:
+    """What the command line asks for. ``memory_gb``: the memory of the device that is planned for, in place of this
+    machine's."""
 
     preset: str
     overrides: Sequence[str] = ()
@@ -35,57 +36,90 @@ class Wish:
     force: bool = False
 
 
-def train(wish: Wish) -> None:
-    """Do it. Raises ConfigError where it cannot be done, and typer.Exit where it ended otherwise than by finishing."""
-    config = load_config(wish.preset, wish.overrides, PRESETS)
-    if wish.dry_run:
-        print_plan(config, wish)
+def train(
+    preset: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="See 'irl-lens presets'; or a YAML file.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that differ, such as run.steps=100.")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="The same, as an option.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Where the run is written. [default: runs/PRESET]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last whole checkpoint.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print settings, memory, time and downloads, and stop.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON alone.")] = False,
+    memory_gb: Annotated[
+        float | None, typer.Option(min=0.1, help="Plan for a device of so many GB, not for this machine's.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Train although the estimate says it will not fit.")] = False,
+) -> None:
+    """Train a policy and a discriminator from a preset or a YAML file, and first the presets that it starts from."""
+    changes = [*(settings or []), *(overrides or [])]
+    train_preset(TrainRequest(preset, changes, run_dir, resume, dry_run, as_json, memory_gb, force))
+
+
+def train_preset(request: TrainRequest) -> None:
+    """Train, or print the plan. Raises ConfigError where it cannot be done, and typer.Exit where the training ended
+    otherwise than by finishing."""
+    config = load_config(request.preset, request.overrides, PRESETS)
+    if request.dry_run:
+        print_plan(config, request)
         return
-    if wish.as_json:
+    if request.as_json:
         raise ConfigError("--json prints the plan of a training; give --dry-run too")
-    if not (wish.force or wish.resume):  # what is gone on with has fitted before
-        check_memory(config, wish.memory_gb)
+    if not (request.force or request.resume):  # what is resumed has fitted before
+        check_memory(config, request.memory_gb)
     from train.distributed import end_world, start_world
 
     world, _ = start_world(config)
-    _train_before(config, world)
-    _train(config, wish.run_dir or RUNS / config.run.preset, wish.resume, world)
+    train_prerequisites(config, world)
+    train_with_progress(config, request.run_dir or RUNS / config.run.preset, request.resume, world)
     end_world()
 
 
-def print_plan(config: TrainConfig, wish: Wish) -> None:
-    """The plan on stdout, as text or JSON; of several processes the first one's."""
-    plan = make_plan(config, this_device(wish.memory_gb), launched_processes(), ask_hub=True)
-    if os.environ.get("RANK", "0") == "0":
-        as_json = json.dumps(to_json(plan), ensure_ascii=False, allow_nan=False) if wish.as_json else ""
-        typer.echo(as_json or "\n".join((*lines(plan), *_lines_before(config, plan.durations.total, wish))))
+# --------------------------------------------------------------------------------------------- before the training
 
 
-def _lines_before(config: TrainConfig, own: float, wish: Wish) -> Iterator[str]:
-    """The presets that are trained first, with their time."""
+def print_plan(config: TrainConfig, request: TrainRequest) -> None:
+    """Print the plan as text or JSON, with the time of the presets that are trained first; of several processes the
+    first one prints."""
+    device, processes = this_device(request.memory_gb), launched_processes()
+    plan = make_plan(config, device, processes, ask_hub=True)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if request.as_json:
+        typer.echo(json.dumps(to_json(plan), ensure_ascii=False, allow_nan=False))
+        return
+    for line in lines(plan):
+        typer.echo(line)
     seconds = {
-        name: make_plan(before, this_device(wish.memory_gb), launched_processes()).durations.total
-        for name, before in _unfinished(config).items()
+        name: make_plan(earlier, device, processes).durations.total
+        for name, earlier in unfinished_prerequisites(config).items()
     }
     if seconds:
-        told = ", ".join(f"{name} {hours(one)}" for name, one in seconds.items())
-        yield f"Trained first: {told}; in all {hours(own + sum(seconds.values()))}"
+        listed = ", ".join(f"{name} {hours(one)}" for name, one in seconds.items())
+        typer.echo(f"Trained first: {listed}; in all {hours(plan.durations.total + sum(seconds.values()))}")
 
 
-def _unfinished(config: TrainConfig) -> dict[str, TrainConfig]:
-    """The presets before this one whose runs are not finished, in the order in which they are trained."""
-    found: dict[str, TrainConfig] = {}
+def unfinished_prerequisites(config: TrainConfig) -> dict[str, TrainConfig]:
+    """The presets that this one starts from and that are not trained yet, in the order in which they are trained."""
+    unfinished: dict[str, TrainConfig] = {}
     for name in config.run.after:
-        if not _finished(name):
-            before = load_config(name, presets_dir=PRESETS)
-            found |= _unfinished(before) | {name: before}
-    return found
+        if not is_trained(name):
+            earlier = load_config(name, presets_dir=PRESETS)
+            unfinished |= unfinished_prerequisites(earlier) | {name: earlier}
+    return unfinished
+
+
+def is_trained(preset: str) -> bool:
+    """Whether the preset's training run has left its final checkpoint."""
+    return (RUNS / preset / "final" / "manifest.json").is_file()
 
 
 def check_memory(config: TrainConfig, memory_gb: float | None = None) -> None:
     """Refuse what would not fit, also of the presets that are trained first. Raises ConfigError."""
     for name in config.run.after:
-        if not _finished(name):
+        if not is_trained(name):
             check_memory(load_config(name, presets_dir=PRESETS), memory_gb)
     try:
         refuse(make_plan(config, this_device(memory_gb), launched_processes()))
@@ -93,76 +127,61 @@ def check_memory(config: TrainConfig, memory_gb: float | None = None) -> None:
         typer.echo(f"Memory was not estimated: {error}.", err=True)
 
 
-def _finished(name: str) -> bool:
-    return (RUNS / name / "final" / "manifest.json").is_file()
-
-
-def _train_before(config: TrainConfig, world: World) -> None:
-    """Train the presets that this one starts from, where their runs are not finished yet."""
+def train_prerequisites(config: TrainConfig, world: World) -> None:
+    """Train the presets that this one starts from, where they are not trained yet."""
     from train.distributed import check_division
 
     for name in config.run.after:
         begun = (RUNS / name / "config.yaml").is_file()
-        finished, begun = world.gather([(_finished(name), begun)])[0]  # as the first process sees it
-        if not finished:
+        trained, begun = world.gather([(is_trained(name), begun)])[0]  # as the first process sees it
+        if not trained:
             earlier = load_config(name, presets_dir=PRESETS)
             check_division(earlier, world.size)
             if world.is_main:
                 typer.echo(f"{config.run.preset} starts from {name}, which is trained first.", err=True)
-            _train_before(earlier, world)
-            _train(earlier, RUNS / name, begun, world)
+            train_prerequisites(earlier, world)
+            train_with_progress(earlier, RUNS / name, begun, world)
 
 
-def _train(config: TrainConfig, directory: Path, resume: bool, world: World) -> None:
+# ------------------------------------------------------------------------------------------------------ the training
+
+
+def train_with_progress(config: TrainConfig, directory: Path, resume: bool, world: World) -> None:
+    """Train with a progress bar, and say how it ended. Raises typer.Exit where it did not finish: with status 0 where
+    it was asked to stop, else 1."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from train.run import Interrupted
-    from train.run import train as run
+    from train import run
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[more]}"))
-    with Progress(*columns, console=Console(stderr=True), disable=not world.is_main) as progress:
-        bar = progress.add_task(directory.name, total=config.run.steps, more="")
-        view = _View()
+    try:
+        with Progress(*columns, console=Console(stderr=True), disable=not world.is_main) as progress:
+            bar = progress.add_task(directory.name, total=config.run.steps, more="")
+            beside = BesideBar()
 
-        def on_step(step: int, steps: int, metrics: dict[str, float], seconds_left: float) -> None:
-            view.after_step(metrics, seconds_left)
-            progress.update(bar, completed=step, total=steps, more=str(view))
+            def on_step(step: int, steps: int, metrics: dict[str, float], seconds_left: float) -> None:
+                beside.after_step(metrics, seconds_left)
+                progress.update(bar, completed=step, total=steps, more=str(beside))
 
-        def on_phase(phase: str) -> None:
-            view.phase = phase
-            progress.update(bar, more=str(view))
+            def on_phase(phase: str) -> None:
+                beside.phase = phase
+                progress.update(bar, more=str(beside))
 
-        ended: Exception | None = None
-        try:
-            run(config, directory, resume, on_step, on_phase, world=world)
-        except (Interrupted, FloatingPointError) as error:
-            ended = error
-    status = _end(ended, directory, aloud=world.is_main)
-    if ended is not None:
-        raise typer.Exit(status)
-
-
-def _end(ended: Exception | None, directory: Path, *, aloud: bool) -> int:
-    """Say how a run ended; returns the exit status, which is 0 where it finished or was asked to stop."""
-    from train.run import Interrupted, Stopped
-
-    if ended is None:
-        text = f"Finished: {directory / 'final'}"
-    elif isinstance(ended, Interrupted) and not isinstance(ended, Stopped):
-        text = f"interrupted. Go on with the same command and --resume (run: {directory})."
-    else:
-        if aloud:
-            typer.echo(f"irl-lens: {ended}", err=True)
-        return 1
-    if aloud:
-        typer.echo(text, err=ended is not None)
-    return 0
+            run.train(config, directory, resume, on_step, on_phase, world=world)
+    except (run.Interrupted, FloatingPointError) as error:
+        asked = isinstance(error, run.Interrupted) and not isinstance(error, run.Stopped)
+        if world.is_main:
+            how = f"interrupted. Go on with the same command and --resume (run: {directory})."
+            typer.echo(how if asked else f"irl-lens: {error}", err=True)
+        raise typer.Exit(0 if asked else 1) from None
+    if world.is_main:
+        typer.echo(f"Finished: {directory / 'final'}")
 
 
 @dataclass(slots=True)
-class _View:
-    """What stands beside the progress bar."""
+class BesideBar:
+    """The text beside the progress bar: time left, phase and the last step's figures."""
 
     phase: str = ""
     left: str = ""

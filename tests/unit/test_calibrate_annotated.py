@@ -20,8 +20,8 @@ from irl_core.reward.localisation import Calibration, Rule
 from irl_core.statistics.first_error import NO_ERROR, UNDECIDED
 from irl_core.storage.scored_run import read_run
 from irl_core.types import Step
-from train.cli import calibrate
-from train.cli.calibrate import Wish, agreed_labels, calibrate_from, fit, labelled_traces
+from train import calibrate_annotated as calibrate
+from train.calibrate_annotated import CalibrationRequest, agreed_labels, calibrate_annotated, fit, labelled_traces
 from train.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def test_labels_are_what_most_of_the_sure_say() -> None:
         said("f", "x", 3, blind=False),
     ]  # fmt: skip
     found = agreed_labels(words)
-    assert found.steps == {"a": 1, "c": 2, "e": None} and found.people == 3
+    assert found.steps == {"a": 1, "c": 2, "e": None} and found.annotators == 3
     assert found.left_out == {"not blind": 1, "annotators disagree": 1, "unsure": 1}
     assert agreed_labels(words, seen=True).steps["f"] == 3
 
@@ -91,9 +91,11 @@ def test_decisions_as_labels() -> None:
     steady = np.zeros(4, np.float32)
     one = traces(2)[1]
     sure = replace(OLD, rule=Rule("credit", "min"), threshold=-1.0, uncertain_threshold=-0.9)
-    assert calibrate._predicted(one, sure) == 0
-    assert calibrate._predicted(replace(one, signals={"credit": steady + np.float32([0, 0, 0, 1])}), sure) == NO_ERROR
-    assert calibrate._predicted(replace(one, signals={"credit": steady}), sure) == UNDECIDED  # no signal
+    assert calibrate.predicted_step(one, sure) == 0
+    assert (
+        calibrate.predicted_step(replace(one, signals={"credit": steady + np.float32([0, 0, 0, 1])}), sure) == NO_ERROR
+    )
+    assert calibrate.predicted_step(replace(one, signals={"credit": steady}), sure) == UNDECIDED  # no signal
 
 
 # --------------------------------------------------------------------------------- the bundled run and checkpoint
@@ -123,24 +125,26 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_new_checkpoint_is_written_and_the_old_one_stays(export: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in DEMO.rglob("*.json")}
-    lines = list(calibrate_from(Wish(export, RUN, DEMO, tmp_path / "mine")))
+    lines = list(calibrate_annotated(CalibrationRequest(export, RUN, DEMO, tmp_path / "mine")))
     assert {path: path.read_bytes() for path in DEMO.rglob("*.json")} == before
     verify(tmp_path / "mine")
     config, old = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "mine", DEMO))
     assert Calibration.from_json(config["localisation"]).rule.signal in ("raw", "credit", "discounted")
     assert config["localisation"] != old["localisation"] and config["name"] == "mine"
     assert config["reference"] == old["reference"] and config["train_config"] == old["train_config"]
-    assert config["provenance"]["weights_of"] == calibrate._fingerprint(DEMO)
+    assert config["provenance"]["weights_of"] == calibrate.fingerprint(DEMO)
     assert config["provenance"]["calibrated_on"] in lines[0].replace("labelled", "annotated") + " annotators"
     assert any("5-fold by problem: F1 0." in line for line in lines)
-    again = list(calibrate_from(Wish(export, RUN, tmp_path / "mine", tmp_path / "more")))  # a copy has the same weights
+    again = list(
+        calibrate_annotated(CalibrationRequest(export, RUN, tmp_path / "mine", tmp_path / "more"))
+    )  # a copy has the same weights
     assert again[:-1][0] == lines[0]
 
 
 def test_a_database_gives_what_its_export_gives(export: Path, tmp_path: Path) -> None:
     store = Annotations(tmp_path / "annotations.sqlite")
     store.add_all(annotated(30))
-    assert calibrate._read(store.path) == calibrate._read(export)
+    assert calibrate.read_annotations(store.path) == calibrate.read_annotations(export)
 
 
 def test_labels_of_other_texts_and_impossible_steps_are_counted() -> None:
@@ -160,19 +164,19 @@ def test_too_few_are_refused_with_what_is_needed(tmp_path: Path, problems: int, 
     path = tmp_path / "few.jsonl"
     path.write_text(to_jsonl(annotated(problems)), encoding="utf-8")
     with pytest.raises(InputError, match=message):
-        list(calibrate_from(Wish(path, RUN, DEMO, tmp_path / "out")))
+        list(calibrate_annotated(CalibrationRequest(path, RUN, DEMO, tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_of_another_checkpoint_is_refused(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "read_provenance", lambda path: {"checkpoint_sha256": "1" * 64})
     with pytest.raises(InputError, match=r"run\.parquet was not scored by the checkpoint demo"):
-        list(calibrate_from(Wish(export, RUN, DEMO, tmp_path / "out")))
+        list(calibrate_annotated(CalibrationRequest(export, RUN, DEMO, tmp_path / "out")))
 
 
 def test_faults_are_plain_lines(export: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name a new folder, since no checkpoint is changed"):
-        list(calibrate_from(Wish(export, RUN, DEMO, DEMO)))
+        list(calibrate_annotated(CalibrationRequest(export, RUN, DEMO, DEMO)))
     for name, data, message in (
         ("no.jsonl", None, "is not there"),
         ("bad.jsonl", b'{"run": 1}\n', r"bad\.jsonl: line 1: missing"),
@@ -182,7 +186,7 @@ def test_faults_are_plain_lines(export: Path, tmp_path: Path) -> None:
         if data is not None:
             (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match=message):
-            list(calibrate_from(Wish(tmp_path / name, RUN, DEMO, tmp_path / "out")))
+            list(calibrate_annotated(CalibrationRequest(tmp_path / name, RUN, DEMO, tmp_path / "out")))
 
 
 def test_the_command(export: Path, tmp_path: Path) -> None:

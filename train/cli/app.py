@@ -1,0 +1,53 @@
+"""``irl-lens app``: the Streamlit server, as a child process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from irl_core.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FIRST_PORT = 8501
+PORTS_TRIED = 100
+
+
+def app(
+    port: Annotated[int | None, typer.Option(help="The port. [default: the first free one from 8501]")] = None,
+) -> None:
+    """Open the app on the bundled checkpoint, on this machine alone."""
+    chosen = free_port(port)
+    typer.echo(f"irl-lens is at http://localhost:{chosen} (Ctrl+C stops it)")
+    options = [f"--server.port={chosen}", "--server.address=localhost", "--server.headless=true"]
+    command = [sys.executable, "-m", "streamlit", "run", str(REPOSITORY / "app" / "main.py"), *options]
+    # ``streamlit run`` puts only the script's own folder on the path
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+    child = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": paths})
+    # Ctrl+C reaches the child by itself; SIGTERM is passed on, so that no child is left
+    signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
+    while True:
+        try:
+            raise typer.Exit(child.wait())
+        except KeyboardInterrupt:
+            continue
+
+
+def free_port(asked: int | None) -> int:
+    """The port that was asked for, else the first free one. Raises InputError where none is free."""
+    for port in [asked] if asked is not None else range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except (OSError, OverflowError):
+                continue
+            return port
+    taken = f"{FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1} are all" if asked is None else f"{asked} is"
+    raise InputError(f"Port {taken} taken. Name a free one with --port (make app PORT=...).")

@@ -1,0 +1,18 @@
+"""``irl-lens checkpoints``: what can be loaded."""
+
+from __future__ import annotations
+
+import typer
+
+from irl_core.checkpoints.save import default_roots, list_checkpoints
+from train.cli.options import NO_CHECKPOINT
+
+
+def checkpoints() -> None:
+    """List the checkpoints that can be loaded, each verified, with where it comes from."""
+    listed = list_checkpoints(default_roots())
+    for info in listed:
+        origin = ", ".join(f"{key} {value}" for key, value in info.provenance.items())
+        typer.echo(f"{info.name:<28} {'verified' if info.verified else 'REFUSED: ' + info.reason}  {origin}".rstrip())
+    if not listed:
+        typer.echo(NO_CHECKPOINT)

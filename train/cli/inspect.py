@@ -1,0 +1,139 @@
+"""``irl-lens inspect``: a solution scored token by token, in the terminal, as JSON or as a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from irl_core.errors import InputError
+from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, load_lens
+
+if TYPE_CHECKING:
+    from irl_core.scorer import Lens
+    from irl_core.types import ScoredTrace, Trace
+
+DEFAULT_SAMPLES = 4
+MAX_TEXT_FILE_BYTES = 1_000_000
+
+
+def inspect(
+    problem: Annotated[str, typer.Option(help="The problem's text, or @FILE.")],
+    solution: Annotated[str | None, typer.Option(help="A solution's text, or @FILE. Without one, samples.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Solutions to sample. [default: 4; 0 with --solution]")] = None,
+    checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same samples on a CPU.")] = 0,
+    gamma: Annotated[float, typer.Option(help="Discount of the discounted view, 0 to 1.")] = 0.9,
+    view: Annotated[str, typer.Option(help="Colours: raw, standardised, discounted or credit.")] = "credit",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write the page to send: one file, no network.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Score a solution token by token and name its first error."""
+    from irl_core.report.heatmap.payload import VIEWS
+    from irl_core.report.inspection_json import to_json, with_ids
+    from irl_core.scorer import check_inputs
+
+    if view not in VIEWS:
+        raise InputError(f"Unknown view {view!r}; choose one of {', '.join(VIEWS)}.")
+    if not 0.0 <= gamma <= 1.0:
+        raise InputError(f"gamma is {gamma}; choose a value between 0 and 1.")
+    problem, solution = text_of(problem), None if solution is None else text_of(solution)
+    check_inputs(problem, solution)
+    if samples is None:
+        samples = DEFAULT_SAMPLES if solution is None else 0
+    lens = load_lens(checkpoint, device)
+    scored = score_solutions(lens, problem, solution, samples, seed, gamma)
+    localisations, kind = [lens.locate(one) for one in scored], lens.default_trace_score
+    result = to_json(scored, localisations, problem=problem, checkpoint=lens.name, gamma=gamma, kind=kind)
+    as_text = json.dumps(result, ensure_ascii=False, allow_nan=False)
+    if html is not None:
+        write_page(html, with_ids(result, scored), lens, solution, view, gamma)
+    if as_json:
+        typer.echo(as_text)
+    else:
+        print_inspection(lens, result, solution, view, gamma)
+
+
+def text_of(given: str) -> str:
+    """The text itself, or that of the file named after an ``@``. Raises InputError for a file that cannot be used."""
+    if not given.startswith("@"):
+        return given
+    path = Path(given[1:])
+    try:
+        size = path.stat().st_size
+        if size > MAX_TEXT_FILE_BYTES:
+            raise InputError(f"{path.name} has {size:,} bytes; the limit is {MAX_TEXT_FILE_BYTES:,}. Shorten it.")
+        return path.read_text(encoding="utf-8").rstrip("\r\n")  # the last line end is the editor's, not the solution's
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name} is not UTF-8 text; save it as UTF-8.") from None
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}). Give the text itself or an existing @FILE."
+        ) from None
+
+
+def score_solutions(
+    lens: Lens, problem: str, solution: str | None, samples: int, seed: int, gamma: float
+) -> list[ScoredTrace]:
+    """The pasted solution, then the sampled ones from the highest trace score to the lowest.
+
+    Rewards are standardised over the group where there are samples, else over the checkpoint's reference.
+    """
+    from irl_core.reward.token_scores import rank
+    from irl_core.text.segmentation import make_trace
+
+    if solution is None and samples == 0:
+        raise InputError("Nothing to score: give a --solution, or --samples of at least 1.")
+    sampled = sample_with_progress(lens, problem, samples, seed) if samples else []
+    pasted = [] if solution is None else [make_trace(problem, solution, trace_id="pasted")]
+    scored = lens.score([*pasted, *sampled], standardise_over="group" if sampled else "reference")
+    own, others = scored[: len(pasted)], scored[len(pasted) :]
+    return own + [others[index] for index in rank(others, lens.default_trace_score, gamma)]
+
+
+def sample_with_progress(lens: Lens, problem: str, samples: int, seed: int) -> list[Trace]:
+    """Samples of the policy, with a bar on stderr while they are drawn."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"Sampling {samples}", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        return lens.sample(problem, samples, seed, on_progress=show)
+
+
+def print_inspection(lens: Lens, result: dict[str, Any], solution: str | None, view: str, gamma: float) -> None:
+    """Print the result, with a note where the texts are unlike those that the checkpoint was made for."""
+    from rich.console import Console
+
+    from irl_core.report.heatmap.verdict import score_name
+    from irl_core.report.terminal import print_result
+
+    familiarity = lens.familiarity(result["problem"], solution)
+    notes = [] if familiarity.familiar else [f"Unlike what this checkpoint was made for: {familiarity.reason}."]
+    if familiarity.familiar is None:
+        notes = [f"Familiarity was not measured: {familiarity.reason}."]
+    print_result(
+        Console(highlight=False), result, view=view, gamma=gamma, score_name=score_name(lens.default_trace_score),
+        notes=notes, familiar=familiarity.familiar,
+    )  # fmt: skip
+
+
+def write_page(path: Path, result: dict[str, Any], lens: Lens, solution: str | None, view: str, gamma: float) -> None:
+    """Write the result as a page. Raises InputError where the file cannot be written."""
+    from irl_core.report.heatmap.export import to_html
+    from irl_core.report.heatmap.verdict import score_name
+
+    familiar = lens.familiarity(result["problem"], solution).familiar
+    page = to_html(result, view=view, gamma=gamma, score_name=score_name(lens.default_trace_score), familiar=familiar)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}).") from None
+    typer.echo(f"Wrote {path}", err=True)

@@ -1,0 +1,54 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from irl_core.checkpoints import save
+from irl_core.checkpoints.manifest import MANIFEST
+from irl_core.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from irl_core.scorer import Lens
+
+DEFAULT_CHECKPOINT = "demo"
+RUNS = Path("runs")  # where training runs and studies are written, from the working directory
+NO_CHECKPOINT = (
+    f"The bundled checkpoint assets/{DEFAULT_CHECKPOINT} is not beside the installed packages. It is part of the "
+    "repository: install with 'pip install -e' from a clone, or name a checkpoint with --checkpoint."
+)
+
+Checkpoint = Annotated[str, typer.Option(help="A checkpoint's name (see 'irl-lens checkpoints') or folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+
+
+def load_lens(checkpoint: str, device: str) -> Lens:
+    """The checkpoint of that name or folder, loaded onto a device."""
+    from irl_core.scorer import Lens
+
+    return Lens.load(checkpoint_folder(checkpoint), device)
+
+
+def checkpoint_folder(checkpoint: str) -> Path:
+    """The folder of a checkpoint by name, or by path: who uses the shell may load from anywhere it can read.
+
+    Raises:
+        InputError, CheckpointError: there is no checkpoint of that name or path.
+    """
+    roots = save.default_roots()
+    if checkpoint == DEFAULT_CHECKPOINT and not (roots[0] / DEFAULT_CHECKPOINT).is_dir():
+        raise InputError(NO_CHECKPOINT)
+    folder = Path(checkpoint)
+    is_checkpoint = (folder / MANIFEST).is_file()
+    if folder.is_absolute() and not is_checkpoint:
+        what = "holds no checkpoint" if folder.is_dir() else "is not there"
+        raise InputError(f"{checkpoint[:200]!r} {what}; name a run's final, or one that 'irl-lens checkpoints' lists.")
+    if is_checkpoint and (folder.is_absolute() or not (roots[0] / checkpoint).is_dir()):
+        roots, checkpoint = (*roots, folder.resolve().parent), str(folder.resolve())
+    try:
+        return save.resolve_checkpoint(checkpoint, roots)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint[:200]!r}: {error}") from None

@@ -1,0 +1,34 @@
+"""``irl-lens score``: a file of solutions scored into a Parquet file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, load_lens
+
+
+def score(
+    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Problems with solutions, a JSON object a line.")],
+    out: Annotated[Path, typer.Option(help="The scored run to write (Parquet).")],
+    layout: Annotated[
+        str, typer.Option("--format", help="auto, gsm8k, processbench, mr-gsm8k, plain, solutions, demo or trace.")
+    ] = "auto",
+    checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
+    resume: Annotated[bool, typer.Option(help="Continue an unfinished run of the same input.")] = True,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens, padding included, in one batch.")] = 8192,
+    device: Device = "auto",
+) -> None:
+    """Score a file of solutions; a run that was stopped continues where it was."""
+    from rich.console import Console
+
+    from train.score_file import check_source, score_file
+
+    check_source(source, out, layout)
+    lens, console = load_lens(checkpoint, device), Console(stderr=True)
+    summary = score_file(source, out, lens, layout=layout, resume=resume, batch_tokens=batch_tokens, console=console)
+    typer.echo(summary.sentence())
+    if summary.scored == 0:
+        raise typer.Exit(1)
