@@ -12,6 +12,7 @@ import streamlit as st
 from app import access
 from app.components.markdown import plain
 from app.jobs import supervisor, training_runs
+from app.jobs.logs import HEAD, job_tail
 from app.jobs.store import Job, JobError
 from app.jobs.training_runs import TrainingRun
 from irl_core.methods import METHODS
@@ -66,7 +67,7 @@ def _live(job_id: int) -> None:
         if job.kind == "train":
             _training(training_runs.run_of(job), job)
         else:
-            _scoring(supervisor.log_tail(job, 1))
+            _scoring(job_tail(job, 1))
         if st.button(
             "Stopping \u2026" if job.asked else "Cancel",
             key=f"cancel_{job.id}",
@@ -78,7 +79,7 @@ def _live(job_id: int) -> None:
         if job.asked:
             st.caption(f"It finishes its step and saves; it is killed after {training_runs.left(job.grace)[:-5]}.")
         with st.expander("Log"):
-            st.code(supervisor.log_tail(job) or "nothing yet", language=None, height=200)
+            st.code(job_tail(job) or "nothing yet", language=None, height=200)
 
 
 def _training(run: TrainingRun, job: Job) -> None:
@@ -99,7 +100,7 @@ def _scoring(last: str) -> None:
     """How far a scoring is, by the last line that it printed."""
     counts = re.search(r"(\d[\d,]*) of (\d[\d,]*)", last)
     done, total = (int(part.replace(",", "")) for part in counts.groups()) if counts else (0, 1)
-    words = "Loading the models \u2026" if not last or last.startswith(supervisor.HEAD) else last
+    words = "Loading the models \u2026" if not last or last.startswith(HEAD) else last
     st.progress(min(1.0, done / max(1, total)), text=plain(words))
 
 

@@ -1,58 +1,41 @@
-"""The process beside a job: it starts the job's command, stays until its end, and writes down how that was.
+"""The runner of a job: the process that starts the job's command, stays until its end, and writes the end into its row.
 
-    python -m app.jobs.runner RECORD LOG GRACE -- COMMAND...
+    python -m app.jobs.runner TABLE ID -- COMMAND...
 
-The server that asked for the job may be gone by then, so this process writes the exit status down, passes on the
-request to stop, kills what does not obey within ``GRACE`` seconds, and leaves no process of the job behind. It begins
-when it reads ``go`` on its standard input, and not at all where that is closed before: the job is in no list then.
+The server that asked for the job may be gone by then. The runner passes on the request to stop, kills what does not
+obey within the job's grace, and leaves no process of the job behind. It begins when it reads ``go`` on its standard
+input, and not at all where that is closed before: the job has no row then. Its standard error is the job's log.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import psutil
 
-RECORD_BYTES: Final = 2048  # reserved before the start, so that the exit status can be written when the disk is full
+from app.jobs.endings import NOT_FOUND, Exit, after_exit, now
+from app.jobs.store import Job, JobError, Jobs, is_locked
+
 SECONDS_BETWEEN_LOOKS: Final = 0.1
-SECONDS_BETWEEN_BEATS: Final = 10.0  # of the record's time of change, by which another machine knows that it lives
+SECONDS_BETWEEN_BEATS: Final = 10.0  # of the log's time of change, by which another machine knows that the job lives
 SECONDS_TO_FOLLOW: Final = 3.0  # for what the job's process has left behind, before it is killed
 SUBREAPER: Final = 36  # PR_SET_CHILD_SUBREAPER of Linux's prctl
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-class Record:
-    """The record's file: the job's process, and how it ended. Written in place, in bytes that were reserved."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.content: dict[str, Any] = {"pid": os.getpid(), "child": None, "child_started": None, "exit": None}
-        self.content |= {"ended": None, "asked": False, "killed": False, "error": ""}
-
-    def write(self, **changes: Any) -> None:
-        """Change fields and write the record."""
-        self.content |= changes
-        data = json.dumps(self.content).encode()
-        descriptor = os.open(self.path, os.O_WRONLY)
-        try:
-            os.pwrite(descriptor, data.ljust(RECORD_BYTES), 0)
-        finally:
-            os.close(descriptor)
+Result = TypeVar("Result")
 
 
 class StopRequest:
-    """Whether this process was asked to stop the job."""
+    """Whether the runner was asked to stop the job, and since when (on the monotonic clock)."""
 
     def __init__(self) -> None:
         self.since: float | None = None
@@ -60,58 +43,82 @@ class StopRequest:
             signal.signal(number, self.take)
 
     def take(self, number: int, frame: FrameType | None) -> None:
-        """The signals' handler; a second request changes nothing."""
+        """Handle a signal; a second request changes nothing."""
         if self.since is None:
             self.since = time.monotonic()
 
 
-def supervise(record: Record, log: Path, grace: float, command: list[str]) -> int:
-    """Run the command to its end; returns its exit status (negative: the signal that ended it)."""
+def run(table: Jobs, job: Job, command: list[str]) -> int:
+    """Run the command to its end, and write that into the job's row; returns its exit status."""
     request = StopRequest()
-    _adopt_orphans()
+    adopt_orphans()
     try:
-        with log.open("ab") as output:
+        with job.log.open("ab") as output:
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
     except OSError as error:
-        record.write(exit=127, ended=_now(), error=f"it could not be started ({error.strerror})")
-        return 127
-    record.write(child=child.pid, child_started=_created(child.pid))
-    code = _follow(child, request, grace, record)
-    _end_the_rest(child.pid)
-    record.write(exit=code, ended=_now())
-    return code
+        end = Exit(NOT_FOUND, error=f"it could not be started ({error.strerror})")
+    else:
+        end = follow(table, job, child, request)
+        end_the_rest(child.pid)
+    job = patiently(lambda: table.get(job.id))  # with who asked it to stop, and its own process
+    ending = after_exit(job, end)
+    patiently(lambda: table.change(job, state=ending.state, reason=ending.reason, ended=now()))
+    return end.code
 
 
-def _follow(child: subprocess.Popen[bytes], request: StopRequest, grace: float, record: Record) -> int:
+def follow(table: Jobs, job: Job, child: subprocess.Popen[bytes], request: StopRequest) -> Exit:
     """Wait for the end; pass the request to stop on once, and kill when the grace is over."""
-    beat = time.monotonic()
+    started = created(child.pid)
+    noted = asked = False
+    next_beat = time.monotonic()
     while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return child.wait(SECONDS_BETWEEN_LOOKS)
-        if time.monotonic() - beat > SECONDS_BETWEEN_BEATS:
-            beat = time.monotonic()
+        if time.monotonic() >= next_beat:
+            next_beat = time.monotonic() + SECONDS_BETWEEN_BEATS
             with contextlib.suppress(OSError):
-                os.utime(record.path)
+                os.utime(job.log)
+            noted = noted or note_child(table, job, child.pid, started)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return Exit(child.wait(SECONDS_BETWEEN_LOOKS), asked=asked)
         if request.since is None:
             continue
-        if not record.content["asked"]:
-            record.write(asked=True)
+        if not asked:
+            asked = True
             child.terminate()
-        elif time.monotonic() - request.since > grace:
-            record.write(killed=True)
+        elif time.monotonic() - request.since > job.grace:
             child.kill()
-            return child.wait()
+            return Exit(child.wait(), killed=True, asked=True)
 
 
-def _adopt_orphans() -> None:
+def note_child(table: Jobs, job: Job, pid: int, started: float | None) -> bool:
+    """Write the id of the job's own process into the row; False where that has to be tried again."""
+    try:
+        table.change(job, child=pid, child_started=started)
+    except JobError as error:
+        print(f"irl-lens: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
+def patiently(call: Callable[[], Result]) -> Result:
+    """The result of a call on the table; a lock is waited for as long as it lasts. Raises JobError."""
+    while True:
+        try:
+            return call()
+        except JobError as error:
+            if not is_locked(error):
+                raise
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def adopt_orphans() -> None:
     """On Linux, become the parent of every process of the job whose own parent ends, so that it can be found."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, 1, 0, 0, 0)
 
 
-def _end_the_rest(group: int) -> None:
+def end_the_rest(group: int) -> None:
     """End what the job's process has left behind, politely first; ``group``: the job's process group."""
     left = psutil.Process().children(recursive=True)
     for process in left:
@@ -125,24 +132,25 @@ def _end_the_rest(group: int) -> None:
             process.kill()
 
 
-def _created(pid: int) -> float | None:
+def created(pid: int) -> float | None:
+    """When a process was created, in seconds since the epoch; None where it is gone."""
     try:
         return psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:
         return None
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def main(arguments: list[str]) -> int:
-    """Wait for the word, then supervise."""
-    record, log, grace, _, *command = arguments
+    """Wait for the word, then run."""
+    path, identity, _, *command = arguments
     if sys.stdin.buffer.read(2) != b"go":
         return 1
-    return supervise(Record(Path(record)), Path(log), float(grace), command)
+    table = Jobs(Path(path))
+    return run(table, patiently(lambda: table.get(int(identity))), command)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]) and 1)
+    try:
+        sys.exit(main(sys.argv[1:]) and 1)
+    except JobError as job_error:
+        sys.exit(f"irl-lens: {job_error}")

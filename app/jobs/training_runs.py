@@ -7,7 +7,6 @@ data.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from app.jobs.logs import last_lines
 from app.jobs.store import Job
-from app.jobs.supervisor import record, root
+from app.jobs.supervisor import root
 from irl_core.checkpoints.save import default_roots
 from irl_core.errors import CheckpointError
 from irl_core.storage.training_run import CONFIG, LOG, METRICS, STATUS, living_process, read_metrics, read_status
@@ -24,9 +24,7 @@ from irl_core.storage.training_run import CONFIG, LOG, METRICS, STATUS, living_p
 Lines = list[dict[str, float]]
 Against = Literal["step", "tokens", "hours"]
 BUNDLED: Final = "scored_run"  # in assets/, with the metrics of the training that made the demo
-TAIL_BYTES: Final = 256 * 1024
 MAX_CONFIG_BYTES: Final = 1_000_000
-MAX_LINE: Final = 400
 TIMES: Final = ("time/generate_s", "time/score_s", "time/discriminator_s", "time/policy_s")
 
 
@@ -126,15 +124,14 @@ def _whole(value: Any) -> int:
 def run_of(job: Job) -> TrainingRun:
     """The run that a training job is at: its own, or one that is trained first because its own starts from it."""
     own = read(job.run_dir)
-    process = record(job).get("child")
-    if not job.active or process is None:
+    if not job.active or job.child is None:
         return own
     for path in _folders(root()):
         try:
             status = read_status(path)
         except CheckpointError:
             continue
-        if status.get("pid") == process and status.get("state") == "running":
+        if status.get("pid") == job.child and status.get("state") == "running":
             return read(path)
     return own
 
@@ -196,13 +193,7 @@ def behaviour(lines: Lines) -> tuple[dict[str, Any], str]:
 
 def log_lines(path: Path, last: int = 200) -> list[str]:
     """The last lines of the run's log, fit to be shown as text."""
-    try:
-        with (path / LOG).open("rb") as source:
-            source.seek(max(0, os.fstat(source.fileno()).st_size - TAIL_BYTES))
-            text = source.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    return ["".join(c if c.isprintable() else " " for c in line)[:MAX_LINE] for line in text.splitlines()[-last:]]
+    return last_lines(path / LOG, last)
 
 
 def warnings(path: Path) -> list[str]:

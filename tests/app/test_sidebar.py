@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from app import access
 from app.inspect import scoring_queue
 from app.jobs import machine, store, supervisor, training_form, training_plan
+from app.jobs.logs import job_tail
 from app.jobs.store import Job, JobError
 from app.jobs.training_plan import PlanError, TrainingRequest
 from irl_core.checkpoints.save import CheckpointInfo
@@ -39,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_lens: None) -> 
     yield tmp_path
     with contextlib.suppress(JobError):
         for job in supervisor.list_jobs():
-            for process in filter(None, supervisor._processes(job)):
+            for process in supervisor.processes_of(job):
                 process.kill()
 
 
@@ -312,7 +313,7 @@ def test_a_job_is_cancelled_and_resumed() -> None:
 def test_a_scoring_shows_its_last_line_and_belongs_to_who_may_upload(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "may", lambda action: action == "upload")
     job = supervisor.start("score", "my traces", [sys.executable, "-c", SLEEP], Path("runs/up"), "cpu")
-    while "a line of the log" not in supervisor.log_tail(job):
+    while "a line of the log" not in job_tail(job):
         time.sleep(0.05)
     page = open_page()
     (bar,) = page.get("progress")

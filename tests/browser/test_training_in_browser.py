@@ -79,8 +79,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     yield found
     found.kill()
     for job in supervisor.list_jobs():
-        for process in filter(None, supervisor._processes(job)):
-            for one in (*supervisor._below(process), process):
+        for process in supervisor.processes_of(job):
+            for one in reversed(supervisor.with_descendants(process)):
                 one.kill()
 
 

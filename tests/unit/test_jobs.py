@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -20,6 +21,8 @@ import psutil
 import pytest
 
 from app.jobs import store, supervisor
+from app.jobs.endings import now
+from app.jobs.logs import job_tail
 from app.jobs.store import Job, JobError
 from app.jobs.supervisor import Busy
 from irl_core import sqlite
@@ -37,8 +40,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path / "runs"
     with contextlib.suppress(JobError):  # a table that is damaged on purpose
         for job in store.Jobs(tmp_path / "runs" / "jobs.sqlite").read():
-            for process in filter(None, supervisor._processes(job)):
-                for one in (process, *supervisor._below(process)):
+            for process in supervisor.processes_of(job):
+                for one in supervisor.with_descendants(process):
                     one.kill()
 
 
@@ -65,13 +68,11 @@ def ended(job: Job, seconds: float = 20.0) -> Job:
 
 def child(job: Job) -> psutil.Process:
     """The job's own process, once it runs."""
-    return psutil.Process(
-        until(lambda: supervisor.record(job).get("child_started") and supervisor.record(job)["child"])
-    )
+    return psutil.Process(until(lambda: supervisor.get(job.id).child))
 
 
 def said(job: Job, word: str) -> None:
-    until(lambda: word in supervisor.log_tail(job))
+    until(lambda: word in job_tail(job))
 
 
 # ------------------------------------------------------------------------------------------------------ start and end
@@ -82,7 +83,7 @@ def test_a_job_runs_prints_and_ends(runs: Path) -> None:
     assert (job.id, job.state, job.kind, job.user, job.name) == (1, "running", "score", "ada", "a")
     done = ended(job)
     assert (done.state, done.reason) == ("finished", "") and done.ended is not None
-    assert supervisor.log_tail(done).splitlines()[1:] == ["one", "two"]
+    assert job_tail(done).splitlines()[1:] == ["one", "two"]
     assert supervisor.list_jobs() == [done]
     assert done.log == runs / "a" / "console.log"
 
@@ -122,9 +123,9 @@ def test_a_command_that_is_not_there_fails_with_the_reason() -> None:
 
 def test_the_tail_of_the_log_steers_no_terminal_and_keeps_the_last_of_a_progress_line(runs: Path) -> None:
     job = ended(python(r"print('10 %\r20 %\r30 %'); print('\x1b[31mred\x00'); print('x' * 1000)"))
-    assert supervisor.log_tail(job, 3).splitlines() == ["30 %", " [31mred ", "x" * 400]
+    assert job_tail(job, 3).splitlines() == ["30 %", " [31mred ", "x" * 400]
     job.log.unlink()
-    assert supervisor.log_tail(job) == ""
+    assert job_tail(job) == ""
 
 
 # --------------------------------------------------------------------------------------------------- one job a device
@@ -234,7 +235,7 @@ def test_a_job_outlives_the_server_and_is_found_again(tmp_path: Path) -> None:
     (job,) = supervisor.list_jobs()
     assert job.state == "running"
     done = ended(job)
-    assert done.state == "finished" and supervisor.log_tail(done).endswith("went on")
+    assert done.state == "finished" and job_tail(done).endswith("went on")
 
 
 def test_the_exit_status_is_known_although_the_server_that_started_it_died(tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_the_exit_status_is_known_although_the_server_that_started_it_died(tmp_p
 def test_no_job_without_a_row(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server dies, or the disk is full, before the row is written: the process beside the job does not begin."""
     started: list[subprocess.Popen[bytes]] = []
-    real = supervisor._runner
+    real = supervisor.start_runner
 
     def remembered(job: Job) -> subprocess.Popen[bytes]:
         started.append(real(job))
@@ -260,7 +261,7 @@ def test_no_job_without_a_row(runs: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def full(*_: Any, **__: Any) -> Job:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(supervisor, "_runner", remembered)
+    monkeypatch.setattr(supervisor, "start_runner", remembered)
     monkeypatch.setattr(supervisor, "update", full)
     with pytest.raises(JobError, match=r"could not be written \(database or disk is full\); free space, and try again"):
         python("open('began', 'w')")
@@ -299,8 +300,7 @@ def test_a_process_id_that_is_another_process_now_is_never_signalled() -> None:
     try:
         job = ended(python("pass"))
         changed(job, state="running", pid=bystander.pid, process_started=psutil.Process().create_time() - 3600)
-        record = {"pid": bystander.pid, "child": bystander.pid, "child_started": 1.0, "exit": None}
-        (job.run_dir / "job.json").write_text(json.dumps(record))
+        changed(job, child=bystander.pid, child_started=1.0)
         assert supervisor.cancel(job.id).state == "interrupted"
         assert supervisor.get(job.id).state == "interrupted"
         time.sleep(0.3)
@@ -314,16 +314,16 @@ def test_a_job_of_another_machine_is_not_signalled() -> None:
     job = python(SLEEP, kind="train")
     own = child(job)
     changed(job, machine="elsewhere boot pid:[1]")
-    status = {"state": "running", "pid": own.pid, "host": "elsewhere", "heartbeat": supervisor._now()}
+    status = {"state": "running", "pid": own.pid, "host": "elsewhere", "heartbeat": now()}
     (job.run_dir / "status.json").write_text(json.dumps(status))
     with pytest.raises(JobError, match="runs on another machine; cancel it there"):
         supervisor.cancel(job.id)
     assert own.is_running()
     status["heartbeat"] = "2020-01-01T00:00:00+00:00"
     (job.run_dir / "status.json").write_text(json.dumps(status))
-    assert supervisor.get(job.id).active  # the process beside it still touches its record
+    assert supervisor.get(job.id).active  # its runner still touches its log
     long_ago = time.time() - 3600
-    os.utime(job.run_dir / "job.json", (long_ago, long_ago))
+    os.utime(job.log, (long_ago, long_ago))
     assert supervisor.get(job.id).state == "interrupted" and own.is_running()
     own.kill()
 
@@ -346,14 +346,14 @@ def test_cancel_is_harmless_when_asked_twice_and_at_the_end() -> None:
     assert supervisor.cancel(job.id).asked == first.asked
     done = ended(job)
     assert (done.state, done.reason) == ("cancelled", "stopped")
-    assert "1 requests" in supervisor.log_tail(done)  # the second request was not passed on
+    assert "1 requests" in job_tail(done)  # the second request was not passed on
     assert supervisor.cancel(job.id) == done == supervisor.cancel(job.id)
 
 
 def test_one_that_ignores_the_request_is_killed_with_all_that_it_started() -> None:
     another = f"subprocess.Popen([sys.executable, '-c', {STUBBORN!r}], start_new_session=True)"
     job = python(f"import subprocess, sys; {another}; {STUBBORN}", grace=0.5)
-    until(lambda: supervisor.log_tail(job).count("ready") == 2)
+    until(lambda: job_tail(job).count("ready") == 2)
     family = [psutil.Process(job.pid or 0), *psutil.Process(job.pid or 0).children(recursive=True)]
     assert len(family) == 3
     supervisor.cancel(job.id)
@@ -366,7 +366,7 @@ def test_what_a_job_leaves_behind_is_ended_with_it() -> None:
     left = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {SLEEP!r}]).pid, flush=True)"
     job = python(left)
     done = ended(job)
-    pid = int(supervisor.log_tail(done, 1))
+    pid = int(job_tail(done, 1))
     assert done.state == "finished" and not psutil.pid_exists(pid)
 
 
@@ -429,7 +429,7 @@ def test_a_training_is_cancelled_and_resumed_to_its_end() -> None:
     again = supervisor.resume(job.id)
     assert (again.id, again.attempt, again.state, again.asked, again.reason) == (job.id, 2, "running", None, "")
     done = ended(again)
-    assert done.state == "finished" and "arguments ['--resume']" in supervisor.log_tail(done)
+    assert done.state == "finished" and "arguments ['--resume']" in job_tail(done)
     with pytest.raises(JobError, match="job 1, a training, is finished; there is nothing to resume"):
         supervisor.resume(job.id)
 
@@ -458,12 +458,11 @@ def test_a_job_that_somebody_else_resumed_in_between_starts_no_process(monkeypat
     assert supervisor.list_jobs() == [again]
 
 
-def test_a_scoring_of_another_machine_lives_by_the_record_that_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scoring_of_another_machine_lives_by_the_log_that_is_touched() -> None:
     job = python(SLEEP)
     own = child(job)
-    record = job.run_dir / supervisor.RECORD
-    os.utime(record, (1, 1))
-    until(lambda: record.stat().st_mtime > 1)  # the process beside it does so every few seconds
+    os.utime(job.log, (1, 1))
+    until(lambda: job.log.stat().st_mtime > 1)  # its runner does so every few seconds
     changed(job, machine="elsewhere boot pid:[1]")
     assert supervisor.get(job.id).active
     with pytest.raises(Busy):
@@ -482,7 +481,7 @@ def test_a_training_that_never_got_to_its_folder_begins_again_without_resume() -
     done = ended(
         supervisor.start("train", "t", [sys.executable, "-c", "import sys; sys.exit(2)"], Path("runs/t"), "cpu")
     )
-    assert supervisor._command(supervisor.resume(done.id)) == done.command
+    assert supervisor.command_of(supervisor.resume(done.id)) == done.command
 
 
 # ------------------------------------------------------------------------------------------------ faults of the table
@@ -545,17 +544,42 @@ def test_a_table_of_a_later_version_is_left_alone(runs: Path) -> None:
         python("pass")
 
 
-def test_an_ended_job_is_shown_as_it_is_while_the_table_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    job = python("pass")
-    until(lambda: supervisor.record(job).get("exit") is not None)
+def test_a_table_of_an_earlier_version_is_refused_with_the_fix(runs: Path) -> None:
+    runs.mkdir()
+    with sqlite3.connect(runs / "jobs.sqlite") as connection:
+        connection.execute("CREATE TABLE jobs (id INTEGER PRIMARY KEY)")
+        connection.execute("PRAGMA user_version = 1")
+    with pytest.raises(JobError, match=r"no such column.* move it away, and a new one is begun: the runs .* are whole"):
+        supervisor.list_jobs()
+
+
+def test_an_ended_job_is_shown_as_it_is_while_the_table_cannot_be_written(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = python(SLEEP)
+    own = child(job)
+    psutil.Process(job.pid or 0).kill()
+    own.kill()
+    until(lambda: not supervisor.processes_of(supervisor.Jobs(runs / "jobs.sqlite").get(job.id)))
     monkeypatch.setattr(sqlite, "SECONDS_PER_TRY", 0.1)
     holder = sqlite3.connect("runs/jobs.sqlite", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    assert supervisor.get(job.id).state == "finished"
+    assert supervisor.get(job.id).state == "interrupted"
     holder.execute("ROLLBACK")
-    assert supervisor.get(job.id).state == "finished"
+    assert supervisor.get(job.id).state == "interrupted"
     with sqlite3.connect("runs/jobs.sqlite") as connection:
-        assert connection.execute("SELECT state FROM jobs").fetchall() == [("finished",)]
+        assert connection.execute("SELECT state FROM jobs").fetchall() == [("interrupted",)]
+
+
+def test_the_end_of_a_job_is_written_as_soon_as_the_table_is_free_again() -> None:
+    job = python("import time; time.sleep(0.5); print('done')")
+    own = child(job)
+    holder = sqlite3.connect("runs/jobs.sqlite", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    until(lambda: not own.is_running() or own.status() == psutil.STATUS_ZOMBIE)
+    assert supervisor.get(job.id).active  # its runner waits
+    holder.execute("ROLLBACK")
+    assert ended(job).state == "finished"
 
 
 def test_a_folder_that_cannot_be_written_starts_nothing(runs: Path) -> None:
@@ -575,15 +599,68 @@ def test_a_full_disk_under_the_log_starts_nothing(runs: Path) -> None:
     assert supervisor.list_jobs() == []
 
 
-@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full, the device that is always full")
-def test_a_disk_that_fills_up_later_still_leaves_the_exit_status(runs: Path) -> None:
-    job = python("import time, sys; time.sleep(1); sys.exit('No space left on device')")
-    child(job)
-    record = runs / "a" / "job.json"
-    before = record.stat()
-    assert ended(job).state == "failed"
-    after = record.stat()
-    assert (after.st_ino, after.st_size, after.st_blocks) == (before.st_ino, 2048, before.st_blocks)  # nothing new
+ON_A_FULL_DISK = """
+import sys, time
+from pathlib import Path
+from app.jobs import supervisor
+fill = "f = open('fill', 'wb', buffering=0)\\ntry:\\n    while True: f.write(b'x' * 512)\\nexcept OSError: pass\\n"
+fill += "import time, sys; time.sleep(0.5); sys.exit('x' * 600)"
+job = supervisor.start("score", "s", [sys.executable, "-c", fill], Path("runs/a"), "cpu")
+while not Path("fill").exists():
+    time.sleep(0.05)
+size = Path("runs/jobs.sqlite").stat().st_size
+while (now := supervisor.get(job.id)).active:
+    time.sleep(0.05)
+names = sorted(path.name for path in Path("runs").iterdir())
+print(now.state, now.reason, now.child is not None, Path("runs/jobs.sqlite").stat().st_size - size, *names, sep="|")
+"""
+
+
+def test_a_disk_that_fills_up_later_still_leaves_the_exit_status() -> None:
+    """On a file system of 128 KiB, which the job fills; mounted where the kernel lets a user do so."""
+    mount = "mount -t tmpfs -o size=128k none /mnt && cd /mnt && exec "
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    try:
+        subprocess.run([*inside, f"{mount} true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no file system can be mounted here ({error})")
+    command = shlex.join([sys.executable, "-c", ON_A_FULL_DISK])
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*inside, mount + command], env=environment, capture_output=True, text=True, timeout=60)
+    state, reason, *rest = done.stdout.strip().split("|")
+    assert (state, rest) == ("failed", ["True", "0", "a", "jobs.sqlite"]), done.stderr  # not a byte more, no journal
+    assert reason in ("x" * 400, "exit status 1; its log says no more")  # whether the log had room in its last block
+
+
+def test_the_end_of_a_job_takes_no_room_that_was_not_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be written but what is there: no page more, and no journal."""
+    job = ended(python("import sys; sys.exit(3)"))
+    table = store.Jobs(Path("runs/jobs.sqlite"))
+    with table.writing() as connection:
+        job = store.update(connection, job, state="running", child=None, child_started=None)
+    before = table.path.stat()
+
+    class Full(sqlite3.Connection):
+        in_memory = False
+
+        def execute(self, sql: str, *values: Any) -> Any:
+            self.in_memory |= sql == "PRAGMA journal_mode = MEMORY"
+            if sql == "COMMIT" and not self.in_memory:
+                raise sqlite3.OperationalError("database or disk is full")
+            return super().execute(sql, *values)
+
+    def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = sqlite3.Connection.__new__(Full)
+        connection.__init__(*arguments, **options)  # type: ignore[misc]
+        connection.execute(f"PRAGMA max_page_count = {before.st_size // 4096}")
+        return connection
+
+    monkeypatch.setattr(store.sqlite3, "connect", connect)
+    job = table.change(job, child=2**31, child_started=1e9 + 0.123)
+    done = table.change(job, state="failed", reason="\U0001f4a5" * 500, ended=now())
+    assert (done.state, done.reason, done.child) == ("failed", "\U0001f4a5" * 500, 2**31)
+    after = table.path.stat()
+    assert (after.st_ino, after.st_size, after.st_blocks) == (before.st_ino, before.st_size, before.st_blocks)
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full, the device that is always full")
@@ -603,7 +680,7 @@ def test_a_disk_that_is_full_for_a_training_fails_the_job_with_the_reason(runs: 
 
 def test_neither_the_runner_nor_the_list_loads_anything_heavy() -> None:
     heavy = "{'torch', 'transformers', 'streamlit', 'pandas', 'numpy', 'plotly'} & set(sys.modules)"
-    code = f"import sys, app.jobs, app.job_runner; print(sorted({heavy}))"
+    code = f"import sys, app.jobs.supervisor, app.jobs.runner; print(sorted({heavy}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

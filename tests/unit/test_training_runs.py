@@ -99,7 +99,7 @@ def test_a_job_is_at_its_own_run_or_at_one_that_is_trained_first(runs: Path) -> 
     code = "import time; time.sleep(30)"
     job = supervisor.start("train", "t", [sys.executable, "-c", code], runs / "later", "cpu")
     try:
-        while not (known := supervisor.record(job).get("child")):
+        while not (known := (job := supervisor.get(job.id)).child):
             time.sleep(0.05)
         assert training_runs.run_of(job).name == "later"
         a_run(runs, "other", **here())

@@ -1,0 +1,105 @@
+"""How a job ended, in a state and words: from its exit status, its log, and what a training says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from app.jobs.logs import HEAD, job_tail
+from app.jobs.store import Job, State
+from irl_core.errors import CheckpointError
+from irl_core.storage.training_run import TrainingStatus, read_status
+
+MAX_REASON: Final = 500
+NOT_FOUND: Final = 127  # exit status of a command that could not be started, as in a shell
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The end of a job's process.
+
+    Attributes:
+        code: exit status; negative: the signal that ended it.
+        killed: it did not stop within its grace, and was killed.
+        asked: its runner was asked to stop it.
+        error: why it could not be started; empty where it could.
+    """
+
+    code: int
+    killed: bool = False
+    asked: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The state in which a job ended, and why; ``reason`` is empty where it finished."""
+
+    state: State
+    reason: str
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def training_status(job: Job) -> TrainingStatus:
+    """The status that a training wrote last; empty for other jobs, and where it cannot be read."""
+    try:
+        return read_status(job.run_dir) if job.kind == "train" else {}
+    except CheckpointError:
+        return {}
+
+
+def after_exit(job: Job, end: Exit) -> Ending:
+    """The ending of a job whose process ended before the eyes of its runner."""
+    status = training_status(job)
+    if end.code == 0 and (job.kind != "train" or status.get("state") == "finished"):
+        return Ending("finished", "")
+    own = status if status.get("pid") == job.child else {}
+    if own.get("state") in ("failed", "stopped"):
+        return Ending("failed", one_line(own.get("reason")))
+    if job.asked or end.asked or end.code in (0, -15, -2, -1):
+        return Ending("cancelled" if job.asked else "interrupted", how_it_stopped(job, own, killed=end.killed))
+    return Ending("failed", why_it_failed(job, end))
+
+
+def after_vanishing(job: Job) -> Ending:
+    """The ending of a job whose processes are gone without a word: killed, or the machine was restarted."""
+    status = training_status(job)
+    own = status if status.get("pid") == job.child else {}
+    if own.get("state") in ("finished", "failed", "stopped"):
+        return Ending("finished" if own["state"] == "finished" else "failed", one_line(own.get("reason")))
+    if job.asked or own.get("state") == "interrupted":
+        return Ending("cancelled" if job.asked else "interrupted", how_it_stopped(job, own))
+    reason = "its process is gone without a word: it was killed, or the machine restarted. What was saved is whole"
+    return Ending("interrupted", reason)
+
+
+def how_it_stopped(job: Job, status: TrainingStatus, *, killed: bool = False) -> str:
+    """How a job stopped that was asked to, in words."""
+    if killed:
+        return f"killed: it did not stop within {job.grace:.0f} s. What was saved before is whole"
+    if status.get("state") == "interrupted":
+        return f"stopped at step {status.get('step')} of {status.get('steps')}, and saved"
+    return "stopped"
+
+
+def why_it_failed(job: Job, end: Exit) -> str:
+    """Why a job failed: its last line, or what its exit status means."""
+    if end.error:
+        return one_line(end.error)
+    if end.code == -9:
+        return "killed from outside, most often because the machine's memory was full. What was saved before is whole"
+    if end.code < 0:
+        return f"ended by signal {-end.code}. What was saved before is whole"
+    last = job_tail(job, 1)
+    said = "" if last.startswith(HEAD) else last.removeprefix("irl-lens: ")
+    return one_line(said) or f"exit status {end.code}; its log says no more"
+
+
+def one_line(text: str | None) -> str:
+    """A text on one line, at most MAX_REASON characters."""
+    return " ".join((text or "").split())[:MAX_REASON]
