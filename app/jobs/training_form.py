@@ -30,7 +30,9 @@ from app.jobs.training_plan import (
 )
 from irl_core.config import TrainConfig
 from irl_core.methods import METHODS
-from train.planning.plan import Plan, hours, value_of
+from train.planning.describe import hours
+from train.planning.fitting import value_of
+from train.planning.plan import Plan
 from train.planning.presets import Preset
 
 FIRST: Final = "demo-irl"

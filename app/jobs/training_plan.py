@@ -23,7 +23,9 @@ from app.jobs.supervisor import GRACE_SECONDS, RUNS, command_line, root
 from irl_core.config import TrainConfig, load_config
 from irl_core.config_values import Range
 from irl_core.errors import UserError
-from train.planning.plan import PRESETS, Plan, hours, launched_processes, make_plan, mend, value_of
+from train.planning.describe import hours
+from train.planning.fitting import settings_that_fit, value_of
+from train.planning.plan import PRESETS, Plan, launched_processes, make_plan
 from train.planning.presets import Preset, all_presets
 from train.planning.sources import Origin
 
@@ -225,7 +227,7 @@ def missing(plan: Plan) -> str:
 
 def too_large(plan: Plan) -> str:
     """That the training would not fit, with the setting to change; "" where it fits."""
-    return "" if plan.fits else f"It does not fit. {mend(plan)}."
+    return "" if plan.fits else f"It does not fit. {settings_that_fit(plan)}."
 
 
 def size_words(count: float) -> str:

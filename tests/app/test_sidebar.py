@@ -22,7 +22,8 @@ from app.jobs.store import Job, JobError
 from app.jobs.training_plan import PlanError, TrainingRequest
 from irl_core.checkpoints.save import CheckpointInfo
 from irl_core.config import load_config
-from train.planning.plan import Device, Plan, make_plan, mend
+from train.planning.fitting import settings_that_fit
+from train.planning.plan import Device, Plan, make_plan
 from train.planning.sources import Origin
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
@@ -227,7 +228,9 @@ def test_what_does_not_fit_needs_a_word_more(
     tight = replace(PLAN, device=replace(PLAN.device, free=PLAN.memory.total - 1e6))
     monkeypatch.setattr(training_plan, "plan", lambda request: tight)
     page = press(open_form(), "Check")
-    assert f"It does not fit. {mend(tight)}." in texts(page) and mend(tight).startswith("Set ")
+    assert f"It does not fit. {settings_that_fit(tight)}." in texts(page) and settings_that_fit(tight).startswith(
+        "Set "
+    )
     assert labels(page)["Start training"] is False
     page.checkbox(key="train_force").check().run()
     press(page, "Start training")

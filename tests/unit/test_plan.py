@@ -17,22 +17,10 @@ from irl_core.errors import ConfigError
 from train.planning import plan as planning
 from train.planning import sources
 from train.planning.architectures import KNOWN
+from train.planning.describe import count, hours, lines, size_of, to_json
+from train.planning.fitting import refuse, settings_that_fit, shortage
 from train.planning.memory import Processes, estimate_memory
-from train.planning.plan import (
-    Device,
-    Plan,
-    count,
-    hours,
-    launched_processes,
-    lines,
-    make_plan,
-    mend,
-    refuse,
-    shortage,
-    size_of,
-    this_device,
-    to_json,
-)
+from train.planning.plan import Device, ParameterCount, Plan, launched_processes, make_plan, this_device
 
 PRESETS = planning.PRESETS
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,9 +34,9 @@ def planned(name: str, gb: float, *overrides: str) -> Plan:
     return make_plan(preset(name, *overrides), this_device(gb))
 
 
-def with_mend(plan: Plan) -> Plan:
-    """The plan with the settings that its mend names."""
-    named = mend(plan).removeprefix("Set ").partition(" (then")[0].split(" and ")
+def with_fix(plan: Plan) -> Plan:
+    """The plan with the settings that its fix names."""
+    named = settings_that_fit(plan).removeprefix("Set ").partition(" (then")[0].split(" and ")
     config = preset(plan.config.run.preset, *_overrides(plan.config), *named)
     return replace(plan, config=config, memory=estimate_memory(config, plan.pair, plan.processes))
 
@@ -68,11 +56,11 @@ def _overrides(config: TrainConfig) -> list[str]:
 
 def test_parameters_by_hand() -> None:
     found = planned("llama-8b-1b", 40).parameters
-    assert found["policy"] == (8_030_261_248, 335_544_320)
+    assert found["policy"] == ParameterCount(8_030_261_248, 335_544_320)
     # Adapters of rank 128 on 16 layers of 2048, 512 and 8192; an anchored head of 2048 weights, a bias and an anchor.
     adapters = 128 * 16 * (2 * 4096 + 2 * 2560 + 3 * 10240)
-    assert found["discriminator"] == (1_235_814_400 + 2050, adapters + 2050)
-    assert planned("llama-8b-1b-paper", 40).parameters["discriminator"][1] == adapters + 2049
+    assert found["discriminator"] == ParameterCount(1_235_814_400 + 2050, adapters + 2050)
+    assert planned("llama-8b-1b-paper", 40).parameters["discriminator"].trained == adapters + 2049
     for name in ("grpo-llama-8b", "sft-llama-8b"):
         without = planned(name, 40)
         assert set(without.parameters) == {"policy"}
@@ -191,21 +179,21 @@ def test_the_setting_that_would_fit_is_named(overrides: list[str], gb: float, se
         refuse(plan)
     message = str(caught.value)
     assert setting in message and "--force trains all the same" in message and "a device of" in message
-    assert with_mend(plan).fits
+    assert with_fix(plan).fits
 
 
-def test_a_mend_takes_small_steps_and_adapters_last() -> None:
+def test_a_fix_takes_small_steps_and_adapters_last() -> None:
     plan = planned("llama-8b-1b", 12.5)
-    settings = mend(plan)
+    settings = settings_that_fit(plan)
     assert 0 < settings.index("run.batch_tokens=") < settings.index("model.lora.rank=")
-    assert with_mend(plan).fits
-    assert "model.lora.rank" not in mend(planned("llama-8b-1b", 20))
+    assert with_fix(plan).fits
+    assert "model.lora.rank" not in settings_that_fit(planned("llama-8b-1b", 20))
 
 
-def test_what_no_setting_mends() -> None:
+def test_what_no_setting_fixes() -> None:
     plan = planned("llama-8b-1b", 4)
-    assert mend(plan).startswith("No setting makes it fit (the least is about ")
-    assert mend(plan).endswith("GB); take smaller models")
+    assert settings_that_fit(plan).startswith("No setting makes it fit (the least is about ")
+    assert settings_that_fit(plan).endswith("GB); take smaller models")
 
 
 def test_the_shortage_names_the_largest_part() -> None:
@@ -233,12 +221,12 @@ def test_the_plan_as_data() -> None:
     assert found["data"]["name"] == "openai/gsm8k"
     memory = found["memory"]
     assert set(memory) == {
-        "parts", "largest_phase", "total_bytes", "device", "device_kind", "device_bytes", "free_bytes", "fits", "mend",
+        "parts", "largest_phase", "total_bytes", "device", "device_kind", "device_bytes", "free_bytes", "fits", "fix",
     }  # fmt: skip
     at_peak = [part["bytes"] for part in memory["parts"] if part["phase"] in ("always", memory["largest_phase"])]
     assert sum(at_peak) == pytest.approx(memory["total_bytes"], abs=len(at_peak))
-    assert not memory["fits"] and memory["mend"] == mend(plan)
-    assert to_json(planned("llama-8b-1b", 40))["memory"]["mend"] is None
+    assert not memory["fits"] and memory["fix"] == settings_that_fit(plan)
+    assert to_json(planned("llama-8b-1b", 40))["memory"]["fix"] is None
     time = found["time"]
     assert set(time["step_seconds"]) == {"sampling", "discriminator", "scoring", "policy"}
     total = time["start_seconds"] + found["steps"] * sum(time["step_seconds"].values()) + time["evaluation_seconds"]
@@ -274,7 +262,8 @@ def test_units() -> None:
 
 def test_planning_for_another_machine_imports_no_torch() -> None:
     code = (
-        "import sys; from train.planning.plan import *; from irl_core.config import load_config\n"
+        "import sys; from irl_core.config import load_config\n"
+        "from train.planning.describe import lines; from train.planning.plan import PRESETS, make_plan, this_device\n"
         "config = load_config('llama-8b-1b', presets_dir=PRESETS)\n"
         "print(len(list(lines(make_plan(config, this_device(40))))) > 40)\n"
         "print(sorted({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)))"

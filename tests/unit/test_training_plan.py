@@ -17,9 +17,11 @@ from app.jobs import machine, training_plan
 from app.jobs.training_plan import FIELDS, PlanError, TrainingRequest, allowed, limits, overrides
 from irl_core.config import PerturbationKind, TrainConfig, load_config
 from irl_core.errors import ConfigError
+from train.planning.describe import hours, to_json
 from train.planning.duration import A100, CPU, Durations
+from train.planning.fitting import settings_that_fit, value_of
 from train.planning.memory import Memory, Pair, Part
-from train.planning.plan import Device, Plan, hours, mend, tiny_shape, to_json, value_of
+from train.planning.plan import Device, Plan, tiny_shape
 from train.planning.sources import Origin
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -292,8 +294,8 @@ def test_a_time_of_another_machine_is_said_to_be_such() -> None:
 def test_what_does_not_fit_names_the_setting_to_change() -> None:
     assert training_plan.too_large(PLAN) == ""
     tight = replace(PLAN, device=replace(PLAN.device, free=2e9))
-    assert training_plan.too_large(tight) == f"It does not fit. {mend(tight)}."
-    assert mend(tight).startswith(("Set ", "No setting"))
+    assert training_plan.too_large(tight) == f"It does not fit. {settings_that_fit(tight)}."
+    assert settings_that_fit(tight).startswith(("Set ", "No setting"))
 
 
 def test_the_grace_is_thrice_a_step_with_its_evaluation_and_never_short() -> None:

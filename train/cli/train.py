@@ -13,7 +13,9 @@ import typer
 
 from irl_core.config import TrainConfig, load_config
 from irl_core.errors import ConfigError, UnknownShape
-from train.planning.plan import PRESETS, RUNS, hours, launched_processes, lines, make_plan, refuse, this_device, to_json
+from train.planning.describe import hours, lines, to_json
+from train.planning.fitting import refuse
+from train.planning.plan import PRESETS, RUNS, launched_processes, make_plan, this_device
 
 if TYPE_CHECKING:
     from irl_core.distributed import World

@@ -9,9 +9,10 @@ from typing import Any
 
 from irl_core.config import TrainConfig, load_config, preset_names
 from train.planning.architectures import KNOWN
+from train.planning.describe import hours, lines
 from train.planning.duration import A100, CPU, estimate_durations
 from train.planning.memory import GB, Pair, estimate_memory
-from train.planning.plan import PRESETS, Device, hours, lines, make_plan, tiny_shape
+from train.planning.plan import PRESETS, Device, make_plan, tiny_shape
 
 GROUPS = {
     "demo": f"Embedded default ({CPU.name})",
