@@ -1,63 +1,55 @@
-"""The training configuration: typed, validated, from YAML presets with ``base:`` and ``--set key=value`` overrides.
+"""The training configuration: YAML presets with ``base:``, overrides ``key.sub=value``, validation by pydantic.
 
-An unknown key is an error that names the nearest key; a wrong value names the key, the value and what is expected.
-Nothing in a configuration is ever executed. ``TrainConfig()`` is the default; every preset is a difference from it.
+An unknown key is an error that names the nearest key; a wrong value is one that names the key, the value and what is
+expected. Nothing in a configuration is executed. ``TrainConfig()`` holds the defaults; a preset states what differs.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
+from pydantic.dataclasses import dataclass
+from pydantic_core import to_jsonable_python
 
-from irl_core.config_values import Range, build, nearest, plain
 from irl_core.errors import ConfigError
 from irl_core.methods import METHODS, Method
+from irl_core.validation import STRICT, Flag, Number, Range, Whole, nearest, read_yaml, validated
 
-__all__ = ["ConfigError", "Range", "TrainConfig", "load_config", "preset_names"]
-
-MAX_FILE_BYTES = 1_000_000
 ALIASES = {"steps": "run.steps", "seed": "run.seed"}
 
-
-Count = Annotated[int, Range(1)]
-CountOrZero = Annotated[int, Range(0)]
-Share = Annotated[float, Range(0, 1)]
-NotNegative = Annotated[float, Range(0)]
-Positive = Annotated[float, Range(0, above=True)]
-Rate = Annotated[float, Range(0, 1, above=True)]
-Momentum = Annotated[float, Range(0, 1, below=True)]
+Settings = dict[str, Any]  # a nested document as YAML gives it, before validation
+Count = Annotated[Whole, Range(1)]
+CountOrZero = Annotated[Whole, Range(0)]
+Share = Annotated[Number, Range(0, 1)]
+NotNegative = Annotated[Number, Range(0)]
+Positive = Annotated[Number, Range(0, above=True)]
+Rate = Annotated[Number, Range(0, 1, above=True)]
+Momentum = Annotated[Number, Range(0, 1, below=True)]
 PerturbationKind = Literal[
-    "flip_operator",
-    "offset_number",
-    "swap_answer",
-    "carry_wrong_value",
-    "wrong_operand",
-    "drop_step",
-    "unit_or_rate",
-]
+    "flip_operator", "offset_number", "swap_answer", "carry_wrong_value", "wrong_operand", "drop_step", "unit_or_rate",
+]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class RunConfig:
-    """What is run and what is kept. Intervals are in steps; 0 = never.
+    """Method, length, evaluation and checkpoints of a training run. Intervals are in steps; 0 = never.
 
-    ``batch_tokens`` bounds a micro-batch (padding included); results do not depend on it. ``after`` names presets whose
-    finished runs this one starts from. ``eval_*``: pass@1 on a held-out slice, of which the best checkpoint is kept.
-    ``patience``: steps for which the discriminator may be collapsed before the run warns; twice as many stop it.
+    ``batch_tokens``: largest micro-batch in tokens, padding included; results do not depend on it. ``after``: presets
+    whose finished training runs this one starts from. ``eval_*``: pass@1 on held-out problems; the checkpoint with the
+    best is kept. ``patience``: steps of a collapsed discriminator after which to warn; twice as many stop the training.
     """
 
     preset: str = ""
     after: tuple[str, ...] = ()
     method: Literal["sft", "irl", "grpo"] = "irl"
-    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    seed: Annotated[Whole, Range(0, 2**32 - 1)] = 0
     steps: Count = 500
     save_every: CountOrZero = 50
     keep: Count = 3
@@ -70,14 +62,15 @@ class RunConfig:
     batch_tokens: Count = 16384
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """``source``: ``demo`` (generated word problems), ``gsm8k``, or the path of a JSONL file. Lengths in tokens.
+    """Training problems and expert solutions. Lengths are in tokens.
 
-    ``drills``: bare sums mixed into the demo's training problems, to teach arithmetic first. ``layout``: how expert
-    solutions are written; ``instruction`` stands before every problem. ``held_out``: rows at the end of a source that
-    training never sees, for calibration and evaluation. ``expert_errors``: the share of expert traces that are
-    replaced by a perturbed copy (the ablation: how good must the experts be?).
+    ``source``: ``demo`` (generated word problems), ``gsm8k``, or the path of a JSONL file. ``drills``: bare sums mixed
+    into the demo's training problems, to teach arithmetic first. ``layout``: the form of expert solutions.
+    ``instruction``: text before every problem. ``held_out``: rows at the end of a source that training never sees, for
+    calibration and evaluation. ``expert_errors``: share of expert traces replaced by a perturbed copy (an ablation of
+    the experts' quality).
     """
 
     source: str = "demo"
@@ -91,7 +84,7 @@ class DataConfig:
     max_completion_tokens: Count = 512
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class LoraConfig:
     """Low-rank adapters (Hu et al. 2021), kept in float32. ``rank`` 0 trains every weight instead."""
 
@@ -101,13 +94,13 @@ class LoraConfig:
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class ModelConfig:
-    """Which models, and how they are held.
+    """Models, their precision and their adapters.
 
-    ``policy`` and ``discriminator``: checkpoints of ours (a run's ``final``), and for the backends ``transformers`` and
-    ``unsloth`` also folders of models or names on the hub. The backend ``tiny`` builds a Llama of the given shape where
-    no policy is named. ``packing``: many sequences in one row, without padding.
+    ``policy`` and ``discriminator``: our checkpoints (a training run's ``final``); with the backends ``transformers``
+    and ``unsloth`` also model folders or names on the hub. The backend ``tiny`` builds a Llama of the given shape where
+    no policy is named. ``packing``: several sequences in one row, without padding.
     """
 
     backend: Literal["tiny", "transformers", "unsloth"] = "tiny"
@@ -118,20 +111,47 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantisation: Literal["none", "int8", "nf4"] = "none"
     lora: LoraConfig = field(default_factory=LoraConfig)
-    gradient_checkpointing: bool = False
-    packing: bool = False
+    gradient_checkpointing: Flag = False
+    packing: Flag = False
     optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     hidden_size: Count = 128
     layers: Count = 4
     heads: Count = 4
     intermediate_size: Count = 384
-    vocab_size: Annotated[int, Range(2)] = 1024
+    vocab_size: Annotated[Whole, Range(2)] = 1024
     context: Count = 512
 
+    def __post_init__(self) -> None:
+        tiny = self.backend == "tiny"
+        if tiny and self.hidden_size % (2 * self.heads):
+            raise ConfigError(
+                f"model.hidden_size is {self.hidden_size}; it must be a multiple of 2 * model.heads = {2 * self.heads}"
+            )
+        if tiny and (self.quantisation != "none" or self.lora.rank):
+            raise ConfigError(
+                "model.backend is 'tiny', whose weights are all trained in full; set model.lora.rank to 0 and "
+                "model.quantisation to none, or take the backend transformers"
+            )
+        if not tiny and self.policy is None:
+            raise ConfigError(
+                f"model.backend is {self.backend!r} without a model; set model.policy to a name or a folder"
+            )
+        if self.quantisation != "none" and not self.lora.rank:
+            raise ConfigError(
+                f"model.quantisation is {self.quantisation!r}, and quantised weights cannot be trained; "
+                "set model.lora.rank (16, say), or quantisation to none"
+            )
+        if self.lora.rank and not self.lora.targets:
+            raise ConfigError(
+                "model.lora.targets is empty; name the layers that get adapters, such as [q_proj, v_proj]"
+            )
+        if self.backend == "unsloth" and self.packing:
+            raise ConfigError("model.packing is true, but unsloth brings its own attention; set it to false")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class PolicyConfig:
-    """Sampling, advantages and the update of the policy (for ``sft``: the likelihood training).
+    """Sampling, advantages and policy updates (with ``sft``: the likelihood training).
 
     ``advantage``: the discounted sum of standardised rewards (the paper's, eq. 5) or of credit, the soft minimum, or
     ``trace``: the ``trace_score`` standardised within the group, on every token (GRPO with the learned reward).
@@ -150,14 +170,14 @@ class PolicyConfig:
     sampler: Literal["loop", "generate"] = "loop"
     cache: Literal["dynamic", "static"] = "dynamic"
     sampling_tokens: Count = 262144
-    temperature: Annotated[float, Range(0, 10, above=True)] = 1.0
-    top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
+    temperature: Annotated[Number, Range(0, 10, above=True)] = 1.0
+    top_p: Annotated[Number, Range(0, 1, above=True)] = 1.0
     gamma: Share = 0.9
     advantage: Literal["discounted", "credit", "minimum", "trace"] = "discounted"
     trace_score: Literal["mean_discounted", "mean", "last", "minimum", "credit_sum", "credit_minimum"] = "credit_sum"
     baseline: Literal["group", "leave_one_out"] = "group"
     standardise_over: Literal["last", "all", "batch", "none"] = "all"
-    expert_in_group: bool = True
+    expert_in_group: Flag = True
     negative_weight: Share = 1.0
     clip_eps: Momentum = 0.2
     kl_coefficient: NotNegative = 0.0
@@ -167,9 +187,9 @@ class PolicyConfig:
     betas: tuple[Momentum, Momentum] = (0.9, 0.99)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class ClassWeights:
-    """Weight of each class of tokens in the discriminator's loss."""
+    """Weights of the classes of tokens in the discriminator's loss."""
 
     expert: NotNegative = 1.0
     policy: NotNegative = 1.0
@@ -180,15 +200,15 @@ class ClassWeights:
         return self.expert, self.policy, self.perturbed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class DiscriminatorConfig:
-    """The reward model: head, labels, loss and update. ``weight_clip`` (of the head) and
-    ``gradient_penalty`` (at the input embeddings) 0 = off.
+    """The reward model: head, labels, loss and update.
 
-    ``replay``: earlier samples added as negatives, as a share of the round's own, from the last ``replay_capacity``.
-    ``policy_labels``: which tokens of a sample are non-expert: all (the paper's), those from the first that differs
-    from the expert's, or those from the first equation or answer that the expert does not have.
-    ``likelihood_weight``: how much the expert traces' likelihood counts beside the classification.
+    ``weight_clip`` (of the head) and ``gradient_penalty`` (at the input embeddings): 0 = off. ``replay``: earlier
+    samples added as negatives, as a share of the round's own, from the last ``replay_capacity``. ``policy_labels``:
+    which tokens of a sample are labelled non-expert: all (the paper), those from the first that differs from the
+    expert's, or those from the first equation or answer that the expert does not have. ``likelihood_weight``: weight
+    of the expert traces' likelihood beside the classification.
     """
 
     head: Literal["linear", "anchored", "cumulative"] = "anchored"
@@ -212,10 +232,26 @@ class DiscriminatorConfig:
     likelihood_weight: NotNegative = 0.0
     max_grad_norm: Positive = 1.0
 
+    def __post_init__(self) -> None:
+        if self.target_other >= self.target_expert:
+            raise ConfigError(
+                f"discriminator.target_other is {self.target_other}; "
+                f"it must be below target_expert {self.target_expert}"
+            )
+        if self.likelihood_weight and (self.head == "linear" or self.likelihood == "policy"):
+            raise ConfigError(
+                f"discriminator.likelihood_weight is {self.likelihood_weight}, but only a head anchored to its own "
+                "likelihood has one to train; set it to 0, or head to anchored and likelihood to own"
+            )
+        if self.loss == "wasserstein" and not (self.weight_clip or self.gradient_penalty):
+            raise ConfigError(
+                "discriminator.loss is 'wasserstein' without a bound; set discriminator.gradient_penalty or weight_clip"
+            )
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class TrainConfig:
-    """All of a training run's settings, validated. Raises ConfigError where settings contradict each other."""
+    """All settings of a training run. Settings that contradict each other raise ConfigError."""
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -224,9 +260,17 @@ class TrainConfig:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
     def __post_init__(self) -> None:
-        _check_model(self.model)
-        _check_group(self)
-        _check_discriminator(self.discriminator)
+        policy = self.policy
+        if policy.standardise_over == "batch" and policy.advantage != "trace":
+            raise ConfigError(
+                f"policy.standardise_over is 'batch' with the advantage {policy.advantage!r}; only trace knows it, "
+                "take all, last or none"
+            )
+        group_size = policy.num_generations + (policy.expert_in_group and self.method.needs_discriminator)
+        if self.method.samples_policy and group_size < 2:
+            raise ConfigError(
+                f"policy.num_generations is {policy.num_generations}; a group needs at least 2 traces to compare"
+            )
 
     @property
     def method(self) -> Method:
@@ -236,11 +280,11 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> TrainConfig:
         """The configuration in a (nested) mapping such as ``to_dict`` gives; missing keys take their defaults."""
-        return cast(TrainConfig, build(cls, _expand_aliases(document)))
+        return validated(cls, _expand_aliases(document), ConfigError)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain nested dictionaries and lists, fit for YAML and JSON; ``from_dict`` reads them back."""
-        return cast(dict[str, Any], plain(dataclasses.asdict(self)))
+        return cast(Settings, to_jsonable_python(self))
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML, itself a file that ``load_config`` takes."""
@@ -252,88 +296,45 @@ class TrainConfig:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _check_model(model: ModelConfig) -> None:
-    if model.backend == "tiny":
-        _check_tiny(model)
-    elif model.policy is None:
-        raise ConfigError(f"model.backend is {model.backend!r} without a model; set model.policy to a name or a folder")
-    if model.quantisation != "none" and not model.lora.rank:
-        raise ConfigError(
-            f"model.quantisation is {model.quantisation!r}, and quantised weights cannot be trained; "
-            "set model.lora.rank (16, say), or quantisation to none"
-        )
-    if model.lora.rank and not model.lora.targets:
-        raise ConfigError("model.lora.targets is empty; name the layers that get adapters, such as [q_proj, v_proj]")
-    if model.backend == "unsloth" and model.packing:
-        raise ConfigError("model.packing is true, but unsloth brings its own attention; set it to false")
-
-
-def _check_tiny(model: ModelConfig) -> None:
-    if model.hidden_size % (2 * model.heads):
-        raise ConfigError(
-            f"model.hidden_size is {model.hidden_size}; it must be a multiple of 2 * model.heads = {2 * model.heads}"
-        )
-    if model.quantisation != "none" or model.lora.rank:
-        raise ConfigError(
-            "model.backend is 'tiny', whose weights are all trained in full; set model.lora.rank to 0 and "
-            "model.quantisation to none, or take the backend transformers"
-        )
-
-
-def _check_group(config: TrainConfig) -> None:
-    size = config.policy.num_generations + (config.policy.expert_in_group and config.method.needs_discriminator)
-    if config.policy.standardise_over == "batch" and config.policy.advantage != "trace":
-        raise ConfigError(
-            f"policy.standardise_over is 'batch' with the advantage {config.policy.advantage!r}; only trace knows it, "
-            "take all, last or none"
-        )
-    if config.method.samples_policy and size < 2:
-        raise ConfigError(
-            f"policy.num_generations is {config.policy.num_generations}; a group needs at least 2 traces to compare"
-        )
-
-
-def _check_discriminator(disc: DiscriminatorConfig) -> None:
-    if disc.target_other >= disc.target_expert:
-        raise ConfigError(
-            f"discriminator.target_other is {disc.target_other}; it must be below target_expert {disc.target_expert}"
-        )
-    if disc.likelihood_weight and (disc.head == "linear" or disc.likelihood == "policy"):
-        raise ConfigError(
-            f"discriminator.likelihood_weight is {disc.likelihood_weight}, but only a head anchored to its own "
-            "likelihood has one to train; set it to 0, or head to anchored and likelihood to own"
-        )
-    if disc.loss == "wasserstein" and not (disc.weight_clip or disc.gradient_penalty):
-        raise ConfigError(
-            "discriminator.loss is 'wasserstein' without a bound; set discriminator.gradient_penalty or weight_clip"
-        )
-
-
 # --------------------------------------------------------------------------------------------------- loading
 
 
 def load_config(
     path_or_preset: str | Path, overrides: Sequence[str] = (), presets_dir: Path | None = None
 ) -> TrainConfig:
-    """The configuration of a preset (a name in ``presets_dir``) or of a YAML file, with overrides applied in order.
+    """The configuration of a preset (its name in ``presets_dir``) or YAML file, with overrides applied in order.
 
-    A file may name another as its ``base:`` (looked for beside it, then among the presets); its keys are laid over
-    the base's. Each override is ``key.sub=value``, the value in YAML. Raises ConfigError.
+    A file may name another as its ``base:`` (looked for beside it, then among the presets); its keys are laid over the
+    base's. Each override is ``key.sub=value``, the value in YAML.
+
+    Raises:
+        ConfigError: no such file, an unknown key, or a value that cannot be used.
     """
     path = _find(str(path_or_preset), presets_dir)
-    document = _read_with_bases(path, presets_dir, ())
+    document = _read_with_bases(path, presets_dir)
     for override in overrides:
-        document = _merge(document, _parse_override(override))
+        key, separator, text = override.partition("=")
+        key = ALIASES.get(key.strip(), key.strip())
+        if not separator or not key:
+            raise ConfigError(f"override {override!r}; key.sub=value is expected, such as run.steps=100")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{key}: {text!r} is not a YAML value; put quotes around text") from error
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        document = _merge(document, value)
     config = TrainConfig.from_dict(document)
     return config if config.run.preset else replace(config, run=replace(config.run, preset=path.stem))
 
 
 def preset_names(presets_dir: Path) -> list[str]:
-    """The names of the presets in a folder, sorted; a file whose name begins with ``_`` is only a base."""
+    """The sorted names of the presets in a folder; a file whose name begins with ``_`` is only a base."""
     return sorted(path.stem for path in presets_dir.glob("*.yaml") if not path.name.startswith("_"))
 
 
 def _find(name: str, presets_dir: Path | None) -> Path:
+    """The file of a preset, or the file itself where ``name`` ends in ``.yaml``."""
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
             raise ConfigError(f"the configuration file {name!r} is not there")
@@ -345,12 +346,13 @@ def _find(name: str, presets_dir: Path | None) -> Path:
     return path
 
 
-def _read_with_bases(path: Path, presets_dir: Path | None, above: tuple[Path, ...]) -> dict[str, Any]:
+def _read_with_bases(path: Path, presets_dir: Path | None, above: tuple[Path, ...] = ()) -> Settings:
+    """The settings of a file laid over those of its bases; ``above``: the files whose base this one is."""
     resolved = path.resolve()
     if resolved in above:
         chain = " -> ".join(step.name for step in (*above, resolved))
         raise ConfigError(f"{path.name}: its base leads back to itself ({chain}); remove one 'base:'")
-    document = _read_yaml(path)
+    document = read_yaml(path)
     base = document.pop("base", None)
     document = _expand_aliases(document)
     if base is None:
@@ -362,49 +364,8 @@ def _read_with_bases(path: Path, presets_dir: Path | None, above: tuple[Path, ..
     return _merge(_read_with_bases(base_path, presets_dir, (*above, resolved)), document)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, but a key given twice is an error instead of silently the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
-        if twice is not None:
-            raise ConfigError(f"the key {twice!r} is given twice, line {node.start_mark.line + 1} on; remove one")
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise ConfigError(f"{path.name}: {size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path.name}: not readable as YAML ({error})") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path.name}: {error}") from error
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path.name}: holds {type(document).__name__}; keys with values are expected")
-    return document
-
-
-def _parse_override(override: str) -> dict[str, Any]:
-    key, separator, text = override.partition("=")
-    key = ALIASES.get(key.strip(), key.strip())
-    if not separator or not key:
-        raise ConfigError(f"override {override!r}; key.sub=value is expected, such as run.steps=100")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: {text!r} is not a YAML value; put quotes around text") from error
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return cast(dict[str, Any], value)
-
-
-def _expand_aliases(document: Mapping[str, Any]) -> dict[str, Any]:
+def _expand_aliases(document: Mapping[str, Any]) -> Settings:
+    """The document with short keys such as ``steps`` in their sections."""
     expanded = {key: value for key, value in document.items() if key not in ALIASES}
     for alias, target in ALIASES.items():
         if alias in document:
@@ -415,7 +376,7 @@ def _expand_aliases(document: Mapping[str, Any]) -> dict[str, Any]:
     return expanded
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
     """``over`` laid on ``base``: mappings merge, everything else (lists too) replaces."""
     merged = dict(base)
     for key, value in over.items():

@@ -11,7 +11,7 @@ class InputError(UserError, ValueError):
     """A text or a number that a user typed and that cannot be used."""
 
 
-class ConfigError(UserError, ValueError):
+class ConfigError(UserError):
     """A configuration that cannot be used; the message names the key, the value and the fix."""
 
 
@@ -31,7 +31,7 @@ class DatasetError(UserError, ValueError):
     """A file or data set that cannot be read at all; the message says what was looked for and the fix."""
 
 
-class AnnotationError(UserError, ValueError):
+class AnnotationError(UserError):
     """An annotation, or a file of them, that cannot be read or written."""
 
 

@@ -21,8 +21,8 @@ import yaml
 from app.jobs import machine
 from app.jobs.supervisor import GRACE_SECONDS, RUNS, command_line, root
 from irl_core.config import TrainConfig, load_config
-from irl_core.config_values import Range
 from irl_core.errors import UserError
+from irl_core.validation import Range
 from train.planning.describe import hours
 from train.planning.fitting import settings_that_fit, value_of
 from train.planning.plan import PRESETS, Plan, launched_processes, make_plan

@@ -192,7 +192,7 @@ def _from_line(number: int, line: str) -> Annotation:
             words += [f"missing: {', '.join(missing)}"] if missing else []
             raise AnnotationError("; ".join(words))
         return _typed(row)
-    except (ValueError, RecursionError) as error:
+    except (AnnotationError, ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, AnnotationError) else "not JSON"
         raise AnnotationError(f"line {number}: {reason}") from error
 

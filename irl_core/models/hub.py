@@ -9,8 +9,8 @@ from typing import Any
 
 from irl_core.checkpoints.manifest import PICKLE_SUFFIXES, check_config
 from irl_core.checkpoints.save import load_json
-from irl_core.config_values import nearest
 from irl_core.errors import CheckpointError
+from irl_core.validation import nearest
 
 ADAPTER_CONFIG = "adapter_config.json"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)

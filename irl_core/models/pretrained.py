@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from irl_core.checkpoints.manifest import check_config
 from irl_core.checkpoints.save import load_json, load_tensors
 from irl_core.config import LoraConfig
-from irl_core.config_values import build
-from irl_core.errors import CheckpointError, ConfigError, EncodingError
+from irl_core.errors import CheckpointError, EncodingError
 from irl_core.models.hub import (
     ADAPTER_CONFIG,
     HUB_NAME,
@@ -31,6 +30,7 @@ from irl_core.models.hub import (
     shown,
 )
 from irl_core.models.tokenization import TraceEncoder
+from irl_core.validation import validated
 
 if TYPE_CHECKING:
     import torch
@@ -319,10 +319,8 @@ def read_adapter_config(directory: Path) -> LoraConfig:
     missing = sorted({*free, "peft_type"} - document.keys())
     if missing:
         raise CheckpointError(f"{ADAPTER_CONFIG}: {', '.join(missing)} is missing")
-    try:
-        lora: LoraConfig = build(LoraConfig, {name: document[key] for key, name in free.items()})
-    except ConfigError as error:
-        raise CheckpointError(f"{ADAPTER_CONFIG}: {error}") from error
+    values = {name: document[key] for key, name in free.items()}
+    lora = validated(LoraConfig, values, CheckpointError, f"{ADAPTER_CONFIG}: ")
     if not 1 <= lora.rank <= MAX_RANK:
         raise CheckpointError(f"{ADAPTER_CONFIG}: r is {lora.rank}; it must lie in 1 to {MAX_RANK}")
     bad = next((target for target in lora.targets if not TARGET.fullmatch(target)), None)

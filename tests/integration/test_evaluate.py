@@ -19,7 +19,7 @@ import torch
 import typer
 
 from irl_core.checkpoints.save import load_json
-from irl_core.errors import ConfigError, StoreError
+from irl_core.errors import ConfigError, StoreError, UserError
 from irl_core.evaluation.report import KEYS, QUESTIONS
 from irl_core.scorer import Lens
 from irl_core.storage.scored_run import RunWriter, read_provenance, read_run
@@ -387,7 +387,7 @@ def test_orders_that_do_not_fit_are_refused_in_words(
     whole: Path, asked: EvaluateRequest, change: dict[str, Any], message: str
 ) -> None:
     before = (whole / "report.json").read_bytes()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         evaluate.run_evaluation(replace(asked, **change))
     assert (whole / "report.json").read_bytes() == before
 

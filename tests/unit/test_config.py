@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from irl_core.config import PerturbationKind, TrainConfig, load_config, preset_names
-from irl_core.config_values import Range
 from irl_core.errors import ConfigError
+from irl_core.validation import Range
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

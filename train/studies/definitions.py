@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from irl_core.config import TrainConfig, load_config
-from irl_core.config_values import nearest
 from irl_core.errors import ConfigError
 from irl_core.evaluation.wording import listed
+from irl_core.validation import nearest
 from train.planning.plan import PRESETS
 
 START = "start"
