@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import streamlit as st
 
-from irl_core.report.heatmap.payload import renderer_source, stylesheet
+from irl_core.report.heatmap.payload import Description, Settings, renderer_source, stylesheet
+from irl_core.report.inspection_json import InspectedTrace
 
-_MOUNT = "\nexport default function (component) { renderHeatmap(component.parentElement, component.data); }\n"
-
-
-def heatmap(data: Mapping[str, Any], *, key: str) -> None:
-    """Draw one trace. ``data``: ``payload.settings`` and ``payload.describe`` with the trace under ``trace``."""
-    _component()(data=dict(data), key=key)
+MOUNT = "\nexport default function (component) { renderHeatmap(component.parentElement, component.data); }\n"
 
 
-def _component() -> Any:
-    return st.components.v2.component("irl_lens_heatmap", css=stylesheet(), js=renderer_source() + _MOUNT)
+def heatmap(trace: InspectedTrace, description: Description, settings: Settings, *, key: str) -> None:
+    """Draw one trace with what is said of it."""
+    draw = st.components.v2.component("irl_lens_heatmap", css=stylesheet(), js=renderer_source() + MOUNT)
+    draw(data={**settings, **description, "trace": trace}, key=key)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 from app.inspect.request import Inspection, Request
-from irl_core.report.heatmap.payload import answer_words, describe
+from irl_core.report.heatmap.payload import Description, answer_words, describe
 from irl_core.report.heatmap.verdict import score_name, signed, step_name
-from irl_core.report.inspection_json import to_json, with_ids
+from irl_core.report.inspection_json import InspectedTrace, InspectionResult, to_json, with_ids
 from irl_core.reward.token_scores import majority_answer, rank
 from irl_core.storage.rows import localisation_of, scored_of
 from irl_core.storage.schema import ScoredRow
@@ -39,7 +39,7 @@ def stored_inspection(row: ScoredRow, run: str) -> Inspection | None:
     )
 
 
-def to_result(inspection: Inspection, gamma: float) -> dict[str, Any]:
+def to_result(inspection: Inspection, gamma: float) -> InspectionResult:
     """The inspection in the form of ``irl-lens inspect --json``, with token ids and the roles of steps added."""
     result = to_json(
         inspection.scored,
@@ -57,7 +57,7 @@ def ranking(inspection: Inspection, gamma: float) -> list[int]:
     return rank(inspection.scored, inspection.score_kind, gamma)
 
 
-def table(inspection: Inspection, result: dict[str, Any], order: list[int]) -> list[dict[str, Any]]:
+def table(inspection: Inspection, result: InspectionResult, order: list[int]) -> list[dict[str, object]]:
     """One row a trace in the order given: answer, whether it is the majority's, score, what was located."""
     majority = majority_answer([one.trace for one in inspection.scored])
     rows = []
@@ -85,10 +85,11 @@ def score_column(inspection: Inspection) -> str:
     return score_name(inspection.score_kind).removeprefix("trace ")
 
 
-def _located(trace: dict[str, Any]) -> str:
-    if trace["decision"] == "error":
-        return step_name(trace, trace["first_error_step"])
-    return {"no_error": "none found", "uncertain": "too uncertain"}[trace["decision"]]
+def _located(trace: InspectedTrace) -> str:
+    step = trace["first_error_step"]
+    if trace["decision"] == "error" and step is not None:
+        return step_name(trace, step)
+    return "none found" if trace["decision"] == "no_error" else "too uncertain"
 
 
 def majority_words(inspection: Inspection) -> str:
@@ -100,7 +101,7 @@ def majority_words(inspection: Inspection) -> str:
     return f"Majority answer: {majority[0]} ({majority[1]} of {total}; in a tie, the one sampled first)."
 
 
-def title(trace: dict[str, Any], index: int, inspection: Inspection) -> str:
+def title(trace: InspectedTrace, index: int, inspection: Inspection) -> str:
     """The heading over one trace."""
     pasted = bool(inspection.request.solution)
     own = inspection.scored[index].trace.trace_id if inspection.run else "Your solution"
@@ -120,7 +121,7 @@ def caption(scored: ScoredTrace, inspection: Inspection) -> str:
     )
 
 
-def described(inspection: Inspection, result: dict[str, Any], index: int) -> dict[str, Any]:
+def described(inspection: Inspection, result: InspectionResult, index: int) -> Description:
     """What is said of one trace, on the page and in its export."""
     trace, known = result["traces"][index], inspection.familiarity
     return describe(
@@ -132,7 +133,7 @@ def described(inspection: Inspection, result: dict[str, Any], index: int) -> dic
     )
 
 
-def choice(trace: dict[str, Any], index: int, place: int) -> str:
+def choice(trace: InspectedTrace, index: int, place: int) -> str:
     """A trace in a list to choose from."""
     score = trace["trace_score"]
     shown = signed(score) if score is not None and math.isfinite(score) else "no score"

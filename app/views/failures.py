@@ -254,7 +254,7 @@ def _solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
         return
     trace = to_result(inspection, DEFAULT_GAMMA)["traces"][0]
     described = payload.describe(trace, title="", caption=failures.model_words(row), file="trace")
-    heatmap({**payload.settings("credit", DEFAULT_GAMMA, 1.0), **described, "trace": trace}, key="heatmap-failure")
+    heatmap(trace, described, payload.settings("credit", DEFAULT_GAMMA, 1.0), key="heatmap-failure")
     st.button("Open in Inspect", icon=":material/open_in_new:", on_click=_to_inspect, args=(info.name, row["trace_id"]))
     if st.session_state.pop("to_inspect", False):
         chart.open_trace(info.name, row["trace_id"])

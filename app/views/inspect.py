@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -22,6 +22,7 @@ from irl_core.report.csv_export import to_csv
 from irl_core.report.heatmap import payload
 from irl_core.report.heatmap.export import to_html
 from irl_core.report.heatmap.payload import VIEWS
+from irl_core.report.inspection_json import InspectionResult
 from irl_core.scorer import MAX_SAMPLES, check_inputs
 from irl_core.storage.schema import ScoredRow
 
@@ -224,7 +225,7 @@ def _familiarity(inspection: Inspection) -> None:
         st.info("Whether this text is like those the checkpoint was made for is not known: " + plain(known.reason))
 
 
-def _ranking(inspection: Inspection, result: dict[str, Any], order: list[int]) -> tuple[int, int | None]:
+def _ranking(inspection: Inspection, result: InspectionResult, order: list[int]) -> tuple[int, int | None]:
     """The table of sampled traces and the two choices; the chosen traces as indices."""
     if len(order) == 1:
         return 0, None
@@ -273,17 +274,17 @@ def _controls() -> None:
     )
 
 
-def _trace(inspection: Inspection, result: dict[str, Any], index: int) -> None:
+def _trace(inspection: Inspection, result: InspectionResult, index: int) -> None:
     described = results.described(inspection, result, index)
-    heatmap({**_settings(), **described, "trace": result["traces"][index]}, key=f"heatmap-{index}")
+    heatmap(result["traces"][index], described, _settings(), key=f"heatmap-{index}")
 
 
-def _settings() -> dict[str, Any]:
+def _settings() -> payload.Settings:
     return payload.settings(st.session_state["view"], st.session_state["gamma"], st.session_state["strength"])
 
 
-def _exports(inspection: Inspection, result: dict[str, Any], shown: list[int]) -> None:
-    visible = {**result, "traces": [result["traces"][index] for index in shown]}
+def _exports(inspection: Inspection, result: InspectionResult, shown: list[int]) -> None:
+    visible: InspectionResult = {**result, "traces": [result["traces"][index] for index in shown]}
     page = to_html(
         visible,
         view=st.session_state["view"],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
-from typing import Any
+from typing import Final, Literal, get_args
 
 import pandas as pd
 
-SIGNALS = ("raw", "standardised", "discounted", "credit", "logprob")
+from irl_core.report.inspection_json import InspectedToken, InspectedTrace, InspectionResult
+
+Signal = Literal["raw", "standardised", "discounted", "credit", "logprob"]
+SIGNALS: Final[tuple[Signal, ...]] = get_args(Signal)
 COLUMNS = ("trace", "step", "token", "start", "end", "id", "text", *SIGNALS)
 _FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
@@ -19,7 +21,7 @@ def safe_cell(text: str) -> str:
     return "'" + text if text.startswith(_FORMULA_STARTS) or text.lstrip().startswith(_FORMULA_STARTS) else text
 
 
-def to_csv(result: Mapping[str, Any]) -> str:
+def to_csv(result: InspectionResult) -> str:
     """One row a token, with a header; ``trace``, ``step`` and ``token`` are 0-based, an empty cell is 'no value'."""
     sheet = io.StringIO()
     writer = csv.writer(sheet)
@@ -31,7 +33,7 @@ def to_csv(result: Mapping[str, Any]) -> str:
     return sheet.getvalue()
 
 
-def _step_of(trace: Mapping[str, Any], token: Mapping[str, Any]) -> int | None:
+def _step_of(trace: InspectedTrace, token: InspectedToken) -> int | None:
     """The step that holds the first character of the token that is in any step."""
     for index, step in enumerate(trace["steps"]):
         if token["start"] < step["end"] and step["start"] < token["end"]:

@@ -1,14 +1,76 @@
-"""An inspection as plain JSON data."""
+"""An inspection as plain data: what pages, exports and ``irl-lens inspect --json`` are made from."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals, trace_score
 from irl_core.text.equations import find_equations
-from irl_core.types import Localisation, ScoredTrace, Trace
+from irl_core.types import Decision, Localisation, ScoredTrace
+
+
+class InspectedToken(TypedDict):
+    """A token: its span in characters of the trace's text, its rewards in four views, and the policy's log-probability.
+
+    A value is None where it is not finite. ``id``: only where `with_ids` added it.
+    """
+
+    start: int
+    end: int
+    text: str
+    raw: float | None
+    standardised: float | None
+    discounted: float | None
+    credit: float | None
+    logprob: float | None
+    id: NotRequired[int]
+
+
+class InspectedStep(TypedDict):
+    """A step: its span in characters of the trace's text, and its score."""
+
+    start: int
+    end: int
+    text: str
+    score: float | None
+    role: Literal["reasoning", "answer"]
+
+
+class FalseEquation(TypedDict):
+    """An equation that does not hold: its span, its exact value, and the value that is stated."""
+
+    start: int
+    end: int
+    text: str
+    value: float | None
+    stated: float | None
+
+
+class InspectedTrace(TypedDict):
+    """A trace with what was found in it; ``first_error_step`` is 0-based, ``arithmetic`` the false equations."""
+
+    text: str
+    answer: str | None
+    correct: bool | None
+    trace_score: float | None
+    decision: Decision
+    first_error_step: int | None
+    confidence: float | None
+    rule: str
+    threshold: float | None
+    steps: list[InspectedStep]
+    tokens: list[InspectedToken]
+    arithmetic: list[FalseEquation]
+
+
+class InspectionResult(TypedDict):
+    """The traces of one problem, inspected with one checkpoint."""
+
+    checkpoint: str
+    problem: str
+    traces: list[InspectedTrace]
 
 
 def to_json(
@@ -19,20 +81,22 @@ def to_json(
     checkpoint: str,
     gamma: float = DEFAULT_GAMMA,
     kind: str = "minimum",
-) -> dict[str, Any]:
-    """The result of an inspection as plain data, ready for ``json.dumps``; a number that is not finite becomes None.
+) -> InspectionResult:
+    """The result of an inspection, ready for ``json.dumps``; a number that is not finite becomes None.
 
-    Returns:
-        ``{checkpoint, problem, traces: [{text, answer, correct, trace_score, decision, first_error_step, confidence,
-        rule, threshold, steps: [{start, end, text, score, role}], tokens: [{start, end, text, raw, standardised,
-        discounted, credit, logprob}], arithmetic: [{start, end, text, value, stated}]}]}``. Spans are character
-        offsets into ``text``; ``first_error_step`` is 0-based; ``arithmetic`` lists the false equations.
+    Args:
+        scored: traces of one problem.
+        localisations: the first error of each of them.
+        problem: the problem's text.
+        checkpoint: name of the checkpoint that scored them.
+        gamma: discount of the discounted rewards, and of trace scores that discount.
+        kind: the trace score, one of ``irl_core.reward.rewards.TRACE_SCORES``.
     """
-    traces = [_trace_json(one, where, gamma, kind) for one, where in zip(scored, localisations, strict=True)]
+    traces = [inspected(one, where, gamma, kind) for one, where in zip(scored, localisations, strict=True)]
     return {"checkpoint": checkpoint, "problem": problem, "traces": traces}
 
 
-def with_ids(result: dict[str, Any], scored: Sequence[ScoredTrace]) -> dict[str, Any]:
+def with_ids(result: InspectionResult, scored: Sequence[ScoredTrace]) -> InspectionResult:
     """The result of ``to_json`` with each token's ``id`` added, for pages that show them."""
     for trace, one in zip(result["traces"], scored, strict=True):
         for token, identity in zip(trace["tokens"], one.encoded.completion_ids, strict=True):
@@ -40,57 +104,56 @@ def with_ids(result: dict[str, Any], scored: Sequence[ScoredTrace]) -> dict[str,
     return result
 
 
-def _trace_json(scored: ScoredTrace, where: Localisation, gamma: float, kind: str) -> dict[str, Any]:
-    trace = scored.trace
+def inspected(scored: ScoredTrace, where: Localisation, gamma: float, kind: str) -> InspectedTrace:
+    """One trace of an inspection; the arguments are those of ``to_json``."""
+    trace, views = scored.trace, named_signals(scored, gamma)
     return {
         "text": trace.text,
         "answer": trace.answer,
         "correct": trace.correct,
-        "trace_score": _number(trace_score(scored, kind, gamma)),
+        "trace_score": json_number(trace_score(scored, kind, gamma)),
         "decision": where.decision,
         "first_error_step": where.first_error_step,
-        "confidence": _number(where.confidence),
+        "confidence": json_number(where.confidence),
         "rule": where.rule,
-        "threshold": _number(where.threshold),
-        "steps": _steps_json(trace, where),
-        "tokens": _tokens_json(scored, gamma),
+        "threshold": json_number(where.threshold),
+        "steps": [
+            {"start": step.start, "end": step.end, "text": step.text, "score": json_number(score), "role": step.role}
+            for step, score in zip(trace.steps, where.step_scores, strict=True)
+        ],
+        "tokens": [
+            {
+                "start": start,
+                "end": end,
+                "text": trace.text[start:end],
+                "raw": json_number(views["raw"][index]),
+                "standardised": json_number(views["standardised"][index]),
+                "discounted": json_number(views["discounted"][index]),
+                "credit": json_number(views["credit"][index]),
+                "logprob": json_number(views["logprob"][index]),
+            }
+            for index, (start, end) in enumerate(scored.encoded.spans)
+        ],
         "arithmetic": false_arithmetic(trace.text),
     }
 
 
-def _steps_json(trace: Trace, where: Localisation) -> list[dict[str, Any]]:
-    return [
-        {"start": step.start, "end": step.end, "text": step.text, "score": _number(score), "role": step.role}
-        for step, score in zip(trace.steps, where.step_scores, strict=True)
-    ]
-
-
-def _tokens_json(scored: ScoredTrace, gamma: float) -> list[dict[str, Any]]:
-    values = {name: view for name, view in named_signals(scored, gamma).items()}
-    names = ("raw", "standardised", "discounted", "credit", "logprob")
-    text = scored.trace.text
-    return [
-        {"start": start, "end": end, "text": text[start:end], **{name: _number(values[name][index]) for name in names}}
-        for index, (start, end) in enumerate(scored.encoded.spans)
-    ]
-
-
-def false_arithmetic(text: str) -> list[dict[str, Any]]:
-    """The equations in ``text`` that do not hold: span, text, exact value and stated value; empty where all hold."""
+def false_arithmetic(text: str) -> list[FalseEquation]:
+    """The equations in ``text`` that do not hold; empty where all hold."""
     return [
         {
             "start": equation.start,
             "end": equation.end,
             "text": equation.text,
-            "value": _number(equation.value),
-            "stated": _number(equation.stated),
+            "value": json_number(equation.value),
+            "stated": json_number(equation.stated),
         }
         for equation in find_equations(text)
         if not equation.true
     ]
 
 
-def _number(value: Any) -> int | float | None:
+def json_number(value: Any) -> int | float | None:
     """A JSON number: whole values as int where they were exact, None for what is not finite."""
     if getattr(value, "denominator", None) == 1:
         return int(value)

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from irl_core.report.heatmap.payload import ranges, titles
 from irl_core.report.heatmap.verdict import signed, verdict
+from irl_core.report.inspection_json import InspectedTrace, InspectionResult
 
 BLUE, ORANGE = (33, 102, 172), (217, 95, 2)
 BRACKET_SHARE = 1 / 3
@@ -110,7 +111,7 @@ def _arithmetic_lines(trace: Mapping[str, Any]) -> Text:
 
 def print_result(
     console: Console,
-    result: Mapping[str, Any],
+    result: InspectionResult,
     *,
     view: str,
     gamma: float,
@@ -118,7 +119,7 @@ def print_result(
     notes: Sequence[str] = (),
     familiar: bool | None = None,
 ) -> None:
-    """Print an inspection (``irl_core.scorer.to_json``): every trace with its tokens, steps and verdict.
+    """Print an inspection: every trace with its tokens, steps and verdict.
 
     ``score_name`` names the trace score, ``gamma`` is the discount of its discounted rewards. ``familiar``: see
     `irl_core.report.heatmap.verdict.verdict`.
@@ -133,7 +134,7 @@ def print_result(
         _print_trace(console, trace, view, full, familiar)
 
 
-def _print_trace(console: Console, trace: Mapping[str, Any], view: str, full: float, familiar: bool | None) -> None:
+def _print_trace(console: Console, trace: InspectedTrace, view: str, full: float, familiar: bool | None) -> None:
     found = verdict(trace, familiar)
     plain = console.no_color or console.color_system is None
     value = f"{view} reward: orange {signed(-full, 1)}, white 0, blue {signed(full, 1)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from irl_core.errors import InputError
 from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, load_lens
 
 if TYPE_CHECKING:
+    from irl_core.report.inspection_json import InspectionResult
     from irl_core.scorer import Lens
     from irl_core.types import ScoredTrace, Trace
 
@@ -108,7 +109,7 @@ def sample_with_progress(lens: Lens, problem: str, samples: int, seed: int) -> l
         return lens.sample(problem, samples, seed, on_progress=show)
 
 
-def print_inspection(lens: Lens, result: dict[str, Any], solution: str | None, view: str, gamma: float) -> None:
+def print_inspection(lens: Lens, result: InspectionResult, solution: str | None, view: str, gamma: float) -> None:
     """Print the result, with a note where the texts are unlike those that the checkpoint was made for."""
     from rich.console import Console
 
@@ -125,7 +126,7 @@ def print_inspection(lens: Lens, result: dict[str, Any], solution: str | None, v
     )  # fmt: skip
 
 
-def write_page(path: Path, result: dict[str, Any], lens: Lens, solution: str | None, view: str, gamma: float) -> None:
+def write_page(path: Path, result: InspectionResult, lens: Lens, solution: str | None, view: str, gamma: float) -> None:
     """Write the result as a page. Raises InputError where the file cannot be written."""
     from irl_core.report.heatmap.export import to_html
     from irl_core.report.heatmap.verdict import score_name

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from irl_core.report.heatmap import payload
 from irl_core.report.heatmap.verdict import signed
+from irl_core.report.inspection_json import InspectionResult
 
-_HERE = Path(__file__).parent
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -34,34 +33,50 @@ _PAGE = """<!DOCTYPE html>
 
 
 def to_html(
-    result: Mapping[str, Any],
+    result: InspectionResult,
     *,
     view: str = "credit",
     gamma: float = 0.9,
     strength: float = 1.0,
     score_name: str = "trace score",
-    described: Sequence[Mapping[str, Any]] | None = None,
+    described: Sequence[payload.Description] | None = None,
     familiar: bool | None = None,
 ) -> str:
-    """The page for ``result`` (of ``irl_core.scorer.to_json``), to be saved as one file and opened anywhere.
+    """The page for an inspection, to be saved as one file and opened anywhere.
 
     The result is embedded as JSON in the element ``irl-lens-result`` and drawn with text nodes only. The policy in the
-    page forbids every request and every script but its own. ``gamma`` is the one the discounted rewards of ``result``
-    were computed with. ``described``: what `payload.describe` says of each trace; without it the traces are numbered
-    and ``score_name`` names their score; ``familiar`` is then that of `irl_core.report.heatmap.verdict.verdict`.
+    page forbids every request and every script but its own.
+
+    Args:
+        result: of ``irl_core.report.inspection_json.to_json``.
+        view: one of `payload.VIEWS`.
+        gamma: the discount that the discounted rewards of ``result`` were computed with.
+        strength: divides the value drawn at full colour.
+        score_name: names the trace score where ``described`` is not given.
+        described: what is said of each trace; without it the traces are numbered.
+        familiar: as in `irl_core.report.heatmap.verdict.verdict`, where ``described`` is not given.
 
     Raises:
         ValueError: a number in ``result`` is not finite.
     """
     if described is None:
-        described = _numbered(result["traces"], score_name, familiar)
+        headings = zip(payload.titles(result["traces"]), result["traces"], strict=True)
+        described = [
+            payload.describe(
+                trace,
+                title=f"{heading} \u00b7 {score_name} {signed(trace['trace_score'])}",
+                file=f"trace-{number}",
+                familiar=familiar,
+            )
+            for number, (heading, trace) in enumerate(headings, start=1)
+        ]
     footer = f"Made with irl-lens from checkpoint {result['checkpoint']}. Nothing in this page is sent anywhere."
     settings = {**payload.settings(view, gamma, strength), "traces": list(described), "footer": footer}
-    style = payload.stylesheet() + (_HERE / "export.css").read_text(encoding="utf-8")
-    script = payload.renderer_source() + (_HERE / "export.js").read_text(encoding="utf-8")
-    return _PAGE.format(
-        policy=_policy(script, style), style=style, script=script, result=embed(result), settings=embed(settings)
-    )
+    style = payload.stylesheet() + (payload.HERE / "export.css").read_text(encoding="utf-8")
+    script = payload.renderer_source() + (payload.HERE / "export.js").read_text(encoding="utf-8")
+    sources = f"script-src {hash_source(script)}; style-src {hash_source(style)}; img-src blob:"
+    policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+    return _PAGE.format(policy=policy, style=style, script=script, result=embed(result), settings=embed(settings))
 
 
 def embed(data: Any) -> str:
@@ -70,23 +85,7 @@ def embed(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _numbered(traces: Sequence[Mapping[str, Any]], score_name: str, familiar: bool | None) -> list[dict[str, Any]]:
-    return [
-        payload.describe(
-            trace,
-            title=f"{heading} \u00b7 {score_name} {signed(trace['trace_score'])}",
-            file=f"trace-{number}",
-            familiar=familiar,
-        )
-        for number, (heading, trace) in enumerate(zip(payload.titles(traces), traces, strict=True), start=1)
-    ]
-
-
-def _policy(script: str, style: str) -> str:
-    sources = f"script-src {_hash(script)}; style-src {_hash(style)}; img-src blob:"
-    return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
-
-
-def _hash(text: str) -> str:
+def hash_source(text: str) -> str:
+    """The source expression of a Content-Security-Policy that allows this very text."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -1,11 +1,11 @@
-"""The verdict on a trace in words, from the plain data of an inspection. Runs no model."""
+"""The verdict on a trace in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, TypedDict
+from typing import Final, Literal, TypedDict
 
 from irl_core.evaluation.wording import rule as rule_words
+from irl_core.report.inspection_json import InspectedTrace
 
 SCORES: Final = {
     "mean_discounted": "mean discounted reward", "mean": "mean reward", "last": "last reward",
@@ -15,9 +15,9 @@ ELSEWHERE: Final = "its confidence is not known, for it was calibrated on texts 
 
 
 class Verdict(TypedDict):
-    """``kind``: error, no_error, uncertain or no_signal."""
+    """The answer to where a trace first goes wrong: a headline and a sentence."""
 
-    kind: str
+    kind: Literal["error", "no_error", "uncertain", "no_signal"]
     headline: str
     detail: str
 
@@ -32,13 +32,13 @@ def signed(value: float | None, digits: int = 2) -> str:
     return ("\u2212" if value < 0 else "+") + text
 
 
-def has_signal(trace: Mapping[str, Any]) -> bool:
-    """Whether all raw rewards of a trace are numbers and they are not all the same."""
-    raw = [token["raw"] for token in trace["tokens"]]
-    return len(raw) > 1 and None not in raw and min(raw) < max(raw)
+def has_signal(trace: InspectedTrace) -> bool:
+    """Whether all raw rewards of a trace are numbers, and not all the same."""
+    raw = [value for token in trace["tokens"] if (value := token["raw"]) is not None]
+    return len(raw) == len(trace["tokens"]) > 1 and min(raw) < max(raw)
 
 
-def step_name(trace: Mapping[str, Any], index: int) -> str:
+def step_name(trace: InspectedTrace, index: int) -> str:
     """'step 3 of 5', or 'the answer line': what the margin calls the step."""
     steps = trace["steps"]
     if steps[index]["role"] == "answer":
@@ -51,8 +51,8 @@ def score_name(kind: str) -> str:
     return f"trace score ({SCORES.get(kind, kind)})"
 
 
-def verdict(trace: Mapping[str, Any], familiar: bool | None = None) -> Verdict:
-    """What was found in ``trace`` (a trace of ``irl_core.scorer.to_json``), with rule, threshold and confidence.
+def verdict(trace: InspectedTrace, familiar: bool | None = None) -> Verdict:
+    """The verdict on a trace, with rule, threshold and confidence.
 
     ``familiar``: whether the text is like those of the calibration. Where it is not, no confidence is claimed.
     """
@@ -63,8 +63,8 @@ def verdict(trace: Mapping[str, Any], familiar: bool | None = None) -> Verdict:
     confidence = f"confidence {trace['confidence']:.0%}" if trace["confidence"] is not None else "confidence unknown"
     if familiar is False:
         confidence = ELSEWHERE
-    if trace["decision"] == "error":
-        index = trace["first_error_step"]
+    index = trace["first_error_step"]
+    if trace["decision"] == "error" and index is not None:
         score = signed(trace["steps"][index]["score"])
         headline = f"First error: {step_name(trace, index)}"
         return Verdict(kind="error", headline=headline, detail=f"Step score {score}. {rule}; {confidence}.")
