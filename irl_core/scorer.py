@@ -239,19 +239,17 @@ class Lens:
         self, encoded: Sequence[EncodedTrace], batch_tokens: int = DEFAULT_BATCH_TOKENS, over: Scope = "reference"
     ) -> list[ScoredTrace]:
         """As ``score``, for traces that are already encoded with the policy's tokenizer."""
-        from irl_core.reward.discriminator import score_traces
+        from irl_core.training.model_pair import ModelPair
 
         if not encoded:
             return []
         with self.lock, memory_errors(batch_tokens):
-            scored = score_traces(
-                self.discriminator, self.policy, encoded, pad_id=self.encoder.pad_id, batch_tokens=batch_tokens,
-                discriminator_encoder=self.discriminator_encoder,
-            )  # fmt: skip
-        unit = self.reference if over == "reference" else group_standardisation([raw for raw, _, _ in scored])
+            read_by = self.discriminator_encoder or self.encoder
+            rewards = ModelPair(self.policy, self.discriminator, self.encoder, read_by, batch_tokens).score(encoded)
+        unit = self.reference if over == "reference" else group_standardisation([one.raw for one in rewards])
         return [
-            ScoredTrace(trace, raw, logprobs, prompt_reward, unit, self.name)
-            for trace, (raw, logprobs, prompt_reward) in zip(encoded, scored, strict=True)
+            ScoredTrace(trace, one.raw, one.logprobs, one.prompt_reward, unit, self.name)
+            for trace, one in zip(encoded, rewards, strict=True)
         ]
 
     def sample(

@@ -59,16 +59,16 @@ def wait_until(condition: Callable[[], bool], launcher: subprocess.Popen[str]) -
 
 
 def fails_at_the_second_step() -> None:
-    from train.training_state import Session
+    from train.training_state import TrainingState
 
-    whole = Session.round
+    whole = TrainingState.round
 
-    def round_or_fail(session: Session) -> dict[str, float]:
+    def round_or_fail(session: TrainingState) -> dict[str, float]:
         if session.step == 1:
             raise ValueError("a fault of one machine")
         return whole(session)
 
-    Session.round = round_or_fail  # type: ignore[method-assign]
+    TrainingState.round = round_or_fail  # type: ignore[method-assign]
 
 
 def has_other_settings() -> None:

@@ -23,6 +23,7 @@ from irl_core.config import (
     load_config,
 )
 from train import run
+from train.interruption import Interrupted
 from train.monitoring import validation
 
 SIZE = ModelConfig(hidden_size=24, layers=2, heads=2, intermediate_size=48, vocab_size=320, context=512)
@@ -105,13 +106,13 @@ def kill_at(step: int) -> run.OnStep:
 
 def judge_by_hash() -> None:
     """An untrained policy solves nothing, and every pass@1 would be 0: let chance, fixed by the text, be the judge."""
-    honest = validation._row
+    honest = validation.held_out_row
 
     def row(*arguments: Any) -> dict[str, Any]:
         found = honest(*arguments)
         return found | {"correct": hashlib.sha256(found["text"].encode()).digest()[0] < 128}
 
-    validation._row = row
+    validation.held_out_row = row
 
 
 def train_in_process(config_file: str, run_dir: str, resume: bool, slow_disk: float = 0.0) -> None:
@@ -132,5 +133,5 @@ def train_in_process(config_file: str, run_dir: str, resume: bool, slow_disk: fl
     said = open(f"{run_dir}.said", "a")  # noqa: SIM115
     try:
         run.train(load_config(config_file), Path(run_dir), resume, say=lambda line: print(line, file=said, flush=True))
-    except run.Interrupted:
+    except Interrupted:
         return

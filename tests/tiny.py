@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,6 +18,11 @@ from irl_core.reward.localisation import Calibration, Rule
 from irl_core.scorer import Lens
 from irl_core.text.segmentation import make_trace
 from irl_core.training.adversarial import AdversarialTrainer
+from irl_core.training.discriminator_step import update_discriminator
+from irl_core.training.groups import Group
+from irl_core.training.grpo import GRPOTrainer
+from irl_core.training.model_pair import ModelPair, TraceRewards
+from irl_core.training.negatives import Example, labelled_examples, perturbed
 from irl_core.training.optimizer_step import Learner
 from irl_core.types import EncodedTrace, Source
 from train.backends.tiny import build_model, train_tokenizer
@@ -146,20 +153,43 @@ def plain_learner(model: Any, learning_rate: float) -> Learner:
     return Learner(model, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0))
 
 
-def tiny_trainer(config: TrainConfig | None = None, *, learning_rate: float = 0.05) -> AdversarialTrainer:
-    """A trainer on fresh copies of the same pair; SGD for both, so that updates compare to rounding error."""
+def tiny_trainer(config: TrainConfig | None = None, *, learning_rate: float = 0.05) -> Any:
+    """The method's trainer on fresh copies of the same models; SGD, so that updates compare to rounding error."""
     config = config or pair_config()
     settings = config.discriminator
     torch.manual_seed(0)
-    discriminator = Discriminator(tiny_model(8), settings.head, settings.likelihood)
     encoder = TraceEncoder(tiny_tokenizer())
+    policy, sampler = plain_learner(tiny_model(7), learning_rate), LoopSampler(encoder.end_ids, encoder.pad_id)
+    if config.run.method == "grpo":
+        return GRPOTrainer(policy=policy, encoder=encoder, config=config, sampler=sampler)
+    discriminator = Discriminator(tiny_model(8), settings.head, settings.likelihood)
     return AdversarialTrainer(
-        plain_learner(tiny_model(7), learning_rate),
-        plain_learner(discriminator, learning_rate) if config.run.method == "irl" else None,
-        encoder,
-        config,
-        LoopSampler(encoder.end_ids, encoder.pad_id),
-    )
+        policy=policy, discriminator=plain_learner(discriminator, learning_rate), encoder=encoder,
+        discriminator_encoder=encoder, config=config, sampler=sampler,
+    )  # fmt: skip
+
+
+def examples_of(trainer: AdversarialTrainer, groups: Sequence[Group]) -> list[Example]:
+    """The discriminator's examples of a round with these groups."""
+    return labelled_examples(groups, trainer.pair, trainer.config.discriminator, trainer.replay, trainer.seed)
+
+
+def perturbed_of(trainer: AdversarialTrainer, group: Group, rng: random.Random) -> Iterator[Example]:
+    """The perturbed copies of a group."""
+    return perturbed(group, trainer.config.discriminator, trainer.discriminator_encoder, rng)
+
+
+def update_discriminator_of(trainer: AdversarialTrainer, examples: Sequence[Example]) -> dict[str, float]:
+    """A discriminator step on these examples."""
+    return update_discriminator(trainer.discriminator, trainer.pair, examples, trainer.config)
+
+
+def scores_by(
+    discriminator: Discriminator, traces: Sequence[EncodedTrace], policy: Any = None, *, batch_tokens: int = 8192
+) -> list[TraceRewards]:
+    """Rewards of traces in the discriminator's tokens; without a ``policy`` the log-probabilities are its own."""
+    encoder = TraceEncoder(tiny_tokenizer())
+    return ModelPair(policy or discriminator.backbone, discriminator, encoder, encoder, batch_tokens).score(traces)
 
 
 def changed(config: TrainConfig, section: str, **values: Any) -> TrainConfig:

@@ -25,8 +25,9 @@ from irl_core.models.tokenization import TraceEncoder
 from irl_core.reward.discriminator import Discriminator
 from irl_core.text.segmentation import make_trace
 from irl_core.training.adversarial import AdversarialTrainer
+from irl_core.training.grpo import GRPOTrainer
 from irl_core.training.optimizer_step import Learner
-from irl_core.training.sft import SupervisedTrainer
+from irl_core.training.sft import SFTTrainer
 from irl_core.types import EncodedTrace, Source
 from tests.tiny import EXPERTS, changed, expert_traces, pair_config, plain_learner, tiny_model, tiny_tokenizer
 from train.backends.tiny import build_model, train_tokenizer
@@ -126,7 +127,7 @@ def model_of(case: Case, seed: int, model: Any | None = None) -> Any:
     return model
 
 
-def trainer_of(case: Case, world: World) -> AdversarialTrainer | SupervisedTrainer:
+def trainer_of(case: Case, world: World) -> AdversarialTrainer | GRPOTrainer | SFTTrainer:
     config, encoder = case.config(), TraceEncoder(tiny_tokenizer())
     world = replace(world, sharded=case.sharded and world.size > 1)
     policy = model_of(case, 7)
@@ -139,11 +140,16 @@ def trainer_of(case: Case, world: World) -> AdversarialTrainer | SupervisedTrain
     for model in (policy, discriminator.backbone):
         shard(model, world, torch.device("cpu"))
     if config.run.method == "sft":
-        return SupervisedTrainer(trainable(policy), encoder, config, world)
-    judge = trainable(discriminator) if config.run.method == "irl" else None
+        return SFTTrainer(policy=trainable(policy), encoder=encoder, config=config, world=world)
+    sampler = sampler_for(config, encoder, world)
+    reference = tiny_model(9) if config.policy.kl_coefficient else None
+    if config.run.method == "grpo":
+        return GRPOTrainer(
+            policy=trainable(policy), encoder=encoder, config=config, sampler=sampler, reference=reference, world=world
+        )
     return AdversarialTrainer(
-        trainable(policy), judge, encoder, config, sampler_for(config, encoder, world),
-        discriminator_encoder=reading, reference=tiny_model(9) if config.policy.kl_coefficient else None, world=world,
+        policy=trainable(policy), discriminator=trainable(discriminator), encoder=encoder,
+        discriminator_encoder=reading, config=config, sampler=sampler, reference=reference, world=world,
     )  # fmt: skip
 
 
@@ -170,7 +176,7 @@ def outcome(case: Case, world: World) -> dict[str, Any]:
     """Gradients of every step, metrics of every round, samples, and the weights in the end."""
     trainer = trainer_of(case, world)
     learners = {"policy": trainer.policy}
-    if isinstance(trainer, AdversarialTrainer) and trainer.discriminator is not None:
+    if isinstance(trainer, AdversarialTrainer):
         learners["discriminator"] = trainer.discriminator
     gradients: dict[str, list[dict[str, Tensor]]] = {name: [] for name in learners}
     for name, learner in learners.items():
@@ -179,7 +185,7 @@ def outcome(case: Case, world: World) -> dict[str, Any]:
     for _ in range(case.rounds):
         logged = trainer.round(experts(trainer.encoder))
         metrics.append({key: value for key, value in logged.items() if not key.startswith("time/")})
-        if isinstance(trainer, AdversarialTrainer):
+        if not isinstance(trainer, SFTTrainer):
             own = [trace.completion_ids for group in trainer.groups for trace in group.samples]
             samples += world.gather(own)
         if case.adapters and world.is_main:  # what one process alone does to save may not change what it does later

@@ -17,11 +17,11 @@ import numpy as np
 from irl_core.config import TrainConfig
 from irl_core.data.word_problems.check import first_error
 from irl_core.data.word_problems.quantities import WordProblem
+from irl_core.distributed import World
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.policy.familiarity import prompt_logprob
 from irl_core.policy.protocol import Rollout, Sampler
 from irl_core.reward.calibration import HeldOut, calibrate, candidate_rules
-from irl_core.reward.discriminator import score_traces
 from irl_core.reward.rewards import TRACE_SCORES
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals, trace_score
 from irl_core.statistics.separation import pair_accuracy
@@ -184,16 +184,12 @@ def scored_traces(
 ) -> list[ScoredTrace]:
     """Traces scored, standardised by ``unit``, or all together where it is None."""
     encoded = [trainer.encoder.encode(trace) for trace in traces]
-    own = trainer.discriminator_encoder
-    scores = score_traces(
-        trainer.judge.model, trainer.policy.model, encoded, pad_id=trainer.encoder.pad_id,
-        batch_tokens=trainer.config.run.batch_tokens, packing=trainer.config.model.packing,
-        discriminator_encoder=None if own is trainer.encoder else own,
-    )  # fmt: skip
-    values = np.concatenate([raw for raw, _, _ in scores])
+    rewards = replace(trainer.pair, world=World()).score(encoded)  # one process calibrates, whatever the others do
+    values = np.concatenate([one.raw for one in rewards])
     unit = unit or Standardisation(float(values.mean()), float(values.std(ddof=1)), "held-out solutions")
     return [
-        ScoredTrace(e, raw, logprobs, start, unit) for e, (raw, logprobs, start) in zip(encoded, scores, strict=True)
+        ScoredTrace(trace, one.raw, one.logprobs, one.prompt_reward, unit)
+        for trace, one in zip(encoded, rewards, strict=True)
     ]
 
 

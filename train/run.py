@@ -1,4 +1,4 @@
-"""A training run: a folder with its configuration, metrics, status and checkpoints; it stops and resumes.
+"""A training run from its configuration to its finished checkpoint: it logs, evaluates, saves, stops and resumes.
 
 ``docs/runs.md`` says what every file of ``runs/<name>/`` holds.
 """
@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -23,8 +21,8 @@ from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.files import DISK_ERRORS, not_written, one_line, write_whole
 from irl_core.storage.training_run import CHECKPOINTS, FINAL, LOG, METRICS, PROVENANCE, STATUS
-from train.alignment import align
 from train.distributed import check_visible
+from train.interruption import Interrupted, Stopped, StopRequests, stop_requests
 from train.monitoring.health import Health, diverged, finite
 from train.monitoring.throughput import PASS, Clock, best_of, learning_rates, memory, reset_peak, speed
 from train.monitoring.trackers import Trackers, check_trackers
@@ -33,23 +31,17 @@ from train.run_folder import Claim, Log, MetricsFile, Status, claim, newest_stat
 
 if TYPE_CHECKING:
     from irl_core.types import Trace
-    from train.training_state import Session
+    from train.monitoring.validation import SampleRow
+    from train.training_state import TrainingState
 
 BEST = "best"
 BEST_FIGURE = "best.json"
 
-OnStep = Callable[[int, int, dict[str, float], float], None]
+Metrics = dict[str, float]
+OnStep = Callable[[int, int, Metrics, float], None]
 OnPhase = Callable[[str], None]
 Say = Callable[[str], None]
 T = TypeVar("T")
-
-
-class Interrupted(Exception):
-    """The run was asked to stop, and has saved."""
-
-
-class Stopped(Interrupted):
-    """The run has saved and stopped by itself: going on is useless. The message says why, with the mend."""
 
 
 def train(
@@ -61,29 +53,35 @@ def train(
     say: Say | None = None,
     world: World | None = None,
 ) -> Path:
-    """Run a training from its configuration to its finished checkpoint; every process of the world calls it.
+    """Train; every data-parallel process calls it. SIGTERM and SIGINT finish the step, save, and raise ``Interrupted``.
 
-    ``on_step(step, steps, metrics, seconds_left)`` is called after every step, ``on_phase(phase)`` when a phase of it
-    begins, ``say`` with every line for the user (default: printed on stderr); all of them on the first process alone.
-    SIGTERM and SIGINT finish the step, save, and raise ``Interrupted``.
+    Args:
+        config: the training's settings.
+        run_dir: the training run's folder.
+        resume: continue from its newest training state.
+        on_step: called with ``(step, steps, metrics, seconds_left)`` after every step, on the first process.
+        on_phase: called with the phase's name when one begins, on the first process.
+        say: called with every line for the user, on the first process; by default it prints on stderr.
+        world: the data-parallel processes.
 
     Returns:
         The finished checkpoint's directory.
 
     Raises:
-        ConfigError: the directory holds another run, one to be resumed, or one that a living process is training; a
-            tracker is not installed; the data is not that of the run to be resumed.
+        ConfigError: the directory holds another training run, one to be resumed, or one that a living process is
+            training; a tracker is not installed; the data is not that of the training run to be resumed.
         CheckpointError: nothing to resume from, or the disk is full.
         FloatingPointError: a loss or gradient is not finite; nothing new was saved.
         Interrupted: stopped on request; ``resume=True`` goes on from there.
         Stopped: stopped because going on is useless.
-        ProcessLost: another process of the world failed or is gone.
+        ProcessLost: another data-parallel process failed or is gone.
     """
     world = world or World()
     with stop_requests() as stopped, watched(world, clean=(Interrupted,)) as watch:
         from_main(world, lambda: check_trackers(config))
         claimed = from_main(world, lambda: claim(config, run_dir, resume))
-        run = Run(config, run_dir, world, on_step, on_phase, say or _to_stderr, stopped)
+        say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+        run = TrainingRun(config, run_dir, world, on_step, on_phase, say, stopped)
         watch.on_lost = run.failed
         if claimed.finished:
             run.say(f"{run_dir.name} is finished already; nothing to resume")
@@ -102,12 +100,8 @@ def train(
             raise told from error
 
 
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def from_main(world: World, function: Callable[[], T]) -> T:
-    """What ``function`` returns on the first process, where alone it runs; an error of it is raised on every one."""
+    """Run ``function`` on the first process alone; its result is returned, its user error raised, on every process."""
     result: T | None = None
     failed: Exception | None = None
     if world.is_main:
@@ -122,7 +116,7 @@ def from_main(world: World, function: Callable[[], T]) -> T:
 
 
 def explained(error: BaseException, config: TrainConfig) -> BaseException:
-    """The error as the user should read it, with the mend."""
+    """The error as the user should read it, with the fix."""
     if isinstance(error, FloatingPointError):
         return FloatingPointError(diverged(error))
     full = full_memory(error)
@@ -138,7 +132,7 @@ def explained(error: BaseException, config: TrainConfig) -> BaseException:
 
 
 def full_memory(error: BaseException) -> str | None:
-    """Which memory the error says is full, also where a library allocates by itself and torch has no class for it."""
+    """Name of the memory that the error says is full, also as a library's plain ``RuntimeError``; None for others."""
     if isinstance(error, torch.OutOfMemoryError):
         return "the GPU's memory"
     if isinstance(error, MemoryError):
@@ -152,52 +146,15 @@ def full_memory(error: BaseException) -> str | None:
 
 
 @dataclass(slots=True)
-class StopRequests:
-    """The SIGTERM and SIGINT that arrived. ``at_once``: nothing would be lost now, so the first one raises
-    ``Interrupted`` where it meets the program (a download, say); else the step is finished first."""
+class TrainingRun:
+    """A training run in progress. Only the first process has ``metrics`` and ``trackers``, and writes ``log`` and
+    ``status``.
 
-    received: list[int] = field(default_factory=list)
-    at_once: bool = False
-
-    def take(self, number: int, frame: Any) -> None:
-        """The signals' handler."""
-        self.received.append(number)
-        if self.at_once:
-            self.at_once = False
-            raise Interrupted("stopped")
-
-    @contextmanager
-    def obeyed_at_once(self, wanted: bool) -> Iterator[None]:
-        """Inside the block a request is obeyed at once, where that is ``wanted``; also one from before."""
-        if wanted and self.received:
-            raise Interrupted("stopped")
-        self.at_once = wanted
-        try:
-            yield
-        finally:
-            self.at_once = False
-
-    def __bool__(self) -> bool:
-        return bool(self.received)
-
-
-@contextmanager
-def stop_requests() -> Iterator[StopRequests]:
-    """Collect SIGTERM and SIGINT; the handlers are put back afterwards."""
-    stops = StopRequests()
-    previous = {number: signal.signal(number, stops.take) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stops
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@dataclass(slots=True)
-class Run:
-    """A run in progress. Only the first process has ``metrics`` and ``trackers``, and writes ``log`` and ``status``.
-
-    ``best``: what ``best.json`` holds. ``saved``: the step of the newest training state.
+    Attributes:
+        state: models, optimisers and data.
+        problems: held-out problems of the evaluation.
+        best: what ``best.json`` holds.
+        saved: the step of the newest training state on disk.
     """
 
     config: TrainConfig
@@ -205,16 +162,16 @@ class Run:
     world: World
     on_step: OnStep | None
     on_phase: OnPhase | None
-    voice: Say
+    tell_user: Say
     stopped: StopRequests = field(default_factory=StopRequests)
     log: Log = field(init=False)
     status: Status = field(init=False)
     metrics: MetricsFile = field(init=False)
     trackers: Trackers | None = None
     health: Health = field(init=False)
-    session: Session = field(init=False)
+    state: TrainingState = field(init=False)
     problems: list[Trace] = field(default_factory=list)
-    best: dict[str, Any] | None = None
+    best: dict[str, float] | None = None
     saved: int | None = None
 
     def __post_init__(self) -> None:
@@ -225,15 +182,15 @@ class Run:
     # -- what is said ------------------------------------------------------------------------------------------
 
     def say(self, text: str, *, aloud: bool = True) -> None:
-        """Into the log, and ``aloud`` also to the user."""
+        """Write a line to the log, and ``aloud`` also to the user."""
         if self.world.is_main:
             line = one_line(text)
             self.log.write(line)
             if aloud:
-                self.voice(line)
+                self.tell_user(line)
 
     def progress(self, phase: str) -> None:
-        """A sign of life during a step; ``on_phase`` is told where it is another phase than before."""
+        """Write a heartbeat during a step; ``on_phase`` is called where the phase is a new one."""
         if self.world.is_main:
             begun = phase != self.status.phase
             self.status.beat(phase)
@@ -241,14 +198,15 @@ class Run:
                 self.on_phase(phase)
 
     def failed(self, error: BaseException) -> None:
-        """Write down why the run ended; what cannot be written is added to the error."""
+        """Write down why the training run failed; what cannot be written is added to the error."""
         reason = one_line(f"{type(error).__name__}: {error}")
         try:
-            self._end("failed", reason)
+            self.end("failed", reason)
         except (CheckpointError, OSError) as second:
             error.add_note(f"status.json and log.txt do not say so: {second}")
 
-    def _end(self, state: str, reason: str = "") -> None:
+    def end(self, state: str, reason: str = "") -> None:
+        """Write the last status and log line, and close the trackers."""
         if not self.world.is_main:
             return
         self.status.state, self.status.reason, self.status.seconds_left = state, reason, None
@@ -264,32 +222,32 @@ class Run:
     def go(self, resume: bool, claimed: Claim) -> Path:
         """Load, train, finish."""
         from train.monitoring.validation import held_out_problems, short_enough
-        from train.training_state import Session
+        from train.training_state import TrainingState
 
         self.status.step, self.status.best = claimed.previous.get("step", 0), claimed.previous.get("best")
         self.progress("loading")
         with self.stopped.obeyed_at_once(self.world.size == 1):
             self.problems = held_out_problems(self.config)
-            state = self._state_to_resume(claimed) if resume else None
-            self.session = Session.start(self.config, self.run_dir, state, self.world)
-            align(self.session.trainer)
-        self.session.trainer.on_progress = self.progress
-        self.problems = short_enough(self.problems, self.session.trainer.encoder, self.config)
-        self.saved = self.session.step if state else None
-        self._open(resume, state)
-        self._loop()
+            saved = self.state_to_resume(claimed) if resume else None
+            self.state = TrainingState.start(self.config, saved, self.world)
+        self.state.trainer.on_progress = self.progress
+        self.problems = short_enough(self.problems, self.state.trainer.encoder, self.config)
+        self.saved = self.state.step if saved else None
+        self.open_files(resume)
+        self.take_steps()
         self.progress("finishing")
         with self.stopped.obeyed_at_once(self.world.size == 1 and self.saved == self.config.run.steps):
-            final = self.session.finish(self.run_dir / FINAL)
-        self._end("finished")
+            final = self.state.finish(self.run_dir / FINAL)
+        self.end("finished")
         return final
 
     def interrupted(self) -> Interrupted:
-        """Write down that the run was asked to stop; returns what is then raised."""
-        self._end("interrupted")
+        """Write down that the training run was asked to stop; returns the error to raise."""
+        self.end("interrupted")
         return Interrupted(f"stopped at step {self.status.step} of {self.status.steps}; go on with --resume")
 
-    def _state_to_resume(self, claimed: Claim) -> Path | None:
+    def state_to_resume(self, claimed: Claim) -> Path | None:
+        """The newest whole training state; None where nothing was saved yet."""
         if claimed.previous.get("state") == "running":
             self.say(f"the process {claimed.previous.get('pid')} that trained {self.run_dir.name} is gone; taking over")
         state, passed_over = from_main(self.world, lambda: newest_state(self.run_dir))
@@ -299,23 +257,25 @@ class Run:
         self.say(f"resuming from {state.name if state else 'the start: nothing was saved yet'}", aloud=False)
         return state
 
-    def _open(self, resume: bool, state: Path | None) -> None:
-        """The files that go on from the step that the session starts at."""
-        step = self.session.step
-        from_main(self.world, lambda: self._write_provenance(resume))
-        rows = from_main(self.world, lambda: self._open_metrics(resume))
+    def open_files(self, resume: bool) -> None:
+        """Continue provenance, metrics, samples, trackers and status from the step that the training starts at."""
+        step = self.state.step
+        from_main(self.world, lambda: self.write_provenance(resume))
+        rows = from_main(self.world, lambda: self.open_metrics(resume))
         self.health = Health.after(self.config, rows)
         self.best = best_of(rows)
         self.status.step, self.status.warnings, self.status.best = step, self.health.warnings, self.best
-        on_disk = from_main(self.world, self._best_on_disk)
+        best_file = self.run_dir / BEST_FIGURE
+        on_disk = from_main(self.world, lambda: load_json(best_file) if best_file.exists() else None)
         if self.best and self.best["step"] == step and on_disk != self.best:
-            self._keep_best()  # the kill came between the checkpoint and its copy
+            self.keep_best()  # the kill came between the checkpoint and its copy
         self.say(f"{'resumed' if resume else 'started'} at step {step} of {self.config.run.steps}", aloud=False)
 
-    def _open_metrics(self, resume: bool) -> list[dict[str, float]]:
-        from train.monitoring.samples import drop_samples_after
+    def open_metrics(self, resume: bool) -> list[dict[str, float]]:
+        """Open metrics and trackers, drop what lies behind the step; returns the metrics of the steps so far."""
+        from train.monitoring.validation import drop_samples_after
 
-        step = self.session.step
+        step = self.state.step
         self.metrics = MetricsFile(self.run_dir / METRICS, step)
         drop_samples_after(self.run_dir, step)
         self.trackers = Trackers.open(
@@ -323,12 +283,13 @@ class Run:
         )
         return self.metrics.rows
 
-    def _write_provenance(self, resume: bool) -> None:
+    def write_provenance(self, resume: bool) -> None:
+        """Write ``provenance.json``, or add this resumption to it. Raises ConfigError where the data is another."""
         from irl_core.storage.provenance import changes, device_name, training_provenance
 
         path = self.run_dir / PROVENANCE
-        device = device_name(self.session.trainer.policy.device)
-        found = training_provenance(self.config, self.session.data.traces, device, self.world)
+        device = device_name(self.state.trainer.policy.device)
+        found = training_provenance(self.config, self.state.data.traces, device, self.world)
         if resume and path.exists():
             before = load_json(path)
             if before.get("data") != found["data"]:
@@ -338,7 +299,7 @@ class Run:
                 )
             for line in changes(before, found):
                 self.say(f"resumed with other code or machines, so results may differ from an unbroken run's: {line}")
-            entry = {"time": found["started"], "step": self.session.step}
+            entry = {"time": found["started"], "step": self.state.step}
             entry |= {key: found[key] for key in ("command", "code", "versions", "device", "processes")}
             write_whole(path, json.dumps({**before, "resumed": [*before.get("resumed", []), entry]}, indent=2) + "\n")
             return
@@ -346,57 +307,54 @@ class Run:
 
     # -- steps -------------------------------------------------------------------------------------------------
 
-    def _loop(self) -> None:
-        session, steps = self.session, self.config.run.steps
+    def take_steps(self) -> None:
+        """Train, record and save until the last step. Raises Interrupted, or Stopped where going on is useless."""
+        state, steps = self.state, self.config.run.steps
         clock = Clock(steps)
-        clock.seconds_left(session.step)
+        clock.seconds_left(state.step)
         if self.world.any(bool(self.stopped)):  # asked while the models were loaded
             raise self.interrupted()
-        while session.step < steps:
-            metrics, rows = self._step()
-            useless = self._record(metrics, clock.seconds_left(session.step))
+        while state.step < steps:
+            metrics, rows = self.take_step()
+            useless = self.record(metrics, clock.seconds_left(state.step))
             asked = self.world.any(bool(self.stopped))
-            self._save(metrics, rows, asked or useless is not None)
-            if useless is not None and session.step < steps:
-                self._end("stopped", useless)
-                raise Stopped(f"stopped at step {session.step} of {steps}: {useless}")
+            self.save(metrics, rows, leaving=asked or useless is not None)
+            if useless is not None and state.step < steps:
+                self.end("stopped", useless)
+                raise Stopped(f"stopped at step {state.step} of {steps}: {useless}")
             if asked:
                 raise self.interrupted()
 
-    def _step(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """One round, and the evaluation where it is due: what is logged, and the evaluation's samples."""
-        trainer, device = self.session.trainer, self.session.trainer.policy.device
+    def take_step(self) -> tuple[Metrics, list[SampleRow]]:
+        """One round, and the evaluation where it is due; returns what is logged, and the evaluation's samples."""
+        from train.monitoring.validation import evaluate
+
+        trainer, device = self.state.trainer, self.state.trainer.policy.device
         logged = learning_rates(trainer, self.config)
         reset_peak(device)
         started = time.perf_counter()
-        logged |= self.session.round()
+        logged |= self.state.round()
         logged |= speed(logged, time.perf_counter() - started) | memory(device)
-        step = self.session.step
-        rows: list[dict[str, Any]] = []
+        step = self.state.step
+        rows: list[SampleRow] = []
         if self.problems and (step % self.config.run.eval_every == 0 or step == self.config.run.steps):
-            found, rows = self._evaluate()
-            logged |= found
+            started = time.perf_counter()
+            self.progress("evaluating")
+            evaluation = evaluate(
+                trainer.policy.model, trainer.encoder, self.config, self.problems, step=step, world=self.world,
+                on_step=lambda done, total: self.progress("evaluating"),
+            )  # fmt: skip
+            self.say(f"step {step}: pass@1 {evaluation.figure}")
+            logged |= evaluation.metrics() | {"time/evaluate_s": time.perf_counter() - started}
+            rows = evaluation.rows
         good, left_out = finite(logged, self.config)
         for line in left_out:
             self.say(f"step {step}: {line}")
         return rounded(good), rows
 
-    def _evaluate(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        from train.monitoring.validation import evaluate
-
-        started = time.perf_counter()
-        trainer, step = self.session.trainer, self.session.step
-        self.progress("evaluating")
-        found = evaluate(
-            trainer.policy.model, trainer.encoder, self.config, self.problems, step=step, world=self.world,
-            on_step=lambda done, total: self.progress("evaluating"),
-        )  # fmt: skip
-        self.say(f"step {step}: pass@1 {found.figure}")
-        return found.metrics() | {"time/evaluate_s": time.perf_counter() - started}, found.rows
-
-    def _record(self, metrics: dict[str, float], seconds_left: float) -> str | None:
+    def record(self, metrics: Metrics, seconds_left: float) -> str | None:
         """Write a step down; returns why going on is useless, on every process alike."""
-        step = self.session.step
+        step = self.state.step
         findings = self.health.check(step, metrics)
         if self.world.is_main:
             self.metrics.append(step, metrics)
@@ -414,34 +372,30 @@ class Run:
 
     # -- saving ------------------------------------------------------------------------------------------------
 
-    def _save(self, metrics: dict[str, float], rows: list[dict[str, Any]], leaving: bool) -> None:
-        """A training state where one is due; at an evaluation always, so that the best one can be made again."""
-        from train.monitoring.samples import round_rows, write_samples
+    def save(self, metrics: Metrics, rows: list[SampleRow], *, leaving: bool) -> None:
+        """Save training state and samples where they are due; at an evaluation always, so that the best is there."""
+        from train.monitoring.validation import round_samples, write_samples
 
-        step, settings = self.session.step, self.config.run
+        step, settings = self.state.step, self.config.run
         regular = settings.save_every and (step % settings.save_every == 0 or step == settings.steps)
         if not (PASS in metrics or leaving or regular):
             return
         self.progress("saving")
-        drawn = [*rows, *round_rows(self.session.trainer)]
+        drawn = [*rows, *round_samples(self.state.trainer)]
         if self.world.is_main:
             write_samples(self.run_dir, step, drawn)
         name = f"step-{step:06d}"
-        self.session.save(self.run_dir / CHECKPOINTS / name)
+        self.state.save(self.run_dir / CHECKPOINTS / name)
         self.saved = step
         self.say(f"saved {name}", aloud=False)
         if PASS in metrics and (self.best is None or metrics[PASS] > self.best["value"]):
             self.best = best_of([{"step": step, **metrics}])
-            self._keep_best()
+            self.keep_best()
 
-    def _keep_best(self) -> None:
+    def keep_best(self) -> None:
         """Copy the state of this step to ``best/``, and then say so in ``best.json``."""
-        self.session.save(self.run_dir / BEST)
+        self.state.save(self.run_dir / BEST)
         if self.world.is_main:
             write_whole(self.run_dir / BEST_FIGURE, json.dumps(self.best, indent=2) + "\n")
             self.status.best = self.best
-            self.say(f"kept step {self.session.step} as the best so far", aloud=False)
-
-    def _best_on_disk(self) -> dict[str, Any] | None:
-        path = self.run_dir / BEST_FIGURE
-        return load_json(path) if path.exists() else None
+            self.say(f"kept step {self.state.step} as the best so far", aloud=False)

@@ -1,4 +1,4 @@
-"""One training in memory: models, data and trainer, and how they are saved, restored and finished."""
+"""The state of a training in memory (models, optimisers, data), and how it is saved, restored and finished."""
 
 from __future__ import annotations
 
@@ -6,60 +6,114 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
+
+import torch
+from torch import Tensor
 
 from irl_core.checkpoints.save import load_json, save_checkpoint
 from irl_core.config import TrainConfig
 from irl_core.distributed import World
 from irl_core.models.pretrained import OWN_TOKENIZER
 from irl_core.models.tokenization import TraceEncoder
-from irl_core.reward.discriminator import Discriminator
 from irl_core.storage.provenance import data_hash
 from irl_core.text.segmentation import make_trace
-from irl_core.training.adversarial import AdversarialTrainer, Example
+from irl_core.training.adversarial import AdversarialTrainer
+from irl_core.training.grpo import GRPOTrainer
 from irl_core.training.metrics import Metrics
-from irl_core.training.sft import SupervisedTrainer
+from irl_core.training.negatives import Example
+from irl_core.training.optimizer_step import Learner
+from irl_core.training.sft import SFTTrainer
 from irl_core.types import Source
 from train import optimizers
-from train.backends import build, models
+from train.backends.build import build
+from train.backends.models import Models
 from train.data import ExpertData, training_data
 from train.distributed import check_same, gathered, sampler_for, spread, training_device
+from train.optimizers import CheckpointFiles
+
+Trainer = AdversarialTrainer | GRPOTrainer | SFTTrainer
+TOKENIZER_TEXTS = 20_000  # training traces that a tokenizer of our own is trained on
+ALIGNMENT = 64  # bytes, that of torch's own allocator on the CPU
+
+
+def make_trainer(config: TrainConfig, models: Models, world: World) -> Trainer:
+    """The trainer of the configured method: the one place that chooses it."""
+    policy = optimizers.policy_learner(models.policy, config)
+    if not config.method.samples_policy:
+        return SFTTrainer(policy=policy, encoder=models.encoder, config=config, world=world)
+    sampler = sampler_for(config, models.encoder, world)
+    if models.discriminator is None:
+        return GRPOTrainer(
+            policy=policy, encoder=models.encoder, config=config, sampler=sampler, reference=models.reference,
+            world=world,
+        )  # fmt: skip
+    return AdversarialTrainer(
+        policy=policy, discriminator=optimizers.discriminator_learner(models.discriminator, config),
+        encoder=models.encoder, discriminator_encoder=models.discriminator_encoder, config=config, sampler=sampler,
+        reference=models.reference, world=world,
+    )  # fmt: skip
+
+
+def learners_of(trainer: Trainer) -> dict[str, Learner]:
+    """The models that a trainer updates, by the names that their optimisers have in a training state."""
+    if isinstance(trainer, AdversarialTrainer):
+        return {"policy": trainer.policy, "discriminator": trainer.discriminator}
+    return {"policy": trainer.policy}
 
 
 @dataclass(slots=True)
-class Session:
-    """A trainer with its data. ``round`` does one step of it."""
+class TrainingState:
+    """A trainer with its data; ``round`` does one step of the training."""
 
     config: TrainConfig
-    trainer: AdversarialTrainer | SupervisedTrainer
+    trainer: Trainer
     data: ExpertData
 
     @classmethod
-    def start(
-        cls, config: TrainConfig, run_dir: Path, state: Path | None = None, world: World | None = None
-    ) -> Session:
-        """Build the models (from ``state``, a verified training checkpoint, where one is given) and read the data.
+    def start(cls, config: TrainConfig, saved: Path | None = None, world: World | None = None) -> TrainingState:
+        """Build the models and read the data.
+
+        Args:
+            config: the training's settings.
+            saved: a verified training state to continue from.
+            world: the data-parallel processes, all of which must call this.
 
         Raises:
-            ConfigError, CheckpointError: what the configuration names is not there or not usable.
+            ConfigError: what the configuration names is missing or not usable.
+            CheckpointError: a checkpoint is not whole, or of another model.
         """
         world, device = world or World(), training_device()
+
+        def ignored(line: str) -> None:
+            """What is left out of the data is said once, by the main process."""
+
         if config.data.source != "demo":
-            training_data(config, say=_unsaid)  # a source that cannot be read is told before gigabytes are loaded
-        pair = build.build(config, state, world, device, lambda: _texts(config))
-        data = training_data(config, pair.encoder, _to_stderr if world.is_main else _unsaid)
+            training_data(config, say=ignored)  # an unreadable source is refused before gigabytes are loaded
+
+        def texts() -> list[str]:
+            traces = training_data(config, say=ignored).traces[:TOKENIZER_TEXTS]
+            return [f"{trace.problem}\n{trace.text}" for trace in traces]
+
+        models = build(config, saved, world, device, texts)
+        say = (lambda line: print(line, file=sys.stderr)) if world.is_main else ignored
+        data = training_data(config, models.encoder, say)
         check_same(world, data_hash(data.traces), "training data", "bring the same files to every machine")
-        spread(pair, world, device)
-        session = cls(config, _trainer(config, pair, world), data)
-        if state is not None:
-            session._restore(state)
-        return session
+        spread(models, world, device)
+        state = cls(config, make_trainer(config, models, world), data)
+        if saved is not None:
+            state.restore(saved)
+        align(learners_of(state.trainer).values(), models.reference)
+        return state
 
     @property
     def step(self) -> int:
+        """Number of steps (rounds) done."""
         return self.trainer.round_number
 
     def round(self) -> Metrics:
@@ -69,56 +123,48 @@ class Session:
         return self.trainer.round([self.trainer.encoder.encode(trace) for trace in batch])
 
     def save(self, directory: Path) -> None:
-        """A training state from which ``start`` continues exactly; every process must call it, and one writes it."""
+        """Write a training state from which ``start`` continues exactly; every process must call it, and one writes."""
         world = self.trainer.world
         if world.is_main:
-            files = self._model_files(directory.name) | optimizers.learner_files("policy", self.trainer.policy)
+            files = self.model_files(directory.name)
+            for name, learner in learners_of(self.trainer).items():
+                files |= optimizers.learner_files(name, learner)
             files["training/progress.json"] = {"round": self.step}
-            if isinstance(self.trainer, AdversarialTrainer) and self.trainer.learns_reward:
-                files |= optimizers.learner_files("discriminator", self.trainer.judge)
-                files["training/replay.json"] = {"examples": [_replay_row(e) for e in self.trainer.replay]}
-            self._write(directory, files, keep=self.config.run.keep)
+            if isinstance(self.trainer, AdversarialTrainer):
+                files["training/replay.json"] = {"examples": [replay_row(e) for e in self.trainer.replay]}
+            self.write(directory, files, keep=self.config.run.keep)
         world.barrier()
 
-    def _write(self, directory: Path, files: dict[str, Any], keep: int | None = None) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
-            files = files | optimizers.tokenizer_files(self.trainer.encoder.tokenizer, Path(scratch))
-            own = own_encoder(self.trainer)
-            if own is not None:
-                folder = f"discriminator/{OWN_TOKENIZER}"
-                files |= optimizers.tokenizer_files(own.tokenizer, Path(scratch), folder)
-            save_checkpoint(directory, files, keep=keep)
-
-    def _restore(self, state: Path) -> None:
-        optimizers.restore_learner(state, "policy", self.trainer.policy)
-        self.trainer.round_number = int(load_json(state / "training" / "progress.json")["round"])
-        if isinstance(self.trainer, AdversarialTrainer) and self.trainer.learns_reward:
-            optimizers.restore_learner(state, "discriminator", self.trainer.judge)
-            rows = load_json(state / "training" / "replay.json")["examples"]
-            encoder = own_encoder(self.trainer) or self.trainer.encoder
-            self.trainer.replay = deque(_replayed(encoder, row) for row in rows)
+    def restore(self, saved: Path) -> None:
+        """Continue from a verified training state. Raises CheckpointError where it is of another model."""
+        for name, learner in learners_of(self.trainer).items():
+            optimizers.restore_learner(saved, name, learner)
+        self.trainer.round_number = int(load_json(saved / "training" / "progress.json")["round"])
+        if isinstance(self.trainer, AdversarialTrainer):
+            rows = load_json(saved / "training" / "replay.json")["examples"]
+            encoder = self.trainer.discriminator_encoder
+            self.trainer.replay = deque(replayed_example(encoder, row) for row in rows)
 
     def finish(self, directory: Path) -> Path:
-        """Save the finished checkpoint: for adversarial training with its calibration on problems of its own."""
+        """Write the finished checkpoint, calibrated on held-out problems where it has a discriminator."""
         world = self.trainer.world
-        found: dict[str, Any] = {}
-        if isinstance(self.trainer, AdversarialTrainer) and self.trainer.learns_reward:
-            with gathered(self.trainer.policy.model, self.trainer.judge.model):
+        calibration: Mapping[str, object] = {}
+        if isinstance(self.trainer, AdversarialTrainer):
+            with gathered(self.trainer.policy.model, self.trainer.discriminator.model):
                 if world.is_main:
                     from train.calibrate import calibrated
 
-                    found = calibrated(self.trainer, self.config)
+                    calibration = calibrated(self.trainer, self.config)
                 world.barrier()
         if world.is_main:
-            files = self._model_files(directory.parent.name)
-            files["config.json"] |= found
-            self._write(directory, files)
+            self.write(directory, self.model_files(directory.parent.name, calibration))
         world.barrier()
         return directory
 
-    def _model_files(self, name: str) -> dict[str, Any]:
+    def model_files(self, name: str, calibration: Mapping[str, object] | None = None) -> CheckpointFiles:
+        """The files of the models, and ``config.json`` with where they come from and their ``calibration``."""
         files = optimizers.model_files("policy", self.trainer.policy.model)
-        description: dict[str, Any] = {
+        description: dict[str, object] = {
             "format": 1,
             "name": name,
             "kind": "tiny" if self.config.model.backend == "tiny" else "transformers",
@@ -126,63 +172,73 @@ class Session:
             "provenance": provenance(self.config, self.step),
             "train_config": self.config.to_dict(),
         }
-        if isinstance(self.trainer, AdversarialTrainer) and self.trainer.learns_reward:
-            discriminator: Discriminator = self.trainer.judge.model
+        if isinstance(self.trainer, AdversarialTrainer):
+            discriminator = self.trainer.pair.discriminator
             files |= optimizers.discriminator_files(discriminator)
             description["head"] = discriminator.head.kind
-        return files | {"config.json": description}
+        return files | {"config.json": description | dict(calibration or {})}
+
+    def write(self, directory: Path, files: CheckpointFiles, keep: int | None = None) -> None:
+        """Save a checkpoint of these files and of the tokenizers."""
+        with tempfile.TemporaryDirectory() as scratch:
+            files = files | optimizers.tokenizer_files(self.trainer.encoder.tokenizer, Path(scratch))
+            if isinstance(self.trainer, AdversarialTrainer) and not self.trainer.pair.shares_tokens:
+                own = self.trainer.discriminator_encoder.tokenizer
+                files |= optimizers.tokenizer_files(own, Path(scratch), f"discriminator/{OWN_TOKENIZER}")
+            save_checkpoint(directory, files, keep=keep)
 
 
-def _texts(config: TrainConfig) -> list[str]:
-    """What a tokenizer of our own is trained on."""
-    return [f"{trace.problem}\n{trace.text}" for trace in training_data(config, say=_unsaid).traces[:20_000]]
+# --------------------------------------------------------------------------------------------------- replayed samples
 
 
-def _unsaid(line: str) -> None:
-    """What is left out of the data is told once, by the main process."""
+class ReplayRow(TypedDict):
+    """A replayed sample in ``training/replay.json``: its tokens, or its text where the discriminator has its own."""
+
+    problem: str
+    departure: int
+    token_ids: NotRequired[tuple[int, ...]]
+    logprobs: NotRequired[tuple[float, ...] | None]
+    text: NotRequired[str]
+    finished: NotRequired[bool]
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _trainer(config: TrainConfig, pair: models.Models, world: World) -> AdversarialTrainer | SupervisedTrainer:
-    learner = optimizers.policy_learner(pair.policy, config)
-    if not config.method.samples_policy:
-        return SupervisedTrainer(learner, pair.encoder, config, world)
-    judge = None if pair.discriminator is None else optimizers.discriminator_learner(pair.discriminator, config)
-    return AdversarialTrainer(
-        learner, judge, pair.encoder, config,
-        sampler_for(config, pair.encoder, world), discriminator_encoder=pair.discriminator_encoder,
-        reference=pair.reference, world=world,
-    )  # fmt: skip
-
-
-def own_encoder(trainer: AdversarialTrainer | SupervisedTrainer) -> TraceEncoder | None:
-    """The discriminator's encoder, where it reads other tokens than the policy."""
-    if not isinstance(trainer, AdversarialTrainer) or trainer.discriminator_encoder is trainer.encoder:
-        return None
-    return trainer.discriminator_encoder
-
-
-def _replay_row(example: Example) -> dict[str, Any]:
+def replay_row(example: Example) -> ReplayRow:
+    """A replayed sample as it is saved."""
     trace = example.encoded.trace
-    row = {"problem": trace.problem, "departure": example.departure}
-    if trace.token_ids is None:  # read by a discriminator with tokens of its own
-        return row | {"text": trace.text, "finished": trace.finished}
-    return row | {"token_ids": trace.token_ids, "logprobs": trace.logprobs}
+    row: ReplayRow = {"problem": trace.problem, "departure": example.departure}
+    if trace.token_ids is None:
+        row |= {"text": trace.text, "finished": trace.finished}
+    else:
+        row |= {"token_ids": trace.token_ids, "logprobs": trace.logprobs}
+    return row
 
 
-def _replayed(encoder: TraceEncoder, row: dict[str, Any]) -> Example:
+def replayed_example(encoder: TraceEncoder, row: ReplayRow) -> Example:
+    """The inverse of ``replay_row``, with the discriminator's encoder."""
     if "text" in row:
         trace = make_trace(row["problem"], row["text"], source=Source.POLICY, finished=row["finished"])
     else:
-        trace = encoder.sampled_trace(row["problem"], row["token_ids"], row["logprobs"])
+        trace = encoder.sampled_trace(row["problem"], row["token_ids"], row["logprobs"] or ())
     return Example(encoder.encode(trace), int(row["departure"]))
 
 
-def provenance(config: TrainConfig, step: int) -> dict[str, Any]:
-    """Where a checkpoint comes from, shown wherever its numbers are."""
+# --------------------------------------------------------------------------------------------------- where it is from
+
+
+class CheckpointProvenance(TypedDict):
+    """Where a checkpoint comes from; shown wherever its figures are."""
+
+    command: str
+    preset: str
+    seed: int
+    date: str
+    data: str
+    steps: int
+    code_version: str
+
+
+def provenance(config: TrainConfig, step: int) -> CheckpointProvenance:
+    """The provenance of a checkpoint that is saved now."""
     return {
         "command": f"irl-lens train {config.run.preset}",
         "preset": config.run.preset,
@@ -196,11 +252,43 @@ def provenance(config: TrainConfig, step: int) -> dict[str, Any]:
 
 def code_version() -> str:
     """The package's version, with the commit where the code is a git checkout."""
-    from importlib.metadata import version
-
     folder = Path(__file__).resolve().parents[1]
     described = subprocess.run(
         ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
     commit = described.stdout.strip()
     return f"{version('irl-lens')}+{commit}" if described.returncode == 0 and commit else version("irl-lens")
+
+
+# ----------------------------------------------------------------------------------------------- alignment in memory
+
+
+def align(learners: Iterable[Learner], reference: object | None = None) -> None:
+    """Copy weights and optimiser moments that are not aligned in the CPU's memory; no value changes.
+
+    Tensors read from a safetensors file are views of the mapped file at any offset; those that torch allocates begin
+    at a multiple of 64 bytes. Vectorised sums group their terms by alignment and so round differently: without this, a
+    training resumed from a file would differ from an unbroken one in the last bits. Other kinds of tensors (quantised,
+    sharded, on a GPU) are allocated anew wherever they are loaded.
+    """
+    learners = list(learners)
+    models = [learner.model for learner in learners]
+    if isinstance(reference, torch.nn.Module):  # the other kind of reference is inside the policy
+        models.append(reference)
+    copies: dict[tuple[object, ...], Tensor] = {}
+    for model in models:
+        for tensor in (*model.parameters(), *model.buffers()):
+            if is_misaligned(tensor.data):
+                place = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+                tensor.data = copies.setdefault(place, tensor.data.clone())  # tied weights stay tied
+    for learner in learners:
+        for moments in learner.optimizer.state.values():
+            for key, value in list(moments.items()):
+                if isinstance(value, Tensor) and is_misaligned(value):
+                    moments[key] = value.clone()
+
+
+def is_misaligned(tensor: Tensor) -> bool:
+    """Whether a plain floating-point tensor on the CPU begins where torch would not have it begin."""
+    plain = type(tensor) is Tensor and tensor.device.type == "cpu" and tensor.is_floating_point()
+    return plain and not getattr(tensor, "is_paged", False) and tensor.data_ptr() % ALIGNMENT != 0

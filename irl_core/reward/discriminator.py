@@ -9,24 +9,18 @@ Heads:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from irl_core.checkpoints.save import load_json, load_tensors
-from irl_core.distributed import World
 from irl_core.errors import CheckpointError
-from irl_core.models.batching import Batch, Batching
+from irl_core.models.batching import Batch
 from irl_core.models.logprobs import completion_logprobs, hidden_states
 from irl_core.models.pretrained import load_causal_lm
-from irl_core.models.token_alignment import carry_levels
-from irl_core.models.tokenization import TraceEncoder
-from irl_core.types import EncodedTrace, Floats
 
 HeadKind = Literal["linear", "anchored", "cumulative"]
 Likelihood = Literal["own", "policy"]
@@ -117,74 +111,6 @@ class Discriminator(nn.Module):
         if policy_logprobs is None:
             raise ValueError("the head is anchored to the policy's likelihood: pass policy_logprobs (B, T)")
         return policy_logprobs
-
-
-@torch.no_grad()
-def score_traces(
-    discriminator: Discriminator,
-    policy: Any | None,
-    encoded: Sequence[EncodedTrace],
-    *,
-    pad_id: int,
-    batch_tokens: int = 8192,
-    packing: bool = False,
-    discriminator_encoder: TraceEncoder | None = None,
-    world: World | None = None,
-) -> list[tuple[Floats, Floats, float]]:
-    """``(raw rewards (T,), log-probabilities (T,), prompt reward)`` of every trace, in order; one transfer a batch.
-
-    The log-probabilities are the policy's: those recorded in sampling where the trace has them, else from one forward
-    of ``policy``; with ``policy=None`` the discriminator's own. ``encoded`` is in the policy's tokens; a discriminator
-    with tokens of its own (``discriminator_encoder``) reads those, and its rewards are carried over by characters.
-    """
-    discriminator.eval()
-    device = next(discriminator.parameters()).device
-    batching = Batching(pad_id, batch_tokens, packing)
-    results: list[tuple[Floats, Floats, float] | None] = [None] * len(encoded)
-    for indices, counts in (world or World()).even(batching.split(encoded)):
-        chosen = [encoded[i] for i in indices]
-        batch = batching.collate(chosen).to(device)
-        logprobs = trace_logprobs(discriminator.backbone if policy is None else policy, chosen, batch, world)
-        if discriminator_encoder is None:
-            output = discriminator(batch, logprobs)
-            levels, starts = output.logits.float().cpu().numpy(), output.prompt_logit.float().cpu().tolist()
-        else:
-            levels, starts = _carried(discriminator, discriminator_encoder, chosen, batching)
-        values = logprobs.cpu().numpy()
-        for row, index in enumerate(indices if counts else ()):
-            length = len(encoded[index].completion_ids)
-            raw, logprob = (np.ascontiguousarray(part[row][:length]) for part in (levels, values))
-            results[index] = (raw, logprob, starts[row])
-    return [result for result in results if result is not None]
-
-
-def _carried(
-    discriminator: Discriminator, encoder: TraceEncoder, encoded: Sequence[EncodedTrace], batching: Batching
-) -> tuple[list[Floats], list[float]]:
-    """Rewards read in the discriminator's own tokens, a row for each trace in the tokens of ``encoded``."""
-    own = [encoder.encode(replace(trace.trace, token_ids=None, logprobs=None)) for trace in encoded]
-    device = next(discriminator.parameters()).device
-    output = discriminator(replace(batching, pad_id=encoder.pad_id).collate(own).to(device))
-    levels, starts = output.logits.float().cpu().numpy(), output.prompt_logit.float().cpu().tolist()
-    rows = zip(encoded, own, levels, starts, strict=True)
-    return [carry_levels(level[: len(o.spans)], o.spans, e.spans, start) for e, o, level, start in rows], starts
-
-
-@torch.no_grad()
-def trace_logprobs(model: Any, encoded: Sequence[EncodedTrace], batch: Batch, world: World | None = None) -> Tensor:
-    """``(B, T)`` log-probabilities: those recorded in sampling where a trace has them, else ``model``'s, which is not
-    run where every trace has them (on any process of a sharded ``world``)."""
-    rows = [trace.trace.logprobs for trace in encoded]
-    width, device = batch.response_mask.shape[1], batch.input_ids.device
-    recorded = torch.tensor([list(row or ()) + [0.0] * (width - len(row or ())) for row in rows], device=device)
-    missing = [row is None for row in rows]
-    if not (world or World()).must_pass(any(missing)):
-        return recorded
-    was_training = model.training
-    model.eval()
-    values = completion_logprobs(model, batch)
-    model.train(was_training)
-    return torch.where(torch.tensor(missing, device=device).unsqueeze(1), values, recorded)
 
 
 def head_description(discriminator: Discriminator) -> dict[str, str]:

@@ -1,21 +1,22 @@
-"""What a round logs: keys with slashes, plain floats, the same on every process of the world."""
+"""Metrics of a round: keys with slashes, plain floats, the same on every data-parallel process."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from irl_core.distributed import World
+from irl_core.types import EncodedTrace
 
 Metrics = dict[str, float]
 CLASS_NAMES = ("expert", "policy", "perturbed")
 
 
-def rollout_metrics(samples: Sequence[Any], world: World) -> Metrics:
-    """What the round's samples (``Trace``) were like; a share of nothing is 0."""
-    own = [(bool(trace.correct), trace.finished, len(trace.token_ids or ())) for trace in samples]
+def rollout_metrics(samples: Sequence[EncodedTrace], world: World) -> Metrics:
+    """Number, tokens, and shares of correct and of truncated samples of a round; a share of nothing is 0."""
+    traces = [sample.trace for sample in samples]
+    own = [(bool(trace.correct), trace.finished, len(trace.token_ids or ())) for trace in traces]
     rows = world.gather(own)
     count = max(1, len(rows))
     tokens = sum(length for _, _, length in rows)
@@ -29,7 +30,7 @@ def rollout_metrics(samples: Sequence[Any], world: World) -> Metrics:
 
 
 def class_metrics(logits: Sequence[tuple[int, float]], world: World) -> Metrics:
-    """Mean reward and accuracy (sign of the mean logit) of each class of traces, from ``(class, mean logit)``."""
+    """Mean reward and accuracy (sign of the mean logit) of each class of traces, from pairs ``(class, mean logit)``."""
     rows = world.gather(logits)
     metrics: Metrics = {}
     for number, name in enumerate(CLASS_NAMES):
@@ -41,7 +42,7 @@ def class_metrics(logits: Sequence[tuple[int, float]], world: World) -> Metrics:
 
 
 def totals(values: Metrics, world: World) -> Metrics:
-    """Each value summed over the processes."""
+    """Each value summed over the data-parallel processes."""
     rows = world.gather([values])
     return {key: sum(row[key] for row in rows) for key in values}
 

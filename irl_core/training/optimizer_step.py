@@ -1,8 +1,9 @@
-"""A model that is being trained: its optimiser, its schedule, one step."""
+"""Gradient accumulation over micro-batches and data-parallel processes, and the optimiser step that ends it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,25 @@ import torch
 from torch import Tensor
 
 from irl_core.distributed import World
+from irl_core.models.batching import Batching
+from irl_core.training.metrics import Metrics, totals
+from irl_core.types import EncodedTrace
+
+MicroBatchLoss = Callable[[list[int]], tuple[Tensor, Metrics]]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One optimiser step: what its micro-batches logged, summed over them and all processes, and the gradient norm
+    before clipping."""
+
+    sums: Metrics
+    grad_norm: float
 
 
 @dataclass(slots=True)
 class Learner:
-    """A model with its optimiser and schedule; ``scaler`` scales the loss where gradients are taken in float16."""
+    """A model in training: optimiser, schedule, and in float16 the ``scaler`` of the loss."""
 
     model: Any
     optimizer: torch.optim.Optimizer
@@ -24,6 +39,36 @@ class Learner:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def update(
+        self,
+        traces: Sequence[EncodedTrace],
+        batching: Batching,
+        loss_of: MicroBatchLoss,
+        max_grad_norm: float,
+        world: World,
+    ) -> StepResult:
+        """One optimiser step on ``traces``, whose gradients are accumulated over micro-batches.
+
+        Args:
+            traces: this process's share.
+            batching: divides them into micro-batches.
+            loss_of: loss of the micro-batch of traces at the given indices, and what is logged of it. Losses must be
+                parts of one sum, which that of all processes is.
+            max_grad_norm: limit of the gradient's norm.
+            world: the data-parallel processes, all of which must call this.
+
+        Raises:
+            FloatingPointError: as ``step``.
+        """
+        sums: Metrics = {}
+        for indices, counts in world.even(batching.split(traces)):
+            loss, logged = loss_of(indices)
+            self.backward(loss if counts else 0.0 * loss)
+            for key, value in logged.items() if counts else ():
+                sums[key] = sums.get(key, 0.0) + value
+        norm = self.step(max_grad_norm, world)
+        return StepResult(totals(sums, world), norm)
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to those that the next ``step`` uses."""

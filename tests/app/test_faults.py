@@ -18,9 +18,9 @@ from app.inspect.request import Inspection, Request
 from app.inspect.scoring_queue import Desk, GivenUp, Refused, Ticket
 from irl_core.checkpoints.save import default_roots, list_checkpoints, save_checkpoint
 from irl_core.errors import InputError
-from irl_core.reward import discriminator
 from irl_core.scorer import Lens
 from irl_core.text.segmentation import make_trace
+from irl_core.training.model_pair import ModelPair
 from tests.tiny import PROBLEM, SOLUTION
 from train import optimizers
 
@@ -108,7 +108,7 @@ def test_out_of_memory_is_said_plainly_and_the_next_request_is_served(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(discriminator, "score_traces", exhausted)
+        patched.setattr(ModelPair, "score", exhausted)
         with pytest.raises((InputError, Refused), match=r"Out of memory with|Not enough memory for this request"):
             served(desk)
     assert lock_is_free(lens)

@@ -24,7 +24,7 @@ from irl_core.scorer import Lens
 from irl_core.training.adversarial import AdversarialTrainer
 from tests.small_models import save_model
 from tests.tiny import CALIBRATION, REFERENCE, tiny_tokenizer
-from train.training_state import Session
+from train.training_state import TrainingState
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -69,8 +69,8 @@ def configured(folder: Path, **model: Any) -> TrainConfig:
     )
 
 
-def started(config: TrainConfig, where: Path, state: Path | None = None) -> tuple[Session, AdversarialTrainer]:
-    session = Session.start(config, where, state)
+def started(config: TrainConfig, where: Path, state: Path | None = None) -> tuple[TrainingState, AdversarialTrainer]:
+    session = TrainingState.start(config, state)
     assert isinstance(session.trainer, AdversarialTrainer)
     return session, session.trainer
 
@@ -98,14 +98,9 @@ def check_run(config: TrainConfig, tmp_path: Path) -> None:
     lens = Lens.load(session.finish(tmp_path / "final"), "cuda")
     trace = session.data.traces[0]
     (scored,) = lens.score([trace])
-    from irl_core.reward.discriminator import score_traces
-
-    ((expected, _, _),) = score_traces(
-        trainer.discriminator.model, trainer.policy.model, [trainer.encoder.encode(trace)],
-        pad_id=trainer.encoder.pad_id,
-    )  # fmt: skip
+    (expected,) = trainer.pair.score([trainer.encoder.encode(trace)])
     # 8 bits of bfloat16 (10 of float16) over four products a layer
-    torch.testing.assert_close(torch.from_numpy(scored.raw), torch.from_numpy(expected), atol=0.1, rtol=0.05)
+    torch.testing.assert_close(torch.from_numpy(scored.raw), torch.from_numpy(expected.raw), atol=0.1, rtol=0.05)
 
 
 @pytest.mark.parametrize("held", list(HELD))

@@ -40,7 +40,7 @@ from tests.small_models import cached, edit_json, save_model
 from tests.tiny import CALIBRATION, REFERENCE, changed, tiny_tokenizer
 from train.backends import build, unsloth
 from train.backends.transformers import AdapterReference
-from train.training_state import Session
+from train.training_state import TrainingState
 
 CPU = torch.device("cpu")
 LORA = LoraConfig(rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj"))
@@ -124,8 +124,8 @@ def connection_cut(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
         yield cache
 
 
-def started(config: TrainConfig, folder: Path, state: Path | None = None) -> tuple[Session, AdversarialTrainer]:
-    session = Session.start(config, folder, state)
+def started(config: TrainConfig, folder: Path, state: Path | None = None) -> tuple[TrainingState, AdversarialTrainer]:
+    session = TrainingState.start(config, state)
     assert isinstance(session.trainer, AdversarialTrainer)
     return session, session.trainer
 
@@ -218,7 +218,7 @@ def test_a_run_learns_resumes_exactly_and_is_loaded_with_the_same_rewards(
 
 def test_likelihood_training_needs_no_discriminator(configured: Any, tmp_path: Path) -> None:
     config = changed(configured("lora"), "run", method="sft")
-    session = Session.start(config, tmp_path)
+    session = TrainingState.start(config)
     first = session.round()["policy/loss"]
     assert session.round()["policy/loss"] < first + 1.0
     files = sorted(path.name for path in session.finish(tmp_path / "final").iterdir())
@@ -226,7 +226,7 @@ def test_likelihood_training_needs_no_discriminator(configured: Any, tmp_path: P
 
 
 def test_a_run_goes_on_from_the_adapters_of_another(configured: Any, tmp_path: Path) -> None:
-    sft = Session.start(changed(configured("nf4"), "run", method="sft"), tmp_path)
+    sft = TrainingState.start(changed(configured("nf4"), "run", method="sft"))
     sft.round()
     start = sft.finish(tmp_path / "final")
     config = changed(configured("nf4"), "model", policy=str(start))
@@ -244,11 +244,11 @@ def test_a_run_goes_on_from_the_adapters_of_another(configured: Any, tmp_path: P
         ("dtype", "float32", "model.dtype is float32, but the adapters in model.policy have bfloat16"),
     ):
         with pytest.raises(ConfigError, match=message):
-            Session.start(changed(config, "model", **{key: value}), tmp_path)
+            TrainingState.start(changed(config, "model", **{key: value}))
 
 
 def test_adapters_on_a_whole_checkpoint_of_ours(configured: Any, tmp_path: Path) -> None:
-    sft = Session.start(changed(configured("full"), "run", method="sft"), tmp_path)
+    sft = TrainingState.start(changed(configured("full"), "run", method="sft"))
     sft.round()
     start = sft.finish(tmp_path / "final")
     _, trainer = started(changed(configured("lora"), "model", policy=str(start)), tmp_path)
@@ -320,7 +320,7 @@ def gradients(config: TrainConfig, trace: Any) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def trace(configured: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return Session.start(changed(configured(), "run", method="sft"), tmp_path_factory.mktemp("x")).data.traces[0]
+    return TrainingState.start(changed(configured(), "run", method="sft")).data.traces[0]
 
 
 @pytest.mark.parametrize("held", list(HELD))
@@ -394,7 +394,7 @@ def test_the_reference_inside_the_policy_equals_a_copy(
     config = changed(configured(held), "policy", kl_coefficient=0.1)
     config = changed(config, "model", lora=replace(LORA, dropout=0.1))
     if begun == "adapters":
-        sft = Session.start(changed(config, "run", method="sft"), tmp_path)
+        sft = TrainingState.start(changed(config, "run", method="sft"))
         sft.round()
         config = changed(config, "model", policy=str(sft.finish(tmp_path / "final")))
     models = build.build(config, None, World(), CPU)
@@ -457,7 +457,7 @@ def test_a_wrong_setting_is_one_plain_line(
     section: str, values: dict[str, Any], message: str, configured: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
-        Session.start(changed(configured("lora"), section, **values), tmp_path)
+        TrainingState.start(changed(configured("lora"), section, **values))
     assert "\n" not in str(raised.value)
 
 
@@ -468,7 +468,7 @@ def test_a_model_on_the_hub_without_a_connection(
         config = changed(configured("lora"), "model", policy="Qwen/Qwen2.5-3B-Instruct")
         wanted = rf"model\.policy: Qwen/Qwen2.5-3B-Instruct is not \(or not whole\) in the cache {cache}"
         with pytest.raises(ConfigError, match=wanted):
-            Session.start(config, tmp_path)
+            TrainingState.start(config)
         commit = "0123456789" * 4
         cached(cache, "Qwen/Qwen2.5-3B-Instruct", hub / "small", commit)
         session, trainer = started(config, tmp_path)
@@ -487,13 +487,13 @@ def test_a_template_or_tokenizer_that_does_not_fit(configured: Any, hub: Path, t
     edit_json(folder / "tokenizer_config.json", chat_template=...)
     config = changed(configured("lora"), "model", policy=str(folder))
     with pytest.raises(ConfigError, match=r"model\.policy: the tokenizer in .*bare: .*no chat template; use the tok"):
-        Session.start(config, tmp_path)
+        TrainingState.start(config)
 
 
 def test_bitsandbytes_is_asked_for_by_name(configured: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"quantisation nf4 needs bitsandbytes, .* pip install bitsandbytes"):
-        Session.start(configured("nf4"), tmp_path)
+        TrainingState.start(configured("nf4"))
 
 
 # ------------------------------------------------------------------------------------------------------------ unsloth
@@ -510,7 +510,7 @@ def test_unsloth_that_is_not_installed(fast_config: TrainConfig, tmp_path: Path)
         pytest.skip("unsloth is installed")
     wanted = r"'unsloth', but unsloth is not installed: pip install -e \"\.\[gpu\]\", or train without it: --set "
     with pytest.raises(ConfigError, match=wanted + r"model\.backend=transformers"):
-        Session.start(fast_config, tmp_path)
+        TrainingState.start(fast_config)
 
 
 def fake_package(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -538,7 +538,7 @@ def test_unsloth_without_a_gpu(
         pytest.skip("there is a GPU")
     fake_package(tmp_path, code, monkeypatch)
     with pytest.raises(ConfigError, match=message) as raised:
-        Session.start(fast_config, tmp_path)
+        TrainingState.start(fast_config)
     sys.modules.pop("unsloth", None)
     assert "\n" not in str(raised.value) and "--set model.backend=transformers" in str(raised.value)
 
@@ -555,7 +555,7 @@ def test_what_unsloth_cannot_do(
     section: str, values: dict[str, Any], message: str, fast_config: TrainConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        Session.start(changed(fast_config, section, **values), tmp_path)
+        TrainingState.start(changed(fast_config, section, **values))
 
 
 class FastLanguageModel:

@@ -12,22 +12,24 @@ from irl_core.checkpoints.save import save_checkpoint
 from irl_core.distributed import World
 from irl_core.policy.generate import GenerateSampler
 from irl_core.training.adversarial import AdversarialTrainer
-from irl_core.training.sft import SupervisedTrainer
+from irl_core.training.grpo import GRPOTrainer
+from irl_core.training.sft import SFTTrainer
 from tests.device_police import GPU, Police, WrongDevice
 from tests.tiny import changed, expert_traces, pair_config, tiny_model
 from tests.worlds import CASES, Case, trainer_of
 from train import optimizers
-from train.monitoring.samples import round_rows
+from train.monitoring.validation import round_samples
+from train.training_state import learners_of
 
-Trainer = AdversarialTrainer | SupervisedTrainer
+Trainer = AdversarialTrainer | GRPOTrainer | SFTTrainer
 MOVED = ("packed", "gradient penalty", "reference", "other tokens", "grpo", "sft", "adapters")
 
 
 def moved(police: Police, case: Case) -> Trainer:
     trainer = trainer_of(case, World())
-    parts = [trainer.policy.model]
-    if isinstance(trainer, AdversarialTrainer):
-        parts += [part for part in (trainer.discriminator and trainer.discriminator.model, trainer.reference) if part]
+    parts = [learner.model for learner in learners_of(trainer).values()]
+    if not isinstance(trainer, SFTTrainer) and trainer.reference:
+        parts.append(trainer.reference)
     for part in parts:
         police.move(part)
     return trainer
@@ -56,13 +58,13 @@ def test_a_round_keeps_to_its_device(name: str) -> None:
     with police.watching():
         assert trainer.policy.device == GPU
         metrics = trainer.round(expert_traces(trainer.encoder))
-        rows = round_rows(trainer)
+        rows = round_samples(trainer)
     assert metrics["policy/grad_norm"] > 0
     assert len(rows) == (0 if name == "sft" else 12)
     # Of a draw: the id, its log-probability and whether it can be; transformers looks at the mask once a pass.
     assert police.waits["sampling._decode"] <= 3 * 12 + 1
-    assert 2 * police.waits["adversarial.sampler_mismatch"] <= police.waits["adversarial._policy_loss"]  # a micro-batch
-    assert police.waits["discriminator.trace_logprobs"] == 0
+    assert 2 * police.waits["policy_step.sampler_mismatch"] <= police.waits["policy_step.policy_loss"]  # a micro-batch
+    assert police.waits["model_pair.trace_logprobs"] == 0
 
 
 def test_generate_draws_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,22 +23,27 @@ from irl_core.errors import ConfigError
 from irl_core.models.batching import collate
 from irl_core.models.logprobs import hidden_states, prompt_logprobs
 from irl_core.models.tokenization import TraceEncoder
-from irl_core.reward.discriminator import score_traces
 from irl_core.text.segmentation import make_trace
-from irl_core.training import adversarial
-from irl_core.training.adversarial import AdversarialTrainer, Example, Group
-from irl_core.training.sft import SupervisedTrainer
+from irl_core.training import negatives
+from irl_core.training.groups import Group
+from irl_core.training.negatives import Example
+from irl_core.training.sft import SFTTrainer
 from irl_core.types import EncodedTrace, Perturbation, Source
 from tests.tiny import (
     EXPERTS,
     changed,
+    examples_of,
     expert_traces,
     pair_config,
+    perturbed_of,
     plain_learner,
+    scores_by,
     tiny_model,
     tiny_tokenizer,
     tiny_trainer,
+    update_discriminator_of,
 )
+from train.training_state import learners_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENCODER = TraceEncoder(tiny_tokenizer())
@@ -73,7 +78,8 @@ def test_rewards_are_read_at_their_own_tokens_and_none_after_the_end() -> None:
     model = trainer.discriminator.model
     with torch.no_grad():
         model.head.linear.weight.normal_(generator=torch.Generator().manual_seed(1))
-    (raw, logprobs, _), *_ = score_traces(model, trainer.policy.model, TRACES, pad_id=ENCODER.pad_id)
+    scored = trainer.pair.score(TRACES)[0]
+    raw, logprobs = scored.raw, scored.logprobs
     first = TRACES[0]
     ids = torch.tensor([[*first.prompt_ids, *first.completion_ids]])
     with torch.no_grad():
@@ -97,7 +103,7 @@ def test_rewards_are_read_at_their_own_tokens_and_none_after_the_end() -> None:
 def test_a_text_without_a_sum_gives_no_negative() -> None:
     words = as_sample(0, "She has some pens left.")
     bare = ENCODER.encode(make_trace(EXPERTS[0][0], "Some are left.", source=Source.EXPERT))
-    assert not list(tiny_trainer().perturbed(Group(bare, (words,)), random.Random(0)))
+    assert not list(perturbed_of(tiny_trainer(), Group(bare, (words,)), random.Random(0)))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -105,7 +111,7 @@ def test_every_perturbed_trace_differs_from_what_it_was_made_of(seed: int) -> No
     trainer = tiny_trainer()
     for group in wrong_solutions():
         originals = {group.expert.trace.text, group.samples[0].trace.text}
-        for example in trainer.perturbed(group, random.Random(seed)):
+        for example in perturbed_of(trainer, group, random.Random(seed)):
             assert example.encoded.trace.text not in originals
             assert example.departure < len(example.encoded.completion_ids)
 
@@ -122,7 +128,7 @@ def test_each_perturbed_trace_stands_under_its_own_problem(seed: int) -> None:
     solutions = {number: [g.expert.trace.text, g.samples[0].trace.text] for number, g in enumerate(groups)}
     trainer = tiny_trainer()
     trainer.round_number = seed
-    examples = trainer.examples(groups)
+    examples = examples_of(trainer, groups)
     perturbed = [one.encoded for one in examples if one.encoded.trace.source is Source.PERTURBED]
     assert len(perturbed) >= 4
     for one in perturbed:
@@ -140,10 +146,9 @@ def test_each_perturbed_trace_stands_under_its_own_problem(seed: int) -> None:
 def test_a_trace_does_not_see_its_neighbours() -> None:
     model = tiny_trainer().discriminator.model
     others = [as_sample(1, "7"), as_sample(3, "9 + 4 = 13. " * 6)]
-    alone = score_traces(model, None, [TRACES[0]], pad_id=ENCODER.pad_id)[0][0]
+    alone = scores_by(model, [TRACES[0]])[0].raw
     for company in ([TRACES[0], *others], [*others, TRACES[0]]):
-        scores = score_traces(model, None, company, pad_id=ENCODER.pad_id)
-        found = scores[company.index(TRACES[0])][0]
+        found = scores_by(model, company)[company.index(TRACES[0])].raw
         torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(alone), atol=1e-4, rtol=1e-4)
 
 
@@ -184,9 +189,9 @@ def test_the_micro_batch_budget_does_not_change_an_update(discriminator: dict[st
             assert kept == pytest.approx({key: whole[key] for key in kept}, abs=1e-3)
 
 
-def supervised(budget: int) -> SupervisedTrainer:
+def supervised(budget: int) -> SFTTrainer:
     config = settings(run={"method": "sft", "batch_tokens": budget}, policy={"prompt_loss_weight": 0.3})
-    return SupervisedTrainer(plain_learner(tiny_model(7), 0.05), ENCODER, config)
+    return SFTTrainer(policy=plain_learner(tiny_model(7), 0.05), encoder=ENCODER, config=config)
 
 
 def test_the_micro_batch_budget_does_not_change_likelihood_training() -> None:
@@ -219,7 +224,7 @@ def test_prompt_logprobs_are_those_of_the_prompts_tokens() -> None:
 def first_update(config: TrainConfig) -> list[Tensor]:
     trainer = tiny_trainer(config)
     trainer.round(TRACES)
-    return parameters(*(learner.model for learner in (trainer.policy, trainer.discriminator) if learner is not None))
+    return parameters(*(learner.model for learner in learners_of(trainer).values()))
 
 
 def matters(**sections: dict[str, Any]) -> bool:
@@ -284,19 +289,19 @@ def test_no_class_is_left_out_whatever_the_targets(targets: tuple[float, float])
     # a new linear head is at logit 0, D = 1/2, which costs log 2 against any target; the weights sum to 1
     config = settings(discriminator={"target_expert": targets[0], "target_other": targets[1], "head": "linear"})
     trainer = tiny_trainer(config)
-    metrics = trainer.update_discriminator(trainer.examples(wrong_solutions()))
+    metrics = update_discriminator_of(trainer, examples_of(trainer, wrong_solutions()))
     assert metrics["disc/loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
 def test_swapped_labels_are_seen() -> None:
     # the same texts with the sources exchanged: the loss of a new anchored head is another
     expert, sample = TRACES[2], as_sample(2, "60 + 3 = 63\n#### 63")
-    first = tiny_trainer().update_discriminator([Example(expert), Example(sample)])["disc/loss"]
+    first = update_discriminator_of(tiny_trainer(), [Example(expert), Example(sample)])["disc/loss"]
     other = [
         Example(EncodedTrace(make_trace("p", "x", source=source), one.prompt_ids, one.completion_ids, one.spans))
         for one, source in ((expert, Source.POLICY), (sample, Source.EXPERT))
     ]
-    assert tiny_trainer().update_discriminator(other)["disc/loss"] != pytest.approx(first, abs=1e-2)
+    assert update_discriminator_of(tiny_trainer(), other)["disc/loss"] != pytest.approx(first, abs=1e-2)
 
 
 # ---------------------------------------------------------------- 10: what a model writes is never executed
@@ -351,7 +356,7 @@ def test_a_truncated_right_answer_earns_nothing() -> None:
 def test_the_perturbed_copy_of_a_truncated_sample_is_truncated_too() -> None:
     cut = as_sample(0, "There are 3 * 4 = <<3*4=12>>12 pens.\nShe keeps 12 - 2 = <<12-2=10>>10", finished=False)
     trainer = tiny_trainer()
-    *_, perturbed = trainer.perturbed(Group(TRACES[0], (cut,)), random.Random(0))
+    *_, perturbed = perturbed_of(trainer, Group(TRACES[0], (cut,)), random.Random(0))
     assert not set(perturbed.encoded.completion_ids) & set(ENCODER.end_ids)
 
 
@@ -360,10 +365,8 @@ def test_the_perturbed_copy_of_a_truncated_sample_is_truncated_too() -> None:
 
 def test_a_perturbation_that_gives_the_expert_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     text = EXPERTS[0][1]
-    monkeypatch.setattr(
-        adversarial, "corrupt", lambda trace, rng, kinds: Perturbation(text, (0, 1), 0, "offset_number")
-    )
-    assert not list(tiny_trainer().perturbed(wrong_solutions()[0], random.Random(0)))
+    monkeypatch.setattr(negatives, "corrupt", lambda trace, rng, kinds: Perturbation(text, (0, 1), 0, "offset_number"))
+    assert not list(perturbed_of(tiny_trainer(), wrong_solutions()[0], random.Random(0)))
 
 
 @pytest.mark.parametrize("kinds", [("offset_number",), ("flip_operator",), ("swap_answer",)])
@@ -375,13 +378,13 @@ def test_a_repaired_sample_is_no_negative(kinds: tuple[str, ...]) -> None:
     for seed in range(20):
         for sample in samples:
             group = Group(TRACES[2], (as_sample(2, sample),))
-            for example in trainer.perturbed(group, random.Random(seed)):
+            for example in perturbed_of(trainer, group, random.Random(seed)):
                 assert example.encoded.trace.text != TRACES[2].trace.text
 
 
 def test_two_trainers_share_no_weight() -> None:
     """The comparisons above rest on it."""
-    first: AdversarialTrainer = tiny_trainer()
+    first = tiny_trainer()
     second = tiny_trainer()
     before = copy.deepcopy(parameters(second.policy.model, second.discriminator.model))
     first.round(TRACES)

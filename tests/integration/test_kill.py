@@ -31,8 +31,9 @@ from tests.runs import (
 )
 from tests.tiny import changed
 from train import optimizers
-from train.run import Interrupted, train
-from train.training_state import Session
+from train.interruption import Interrupted
+from train.run import train
+from train.training_state import TrainingState
 
 SLOW_DISK = 0.004  # seconds a file, so that a save takes a good part of a step
 
@@ -99,7 +100,7 @@ def test_the_comparison_would_notice_a_lost_optimiser(
     monkeypatch.setattr(
         optimizers, "restore_learner", lambda d, n, learner: None if n == name else restore(d, n, learner)
     )
-    session = Session.start(irl, unbroken, unbroken / "checkpoints" / "step-000004")
+    session = TrainingState.start(irl, unbroken / "checkpoints" / "step-000004")
     session.round()
     model = getattr(session.trainer, name).model
     final = load_tensors(unbroken / "final" / name / "model.safetensors")
@@ -148,13 +149,13 @@ def test_a_stop_request_saves_and_goes_on_later(
 def test_a_stop_request_while_the_models_are_loaded_makes_no_step(
     irl: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asked(*arguments: Any) -> Session:
+    def asked(*arguments: Any) -> TrainingState:
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("loading went on")
 
     run_dir = folder / "asked-early"
     with monkeypatch.context() as patched:
-        patched.setattr(Session, "start", asked)
+        patched.setattr(TrainingState, "start", asked)
         with pytest.raises(Interrupted, match="stopped at step 0 of 5"):
             train(irl, run_dir)
     assert status_of(run_dir)["state"] == "interrupted"
@@ -171,13 +172,13 @@ def test_a_stop_request_while_it_finishes_is_obeyed_since_all_is_saved(
         if step == 5:
             os.kill(os.getpid(), signal.SIGINT)
 
-    def finish(session: Session, directory: Path) -> Path:
+    def finish(session: TrainingState, directory: Path) -> Path:
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("it went on")
 
     with monkeypatch.context() as patched:
         if when == "in the middle":
-            patched.setattr(Session, "finish", finish)
+            patched.setattr(TrainingState, "finish", finish)
         with pytest.raises(Interrupted, match="stopped at step 5 of 5; go on with --resume"):
             train(irl, run_dir, on_step=ask if when == "after the last step" else None)
     assert (status_of(run_dir)["state"], status_of(run_dir)["step"]) == ("interrupted", 5)
@@ -195,7 +196,7 @@ def spawn(folder: Path) -> Iterator[Callable[..., Any]]:
     """Start a training in a process of its own; a server that has the libraries loaded already forks it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["tests.runs", "train.training_state", "train.monitoring.samples", "train.calibrate"]
+        ["tests.runs", "train.training_state", "train.monitoring.validation", "train.calibrate"]
     )
     begun: list[Any] = []
 

@@ -20,7 +20,8 @@ from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.training.optimizer_step import Learner
 from tests.runs import SFT, Killed, adversarial, assert_same_run, kill_at, metrics_of, status_of
 from tests.tiny import changed
-from train.run import Stopped, train
+from train.interruption import Stopped
+from train.run import train
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full, the device that is always full")

@@ -25,7 +25,8 @@ from irl_core.reward.discriminator import load_discriminator
 from tests.runs import SFT, Killed, status_of, tensors_of
 from train.evaluate import rollouts
 from train.evaluate.progress import Progress
-from train.run import Interrupted, train
+from train.interruption import Interrupted
+from train.run import train
 from train.studies import definitions
 from train.studies.backbone import make_untrained
 from train.studies.definitions import STUDIES, Arm, Backbone

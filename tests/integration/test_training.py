@@ -20,7 +20,6 @@ from irl_core.checkpoints.save import load_json
 from irl_core.config import DiscriminatorConfig, TrainConfig
 from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError
-from irl_core.reward.discriminator import score_traces
 from irl_core.scorer import Lens
 from irl_core.statistics.best_of_n import pass_at_k
 from irl_core.storage.provenance import data_hash
@@ -43,7 +42,7 @@ from train.data import demo_problems
 from train.monitoring import validation
 from train.monitoring.validation import evaluate, held_out_problems, short_enough
 from train.run import train
-from train.training_state import Session
+from train.training_state import TrainingState
 
 LOGGED = {
     "step", "disc/loss", "disc/grad_norm", "disc/learning_rate", "policy/learning_rate", "rollout/samples",
@@ -139,7 +138,7 @@ def test_what_the_run_was_made_with(unbroken: Path, irl: TrainConfig) -> None:
     found = load_json(unbroken / "provenance.json")
     assert (found["seed"], found["config"], found["processes"]) == (3, irl.fingerprint(), 1)
     assert found["data"]["traces"] == 12
-    assert found["data"]["sha256"] == data_hash(Session.start(irl, unbroken).data.traces)
+    assert found["data"]["sha256"] == data_hash(TrainingState.start(irl).data.traces)
     assert found["versions"]["torch"] == torch.__version__
     assert found["resumed"] == []
 
@@ -170,7 +169,7 @@ def test_tokens_and_learning_rates_are_those_of_the_step(unbroken: Path) -> None
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "_row", validation._row)  # put back afterwards
+    monkeypatch.setattr(validation, "held_out_row", validation.held_out_row)  # put back afterwards
     judge_by_hash()
 
 
@@ -193,7 +192,7 @@ def test_evaluation_problems_are_seen_nowhere_else(irl: TrainConfig, unbroken: P
     problems = held_out_problems(irl)
     assert len(problems) == 3
     asked = {trace.problem for trace in problems}
-    session = Session.start(irl, unbroken)
+    session = TrainingState.start(irl)
     assert not asked & {trace.problem for trace in session.data.traces}
     for split, count in (("held_out", 50), ("calibration", irl.run.calibration_problems)):
         assert not asked & {problem.text for problem in demo_problems(irl, split, count)}  # type: ignore[arg-type]
@@ -210,7 +209,7 @@ def test_evaluation_leaves_the_training_as_it_was(irl: TrainConfig, unbroken: Pa
 
 
 def test_evaluation_depends_on_seed_and_step_alone(irl: TrainConfig, unbroken: Path) -> None:
-    session, problems = Session.start(irl, unbroken), held_out_problems(irl)
+    session, problems = TrainingState.start(irl), held_out_problems(irl)
 
     def texts(step: int, config: TrainConfig = irl) -> list[str]:
         found = evaluate(
@@ -241,7 +240,7 @@ GATHERED: list[list[Any]] = [[], []]
 
 
 def test_two_processes_evaluate_what_one_would(irl: TrainConfig, unbroken: Path) -> None:
-    session, problems = Session.start(irl, unbroken), held_out_problems(irl)
+    session, problems = TrainingState.start(irl), held_out_problems(irl)
     policy, encoder = session.trainer.policy.model, session.trainer.encoder
     alone = evaluate(policy, encoder, irl, problems, step=2, world=World())
     found = [evaluate(policy, encoder, irl, problems, step=2, world=Half(rank, 2)) for rank in (0, 1)]
@@ -286,7 +285,7 @@ def test_a_best_that_a_kill_left_uncopied_is_made_on_resume(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_module.Run, "_keep_best", die)
+        patched.setattr(run_module.TrainingRun, "keep_best", die)
         with pytest.raises(Killed):
             train(irl, folder / "uncopied")
     assert not (folder / "uncopied" / "best").exists()
@@ -300,7 +299,7 @@ def test_nothing_to_evaluate_on_is_said_before_the_models_are_loaded(irl: TrainC
 
 
 def test_problems_that_are_too_long_are_left_out(irl: TrainConfig, unbroken: Path) -> None:
-    encoder, problems = Session.start(irl, unbroken).trainer.encoder, held_out_problems(irl)
+    encoder, problems = TrainingState.start(irl).trainer.encoder, held_out_problems(irl)
     lengths = sorted(len(encoder.encode_prompt(trace.problem)) for trace in problems)
     limit = changed(irl, "data", max_prompt_tokens=lengths[1])
     assert len(short_enough(problems, encoder, limit)) == 2
@@ -313,20 +312,20 @@ def test_the_samples_of_a_round_are_kept_with_their_rewards(irl: TrainConfig, un
     assert sorted(path.name for path in (unbroken / "samples").iterdir()) == [
         "step-000002.jsonl", "step-000004.jsonl", "step-000005.jsonl",
     ]  # fmt: skip
-    session = Session.start(irl, unbroken, unbroken / "checkpoints" / "step-000002")
+    session = TrainingState.start(irl, unbroken / "checkpoints" / "step-000002")
     for _ in range(2):
         session.round()
     trainer: Any = session.trainer
     samples = [sample for group in trainer.groups for sample in group.samples]
-    scores = score_traces(trainer.discriminator.model, trainer.policy.model, samples, pad_id=trainer.encoder.pad_id)
+    scores = trainer.pair.score(samples)
     rows = [json.loads(line) for line in (unbroken / "samples/step-000004.jsonl").read_text().splitlines()]
     drawn = [row for row in rows if row["split"] == "train"]
     assert len(drawn) == 6
-    for row, sample, (raw, _, _) in zip(drawn, samples, scores, strict=True):
+    for row, sample, one in zip(drawn, samples, scores, strict=True):
         assert row["text"] == sample.trace.text
         assert row["problem_id"] == sample.trace.problem_id != ""
         assert row["correct"] is bool(sample.trace.correct)
-        assert row["reward"] == pytest.approx(float(raw.mean()), abs=1e-6)
+        assert row["reward"] == pytest.approx(float(one.raw.mean()), abs=1e-6)
 
 
 def test_the_checkpoint_answers_questions(unbroken: Path) -> None:
@@ -345,7 +344,7 @@ def test_the_checkpoint_answers_questions(unbroken: Path) -> None:
 
 def test_the_checkpoint_is_the_trained_pair(unbroken: Path, irl: TrainConfig) -> None:
     # from the last state one more round leads to the final weights: what is saved is what was trained
-    session = Session.start(irl, unbroken, unbroken / "checkpoints" / "step-000004")
+    session = TrainingState.start(irl, unbroken / "checkpoints" / "step-000004")
     session.round()
     lens = Lens.load(unbroken / "final", device="cpu")
     pairs = ((session.trainer.policy.model, lens.policy), (session.trainer.discriminator.model, lens.discriminator))  # type: ignore[union-attr]
@@ -424,7 +423,7 @@ def test_the_discriminator_learns_fast_first_and_slowly_after() -> None:
     settings = DiscriminatorConfig(warmup_rounds=10, updates_per_round=2, warmup_learning_rate=5e-4, learning_rate=5e-5)
     config = changed(SFT, "run", method="irl")
     config = replace(config, discriminator=settings)
-    session = Session.start(config, Path("unused"))
+    session = TrainingState.start(config)
     learner = session.trainer.discriminator  # type: ignore[union-attr]
     rates = []
     for _ in range(24):

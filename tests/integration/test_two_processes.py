@@ -10,6 +10,7 @@ import torch
 
 from irl_core.distributed import World
 from tests.launching import finished, launch
+from tests.tiny import perturbed_of
 from tests.worlds import CASES, experts, outcome, trainer_of
 
 pytestmark = pytest.mark.timeout(600)
@@ -91,5 +92,5 @@ def test_a_class_may_be_on_one_process_alone(ranks: list[dict[str, Any]]) -> Non
     """The case of that name is what it says: without the world's counts its weights would be others."""
     trainer = trainer_of(CASES["a class on one process alone"], World())
     groups = trainer.sample_groups(experts(trainer.encoder))
-    perturbed = [len(list(trainer.perturbed(group, random.Random(0)))) for group in groups]
+    perturbed = [len(list(perturbed_of(trainer, group, random.Random(0)))) for group in groups]
     assert sum(perturbed[:2]) > 0 and sum(perturbed[2:]) == 0

@@ -18,12 +18,26 @@ from irl_core.models.batching import collate
 from irl_core.models.logprobs import completion_logprobs
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.text.segmentation import make_trace
-from irl_core.training import adversarial
+from irl_core.training import negatives
 from irl_core.training.advantages import outcome_advantages, token_advantages
-from irl_core.training.adversarial import AdversarialTrainer, Example, Group, ScoredBatch
+from irl_core.training.adversarial import AdversarialTrainer
+from irl_core.training.groups import Group, samples_of
+from irl_core.training.grpo import GRPOTrainer
 from irl_core.training.metrics import class_metrics, rollout_metrics
+from irl_core.training.negatives import Example
+from irl_core.training.policy_step import ScoredBatch
 from irl_core.types import EncodedTrace, Perturbation, Source
-from tests.tiny import EXPERTS, changed, expert_traces, pair_config, tiny_tokenizer, tiny_trainer
+from tests.tiny import (
+    EXPERTS,
+    changed,
+    examples_of,
+    expert_traces,
+    pair_config,
+    perturbed_of,
+    tiny_tokenizer,
+    tiny_trainer,
+    update_discriminator_of,
+)
 
 ENCODER = TraceEncoder(tiny_tokenizer())
 TRACES = expert_traces(ENCODER)
@@ -70,20 +84,20 @@ def moved(before: dict[str, Tensor], model: Any) -> bool:
 @pytest.mark.parametrize("loss", ["bce", "wasserstein", "sequence"])
 def test_updates_lower_the_discriminators_loss_on_fixed_data(loss: str) -> None:
     trainer = tiny_trainer(config(discriminator={"loss": loss, "weight_clip": 1.0}))
-    examples = trainer.examples(drafts())
-    values = [trainer.update_discriminator(examples)["disc/loss"] for _ in range(12)]
+    examples = examples_of(trainer, drafts())
+    values = [update_discriminator_of(trainer, examples)["disc/loss"] for _ in range(12)]
     assert all(math.isfinite(value) for value in values)
     assert values[-1] < values[0] - 0.05
 
 
 def test_rounds_lower_the_discriminators_loss_on_held_fixed_data() -> None:
     trainer = tiny_trainer(config(discriminator={"warmup_rounds": 99}))
-    fixed = trainer.examples(trainer.sample_groups(TRACES))
+    fixed = examples_of(trainer, trainer.sample_groups(TRACES))
 
     def loss_on_fixed() -> float:
         probe = tiny_trainer(trainer.config)
         probe.discriminator.model.load_state_dict(trainer.discriminator.model.state_dict())
-        return probe.update_discriminator(fixed)["disc/loss"]
+        return update_discriminator_of(probe, fixed)["disc/loss"]
 
     before = loss_on_fixed()
     for _ in range(6):
@@ -93,9 +107,9 @@ def test_rounds_lower_the_discriminators_loss_on_held_fixed_data() -> None:
 
 def test_the_reward_comes_to_prefer_the_expert() -> None:
     trainer = tiny_trainer()
-    examples = trainer.examples(drafts())
+    examples = examples_of(trainer, drafts())
     for _ in range(20):
-        metrics = trainer.update_discriminator(examples)
+        metrics = update_discriminator_of(trainer, examples)
     assert metrics["disc/reward_expert"] > metrics["disc/reward_policy"]
 
 
@@ -103,7 +117,7 @@ def test_the_reward_comes_to_prefer_the_expert() -> None:
 def test_a_discriminator_update_leaves_the_policy_alone(likelihood: str) -> None:
     trainer = tiny_trainer(config(discriminator={"likelihood": likelihood}))
     policy, discriminator = weights(trainer.policy.model), weights(trainer.discriminator.model)
-    trainer.update_discriminator(trainer.examples(drafts()))
+    update_discriminator_of(trainer, examples_of(trainer, drafts()))
     assert not moved(policy, trainer.policy.model)
     assert all(parameter.grad is None for parameter in trainer.policy.model.parameters())
     assert moved(discriminator, trainer.discriminator.model)
@@ -145,22 +159,40 @@ def test_frozen_weights_stay() -> None:
 
 def test_outcome_rewards_need_no_discriminator() -> None:
     trainer = tiny_trainer(config(run={"method": "grpo"}))
-    assert trainer.discriminator is None
+    assert isinstance(trainer, GRPOTrainer) and not hasattr(trainer, "discriminator")
     metrics = trainer.round(TRACES)
     assert not any(key.startswith("disc/") for key in metrics)
     assert "policy/loss" in metrics
-    with pytest.raises(ValueError, match="the method grpo has no discriminator"):
-        trainer.update_discriminator(trainer.examples(trainer.groups))
 
 
 def test_a_trainer_has_a_discriminator_where_a_reward_is_learned_and_not_else() -> None:
     trainer = tiny_trainer()
-    parts = (trainer.policy, trainer.encoder, trainer.config, trainer.sampler)
-    with pytest.raises(ValueError, match="the method irl needs a discriminator"):
-        AdversarialTrainer(parts[0], None, *parts[1:])
-    grpo = changed(trainer.config, "run", method="grpo")
-    with pytest.raises(ValueError, match="the method grpo takes no discriminator"):
-        AdversarialTrainer(parts[0], trainer.discriminator, parts[1], grpo, parts[3])
+    parts = {name: getattr(trainer, name) for name in ("policy", "encoder", "config", "sampler")}
+    with pytest.raises(TypeError, match="'discriminator'"):
+        AdversarialTrainer(**parts, discriminator_encoder=trainer.encoder)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'discriminator'"):
+        GRPOTrainer(**parts, discriminator=trainer.discriminator)
+
+
+def test_the_rewards_of_a_round_are_kept_and_those_of_its_samples() -> None:
+    trainer = tiny_trainer(config(discriminator={"warmup_rounds": 1}))
+    trainer.round(TRACES)
+    assert trainer.rewards is None  # the policy was frozen, and nothing needed them
+    trainer.round(TRACES)
+    kept = trainer.rewards
+    assert len(kept) == 12  # four problems, three samples, no expert
+    pair, seen = trainer.pair, trainer.sample_rewards()
+    for sample, one, mean in zip(samples_of(trainer.groups), kept, seen, strict=True):
+        (again,) = pair.score([sample])
+        torch.testing.assert_close(torch.from_numpy(one.raw), torch.from_numpy(again.raw), atol=1e-4, rtol=1e-4)
+        assert one.prompt_reward == pytest.approx(again.prompt_reward, abs=1e-5) and mean == float(one.raw.mean())
+    assert trainer.rewards is kept  # not computed a second time
+
+
+def test_without_a_learned_reward_samples_have_none() -> None:
+    trainer = tiny_trainer(config(run={"method": "grpo"}))
+    trainer.round(TRACES)
+    assert trainer.sample_rewards() == [None] * 12
 
 
 def test_outcome_rewards_wait_for_no_discriminator() -> None:
@@ -226,14 +258,14 @@ def classes(examples: list[Example]) -> list[str]:
 
 
 def test_a_round_has_expert_policy_and_perturbed_traces() -> None:
-    examples = tiny_trainer().examples(drafts())
+    examples = examples_of(tiny_trainer(), drafts())
     assert classes(examples)[:8] == ["expert"] * 4 + ["policy"] * 4
     # every expert and every draft has a sum that can be corrupted
     assert classes(examples)[8:] == ["perturbed"] * 8
 
 
 def test_without_perturbations_there_are_none() -> None:
-    examples = tiny_trainer(config(discriminator={"perturbations": ()})).examples(drafts())
+    examples = examples_of(tiny_trainer(config(discriminator={"perturbations": ()})), drafts())
     assert classes(examples) == ["expert"] * 4 + ["policy"] * 4
 
 
@@ -242,7 +274,7 @@ def test_a_perturbed_expert_is_the_experts_until_the_corrupted_token() -> None:
     checked = 0
     for seed in range(5):
         for group in drafts():
-            for example in trainer.perturbed(group, random.Random(seed)):
+            for example in perturbed_of(trainer, group, random.Random(seed)):
                 ids, expert = example.encoded.completion_ids, group.expert.completion_ids
                 if example.departure:
                     assert ids[: example.departure] == expert[: example.departure]
@@ -254,18 +286,18 @@ def test_a_perturbed_expert_is_the_experts_until_the_corrupted_token() -> None:
 def test_a_perturbed_sample_is_never_the_experts() -> None:
     trainer = tiny_trainer()
     for group in drafts():
-        *_, last = trainer.perturbed(group, random.Random(1))
+        *_, last = perturbed_of(trainer, group, random.Random(1))
         assert last.departure == 0
 
 
 def test_whole_trace_labels_are_available() -> None:
     trainer = tiny_trainer(config(discriminator={"perturbation_labels": "whole_trace"}))
-    assert all(example.departure == 0 for example in trainer.examples(drafts()))
+    assert all(example.departure == 0 for example in examples_of(trainer, drafts()))
 
 
 def test_samples_from_their_departure() -> None:
     trainer = tiny_trainer(config(discriminator={"policy_labels": "from_departure", "perturbations": ()}))
-    examples = trainer.examples(drafts())[4:]
+    examples = examples_of(trainer, drafts())[4:]
     # draft 0 follows the expert until '12 + 2', draft 2 leaves at its first token
     text = DRAFTS[0][1]
     start, end = examples[0].encoded.spans[examples[0].departure]
@@ -277,12 +309,12 @@ def test_samples_from_their_departure() -> None:
 def test_replay_keeps_earlier_samples_as_negatives() -> None:
     settings = {"replay": 0.5, "replay_capacity": 6, "perturbations": ()}
     trainer = tiny_trainer(config(discriminator=settings))
-    first = trainer.examples(drafts())
+    first = examples_of(trainer, drafts())
     assert classes(first) == ["expert"] * 4 + ["policy"] * 4
     samples = [group.samples[0] for group in drafts()]
     assert [example.encoded for example in trainer.replay] == samples
     trainer.round_number = 1
-    second = trainer.examples(drafts())
+    second = examples_of(trainer, drafts())
     # half of the round's own four
     assert classes(second) == ["expert"] * 4 + ["policy"] * 6
     assert all(example.encoded in samples for example in second[8:])
@@ -299,11 +331,11 @@ def test_without_replay_nothing_is_kept() -> None:
 def test_a_replayed_sample_keeps_its_departure() -> None:
     settings = {"policy_labels": "from_departure", "replay": 1.0, "perturbations": ()}
     trainer = tiny_trainer(config(discriminator=settings))
-    first = trainer.examples(drafts())[4:]
+    first = examples_of(trainer, drafts())[4:]
     departures = {example.encoded.completion_ids: example.departure for example in first}
     assert any(departures.values())
     trainer.round_number = 1
-    for example in trainer.examples(drafts())[8:]:
+    for example in examples_of(trainer, drafts())[8:]:
         assert example.departure == departures[example.encoded.completion_ids]
 
 
@@ -445,7 +477,7 @@ def test_rollout_metrics_by_hand() -> None:
         Group(TRACES[2], (as_sample(2, "60 * 3", finished=False), as_sample(2, "#### 180", finished=False))),
     ]
     lengths = [len(sample.completion_ids) for group in groups for sample in group.samples]
-    metrics = rollout_metrics([sample.trace for group in groups for sample in group.samples], World())
+    metrics = rollout_metrics(samples_of(groups), World())
     # one right; the cut-off 180 is not counted as right
     assert metrics == {
         "rollout/samples": 4, "rollout/correct": 0.25, "rollout/truncated": 0.5, "rollout/length": sum(lengths) / 4,
@@ -471,7 +503,7 @@ def test_a_perturbation_is_made_of_the_same_problems_traces(monkeypatch: pytest.
         assert kinds == ("swap_answer",)
         return None
 
-    monkeypatch.setattr(adversarial, "corrupt", refuse)
+    monkeypatch.setattr(negatives, "corrupt", refuse)
     trainer = tiny_trainer(config(discriminator={"perturbations": ("swap_answer",)}))
-    assert classes(trainer.examples(drafts())) == ["expert"] * 4 + ["policy"] * 4
+    assert classes(examples_of(trainer, drafts())) == ["expert"] * 4 + ["policy"] * 4
     assert seen == [text for (problem, draft) in DRAFTS for text in (EXPERTS[problem][1], draft)]

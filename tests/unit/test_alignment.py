@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from train.alignment import ALIGNMENT, align, is_askew
+from train.training_state import ALIGNMENT, align, is_misaligned
 
 
 def askew(values: torch.Tensor) -> torch.Tensor:
@@ -44,8 +44,8 @@ def test_what_lies_askew_is_copied_and_no_value_changes() -> None:
     before = [{k: v.clone() for k, v in m.state_dict().items()} for m in (policy.model, discriminator.model, reference)]
     moments = policy.optimizer.state[policy.model.weight]["exp_avg"].clone()
     straight = policy.model.straight.data_ptr()
-    assert is_askew(policy.model.weight.data)
-    align(SimpleNamespace(policy=policy, discriminator=discriminator, reference=reference))
+    assert is_misaligned(policy.model.weight.data)
+    align([policy, discriminator], reference)
     for model, values in zip((policy.model, discriminator.model, reference), before, strict=True):
         for name, value in model.state_dict().items():
             assert torch.equal(value, values[name])
@@ -65,19 +65,19 @@ def test_what_lies_askew_is_copied_and_no_value_changes() -> None:
 def test_trainers_without_the_rest(rest: dict[str, Any]) -> None:
     # the last reference is the policy itself without its adapters, which is no module
     policy = learner(Tied())
-    align(SimpleNamespace(policy=policy, **rest))
-    assert not is_askew(policy.model.weight.data)
+    align([policy], **rest)
+    assert not is_misaligned(policy.model.weight.data)
 
 
 def test_files_give_tensors_that_lie_askew(tmp_path: Path) -> None:
     # the reason for all this; where it no longer holds, this module can go
     save_file({"a": torch.zeros(3), "b": torch.zeros(5), "c": torch.zeros(7)}, tmp_path / "x.safetensors")
-    assert any(is_askew(value) for value in load_file(tmp_path / "x.safetensors").values())
+    assert any(is_misaligned(value) for value in load_file(tmp_path / "x.safetensors").values())
 
 
 def test_other_kinds_are_left_alone() -> None:
-    assert not is_askew(torch.arange(5)[1:])  # whole numbers have no rounding
-    assert not is_askew(torch.nn.Parameter(askew(torch.ones(3))))  # its .data is looked at
+    assert not is_misaligned(torch.arange(5)[1:])  # whole numbers have no rounding
+    assert not is_misaligned(torch.nn.Parameter(askew(torch.ones(3))))  # its .data is looked at
     paged: Any = askew(torch.ones(3))
     paged.is_paged = True
-    assert not is_askew(paged)
+    assert not is_misaligned(paged)

@@ -17,12 +17,12 @@ from irl_core.models.tokenization import TraceEncoder
 from irl_core.policy.familiarity import prompt_logprob
 from irl_core.policy.protocol import Rollout
 from irl_core.reward.calibration import split_by_problem
-from irl_core.reward.discriminator import Discriminator, score_traces
+from irl_core.reward.discriminator import Discriminator
 from irl_core.reward.localisation import Calibration
 from irl_core.text.segmentation import segment
 from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.types import Source, Truth
-from tests.tiny import pair_config, tiny_lens, tiny_trainer
+from tests.tiny import pair_config, scores_by, tiny_lens, tiny_trainer
 from train.backends.tiny import build_model, train_tokenizer
 from train.calibrate import (
     SAMPLES,
@@ -207,7 +207,8 @@ def test_a_discriminator_with_tokens_of_its_own_calibrates_in_the_policys(config
     traces = calibration_traces(config)[:3]
     for scored, trace in zip(scored_traces(trainer, traces), traces, strict=True):
         encoded = trainer.discriminator_encoder.encode(trace)
-        ((raw, _, start),) = score_traces(trainer.discriminator.model, None, [encoded], pad_id=0)
+        (alone,) = scores_by(trainer.discriminator.model, [encoded])
         assert scored.encoded.spans == trainer.encoder.encode(trace).spans
-        assert scored.raw[-1] == pytest.approx(raw[-1], abs=1e-5) and scored.prompt_reward == pytest.approx(start)
+        assert scored.raw[-1] == pytest.approx(alone.raw[-1], abs=1e-5)
+        assert scored.prompt_reward == pytest.approx(alone.prompt_reward)
     assert calibrated(trainer, config)["localisation"]["n"] == 24

@@ -21,11 +21,11 @@ from irl_core.models.batching import collate
 from irl_core.models.logprobs import completion_logprobs
 from irl_core.models.token_alignment import carried_from, carry_levels, check_same_tokens
 from irl_core.models.tokenization import TraceEncoder
-from irl_core.reward.discriminator import Discriminator, score_traces
+from irl_core.reward.discriminator import Discriminator
 from irl_core.scorer import Lens
 from irl_core.text.segmentation import make_trace
 from irl_core.types import Span, Trace
-from tests.tiny import tiny_config, tiny_lens
+from tests.tiny import scores_by, tiny_config, tiny_lens
 from train import optimizers
 from train.backends.tiny import build_model, train_tokenizer
 
@@ -201,11 +201,11 @@ def test_a_lens_scores_in_the_discriminators_tokens_and_shows_the_policys(mixed_
     (scored,) = mixed_lens.score([trace])
     assert mixed_lens.discriminator_encoder is not None
     own = mixed_lens.discriminator_encoder.encode(trace)
-    ((raw, _, start),) = score_traces(mixed_lens.discriminator, None, [own], pad_id=0)
+    (alone,) = scores_by(mixed_lens.discriminator, [own])
     spans = mixed_lens.encoder.encode(trace).spans
     assert len(own.spans) == len(trace.text) + 1 > len(spans) == len(scored.raw)
-    assert scored.encoded.spans == spans and scored.prompt_reward == pytest.approx(start, abs=1e-6)
-    np.testing.assert_allclose(scored.raw, [raw[max(a, b - 1)] for a, b in spans], atol=1e-6)
+    assert scored.encoded.spans == spans and scored.prompt_reward == pytest.approx(alone.prompt_reward, abs=1e-6)
+    np.testing.assert_allclose(scored.raw, [alone.raw[max(a, b - 1)] for a, b in spans], atol=1e-6)
     batch = collate([scored.encoded], mixed_lens.encoder.pad_id)
     logprobs = completion_logprobs(mixed_lens.policy, batch).detach()[0]
     np.testing.assert_allclose(scored.logprobs, logprobs, atol=1e-6)

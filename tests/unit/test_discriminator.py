@@ -23,10 +23,9 @@ from irl_core.reward.discriminator import (
     HeadKind,
     RewardHead,
     load_discriminator,
-    score_traces,
 )
 from irl_core.types import EncodedTrace
-from tests.tiny import PROBLEM, expert_traces, tiny_model, tiny_tokenizer
+from tests.tiny import PROBLEM, expert_traces, scores_by, tiny_model, tiny_tokenizer
 from train.optimizers import discriminator_files
 
 ENCODER = TraceEncoder(tiny_tokenizer())
@@ -225,9 +224,10 @@ def as_tensor(value: Any) -> Tensor:
 def test_scores_come_in_the_order_of_the_traces(batch_tokens: int) -> None:
     traces = [EXPERTS[1], EXPERTS[2], sampled_trace(5, 0), EXPERTS[0], EXPERTS[3], sampled_trace(9, 1)]
     model = discriminator()
-    scores = score_traces(model, None, traces, pad_id=ENCODER.pad_id, batch_tokens=batch_tokens)
+    scores = scores_by(model, traces, batch_tokens=batch_tokens)
     assert len(scores) == len(traces)
-    for encoded, (raw, logprobs, start) in zip(traces, scores, strict=True):
+    for encoded, one in zip(traces, scores, strict=True):
+        raw, logprobs, start = one.raw, one.logprobs, one.prompt_reward
         values, expected_start = plain_rewards(model, encoded)
         assert raw.shape == logprobs.shape == (len(encoded.completion_ids),)
         assert raw.dtype == logprobs.dtype == np.float32
@@ -238,31 +238,31 @@ def test_scores_come_in_the_order_of_the_traces(batch_tokens: int) -> None:
 def test_scored_logprobs_are_the_recorded_ones_else_the_policys() -> None:
     policy, model = tiny_model(7), discriminator()
     recorded, expert = sampled_trace(6, 0), EXPERTS[0]
-    (_, own, _), (_, policys, _) = score_traces(model, policy, [recorded, expert], pad_id=0, batch_tokens=1)
-    assert own.tolist() == pytest.approx([-0.01 * (n + 1) for n in range(6)])
+    own, policys = scores_by(model, [recorded, expert], policy, batch_tokens=1)
+    assert own.logprobs.tolist() == pytest.approx([-0.01 * (n + 1) for n in range(6)])
     expected = completion_logprobs(policy, collate([expert], 0))[0].detach()
-    torch.testing.assert_close(as_tensor(policys), expected, atol=1e-4, rtol=1e-4)
-    ((_, without, _),) = score_traces(model, None, [expert], pad_id=0)
+    torch.testing.assert_close(as_tensor(policys.logprobs), expected, atol=1e-4, rtol=1e-4)
+    (without,) = scores_by(model, [expert])
     expected = completion_logprobs(model.backbone, collate([expert], 0))[0].detach()
-    torch.testing.assert_close(as_tensor(without), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(as_tensor(without.logprobs), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_recorded_logprobs_do_not_depend_on_the_batch() -> None:
     recorded = sampled_trace(6, 0)
-    alone = score_traces(discriminator(), tiny_model(7), [recorded], pad_id=0)[0][1]
-    together = score_traces(discriminator(), tiny_model(7), [recorded, EXPERTS[0]], pad_id=0)[0][1]
+    alone = scores_by(discriminator(), [recorded], tiny_model(7))[0].logprobs
+    together = scores_by(discriminator(), [recorded, EXPERTS[0]], tiny_model(7))[0].logprobs
     torch.testing.assert_close(as_tensor(together), as_tensor(alone))
 
 
 def test_scoring_leaves_the_policy_in_its_mode_and_no_gradient() -> None:
     policy, model = tiny_model(7).train(), discriminator().train()
-    score_traces(model, policy, EXPERTS, pad_id=0)
+    scores_by(model, EXPERTS, policy)
     assert policy.training
     assert all(p.grad is None for p in [*policy.parameters(), *model.parameters()])
 
 
 def test_nothing_to_score() -> None:
-    assert score_traces(discriminator(), None, [], pad_id=0) == []
+    assert scores_by(discriminator(), []) == []
 
 
 # --------------------------------------------------------------------------------------------- to files and back

@@ -330,14 +330,14 @@ def test_a_gpu_that_cannot_be_used_is_said_plainly(lens: Lens, tmp_path: Path, m
 def test_running_out_of_memory_is_said_and_the_next_request_works(lens: Lens, monkeypatch: Any) -> None:
     import torch
 
-    from irl_core.reward import discriminator
+    from irl_core.training.model_pair import ModelPair
 
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     trace = make_trace(PROBLEM, SOLUTION)
     with monkeypatch.context() as patched:
-        patched.setattr(discriminator, "score_traces", full)
+        patched.setattr(ModelPair, "score", full)
         with pytest.raises(InputError, match="Out of memory with batches of 64 tokens; choose fewer"):
             lens.score([trace], batch_tokens=64)
     done: list[int] = []

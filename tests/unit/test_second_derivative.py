@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from irl_core.models import packed_attention
-from irl_core.training.adversarial import differentiable_twice
-from tests.tiny import changed, expert_traces, pair_config, tiny_trainer
+from irl_core.training.discriminator_step import differentiable_twice
+from tests.tiny import changed, examples_of, expert_traces, pair_config, tiny_trainer, update_discriminator_of
 
 
 @functools.cache
@@ -18,7 +18,7 @@ def update(packed: bool, checkpointed: bool, device: str = "cpu") -> tuple[dict[
     """The gradients of one step of the critic, and its loss."""
     config = changed(pair_config(), "discriminator", loss="wasserstein", gradient_penalty=0.7)
     trainer = tiny_trainer(changed(config, "model", packing=packed))
-    critic = trainer.judge.model.to(device)
+    critic = trainer.discriminator.model.to(device)
     trainer.policy.model.to(device)
     torch.manual_seed(1)
     for parameter in critic.head.parameters():
@@ -34,8 +34,8 @@ def update(packed: bool, checkpointed: bool, device: str = "cpu") -> tuple[dict[
         found.update({name: p.grad.clone() for name, p in critic.named_parameters() if p.grad is not None})
 
     trainer.discriminator.optimizer.register_step_pre_hook(record)
-    examples = trainer.examples(trainer.sample_groups(expert_traces(trainer.encoder)))
-    return found, trainer.update_discriminator(examples)["disc/loss"]
+    examples = examples_of(trainer, trainer.sample_groups(expert_traces(trainer.encoder)))
+    return found, update_discriminator_of(trainer, examples)["disc/loss"]
 
 
 @pytest.mark.parametrize(("packed", "checkpointed"), [(False, True), (True, False), (True, True)])

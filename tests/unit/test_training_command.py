@@ -16,6 +16,7 @@ from irl_core.errors import ConfigError, UnknownShape
 from train import distributed, run
 from train.cli import train
 from train.cli.train import BesideBar, TrainRequest, check_memory
+from train.interruption import Interrupted, Stopped
 from train.planning import plan
 from train.planning.plan import Device
 
@@ -147,8 +148,8 @@ def test_only_the_first_process_prints_the_plan(trained: Trained, monkeypatch: p
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [
-        (run.Interrupted("stopped at step 3 of 9"), 0, "interrupted. Go on with the same command and --resume (run: "),
-        (run.Stopped("stopped at step 3 of 9: chance"), 1, "irl-lens: stopped at step 3 of 9: chance\n"),
+        (Interrupted("stopped at step 3 of 9"), 0, "interrupted. Go on with the same command and --resume (run: "),
+        (Stopped("stopped at step 3 of 9: chance"), 1, "irl-lens: stopped at step 3 of 9: chance\n"),
         (FloatingPointError("the loss is nan; lower it"), 1, "irl-lens: the loss is nan; lower it\n"),
     ],
 )
@@ -172,7 +173,7 @@ def test_of_several_processes_the_first_one_speaks(
 
     monkeypatch.setattr(distributed, "start_world", lambda config: (Second(1, 2), None))
     train.train_preset(TrainRequest("demo-expert"))
-    ending(monkeypatch, run.Interrupted("stopped"))
+    ending(monkeypatch, Interrupted("stopped"))
     with pytest.raises(typer.Exit) as caught:
         train.train_preset(TrainRequest("demo-sft"))
     out = capsys.readouterr()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from irl_core.scorer import Lens
     from train.evaluate.pipeline import Order
     from train.evaluate.problem_sets import Holds
-    from train.run import StopRequests
+    from train.interruption import StopRequests
 
 DEFAULT_SAMPLES = 16
 
@@ -102,7 +102,7 @@ def run_evaluation(request: EvaluateRequest) -> None:
         for line in planned(order):
             typer.echo(line)
         return
-    from train.run import Interrupted, stop_requests
+    from train.interruption import Interrupted, stop_requests
 
     with stop_requests() as stopped:
         try:

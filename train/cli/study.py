@@ -22,7 +22,7 @@ def study(
     """Repeat a table of the paper on the embedded default: train, evaluate and compare, over several seeds."""
     from rich.console import Console
 
-    from train.run import Interrupted
+    from train.interruption import Interrupted
     from train.studies import runner
 
     chosen = seeds or (1, 2, 3)

@@ -13,6 +13,7 @@ import typer
 
 from irl_core.config import TrainConfig, load_config
 from irl_core.errors import ConfigError, UnknownShape
+from train.interruption import Interrupted, Stopped
 from train.planning.describe import hours, lines, to_json
 from train.planning.fitting import refuse
 from train.planning.plan import PRESETS, RUNS, launched_processes, make_plan, this_device
@@ -171,8 +172,8 @@ def train_with_progress(config: TrainConfig, directory: Path, resume: bool, worl
                 progress.update(bar, more=str(beside))
 
             run.train(config, directory, resume, on_step, on_phase, world=world)
-    except (run.Interrupted, FloatingPointError) as error:
-        asked = isinstance(error, run.Interrupted) and not isinstance(error, run.Stopped)
+    except (Interrupted, FloatingPointError) as error:
+        asked = isinstance(error, Interrupted) and not isinstance(error, Stopped)
         if world.is_main:
             how = f"interrupted. Go on with the same command and --resume (run: {directory})."
             typer.echo(how if asked else f"irl-lens: {error}", err=True)

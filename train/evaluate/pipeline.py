@@ -39,7 +39,7 @@ from train.evaluate import rollouts
 from train.evaluate.problem_sets import Exam
 from train.evaluate.progress import Progress, shown
 from train.evaluate.resumable import Made, OnStep, Part, Stage, differing, json_of, remove, rows_in, write
-from train.run import Interrupted, StopRequests
+from train.interruption import Interrupted, StopRequests
 from train.score_file import score_window
 from train.score_file import windows as file_windows
 

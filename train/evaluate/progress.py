@@ -12,7 +12,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from irl_core.storage.training_run import STATUS
-from train.run import Interrupted, StopRequests
+from train.interruption import Interrupted, StopRequests
 from train.run_folder import Status
 
 

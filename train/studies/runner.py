@@ -34,8 +34,9 @@ from train.evaluate.pipeline import checkpoint_hash
 from train.evaluate.problem_sets import Exam, open_exam
 from train.evaluate.progress import Progress, shown
 from train.evaluate.resumable import Part, Stage, differing, json_of, write
+from train.interruption import Interrupted, StopRequests, stop_requests
 from train.planning import plan as planning
-from train.run import Interrupted, StopRequests, stop_requests, train
+from train.run import train
 from train.studies import report
 from train.studies.backbone import make_untrained
 from train.studies.definitions import SAMPLED as SECONDS_SAMPLED

@@ -1,0 +1,48 @@
+"""GRPO with outcome supervision (Shao et al. 2024), the baseline whose reward is the correctness of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from irl_core.training.advantages import outcome_advantages, zero_spread_groups
+from irl_core.training.groups import Group, group_members, samples_of
+from irl_core.training.metrics import Metrics, rollout_metrics, timed
+from irl_core.training.policy_step import PolicyTrainer, ScoredBatch
+from irl_core.types import EncodedTrace
+
+
+@dataclass(slots=True, kw_only=True)
+class GRPOTrainer(PolicyTrainer):
+    """The loop of ``AdversarialTrainer`` with correctness in place of the learned reward: no discriminator."""
+
+    def round(self, experts: Sequence[EncodedTrace]) -> Metrics:
+        """One round on a batch of expert traces, whose problems are the prompts; this process takes its share.
+
+        Returns:
+            What is logged, the same on every process.
+        """
+        torch.manual_seed(self.seed("dropout", self.world.rank))
+        metrics: Metrics = {}
+        with timed(metrics, "time/generate_s"):
+            groups = self.groups = self.sample_groups(experts)
+        metrics |= rollout_metrics(samples_of(groups), self.world)
+        with timed(metrics, "time/score_s"):
+            scored = self.score(groups)
+        with timed(metrics, "time/policy_s"):
+            metrics |= self.update_policy(scored)
+        self.round_number += 1
+        return metrics
+
+    def score(self, groups: Sequence[Group]) -> ScoredBatch:
+        """Samples (and expert traces, where ``expert_in_group``) with advantages from the correctness of the group."""
+        self.on_progress("scoring")
+        members = group_members(groups, with_expert=self.config.policy.expert_in_group)
+        gains = outcome_advantages(members.traces, members.group_ids, members.mask)
+        return ScoredBatch(members.traces, members.mask, gains, zero_spread_groups(gains, members.group_ids))
+
+    def sample_rewards(self) -> list[float | None]:
+        """None for each sample of the last round: no reward is learned."""
+        return [None for _ in samples_of(self.groups)]
