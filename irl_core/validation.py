@@ -118,7 +118,7 @@ def explain(failure: ValidationError, kind: type) -> str:
             missing = sum(one["loc"][:-1] == place[:-1] for one in details)
             return f"{_dotted(place[:-1])} has {len(value)} entries; {len(value) + missing} are expected"
         case "missing":
-            return f"the key {key!r} is missing"
+            return f"{key} is missing"
         case "too_long":
             return f"{key} has {len(value)} entries; {details[0]['ctx']['max_length']} are expected"
         case "range":
@@ -126,12 +126,12 @@ def explain(failure: ValidationError, kind: type) -> str:
         case "value_error":
             return str(details[0]["ctx"]["error"])
         case "literal_error":
-            choices = re.findall(r"'([^']*)'", details[0]["ctx"]["expected"])
+            choices = [choice.strip("'") for choice in re.split(", | or ", details[0]["ctx"]["expected"])]
             return f"{key} is {_shown(value)}; one of {', '.join(choices)} is expected{nearest(str(value), choices)}"
         case "finite_number":
             return f"{key} is {value}; a finite number is expected"
         case "dataclass_type":
-            return f"{key or 'the document'} is {_shown(value)}; keys with values are expected"
+            return f"{key} is {_shown(value)}; keys with values are expected" if key else "a JSON object is expected"
     expected = EXPECTED.get(sort.partition("_")[0], details[0]["msg"])
     return f"{key} is {_shown(value)} ({GIVEN.get(type(value), 'other')}); {expected} is expected"
 

@@ -24,7 +24,7 @@ from irl_core.checkpoints.save import load_json, save_checkpoint
 from irl_core.data.annotations import Annotation, Annotations, from_jsonl, latest, text_hash
 from irl_core.errors import AnnotationError, InputError
 from irl_core.reward.calibration import HeldOut, calibrate, candidate_rules
-from irl_core.reward.localisation import Calibration, locate
+from irl_core.reward.localisation import Calibration, Signal, locate
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals
 from irl_core.statistics.first_error import NO_ERROR, UNDECIDED, FirstError, first_error
 from irl_core.storage.rows import scored_of
@@ -32,7 +32,7 @@ from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_batches, read_provenance
 
 FOLDS: Final = 5
-SIGNALS: Final = ("raw", "credit", "discounted")
+SIGNALS: Final[tuple[Signal, ...]] = ("raw", "credit", "discounted")
 MIN_PROBLEMS: Final = 20
 MIN_WRONG: Final = 20
 MIN_CORRECT: Final = 30  # 9 correct traces carry a limit of 10 %; a fold's half of the problems holds about 12 of 30

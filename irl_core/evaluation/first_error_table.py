@@ -22,6 +22,7 @@ from irl_core.storage.rows import scored_of
 from irl_core.storage.schema import COLUMNS, ScoredRow
 from irl_core.storage.scored_run import read_batches, read_provenance
 from irl_core.types import ScoredTrace, Step
+from irl_core.validation import validated
 
 Array = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
@@ -112,11 +113,11 @@ def _barred(judge: Judge) -> Judge:
 def parse_rule(name: str) -> Rule:
     """The rule with this name, as ``Rule.name`` writes it."""
     plain, _, answer = name.partition("+")
-    try:
-        signal, reduction, choice = plain.split("/")
-        return Rule(signal, reduction, choice, answer == "answer")  # type: ignore[arg-type]
-    except ValueError as error:
-        raise StoreError(f"{name!r} is no rule: {error}; score the run again") from error
+    parts = plain.split("/")
+    if len(parts) != 3:
+        raise StoreError(f"{name!r} is no rule such as credit/min/argmin; score the run again")
+    document = dict(zip(("signal", "reduction", "choice"), parts, strict=True)) | {"include_answer": answer == "answer"}
+    return validated(Rule, document, StoreError, f"{name!r} is no rule; score the run again: ")
 
 
 # ------------------------------------------------------------------------------------------------ the table

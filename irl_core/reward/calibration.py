@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
@@ -20,6 +20,7 @@ from irl_core.reward.localisation import (
     Calibration,
     Indices,
     Rule,
+    Signal,
     Signals,
     _judged,
     _named,
@@ -62,7 +63,7 @@ class RuleScore:
 
 
 def candidate_rules(
-    signals: Iterable[str] = REWARD_SIGNALS, *, include_answer: Sequence[bool] = (False, True)
+    signals: Iterable[Signal] = REWARD_SIGNALS, *, include_answer: Sequence[bool] = (False, True)
 ) -> tuple[Rule, ...]:
     """All rules over the given signals. The default reads the reward alone: ``("logprob",)`` is its baseline."""
     return tuple(Rule(*parts) for parts in product(signals, REDUCTIONS, CHOICES, include_answer))
@@ -198,12 +199,11 @@ def at_level(calibration: Calibration, alpha: float) -> Calibration:
     uncertain_alpha = min(1.0, alpha * ratio)
     threshold = conformal_threshold(calibration.null_scores, alpha)
     limit, note = _uncertain_limit(calibration.null_scores, threshold, alpha, uncertain_alpha)
-    values = {field.name: getattr(calibration, field.name) for field in fields(calibration)}
-    changed = {
-        "threshold": threshold,
-        "uncertain_threshold": limit,
-        "alpha": alpha,
-        "uncertain_alpha": uncertain_alpha,
-        "note": note,
-    }
-    return Calibration(**{**values, **changed})
+    return replace(
+        calibration,
+        threshold=threshold,
+        uncertain_threshold=limit,
+        alpha=alpha,
+        uncertain_alpha=uncertain_alpha,
+        note=note,
+    )

@@ -10,28 +10,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import AllowInfNan, BeforeValidator, PlainSerializer, Strict
+from pydantic.dataclasses import dataclass
+from pydantic_core import to_jsonable_python
 
+from irl_core.errors import CheckpointError
 from irl_core.types import Decision, Localisation, Span, Step
+from irl_core.validation import STRICT, Flag, Range, Whole, validated
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Signals = Mapping[str, npt.NDArray[Any]]
 
+Signal = Literal["raw", "credit", "discounted", "standardised", "logprob"]
 Reduction = Literal["min", "mean", "sum", "last"]
 Choice = Literal["argmin", "first_below"]
 
-SIGNALS = ("raw", "credit", "discounted", "standardised", "logprob")
-REWARD_SIGNALS = ("credit", "raw", "standardised", "discounted")
+REWARD_SIGNALS: tuple[Signal, ...] = ("credit", "raw", "standardised", "discounted")
+INFINITE = {"inf": math.inf, "-inf": -math.inf}  # JSON has no infinite numbers
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 
 
-@dataclass(frozen=True, slots=True)
+Real = Annotated[float, Strict()]
+Threshold = Annotated[
+    float,
+    Strict(),
+    AllowInfNan(True),
+    BeforeValidator(lambda value: INFINITE.get(value, value) if isinstance(value, str) else value),
+    PlainSerializer(lambda value: value if math.isfinite(value) else str(value), when_used="json"),
+]
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Rule:
     """How a trace's tokens name a step.
 
@@ -40,15 +55,10 @@ class Rule:
     closing lines (``role == "answer"``) are never named and do not count towards suspicion.
     """
 
-    signal: str
+    signal: Signal
     reduction: Reduction
     choice: Choice = "argmin"
-    include_answer: bool = False
-
-    def __post_init__(self) -> None:
-        for value, allowed in ((self.signal, SIGNALS), (self.reduction, REDUCTIONS), (self.choice, CHOICES)):
-            if value not in allowed:
-                raise ValueError(f"a rule knows no {value!r}; choose one of {', '.join(allowed)}")
+    include_answer: Flag = False
 
     @property
     def name(self) -> str:
@@ -56,88 +66,52 @@ class Rule:
         return f"{self.signal}/{self.reduction}/{self.choice}" + ("+answer" if self.include_answer else "")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Calibration:
-    """A rule with its limits, as found on held-out traces.
+    """A rule with its thresholds, as fitted on held-out traces.
 
     A trace's *suspicion* is its lowest step score. Below ``threshold`` the decision is ``error``; from there up to
     ``uncertain_threshold`` it is ``uncertain``; above, ``no_error``. ``n`` counts the correct traces behind the
     thresholds, ``null_scores`` are their suspicions, sorted. ``error_logit`` and ``correct_logit`` hold
-    (slope, intercept): the chance that the named step is right, and that the trace is correct, as sigmoids of
+    (slope, intercept): the probability that the named step is right, and that the trace is correct, as sigmoids of
     the suspicion. ``exact`` is the rule's rate of exact first steps on ``n_wrong`` traces it was not chosen on.
     ``gamma`` is the discount that the signals were computed with (None = not stated). ``note`` says what is missing,
-    and which traces the limits come from where the truth of samples is not known.
+    and which traces the thresholds come from where the truth of samples is not known.
     """
 
     rule: Rule
-    threshold: float
-    uncertain_threshold: float
-    alpha: float
-    uncertain_alpha: float
-    n: int
-    null_scores: tuple[float, ...]
-    error_logit: tuple[float, float]
-    correct_logit: tuple[float, float]
-    exact: float | None = None
-    n_wrong: int = 0
-    gamma: float | None = None
+    threshold: Threshold
+    uncertain_threshold: Threshold
+    alpha: Annotated[Real, Range(0, 1)]
+    uncertain_alpha: Annotated[Real, Range(0, 1)]
+    n: Whole
+    null_scores: tuple[Real, ...]
+    error_logit: tuple[Real, Real]
+    correct_logit: tuple[Real, Real]
+    exact: Real | None = None
+    n_wrong: Whole = 0
+    gamma: Real | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= self.uncertain_alpha <= 1:
+        if not self.alpha <= self.uncertain_alpha:
             raise ValueError(f"alpha {self.alpha} and uncertain_alpha {self.uncertain_alpha} must rise within [0, 1]")
         if not self.threshold <= self.uncertain_threshold:
-            raise ValueError(f"threshold {self.threshold} lies above uncertain_threshold {self.uncertain_threshold}")
+            raise ValueError(
+                f"threshold {self.threshold} lies above uncertain_threshold {self.uncertain_threshold}, or one is not "
+                "a number; calibrate again"
+            )
         if self.n != len(self.null_scores):
             raise ValueError(f"n is {self.n}, but there are {len(self.null_scores)} null scores")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json.dumps` writes without extensions; infinite thresholds become "-inf" and "inf"."""
-        record = asdict(self)
-        for name in ("threshold", "uncertain_threshold"):
-            record[name] = record[name] if math.isfinite(record[name]) else str(record[name])
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
+        return dict(to_jsonable_python(self))
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Calibration:
-        """The inverse of `to_json`. Raises ValueError that names an unknown, missing or unreadable key."""
-        values = _checked_keys(cls, record, "calibration")
-        values["rule"] = Rule(**_checked_keys(Rule, values["rule"], "calibration.rule"))
-        for name in ("threshold", "uncertain_threshold", "alpha", "uncertain_alpha"):
-            values[name] = _number(name, values[name])
-        for name in ("null_scores", "error_logit", "correct_logit"):
-            values[name] = _numbers(name, values[name])
-        for name in ("exact", "gamma"):
-            values[name] = None if values.get(name) is None else _number(name, values[name])
-        if len(values["error_logit"]) != 2 or len(values["correct_logit"]) != 2:
-            raise ValueError("error_logit and correct_logit are each [slope, intercept]")
-        return cls(**values)
-
-
-def _checked_keys(kind: type, record: Any, where: str) -> dict[str, Any]:
-    if not isinstance(record, Mapping):
-        raise ValueError(f"{where} must be an object, found {type(record).__name__}")
-    known = {field.name for field in fields(kind)}
-    optional = {"exact", "n_wrong", "gamma", "note", "choice", "include_answer"}
-    if unknown := sorted(set(record) - known):
-        raise ValueError(f"{where} has the unknown key {unknown[0]!r}; it knows {', '.join(sorted(known))}")
-    if missing := sorted(known - optional - set(record)):
-        raise ValueError(f"{where} lacks the key {missing[0]!r}")
-    return dict(record)
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("inf", "-inf")):
-        raise ValueError(f"calibration key {name!r} holds {value!r}; it must be a number")
-    if math.isnan(float(value)):
-        raise ValueError(f"calibration key {name!r} is not a number; calibrate again")
-    return float(value)
-
-
-def _numbers(name: str, values: Any) -> tuple[float, ...]:
-    if not isinstance(values, list | tuple):
-        raise ValueError(f"calibration key {name!r} holds {values!r}; it must be a list of numbers")
-    return tuple(_number(name, value) for value in values)
+        """The inverse of `to_json`. Raises CheckpointError that names an unknown, missing or unreadable key."""
+        return validated(cls, record, CheckpointError, "calibration: ")
 
 
 # ---------------------------------------------------------------------------------------------- tokens -> steps

@@ -345,21 +345,21 @@ class TestJson:
         record = fixed().to_json()
         with pytest.raises(ValueError, match="unknown key 'treshold'"):
             Calibration.from_json({**record, "treshold": 1})
-        with pytest.raises(ValueError, match=r"calibration\.rule has the unknown key 'mode'"):
+        with pytest.raises(ValueError, match=r"calibration: unknown key 'rule\.mode'"):
             Calibration.from_json({**record, "rule": {**record["rule"], "mode": 1}})
         del record["threshold"]
-        with pytest.raises(ValueError, match="lacks the key 'threshold'"):
+        with pytest.raises(ValueError, match="calibration: threshold is missing"):
             Calibration.from_json(record)
 
     @pytest.mark.parametrize(
         ("key", "value", "message"),
         [
-            ("threshold", "low", "'threshold' holds 'low'"),
-            ("alpha", True, "'alpha' holds True"),
-            ("null_scores", 3, "'null_scores' holds 3"),
-            ("error_logit", [1.0], "slope, intercept"),
+            ("threshold", "low", r"threshold is 'low' \(text\); a number is expected"),
+            ("alpha", True, r"alpha is True \(true/false\); a number is expected"),
+            ("null_scores", 3, r"null_scores is 3 \(a whole number\); a list"),
+            ("error_logit", [1.0], "error_logit has 1 entries; 2 are expected"),
             ("n", 4, "n is 4, but there are 3 null scores"),
-            ("rule", "raw", "must be an object"),
+            ("rule", "raw", "rule is 'raw'; keys with values are expected"),
             ("uncertain_threshold", -2.0, "lies above"),
             ("threshold", math.nan, "calibrate again"),
         ],
