@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 PROBLEMS = Path(__file__).resolve().parents[2] / "assets" / "problems.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A problem with a right solution, perhaps a wrong one, and its answer."""
+    """A problem with a correct solution, perhaps an incorrect one, and its answer; ``name`` is its beginning."""
 
     name: str
     problem: str
@@ -22,7 +21,7 @@ class Example:
 
 
 def load(path: Path | None = None) -> tuple[list[Example], list[str]]:
-    """The examples in ``path`` (default PROBLEMS), and what is wrong with the other rows; both empty without a file."""
+    """The examples in ``path`` (default PROBLEMS), and a fault for each row left out; both empty without a file."""
     examples: list[Example] = []
     faults: list[str] = []
     path = path or PROBLEMS
@@ -32,15 +31,12 @@ def load(path: Path | None = None) -> tuple[list[Example], list[str]]:
         if not line.strip():
             continue
         try:
-            examples.append(_example(json.loads(line)))
+            row = json.loads(line)
+            problem = str(row["problem"])
+            words = " ".join(problem.split())
+            short = words if len(words) <= 72 else words[:71].rsplit(" ", 1)[0] + " \u2026"
+            texts = [str(row.get(name) or "") for name in ("solution", "wrong_solution", "answer")]
+            examples.append(Example(short, problem, *texts))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             faults.append(f"{path.name} line {number} is left out: {type(error).__name__} {error}")
     return examples, faults
-
-
-def _example(row: dict[str, Any]) -> Example:
-    problem = str(row["problem"])
-    words = " ".join(problem.split())
-    short = words if len(words) <= 72 else words[:71].rsplit(" ", 1)[0] + " \u2026"
-    texts = [str(row.get(name) or "") for name in ("solution", "wrong_solution", "answer")]
-    return Example(short, problem, *texts)

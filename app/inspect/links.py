@@ -1,15 +1,14 @@
 """The permanent link: what the Inspect page shows, as query parameters, and back again.
 
-A link is written by anyone: everything in it is checked, and a text never grows beyond its limit while it is unpacked.
+Anyone can write a link: everything in it is checked, and a text never grows beyond its limit while it is unpacked.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
@@ -45,7 +44,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A trace of a scored run, which is shown as it was scored."""
+    """The link to a trace of a scored run, which is shown as it was scored."""
 
     run: str
     trace_id: str
@@ -63,8 +62,7 @@ def read_stored(parameters: Mapping[str, str]) -> Stored | None:
     """The stored trace in the query parameters, or None. Raises LinkError for a link that is not readable."""
     if "run" not in parameters and "trace" not in parameters:
         return None
-    if sum(len(name) + len(value) for name, value in parameters.items()) > MAX_LINK:
-        raise LinkError(f"This link is not readable: it is longer than {MAX_LINK:,} characters.")
+    check_length(parameters)
     if not parameters.get("run") or not parameters.get("trace"):
         raise LinkError("Not found: this link names a run without a trace, or a trace without its run.")
     return Stored(parameters["run"], parameters["trace"])
@@ -88,31 +86,46 @@ def read(parameters: Mapping[str, str]) -> Link | None:
     """The link in the query parameters, or None where there is none. Raises LinkError for one that is not readable."""
     if not parameters:
         return None
-    if sum(len(name) + len(value) for name, value in parameters.items()) > MAX_LINK:
-        raise LinkError(f"This link is not readable: it is longer than {MAX_LINK:,} characters.")
+    check_length(parameters)
     try:
-        return _read(parameters)
+        texts = {name: unpack(parameters.get(name, "")) for name in ("solution", "answer", "checkpoint")}
+        link = Link(
+            problem=unpack(parameters["problem"]),
+            **texts,
+            n=int(number(parameters, "n", 8, 1, MAX_SAMPLES, int)),
+            seed=int(number(parameters, "seed", 0, 0, 2**31 - 1, int)),
+            temperature=number(parameters, "temperature", 1.0, 0.1, 2.0),
+            view=parameters.get("view", "credit"),
+            gamma=number(parameters, "gamma", 0.9, 0.0, 1.0),
+            chosen=int(number(parameters, "chosen", 0, 0, MAX_SAMPLES - 1, int)),
+            versus=int(number(parameters, "versus", -1, -1, MAX_SAMPLES - 1, int)),
+        )
+        if link.view not in VIEWS or not link.problem.strip():
+            raise ValueError("view or problem")
     except (KeyError, ValueError, zlib.error, binascii.Error) as error:
         raise LinkError("This link is not readable: it is damaged, or not one of this page.") from error
-
-
-def _read(parameters: Mapping[str, str]) -> Link:
-    link = Link(
-        problem=unpack(parameters["problem"]),
-        solution=unpack(parameters.get("solution", "")),
-        answer=unpack(parameters.get("answer", "")),
-        checkpoint=unpack(parameters.get("checkpoint", "")),
-        n=_whole(parameters, "n", 8, 1, MAX_SAMPLES),
-        seed=_whole(parameters, "seed", 0, 0, 2**31 - 1),
-        temperature=_fraction(parameters, "temperature", 1.0, 0.1, 2.0),
-        view=parameters.get("view", "credit"),
-        gamma=_fraction(parameters, "gamma", 0.9, 0.0, 1.0),
-        chosen=_whole(parameters, "chosen", 0, 0, MAX_SAMPLES - 1),
-        versus=_whole(parameters, "versus", -1, -1, MAX_SAMPLES - 1),
-    )
-    if link.view not in VIEWS or not link.problem.strip():
-        raise ValueError("view or problem")
     return link
+
+
+def check_length(parameters: Mapping[str, str]) -> None:
+    """Raise LinkError where the query parameters are longer than any link of this page."""
+    if sum(len(name) + len(value) for name, value in parameters.items()) > MAX_LINK:
+        raise LinkError(f"This link is not readable: it is longer than {MAX_LINK:,} characters.")
+
+
+def number(
+    parameters: Mapping[str, str],
+    name: str,
+    default: float,
+    low: float,
+    high: float,
+    kind: Callable[[str], float] = float,
+) -> float:
+    """The number of that name, read by ``kind``. Raises ValueError outside ``low`` to ``high``, and for NaN."""
+    value = kind(parameters[name]) if name in parameters else default
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}, outside {low} to {high}")
+    return value
 
 
 def pack(text: str) -> str:
@@ -133,17 +146,3 @@ def unpack(packed: str) -> str:
     if not stream.eof or stream.unused_data or len(text) > MAX_TEXT:
         raise ValueError(f"more than {MAX_TEXT} characters, or not the whole text")
     return text
-
-
-def _whole(parameters: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    value = int(parameters.get(name, default))
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}, outside {low} to {high}")
-    return value
-
-
-def _fraction(parameters: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
-    value = float(parameters.get(name, default))
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{name} is {value}, outside {low} to {high}")
-    return value

@@ -1,4 +1,4 @@
-"""What the Inspect page shows of an inspection, as plain data. Knows no streamlit and runs no model."""
+"""The contents of the Inspect page, from an inspection. Knows no streamlit and runs no model."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def ranking(inspection: Inspection, gamma: float) -> list[int]:
     return rank(inspection.scored, inspection.score_kind, gamma)
 
 
-def table(inspection: Inspection, result: InspectionResult, order: list[int]) -> list[dict[str, object]]:
-    """One row a trace in the order given: answer, whether it is the majority's, score, what was located."""
+def ranking_table(inspection: Inspection, result: InspectionResult, order: list[int]) -> list[dict[str, object]]:
+    """One row a trace in the order given: answer, whether it is the majority's, score, first error."""
     majority = majority_answer([one.trace for one in inspection.scored])
     rows = []
     for place, index in enumerate(order, start=1):
@@ -72,7 +72,7 @@ def table(inspection: Inspection, result: InspectionResult, order: list[int]) ->
                 "majority": f"yes, {majority[1]} of {len(order)}" if votes and majority else "",
                 "correct": {True: "yes", False: "no", None: "not known"}[trace["correct"]],
                 score_column(inspection): trace["trace_score"],
-                "first error": _located(trace),
+                "first error": first_error_cell(trace),
                 "tokens": len(trace["tokens"]),
                 "ended": "yes" if inspection.scored[index].trace.finished else "cut at the limit",
             }
@@ -85,7 +85,8 @@ def score_column(inspection: Inspection) -> str:
     return score_name(inspection.score_kind).removeprefix("trace ")
 
 
-def _located(trace: InspectedTrace) -> str:
+def first_error_cell(trace: InspectedTrace) -> str:
+    """The first error of a trace, as a cell of the table."""
     step = trace["first_error_step"]
     if trace["decision"] == "error" and step is not None:
         return step_name(trace, step)
@@ -101,8 +102,8 @@ def majority_words(inspection: Inspection) -> str:
     return f"Majority answer: {majority[0]} ({majority[1]} of {total}; in a tie, the one sampled first)."
 
 
-def title(trace: InspectedTrace, index: int, inspection: Inspection) -> str:
-    """The heading over one trace."""
+def heading(trace: InspectedTrace, index: int, inspection: Inspection) -> str:
+    """The heading over one trace: which it is, its answer and its score."""
     pasted = bool(inspection.request.solution)
     own = inspection.scored[index].trace.trace_id if inspection.run else "Your solution"
     name = own if pasted else f"Trace {index + 1} of {len(inspection.scored)}"
@@ -121,20 +122,20 @@ def caption(scored: ScoredTrace, inspection: Inspection) -> str:
     )
 
 
-def described(inspection: Inspection, result: InspectionResult, index: int) -> Description:
+def description(inspection: Inspection, result: InspectionResult, index: int) -> Description:
     """What is said of one trace, on the page and in its export."""
     trace, known = result["traces"][index], inspection.familiarity
     return describe(
         trace,
-        title=title(trace, index, inspection),
+        title=heading(trace, index, inspection),
         caption=caption(inspection.scored[index], inspection),
         file=f"trace-{index + 1}",
         familiar=None if known is None else known.familiar,
     )
 
 
-def choice(trace: InspectedTrace, index: int, place: int) -> str:
-    """A trace in a list to choose from."""
+def choice_label(trace: InspectedTrace, index: int, place: int) -> str:
+    """A trace in a list to choose from; ``place``: its rank, from 1."""
     score = trace["trace_score"]
-    shown = signed(score) if score is not None and math.isfinite(score) else "no score"
-    return f"{place}. trace {index + 1} \u00b7 {answer_words(trace)} \u00b7 {shown}"
+    score_words = signed(score) if score is not None and math.isfinite(score) else "no score"
+    return f"{place}. trace {index + 1} \u00b7 {answer_words(trace)} \u00b7 {score_words}"

@@ -1,6 +1,6 @@
-"""The only cache and the only lock of the app: checkpoints, loaded models, and the queue before each of them.
+"""The queue before each loaded checkpoint; the only cache and the only lock of the app.
 
-A ``Desk`` owns one loaded checkpoint and one worker thread; the thread is the lock, because every call of a model or
+A ``Desk`` owns one loaded checkpoint and one worker thread. The thread is the lock, because every call of a model or
 its tokenizer happens in it, one after the other. Nothing in that thread touches streamlit: the page watches a
 ``Ticket`` and draws. A ticket that is given up (closed tab, rerun) leaves the queue, or stops at the next token.
 """
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
@@ -24,7 +24,6 @@ from irl_core.errors import UserError
 
 if TYPE_CHECKING:
     from irl_core.scorer import Lens
-    from irl_core.types import Trace
 
 MAX_WAITING: Final = 32
 LensFactory = Callable[[Path, str], "Lens"]
@@ -68,7 +67,7 @@ class Ticket:
         return self._desk.ahead(self)
 
     def wait(self, seconds: float) -> bool:
-        """Whether the request is done, well or badly, after at most ``seconds``."""
+        """Wait at most ``seconds``; whether the request was served or failed by then."""
         assert self.future is not None
         try:
             self.future.exception(timeout=seconds)
@@ -110,10 +109,12 @@ class Desk:
         return ticket
 
     def ahead(self, ticket: Ticket) -> int:
+        """How many requests will be served before this one."""
         with self._queue_lock:
             return self._queue.index(ticket) if ticket in self._queue else 0
 
     def forget(self, ticket: Ticket) -> None:
+        """Take a ticket out of the queue, if it is in it."""
         with self._queue_lock:
             if ticket in self._queue:
                 self._queue.remove(ticket)
@@ -124,9 +125,9 @@ class Desk:
 
     def _serve(self, request: Request, ticket: Ticket) -> Inspection:
         try:
-            return _inspect(self._load(ticket), request, ticket, self.calls)
+            return inspect(self._load(ticket), request, ticket, self.calls)
         except Exception as error:
-            if _is_out_of_memory(error):
+            if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
                 raise Refused("Not enough memory for this request. Ask for fewer samples or a shorter text.") from error
             raise
         finally:
@@ -140,69 +141,62 @@ class Desk:
         return self._lens
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -> Inspection:
+    """Serve a request with loaded models; ``calls`` counts what was done. Raises GivenUp when nobody waits any more."""
+    from irl_core.text.answers import answers_agree
+    from irl_core.text.segmentation import make_trace
 
-
-def _inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -> Inspection:
     ticket.report("comparing the problem with held-out ones")
     familiarity = lens.familiarity(request.problem, request.solution or None)
-    traces = [_pasted(request)] if request.solution else _sampled(lens, request, ticket, calls)
+    if request.solution:
+        answer = request.answer or None
+        traces = [make_trace(request.problem, request.solution, reference_answer=answer, trace_id="pasted")]
+    else:
+        calls["sample"] += 1
+        traces = lens.sample(
+            request.problem, request.n, request.seed, temperature=request.temperature,
+            on_progress=lambda done, total: ticket.report("sampling, at most token", done, total),
+        )  # fmt: skip
+        if request.answer:
+            correct = [trace.answer is not None and answers_agree(trace.answer, request.answer) for trace in traces]
+            traces = [
+                replace(trace, reference_answer=request.answer, correct=agrees)
+                for trace, agrees in zip(traces, correct, strict=True)
+            ]
     ticket.report("scoring")
     calls["score"] += 1
     scored = tuple(lens.score(traces))
-    places = tuple(lens.locate(one) for one in scored)
-    return Inspection(request, lens.name, lens.device, lens.default_trace_score, scored, places, familiarity)
+    localisations = tuple(lens.locate(one) for one in scored)
+    return Inspection(request, lens.name, lens.device, lens.default_trace_score, scored, localisations, familiarity)
 
 
-def _pasted(request: Request) -> Trace:
-    from irl_core.text.segmentation import make_trace
-
-    return make_trace(request.problem, request.solution, reference_answer=request.answer or None, trace_id="pasted")
-
-
-def _sampled(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -> list[Trace]:
-    def on_progress(done: int, total: int) -> None:
-        ticket.report("sampling, at most token", done, total)
-
-    calls["sample"] += 1
-    traces = lens.sample(
-        request.problem, request.n, request.seed, temperature=request.temperature, on_progress=on_progress
-    )
-    return [_judged(trace, request.answer) for trace in traces]
-
-
-def _judged(trace: Trace, answer: str) -> Trace:
-    from irl_core.text.answers import answers_agree
-
-    if not answer:
-        return trace
-    correct = trace.answer is not None and answers_agree(trace.answer, answer)
-    return replace(trace, reference_answer=answer, correct=correct)
-
-
-def _load_lens(path: Path, device: str) -> Lens:
+def load_lens(path: Path, device: str) -> Lens:
+    """The loaded checkpoint at a path."""
     from irl_core.scorer import Lens
 
     return Lens.load(path, device)
 
 
-def _bundled_and_own() -> list[CheckpointInfo]:
-    return list_checkpoints(default_roots(), hashes=False)
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where lenses and the list of checkpoints come from."""
+
+    factory: LensFactory = load_lens
+    catalogue: Catalogue = lambda: list_checkpoints(default_roots(), hashes=False)
 
 
-_sources: dict[str, Any] = {"factory": _load_lens, "catalogue": _bundled_and_own}
+sources = Sources()
 
 
 def use(factory: LensFactory, catalogue: Catalogue) -> None:
     """Take lenses and the list of checkpoints from elsewhere (tests)."""
-    _sources.update(factory=factory, catalogue=catalogue)
+    global sources
+    sources = Sources(factory, catalogue)
 
 
 def catalogue() -> list[CheckpointInfo]:
     """Every checkpoint in the allowed folders, the unusable ones with their reason; the default first."""
-    found: Sequence[CheckpointInfo] = _sources["catalogue"]()
-    return sorted(found, key=lambda info: (not info.verified, info.name != "demo", info.name))
+    return sorted(sources.catalogue(), key=lambda info: (not info.verified, info.name != "demo", info.name))
 
 
 def desk(info: CheckpointInfo, device: str) -> Desk:
@@ -215,4 +209,5 @@ def desk(info: CheckpointInfo, device: str) -> Desk:
 
 @st.cache_resource(max_entries=2, show_spinner=False, on_release=Desk.close)
 def open_desk(path: str, device: str, written: int) -> Desk:
-    return Desk(Path(path), device, _sources["factory"])
+    """A desk, kept for all sessions; ``written``: when the checkpoint's manifest was, in nanoseconds."""
+    return Desk(Path(path), device, sources.factory)

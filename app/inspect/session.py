@@ -1,15 +1,15 @@
-"""What the Inspect page remembers in a session, and what it opens with: a link, or the first example."""
+"""The state of the Inspect page in a session; it opens with a link, or with the first example."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import streamlit as st
 
 from app.inspect import examples, links
 from app.inspect.request import Inspection, Request
 
-DEFAULTS: Final[dict[str, Any]] = {
+DEFAULTS: Final[dict[str, str | float | None]] = {
     "problem": "", "solution": "", "answer": "", "n": 8, "seed": 0, "temperature": 1.0,
     "view": "credit", "gamma": 0.9, "strength": 1.0, "chosen": None, "versus": None,
 }  # fmt: skip
@@ -23,13 +23,14 @@ def prepare() -> None:
         state["opened"] = True
         state["kind"] = KINDS[0]
         state.update(DEFAULTS)
-        _open()
+        open_link_or_example()
     for name in (*DEFAULTS, "example", "kind", "checkpoint", "device"):
         if name in state:
             state[name] = state[name]
 
 
-def _open() -> None:
+def open_link_or_example() -> None:
+    """Fill the form from the link in the address, or from the first example, and have it inspected."""
     state = st.session_state
     parameters = st.query_params.to_dict()
     stored = "run" in parameters or "trace" in parameters  # the page reads those itself, whenever they are there
@@ -52,27 +53,29 @@ def _open() -> None:
 
 def take_example() -> None:
     """Put the chosen example and kind of solution into the form; called when either choice changes."""
-    state = st.session_state
-    found, _ = examples.load()
-    number = state.get("example")
-    if number is None or number >= len(found):
+    state, example = st.session_state, chosen_example()
+    if example is None:
         return
-    example = found[number]
     kind = state.get("kind") or KINDS[0]
     texts = {KINDS[0]: example.wrong_solution or example.solution, KINDS[1]: example.solution, KINDS[2]: ""}
     state.update(problem=example.problem, answer=example.answer, solution=texts[kind])
 
 
 def leave_example() -> None:
-    """A problem of one's own is not the example any more, and the example's right answer is not its answer."""
-    state = st.session_state
-    found, _ = examples.load()
-    number = state.get("example")
-    if number is None or number >= len(found) or state["problem"] == found[number].problem:
+    """Forget the example, and its answer, where the problem was changed to another one."""
+    state, example = st.session_state, chosen_example()
+    if example is None or state["problem"] == example.problem:
         return
     state["example"] = None
-    if state["answer"] == found[number].answer:
+    if state["answer"] == example.answer:
         state["answer"] = ""
+
+
+def chosen_example() -> examples.Example | None:
+    """The example that is chosen above the form, if any."""
+    known, _ = examples.load()
+    number = st.session_state.get("example")
+    return None if number is None or number >= len(known) else known[number]
 
 
 def is_of_the_form(inspection: Inspection) -> bool:

@@ -237,7 +237,7 @@ def _ranking(inspection: Inspection, result: InspectionResult, order: list[int])
             st.session_state["chosen"] = order[selected[0]]
 
     st.dataframe(
-        results.table(inspection, result, order),
+        results.ranking_table(inspection, result, order),
         hide_index=True,
         height=ROW_PIXELS * (min(len(order), 6) + 1) + 3,
         column_config={results.score_column(inspection): st.column_config.NumberColumn(format="%.2f")},
@@ -249,7 +249,7 @@ def _ranking(inspection: Inspection, result: InspectionResult, order: list[int])
         if st.session_state[name] not in order:
             st.session_state[name] = order[0] if name == "chosen" else None
     labels = {
-        index: results.choice(result["traces"][index], index, place) for place, index in enumerate(order, start=1)
+        index: results.choice_label(result["traces"][index], index, place) for place, index in enumerate(order, start=1)
     }
     left, right = st.columns(2)
     left.selectbox("Trace shown", order, format_func=labels.__getitem__, key="chosen")
@@ -275,7 +275,7 @@ def _controls() -> None:
 
 
 def _trace(inspection: Inspection, result: InspectionResult, index: int) -> None:
-    described = results.described(inspection, result, index)
+    described = results.description(inspection, result, index)
     heatmap(result["traces"][index], described, _settings(), key=f"heatmap-{index}")
 
 
@@ -290,7 +290,7 @@ def _exports(inspection: Inspection, result: InspectionResult, shown: list[int])
         view=st.session_state["view"],
         gamma=st.session_state["gamma"],
         strength=st.session_state["strength"],
-        described=[results.described(inspection, result, index) for index in shown],
+        described=[results.description(inspection, result, index) for index in shown],
     )
     files = (
         ("HTML page of what is shown", page, "inspection.html", "text/html"),

@@ -24,7 +24,7 @@ def fake_lens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     from app.inspect import examples, scoring_queue
 
-    monkeypatch.setattr(scoring_queue, "_sources", {"factory": fakes.load, "catalogue": fakes.catalogue})
+    monkeypatch.setattr(scoring_queue, "sources", scoring_queue.Sources(fakes.load, fakes.catalogue))
     monkeypatch.setattr(examples, "PROBLEMS", HERE / "problems.jsonl")
     scoring_queue.open_desk.clear()
     fakes.calls.clear()

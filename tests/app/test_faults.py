@@ -151,11 +151,8 @@ def checkpoints(lens: Lens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     cut.write_bytes(cut.read_bytes()[:-8])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IRL_LENS_CHECKPOINTS", str(root))
-    listed = {
-        "factory": scoring_queue._load_lens,
-        "catalogue": lambda: list_checkpoints(default_roots()[2:], hashes=False),
-    }
-    monkeypatch.setattr(scoring_queue, "_sources", listed)
+    own = scoring_queue.Sources(catalogue=lambda: list_checkpoints(default_roots()[2:], hashes=False))
+    monkeypatch.setattr(scoring_queue, "sources", own)
     monkeypatch.setattr(examples, "PROBLEMS", HERE / "problems.jsonl")
     scoring_queue.open_desk.clear()
     return root

@@ -357,7 +357,8 @@ def test_a_finished_training_appears_among_the_checkpoints(monkeypatch: pytest.M
     status = "import json; json.dump({'state': 'finished', 'step': 9, 'steps': 9}, open('runs/mine/status.json', 'w'))"
     assert ended(a_job(status)).state == "finished"
     made = CheckpointInfo("mine/final", Path("runs/mine/final"), True, "", {}, {"kind": "tiny", "localisation": {}})
-    monkeypatch.setitem(scoring_queue._sources, "catalogue", lambda: [*fakes.catalogue(), made])
+    sources = scoring_queue.Sources(fakes.load, lambda: [*fakes.catalogue(), made])
+    monkeypatch.setattr(scoring_queue, "sources", sources)
     page = open_page()
     assert page.selectbox(key="checkpoint").options == ["fake", "mine/final"]
     assert "mine/final is among the checkpoints." in texts(page) and "Resume" not in labels(page)
