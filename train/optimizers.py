@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -31,9 +32,9 @@ def model_files(folder: str, model: Any) -> CheckpointFiles:
     base = pretrained.base_of(model)
     if base is not None:
         return {
-            f"{folder}/{hub.ADAPTER_CONFIG}": pretrained.adapter_config(model),
+            f"{folder}/{hub.ADAPTER_CONFIG}": asdict(pretrained.adapter_config(model)),
             f"{folder}/{pretrained.ADAPTER_WEIGHTS}": pretrained.adapter_weights(model),
-            f"{folder}/{pretrained.BASE}": base.to_json(),
+            f"{folder}/{pretrained.BASE}": asdict(base),
         }
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     tensors = {name: value for name, value in model.state_dict().items() if name not in tied}

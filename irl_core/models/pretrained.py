@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Strict
+from pydantic.dataclasses import dataclass
 
 from irl_core.checkpoints.manifest import check_config
 from irl_core.checkpoints.save import load_json, load_tensors
@@ -19,49 +21,17 @@ from irl_core.config import LoraConfig
 from irl_core.errors import CheckpointError, EncodingError
 from irl_core.models.hub import (
     ADAPTER_CONFIG,
-    HUB_NAME,
     KNOWN_MODELS,
-    SNAPSHOT_FILES,
     check_model_config,
-    explain_hub_error,
     is_hub_name,
     locate,
-    pinned,
     shown,
 )
 from irl_core.models.tokenization import TraceEncoder
-from irl_core.validation import validated
+from irl_core.validation import STRICT, Range, Whole, validated
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = [
-    "ADAPTER_CONFIG",
-    "ADAPTER_WEIGHTS",
-    "BASE",
-    "HUB_NAME",
-    "KNOWN_MODELS",
-    "OWN_TOKENIZER",
-    "REFERENCE_ADAPTER",
-    "SNAPSHOT_FILES",
-    "Base",
-    "adapter_config",
-    "adapter_weights",
-    "base_of",
-    "explain_hub_error",
-    "load_adapter_weights",
-    "load_base",
-    "load_causal_lm",
-    "load_encoder",
-    "load_whole",
-    "locate",
-    "pinned",
-    "plain_generation",
-    "quantisation_config",
-    "read_adapter_config",
-    "read_base",
-    "with_adapters",
-]
 
 Quantisation = Literal["none", "int8", "nf4"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -78,12 +48,11 @@ MAX_TARGETS = 64
 # ------------------------------------------------------------------------------------------------------- the base
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Base:
-    """The model that adapters belong to: ``name`` on the hub (with its ``revision``) or folder, and how it is held.
+    """The model that adapters belong to: its hub name (with ``revision``) or folder, and the precision it is held in.
 
-    Raises:
-        CheckpointError: a value that is not of its kind.
+    ``base.json`` holds its four fields.
     """
 
     name: str
@@ -92,23 +61,15 @@ class Base:
     dtype: Precision = "float32"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not (is_hub_name(self.name) or _is_plain_path(self.name)):
+        odd = re.search(r"[\x00-\x1f\\]|^[~-]|^\w+:", self.name)
+        plain_path = 0 < len(self.name) < 4096 and not odd and ".." not in Path(self.name).parts
+        if not (is_hub_name(self.name) or (plain_path and Path(self.name).is_absolute())):
             raise CheckpointError(
-                f"{BASE}: name is {shown(self.name)}; a hub name such as {KNOWN_MODELS[-2]} or a folder without '..' "
-                "is expected"
+                f"name is {shown(self.name)}; a hub name such as {KNOWN_MODELS[-2]} or a folder without '..' is "
+                "expected"
             )
-        if self.revision is not None and not (isinstance(self.revision, str) and _is_revision(self.revision)):
-            raise CheckpointError(f"{BASE}: revision is {shown(self.revision)}; a branch, tag or commit is expected")
-        for key, value, known in (
-            ("quantisation", self.quantisation, get_args(Quantisation)),
-            ("dtype", self.dtype, get_args(Precision)),
-        ):
-            if value not in known:
-                raise CheckpointError(f"{BASE}: {key} is {shown(value)}; one of {', '.join(known)} is expected")
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``base.json`` holds."""
-        return asdict(self)
+        if self.revision is not None and (".." in self.revision or not REVISION.fullmatch(self.revision)):
+            raise CheckpointError(f"revision is {shown(self.revision)}; a branch, tag or commit is expected")
 
 
 def read_base(directory: Path) -> Base:
@@ -118,16 +79,7 @@ def read_base(directory: Path) -> Base:
     if document.keys() != keys:
         odd = sorted(map(str, document.keys() ^ keys))
         raise CheckpointError(f"{BASE}: the keys {', '.join(sorted(keys))} are expected; look at {shown(odd)}")
-    return Base(**document)
-
-
-def _is_revision(revision: str) -> bool:
-    return bool(REVISION.fullmatch(revision)) and ".." not in revision
-
-
-def _is_plain_path(name: str) -> bool:
-    odd = re.search(r"[\x00-\x1f\\]|^[~-]|^\w+:", name)
-    return bool(name) and len(name) < 4096 and not odd and ".." not in Path(name).parts and Path(name).is_absolute()
+    return validated(Base, document, CheckpointError, f"{BASE}: ")
 
 
 # ------------------------------------------------------------------------------------------------------- loading
@@ -290,46 +242,47 @@ def adapter_weights(model: Any, name: str = "default") -> dict[str, torch.Tensor
     return dict(peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
 
 
-def adapter_config(model: Any) -> dict[str, Any]:
-    """What ``adapter_config.json`` holds: what ``read_adapter_config`` takes, and peft reads too."""
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class AdapterConfig:
+    """What ``adapter_config.json`` holds, in peft's names; everything but plain LoRA is refused."""
+
+    peft_type: Literal["LORA"]
+    task_type: Literal["CAUSAL_LM"] = "CAUSAL_LM"
+    base_model_name_or_path: str | None = None
+    r: Annotated[Whole, Range(1, MAX_RANK)]
+    lora_alpha: Annotated[Whole, Range(1)]
+    lora_dropout: Annotated[float, Strict(), Range(0, 1, below=True)]
+    target_modules: tuple[str, ...]
+    bias: Literal["none"] = "none"
+    inference_mode: Literal[True] = True
+
+    def __post_init__(self) -> None:
+        bad = next((target for target in self.target_modules if not TARGET.fullmatch(target)), None)
+        if bad is not None or not 1 <= len(self.target_modules) <= MAX_TARGETS:
+            raise CheckpointError(
+                f"target_modules {shown(bad or list(self.target_modules))}; 1 to {MAX_TARGETS} names of layers are "
+                "expected"
+            )
+
+
+def adapter_config(model: Any) -> AdapterConfig:
+    """The description of a model's adapters, as saved beside their weights."""
     settings, base = model.peft_config["default"], base_of(model)
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": None if base is None else base.name,
-        "r": settings.r,
-        "lora_alpha": settings.lora_alpha,
-        "lora_dropout": float(settings.lora_dropout),
-        "target_modules": sorted(settings.target_modules),
-        "bias": "none",
-        "inference_mode": True,
-    }
+    return AdapterConfig(
+        peft_type="LORA",
+        base_model_name_or_path=None if base is None else base.name,
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=float(settings.lora_dropout),
+        target_modules=tuple(sorted(settings.target_modules)),
+    )
 
 
 def read_adapter_config(directory: Path) -> LoraConfig:
-    """The adapters' settings; every key must be one that ``adapter_config`` writes. Raises CheckpointError."""
-    document = load_json(directory / ADAPTER_CONFIG)
-    fixed = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "bias": "none", "inference_mode": True}
-    free = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets"}
-    for key, value in document.items():
-        if key in fixed and value != fixed[key]:
-            raise CheckpointError(f"{ADAPTER_CONFIG}: {key} is {shown(value)}; only {fixed[key]!r} is loaded")
-        if key not in (*fixed, *free, "base_model_name_or_path"):
-            raise CheckpointError(f"{ADAPTER_CONFIG}: unknown key {shown(key)}; only plain LoRA adapters are loaded")
-    missing = sorted({*free, "peft_type"} - document.keys())
-    if missing:
-        raise CheckpointError(f"{ADAPTER_CONFIG}: {', '.join(missing)} is missing")
-    values = {name: document[key] for key, name in free.items()}
-    lora = validated(LoraConfig, values, CheckpointError, f"{ADAPTER_CONFIG}: ")
-    if not 1 <= lora.rank <= MAX_RANK:
-        raise CheckpointError(f"{ADAPTER_CONFIG}: r is {lora.rank}; it must lie in 1 to {MAX_RANK}")
-    bad = next((target for target in lora.targets if not TARGET.fullmatch(target)), None)
-    if bad is not None or not 1 <= len(lora.targets) <= MAX_TARGETS:
-        raise CheckpointError(
-            f"{ADAPTER_CONFIG}: target_modules {shown(bad or list(lora.targets))}; 1 to {MAX_TARGETS} names of layers "
-            "are expected"
-        )
-    return lora
+    """The adapters' settings in a folder, of which every key and value is checked. Raises CheckpointError."""
+    label = f"{ADAPTER_CONFIG} (only plain LoRA adapters are loaded): "
+    found = validated(AdapterConfig, load_json(directory / ADAPTER_CONFIG), CheckpointError, label)
+    return LoraConfig(rank=found.r, alpha=found.lora_alpha, dropout=found.lora_dropout, targets=found.target_modules)
 
 
 def load_adapter_weights(model: Any, directory: Path, name: str = "default") -> None:
