@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from irl_core.text.equations import Equation, read_equations, shown_after
-from irl_core.text.expressions import MAX_DIGITS, evaluate, tokenise
+from irl_core.text.expressions import MAX_DIGITS, evaluate
+from irl_core.text.tokens import tokenise
 from irl_core.types import Span, Trace
 
 Edits = dict[Span, str]
@@ -92,7 +93,7 @@ def numbers_in(text: str, span: Span) -> list[Number]:
 def operands(text: str, left: Span) -> list[Number]:
     """The numbers of a left side, in order."""
     tokens = [token for token in tokenise(text, *left) if token.kind == "number"]
-    return [Number(token.start, token.end, token.text, Fraction(token.text.replace(",", ""))) for token in tokens]
+    return [Number(token.start, token.end, token.text, token.value) for token in tokens]
 
 
 def _merged(text: str, step: int, note: Equation | None, visible: Equation | None) -> Sum | None:

@@ -1,20 +1,28 @@
 """An arithmetic checker: the equations written in a text, evaluated exactly, false ones found by their span.
 
-It is a signal of its own beside the reward. Each equals sign is judged with the bounded windows of tokens around it,
-so the work is linear in the length of the text; nothing is ever executed.
+It is a signal of its own beside the reward, and never accuses what it has not read whole: see ``surroundings``. Each
+equals sign is judged with the bounded windows of tokens around it, so the work is linear in the length of the text;
+nothing is ever executed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from math import ceil, floor
 
-from irl_core.text.expressions import MAX_DIGITS, MAX_TOKENS, Side, Token, evaluate, parse, tokenise
+from irl_core.text.expressions import MAX_DIGITS, MAX_TOKENS, Side, evaluate, read_side
+from irl_core.text.surroundings import converted, has_remainder, is_approximate, unread_after, unread_before
+from irl_core.text.tokens import Token, number_value, tokenise
 from irl_core.types import Span, Trace
 
 __all__ = ["Equation", "evaluate", "find_equations", "first_false_step", "read_equations", "shown_after"]
+
+RESIDUE_DIGITS = 12  # of a number that a calculator wrote with all its digits
+RESIDUE = Fraction(1, 10**9)  # relative error that floating point may leave in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,71 +46,79 @@ class Equation:
 
 # ---------------------------------------------------------------- sides of an equation
 
-_PARTS = {"number", "percent", "operator", "of", "open", "close", "power", "per", "word"}
+_PARTS = {"number", "percent", "operator", "of", "open", "close", "power", "per", "word", "fraction", "root"}
+_OPERANDS = ("number", "open", "fraction", "root")
 
 
-def _left_side(tokens: Sequence[Token], equals: int, text: str) -> Side | None:
-    """The longest expression that ends at the equals sign, among the last ``MAX_TOKENS`` tokens of its line."""
+def _left_sides(tokens: Sequence[Token], equals: int, text: str) -> Iterator[tuple[int, Side]]:
+    """Expressions that end at the equals sign, with the index of their first token.
+
+    The longest among the last ``MAX_TOKENS`` tokens of the line; also those that begin at a minus sign attached to
+    its number after a word, which may be the number's own: 'the sum is -48 + 21'.
+    """
     low = equals
     while low > 0 and equals - low < MAX_TOKENS and tokens[low - 1].kind in _PARTS:
         low -= 1
+    found = False
     for start in range(low, equals):
-        if _may_start(tokens, start):
-            side = parse(tokens[start:equals], text, whole=True)
+        token = tokens[start]
+        own_sign = token.text == "-" and start > low and tokens[start - 1].kind == "word" and token.spaced
+        if (not found or own_sign) and may_start(tokens, start):
+            side = read_side(tokens[start:equals], text, whole=True)
             if side:
-                return side
-    return None
+                found = True
+                yield start, side
 
 
-def _may_start(tokens: Sequence[Token], start: int) -> bool:
+def may_start(tokens: Sequence[Token], start: int) -> bool:
     """Whether an expression can start here: not behind an operator, whose left operand is then unknown."""
     token = tokens[start]
     before = tokens[start - 1] if start and not token.first else None
     if token.kind == "operator":
         attached = start + 1 < len(tokens) and not tokens[start + 1].spaced
-        return token.text == "-" and attached and (before is None or before.kind in ("equals", "open", "word"))
-    if token.kind not in ("number", "open"):
+        free = before is None or before.kind in ("equals", "open", "word") or before.text in (":", ",")
+        return token.text == "-" and attached and free
+    if token.kind not in _OPERANDS:
         return False
     if before is None or before.kind == "close":
         return True
-    if before.kind in ("operator", "of", "power", "per", "number"):
-        return False
+    if before.kind in ("operator", "of", "power", "per", "number", "percent", "fraction", "root"):
+        return before.kind == "of" and token.spaced
     earlier = tokens[start - 2] if start > 1 else before
     if before.kind == "open":
-        return earlier.kind != "operator"
+        return earlier.kind not in ("operator", "fraction", "root") and before.text != "{"
     inside_number = before.kind == "other" and before.text in ".,:" and earlier.kind == "number"
     return token.spaced or not (inside_number or before.kind == "word")
 
 
-def _right_side(tokens: Sequence[Token], equals: int, text: str) -> Side | None:
-    """The expression that starts after the equals sign, up to the next one or as far as it goes."""
+def _right_side(tokens: Sequence[Token], equals: int, text: str) -> tuple[int, Side] | None:
+    """The expression that starts after the equals sign, with the index of the token behind it."""
     high = equals + 1
     while high < len(tokens) and high - equals <= MAX_TOKENS and tokens[high].kind in _PARTS:
         high += 1
-    window = tokens[equals + 1 : high]
-    side = parse(window, text, whole=False)
-    if side is None or _goes_on([token for token in window if token.start >= side.end]):
+    side = read_side(tokens[equals + 1 : high], text, whole=False)
+    if side is None:
         return None
-    return side
+    after = equals + 1
+    while after < len(tokens) and tokens[after].start < side.end:
+        after += 1
+    return None if _is_variable_term(tokens[after : after + 2]) else (after, side)
 
 
-def _goes_on(rest: Sequence[Token]) -> bool:
-    """Whether an expression continues in what could not be read: '3x', '24/Y', '30 + M trees', '16 000'."""
+def _is_variable_term(rest: Sequence[Token]) -> bool:
+    """Whether an expression continues in a variable or in another group of digits: '3x', '24/Y', '30 + M', '16 000'."""
     if not rest:
         return False
     after = rest[0]
     variable = after.kind == "word" and len(after.text) == 1 and not after.spaced
     quotient = after.kind == "per" and len(after.text.lstrip("/ ")) == 1
-    term = after.kind == "operator" and len(rest) > 1 and rest[1].kind == "word"
-    return (
-        variable
-        or quotient
-        or (term and len(rest[1].text) == 1 and rest[1].text not in "aI")
-        or (after.kind == "number" and len(after.text) == 3)
-    )
+    term = after.kind == "operator" and len(rest) > 1 and rest[1].kind == "word" and len(rest[1].text) == 1
+    return variable or quotient or (term and rest[1].text not in "aI") or (after.kind == "number" and after.spaced)
 
 
 # ---------------------------------------------------------------- truth
+
+_LITERAL = re.compile(r"[-−–]?\s?[\\$€£]{0,2}\s?([0-9,]*\.?[0-9]+)\s?\\?%?")
 
 
 def places(number: str) -> int:
@@ -115,77 +131,170 @@ def rounds_to(value: Fraction, stated: Fraction, decimals: int) -> bool:
     return bool(abs(value - stated) * 2 * 10**decimals <= 1)
 
 
-def _matches(value: Fraction, right: Side, stated: Fraction, approximate: bool) -> bool:
-    if value == stated:
+def cut_to(value: Fraction, stated: Fraction, decimals: int) -> bool:
+    """Whether ``stated`` is ``value`` with the digits behind at least two decimals left out: 0.66 for 2/3."""
+    return decimals >= 2 and 0 <= abs(value) - abs(stated) < Fraction(1, 10**decimals) and value * stated >= 0
+
+
+def _is_residue(text: str) -> bool:
+    """Whether a stretch of text holds a number with as many digits as a calculator shows."""
+    return any(
+        len(found.replace(".", "").strip("0")) >= RESIDUE_DIGITS for found in re.findall(r"[0-9]*\.[0-9]+", text)
+    )
+
+
+def residue_of(value: Fraction) -> Fraction:
+    """The error that floating point may leave in a number of this size."""
+    return RESIDUE * max(Fraction(1), abs(value))
+
+
+def matches(value: Fraction, stated: Fraction, source: str, approximate: bool, residue: bool) -> bool:
+    """Whether a side written as ``source``, worth ``stated``, can stand for ``value``.
+
+    Equal, or equal once rounded or cut to the decimals that are written; whole numbers only where ``approximate``.
+    ``residue`` allows for what floating point leaves in a number.
+    """
+    if value == stated or (residue and abs(value - stated) <= residue_of(value)):
         return True
-    literal = re.fullmatch(r"[-−]?\s?[\\$€£]{0,2}\s?([0-9,]*\.?[0-9]+)\s?\\?%?", right.source)
+    literal = _LITERAL.fullmatch(source)
     if not literal or ("." not in literal[1] and not approximate):
         return False
-    percent = right.source.endswith("%") and stated == right.values[0]
-    return rounds_to(value, stated, places(literal[1]) + (2 if percent else 0))
+    decimals = places(literal[1])
+    slack = residue_of(value) if residue else Fraction(0)
+    if rounds_to(value, stated, decimals) or cut_to(value, stated, decimals):
+        return True
+    if slack and (cut_to(value + slack, stated, decimals) or cut_to(value - slack, stated, decimals)):
+        return True
+    return approximate and abs(value - stated) * 10**decimals < 1
 
 
-def _compare(left: Side, right: Side, approximate: bool) -> tuple[Fraction, Fraction, bool]:
-    """Value, stated value, and whether some reading of the percent signs makes the two sides equal."""
+def _compare(left: Side, right: Side, approximate: bool, residue: bool) -> tuple[Fraction, Fraction, bool]:
+    """Value, stated value, and whether some reading of the two sides makes them equal."""
+    percent = right.source.rstrip().endswith("%")
     for value in left.values:
-        for stated in right.values:
-            if _matches(value, right, stated, approximate):
+        for index, stated in enumerate(right.values):
+            scale = 100 if percent and index == 0 else 1
+            if matches(value * scale, stated * scale, right.source, approximate, residue):
                 return value, stated, True
     return left.values[0], right.values[0], False
-
-
-def _names(left: Side, tokens: Sequence[Token], equals: int) -> bool:
-    """Whether a bare left side only names something: 'Week 1 = 3 * 4', '2 dozen = 24', '4 - 2 = 2 hours = 120'."""
-    first = next(index for index in range(equals, -1, -1) if tokens[index].start <= left.start)
-    alone = tokens[first].first or tokens[first - 1].kind in ("open", "equals")
-    return left.unit_words > 0 or not alone
-
-
-def _equation(tokens: Sequence[Token], equals: int, text: str, noted: bool) -> Equation | None:
-    left = _left_side(tokens, equals, text)
-    right = _right_side(tokens, equals, text) if left else None
-    if left is None or right is None:
-        return None
-    if left.operators == 0 and (
-        _names(left, tokens, equals) or not (right.operators or _in_chain(tokens, equals, left))
-    ):
-        return None
-    value, stated, true = _compare(left, right, tokens[equals].text in "≈≅")
-    if not true and _other_unit(text[left.start : right.end + 8], value, stated):
-        return None
-    span, sides = (left.start, right.end), ((left.start, left.end), (right.start, right.end))
-    return Equation(*span, text[slice(*span)], value, stated, true, *sides, noted)
-
-
-def _in_chain(tokens: Sequence[Token], equals: int, left: Side) -> bool:
-    """Whether the left side is itself stated by an equals sign before it: 'a = b = c', with some operator in a."""
-    index = equals - 1
-    while index > 0 and tokens[index].start > left.start:
-        index -= 1
-    if index < 2 or tokens[index - 1].kind != "equals":
-        return False
-    window = tokens[max(0, index - 1 - MAX_TOKENS) : index - 1]
-    return any(token.kind == "operator" for token in window) and window[-1].kind in _PARTS
 
 
 _SMALL_UNIT = re.compile(r"\b(?:cents?|minutes?|seconds?|inch(?:es)?|days?|months?|ounces?|grams?|[cm]?m|ml)\b|¢")
 _RATIOS = {Fraction(n) for n in (7, 10, 12, 16, 24, 60, 100, 365, 1000, 3600)}
 
 
-def _other_unit(around: str, value: Fraction, stated: Fraction) -> bool:
+def in_other_unit(around: str, value: Fraction, stated: Fraction) -> bool:
     """Whether the sides differ by a usual conversion and a small unit is named: '4 * 25 cents = $1' is no falsehood."""
     if not stated or not value or not _SMALL_UNIT.search(around):
         return False
     return value / stated in _RATIOS or stated / value in _RATIOS
 
 
+# ---------------------------------------------------------------- equations
+
+
+def _equation(tokens: Sequence[Token], equals: int, text: str, noted: bool) -> Equation | None:
+    """The equation around one equals sign; None where there is none, or where it is false and not read whole."""
+    behind = _right_side(tokens, equals, text)
+    if behind is None:
+        return None
+    after, right = behind
+    found: Equation | None = None
+    for first, left in _left_sides(tokens, equals, text):
+        if left.operators == 0 and (
+            _names(left, tokens, first) or not (right.operators or _in_chain(tokens, equals, first))
+        ):
+            continue
+        approximate = tokens[equals].text in ("≈", "≅", "\\approx")
+        residue = _is_residue(text[left.start : right.end])
+        value, stated, true = _compare(left, right, approximate, residue)
+        span, sides = (left.start, right.end), ((left.start, left.end), (right.start, right.end))
+        equation = Equation(*span, text[slice(*span)], value, stated, true, *sides, noted)
+        if true:
+            return equation
+        if not accusable(equation, tokens, (first, equals, after), text):
+            return None
+        found = found or equation
+    return found
+
+
+def accusable(equation: Equation, tokens: Sequence[Token], places: tuple[int, int, int], text: str) -> bool:
+    """Whether an equation that is false as read was read whole, and has no excuse in its units or roundings.
+
+    Args:
+        equation: the equation, false as read.
+        tokens: the tokens of its line.
+        places: indices of the first token of the left side, of the equals sign, of the token behind the right side.
+        text: the text that the spans are of.
+    """
+    first, equals, after = places
+    if unread_before(tokens, first) or unread_after(tokens, after, text):
+        return False
+    if any(
+        token.kind == "number" and len(token.text) > 1 and re.match("0[0-9]", token.text)
+        for token in tokens[first:after]
+    ):
+        return False
+    if _is_ambiguous(tokens[first:after]) or (
+        "¢" in equation.text and "$" in text[max(0, equation.start - 2) : equation.end]
+    ):
+        return False
+    if in_other_unit(text[equation.start : equation.end + 8], equation.value, equation.stated):
+        return False
+    units_end = after
+    while units_end < len(tokens) and units_end < after + 2 and tokens[units_end].kind == "word":
+        units_end += 1
+    if converted(tokens[first:equals], tokens[equals + 1 : units_end]):
+        return False
+    divided = any(token.text == "/" or token.kind == "fraction" for token in tokens[first:equals])
+    if divided and equation.stated in (floor(equation.value), ceil(equation.value)):
+        line_end = len(text) if not equation.noted else equation.end
+        if has_remainder(text[:line_end], equation.end) or is_approximate(
+            text[:line_end], equation.start, equation.end
+        ):
+            return False
+    return True
+
+
+def _is_ambiguous(tokens: Sequence[Token]) -> bool:
+    """Whether a side can be read in two ways: a product without a sign under a slash, '6 / 2(1+2)'; '5 / 10% rise'."""
+    if any(sign.kind == "percent" and word.kind == "word" for sign, word in pairwise(tokens)):
+        return True
+    for slash, number, opening in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if slash.text == "/" and number.kind == "number" and opening.kind == "open" and not opening.spaced:
+            return True
+    return False
+
+
+def _names(left: Side, tokens: Sequence[Token], first: int) -> bool:
+    """Whether a bare left side only names something: 'Week 1 = 3 * 4', '2 dozen = 24', '4 - 2 = 2 hours = 120'."""
+    alone = tokens[first].first or tokens[first - 1].kind in ("open", "equals")
+    return left.unit_words > 0 or not alone
+
+
+def _in_chain(tokens: Sequence[Token], equals: int, first: int) -> bool:
+    """Whether the left side is itself stated by an equals sign before it: 'a = b = c', with some operator in a."""
+    if first < 2 or tokens[first - 1].kind != "equals":
+        return False
+    window = tokens[max(0, first - 1 - MAX_TOKENS) : first - 1]
+    return any(token.kind in ("operator", "fraction", "root") for token in window) and window[-1].kind in _PARTS
+
+
 # ---------------------------------------------------------------- public
+
+
+_LINE = re.compile(r"[^\r\n]+")
+_RELATION = re.compile(r"[=≈≅]|\\approx")
+_NOTE = re.compile(r"<<([^<>\r\n]{1,200})>>")
 
 
 def read_equations(text: str) -> list[Equation]:
     """Every equation of the text in order of its start, annotations and the visible ones around them alike."""
-    found = _equations_between(text, 0, len(text), noted=False)
-    for note in re.finditer(r"<<([^<>\r\n]{1,200})>>", text):
+    found: list[Equation] = []
+    for line in _LINE.finditer(text):
+        if _RELATION.search(text, *line.span()):
+            found += _equations_between(text, *line.span(), noted=False)
+    for note in _NOTE.finditer(text):
         found += _equations_between(text, note.start(1), note.end(1), noted=True)
     return sorted(found, key=lambda equation: (equation.start, -equation.end))
 
@@ -198,7 +307,8 @@ def _equations_between(text: str, start: int, end: int, noted: bool) -> list[Equ
 
 
 _SHOWN = re.compile(
-    r"\s?(?:\\?[$€£])?\s?((?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?![.,]?[0-9]|\s?/\s?[0-9])"
+    r"\s?(?:\\?[$€£])?\s?((?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+    r"(?![.,]?[0-9]|\s?/\s?[0-9]|[ ][0-9]{3}(?![0-9])|\.\.|…)"
 )
 
 
@@ -214,23 +324,28 @@ def _contradiction(text: str, noted: Equation) -> Equation | None:
     if span is None:
         return None
     written = text[slice(*span)]
-    shown = Fraction(written.replace(",", ""))
-    exact = {noted.stated, noted.stated * 100, noted.stated / 100}  # 0.5 shown as 50%, cents as dollars
+    shown = number_value(written)
+    residue = _is_residue(text[slice(*noted.right)])
+    exact = (noted.stated, noted.stated * 100, noted.stated / 100)  # 0.5 shown as 50%, cents as dollars
     decimals = min(places(written), places(text[slice(*noted.right)]))
-    if shown in exact or rounds_to(noted.stated, shown, places(written)) or rounds_to(shown, noted.stated, decimals):
+    if any(matches(stated, shown, written, False, residue) for stated in exact[:1]) or shown in exact:
+        return None
+    if rounds_to(noted.stated, shown, places(written)) or rounds_to(shown, noted.stated, decimals):
         return None
     start, end = noted.start, span[1]
     return Equation(start, end, text[start:end], noted.stated, shown, False, noted.right, span)
 
 
 def find_equations(text: str) -> list[Equation]:
-    """The equations of the text, in order, each with its exact value, the value stated, and whether it is true.
+    r"""The equations of the text, in order, each with its exact value, the value stated, and whether it is true.
 
-    Read are ``3 * 4 = 12``, ``$3 x 4 = $12``, ``<<3*4=12>>``, ``× ÷ −``, percentages (``20% of 50 = 10``), chains
-    (``3+4=7*2=14``: one equation an equals sign), parentheses, thousands separators, units between the numbers
-    (``3 boxes * 4 = 12``). A stated decimal is true when the exact value rounds to it at the precision it is written
-    with; an integer must be exact, except after ``≈``. An annotation that only repeats the visible equation around
-    it is not listed twice; one that the number behind it contradicts gives a false equation.
+    Read are ``3 * 4 = 12``, ``$3 x 4 = $12``, ``<<3*4=12>>``, ``× ÷ −``, LaTeX (``\frac{6}{2} &= 3``), percentages
+    (``20% of 50 = 10``), chains (``3+4=7*2=14``: one equation an equals sign), parentheses, thousands separators,
+    scale words, units between the numbers (``3 boxes * 4 = 12``). A stated decimal is true when the exact value rounds
+    to it, or is cut, at the precision it is written with, and where it is a calculator's residue
+    (``54.00000000000001``); an integer must be exact, except after ``≈``. What is false as read is listed only where
+    nothing that touches it was left unread. An annotation that only repeats the visible equation around it is not
+    listed twice; one that the number behind it contradicts gives a false equation.
     """
     everything = read_equations(text)
     visible = [equation for equation in everything if not equation.noted]

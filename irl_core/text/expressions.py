@@ -1,113 +1,129 @@
-"""Arithmetic expressions as people write them, read by a lexer and a recursive-descent parser, exactly.
+r"""Arithmetic expressions as people write them: a lexer, and a recursive-descent parser whose values are exact.
 
-Length, depth and the size of numbers are bounded; nothing is ever executed.
+Plain text, Markdown and LaTeX (``\frac``, ``\times``, ``\sqrt``, ``^{}``) are one notation here. The number of tokens,
+the digits of a number and the size of every value are bounded; nothing is ever executed.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from itertools import product
+from math import isqrt
 
-MAX_TOKENS = 48  # a side of an equation
-MAX_DIGITS = 30
+from irl_core.text.tokens import MAX_DIGITS, SCALE_WORDS, Token, is_unit, is_whole_number, tokenise
+
+__all__ = [
+    "MAX_DIGITS",
+    "Expression",
+    "Operation",
+    "Side",
+    "apply",
+    "evaluate",
+    "literals",
+    "parse",
+    "read_side",
+    "value",
+]
+
+MAX_TOKENS = 48  # in one side of an equation
 MAX_EXPONENT = 20
-MAX_BITS = 4096
+MAX_BITS = 1000  # of a numerator or denominator: every value still fits a float
 MAX_UNIT_WORDS = 3
-
-PercentReading = Literal["share", "plain"]  # 20% as 1/5, or as 20
-
-_LEXEMES = re.compile(
-    r"(?P<note><<[^<>\r\n]{1,200}>>)"
-    r"|(?P<line>[\r\n]+)"
-    r"|(?P<skip>\\left|\\right|\\boxed\{|\\[,!;()\[\]]|\.{3}|…|(?<![0-9)])\*\*|\*\*(?![0-9(])|\\?[$€£])"
-    r"|(?P<number>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
-    r"|(?P<bad><=|>=|!=|=>|->|≠|<|>)"
-    r"|(?P<equals>=+|≈|≅)"
-    r"|(?P<percent>\\?%|percent\b)"
-    r"|(?P<per>/[ ]?[A-Za-z]+)"
-    r"|(?P<operator>\\times|\\cdot|\\div|\*\*|[-+*/^×÷·∗−–]|[xX](?=[ \t]?[\\$€£(]{0,3}[ \t]?\.?[0-9]))"
-    r"|(?P<of>of\b)"
-    r"|(?P<open>\()|(?P<close>\))"
-    r"|(?P<power>[²³])"
-    r"|(?P<word>[^\W\d_]+(?:['’-][^\W\d_]+)*)"
-    r"|(?P<blank>[^\S\r\n]+)"
-    r"|(?P<other>[\s\S])"
-)
-_OPERATORS = {"\\times": "*", "×": "*", "·": "*", "∗": "*", "x": "*", "X": "*", "\\cdot": "*"} | {
-    "\\div": "/",
-    "÷": "/",
-    "−": "-",
-    "–": "-",
-    "**": "^",
-}
-_IGNORED = {"note", "skip", "blank"}
+OPERAND_KINDS = ("number", "open", "fraction", "root")
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    kind: str
-    text: str
-    start: int
-    end: int
-    spaced: bool  # a blank, or nothing, stands before it
-    first: bool  # first of its line
+class Operation:
+    """``left op right`` with ``op`` one of ``+ - * / ^``; each side is a number or another operation."""
+
+    op: str
+    left: Expression
+    right: Expression
 
 
-class NoParse(Exception):
-    """The tokens are no expression."""
+Expression = Fraction | Operation
 
 
-# ---------------------------------------------------------------- lexer
+class NoParseError(Exception):
+    """The tokens are no expression, or one whose value is undefined or too large."""
 
 
-def _kind(found: re.Match[str]) -> str:
-    kind = found.lastgroup or "other"
-    if kind == "number" and len(found[0]) > MAX_DIGITS:
-        return "other"
-    return kind
+# ---------------------------------------------------------------- values
 
 
-def tokenise(text: str, start: int, end: int) -> list[Token]:
-    """The tokens of ``text[start:end]`` that matter; a bullet at the start of a line is none."""
-    tokens: list[Token] = []
-    spaced, first = True, True
-    for found in _LEXEMES.finditer(text, start, end):
-        kind = _kind(found)
-        if kind == "line":
-            spaced, first = True, True
-        bullet = first and kind == "operator" and text[found.end() : found.end() + 1].isspace()
-        if kind in _IGNORED or bullet:
-            spaced = spaced or kind != "skip"
-            continue
-        tokens.append(Token(kind, _OPERATORS.get(found[0], found[0]), found.start(), found.end(), spaced, first))
-        spaced = False
-        first = kind == "line"
-    return tokens
+def apply(op: str, left: Fraction, right: Fraction) -> Fraction | None:
+    """``left op right``, exactly; None where it is undefined, irrational or too large (``MAX_BITS``)."""
+    if op == "^":
+        return _power(left, right)
+    if op == "/" and not right:
+        return None
+    result = left + right if op == "+" else left - right if op == "-" else left * right if op == "*" else left / right
+    return result if _fits(result) else None
 
 
-def _is_unit(token: Token, before: Token) -> bool:
-    """Whether a word after a number can be its unit: not a variable such as the y of 2y."""
-    apart = token.spaced or before.kind != "word"
-    return (token.kind == "per" and token.text[-2] not in "/ ") or (
-        token.kind == "word" and len(token.text) > 1 and apart
-    )
+def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
+    if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT or (base == 0 and exponent < 0):
+        return None
+    size = max(base.numerator.bit_length(), base.denominator.bit_length())
+    return Fraction(base ** int(exponent)) if size * abs(int(exponent)) <= MAX_BITS else None
+
+
+def _fits(number: Fraction) -> bool:
+    return number.numerator.bit_length() <= MAX_BITS and number.denominator.bit_length() <= MAX_BITS
+
+
+def value(expression: Expression) -> Fraction | None:
+    """The exact value of an expression; None where ``apply`` has none for one of its operations."""
+    if isinstance(expression, Fraction):
+        return expression
+    left, right = value(expression.left), value(expression.right)
+    return None if left is None or right is None else apply(expression.op, left, right)
+
+
+def literals(expression: Expression) -> list[Fraction]:
+    """The numbers in an expression, from left to right."""
+    if isinstance(expression, Fraction):
+        return [expression]
+    return literals(expression.left) + literals(expression.right)
 
 
 # ---------------------------------------------------------------- parser
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One way to read what is ambiguous in writing. The first of ``readings`` is the most usual."""
+
+    share: bool = True  # 20% is 1/5, not 20
+    tight: bool = True  # 25 / 1/5 divides by a fifth
+    of: bool = True  # 1/3 of 150 is 50; else the expression ends before 'of'
+    scaled: bool = True  # 2 dozen is 24; else 'dozen' is a unit
+
+
+def readings(tokens: Sequence[Token]) -> Iterator[Reading]:
+    """The ways to read the tokens: a choice only where they hold something ambiguous."""
+    kinds = {token.kind for token in tokens}
+    choices = (
+        "percent" in kinds,
+        sum(token.text == "/" for token in tokens) > 1,
+        "of" in kinds,
+        any(token.kind == "word" and token.text.lower() in SCALE_WORDS for token in tokens),
+    )
+    for flags in product(*[(True, False) if choice else (True,) for choice in choices]):
+        yield Reading(*flags)
+
+
 @dataclass(slots=True)
 class _Parser:
-    """Recursive descent over one window of tokens: sum > product > power > number or parenthesis."""
+    """Recursive descent over one window of tokens: sum > product > sign > power > number or group."""
 
     tokens: Sequence[Token]
-    percent: PercentReading = "share"
+    reading: Reading
     at: int = 0
     operators: int = 0
-    bare_percent: bool = False  # the last product was nothing but a percentage
+    percentage: bool = False  # the last product was nothing but a percentage
     last_end: int = 0
     unit_words: int = 0
 
@@ -122,142 +138,181 @@ class _Parser:
         return token
 
     def operator(self, signs: str) -> str | None:
-        if self.kind() == "operator" and self.tokens[self.at].text in signs and self.operand_follows():
-            self.operators += 1
-            return self.take().text
-        return None
+        """Take the operator here, if it is one of the signs and an operand follows."""
+        if self.kind() != "operator" or self.tokens[self.at].text not in signs:
+            return None
+        signed = self.kind(1) == "operator" and self.tokens[self.at + 1].text == "-" and self.kind(2) in OPERAND_KINDS
+        if not signed and self.kind(1) not in OPERAND_KINDS:
+            return None
+        self.operators += 1
+        return self.take().text
 
-    def operand_follows(self) -> bool:
-        after = self.kind(1)
-        signed = after == "operator" and self.tokens[self.at + 1].text == "-" and self.kind(2) == "number"
-        return after in ("number", "open") or signed
-
-    def sum(self) -> Fraction:
+    def sum(self) -> Expression:
         total = self.product()
         while sign := self.operator("+-"):
             term = self.product()
-            relative = self.bare_percent and self.percent == "share" and abs(total) > 1
-            term = total * term if relative else term  # 50 - 10% is 10 % less than 50
-            total = total + term if sign == "+" else total - term
-            self.bare_percent = False
+            whole = value(total) if self.percentage and self.reading.share else None
+            share = value(term)
+            if whole is not None and share is not None and abs(whole) > 1:  # 50 - 10% is 10 % less than 50
+                total = Operation("*", total, 1 + share if sign == "+" else 1 - share)
+            else:
+                total = Operation(sign, total, term)
+            self.percentage = False
         return total
 
-    def product(self) -> Fraction:
-        value = self.power()
-        bare = self.bare_percent
+    def product(self) -> Expression:
+        result = self.signed()
+        percentage = self.percentage
         while True:
             sign = self.operator("*/")
             if sign is None and not self.implicit():
                 break
-            factor = self.fraction() if sign == "/" and self.tight_fraction() else self.power()
-            if sign == "/" and factor == 0:
-                raise NoParse
-            value = value / factor if sign == "/" else value * factor
-            bare = False
-        self.bare_percent = bare
-        return value
+            factor = self.tight_fraction() if sign == "/" else None
+            result = Operation(sign or "*", result, self.signed() if factor is None else factor)
+            percentage = False
+        self.percentage = percentage
+        return result
 
-    def tight_fraction(self) -> bool:
-        """'25 / 1/3' divides by a third."""
+    def tight_fraction(self) -> Expression | None:
+        """The third of '25 / 1/3', written without blanks; None where none stands here."""
         window = self.tokens[self.at : self.at + 3]
-        shape = [token.kind for token in window] == ["number", "operator", "number"]
-        return shape and window[0].spaced and window[1].text == "/" and not (window[1].spaced or window[2].spaced)
-
-    def fraction(self) -> Fraction:
-        over, under = self.take(), (self.take(), self.take())[1]
-        if not Fraction(under.text.replace(",", "")):
-            raise NoParse
-        return self.scaled(Fraction(over.text.replace(",", "")) / Fraction(under.text.replace(",", "")))
+        if [token.kind for token in window] != ["number", "operator", "number"] or not self.reading.tight:
+            return None
+        if window[1].text != "/" or not window[0].spaced or window[1].spaced or window[2].spaced:
+            return None
+        over, _, under = self.take(), self.take(), self.take()
+        return self.with_unit(Operation("/", over.value, under.value))
 
     def implicit(self) -> bool:
-        """'20% of 50', '1/2 of 8', '2(3+4)': a product without a sign."""
+        """Whether a product without a sign follows: '20% of 50', '1/2 of 8', '2(3+4)', 'a group times a fraction'."""
         before = self.tokens[self.at - 1]
-        if self.kind() == "of" and self.kind(1) in ("number", "open"):
-            fraction = self.at > 1 and self.tokens[self.at - 2].text == "/"
-            if before.kind != "percent" and not fraction:
+        if self.kind() == "of" and self.kind(1) in OPERAND_KINDS:
+            fraction = (self.at > 1 and self.tokens[self.at - 2].text == "/") or before.text == "}"
+            if not self.reading.of or not (before.kind == "percent" or fraction):
                 return False
             self.take()
-        elif not (self.kind() == "open" and not self.tokens[self.at].spaced and before.kind in ("number", "close")):
+        elif not (
+            self.kind() == "open" and not self.tokens[self.at].spaced and before.kind in ("number", "close")
+        ) and not (self.kind() in ("fraction", "root") and before.kind == "close" and before.text == ")"):
             return False
         self.operators += 1
         return True
 
-    def power(self) -> Fraction:
+    def signed(self) -> Expression:
+        """A power with its sign, which binds less than the power: -2^2 is -4."""
+        if self.kind() == "operator" and self.tokens[self.at].text == "-" and self.kind(1) in OPERAND_KINDS:
+            self.take()
+            inner = self.signed()
+            return -inner if isinstance(inner, Fraction) else Operation("-", Fraction(0), inner)
+        return self.power()
+
+    def power(self) -> Expression:
         base = self.atom()
         if self.kind() == "power":
-            return _power(base, Fraction("²³".index(self.take().text) + 2))
+            return self.with_unit(Operation("^", base, self.take().value))
         if self.operator("^"):
-            return _power(base, self.power())
-        return base
+            return self.with_unit(Operation("^", base, self.signed()))
+        return self.with_unit(base)
 
-    def atom(self) -> Fraction:
-        if self.kind() == "operator" and self.tokens[self.at].text == "-" and self.kind(1) in ("number", "open"):
+    def atom(self) -> Expression:
+        if self.kind() == "number":
+            return self.number()
+        if self.kind() == "fraction":
             self.take()
-            return -self.atom()
-        if self.kind() == "open":
+            self.operators += 1
+            return Operation("/", self.argument(), self.argument())
+        if self.kind() == "root":
             self.take()
-            value = self.sum()
-            self.units(closing=True)
-            if self.kind() != "close":
-                raise NoParse
-            self.take()
-        elif self.kind() == "number":
-            value = self.number()
-        else:
-            raise NoParse
-        return self.scaled(value)
+            self.operators += 1
+            return _root(self.argument())
+        return self.group()
 
-    def number(self) -> Fraction:
-        """A number, or a mixed one: '1 1/2', '1 and 1/2'."""
-        value = Fraction(self.take().text.replace(",", ""))
+    def argument(self) -> Expression:
+        r"""What ``\frac`` and ``\sqrt`` apply to: a number or a group."""
+        return self.take().value if self.kind() == "number" else self.group()
+
+    def group(self) -> Expression:
+        if self.kind() != "open":
+            raise NoParseError
+        opening = self.take()
+        inner = self.sum()
+        self.units(closing=True)
+        if self.kind() != "close" or (opening.text == "{") != (self.tokens[self.at].text == "}"):
+            raise NoParseError
+        self.take()
+        return inner
+
+    def number(self) -> Expression:
+        r"""A number, or a mixed one: '1 1/2', '1 and 1/2', '1\frac{1}{2}', '2½'."""
+        first = self.take()
         joined = int(self.kind() == "word" and self.tokens[self.at].text == "and")
         window = self.tokens[self.at + joined : self.at + joined + 3]
+        if first.value.denominator != 1 or not window:
+            return first.value
+        if window[0].vulgar and (joined or not window[0].spaced):
+            self.at += joined
+            return first.value + self.take().value
+        if window[0].kind == "fraction":
+            self.at += joined + 1
+            part = value(Operation("/", self.argument(), self.argument()))
+            if part is None or not 0 < part < 1:
+                raise NoParseError
+            return first.value + part
         if [token.kind for token in window] != ["number", "operator", "number"] or window[1].text != "/":
-            return value
-        over, under = window[0].text, window[2].text
-        proper = over.isdecimal() and under.isdecimal() and 0 < int(over) < int(under)
-        if not proper or value.denominator != 1 or not window[0].spaced:
-            return value
+            return first.value
+        whole = all(is_whole_number(token.text) for token in (window[0], window[2]))
+        if not whole or not 0 < window[0].value < window[2].value or not window[0].spaced:
+            return first.value
         for _ in range(joined + 3):
             self.take()
-        return value + Fraction(int(over), int(under))
+        return first.value + window[0].value / window[2].value
 
-    def scaled(self, value: Fraction) -> Fraction:
-        self.bare_percent = self.kind() == "percent"
-        if self.bare_percent:
+    def with_unit(self, inner: Expression) -> Expression:
+        """What stands behind a value: a percent sign, a scale word, words for its unit."""
+        self.percentage = self.kind() == "percent"
+        if self.percentage:
             self.take()
-            value = value / 100 if self.percent == "share" else value
+            inner = Operation("/", inner, Fraction(100)) if self.reading.share else inner
+        while self.kind() == "word" and self.tokens[self.at].text.lower() in SCALE_WORDS and self.reading.scaled:
+            scale = SCALE_WORDS[self.take().text.lower()]
+            inner = Operation("*", inner, Fraction(scale))
+            self.unit_words += 1
         self.units(closing=False)
-        return value
+        return inner
 
     def units(self, closing: bool) -> None:
-        """Pass over unit words, where an operator, '=' or ')' follows them."""
+        """Pass over unit words, where an operator, the end or ')' follows them."""
         ahead = 0
         while self.kind(ahead) in ("word", "per") and ahead < MAX_UNIT_WORDS:
-            if not _is_unit(self.tokens[self.at + ahead], self.tokens[self.at + ahead - 1]):
-                return
-            if ahead == 0 and not self.tokens[self.at].spaced and len(self.tokens[self.at].text) == 1:
+            token = self.tokens[self.at + ahead]
+            if not is_unit(token, self.tokens[self.at + ahead - 1]):
                 return
             ahead += 1
-        if self.kind(ahead) in ("operator", "end", "close") and not (closing and self.kind(ahead) != "close"):
-            joined = self.kind(ahead) != "operator" or self.kind(ahead + 1) in ("number", "open", "per")
-            if joined:
-                self.unit_words += ahead
-                self.at += ahead
+        following = self.kind(ahead)
+        if following not in ("operator", "end", "close") or (closing and following != "close"):
+            return
+        if following != "operator" or self.kind(ahead + 1) in (*OPERAND_KINDS, "per"):
+            self.unit_words += ahead
+            self.at += ahead
 
 
-def _power(base: Fraction, exponent: Fraction) -> Fraction:
-    if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT or (base == 0 and exponent < 0):
-        raise NoParse
-    size = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if size * abs(int(exponent)) > MAX_BITS:
-        raise NoParse
-    return Fraction(base ** int(exponent))
+def _root(inner: Expression) -> Expression:
+    """The square root of a perfect square."""
+    square = value(inner)
+    if square is None or square < 0:
+        raise NoParseError
+    root = Fraction(isqrt(square.numerator), isqrt(square.denominator))
+    if root * root != square:
+        raise NoParseError
+    return root
+
+
+# ---------------------------------------------------------------- public
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of an equation: its value under each reading of percent signs, its span, what it is made of."""
+    """One side of an equation: its value under each reading, its span, what it is made of."""
 
     values: tuple[Fraction, ...]
     start: int
@@ -265,35 +320,46 @@ class Side:
     operators: int
     unit_words: int
     source: str
+    expression: Expression
 
 
-def parse(tokens: Sequence[Token], text: str, whole: bool) -> Side | None:
+def read_side(tokens: Sequence[Token], text: str, whole: bool) -> Side | None:
     """The expression at the start of the tokens; with ``whole`` it must use them all. None where there is none."""
-    if not tokens:
-        return None
-    readings: tuple[PercentReading, ...] = ("share", "plain")
-    has_percent = any(token.kind == "percent" for token in tokens)
-    values: list[Fraction] = []
-    parser = _Parser(tokens)
-    for reading in readings if has_percent else readings[:1]:
+    found: Side | None = None
+    for reading in readings(tokens):
         parser = _Parser(tokens, reading)
         try:
-            values.append(parser.sum())
-        except NoParse:
-            return None
-    if whole and parser.at != len(tokens):
+            expression = parser.sum()
+        except NoParseError:
+            continue
+        result = value(expression)
+        if result is None or (whole and parser.at != len(tokens)):
+            continue
+        start, end = tokens[0].start, parser.last_end
+        if found is None:
+            counts = (parser.operators, parser.unit_words)
+            found = Side((result,), start, end, *counts, text[start:end], expression)
+        else:
+            found = Side(
+                (*found.values, result), start, found.end, found.operators, found.unit_words, found.source,
+                found.expression,
+            )  # fmt: skip
+    return found
+
+
+def parse(text: str) -> Expression | None:
+    """The expression that the whole of ``text`` is, percentages as shares; None where it is none, or too long."""
+    if len(text) > 1000:
         return None
-    start, end = tokens[0].start, parser.last_end
-    return Side(tuple(values), start, end, parser.operators, parser.unit_words, text[start:end])
+    tokens = tokenise(text, 0, len(text))
+    side = read_side(tokens, text, whole=True) if 0 < len(tokens) <= MAX_TOKENS else None
+    return side.expression if side else None
 
 
-def evaluate(expression: str) -> Fraction | None:
+def evaluate(text: str) -> Fraction | None:
     """The exact value of an expression such as ``3*(4+1)``, ``20% of 50``; None where it is none or too large.
 
     Percentages are shares: ``20%`` is 1/5.
     """
-    tokens = tokenise(expression, 0, min(len(expression), 1000))
-    if len(tokens) > MAX_TOKENS or len(expression) > 1000:
-        return None
-    side = parse(tokens, expression, whole=True)
-    return side.values[0] if side else None
+    expression = parse(text)
+    return None if expression is None else value(expression)

@@ -28,8 +28,8 @@ from irl_core.text.calculations import (
     written_like,
 )
 from irl_core.text.equations import find_equations, first_false_step
-from irl_core.text.expressions import Token, tokenise
 from irl_core.text.segmentation import make_trace
+from irl_core.text.tokens import Token, tokenise
 from irl_core.types import Layout, Perturbation, Source, Trace, Truth
 
 Candidates = Iterator[Edits]

@@ -13,9 +13,9 @@ from enum import StrEnum
 from fractions import Fraction
 from functools import lru_cache
 
-from irl_core.data.word_problems import expressions
-from irl_core.data.word_problems.expressions import Equation, Expression
-from irl_core.data.word_problems.quantities import Quantity, WordProblem, apply
+from irl_core.data.word_problems.quantities import Quantity, WordProblem
+from irl_core.data.word_problems.stated import StatedEquation, number, stated_equations
+from irl_core.text.expressions import Expression, apply, literals, value
 from irl_core.text.segmentation import segment
 from irl_core.types import Truth
 
@@ -46,7 +46,7 @@ def first_error(problem: WordProblem, text: str) -> Truth:
     for index, step in enumerate(steps):
         if step.role == "answer":
             return _judge_answer(problem, reading, index, step.text)
-        for equation in expressions.equations(step.text):
+        for equation in stated_equations(step.text):
             mistake = reading.mistake(index, equation)
             if mistake:
                 return reading.blame(index, mistake)
@@ -55,7 +55,7 @@ def first_error(problem: WordProblem, text: str) -> Truth:
 
 def _judge_answer(problem: WordProblem, reading: Reading, index: int, text: str) -> Truth:
     words = text.replace("####", " ").replace("<", " ").replace(">", " ").split()
-    stated = next((found for word in reversed(words) if (found := expressions.number(word)) is not None), None)
+    stated = next((found for word in reversed(words) if (found := number(word)) is not None), None)
     if stated is None:
         return reading.blame(index, MistakeKind.UNREADABLE)
     if stated == int(problem.answer):
@@ -165,12 +165,12 @@ class Reading:
     partial: dict[Fraction, Signature] = field(default_factory=dict)
     pending: dict[Fraction, tuple[int, MistakeKind]] = field(default_factory=dict)
 
-    def mistake(self, index: int, equation: Equation) -> MistakeKind | None:
+    def mistake(self, index: int, equation: StatedEquation) -> MistakeKind | None:
         """What is wrong with one equation, None for a right one, which then counts as computed."""
         expression = equation.expression
         if expression is None or equation.stated is None:
             return MistakeKind.UNREADABLE
-        if expressions.value(expression) != equation.stated or equation.repeated not in (None, equation.stated):
+        if value(expression) != equation.stated or equation.repeated not in (None, equation.stated):
             return MistakeKind.SLIP
         signature = self._signature(expression)
         if signature is not None and signature in self.meaning.derived:
@@ -180,7 +180,7 @@ class Reading:
             self.pending.setdefault(equation.stated, (index, self._kind(expression)))
         else:
             return self._kind(expression)
-        for literal in expressions.literals(expression):
+        for literal in literals(expression):
             self.pending.pop(literal, None)
         return None
 
@@ -201,7 +201,7 @@ class Reading:
         return self.partial.get(literal)
 
     def _kind(self, expression: Expression) -> MistakeKind:
-        named = [self.meaning.names.get(literal) for literal in expressions.literals(expression)]
+        named = [self.meaning.names.get(literal) for literal in literals(expression)]
         if any(one and one.role == "derived" and one.name not in self.computed for one in named):
             return MistakeKind.SKIPPED
         if isinstance(expression, Fraction) or len(named) != 2 or None in named:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Any, Literal
 
 Role = Literal["given", "distractor", "constant", "derived"]
@@ -56,17 +55,6 @@ class WordProblem:
         """The problem that ``to_json`` wrote. Raises KeyError or TypeError on a missing or unknown field."""
         fields = {name: str(data[name]) for name in ("problem_id", "family", "text", "solution", "answer", "target")}
         return cls(quantities=tuple(Quantity(**quantity) for quantity in data["quantities"]), **fields)
-
-
-def apply(op: str, left: Fraction, right: Fraction) -> Fraction | None:
-    """``left op right``, exactly; None for a division by zero."""
-    if op == "+":
-        return left + right
-    if op == "-":
-        return left - right
-    if op == "*":
-        return left * right
-    return left / right if right else None
 
 
 def needed(quantities: Iterable[Quantity], target: str) -> list[Quantity]:
