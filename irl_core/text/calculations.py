@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from irl_core.text.equations import Equation, read_equations, shown_after
-from irl_core.text.expressions import MAX_DIGITS, evaluate
-from irl_core.text.tokens import tokenise
+from irl_core.text.expressions import evaluate
+from irl_core.text.tokens import MAX_DIGITS, tokenise
 from irl_core.types import Span, Trace
 
 Edits = dict[Span, str]

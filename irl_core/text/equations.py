@@ -14,12 +14,10 @@ from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor
 
-from irl_core.text.expressions import MAX_DIGITS, MAX_TOKENS, Side, evaluate, read_side
+from irl_core.text.expressions import MAX_TOKENS, Side, read_side
 from irl_core.text.surroundings import converted, has_remainder, is_approximate, unread_after, unread_before
-from irl_core.text.tokens import Token, number_value, tokenise
+from irl_core.text.tokens import MAX_DIGITS, Token, number_value, tokenise
 from irl_core.types import Span, Trace
-
-__all__ = ["Equation", "evaluate", "find_equations", "first_false_step", "read_equations", "shown_after"]
 
 RESIDUE_DIGITS = 12  # of a number that a calculator wrote with all its digits
 RESIDUE = Fraction(1, 10**9)  # relative error that floating point may leave in it

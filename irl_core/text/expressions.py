@@ -12,20 +12,7 @@ from fractions import Fraction
 from itertools import product
 from math import isqrt
 
-from irl_core.text.tokens import MAX_DIGITS, SCALE_WORDS, Token, is_unit, is_whole_number, tokenise
-
-__all__ = [
-    "MAX_DIGITS",
-    "Expression",
-    "Operation",
-    "Side",
-    "apply",
-    "evaluate",
-    "literals",
-    "parse",
-    "read_side",
-    "value",
-]
+from irl_core.text.tokens import SCALE_WORDS, Token, is_unit, is_whole_number, tokenise
 
 MAX_TOKENS = 48  # in one side of an equation
 MAX_EXPONENT = 20
