@@ -12,7 +12,7 @@ from app import access
 from app.components.markdown import plain
 from app.inspect import scoring_queue
 from app.jobs import machine, panel, training_form
-from irl_core.checkpoints.save import CheckpointInfo
+from irl_core.checkpoints.find import CheckpointInfo
 
 OWN_MODEL: Final = """
 Put a checkpoint directory (safetensors with its manifest, as training writes it) under `runs/`, or name the folder

@@ -28,7 +28,7 @@ from app.analysis import catalogue, chooser, failures
 from app.analysis.catalogue import RunInfo
 from app.analysis.failures import PAGE_ROWS, Query
 from benchmarks.packing import ratio_with_interval
-from irl_core.checkpoints import save
+from irl_core.checkpoints import find
 from irl_core.storage.scored_run import ROWS_PER_GROUP
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,7 +105,7 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         failures.DATABASE = Path(folder) / "annotations.sqlite"
-        save.default_roots = lambda: (Path(folder),)  # type: ignore[attr-defined]
+        find.default_roots = lambda: (Path(folder),)  # type: ignore[attr-defined]
         runs = [make_run(Path(folder) / f"{rows}.parquet", rows) for rows in (chosen.large, chosen.small)]
         large, small = (pages(run) | things(run) for run in runs)
         print(f"{chosen.large:,} traces over {chosen.small:,}; {chosen.repeats} repeats")

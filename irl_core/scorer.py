@@ -131,8 +131,8 @@ class Lens:
             CheckpointError: the directory is not a whole, untouched checkpoint.
             InputError: the device cannot be used here.
         """
+        from irl_core.checkpoints.load import load_json
         from irl_core.checkpoints.manifest import verify
-        from irl_core.checkpoints.save import load_json
         from irl_core.errors import CheckpointError
         from irl_core.models.pretrained import OWN_TOKENIZER, load_causal_lm, load_encoder
         from irl_core.reward.discriminator import load_discriminator

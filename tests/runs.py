@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from irl_core.checkpoints.save import load_json, load_tensors
+from irl_core.checkpoints.load import load_json, load_tensors
 from irl_core.config import (
     DataConfig,
     DiscriminatorConfig,

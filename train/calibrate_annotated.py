@@ -19,8 +19,9 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import CONFIG, MANIFEST, verify
-from irl_core.checkpoints.save import load_json, save_checkpoint
+from irl_core.checkpoints.save import save_checkpoint
 from irl_core.data.annotations import Annotation, Annotations, from_jsonl, latest, text_hash
 from irl_core.errors import AnnotationError, InputError
 from irl_core.reward.calibration import HeldOut, calibrate, candidate_rules

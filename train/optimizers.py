@@ -12,7 +12,7 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor
 
-from irl_core.checkpoints.save import load_json, load_tensors
+from irl_core.checkpoints.load import load_json, load_tensors
 from irl_core.config import TrainConfig
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.models import hub, pretrained

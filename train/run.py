@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from irl_core.checkpoints.save import load_json
+from irl_core.checkpoints.load import load_json
 from irl_core.config import TrainConfig
 from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError

@@ -20,8 +20,8 @@ from typing import Any
 
 import psutil
 
+from irl_core.checkpoints.find import newest_verified
 from irl_core.checkpoints.manifest import failure
-from irl_core.checkpoints.save import newest_verified
 from irl_core.config import TrainConfig
 from irl_core.errors import ConfigError
 from irl_core.files import append_lines, not_written, now, write_whole

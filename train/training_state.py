@@ -16,7 +16,8 @@ from typing import NotRequired, TypedDict
 import torch
 from torch import Tensor
 
-from irl_core.checkpoints.save import load_json, save_checkpoint
+from irl_core.checkpoints.load import load_json
+from irl_core.checkpoints.save import save_checkpoint
 from irl_core.config import TrainConfig
 from irl_core.distributed import World
 from irl_core.models.pretrained import OWN_TOKENIZER

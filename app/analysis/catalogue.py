@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from irl_core.checkpoints.save import default_roots
+from irl_core.checkpoints.find import default_roots
 from irl_core.errors import StoreError
 from irl_core.storage.schema import COLUMNS, ScoredRow
 from irl_core.storage.scored_run import read_provenance, read_row, read_run

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import streamlit as st
 
 from app.inspect.request import Inspection, Request
-from irl_core.checkpoints.save import CheckpointInfo, default_roots, list_checkpoints
+from irl_core.checkpoints.find import CheckpointInfo, default_roots, list_checkpoints
 from irl_core.errors import UserError
 
 if TYPE_CHECKING:

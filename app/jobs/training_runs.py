@@ -17,7 +17,7 @@ import yaml
 from app.jobs.logs import last_lines
 from app.jobs.store import Job
 from app.jobs.supervisor import root
-from irl_core.checkpoints.save import default_roots
+from irl_core.checkpoints.find import default_roots
 from irl_core.errors import CheckpointError
 from irl_core.storage.training_run import CONFIG, LOG, METRICS, STATUS, living_process, read_metrics, read_status
 

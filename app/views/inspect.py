@@ -16,7 +16,7 @@ from app.components.markdown import plain
 from app.inspect import examples, links, results, scoring_queue, session
 from app.inspect.request import Inspection, Request
 from app.inspect.scoring_queue import Refused, Ticket
-from irl_core.checkpoints.save import CheckpointInfo
+from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.errors import CheckpointError, InputError, StoreError
 from irl_core.report.csv_export import to_csv
 from irl_core.report.heatmap import payload

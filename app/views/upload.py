@@ -14,7 +14,7 @@ from app.components.markdown import plain
 from app.jobs import supervisor
 from app.jobs.store import JobError
 from app.jobs.supervisor import Busy
-from irl_core.checkpoints.save import CheckpointInfo
+from irl_core.checkpoints.find import CheckpointInfo
 
 STARTED: Final = "upload_started"  # in the session: job, run and words of the last upload
 FAILURES: Final = Path(__file__).with_name("failures.py")

@@ -1,4 +1,4 @@
-"""What makes a checkpoint directory fit to load: its manifest, its files, its configuration. Loads nothing itself."""
+"""Verification of a checkpoint directory: its manifest, its files, its configuration. Loads nothing itself."""
 
 from __future__ import annotations
 
@@ -54,35 +54,56 @@ class Manifest:
 def verify(directory: Path, *, hashes: bool = True) -> Manifest:
     """Return the manifest of a checkpoint that may be loaded; read no file further than its checks need.
 
-    Refused, with the file's name relative to the checkpoint: files missing, extra, of another hash, truncated, too
-    large, symbolic links, pickles, a configuration with ``auto_map`` or an unknown key. ``hashes=False`` leaves out
-    the sha256 of the contents, for lists. Raises CheckpointError.
+    ``hashes=False`` leaves out the sha256 of the contents, for lists.
+
+    Raises:
+        CheckpointError: files missing, extra, of another hash, truncated, too large, symbolic links, pickles, a
+            configuration with ``auto_map`` or an unknown key; with the file's name relative to the checkpoint.
     """
-    manifest = _read_manifest(directory)
-    found = dict(_walk(directory))
-    found.pop(MANIFEST, None)
-    _check_same_files(manifest, found)
-    for name, path in found.items():
-        _check_size(name, path)
+    manifest = read_manifest(directory)
+    files = dict(files_in(directory))
+    files.pop(MANIFEST, None)
+    for name in sorted(files.keys() - manifest.files.keys()):
+        check_file_name(name)
+        raise CheckpointError(f"{name!r} is not in the manifest; remove it, or save the checkpoint anew")
+    for name in sorted(manifest.files.keys() - files.keys()):
+        raise CheckpointError(f"{name} is missing; copy the checkpoint anew, whole")
+    for name, path in files.items():
+        check_size(name, path)
         if name.endswith(".safetensors"):
             check_safetensors(name, path)
-        if hashes and _sha256(path) != manifest.files[name]:
-            raise CheckpointError(f"{name}: its sha256 is not the manifest's; changed or damaged, copy it anew")
+        if hashes:
+            with path.open("rb") as source:
+                digest = hashlib.file_digest(source, "sha256").hexdigest()
+            if digest != manifest.files[name]:
+                raise CheckpointError(f"{name}: its sha256 is not the manifest's; changed or damaged, copy it anew")
         if is_config(name):
             check_config(name, read_json(name, path))
-    if CONFIG not in found:
+    if CONFIG not in files:
         raise CheckpointError(f"{CONFIG} is missing; this is not a whole checkpoint")
     return manifest
 
 
-def _read_manifest(directory: Path) -> Manifest:
+def failure(directory: Path, *, hashes: bool = True) -> str | None:
+    """Why ``directory`` is no verified checkpoint, or None where it is one."""
+    try:
+        verify(directory, hashes=hashes)
+    except CheckpointError as error:
+        return str(error)
+    except OSError as error:
+        return f"not readable ({error.strerror})"
+    return None
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest, its file names and hashes checked. Raises CheckpointError."""
     path = directory / MANIFEST
     if directory.is_symlink() or path.is_symlink():
         raise CheckpointError(f"{MANIFEST}: lies behind a symbolic link; copy the checkpoint instead")
     if not path.is_file():
         raise CheckpointError(f"{MANIFEST} is missing; the save did not finish, or this is not a checkpoint")
     document = read_json(MANIFEST, path)
-    _check_format(MANIFEST, document)
+    check_format(MANIFEST, document)
     files = document.get("files")
     if not isinstance(files, dict) or len(files) > MAX_FILES:
         raise CheckpointError(f"{MANIFEST}: 'files' must map at most {MAX_FILES} names to sha256 sums")
@@ -93,7 +114,8 @@ def _read_manifest(directory: Path) -> Manifest:
     return Manifest(files, str(document.get("created", "")))
 
 
-def _walk(directory: Path) -> Iterator[tuple[str, Path]]:
+def files_in(directory: Path) -> Iterator[tuple[str, Path]]:
+    """Relative name and path of every file in a directory. Raises CheckpointError for links and special files."""
     count = 0
     for folder, subfolders, names in os.walk(directory, followlinks=False):
         for name in (*subfolders, *names):
@@ -124,15 +146,8 @@ def check_file_name(name: str) -> None:
         raise CheckpointError(f"{name}: only {', '.join(sorted(ALLOWED_SUFFIXES))} may be in a checkpoint")
 
 
-def _check_same_files(manifest: Manifest, found: Mapping[str, Path]) -> None:
-    for name in sorted(found.keys() - manifest.files.keys()):
-        check_file_name(name)
-        raise CheckpointError(f"{name!r} is not in the manifest; remove it, or save the checkpoint anew")
-    for name in sorted(manifest.files.keys() - found.keys()):
-        raise CheckpointError(f"{name} is missing; copy the checkpoint anew, whole")
-
-
-def _check_size(name: str, path: Path) -> None:
+def check_size(name: str, path: Path) -> None:
+    """Raise CheckpointError for a file over the limit of its kind."""
     limit = MAX_FILE_BYTES if name.endswith(".safetensors") else MAX_JSON_BYTES
     size = path.stat().st_size
     if size > limit:
@@ -148,26 +163,21 @@ def check_safetensors(name: str, path: Path) -> None:
             raise CheckpointError(f"{name}: header of {length:,} bytes; the limit is {MAX_HEADER_BYTES:,}")
         if size < 8 + length or size < 10:
             raise CheckpointError(f"{name}: truncated at {size:,} bytes, inside its header; copy it anew")
-        header = _parse_json(name, source.read(length))
+        header = parse_json(name, source.read(length))
+    spans = []
+    for key, entry in header.items():
+        if key != "__metadata__":
+            offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+            if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(value) is int for value in offsets)):
+                raise CheckpointError(f"{name}: not a safetensors header; refused")
+            spans.append((offsets[0], offsets[1]))
     position = 0
-    for start, end in sorted(_offsets(name, entry) for key, entry in header.items() if key != "__metadata__"):
+    for start, end in sorted(spans):
         if start != position or end < start:
             raise CheckpointError(f"{name}: its tensors overlap or leave a gap at byte {position:,}; refused")
         position = end
     if 8 + length + position != size:
         raise CheckpointError(f"{name}: {size:,} bytes, its header says {8 + length + position:,}; truncated or padded")
-
-
-def _offsets(name: str, entry: Any) -> tuple[int, int]:
-    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-    if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(value) is int for value in offsets)):
-        raise CheckpointError(f"{name}: not a safetensors header; refused")
-    return offsets[0], offsets[1]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def is_config(name: str) -> bool:
@@ -177,12 +187,12 @@ def is_config(name: str) -> bool:
 
 def check_config(name: str, config: Mapping[str, Any]) -> None:
     """Refuse keys that name code in any configuration, and unknown keys in the checkpoint's own."""
-    for key in _keys(config):
+    for key in keys_at_any_depth(config):
         if key in CODE_KEYS:
             raise CheckpointError(f"{name}: the key {key!r} would load code from the checkpoint; refused")
     if name != CONFIG:
         return
-    _check_format(name, config)
+    check_format(name, config)
     for key in config:
         if key not in CONFIG_KEYS:
             near = difflib.get_close_matches(str(key), sorted(CONFIG_KEYS), n=1)
@@ -195,14 +205,14 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{name}: kind {str(config['kind'])[:80]!r} is not one of {', '.join(KINDS)}")
 
 
-def _check_format(name: str, document: Mapping[str, Any]) -> None:
+def check_format(name: str, document: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for a document of another format than this program's."""
     if document.get("format") != FORMAT:
-        found = str(document.get("format"))[:20]
-        raise CheckpointError(f"{name}: format {found}; this version reads format {FORMAT}")
+        raise CheckpointError(f"{name}: format {str(document.get('format'))[:20]}; this version reads format {FORMAT}")
 
 
-def _keys(document: Any) -> Iterator[str]:
-    """Every key at every depth (iterative: a deep document must not exhaust the stack)."""
+def keys_at_any_depth(document: Any) -> Iterator[str]:
+    """Every key of a JSON document (iterative: a deep document must not exhaust the stack)."""
     pending = [document]
     while pending:
         value = pending.pop()
@@ -215,11 +225,12 @@ def _keys(document: Any) -> Iterator[str]:
 
 def read_json(name: str, path: Path) -> dict[str, Any]:
     """The JSON object in a file within the size limit, called ``name`` in errors."""
-    _check_size(name, path)
-    return _parse_json(name, path.read_bytes())
+    check_size(name, path)
+    return parse_json(name, path.read_bytes())
 
 
-def _parse_json(name: str, data: bytes) -> dict[str, Any]:
+def parse_json(name: str, data: bytes) -> dict[str, Any]:
+    """The JSON object in ``data``, called ``name`` in errors. Raises CheckpointError."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -227,14 +238,3 @@ def _parse_json(name: str, data: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise CheckpointError(f"{name}: holds {type(document).__name__}; a JSON object is needed")
     return document
-
-
-def failure(directory: Path, *, hashes: bool = True) -> str | None:
-    """Why ``directory`` is no verified checkpoint, or None where it is one."""
-    try:
-        verify(directory, hashes=hashes)
-    except CheckpointError as error:
-        return str(error)
-    except OSError as error:
-        return f"not readable ({error.strerror})"
-    return None

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import PICKLE_SUFFIXES, check_config
-from irl_core.checkpoints.save import load_json
 from irl_core.errors import CheckpointError
 from irl_core.validation import nearest
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Strict
 from pydantic.dataclasses import dataclass
 
+from irl_core.checkpoints.load import load_json, load_tensors
 from irl_core.checkpoints.manifest import check_config
-from irl_core.checkpoints.save import load_json, load_tensors
 from irl_core.config import LoraConfig
 from irl_core.errors import CheckpointError, EncodingError
 from irl_core.models.hub import (

@@ -14,8 +14,8 @@ from typing import Any, TypedDict
 
 from safetensors import safe_open
 
+from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import verify
-from irl_core.checkpoints.save import load_json
 from irl_core.data.word_problems.check import MistakeKind
 from irl_core.data.word_problems.families.registry import FAMILIES
 from irl_core.evaluation.evaluated_run import RUN

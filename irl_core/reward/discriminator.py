@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from irl_core.checkpoints.save import load_json, load_tensors
+from irl_core.checkpoints.load import load_json, load_tensors
 from irl_core.errors import CheckpointError
 from irl_core.models.batching import Batch
 from irl_core.models.logprobs import completion_logprobs, hidden_states

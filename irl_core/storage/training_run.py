@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 import psutil
 
-from irl_core.checkpoints.save import load_json
+from irl_core.checkpoints.load import load_json
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
@@ -95,7 +95,7 @@ def is_alive(pid: Any, started: Any) -> bool:
         return False
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1.0
+        return bool(process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1.0)
     except (psutil.NoSuchProcess, ValueError, OverflowError):
         return False
 

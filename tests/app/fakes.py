@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from irl_core.checkpoints.save import CheckpointInfo
+from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.policy.familiarity import Familiarity
 from irl_core.reward.token_scores import signals
 from irl_core.scorer import check_inputs

@@ -16,7 +16,8 @@ from streamlit.testing.v1 import AppTest
 from app.inspect import examples, scoring_queue
 from app.inspect.request import Inspection, Request
 from app.inspect.scoring_queue import Desk, GivenUp, Refused, Ticket
-from irl_core.checkpoints.save import default_roots, list_checkpoints, save_checkpoint
+from irl_core.checkpoints.find import default_roots, list_checkpoints
+from irl_core.checkpoints.save import save_checkpoint
 from irl_core.errors import InputError
 from irl_core.scorer import Lens
 from irl_core.text.segmentation import make_trace

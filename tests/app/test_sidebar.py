@@ -20,7 +20,7 @@ from app.jobs import machine, store, supervisor, training_form, training_plan
 from app.jobs.logs import job_tail
 from app.jobs.store import Job, JobError
 from app.jobs.training_plan import PlanError, TrainingRequest
-from irl_core.checkpoints.save import CheckpointInfo
+from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.config import load_config
 from train.planning.fitting import settings_that_fit
 from train.planning.plan import Device, Plan, make_plan

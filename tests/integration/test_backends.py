@@ -17,8 +17,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import verify
-from irl_core.checkpoints.save import load_json
 from irl_core.config import (
     DataConfig,
     DiscriminatorConfig,

@@ -18,7 +18,7 @@ import pytest
 import torch
 import typer
 
-from irl_core.checkpoints.save import load_json
+from irl_core.checkpoints.load import load_json
 from irl_core.errors import ConfigError, StoreError, UserError
 from irl_core.evaluation.report import KEYS, QUESTIONS
 from irl_core.scorer import Lens

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import torch
 
+from irl_core.checkpoints.find import newest_verified
+from irl_core.checkpoints.load import load_tensors
 from irl_core.checkpoints.manifest import verify
-from irl_core.checkpoints.save import load_tensors, newest_verified
 from irl_core.config import TrainConfig
 from irl_core.errors import ConfigError
 from tests.runs import (

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import verify
-from irl_core.checkpoints.save import load_json
 from irl_core.config import TrainConfig
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.training.adversarial import AdversarialTrainer

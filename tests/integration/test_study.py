@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from irl_core.checkpoints.save import load_json
+from irl_core.checkpoints.load import load_json
 from irl_core.errors import ConfigError
 from irl_core.models.pretrained import load_causal_lm
 from irl_core.reward.discriminator import load_discriminator

@@ -15,8 +15,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import verify
-from irl_core.checkpoints.save import load_json
 from irl_core.config import DiscriminatorConfig, TrainConfig
 from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError

@@ -16,16 +16,10 @@ from typing import Any
 import pytest
 
 from irl_core.checkpoints import manifest, save
+from irl_core.checkpoints.find import default_roots, list_checkpoints, newest_verified, resolve_checkpoint
+from irl_core.checkpoints.load import load_json, load_tensors
 from irl_core.checkpoints.manifest import verify
-from irl_core.checkpoints.save import (
-    default_roots,
-    list_checkpoints,
-    load_json,
-    load_tensors,
-    newest_verified,
-    resolve_checkpoint,
-    save_checkpoint,
-)
+from irl_core.checkpoints.save import save_checkpoint
 from irl_core.errors import CheckpointError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -234,7 +234,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("assets/demo", "home/own/final", "home/demo"):
         (tmp_path / folder / "manifest.json").write_text("{}")
     roots = (tmp_path / "assets", tmp_path / "home" / "runs")
-    monkeypatch.setattr("irl_core.checkpoints.save.default_roots", lambda: roots)
+    monkeypatch.setattr("irl_core.checkpoints.find.default_roots", lambda: roots)
     monkeypatch.chdir(tmp_path / "home")
     return tmp_path / "home"
 

@@ -180,7 +180,7 @@ def test_views_reach_models_only_through_services(path: Path) -> None:
         name.startswith(("irl_core.models", "irl_core.policy", "irl_core.reward.discriminator"))
         for name in imported(path)
     )
-    assert not set(imported(path)) & {"irl_core.scorer.Lens", "irl_core.checkpoints.save.load_tensors"}
+    assert not set(imported(path)) & {"irl_core.scorer.Lens", "irl_core.checkpoints.load.load_tensors"}
 
 
 @pytest.mark.parametrize("path", [*files("app", "train/cli"), ROOT / "irl_core/scorer.py"], ids=lambda path: path.stem)
@@ -203,7 +203,8 @@ def test_nothing_executes_or_unpickles(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["irl_core.scorer", "irl_core.checkpoints.save", "irl_core.config", "train.cli.main"]
+    "module",
+    ["irl_core.scorer", "irl_core.checkpoints.find", "irl_core.checkpoints.save", "irl_core.config", "train.cli.main"],
 )
 def test_modules_load_without_torch(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'torch', 'transformers', 'streamlit'}} & set(sys.modules)))"

@@ -32,7 +32,7 @@ def test_the_first_mistake_of_meaning_of_each_family() -> None:
 
 
 def test_parameters_are_counted_from_the_files() -> None:
-    from irl_core.checkpoints.save import load_tensors
+    from irl_core.checkpoints.load import load_tensors
 
     expected = sum(tensor.numel() for tensor in load_tensors(DEMO / "policy" / "model.safetensors").values())
     assert parameters(DEMO / "policy") == expected > 1_000_000

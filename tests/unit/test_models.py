@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from irl_core.checkpoints.save import load_tensors, save_checkpoint
+from irl_core.checkpoints.load import load_tensors
+from irl_core.checkpoints.save import save_checkpoint
 from irl_core.config import LoraConfig, ModelConfig, TrainConfig
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.models import pretrained

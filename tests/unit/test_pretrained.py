@@ -14,7 +14,8 @@ import pytest
 import torch
 from huggingface_hub import constants, errors
 
-from irl_core.checkpoints.save import load_tensors, save_checkpoint
+from irl_core.checkpoints.load import load_tensors
+from irl_core.checkpoints.save import save_checkpoint
 from irl_core.config import LoraConfig
 from irl_core.errors import CheckpointError
 from irl_core.models import hub, pretrained

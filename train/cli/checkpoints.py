@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from irl_core.checkpoints.save import default_roots, list_checkpoints
+from irl_core.checkpoints.find import default_roots, list_checkpoints
 from train.cli.options import NO_CHECKPOINT
 
 

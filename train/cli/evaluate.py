@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, cast, get_args
 
 import typer
 
-from irl_core.checkpoints.save import load_json
+from irl_core.checkpoints.load import load_json
 from irl_core.errors import ConfigError, InputError
 from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, checkpoint_folder
 from train.cli.report import print_answers

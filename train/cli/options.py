@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from irl_core.checkpoints import save
+from irl_core.checkpoints import find
 from irl_core.checkpoints.manifest import MANIFEST
 from irl_core.errors import CheckpointError, InputError
 
@@ -38,7 +38,7 @@ def checkpoint_folder(checkpoint: str) -> Path:
     Raises:
         InputError, CheckpointError: there is no checkpoint of that name or path.
     """
-    roots = save.default_roots()
+    roots = find.default_roots()
     if checkpoint == DEFAULT_CHECKPOINT and not (roots[0] / DEFAULT_CHECKPOINT).is_dir():
         raise InputError(NO_CHECKPOINT)
     folder = Path(checkpoint)
@@ -49,6 +49,6 @@ def checkpoint_folder(checkpoint: str) -> Path:
     if is_checkpoint and (folder.is_absolute() or not (roots[0] / checkpoint).is_dir()):
         roots, checkpoint = (*roots, folder.resolve().parent), str(folder.resolve())
     try:
-        return save.resolve_checkpoint(checkpoint, roots)
+        return find.resolve_checkpoint(checkpoint, roots)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint[:200]!r}: {error}") from None

@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import verify
-from irl_core.checkpoints.save import load_json
 from irl_core.data.formats import read
 from irl_core.errors import ConfigError, StoreError
 from irl_core.evaluation.evaluated_run import COMPARE, PERTURBED, PROBES, RUN

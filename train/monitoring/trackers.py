@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from irl_core.checkpoints.save import load_json
+from irl_core.checkpoints.load import load_json
 from irl_core.config import TrainConfig
 from irl_core.errors import ConfigError
 from irl_core.files import write_whole

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import MANIFEST
-from irl_core.checkpoints.save import load_json
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.models.hub import SNAPSHOT_FILES, explain_hub_error, is_hub_name
 from train.planning.architectures import KNOWN, Architecture, architecture_of

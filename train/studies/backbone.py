@@ -6,8 +6,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import verify
-from irl_core.checkpoints.save import load_json, save_checkpoint
+from irl_core.checkpoints.save import save_checkpoint
 from irl_core.config import ModelConfig, load_config
 from irl_core.errors import ConfigError
 from irl_core.models.pretrained import load_causal_lm, load_encoder

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from irl_core.checkpoints.save import load_json
+from irl_core.checkpoints.load import load_json
 from irl_core.config import TrainConfig, load_config
 from irl_core.errors import ConfigError, StoreError
 from irl_core.evaluation.evaluated_run import load
