@@ -1,10 +1,14 @@
-"""What the Failures page shows of a scored run: its rows filtered, the trace beside the others of its problem, and
-what annotators said. Knows no streamlit and runs no model."""
+"""The contents of the Failures page: the rows of a scored run, filtered; other samples of a problem; annotations.
+
+Knows no streamlit and runs no model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +16,7 @@ from app.analysis import catalogue
 from app.analysis.catalogue import ROW, RunInfo
 from irl_core.data.annotations import Annotation, latest, text_hash
 from irl_core.evaluation.agreement import label_of
+from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_batches
 
 if TYPE_CHECKING:
@@ -70,8 +75,40 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """The rows of a run that a query asks for, in its order, and the one that is looked at.
+
+    Attributes:
+        table: the index of the run.
+        numbers: the numbers of the rows in it.
+        place: where the row that is looked at stands in ``numbers``.
+    """
+
+    info: RunInfo
+    table: pa.Table
+    numbers: Sequence[int]
+    place: int
+
+    @classmethod
+    def at_trace(cls, info: RunInfo, table: pa.Table, numbers: Sequence[int], trace_id: str | None) -> Listing:
+        """The listing at the trace of that id, wherever a sort has put it; at the first row where it is not there."""
+        import pyarrow.compute as pc
+
+        number = -1 if trace_id is None else pc.index(table.column("trace_id"), trace_id).as_py()
+        return cls(info, table, numbers, numbers.index(number) if number in numbers else 0)
+
+    def trace_id(self, place: int) -> str:
+        """The id of the trace at a place of the list."""
+        return str(self.table.column("trace_id")[self.numbers[place]].as_py())
+
+    @property
+    def is_last(self) -> bool:
+        return self.place == len(self.numbers) - 1
+
+
+@dataclass(frozen=True, slots=True)
 class Choices:
-    """What can be filtered by in a run, and the range of its scores (None where no trace has one)."""
+    """The values that can be filtered by in a run, and the range of its scores (None where no trace has one)."""
 
     kinds: tuple[str, ...] = ()
     decisions: tuple[str, ...] = ()
@@ -105,11 +142,12 @@ def numbers(info: RunInfo, table: pa.Table, query: Query) -> list[int]:
     Raises:
         StoreError: the run cannot be read.
     """
-    among = _with_words(info, query.words) if query.words.strip() else None
-    return catalogue.numbers(table, _filters(query), query.sort, query.descending, among)
+    among = rows_with_words(info, query.words) if query.words.strip() else None
+    return catalogue.numbers(table, filter_of(query), query.sort, query.descending, among)
 
 
-def _filters(query: Query) -> Any:
+def filter_of(query: Query) -> Any:
+    """The ``pyarrow.dataset`` expression of a query's filters; None where it has none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -129,49 +167,32 @@ def _filters(query: Query) -> Any:
     if query.scores is not None:
         low, high = query.scores
         tests.append((pc.field(SCORE) >= low) & (pc.field(SCORE) <= high))
-    found = None
-    for test in tests:
-        found = test if found is None else found & test
-    return found
+    return reduce(operator.and_, tests) if tests else None
 
 
-def _with_words(info: RunInfo, words: str) -> list[int]:
-    """The rows whose problem, text or trace id holds the words, capitals aside."""
+def rows_with_words(info: RunInfo, words: str) -> list[int]:
+    """The numbers of the rows whose problem, text or trace id holds the words, in upper or lower case."""
     import pyarrow.compute as pc
 
-    found: list[int] = []
+    numbers: list[int] = []
     start = 0
     for table in read_batches(info.path, ["problem", "text", "trace_id"]):
         hits = [
             pc.match_substring(column, words.strip(), ignore_case=True).fill_null(False).to_pylist()
             for column in table.columns
         ]
-        found += [start + place for place, hit in enumerate(zip(*hits, strict=True)) if any(hit)]
+        numbers += [start + place for place, hit in enumerate(zip(*hits, strict=True)) if any(hit)]
         start += table.num_rows
-    return found
+    return numbers
 
 
-def trace_id(table: pa.Table, number: int) -> str:
-    """The id of the row of that number in the index of a run."""
-    return str(table.column("trace_id")[number].as_py())
-
-
-def place_of(table: pa.Table, chosen: Sequence[int], wanted: str | None) -> int:
-    """Where the trace ``wanted`` stands in a list of row numbers, found by its id; 0 where it is not in the list."""
-    import pyarrow.compute as pc
-
-    number = -1 if wanted is None else pc.index(table.column("trace_id"), wanted).as_py()
-    return chosen.index(number) if number in chosen else 0
-
-
-def shown_rows(info: RunInfo, chosen: Sequence[int], *, telling: bool) -> pd.DataFrame:
+def table_rows(info: RunInfo, chosen: Sequence[int], *, telling: bool) -> pd.DataFrame:
     """The rows of the table; without ``telling`` only what a blind annotator may see."""
-    columns = ["trace_id", *NEUTRAL, *(TELLING if telling else ())]
-    found = catalogue.rows(info, chosen, columns)
+    rows = catalogue.rows(info, chosen, ["trace_id", *NEUTRAL, *(TELLING if telling else ())])
     for name in ("true_first_error_step", "predicted_step"):
-        if name in found:
-            found[name] = found[name].map(step_words)
-    return found
+        if name in rows:
+            rows[name] = rows[name].map(step_words)
+    return rows
 
 
 def step_words(step: Any) -> str:
@@ -181,8 +202,8 @@ def step_words(step: Any) -> str:
     return "none" if step < 0 else f"step {int(step) + 1}"
 
 
-def model_words(row: Mapping[str, Any]) -> str:
-    """What the model decided on a trace."""
+def model_words(row: ScoredRow) -> str:
+    """The model's decision on a trace, in words."""
     if row["decision"] is None:
         return "No discriminator has read this trace."
     named = {"error": f"first error in {step_words(row['predicted_step'])}", "no_error": "no error found"}
@@ -190,27 +211,36 @@ def model_words(row: Mapping[str, Any]) -> str:
     return f"The model: {named.get(row['decision'], 'too uncertain')}{sure}."
 
 
-def label_words(row: Mapping[str, Any]) -> str:
-    """What the run's label says of a trace; empty where it has none."""
+def label_words(row: ScoredRow) -> str:
+    """The run's label of a trace, in words; empty where it has none."""
     known = step_words(row["true_first_error_step"])
     kind = f" ({row['kind']})" if row["kind"] else ""
     return f"Label: {known}{kind}." if known else ""
 
 
-def best_correct(info: RunInfo, table: pa.Table, problem_id: str, but: str) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Another sample of a problem; ``score``: its mean discounted reward, None where it has none."""
+
+    trace_id: str
+    text: str
+    score: float | None
+
+
+def best_correct(info: RunInfo, table: pa.Table, problem_id: str, but: str) -> Sample | None:
     """The correct sample of a problem with the highest score, other than the trace ``but``; None without one."""
     import pyarrow.compute as pc
 
     wanted = (pc.field("problem_id") == problem_id) & pc.field("correct") & (pc.field("trace_id") != but)
-    found = catalogue.numbers(table, wanted, SCORE, descending=True)
-    if not found:
+    best = catalogue.numbers(table, wanted, SCORE, descending=True)[:1]
+    if not best:
         return None
-    rows = catalogue.rows(info, found[:1], ["trace_id", "text", SCORE])
-    return {str(name): value for name, value in rows.iloc[0].to_dict().items()}
+    trace_id, text, score = catalogue.rows(info, best, ["trace_id", "text", SCORE]).iloc[0]
+    return Sample(trace_id, text, None if score is None or score != score else float(score))
 
 
 def annotation(
-    row: Mapping[str, Any], run: str, annotator: str, choice: str, *, category: str, note: str, blind: bool
+    row: ScoredRow, run: str, annotator: str, choice: str, *, category: str, note: str, blind: bool
 ) -> Annotation:
     """The annotation of a row. ``choice``: ``none``, ``unsure``, or the 0-based step as a text.
 
@@ -232,7 +262,7 @@ def annotation(
     )
 
 
-def own_annotation(row: Mapping[str, Any], annotations: Sequence[Annotation], annotator: str) -> Annotation | None:
+def own_annotation(row: ScoredRow, annotations: Sequence[Annotation], annotator: str) -> Annotation | None:
     """The newest annotation of a row by one annotator."""
     return latest(annotations).get((text_hash(row["problem"], row["text"]), annotator))
 

@@ -78,11 +78,11 @@ def test_choices_are_the_values_that_occur(info: catalogue.RunInfo) -> None:
 
 
 def test_a_blind_eye_sees_nothing_telling(info: catalogue.RunInfo) -> None:
-    blind = failures.shown_rows(info, [3, 1], telling=False)
+    blind = failures.table_rows(info, [3, 1], telling=False)
     assert blind["trace_id"].tolist() == ["t3", "t1"]
     assert not {"kind", "decision", "predicted_step", "true_first_error_step", "confidence"} & set(blind.columns)
     assert not [name for name in blind.columns if name.startswith("score")]
-    telling = failures.shown_rows(info, [3, 1], telling=True)
+    telling = failures.table_rows(info, [3, 1], telling=True)
     assert telling["predicted_step"].tolist() == ["step 4", ""]
     assert telling["true_first_error_step"].tolist() == ["step 3", "step 1"]
     assert failures.step_words(-1) == "none" and failures.step_words(None) == ""
@@ -92,9 +92,9 @@ def test_the_best_correct_sample_is_of_the_same_problem(info: catalogue.RunInfo)
     table = catalogue.index(info)
     # of problem p3 (t3, t15, t27, t39, t51) all but t15 (not judged) are correct; scores 3, 6, 4, 2
     best = failures.best_correct(info, table, "p3", but="t3")
-    assert best is not None and (best["trace_id"], best["score_mean_discounted"]) == ("t27", 6.0)
+    assert best is not None and (best.trace_id, best.score) == ("t27", 6.0)
     other = failures.best_correct(info, table, "p3", but="t27")
-    assert other is not None and other["trace_id"] == "t39"
+    assert other is not None and other.trace_id == "t39"
     assert failures.best_correct(info, table, "p1", but="x") is None
 
 
