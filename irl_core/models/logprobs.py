@@ -14,7 +14,7 @@ LOGITS_AT_ONCE = 2**27  # 512 MiB in float32
 
 
 def _chunk_logprobs(hidden: Tensor, lm_head: torch.nn.Module, targets: Tensor, temperature: float) -> Tensor:
-    logits = lm_head(hidden).float() / temperature
+    logits: Tensor = lm_head(hidden).float() / temperature
     return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
 
 
@@ -54,8 +54,8 @@ def hidden_states(model: Any, batch: Batch, embeddings: Tensor | None = None) ->
         from irl_core.models.packed_attention import attention_arguments
 
         inputs |= {"position_ids": batch.position_ids} | attention_arguments(model, batch)
-    output = model.get_decoder()(**inputs, use_cache=False)
-    return output.last_hidden_state.flatten(0, 1)
+    states: Tensor = model.get_decoder()(**inputs, use_cache=False).last_hidden_state
+    return states.flatten(0, 1)
 
 
 def completion_logprobs(model: Any, batch: Batch, hidden: Tensor | None = None, temperature: float = 1.0) -> Tensor:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LOGITS_AT_ONCE = 2**26  # of which a draw makes a handful of copies, two of them of 8 bytes a number
+LOGITS_AT_ONCE = 2**26  # of which a draw makes a handful of copies
+LOGITS_IN_CACHE = 2**20  # of those, on the CPU: what its caches hold
+BLOCK = 256  # ids
 
 
 def uniforms(seed: int, sample: int, count: int) -> Tensor:
@@ -45,16 +47,29 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 
 def inverse_cdf(probabilities: Tensor, numbers: Tensor) -> Tensor:
     """The id ``(B,)`` at which the cumulative sum of each row ``(B, V)`` passes the row's number ``(B,)`` times its
-    total. Rows need not sum to 1; an id of probability 0 is never given."""
-    cumulative = probabilities.cumsum(-1, dtype=numbers.dtype)
-    targets = numbers.unsqueeze(1) * cumulative[:, -1:]
-    found = torch.searchsorted(cumulative, targets, right=True).clamp(max=probabilities.shape[1] - 1)
-    return _at_or_before(probabilities, found).squeeze(1)
+    total. Rows need not sum to 1; an id of probability 0 is never given.
+
+    Sums are made in blocks of ids, and within the one block that the number falls into.
+    """
+    width = probabilities.shape[1]
+    whole = width - width % BLOCK
+    sums = probabilities[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1, dtype=numbers.dtype)
+    if whole < width:
+        sums = torch.cat([sums, probabilities[:, whole:].sum(-1, dtype=numbers.dtype, keepdim=True)], 1)
+    reached = sums.cumsum(-1)
+    targets = numbers.unsqueeze(1) * reached[:, -1:]
+    block = torch.searchsorted(reached, targets, right=True).clamp(max=reached.shape[1] - 1)
+    below = reached.gather(1, block) - sums.gather(1, block)
+    places = block * BLOCK + torch.arange(min(BLOCK, width), device=block.device)
+    inside = probabilities.gather(1, places.clamp(max=width - 1)).masked_fill(places >= width, 0.0)
+    within = below + inside.cumsum(-1, dtype=numbers.dtype)
+    place = torch.searchsorted(within, targets, right=True).clamp(max=places.shape[1] - 1)
+    return at_or_before(probabilities, places.gather(1, place).clamp(max=width - 1)).squeeze(1)
 
 
-def _at_or_before(probabilities: Tensor, found: Tensor) -> Tensor:
+def at_or_before(probabilities: Tensor, found: Tensor) -> Tensor:
     """``found`` ``(B, 1)``, moved back to an id that has a probability where rounding went past the last such id, or
-    where sums in another order (on a GPU) put a step at an id that has none."""
+    where sums in another order put a step at an id that has none."""
     if (probabilities.gather(1, found) != 0).all():
         return found
     places = torch.arange(probabilities.shape[1], device=found.device)
@@ -74,7 +89,8 @@ class Drawing:
     def __call__(self, logits: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """One token a row of ``(B, V)`` logits by uniform ``numbers`` ``(B,)``: ids ``(B,)`` with log-probabilities
         ``(B,)``, float32, which are those of the model: at temperature 1, over all V ids."""
-        rows = max(1, LOGITS_AT_ONCE // logits.shape[1])
+        limit = min(LOGITS_AT_ONCE, LOGITS_IN_CACHE) if logits.device.type == "cpu" else LOGITS_AT_ONCE
+        rows = max(1, limit // logits.shape[1])
         drawn = [self._draw(*part) for part in zip(logits.split(rows), numbers.split(rows), strict=True)]
         ids, logprobs = zip(*drawn, strict=True)
         return torch.cat(ids), torch.cat(logprobs)
@@ -85,7 +101,10 @@ class Drawing:
         if self.temperature == 0:
             ids = allowed.argmax(-1)
         else:
-            probabilities = (allowed / self.temperature).softmax(-1)
+            if self.temperature == 1 and self.top_p == 1:
+                probabilities = allowed.exp()  # sums to less than 1 where not all ids may be drawn
+            else:
+                probabilities = (allowed / self.temperature).softmax(-1)
             if self.top_p < 1.0:
                 probabilities = nucleus(probabilities, self.top_p)
             ids = inverse_cdf(probabilities, numbers)

@@ -142,7 +142,8 @@ def left_padded(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.dev
 
 def device_of(model: Any) -> torch.device:
     """Where the model's weights are."""
-    return next(model.parameters()).device
+    device: torch.device = next(model.parameters()).device
+    return device
 
 
 def check_cached_types(model: Any, setting: str) -> None:

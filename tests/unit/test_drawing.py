@@ -10,8 +10,7 @@ import torch
 from scipy.stats import chisquare
 
 from irl_core.policy import draws
-from irl_core.policy.draws import Drawing, check_finite, inverse_cdf, nucleus, uniforms
-from irl_core.policy.draws import _at_or_before as at_or_before
+from irl_core.policy.draws import Drawing, at_or_before, check_finite, inverse_cdf, nucleus, uniforms
 
 LAST = math.nextafter(1.0, 0.0)  # the largest number below 1
 

@@ -248,6 +248,7 @@ def compute_in(model: Any, dtype: torch.dtype, device_type: str) -> None:
 
     A copy made afterwards would call the original: copy first.
     """
+    model.computes_in = dtype
     for part in (model, model.get_decoder(), model.get_output_embeddings()):
         part.forward = torch.autocast(device_type, dtype)(part.forward)
 
