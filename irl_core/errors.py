@@ -31,7 +31,7 @@ class DatasetError(UserError, ValueError):
     """A file or data set that cannot be read at all; the message says what was looked for and the fix."""
 
 
-class AnnotationError(UserError):
+class AnnotationError(UserError, ValueError):
     """An annotation, or a file of them, that cannot be read or written."""
 
 

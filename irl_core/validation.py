@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import yaml
 from pydantic import BeforeValidator, ConfigDict, GetCoreSchemaHandler, Strict, TypeAdapter, ValidationError
@@ -72,7 +72,7 @@ Whole = Annotated[int, Strict()]
 
 
 def validated(kind: type[Document], document: object, error: type[UserError], label: str = "") -> Document:
-    """An instance of the pydantic dataclass ``kind`` from a nested mapping; missing keys take their defaults.
+    """An instance of the dataclass ``kind`` from a nested mapping; missing keys take their defaults.
 
     Args:
         kind: the class.
@@ -83,10 +83,16 @@ def validated(kind: type[Document], document: object, error: type[UserError], la
     Raises:
         error: an unknown key, with the nearest known one, or a value of the wrong type or outside its limits.
     """
+    one: type = kind
     try:
-        return TypeAdapter(kind).validate_python(_with_empty_sections(kind, document))
+        return cast(Document, _adapter(one).validate_python(_with_empty_sections(one, document)))
     except ValidationError as failure:
         raise error(label + explain(failure, kind)) from failure
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 @cache
