@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
+from irl_core.statistics.bootstrap import to_json
 from irl_core.storage.schema import SUMMARY_COLUMNS
 
 
@@ -57,15 +58,15 @@ def figures_in(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, dict):
         if {"value", "n", "interval", "method", "reason"} <= value.keys():
             return [value]
-        return [found for item in value.values() for found in figures_in(item)]
+        return [found for _, item in sorted(value.items()) for found in figures_in(item)]
     return [found for item in value for found in figures_in(item)] if isinstance(value, list) else []
 
 
-def check_figures(section: dict[str, Any], *, without_interval: int = 0) -> None:
+def check_figures(section: Any, *, without_interval: int = 0) -> None:
     """Every figure has a value inside its interval, or a reason; ``without_interval`` of them are bare numbers, beside
     those that say that their problems are too few for one."""
     bare = 0
-    for figure in figures_in(section):
+    for figure in figures_in(to_json(section)):
         assert set(figure) == {"value", "n", "interval", "method", "reason"} and figure["method"]
         assert (figure["value"] is None) == bool(figure["reason"]), figure
         if figure["value"] is not None and figure["interval"] is None:

@@ -270,13 +270,12 @@ def own_annotation(row: ScoredRow, annotations: Sequence[Annotation], annotator:
 def agreement_rows(info: RunInfo, annotations: Sequence[Annotation]) -> list[dict[str, str | int]]:
     """A row for each pair of annotators, and for each annotator with the model: agreement and Cohen's kappa."""
     from irl_core.evaluation.agreement import between_annotators, with_model
-    from irl_core.report.charts.style import words
 
     return [
         {
-            "one": pair.first, "other": pair.second, "same label": words(pair.observed.to_json()),
-            "kappa, first wrong step": words(pair.kappa.to_json()),
-            "kappa, wrong or not": words(pair.kinds_kappa.to_json()), "left out, unsure": pair.unsure,
+            "one": pair.first, "other": pair.second, "same label": str(pair.observed),
+            "kappa, first wrong step": str(pair.kappa),
+            "kappa, wrong or not": str(pair.kinds_kappa), "left out, unsure": pair.unsure,
         }
         for pair in (*between_annotators(annotations), *with_model(annotations, model_labels(info, annotations)))
     ]  # fmt: skip

@@ -21,6 +21,8 @@ from irl_core.errors import StoreError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from irl_core.evaluation.section import Section, Table
+
 RUNS_KEPT: Final = 8
 FIGURES_KEPT: Final = 48
 
@@ -40,8 +42,9 @@ def _sample(path: str, changed: int, size: int) -> sections.Sample:
 
 
 @st.cache_data(max_entries=FIGURES_KEPT, show_spinner="Computing figures and intervals \u2026", show_time=True)
-def _figures(section: str, file: tuple[str, int, int], beside: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
-    return sections.figures(section, Path(file[0]), _sample(*file))
+def section_of(name: str, file: tuple[str, int, int], beside: tuple[tuple[str, int, int], ...]) -> Section[Any]:
+    """A section of the report over a file, kept until the file or one beside it changes."""
+    return sections.section(name, Path(file[0]), _sample(*file))
 
 
 def opened() -> list[Shown]:
@@ -73,34 +76,34 @@ def _origins(runs: Sequence[Shown]) -> None:
                 st.json(run.sample.provenance, expanded=1)
 
 
-def figures(section: str, runs: Sequence[Shown]) -> dict[str, dict[str, Any]]:
-    """The figures of a section by run; a run that has none is said and left out."""
+def section(name: str, runs: Sequence[Shown]) -> dict[str, Section[Any]]:
+    """A section of the report by scored run; one that has none is said and left out."""
     found = {}
     for run in runs:
         try:
-            found[run.name] = _figures(section, run.file, sections.beside(Path(run.file[0])))
+            found[run.name] = section_of(name, run.file, sections.beside(Path(run.file[0])))
         except (StoreError, OSError) as error:
             st.error(plain(f"{run.name}: {_reason(error)}"))
     return found
 
 
-def paragraphs(section: str, found: Mapping[str, dict[str, Any]]) -> None:
-    """What the figures say, in words, a run after the other, a line a sentence."""
+def paragraphs(found: Mapping[str, Section[Any]]) -> None:
+    """What the figures say, in words, a scored run after the other, a line a sentence."""
     for name, one in found.items():
         if len(found) > 1:
             st.markdown(f"**{plain(name)}**")
-        st.markdown("\n".join(f"- {plain(line)}" for line in sections.sentences(sections.paragraph(section, one))))
+        st.markdown("\n".join(f"- {plain(line)}" for line in sections.sentences(one.paragraph)))
 
 
-def read(table: pd.DataFrame, alt: str) -> None:
-    """A table of short texts, every word of it in sight: long ones take several lines."""
-    words = table.map(lambda cell: plain(_unbroken(str(cell)))).rename(columns=lambda name: plain(str(name)))
-    st.table(words, hide_index=True, border="horizontal", alt=alt)
+def read(table: Table, alt: str) -> None:
+    """A table of short texts, every word of it in sight: long ones take several lines, but no interval is broken, and
+    no number from its n."""
+    from irl_core.report.tables import texts
 
+    def unbroken(cell: str) -> str:
+        return plain(re.sub(r"\[(\S+), (\S+)\]", "[\\1,\u00a0\\2]", cell).replace("n ", "n\u00a0"))
 
-def _unbroken(words: str) -> str:
-    """Keeps an interval, and a number with its n, on one line."""
-    return re.sub(r"\[(\S+), (\S+)\]", "[\\1,\u00a0\\2]", words).replace(" n ", " n\u00a0")
+    st.table(texts(table).map(unbroken).rename(columns=plain), hide_index=True, border="horizontal", alt=alt)
 
 
 def frames(runs: Sequence[Shown]) -> dict[str, pd.DataFrame]:

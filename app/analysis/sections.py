@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from irl_core.errors import StoreError
@@ -19,7 +18,7 @@ from irl_core.storage.scored_run import read_provenance, read_run
 if TYPE_CHECKING:
     import pandas as pd
 
-    from irl_core.evaluation.evaluated_run import EvaluatedRun
+    from irl_core.evaluation.section import Section
 
 MOST_TRACES: Final = 20_000
 MOST_PROBLEMS: Final = 5_000  # the bootstrap draws problems: 20,000 of them take half a minute
@@ -104,19 +103,27 @@ def _among(problems: Sequence[str | None]) -> Any:
     return pc.field("problem_id").isin(pa.array(problems, pa.string()))
 
 
-def figures(section: str, path: Path, shown: Sample) -> dict[str, Any]:
-    """The figures of ``separation``, ``correlation``, ``reranking`` or ``pass_at_k`` over the traces ``shown``.
+def section(name: str, path: Path, shown: Sample) -> Section[Any]:
+    """The section ``separation``, ``correlation``, ``reranking`` or ``pass_at_k`` of the report, over the traces
+    ``shown`` of the scored run ``path``.
 
     Raises:
-        StoreError: the run's provenance says something about it that cannot be.
+        StoreError: the provenance says something about the scored run that cannot be.
     """
-    return dict(_module(section).figures(_run(path, shown), seed=SEED))
+    from irl_core.evaluation.evaluated_run import EvaluatedRun
+    from irl_core.evaluation.report import SECTIONS
+
+    empty, problems = shown.frame.iloc[:0], None if shown.whole else _among(list(shown.frame["problem_id"].unique()))
+    others = {file.stem: read_run(file, COLUMNS, problems).to_pandas() for file in _compared(path)}
+    run = EvaluatedRun(path, shown.frame, empty, empty, others, shown.provenance)
+    found: Section[Any] = SECTIONS[name].section(run, seed=SEED)
+    return found
 
 
 def beside(path: Path) -> tuple[tuple[str, int, int], ...]:
     """The files in the run's folder that its figures are made with too: their names, times and sizes."""
     from irl_core.evaluation.evaluated_run import RUN
-    from irl_core.evaluation.first_error_table import ANCHOR
+    from irl_core.evaluation.located_traces import ANCHOR
 
     if path.name != RUN:
         return ()
@@ -131,29 +138,9 @@ def _compared(path: Path) -> list[Path]:
     return sorted((path.parent / COMPARE).glob("*.parquet")) if path.name == RUN else []
 
 
-def paragraph(section: str, found: dict[str, Any]) -> str:
-    """The figures in words."""
-    return str(_module(section).paragraph(found))
-
-
 def sentences(words: str) -> list[str]:
     """The sentences of a paragraph."""
     return re.split(r"(?<=\.) (?=[A-Z])", words)
-
-
-def _run(path: Path, shown: Sample) -> EvaluatedRun:
-    from irl_core.evaluation.evaluated_run import EvaluatedRun
-
-    empty, problems = shown.frame.iloc[:0], None if shown.whole else _among(list(shown.frame["problem_id"].unique()))
-    others = {file.stem: read_run(file, COLUMNS, problems).to_pandas() for file in _compared(path)}
-    return EvaluatedRun(path, shown.frame, empty, empty, others, shown.provenance)
-
-
-def _module(section: str) -> ModuleType:
-    from irl_core.evaluation import correlation, pass_at_k, reranking, separation
-
-    modules = (correlation, pass_at_k, reranking, separation)
-    return {module.__name__.rpartition(".")[2]: module for module in modules}[section]
 
 
 # ------------------------------------------------------------------------------------------- traces that are worth it

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import yaml
 
@@ -20,6 +20,10 @@ from app.jobs.supervisor import root
 from irl_core.checkpoints.find import default_roots
 from irl_core.errors import CheckpointError
 from irl_core.storage.training_run import CONFIG, LOG, METRICS, STATUS, living_process, read_metrics, read_status
+
+if TYPE_CHECKING:
+    from irl_core.evaluation.section import Section
+    from irl_core.evaluation.training import Training
 
 Lines = list[dict[str, float]]
 Against = Literal["step", "tokens", "hours"]
@@ -175,17 +179,15 @@ def _seconds(line: Mapping[str, float]) -> float:
     return (sum(line.get(name, 0.0) for name in TIMES) if step is None else step) + line.get("time/evaluate_s", 0.0)
 
 
-def behaviour(lines: Lines) -> tuple[dict[str, Any], str]:
-    """The figures of ``irl_core.evaluation.training`` for a run's metrics, and its paragraph: did the policy get
-    better, and did the reward move with correctness?"""
+def behaviour(lines: Lines) -> Section[Training]:
+    """What a training run's metrics say: did the policy get better, and did the reward move with correctness?"""
     import pandas as pd
 
     from irl_core.evaluation import training
     from irl_core.evaluation.evaluated_run import EvaluatedRun
 
     nothing = pd.DataFrame()
-    found = training.figures(EvaluatedRun(Path(METRICS), nothing, nothing, nothing, training=lines))
-    return found, training.paragraph(found)
+    return training.section(EvaluatedRun(Path(METRICS), nothing, nothing, nothing, training=lines))
 
 
 # ----------------------------------------------------------------------------------------------------------------- log

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -11,7 +11,11 @@ from app.analysis import panel, sections
 from app.analysis.panel import Shown
 from app.components import chart
 from irl_core.report import figure_tables
-from irl_core.report.charts import figures, traces
+from irl_core.report.charts import evaluation, traces
+from irl_core.report.tables import numbers
+
+if TYPE_CHECKING:
+    from irl_core.evaluation.correlation import Correlations
 
 KINDS = {"pearson": "Pearson", "spearman": "Spearman"}
 X, Y = "score_mean_discounted", "length"
@@ -20,16 +24,17 @@ X, Y = "score_mean_discounted", "length"
 def show() -> None:
     st.header("What does the reward move with?")
     runs = panel.opened()
-    found = panel.figures("correlation", runs)
+    told = panel.section("correlation", runs)
+    found = {name: section.figures for name, section in told.items()}
     runs = [run for run in runs if run.name in found]
     if runs:
         _matrix(found)
-        panel.paragraphs("correlation", found)
+        panel.paragraphs(told)
         _partials(found)
-        _scatter(runs, next(iter(found.values()))["titles"])
+        _scatter(runs, next(iter(found.values())).titles)
 
 
-def _matrix(found: Mapping[str, dict[str, Any]]) -> None:
+def _matrix(found: Mapping[str, Correlations]) -> None:
     """The matrix of one run; the others are chosen beside the kind of correlation."""
 
     left, right = st.columns(2, vertical_alignment="bottom")
@@ -42,8 +47,8 @@ def _matrix(found: Mapping[str, dict[str, Any]]) -> None:
     panel.keep("kind")
     one, kind = found[st.session_state["matrix_run"]], st.session_state["kind"]
     chart.draw(
-        figures.correlation_matrix(one, kind, theme=chart.theme()),
-        figures.correlation_matrix_table(one, kind),
+        evaluation.correlation_matrix(one, kind, theme=chart.theme()),
+        evaluation.correlation_matrix_table(one, kind),
         key=f"correlations-{kind}",
         alt=f"Matrix of {KINDS[kind]} correlations between scores, length, likelihood and correctness; the values, "
         "their intervals and n are in the table below.",
@@ -53,11 +58,11 @@ def _matrix(found: Mapping[str, dict[str, Any]]) -> None:
         st.caption(sections.TIES_OF_RANKS)
 
 
-def _partials(found: Mapping[str, dict[str, Any]]) -> None:
+def _partials(found: Mapping[str, Correlations]) -> None:
     st.subheader("With correctness, once length and log-probability are removed")
     panel.read(figure_tables.partial_summary(found), "Correlations with correctness, with others removed")
     with st.expander("These figures with their n and method", icon=":material/table:"):
-        chart.show_table(figure_tables.partial_table(found), "partial-correlations")
+        chart.show_table(numbers(figure_tables.partial_table(found)), "partial-correlations")
 
 
 def _scatter(runs: Sequence[Shown], titles: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -12,9 +12,12 @@ from app.analysis.panel import Shown
 from app.components import chart
 from irl_core.report import figure_tables
 from irl_core.report.charts import traces
+from irl_core.report.tables import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from irl_core.evaluation.separation import SeparationByScore
 
 POOLED = "All traces"
 WITHIN = "Within problems"
@@ -23,17 +26,18 @@ WITHIN = "Within problems"
 def show() -> None:
     st.header("Do correct traces score higher?")
     runs = panel.opened()
-    found = panel.figures("separation", runs)
+    told = panel.section("separation", runs)
+    found = {name: section.figures for name, section in told.items()}
     runs = [run for run in runs if run.name in found]
     if runs:
         score = _controls(found)
         _charts(runs, score)
-        panel.paragraphs("separation", found)
+        panel.paragraphs(told)
         _tests(found, score)
         panel.surprising(runs, score)
 
 
-def _controls(found: Mapping[str, dict[str, Any]]) -> str:
+def _controls(found: Mapping[str, SeparationByScore]) -> str:
     """The score and the view that are chosen; the score's name."""
     left, right = st.columns(2, vertical_alignment="bottom")
     with left:
@@ -51,11 +55,11 @@ def _controls(found: Mapping[str, dict[str, Any]]) -> str:
     return score
 
 
-def _offered(found: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+def _offered(found: Mapping[str, SeparationByScore]) -> dict[str, str]:
     """The scores that stand in the rows of every run, with their titles."""
     from irl_core.evaluation.scores import TITLES
 
-    return {name: title for name, title in TITLES.items() if all(name in one["scores"] for one in found.values())}
+    return {name: title for name, title in TITLES.items() if all(name in one.scores for one in found.values())}
 
 
 def _charts(runs: Sequence[Shown], score: str) -> None:
@@ -95,26 +99,31 @@ def _frames(runs: Sequence[Shown], score: str) -> dict[str, pd.DataFrame]:
     return {name: sections.centred(frame, score) for name, frame in whole.items()}
 
 
-def _tests(found: Mapping[str, dict[str, Any]], score: str) -> None:
+def _tests(found: Mapping[str, SeparationByScore], score: str) -> None:
     st.subheader("The tests")
     panel.read(figure_tables.tests_summary(found, score), "The tests of this score, pooled and within problems")
     st.caption(f"{sections.TIES_OF_PAIRS} A figure that does not exist is undefined, with the reason.")
     with st.expander("Every figure of this score, with its interval, n and method", icon=":material/table:"):
-        chart.show_table(figure_tables.separation_table(found, score), "separation")
+        chart.show_table(numbers(figure_tables.separation_table(found, score)), "separation")
     _scores(found)
 
 
-def _scores(found: Mapping[str, dict[str, Any]]) -> None:
+def _scores(found: Mapping[str, SeparationByScore]) -> None:
     """Every score beside the others, pooled or within problems as the page is set."""
     from irl_core.report.charts.forest_plot import LEAST_WIDTH, intervals
 
     st.subheader("All scores beside each other")
     where, unit = ("pooled", "AUC over all traces") if st.session_state["compared"] == POOLED else (
         "within", "share of the pairs of one problem ranked right")  # fmt: skip
-    rows = figure_tables.ranking_rows(found, where)
     chart.draw(
-        intervals(rows, unit=unit, reference=0.5, reference_words="chance", theme=chart.theme()),
-        figure_tables.scores_table(found),
+        intervals(
+            figure_tables.ranking_marks(found, where),
+            unit=unit,
+            reference=0.5,
+            reference_words="chance",
+            theme=chart.theme(),
+        ),
+        numbers(figure_tables.scores_table(found)),
         key=f"scores-{where}",
         least=LEAST_WIDTH,
         alt=f"{unit}, for every score with its 95 % interval, by run; the table below has the values.",

@@ -3,59 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from app.analysis import panel
 from app.components import chart
 from irl_core.report import figure_tables
-from irl_core.report.charts import figures
+from irl_core.report.charts import evaluation
+from irl_core.report.tables import numbers
+
+if TYPE_CHECKING:
+    from irl_core.evaluation.pass_at_k import PassAtK
+    from irl_core.evaluation.reranking import Reranking
+    from irl_core.evaluation.section import Section
 
 
 def show() -> None:
     st.header("What does choosing by the reward gain?")
     runs = panel.opened()
-    found = panel.figures("reranking", runs)
-    solved = panel.figures("pass_at_k", runs)
+    told, solved = panel.section("reranking", runs), panel.section("pass_at_k", runs)
+    found = {name: section.figures for name, section in told.items()}
     runs = [run for run in runs if run.name in found]
     if not runs:
         return
-    judged = {name: one for name, one in found.items() if one["by_score"]}
+    judged = {name: one for name, one in found.items() if one.by_score}
     if judged:
         _curves(judged)
-    panel.paragraphs("reranking", found)
+    panel.paragraphs(told)
     if judged:
         _choices(judged)
         _saved(judged)
     else:
         st.info("Choosing needs several samples of a problem: irl-lens evaluate --samples 16 makes them, and an upload "
                 "may hold many solutions of the same question.")  # fmt: skip
-    _solved({name: one for name, one in solved.items() if one["problems"]})
+    _solved({name: one for name, one in solved.items() if one.figures.problems})
     if judged:
-        rule = next(iter(judged.values()))["vote"]["score"]
+        rule = next(iter(judged.values())).vote.score
         panel.surprising([run for run in runs if run.name in judged], rule)
 
 
-def _curves(found: Mapping[str, dict[str, Any]]) -> None:
+def _curves(found: Mapping[str, Reranking]) -> None:
 
     chart.draw(
-        figures.reranking(found, theme=chart.theme()),
-        figures.reranking_table(found),
+        evaluation.reranking(found, theme=chart.theme()),
+        evaluation.reranking_table(found),
         key="reranking",
         alt="Accuracy of each way to choose among 1 to N samples, with 95 % bands, by run; the table has the values.",
         least=620,
     )
-    st.caption(next(iter(found.values()))["ties"])
+    st.caption(next(iter(found.values())).ties)
 
 
-def _choices(found: Mapping[str, dict[str, Any]]) -> None:
+def _choices(found: Mapping[str, Reranking]) -> None:
     from irl_core.report.charts.forest_plot import LEAST_WIDTH, intervals
 
     st.subheader("Every way to choose one answer among all samples")
     chart.draw(
-        intervals(figure_tables.choice_rows(found), unit="share of problems answered right", theme=chart.theme()),
-        figure_tables.choices_table(found),
+        intervals(figure_tables.choice_marks(found), unit="share of problems answered right", theme=chart.theme()),
+        numbers(figure_tables.choices_table(found)),
         key="choices",
         least=LEAST_WIDTH,
         alt="Accuracy of every way to choose, with its 95 % interval, by run; the table below has the values.",
@@ -64,25 +70,25 @@ def _choices(found: Mapping[str, dict[str, Any]]) -> None:
     panel.read(figure_tables.choices_summary(found), "Accuracy of every way to choose, and the paired differences")
 
 
-def _saved(found: Mapping[str, dict[str, Any]]) -> None:
+def _saved(found: Mapping[str, Reranking]) -> None:
     st.subheader("What it saves")
     panel.read(figure_tables.saved_summary(found), "Samples that each way to choose needs")
     with st.expander("These figures with their method", icon=":material/table:"):
-        chart.show_table(figure_tables.saved_table(found), "samples-needed")
+        chart.show_table(numbers(figure_tables.saved_table(found)), "samples-needed")
 
 
-def _solved(found: Mapping[str, dict[str, Any]]) -> None:
-
-    if not found:
+def _solved(solved: Mapping[str, Section[PassAtK]]) -> None:
+    if not solved:
         return
+    found = {name: section.figures for name, section in solved.items()}
     st.subheader("What there is to choose from: pass@k")
     chart.draw(
-        figures.pass_at_k(found, theme=chart.theme()),
-        figures.pass_at_k_table(found),
+        evaluation.pass_at_k(found, theme=chart.theme()),
+        evaluation.pass_at_k_table(found),
         key="pass-at-k",
         alt="The share of problems that k samples solve, with 95 % bands, by run; the values are in the table below.",
     )
-    panel.paragraphs("pass_at_k", found)
+    panel.paragraphs(solved)
 
 
 show()

@@ -15,7 +15,7 @@ from app.jobs import training_runs
 from app.jobs.panel import metrics
 from app.jobs.training_form import STARTED
 from app.jobs.training_runs import Against, Lines, TrainingRun
-from irl_core.report.charts import figures
+from irl_core.report.charts import training as training_charts
 
 SECONDS_BETWEEN_LOOKS: Final = 3.0
 MOST_RUNS: Final = 6
@@ -147,11 +147,11 @@ def _chart(title: str, drawn: Mapping[str, Lines], wanted: Sequence[str], axis: 
     st.subheader(title)
     key = "training_" + "_".join(re.findall(r"[a-z]+", title.lower())[:2])
     unit = UNITS.get(title, "value")
-    figure = figures.training(drawn, wanted, smooth=smooth, theme=chart.theme(), several=unit)
+    figure = training_charts.training(drawn, wanted, smooth=smooth, theme=chart.theme(), several=unit)
     figure.update_xaxes(title_text=AXES[axis].lower())
     figure.update_layout(uirevision=key)  # what was zoomed into stays, while the run goes on
     alt = f"{title} of {', '.join(drawn)}, against {AXES[axis].lower()}"
-    chart.draw(figure, figures.training_table(drawn, wanted, axis), key=key, alt=alt)
+    chart.draw(figure, training_charts.training_table(drawn, wanted, axis), key=key, alt=alt)
 
 
 def _words(run: TrainingRun, lines: Lines) -> None:
@@ -171,7 +171,7 @@ def _words(run: TrainingRun, lines: Lines) -> None:
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def _paragraph(path: str, written: int, size: int, _lines: Lines) -> str:
-    return training_runs.behaviour(_lines)[1]
+    return training_runs.behaviour(_lines).paragraph
 
 
 show()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from irl_core.data.annotations import Annotation, latest
-from irl_core.statistics.bootstrap import Figure, bootstrap, problem_index, ratio, too_few, undefined
+from irl_core.statistics.bootstrap import Estimate, bootstrap, problem_index, ratio, too_few, undefined
 
 Array = npt.NDArray[np.float64]
 
@@ -28,9 +28,9 @@ class Agreement:
     first: str
     second: str
     unsure: int
-    observed: Figure
-    kappa: Figure
-    kinds_kappa: Figure
+    observed: Estimate
+    kappa: Estimate
+    kinds_kappa: Estimate
     confusion: dict[tuple[str, str], int]
 
 
@@ -90,7 +90,7 @@ def agreement(
     )
 
 
-def _observed(pairs: Sequence[tuple[str, str]], ids: Sequence[str], seed: int) -> Figure:
+def _observed(pairs: Sequence[tuple[str, str]], ids: Sequence[str], seed: int) -> Estimate:
     if not pairs:
         return undefined(0, "traces", "no trace that both were sure about")
     count, codes = problem_index(list(ids))
@@ -100,7 +100,7 @@ def _observed(pairs: Sequence[tuple[str, str]], ids: Sequence[str], seed: int) -
     return bootstrap(columns, ratio, n=len(pairs), unit="traces", seed=seed)
 
 
-def kappa(pairs: Sequence[tuple[str, str]], ids: Sequence[str], *, seed: int = 0) -> Figure:
+def kappa(pairs: Sequence[tuple[str, str]], ids: Sequence[str], *, seed: int = 0) -> Estimate:
     """Cohen's kappa of pairs of labels: (observed - expected) / (1 - expected) agreement; undefined where both judges
     give one and the same label to all."""
     if not pairs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from irl_core.evaluation.first_error_table import Array, Judge, decided, share_of
+from irl_core.evaluation.located_traces import Array, Judge, decided, share_of
+from irl_core.evaluation.section import Table
 from irl_core.reward.calibration import at_level
 from irl_core.statistics.bootstrap import (
-    Figure,
+    Estimate,
     percentile_interval,
     problem_sums,
     resampled,
@@ -27,33 +29,61 @@ BINS = 10
 ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 
 
-def reliability(frame: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """How often a decision is right among those of about the same confidence, and the expected calibration error.
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """The decisions whose confidence lies between ``low`` and ``high``: their mean confidence, None without one, and
+    the share of them that is right."""
 
-    A decision ``error`` is right where the named step is the true one, ``no_error`` where the trace is correct.
-    ``uncertain`` is no answer, and left out."""
+    low: float
+    high: float
+    confidence: float | None
+    right: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How often a decision is right among those of about the same confidence, and the expected calibration error.
+    ``left_out``: traces that were left undecided, or have no confidence."""
+
+    left_out: int
+    bins: list[Bin]
+    ece: Estimate
+
+
+def reliability(frame: pd.DataFrame, seed: int) -> Reliability:
+    """The reliability of the decisions on located traces. A decision ``error`` is right where the named step is the
+    true one, ``no_error`` where the trace is correct."""
     said, confidence = frame["decision"].to_numpy(dtype=str), frame["confidence"].to_numpy(dtype=np.float64)
     kept = (said != "uncertain") & np.isfinite(confidence)
     part, confidence = frame[kept], confidence[kept]
     right, ids = decided(part) == part["true"].to_numpy(), part["problem_id"].to_numpy()
-    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    rows = []
+    numbers = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    bins = []
     for number in range(BINS):
-        mine = bins == number
-        rows.append(
-            {
-                "low": number / BINS,
-                "high": (number + 1) / BINS,
-                "confidence": float(confidence[mine].mean()) if mine.any() else None,
-                "right": share_of(right[mine], ids[mine], "decisions", seed),
-            }
-        )
-    return {"left_out": int((~kept).sum()), "bins": rows, "ece": calibration_error(confidence, right, ids, seed=seed)}
+        mine = numbers == number
+        mean = float(confidence[mine].mean()) if mine.any() else None
+        share = share_of(right[mine], ids[mine], "decisions", seed)
+        bins.append(Bin(number / BINS, (number + 1) / BINS, mean, share))
+    return Reliability(int((~kept).sum()), bins, calibration_error(confidence, right, ids, seed=seed))
+
+
+def reliability_table(found: Reliability) -> Table:
+    """A row a bin that has a decision."""
+    return Table(
+        "Confidence and how often it is right",
+        ["confidence", "mean", "decision right"],
+        [
+            [f"{one.low:.1f} to {one.high:.1f}", f"{one.confidence:.3f}", one.right]
+            for one in found.bins
+            if one.confidence is not None
+        ],
+        f"Expected calibration error: {found.ece}. Undecided traces left out: {found.left_out}.",
+    )
 
 
 def calibration_error(
     confidence: Array, right: npt.NDArray[np.bool_], problem_ids: npt.NDArray[Any], *, seed: int = 0
-) -> Figure:
+) -> Estimate:
     """Expected calibration error over ``BINS`` equal bins (Guo et al. 2017): sum of |right - confidence| over n.
 
     Resampling adds noise to every bin and so only ever raises it: the interval is bias-corrected (Efron 1981), and
@@ -78,7 +108,7 @@ def calibration_error(
         return without_interval(value, n, unit, few)
     draws = resampled(columns, error, seed=seed)
     low, high = bias_corrected(value, draws)
-    return Figure(value, min(low, value), max(high, value), n, method)
+    return Estimate(value, min(low, value), max(high, value), n, method)
 
 
 def bias_corrected(value: float, draws: Array) -> tuple[float, float]:
@@ -91,42 +121,76 @@ def bias_corrected(value: float, draws: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def conformal(frame: pd.DataFrame, judge: Judge, seed: int) -> dict[str, Any]:
-    """The share of correct traces that are flagged, against the promise, at several levels.
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A share of correct traces that may be flagged, and the share that is.
 
-    The promise is of the mean over calibrations. ``expected`` is where 95 % of the flagged shares of calibrations of
-    this size lie, were traces independent (a beta distribution); several samples a problem spread it further."""
+    Attributes:
+        alpha: the share at most, None where it is not known. promised: whether the calibration was made for it.
+        threshold: of the step score; None where nothing is flagged.
+        flagged: the share of correct traces below the threshold. verdict: what that says of the promise.
+        expected: where 95 % of the flagged shares of calibrations of this size lie, were traces independent (a beta
+            distribution); several samples a problem spread it further.
+    """
+
+    alpha: float | None
+    threshold: float | None
+    promised: bool
+    flagged: Estimate
+    verdict: str
+    expected: list[float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Conformal:
+    """The share of correct traces that is flagged, against the promise, at several levels. The promise is of the mean
+    over calibrations. ``n``: correct traces of the calibration; ``reason``: why the promise is not known."""
+
+    reason: str
+    n: int
+    levels: list[Level]
+
+
+def conformal(frame: pd.DataFrame, judge: Judge, seed: int) -> Conformal:
+    """The flagged share of the correct traces at the levels ``ALPHAS`` and the promised one (split conformal)."""
     part = frame[(frame["true"] == NO_ERROR) & frame["reward_suspicion"].notna()]
     suspicion, ids = part["reward_suspicion"].to_numpy(dtype=np.float64), part["problem_id"].to_numpy()
     known = judge.calibration
-
-    def level(alpha: float | None, threshold: float, promised: bool) -> dict[str, Any]:
-        flagged = share_of(suspicion < threshold, ids, "correct traces", seed)
-        expected = _expected(alpha, known.n) if known and alpha is not None else None
-        limit = threshold if math.isfinite(threshold) else None
-        return {
-            "alpha": alpha, "threshold": limit, "promised": promised, "flagged": flagged,
-            "verdict": "" if alpha is None else _verdict(flagged, alpha), "expected": expected,
-        }  # fmt: skip
-
     if known is None:
+        flagged = share_of(suspicion < judge.threshold, ids, "correct traces", seed)
+        limit = judge.threshold if math.isfinite(judge.threshold) else None
         reason = "the run's provenance holds no calibration: the promised level is not known"
-        return {"reason": reason, "n": 0, "levels": [level(None, judge.threshold, True)]}
-    levels = sorted({*ALPHAS, known.alpha})
-    rows = [level(alpha, at_level(known, alpha).threshold, alpha == known.alpha) for alpha in levels]
-    return {"reason": "", "n": known.n, "levels": rows}
+        return Conformal(reason, 0, [Level(None, limit, True, flagged, "", None)])
+    levels = []
+    for alpha in sorted({*ALPHAS, known.alpha}):
+        threshold = at_level(known, alpha).threshold
+        flagged = share_of(suspicion < threshold, ids, "correct traces", seed)
+        rank = math.floor(alpha * (known.n + 1) + 1e-9)
+        expected = [0.0, 0.0]
+        if rank:
+            ends = stats.beta.ppf([0.025, 0.975], rank, known.n + 1 - rank) if rank <= known.n else (1.0, 1.0)
+            expected = [float(end) for end in ends]
+        verdict = "as promised" if flagged.value <= alpha else "not refuted"
+        if not flagged.defined:
+            verdict = "undefined"
+        elif flagged.low > alpha:
+            verdict = "more than promised"
+        limit = threshold if math.isfinite(threshold) else None
+        levels.append(Level(alpha, limit, alpha == known.alpha, flagged, verdict, expected))
+    return Conformal("", known.n, levels)
 
 
-def _expected(alpha: float, n: int) -> list[float]:
-    """The 95 % range of the flagged share, over calibrations on n independent correct traces."""
-    rank = math.floor(alpha * (n + 1) + 1e-9)
-    if not rank:
-        return [0.0, 0.0]
-    low, high = stats.beta.ppf([0.025, 0.975], rank, n + 1 - rank) if rank <= n else (1.0, 1.0)
-    return [float(low), float(high)]
-
-
-def _verdict(flagged: Figure, alpha: float) -> str:
-    if not flagged.defined:
-        return "undefined"
-    return "more than promised" if flagged.low > alpha else "as promised" if flagged.value <= alpha else "not refuted"
+def conformal_table(found: Conformal) -> Table:
+    """A row a level."""
+    rows = [
+        [
+            "not known" if one.alpha is None else f"{one.alpha:g}" + (" (promised)" if one.promised else ""),
+            one.flagged,
+            one.verdict,
+            None if one.expected is None else f"{one.expected[0]:.3f} to {one.expected[1]:.3f}",
+        ]
+        for one in found.levels
+    ]
+    known = f"Calibrated on {found.n} correct traces of other problems; the range holds 95 % of such calibrations."
+    head = ["at most", "flagged", "verdict", "range expected"]
+    return Table("Correct traces that are flagged", head, rows, found.reason or known)

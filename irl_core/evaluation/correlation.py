@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, judged, score
-from irl_core.evaluation.wording import extent, listed, shown, side
-from irl_core.statistics.bootstrap import Figure, plain, problem_index
+from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Counts, judged, score
+from irl_core.evaluation.section import Section, Table
+from irl_core.evaluation.wording import extent, listed, side
+from irl_core.statistics.bootstrap import Estimate, problem_index
 from irl_core.statistics.correlation import clustered_correlations, partial_correlation
 
 COLUMNS = {
@@ -44,22 +46,58 @@ REMOVED = {
 }
 
 
-def figures(run: EvaluatedRun, *, seed: int = 0) -> dict[str, Any]:
-    """``pearson`` and ``spearman``: every pair of ``columns``, over the traces that have both. ``partial``: each score
-    with correctness, ``pooled`` and ``within`` problems, with nothing, length, or length and log-probability removed.
-    Intervals: bootstrap over problems."""
-    frame, one = run.frame, judged(run.frame)
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A score's correlation with correctness by what is removed (a key of ``REMOVED``): over all traces, and after each
+    problem's mean is subtracted."""
+
+    pooled: dict[str, Estimate]
+    within: dict[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correlations(Counts):
+    """How the columns of an evaluation move together; intervals by a bootstrap over problems.
+
+    Attributes:
+        titles: of the columns.
+        constant: the columns that do not vary, with their value; None where no trace has one.
+        pearson: every pair of columns, over the traces that have both.
+        spearman: the same of their ranks.
+        partial: each score with correctness, others removed.
+    """
+
+    titles: dict[str, str]
+    constant: dict[str, float | None]
+    pearson: dict[str, dict[str, Estimate]]
+    spearman: dict[str, dict[str, Estimate]]
+    partial: dict[str, Partial]
+
+
+def section(run: EvaluatedRun, *, seed: int = 0) -> Section[Correlations]:
+    """Correlation as a section of the report."""
+    found = figures(run, seed=seed)
+    return Section("Correlation", found, paragraph(found), tables(found))
+
+
+def figures(run: EvaluatedRun, *, seed: int = 0) -> Correlations:
+    """The correlations of an evaluation. ``seed``: of the bootstrap."""
+    frame = run.frame
     columns = {name: _column(frame, name) for name in COLUMNS}
     ids = problem_index(list(frame["problem_id"]))[1]
-    found = {
-        **one.counts(),
-        "titles": dict(COLUMNS),
-        "constant": _constant(columns),
-        "pearson": clustered_correlations(columns, ids, "pearson", seed=seed, titles=COLUMNS),
-        "spearman": clustered_correlations(columns, ids, "spearman", seed=seed, titles=COLUMNS),
-        "partial": {name: _partials(name, columns, ids, seed) for name in (*REWARD_SCORES, "log_prob_mean")},
-    }
-    return dict(plain(found))
+    constant: dict[str, float | None] = {}
+    for name, values in columns.items():
+        known = values[np.isfinite(values)]
+        if not known.size or np.ptp(known) == 0:
+            constant[name] = float(known[0]) if known.size else None
+    return Correlations(
+        **asdict(judged(frame).counts()),
+        titles=dict(COLUMNS),
+        constant=constant,
+        pearson=clustered_correlations(columns, ids, "pearson", seed=seed, titles=COLUMNS),
+        spearman=clustered_correlations(columns, ids, "spearman", seed=seed, titles=COLUMNS),
+        partial={name: _partial(name, columns, ids, seed) for name in (*REWARD_SCORES, "log_prob_mean")},
+    )
 
 
 def _column(frame: pd.DataFrame, name: str) -> Array:
@@ -69,59 +107,66 @@ def _column(frame: pd.DataFrame, name: str) -> Array:
     return pd.to_numeric(frame[name].astype("object").where(frame[name].notna(), np.nan)).to_numpy(dtype=np.float64)
 
 
-def _constant(columns: dict[str, Array]) -> dict[str, float | None]:
-    """The columns that do not vary, with their value; None where no trace has one."""
-    found: dict[str, float | None] = {}
-    for name, values in columns.items():
-        known = values[np.isfinite(values)]
-        if not known.size or np.ptp(known) == 0:
-            found[name] = float(known[0]) if known.size else None
-    return found
-
-
-def _partials(
-    name: str, columns: dict[str, Array], ids: npt.NDArray[np.int64], seed: int
-) -> dict[str, dict[str, Figure]]:
-    removed = {key: controls for key, controls in REMOVED.items() if name not in controls}
-    return {
-        where: {
+def _partial(name: str, columns: Mapping[str, Array], ids: npt.NDArray[np.int64], seed: int) -> Partial:
+    pooled, within = (
+        {
             key: partial_correlation(
-                columns[name], columns["correct"], [columns[control] for control in controls], ids,
-                within=where == "within", seed=seed,
+                columns[name], columns["correct"], [columns[one] for one in controls], ids, within=inside, seed=seed
             )
-            for key, controls in removed.items()
+            for key, controls in REMOVED.items()
+            if name not in controls
         }
-        for where in ("pooled", "within")
-    }  # fmt: skip
+        for inside in (False, True)
+    )
+    return Partial(pooled, within)
 
 
-def paragraph(found: dict[str, Any]) -> str:
+def paragraph(found: Correlations) -> str:
     """Is it correctness, or brevity, or likelihood?"""
     name = next(iter(REWARD_SCORES))
-    pooled, within = found["partial"][name]["pooled"], found["partial"][name]["within"]
-    if pooled["nothing"]["value"] is None:
-        return f"On {extent(found)}, the correlation with correctness is {shown(pooled['nothing'])}."
-    rows = found["pearson"][name]
-    others = [f"{COLUMNS[other]} {shown(rows[other])}" for other in ("length", "log_prob_mean", "arithmetic_false")]
+    partial, rows = found.partial[name], found.pearson[name]
+    if not partial.pooled["nothing"].defined:
+        return f"On {extent(found)}, the correlation with correctness is {partial.pooled['nothing'].words}."
+    both = {key: f"{partial.pooled[key].words} pooled, within problems {partial.within[key].words}" for key in REMOVED}
+    others = [f"{COLUMNS[other]} {rows[other].words}" for other in ("length", "log_prob_mean", "arithmetic_false")]
     text = (
-        f"On {extent(found)}, {COLUMNS[name]} correlates with correctness at r {_both(pooled, within, 'nothing')}; "
-        f"with {listed(others)}. With length removed r is {_both(pooled, within, 'length')}: "
-        f"{_verdict(pooled, within, 'length', 'length')} With log-probability removed too it is "
-        f"{_both(pooled, within, 'length_and_log_prob')}: "
-        f"{_verdict(pooled, within, 'length_and_log_prob', 'length and likelihood')}"
+        f"On {extent(found)}, {COLUMNS[name]} correlates with correctness at r {both['nothing']}; with "
+        f"{listed(others)}. With length removed r is {both['length']}: {left_beyond(partial, 'length', 'length')} With "
+        f"log-probability removed too it is {both['length_and_log_prob']}: "
+        f"{left_beyond(partial, 'length_and_log_prob', 'length and likelihood')}"
     )
-    if found["constant"]:
-        text += f" Undefined because they never vary: {listed([COLUMNS[column] for column in found['constant']])}."
+    if found.constant:
+        text += f" Undefined because they never vary: {listed([COLUMNS[column] for column in found.constant])}."
     return text
 
 
-def _both(pooled: dict[str, Any], within: dict[str, Any], key: str) -> str:
-    return f"{shown(pooled[key])} pooled, within problems {shown(within[key])}"
-
-
-def _verdict(pooled: dict[str, Any], within: dict[str, Any], key: str, removed: str) -> str:
+def left_beyond(partial: Partial, key: str, removed: str) -> str:
     """What is left once something is removed, by both intervals."""
-    sides = [side(part[key]) for part in (pooled, within)]
+    sides = [side(part[key]) for part in (partial.pooled, partial.within)]
     if "undefined" in sides:
         return f"what is left beyond {removed} is undefined on these traces."
     return VERDICTS[sides[0], sides[1]].format(removed)
+
+
+def tables(found: Correlations) -> tuple[Table, ...]:
+    """The matrices (reward scores against the rest), and what is left once something is removed."""
+    titles, rest = found.titles, [name for name in found.titles if name not in REWARD_SCORES]
+    matrices = [
+        Table(
+            f"{kind} correlation",
+            ["", *(titles[name] for name in rest)],
+            [[titles[name], *(rows[name][other] for other in rest)] for name in REWARD_SCORES],
+            "report.json holds every pair.",
+        )
+        for kind, rows in (("Pearson", found.pearson), ("Spearman", found.spearman))
+    ]
+    removed = ("nothing removed", "length removed", "length and log-probability removed")
+    partial = Table(
+        "Correlation with correctness, with length and likelihood removed",
+        ["score", *(f"{where}, {what}" for where in ("pooled", "within problems") for what in removed)],
+        [
+            [titles[name], *(part.get(key) for part in (one.pooled, one.within) for key in REMOVED)]
+            for name, one in found.partial.items()
+        ],
+    )
+    return (*matrices, partial)

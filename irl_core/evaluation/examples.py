@@ -5,7 +5,7 @@ The paper's figures 5, 6 and 14-17 show such traces; by what rule they were chos
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,29 @@ RULE = (
 )
 
 
-def choose(run: EvaluatedRun) -> dict[str, Any]:
-    """``traces``: ``trace_id``, ``problem_id``, ``class`` (correct, wrong), ``why`` (median, lowest, highest) and
-    ``score`` of at most four traces; ``rule`` in words; ``reason``: why there are fewer, empty where there are four."""
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A trace to be shown. ``kind``: correct or wrong; ``why``: median, lowest or highest ``score`` of its class."""
+
+    trace_id: str
+    problem_id: str
+    kind: str = field(metadata={"key": "class"})
+    why: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """At most four traces, by a ``rule`` over a ``score``. ``reason``: why there are fewer than four, else empty."""
+
+    score: str
+    rule: str
+    traces: list[Example]
+    reason: str
+
+
+def choose(run: EvaluatedRun) -> Examples:
+    """The traces of a scored run that are shown, by ``RULE``."""
     one = judged(run.frame)
     frame = one.frame.assign(score=score(one.frame, SCORE), right=one.right)
     frame = frame[np.isfinite(frame["score"])].sort_values(["score", "trace_id"]).drop_duplicates("text")
@@ -36,10 +56,10 @@ def choose(run: EvaluatedRun) -> dict[str, Any]:
         for name, some in (("correct", correct), ("wrong", wrong))
         if len(some) < 2
     ]
-    return {"score": SCORE, "rule": RULE, "traces": [*correct, *wrong], "reason": "; ".join(lacking)}
+    return Examples(SCORE, RULE, [*correct, *wrong], "; ".join(lacking))
 
 
-def _two(frame: pd.DataFrame, name: str, extreme: str) -> list[dict[str, Any]]:
+def _two(frame: pd.DataFrame, kind: str, extreme: str) -> list[Example]:
     """The median of the traces, sorted by score, and the one at their end; of a single trace that one."""
     if not len(frame):
         return []
@@ -49,10 +69,7 @@ def _two(frame: pd.DataFrame, name: str, extreme: str) -> list[dict[str, Any]]:
         middle = len(frame) - 1 - end
     places = {middle: "median"} | {end: extreme}
     return [
-        {
-            "trace_id": str(row["trace_id"]), "problem_id": str(row["problem_id"]), "class": name, "why": why,
-            "score": float(row["score"]),
-        }
+        Example(str(row["trace_id"]), str(row["problem_id"]), kind, why, float(row["score"]))
         for place, why in places.items()
         for row in (frame.iloc[place],)
-    ]  # fmt: skip
+    ]

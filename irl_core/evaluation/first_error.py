@@ -8,16 +8,16 @@ other figures heed the decision: a trace may be left without an error, or undeci
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from irl_core.evaluation import perturbed
-from irl_core.evaluation.calibration import conformal, reliability
+from irl_core.evaluation.calibration import Conformal, Reliability, conformal, reliability
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.first_error_table import (
+from irl_core.evaluation.located_traces import (
     ANCHOR,
     Array,
     Judge,
@@ -29,12 +29,9 @@ from irl_core.evaluation.first_error_table import (
     located,
     share_of,
 )
-from irl_core.evaluation.wording import difference, ranking, rule, shown
 from irl_core.reward.localisation import Rule
-from irl_core.statistics.bootstrap import Figure, plain, problem_index, share_difference, undefined
+from irl_core.statistics.bootstrap import Estimate, problem_index, share_difference, undefined
 from irl_core.statistics.first_error import NO_ERROR, UNDECIDED, first_error, mr_gsm8k, oracle_threshold
-
-Section = dict[str, Any]
 
 REWARD, COMBINED = "reward", "checker_then_reward"
 TITLES = {
@@ -49,66 +46,175 @@ TITLES = {
     "middle": "middle step",
     "last": "last step",
 }
-NO_RIVALS = (REWARD, COMBINED, "anchor")  # the anchor is what the reward knew before its adversarial training
 CANDIDATES = 2000  # limits that the search for the oracle threshold tries at most
+ALWAYS = "it names a step in every trace"
 
 
-def figures(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = None) -> Section:
-    """``methods``: every way to name a step, over the run's labelled traces, the reward's also at the ``oracle``
-    threshold; ``distance`` in steps, ``reliability``, ``conformal``, ``kinds`` of mistakes, ``decisions``;
-    ``perturbed``: the same on corrupted traces, down to tokens. ``answer_lines``: see `judge_of`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdicts:
+    """ProcessBench's and MR-GSM8K's figures of one method's decisions."""
+
+    error_acc: Estimate
+    correct_acc: Estimate
+    f1: Estimate
+    step_accuracy: Estimate
+    mcc: Estimate
+
+
+VERDICTS = tuple(one.name for one in fields(Verdicts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OracleVerdicts(Verdicts):
+    """The reward's verdicts at the threshold with the best F1 on these very traces: an upper bound. The intervals do
+    not heed that it was chosen on them."""
+
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Numbers of labelled traces. ``right_answer_but_wrong``: with a wrong step and the right final answer."""
+
+    traces: int
+    wrong: int
+    correct: int
+    problems: int
+    right_answer_but_wrong: int
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedBy:
+    """The rule that named steps. ``threshold``: infinite where none flags; ``alpha``: the promised share of flagged
+    correct traces, None where it is not known; ``answer_lines``: whether closing lines may be named."""
+
+    rule: str
+    threshold: float
+    alpha: float | None
+    answer_lines: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """Named less true step of the wrong traces in which a step is named; negative = too early. ``distribution``: counts
+    by distance, ascending."""
+
+    distribution: dict[int, int]
+    mean_absolute: Estimate
+    mean: Estimate
+    within_one: Estimate
+    too_early: Estimate
+    too_late: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class OnLabels:
+    """What was found on the labelled traces of the scored run, beside the methods.
+
+    Attributes:
+        oracle: the reward's verdicts at the oracle threshold. forced: those with undecided counted as no error.
+        distance: of the named from the true step. decisions: shares by truth and decision (``wrong_uncertain``).
+        reliability, conformal: see `irl_core.evaluation.calibration`.
+        kinds: by kind of mistake, most frequent first: its share of the wrong traces, and ``exact`` by method.
+    """
+
+    oracle: OracleVerdicts
+    forced: Verdicts
+    distance: Distance
+    decisions: dict[str, Estimate]
+    reliability: Reliability
+    conformal: Conformal
+    kinds: dict[str, dict[str, Estimate]]
+
+
+@dataclass(frozen=True, slots=True)
+class OnPerturbed:
+    """What was found on perturbed expert traces: ``exact`` and the reward's less it by method, ``exact`` by kind of
+    perturbation, and the tokens. ``reason``: why there is nothing."""
+
+    reason: str
+    methods: dict[str, dict[str, Estimate]]
+    traces: int = 0
+    problems: int = 0
+    kinds: dict[str, dict[str, Estimate]] | None = None
+    tokens: perturbed.Tokens | None = field(default=None, metadata={"flat": True})
+
+
+@dataclass(frozen=True, slots=True)
+class Localisation:
+    """Where the first error is. What is None was not found: ``reason`` says why there is nothing at all.
+
+    Attributes:
+        labels: numbers of labelled traces, on which the rest but ``perturbed`` is.
+        methods: by method ``exact``, the reward's less it (``reward_minus_this``), and its verdicts (``VERDICTS``).
+    """
+
+    titles: dict[str, str]
+    reason: str
+    judged_by: JudgedBy | None = field(default=None, metadata={"flat": True})
+    labels: Labels | None = field(default=None, metadata={"key": "counts"})
+    methods: dict[str, dict[str, Estimate]] | None = None
+    on_labels: OnLabels | None = field(default=None, metadata={"flat": True})
+    perturbed: OnPerturbed | None = None
+
+
+def figures(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = None) -> Localisation:
+    """Every way to name a step, over the labelled and the perturbed traces of an evaluation. ``answer_lines``: see
+    `judge_of`; ``seed``: of the bootstrap.
 
     Raises:
-        StoreError: the run cannot be judged by one rule.
+        StoreError: the traces cannot be judged by one rule.
     """
     judge = judge_of(run, answer_lines)
     if judge is None:
-        return dict(plain({"titles": TITLES, "reason": "no trace was read by a discriminator"}))
+        return Localisation(TITLES, "no trace was read by a discriminator")
+    alpha = judge.calibration.alpha if judge.calibration else None
     traces = located(run.path, judge, run.path.with_name(ANCHOR))
-    found = {"titles": TITLES, "reason": "", **_judged_by(judge), **_labelled(traces, judge, seed)}
-    spoilt = located(run.perturbed_path, judge) if len(run.perturbed) else Located(pd.DataFrame())
-    found["perturbed"] = _perturbed(run, spoilt, judge, seed)
-    return dict(plain(found))
+    return Localisation(
+        TITLES,
+        "",
+        JudgedBy(judge.rule.name, judge.threshold, alpha, judge.answer_lines),
+        _labels(traces.frame),
+        _methods(traces.frame, seed) if len(traces.frame) else {},
+        _on_labels(traces, judge, seed) if len(traces.frame) else None,
+        _on_perturbed(run, judge, seed),
+    )
 
 
-def _judged_by(judge: Judge) -> Section:
-    return {
-        "rule": judge.rule.name,
-        "threshold": judge.threshold if math.isfinite(judge.threshold) else None,
-        "alpha": judge.calibration.alpha if judge.calibration else None,
-        "answer_lines": judge.answer_lines,
-    }
-
-
-def _labelled(traces: Located, judge: Judge, seed: int) -> Section:
-    frame = traces.frame
+def _labels(frame: pd.DataFrame) -> Labels:
     if not len(frame):
-        return {"counts": _counts(frame), "methods": {}}
-    return {
-        "counts": _counts(frame),
-        "methods": _methods(frame, seed),
-        "oracle": _oracle(traces, judge.rule, seed),
-        "forced": _process(frame, np.where(decided(frame) == UNDECIDED, NO_ERROR, decided(frame)), seed),
-        "distance": _distance(frame, seed),
-        "decisions": _decisions(frame, seed),
-        "reliability": reliability(frame, seed),
-        "conformal": conformal(frame, judge, seed),
-        "kinds": _kinds(frame, seed),
-    }
-
-
-def _counts(frame: pd.DataFrame) -> Section:
-    if not len(frame):
-        return {"traces": 0, "wrong": 0, "correct": 0, "problems": 0, "right_answer_but_wrong": 0}
+        return Labels(0, 0, 0, 0, 0)
     wrong = frame["true"] != NO_ERROR
     mixed = wrong & frame["right_answer"].eq(True)
-    return {
-        "traces": len(frame),
-        "wrong": int(wrong.sum()),
-        "correct": int((~wrong).sum()),
-        "problems": frame["problem_id"].nunique(),
-        "right_answer_but_wrong": int(mixed.sum()),
-    }
+    return Labels(len(frame), int(wrong.sum()), int((~wrong).sum()), frame["problem_id"].nunique(), int(mixed.sum()))
+
+
+def _on_labels(traces: Located, judge: Judge, seed: int) -> OnLabels:
+    frame = traces.frame
+    decisions, kinds = {}, {}
+    for group, rows in (("correct", frame["true"] == NO_ERROR), ("wrong", frame["true"] != NO_ERROR)):
+        part = frame[rows]
+        for said in ("error", "uncertain", "no_error"):
+            flags = (part["decision"] == said).to_numpy()
+            unit = f"{group} traces"
+            decisions[f"{group}_{said}"] = share_of(flags, part["problem_id"].to_numpy(), unit, seed)
+    wrong = frame[frame["true"] != NO_ERROR]
+    named = wrong["kind"].fillna("unknown").astype(str)
+    for kind in named.value_counts(sort=True).index if named.nunique() > 1 else []:
+        mine = (named == kind).to_numpy()
+        exact = exact_by_method(wrong[mine], seed)
+        share = share_of(mine, wrong["problem_id"].to_numpy(), "wrong traces", seed)
+        methods = (REWARD, "least_likely", "arithmetic", "random")
+        kinds[str(kind)] = {"share": share, **{name: exact[name]["exact"] for name in methods}}
+    return OnLabels(
+        oracle=_oracle(traces, judge.rule, seed),
+        forced=Verdicts(**_verdicts(frame, np.where(decided(frame) == UNDECIDED, NO_ERROR, decided(frame)), seed)),
+        distance=_distance(frame, seed),
+        decisions=decisions,
+        reliability=reliability(frame, seed),
+        conformal=conformal(frame, judge, seed),
+        kinds=kinds,
+    )
 
 
 # ------------------------------------------------------------------------------------------------ methods
@@ -124,73 +230,56 @@ def hits(frame: pd.DataFrame) -> dict[str, Array]:
     return found | {"random": frame["chance"].to_numpy(dtype=np.float64)}
 
 
-def _predictions(frame: pd.DataFrame) -> dict[str, Steps]:
+def _methods(frame: pd.DataFrame, seed: int) -> dict[str, dict[str, Estimate]]:
+    """What each method names in the wrong traces, and the verdicts of those that may decide for no error."""
     checker = column(frame, "arithmetic")
-    found = {REWARD: decided(frame), "arithmetic": checker}
-    found[COMBINED] = np.where(checker == NO_ERROR, found[REWARD], checker)
+    predicted = {REWARD: decided(frame), "arithmetic": checker}
+    predicted[COMBINED] = np.where(checker == NO_ERROR, predicted[REWARD], checker)
     for name in ("likelihood", "anchor"):
         if f"{name}_decision" in frame.columns:
-            found[name] = decided(frame, name, f"{name}_decision")
-    return found
-
-
-def _methods(frame: pd.DataFrame, seed: int) -> Section:
-    exact, predicted, always = _exact(frame, seed), _predictions(frame), "it names a step in every trace"
-    rows: Section = {}
-    for name, figures_of in exact.items():
-        if name in predicted:
-            judged = _process(frame, predicted[name], seed)
-        else:
-            keys = ("error_acc", "correct_acc", "f1", "step_accuracy", "mcc")
-            judged = {key: undefined(len(frame), "traces", always) for key in keys}
-        rows[name] = {**figures_of, **judged}
-    return rows
-
-
-def _exact(frame: pd.DataFrame, seed: int, unit: str = "wrong traces") -> dict[str, dict[str, Figure]]:
-    """``exact`` of every method over the wrong traces, and the reward's less it, paired."""
-    part = frame[frame["true"] != NO_ERROR]
-    found, ids = hits(part), part["problem_id"].to_numpy()
-    rows: dict[str, dict[str, Figure]] = {}
-    for name in sorted(found, key=list(TITLES).index):
-        rows[name] = {"exact": share_of(found[name], ids, unit, seed)}
-        if name != REWARD:
-            rows[name]["reward_minus_this"] = _less(found[REWARD], found[name], ids, unit, seed)
-    return rows
-
-
-def _less(ours: Array, theirs: Array, ids: npt.NDArray[Any], unit: str, seed: int) -> Figure:
-    if not len(ours):
-        return undefined(0, unit, f"no {unit}")
-    return share_difference(ours, theirs, ids, unit=unit, seed=seed)
-
-
-def _process(frame: pd.DataFrame, predicted: Steps, seed: int) -> dict[str, Figure]:
-    true, ids = column(frame, "true"), frame["problem_id"].to_numpy()
-    found, other = first_error(true, predicted, ids, seed=seed), mr_gsm8k(true, predicted, ids, seed=seed)
+            predicted[name] = decided(frame, name, f"{name}_decision")
+    nothing = dict.fromkeys(VERDICTS, undefined(len(frame), "traces", ALWAYS))
     return {
-        "error_acc": found.error_acc,
-        "correct_acc": found.correct_acc,
-        "f1": found.f1,
-        "step_accuracy": other.step_accuracy,
-        "mcc": other.mcc,
+        name: {**row, **(_verdicts(frame, predicted[name], seed) if name in predicted else nothing)}
+        for name, row in exact_by_method(frame, seed).items()
     }
 
 
-def _oracle(traces: Located, rule: Rule, seed: int) -> Section:
-    """The reward at the limit with the best F1 on these very traces. Its intervals do not heed that it was chosen."""
+def exact_by_method(frame: pd.DataFrame, seed: int, unit: str = "wrong traces") -> dict[str, dict[str, Estimate]]:
+    """``exact`` of every method over the wrong traces, and the reward's less it, paired."""
+    part = frame[frame["true"] != NO_ERROR]
+    found, ids = hits(part), part["problem_id"].to_numpy()
+    rows: dict[str, dict[str, Estimate]] = {}
+    for name in sorted(found, key=list(TITLES).index):
+        rows[name] = {"exact": share_of(found[name], ids, unit, seed)}
+        if name != REWARD:
+            rows[name]["reward_minus_this"] = (
+                share_difference(found[REWARD], found[name], ids, unit=unit, seed=seed)
+                if len(part)
+                else undefined(0, unit, f"no {unit}")
+            )
+    return rows
+
+
+def _verdicts(frame: pd.DataFrame, predicted: Steps, seed: int) -> dict[str, Estimate]:
+    true, ids = column(frame, "true"), frame["problem_id"].to_numpy()
+    found, other = first_error(true, predicted, ids, seed=seed), mr_gsm8k(true, predicted, ids, seed=seed)
+    values = (found.error_acc, found.correct_acc, found.f1, other.step_accuracy, other.mcc)
+    return dict(zip(VERDICTS, values, strict=True))
+
+
+def _oracle(traces: Located, rule: Rule, seed: int) -> OracleVerdicts:
     frame = traces.frame
     true, suspicion = column(frame, "true"), frame["reward_suspicion"].to_numpy(dtype=np.float64)
     if rule.choice == "argmin":
         limit, _ = oracle_threshold(true, column(frame, REWARD), suspicion)
         named = column(frame, REWARD)
     else:
-        limit, named = _best_limit(true, traces.scores, suspicion)
-    predicted = np.where(suspicion < limit, named, NO_ERROR)
-    return {"threshold": limit if math.isfinite(limit) else None, **_process(frame, predicted, seed)}
+        limit, named = best_limit(true, traces.scores, suspicion)
+    return OracleVerdicts(threshold=limit, **_verdicts(frame, np.where(suspicion < limit, named, NO_ERROR), seed))
 
 
-def _best_limit(true: Steps, scores: Any, suspicion: Array) -> tuple[float, Steps]:
+def best_limit(true: Steps, scores: Sequence[Array], suspicion: Array) -> tuple[float, Steps]:
     """The limit with the best F1, and the steps it names, for a rule that names the first step below its limit: another
     limit names other steps. At most ``CANDIDATES`` limits are tried, quantiles of the step scores."""
     table = np.full((len(scores), max(len(row) for row in scores)), np.nan)
@@ -204,13 +293,14 @@ def _best_limit(true: Steps, scores: Any, suspicion: Array) -> tuple[float, Step
     for limit in [*limits, math.inf]:
         below = table < limit
         named = np.where(below.any(1), below.argmax(1), NO_ERROR)
-        value = _plain_f1(true, named)
+        value = f1_of(true, named)
         if value > best_f1:
             best, best_f1, best_named = float(limit), value, named
     return best, best_named
 
 
-def _plain_f1(true: Steps, predicted: Steps) -> float:
+def f1_of(true: Steps, predicted: Steps) -> float:
+    """ProcessBench's F1; with one class alone, its accuracy."""
     wrong = true != NO_ERROR
     if wrong.all() or not wrong.any():
         return float((predicted == true).mean())
@@ -218,163 +308,34 @@ def _plain_f1(true: Steps, predicted: Steps) -> float:
     return float(2 * found * kept / (found + kept)) if found + kept else 0.0
 
 
-# ------------------------------------------------------------------------------------------------ distance, kinds
-
-
-def _distance(frame: pd.DataFrame, seed: int) -> Section:
-    """Named less true step of the wrong traces where a step is named; negative = too early."""
+def _distance(frame: pd.DataFrame, seed: int) -> Distance:
     part = frame[(frame["true"] != NO_ERROR) & (frame[REWARD] >= 0)]
     away, ids = column(part, REWARD) - column(part, "true"), part["problem_id"].to_numpy()
     values, counts = np.unique(away, return_counts=True)
     unit = "wrong traces"
-    return {
-        "distribution": {str(value): int(count) for value, count in zip(values, counts, strict=True)},
-        "mean_absolute": share_of(np.abs(away), ids, f"{unit}, steps", seed, bounded=False),
-        "mean": share_of(away, ids, f"{unit}, steps", seed, bounded=False),
-        "within_one": share_of(np.abs(away) <= 1, ids, unit, seed),
-        "too_early": share_of(away < 0, ids, unit, seed),
-        "too_late": share_of(away > 0, ids, unit, seed),
-    }
+    return Distance(
+        distribution={int(value): int(count) for value, count in zip(values, counts, strict=True)},
+        mean_absolute=share_of(np.abs(away), ids, f"{unit}, steps", seed, bounded=False),
+        mean=share_of(away, ids, f"{unit}, steps", seed, bounded=False),
+        within_one=share_of(np.abs(away) <= 1, ids, unit, seed),
+        too_early=share_of(away < 0, ids, unit, seed),
+        too_late=share_of(away > 0, ids, unit, seed),
+    )
 
 
-def _decisions(frame: pd.DataFrame, seed: int) -> dict[str, Figure]:
-    """What became of correct and of wrong traces."""
-    found = {}
-    for group, rows in (("correct", frame["true"] == NO_ERROR), ("wrong", frame["true"] != NO_ERROR)):
-        part = frame[rows]
-        for said in ("error", "uncertain", "no_error"):
-            flags = (part["decision"] == said).to_numpy()
-            found[f"{group}_{said}"] = share_of(flags, part["problem_id"].to_numpy(), f"{group} traces", seed)
-    return found
-
-
-def _kinds(frame: pd.DataFrame, seed: int) -> Section:
-    """For each kind of mistake, most frequent first: its share of the wrong traces, and ``exact`` by method."""
-    part = frame[frame["true"] != NO_ERROR]
-    kinds = part["kind"].fillna("unknown").astype(str)
-    rows = {}
-    for kind in kinds.value_counts(sort=True).index if kinds.nunique() > 1 else []:
-        mine = (kinds == kind).to_numpy()
-        exact = _exact(part[mine], seed)
-        rows[str(kind)] = {
-            "share": share_of(mine, part["problem_id"].to_numpy(), "wrong traces", seed),
-            **{name: exact[name]["exact"] for name in (REWARD, "least_likely", "arithmetic", "random")},
-        }
-    return rows
-
-
-# ------------------------------------------------------------------------------------------------ corrupted traces
-
-
-def _perturbed(run: EvaluatedRun, spoilt: Located, judge: Judge, seed: int) -> Section:
-    if not len(spoilt.frame):
-        return {"reason": "the run has no corrupted traces with a known first wrong step", "methods": {}}
-    frame = spoilt.frame
-    kinds = frame["kind"].fillna("unknown").astype(str)
-    return {
-        "reason": "",
-        "traces": len(frame),
-        "problems": int(problem_index(list(frame["problem_id"]))[0]),
-        "methods": _exact(frame, seed, "corrupted traces"),
-        "kinds": {
-            kind: {name: row["exact"] for name, row in _exact(frame[kinds == kind], seed, "corrupted traces").items()}
+def _on_perturbed(run: EvaluatedRun, judge: Judge, seed: int) -> OnPerturbed:
+    frame = located(run.perturbed_path, judge).frame if len(run.perturbed) else pd.DataFrame()
+    if not len(frame):
+        return OnPerturbed("the run has no corrupted traces with a known first wrong step", {})
+    kinds, unit = frame["kind"].fillna("unknown").astype(str), "corrupted traces"
+    return OnPerturbed(
+        "",
+        exact_by_method(frame, seed, unit),
+        len(frame),
+        int(problem_index(list(frame["problem_id"]))[0]),
+        {
+            kind: {name: row["exact"] for name, row in exact_by_method(frame[kinds == kind], seed, unit).items()}
             for kind in sorted(set(kinds))
         },
-        **perturbed.figures(run.perturbed_path, judge, seed=seed),
-    }
-
-
-# ------------------------------------------------------------------------------------------------ words
-
-
-def paragraph(found: Section) -> str:
-    """Does the reward point at the first error, and more than what needs none?"""
-    if found["reason"]:
-        return f"Where the first error is cannot be judged: {found['reason']}."
-    parts = [_on_labels(found), _confidence_words(found), _on_corrupted(found["perturbed"])]
-    return " ".join(part for part in parts if part)
-
-
-def _on_labels(found: Section) -> str:
-    counts, rows = found["counts"], found["methods"]
-    if not counts["wrong"]:
-        return f"No trace of the run itself has a known first error ({counts['correct']} are known to have none)."
-    head = (
-        f"On {counts['wrong']} wrong and {counts['correct']} correct traces of {counts['problems']} problems, the "
-        f"reward (rule: {rule(found['rule'])}) names the first wrong step in {shown(rows[REWARD]['exact'])} of the "
-        "wrong ones"
-    )
-    rivals = [name for name in ("random", "first", "least_likely", "likelihood", "arithmetic") if name in rows]
-    told = [f"{TITLES[name]} {shown(rows[name]['exact'])}" for name in rivals]
-    best = best_baseline(rows)
-    margin = difference(rows[best]["reward_minus_this"], "better than it", "worse than it")
-    return (
-        f"{head}; beside it: {', '.join(told)}. Against the best of what needs no reward, {TITLES[best]}, the margin "
-        f"is {margin}. {_start_words(rows)}{_f1_words(found)}"
-    )
-
-
-def _start_words(rows: Section) -> str:
-    """What the model that the discriminator started from names without any adversarial training."""
-    if "anchor" not in rows:
-        return ""
-    row = rows["anchor"]
-    margin = difference(row["reward_minus_this"], "better than it", "worse than it")
-    return (
-        f"The model that the discriminator started from names {shown(row['exact'])} by its log-probability alone, "
-        f"before any adversarial training; the reward less this is {margin}. "
-    )
-
-
-def best_baseline(rows: Section) -> str:
-    """Of the methods that need no reward, the one that finds most first wrong steps on these traces."""
-    rivals = [name for name in rows if name not in NO_RIVALS]
-    return max(rivals, key=lambda name: rows[name]["exact"]["value"] or 0.0)
-
-
-def _f1_words(found: Section) -> str:
-    row, oracle = found["methods"][REWARD], found["oracle"]
-    if row["f1"]["value"] is None:
-        return f"ProcessBench's F1 is {shown(row['f1'])}."
-    return (
-        f"At the held-out threshold error_acc is {shown(row['error_acc'])}, correct_acc {shown(row['correct_acc'])} "
-        f"and F1 {shown(row['f1'])} (at the oracle threshold, an upper bound, {shown(oracle['f1'])}); MCC is "
-        f"{shown(row['mcc'])}."
-    )
-
-
-def _confidence_words(found: Section) -> str:
-    if "conformal" not in found:
-        return ""
-    ece = f"The confidence is off by {shown(found['reliability']['ece'])} on average (expected calibration error)."
-    promised = next(level for level in found["conformal"]["levels"] if level["promised"])
-    flagged = promised["flagged"]
-    if flagged["value"] is None:
-        return f"{ece} Whether correct traces are spared as promised is not known: {flagged['reason']}."
-    if promised["alpha"] is None:
-        return f"{ece} Of the correct traces {shown(flagged)} are flagged; {found['conformal']['reason']}."
-    return (
-        f"{ece} Of the correct traces {shown(flagged)} are flagged where at most {promised['alpha']:g} was promised: "
-        f"{promised['verdict']}."
-    )
-
-
-def _on_corrupted(found: Section) -> str:
-    if found["reason"]:
-        return f"On corrupted expert traces nothing can be said: {found['reason']}."
-    rows = found["methods"]
-    text = (
-        f"On {found['traces']} corrupted expert traces the reward names the corrupted step in "
-        f"{shown(rows[REWARD]['exact'])}, the least likely token in {shown(rows['least_likely']['exact'])}, the "
-        f"checker in {shown(rows['arithmetic']['exact'])}, a random step in {shown(rows['random']['exact'])}."
-    )
-    area = found["token_auc"][perturbed.ALL].get(found["signal"])
-    if area is None:
-        return text
-    step = found["within_step"]
-    return (
-        f"{text} The AUC of {found['signal']} for the corrupted token against those before it is {shown(area['at'])} "
-        f"({ranking(area['at'])}), with all after it {shown(area['from'])} ({ranking(area['from'])}). Within the wrong "
-        f"step its most suspect token is the corrupted one in {shown(step['token_exact'])}, a random one in "
-        f"{shown(step['random_token'])}."
+        perturbed.figures(run.perturbed_path, judge, seed=seed),
     )

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.first_error_table import column, decided, judge_of, located
+from irl_core.evaluation.located_traces import column, decided, judge_of, located
 from irl_core.evaluation.scores import Judged, answers, judged, score
 from irl_core.statistics.best_of_n import best_of, pass_values, vote
 from irl_core.statistics.bootstrap import (
-    Figure,
+    Estimate,
     bootstrap,
     percentile_interval,
     problem_sums,
@@ -140,13 +140,13 @@ def unit_of(name: str) -> str:
     return UNITS.get(name, "problems")
 
 
-def figure(name: str, columns: Columns, *, seed: int = 0) -> Figure:
-    """The measure of one run, with its interval over problems."""
+def estimate(name: str, columns: Columns, *, seed: int = 0) -> Estimate:
+    """The measure of one scored run, with its interval over problems."""
     values = _matrix([columns], list(columns))[:, 0]
     return bootstrap(values, ratio, n=_count(values), unit=unit_of(name), seed=seed)
 
 
-def difference(name: str, ours: Columns, theirs: Columns, *, seed: int = 0) -> Figure:
+def difference(name: str, ours: Columns, theirs: Columns, *, seed: int = 0) -> Estimate:
     """Ours minus theirs over the problems that both have, which are resampled together."""
     common = [problem for problem in ours if problem in theirs]
     if not common:
@@ -174,12 +174,12 @@ def _count(values: Array) -> int:
 # ------------------------------------------------------------------------------------------------------------ seeds
 
 
-def over_seeds(name: str, runs: Sequence[Columns], *, seed: int = 0) -> Figure:
+def over_seeds(name: str, runs: Sequence[Columns], *, seed: int = 0) -> Estimate:
     """The mean over runs that differ in their seed alone, its interval over problems and seeds: both are resampled."""
     return _over_seeds(name, [runs], _only, seed)
 
 
-def difference_over_seeds(name: str, ours: Sequence[Columns], theirs: Sequence[Columns], *, seed: int = 0) -> Figure:
+def difference_over_seeds(name: str, ours: Sequence[Columns], theirs: Sequence[Columns], *, seed: int = 0) -> Estimate:
     """The mean of ours minus theirs, run by run of the same seed; problems and seeds are resampled together. A single
     run on one side (a start that has no seed) stands beside each of the other's."""
     runs = max(len(ours), len(theirs))
@@ -198,7 +198,9 @@ def _first_less_second(ratios: Array) -> Array:
     return result
 
 
-def _over_seeds(name: str, sides: Sequence[Sequence[Columns]], combine: Callable[[Array], Array], seed: int) -> Figure:
+def _over_seeds(
+    name: str, sides: Sequence[Sequence[Columns]], combine: Callable[[Array], Array], seed: int
+) -> Estimate:
     runs = len(sides[0])
     common = [problem for problem in sides[0][0] if all(problem in one for side in sides for one in side)]
     unit = unit_of(name) + (", paired by problem and seed" if len(sides) == 2 else "")
@@ -227,7 +229,7 @@ def _over_seeds(name: str, sides: Sequence[Sequence[Columns]], combine: Callable
     low, high = percentile_interval(resampled(flat, drawn, seed=seed))
     if math.isnan(value) or math.isnan(low):
         return undefined(n, method, "not defined on these traces")
-    return Figure(value, low, high, n, method)
+    return Estimate(value, low, high, n, method)
 
 
 def _ratios(totals: Array) -> Array:

@@ -1,8 +1,9 @@
-"""Corrupted traces down to their tokens: is the corrupted one told from those before, and which part is suspected?"""
+"""Perturbed traces down to their tokens: is the first changed one told from those before, and what is suspected?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from irl_core.evaluation.first_error_table import Judge, signals_of
+from irl_core.evaluation.located_traces import Judge, signals_of
 from irl_core.reward.localisation import token_steps
-from irl_core.statistics.bootstrap import Figure, problem_index, share, undefined
+from irl_core.statistics.bootstrap import Estimate, problem_index, share, undefined
 from irl_core.statistics.separation import auc
 from irl_core.storage.rows import scored_of
 from irl_core.storage.schema import COLUMNS, ScoredRow
@@ -28,21 +29,59 @@ ALL = "all"
 PARTS = ("operand", "operator", "result", "wording")
 
 
-def figures(path: Path, judge: Judge, *, seed: int = 0) -> dict[str, Any]:
-    """``token_auc`` by kind of corruption and signal; ``within_step``: where in the wrong step the most suspect token
-    lies. ``signal`` is the rule's. Traces whose first changed token is not known are left out.
+@dataclass(frozen=True, slots=True)
+class TokenAuc:
+    """AUC of a low signal for a changed token.
 
-    AUC of a low signal for a corrupted token: ``from`` the corrupted token on against those before it, ``at`` it alone
-    against those before it, each within a trace and then averaged; ``pooled``: ``from``, over the tokens of all.
+    Attributes:
+        since: the first changed token and all after it against those before it, within a trace, then averaged.
+        at: the first changed token alone against those before it, likewise.
+        pooled: ``since`` over the tokens of all traces.
     """
+
+    since: Estimate = field(metadata={"key": "from"})
+    at: Estimate
+    pooled: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class WithinStep:
+    """Where in the wrong step the most suspect token lies.
+
+    Attributes:
+        left_out: traces whose first changed token is not in the wrong step, or whose step has no signal.
+        parts: counts by the part (``PARTS``) of the first changed token and that of the most suspect one.
+        token_exact: the most suspect token is the first changed one. random_token: a random token of the step is.
+        same_part: it stands in the same part of the equation. first_equation: in the first equation of the step.
+        distance: from the first changed token, in tokens.
+    """
+
+    left_out: int
+    parts: dict[str, dict[str, int]]
+    token_exact: Estimate
+    random_token: Estimate
+    same_part: Estimate
+    first_equation: Estimate
+    distance: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """``token_auc`` by kind of perturbation and signal; ``signal`` is the rule's."""
+
+    signal: str
+    token_auc: dict[str, dict[str, TokenAuc]]
+    within_step: WithinStep
+
+
+def figures(path: Path, judge: Judge, *, seed: int = 0) -> Tokens:
+    """The tokens of the perturbed traces in a file; those whose first changed token is not known are left out."""
     names = tuple(dict.fromkeys((judge.rule.signal, "raw", "credit", "logprob")))
     frame = pd.DataFrame([_row(row, names, judge) for row in _rows(path)])
     kinds = [ALL, *sorted(set(frame["kind"]))] if len(frame) else []
-    return {
-        "signal": judge.rule.signal,
-        "token_auc": {ALL: {}} | {kind: _areas(frame, kind, names, seed) for kind in kinds},
-        "within_step": _within_step(frame, seed),
-    }
+    areas: dict[str, dict[str, TokenAuc]] = {ALL: {}}
+    areas |= {kind: _areas(frame, kind, names, seed) for kind in kinds}
+    return Tokens(judge.rule.signal, areas, _within_step(frame, seed))
 
 
 def _rows(path: Path) -> Iterator[ScoredRow]:
@@ -66,33 +105,33 @@ def _row(row: ScoredRow, names: tuple[str, ...], judge: Judge) -> dict[str, Any]
     return found | _suspect(row, scored, signals[judge.rule.signal])
 
 
-def _area(corrupted: Array, before: Array) -> float:
-    """The chance that a corrupted token's signal is below that of one before it, ties half; NaN without one of each."""
-    if not corrupted.size or not before.size:
+def _area(changed: Array, before: Array) -> float:
+    """The chance that a changed token's signal is below that of one before it, ties half; NaN without one of each."""
+    if not changed.size or not before.size:
         return float("nan")
-    ranks = stats.rankdata(np.concatenate([-corrupted, -before]))
-    lead = ranks[: corrupted.size].sum() - corrupted.size * (corrupted.size + 1) / 2
-    return float(lead / (corrupted.size * before.size))
+    ranks = stats.rankdata(np.concatenate([-changed, -before]))
+    lead = ranks[: changed.size].sum() - changed.size * (changed.size + 1) / 2
+    return float(lead / (changed.size * before.size))
 
 
-def _areas(frame: pd.DataFrame, kind: str, names: tuple[str, ...], seed: int) -> dict[str, dict[str, Figure]]:
+def _areas(frame: pd.DataFrame, kind: str, names: tuple[str, ...], seed: int) -> dict[str, TokenAuc]:
     part = frame if kind == ALL else frame[frame["kind"] == kind]
     lengths = part[names[0]].map(len).to_numpy()
-    corrupted = np.concatenate(
+    changed = np.concatenate(
         [np.arange(n) >= start for n, start in zip(lengths, part["start"], strict=True)]  # True from that token on
     )
     ids = np.repeat(problem_index(list(part["problem_id"]))[1], lengths)
     return {
-        name: {
-            "from": _mean(part, f"from:{name}", seed),
-            "at": _mean(part, f"at:{name}", seed),
-            "pooled": auc(-np.concatenate(list(part[name])), corrupted, ids),
-        }
+        name: TokenAuc(
+            _mean(part, f"from:{name}", seed),
+            _mean(part, f"at:{name}", seed),
+            auc(-np.concatenate(list(part[name])), changed, ids),
+        )
         for name in names
     }
 
 
-def _mean(frame: pd.DataFrame, column: str, seed: int, unit: str = "corrupted traces") -> Figure:
+def _mean(frame: pd.DataFrame, column: str, seed: int, unit: str = "corrupted traces") -> Estimate:
     known = frame[frame[column].notna()] if len(frame) else frame
     if not len(known):
         return undefined(0, unit, f"no {unit} with tokens on both sides" if ":" in column else f"no {unit}")
@@ -103,8 +142,8 @@ def _mean(frame: pd.DataFrame, column: str, seed: int, unit: str = "corrupted tr
 
 
 def _suspect(row: Mapping[str, Any], scored: ScoredTrace, values: Array) -> dict[str, Any]:
-    """The most suspect token of the wrong step beside the corrupted one: the same? how far away? in which parts?
-    NaN and None where the corrupted token is not in the wrong step, or the step has no signal."""
+    """The most suspect token of the wrong step beside the first changed one: the same? how far away? in which parts?
+    NaN and None where the changed token is not in the wrong step, or the step has no signal."""
     trace, start, step = scored.trace, row["perturbed_from_token"], row["true_first_error_step"]
     inside = np.flatnonzero(token_steps(scored.encoded.spans, trace.steps) == (-2 if step is None else step))
     nothing = {"token_exact": np.nan, "random_token": np.nan, "away": np.nan, "same_part": np.nan}
@@ -154,18 +193,16 @@ def _in_first(step: Any, span: Span, equations: list[Equation]) -> float:
     return float(mine[0].start <= span[0] < end)
 
 
-def _within_step(frame: pd.DataFrame, seed: int) -> dict[str, Any]:
+def _within_step(frame: pd.DataFrame, seed: int) -> WithinStep:
     known = frame[frame["part"].notna()] if len(frame) else frame
     counts = {
         part: {other: int(((known["part"] == part) & (known["suspect_part"] == other)).sum()) for other in PARTS}
         for part in (PARTS if len(known) else ())
     }
-    found = {name: _mean(known, name, seed) for name in ("token_exact", "random_token", "same_part", "first_equation")}
-    return {"left_out": len(frame) - len(known), "parts": counts, **found, "distance": _distance(known, seed)}
-
-
-def _distance(known: pd.DataFrame, seed: int) -> Figure:
-    if not len(known):
-        return undefined(0, "corrupted traces, tokens", "no corrupted traces")
-    values, ids = known["away"].abs().to_numpy(dtype=np.float64), known["problem_id"].to_numpy()
-    return share(values, ids, unit="corrupted traces, tokens", bounded=False, seed=seed)
+    shares = {name: _mean(known, name, seed) for name in ("token_exact", "random_token", "same_part", "first_equation")}
+    unit = "corrupted traces, tokens"
+    distance = undefined(0, unit, "no corrupted traces")
+    if len(known):
+        away, ids = known["away"].abs().to_numpy(dtype=np.float64), known["problem_id"].to_numpy()
+        distance = share(away, ids, unit=unit, bounded=False, seed=seed)
+    return WithinStep(left_out=len(frame) - len(known), parts=counts, **shares, distance=distance)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from irl_core.evaluation.section import Table
+
 PAPER = "Fanconi, Astorga and van der Schaar 2025, arXiv 2510.01857 v1"
 PAPER_ADDRESS = "https://arxiv.org/abs/2510.01857v1"
 AUTHORS_FILES = "https://github.com/fanconic/expert_reasoning/tree/1f0dad0ff21acde531a5b1b222a01da3feb8f8ba/figures"
@@ -27,39 +29,28 @@ NOT_FOUND = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of a table: what it is about, and its cells as published; an interval is the source's own."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cited(Table):
+    """A published table; its cells are as published, an interval is the source's own.
 
-    name: str
-    cells: tuple[str, ...]
+    Attributes:
+        beside: the section of the report that it may stand beside.
+        source: who published it. address: where. place: which table or figure.
+        seen: the address of what was read.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A published table. ``beside``: the section of the report that it may stand beside. ``place``: where in the
-    source; ``seen``: the address of what was read."""
-
-    title: str
     beside: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
     source: str
     address: str
     place: str
     seen: str
-    note: str = ""
 
 
-def _rows(*lines: tuple[str, ...]) -> tuple[Row, ...]:
-    return tuple(Row(name, cells) for name, *rest in lines for cells in (tuple(rest),))
-
-
-PASS_AT_K = Table(
+PASS_AT_K = Cited(
     title="GSM8K, test: pass@k of trained policies",
     beside="pass_at_k",
-    columns=("pass@1", "pass@3", "pass@5", "pass@10"),
-    rows=_rows(
+    head=("", "pass@1", "pass@3", "pass@5", "pass@10"),
+    rows=(
         ("Llama-3.2-3B, IRL", "0.32 [0.30, 0.33]", "0.53 [0.51, 0.55]", "0.63 [0.61, 0.65]", "0.75 [0.73, 0.77]"),
         ("Llama-3.2-3B, SFT", "0.55 [0.53, 0.57]", "0.76 [0.75, 0.78]", "0.83 [0.82, 0.85]", "0.89 [0.88, 0.91]"),
         ("Llama-3.2-3B, GRPO", "0.57 [0.55, 0.59]", "0.78 [0.77, 0.80]", "0.85 [0.83, 0.86]", "0.91 [0.89, 0.92]"),
@@ -78,11 +69,11 @@ PASS_AT_K = Table(
     place="table 2, as the authors' code wrote it (pass_at_k_table.txt of each backbone)",
     seen=AUTHORS_FILES,
 )
-RERANKING = Table(
+RERANKING = Cited(
     title="GSM8K, test: pass@k|16 by the reward over the answer, against a random order",
     beside="reranking",
-    columns=("pass@1|16", "pass@3|16", "pass@5|16", "pass@10|16"),
-    rows=_rows(
+    head=("", "pass@1|16", "pass@3|16", "pass@5|16", "pass@10|16"),
+    rows=(
         ("Llama-3.2-3B, reward", "0.490", "0.672", "0.729", "0.793"),
         ("Llama-3.2-3B, random", "0.315", "0.544", "0.635", "0.754"),
         ("Llama-3.1-8B, reward", "0.632", "0.798", "0.847", "0.897"),
@@ -98,11 +89,11 @@ RERANKING = Table(
     seen=AUTHORS_FILES,
     note="Intervals of the figure reach 0.02 to 0.03 to each side at k = 1.",
 )
-SEPARATION = Table(
+SEPARATION = Cited(
     title="GSM8K, test: Welch's t of mean reward, correct against wrong traces, pooled over problems",
     beside="separation",
-    columns=("t, mean reward", "t, mean discounted reward"),
-    rows=_rows(
+    head=("", "t, mean reward", "t, mean discounted reward"),
+    rows=(
         ("Llama-3.2-3B", "29.28", "30.11"),
         ("Llama-3.1-8B", "39.93", "40.61"),
         ("Qwen2.5-3B", "21.82", "22.36"),
@@ -114,10 +105,11 @@ SEPARATION = Table(
     seen=AUTHORS_FILES,
     note="t grows with the number of traces, and takes those of one problem as independent.",
 )
-CORRELATION = Table(
+CORRELATION = Cited(
     title="GSM8K, test: Pearson's r with correctness, and of the discounted reward with form; reward over the answer",
     beside="correlation",
-    columns=(
+    head=(
+        "",
         "reward, correctness",
         "discounted, correctness",
         "discounted, XML count",
@@ -125,7 +117,7 @@ CORRELATION = Table(
         "discounted, integer",
         "integer, correctness",
     ),
-    rows=_rows(
+    rows=(
         ("Llama-3.2-3B", "0.33", "0.38", "0.33", "0.38", "0.39", "0.61"),
         ("Llama-3.1-8B", "0.27", "0.30", "0.12", "0.11", "0.21", "0.36"),
         ("Qwen2.5-3B", "0.14", "0.18", "0.04", "0.03", "0.20", "0.38"),
@@ -136,11 +128,11 @@ CORRELATION = Table(
     place="the correlation matrices (reward_correlation_matrix.pdf of each backbone)",
     seen=AUTHORS_FILES,
 )
-PROCESS_MODELS = Table(
+PROCESS_MODELS = Cited(
     title="ProcessBench, GSM8K: F1 of process-reward models (percent)",
     beside="localisation",
-    columns=("F1", "seen in"),
-    rows=_rows(
+    head=("", "F1", "seen in"),
+    rows=(
         ("Math-Shepherd-PRM-7B", "47.9", "FreePRM, R-PRM"),
         ("RLHFlow-PRM-Mistral-8B", "50.4", "FreePRM"),
         ("RLHFlow-PRM-Deepseek-8B", "38.8", "FreePRM"),
@@ -163,6 +155,6 @@ PROCESS_MODELS = Table(
 TABLES = (PASS_AT_K, SEPARATION, RERANKING, CORRELATION, PROCESS_MODELS)
 
 
-def beside(section: str) -> list[Table]:
+def beside(section: str) -> list[Cited]:
     """The published tables that may stand beside a section of the report."""
     return [table for table in TABLES if table.beside == section]

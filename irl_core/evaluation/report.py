@@ -1,20 +1,19 @@
-"""The report of an evaluated run: every section's figures and paragraph, as plain JSON. Runs no model.
+"""The report of an evaluation: every section's figures, paragraph and tables. Runs no model.
 
-``report.json`` holds exactly this, the report page and the app's pages show it. The same run, seed and code give the
-same report: there is no date in it but that of the run.
+``report.json`` holds the figures and paragraphs. The same evaluation, seed and code give the same report: there is no
+date in it but that of the training run's traces.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from irl_core.evaluation import (
     correlation,
-    examples,
-    first_error,
+    localisation,
     pass_at_k,
     reranking,
     reward_hacking,
@@ -22,8 +21,9 @@ from irl_core.evaluation import (
     training,
 )
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-
-Report = dict[str, Any]
+from irl_core.evaluation.examples import Examples, choose
+from irl_core.evaluation.section import Section
+from irl_core.statistics.bootstrap import to_json
 
 REPORT_VERSION = 1
 SECTIONS = {
@@ -31,7 +31,7 @@ SECTIONS = {
     "separation": separation,
     "reranking": reranking,
     "correlation": correlation,
-    "localisation": first_error,
+    "localisation": localisation,
     "training": training,
     "probes": reward_hacking,
 }
@@ -45,6 +45,34 @@ QUESTIONS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An evaluation's report.
+
+    Attributes:
+        provenance: of the scored run, and of the report itself under ``report``.
+        sections: by the names of ``SECTIONS``; each section's figures are the type that its module defines.
+        examples: the traces to be shown token by token.
+    """
+
+    provenance: dict[str, Any]
+    sections: dict[str, Section[Any]]
+    examples: Examples
+
+    @property
+    def title(self) -> str:
+        """The heading of the document."""
+        return f"Evaluation of {self.provenance.get('checkpoint', 'a scored run')}"
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``report.json`` holds: the keys ``KEYS``, of each section its paragraph and figures."""
+        found: dict[str, Any] = {"provenance": to_json(self.provenance)}
+        for name, section in self.sections.items():
+            found[name] = {"paragraph": section.paragraph, **to_json(section.figures)}
+        found["localisation"]["examples"] = to_json(self.examples)
+        return found
+
+
 def make(
     run: EvaluatedRun,
     *,
@@ -52,28 +80,26 @@ def make(
     answer_lines: bool | None = None,
     on_section: Callable[[str], None] = lambda name: None,
 ) -> Report:
-    """The report with the keys ``KEYS``; each section holds its figures and its ``paragraph``.
+    """The report of an evaluation.
 
-    ``seed``: of the bootstrap. ``answer_lines``: may a closing line be the wrong step (None: not where all labels come
-    from outside)? ``on_section`` is called with the name of each section before it is computed.
-    ``localisation.examples`` are the traces to be shown token by token.
+    Args:
+        run: the evaluation as it lies on disk.
+        seed: of the bootstrap.
+        answer_lines: may a closing line be the wrong step? None: not where all labels come from outside.
+        on_section: called with the name of each section before it is computed.
 
     Raises:
-        StoreError: the run cannot be judged by one rule, or its provenance holds something unreadable.
+        StoreError: the traces cannot be judged by one rule, or their provenance holds something unreadable.
     """
-    report: Report = {"provenance": _provenance(run, seed, answer_lines)}
+    sections: dict[str, Section[Any]] = {}
     for name, module in SECTIONS.items():
         on_section(name)
-        options = {"answer_lines": answer_lines} if module is first_error else {}
-        found = module.figures(run, seed=seed, **options)
-        report[name] = {"paragraph": module.paragraph(found), **found}
-    report["localisation"]["examples"] = examples.choose(run)
-    return dict(finite(report))
-
-
-def _provenance(run: EvaluatedRun, seed: int, answer_lines: bool | None) -> dict[str, Any]:
+        if module is localisation:
+            sections[name] = localisation.section(run, seed=seed, answer_lines=answer_lines)
+        else:
+            sections[name] = module.section(run, seed=seed)
     counts = {"run": run.frame, "perturbed": run.perturbed, "probes": run.probes}
-    return {
+    provenance = {
         **run.provenance,
         "report": {
             "version": REPORT_VERSION,
@@ -85,17 +111,9 @@ def _provenance(run: EvaluatedRun, seed: int, answer_lines: bool | None) -> dict
             "training_lines": len(run.training),
         },
     }
-
-
-def finite(value: Any) -> Any:
-    """A tree of JSON data with None in place of every number that JSON cannot hold."""
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return Report(provenance, sections, choose(run))
 
 
 def to_text(report: Report) -> str:
     """The report as strict JSON, the same text for the same report."""
-    return json.dumps(report, indent=1, allow_nan=False) + "\n"
+    return json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n"

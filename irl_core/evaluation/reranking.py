@@ -1,13 +1,15 @@
 """What choosing by the reward gains: best of N, votes, and how many samples they save.
 
 A *vote* elects the answer with most weight, exp(score / temperature) a sample. Its score and temperature are chosen on
-calibration problems by whoever samples the run (`choose_vote`), and stand in the run's provenance under ``vote``;
-where they do not, the paper's score at one standard deviation is used, and the report says that it was not chosen.
+calibration problems by whoever samples the traces (`choose_vote`), and stand in the provenance under ``vote``; where
+they do not, the paper's score at one standard deviation is used, and the report says that it was not chosen.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +17,9 @@ import pandas as pd
 
 from irl_core.errors import StoreError
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Judged, answers, judged, score, spread
-from irl_core.evaluation.wording import count, difference, extent, shown, side
+from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Counts, Judged, answers, judged, score, spread
+from irl_core.evaluation.section import Section, Table
+from irl_core.evaluation.wording import difference, extent, side
 from irl_core.statistics.best_of_n import (
     best_of,
     best_of_curve,
@@ -29,7 +32,7 @@ from irl_core.statistics.best_of_n import (
     vote,
     vote_curve,
 )
-from irl_core.statistics.bootstrap import Figure, mean_over_problems, paired_difference, plain, undefined
+from irl_core.statistics.bootstrap import Estimate, mean_over_problems, paired_difference, undefined
 
 KS = (1, 3, 5)
 MAX_SIZES = 64
@@ -77,54 +80,107 @@ def choose_vote(frame: pd.DataFrame) -> Vote:
     return best
 
 
-def figures(run: EvaluatedRun, *, seed: int = 0) -> dict[str, Any]:
-    """``by_score``: pass@k|N by each score, less random and less majority. ``baselines``, ``votes`` by each score.
-    ``curves``: accuracy for 1 to N samples. ``samples_needed``: the fewest that reach the majority's accuracy at N."""
+@dataclass(frozen=True, slots=True)
+class VoteRule:
+    """The rule of the weighted vote, and whether it was chosen on calibration problems."""
+
+    score: str
+    temperature: float
+    chosen_on_calibration: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The accuracy of one way to choose, and that accuracy less each rival's; None where it was not set against it.
+    ``temperature``: of a vote."""
+
+    value: Estimate
+    minus_random_text: Estimate | None = None
+    minus_random_sample: Estimate | None = None
+    minus_majority: Estimate | None = None
+    temperature: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """The accuracy of each way to choose (by its name) among so many samples; None without a choice."""
+
+    sizes: list[int] | None = None
+    by_way: dict[str, list[Estimate]] | None = field(default=None, metadata={"flat": True})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reranking(Counts):
+    """Choosing one of a problem's samples; empty where no problem has two.
+
+    Attributes:
+        titles: of scores and baselines. ties: how equal scores are dealt with, in words. vote: the vote's rule.
+        by_score: pass@k|N by each score and k, less random and less majority.
+        baselines: by name and k; majority elects one answer and has k = 1 alone, the oracle is pass@N.
+        votes: the vote by each score at one standard deviation. weighted_vote: the one by the rule.
+        curves: accuracy for 1 to N samples.
+        samples_needed: the fewest samples that reach the majority's accuracy at N, by way to choose.
+    """
+
+    titles: dict[str, str]
+    ties: str
+    vote: VoteRule
+    baselines: dict[str, dict[str, Estimate]]
+    by_score: dict[str, dict[str, Choice]]
+    votes: dict[str, Choice]
+    weighted_vote: Choice | None = None
+    curves: Curves
+    samples_needed: dict[str, Estimate]
+
+
+def section(run: EvaluatedRun, *, seed: int = 0) -> Section[Reranking]:
+    """Reranking as a section of the report."""
+    found = figures(run, seed=seed)
+    return Section("Reranking", found, paragraph(found), tables(found))
+
+
+def figures(run: EvaluatedRun, *, seed: int = 0) -> Reranking:
+    """What every way to choose achieves on an evaluation. ``seed``: of the bootstrap.
+
+    Raises:
+        StoreError: the provenance holds a vote that cannot be followed.
+    """
     one = judged(run.frame)
-    rule, chosen = _rule(run, one)
-    found: dict[str, Any] = {
-        **one.counts(),
-        "titles": TITLES | NAMES,
-        "ties": TIES,
-        "vote": {"score": rule.score, "temperature": rule.temperature, "chosen_on_calibration": chosen},
-    }
+    rule = vote_rule(run, one)
+    known: dict[str, Any] = {**asdict(one.counts()), "titles": TITLES | NAMES, "ties": TIES, "vote": rule}
     if max(one.samples, default=0) < 2:  # nothing to choose among: all would be the share of right samples
-        return found | {key: {} for key in ("by_score", "baselines", "votes", "curves", "samples_needed")}
-    choice = _Choices(one, seed)
-    found |= {
-        "baselines": choice.baselines(),
-        "by_score": {name: choice.by_score(name) for name in TITLES},
-        "votes": {name: choice.vote(Vote(name, spread(score(one.frame, name)))) for name in TITLES},
-        "weighted_vote": choice.vote(rule),
-        **_fewer_samples(one, choice, rule, seed),
-    }
-    return dict(plain(found))
+        return Reranking(**known, by_score={}, baselines={}, votes={}, curves=Curves(), samples_needed={})
+    choice = Choices(one, seed)
+    curves, needed = fewer_samples(one, choice, rule, seed)
+    return Reranking(
+        **known,
+        by_score={name: choice.by_score(name) for name in TITLES},
+        baselines=choice.baselines(),
+        votes={name: choice.vote(name, spread(score(one.frame, name))) for name in TITLES},
+        curves=curves,
+        samples_needed=needed,
+        weighted_vote=choice.vote(rule.score, rule.temperature),
+    )
 
 
-def _rule(run: EvaluatedRun, one: Judged) -> tuple[Vote, bool]:
-    """The vote's rule, and whether it was chosen on calibration problems."""
+def vote_rule(run: EvaluatedRun, one: Judged) -> VoteRule:
+    """The rule in the provenance, else the paper's score at one standard deviation. Raises StoreError."""
     known = run.provenance.get("vote")
     if known is None:
         name = next(iter(REWARD_SCORES))
-        return Vote(name, spread(score(one.frame, name))), False
-    if not _is_rule(known):
+        return VoteRule(name, spread(score(one.frame, name)), False)
+    temperature = known.get("temperature") if isinstance(known, dict) else None
+    above_0 = isinstance(temperature, int | float) and not isinstance(temperature, bool) and temperature > 0
+    if temperature is None or not above_0 or known.get("score") not in TITLES:
         raise StoreError(
             f"{run.path.name}: its provenance holds the vote {known}; it needs a temperature above 0 and a score out "
             f"of {', '.join(TITLES)}"
         )
-    return Vote(known["score"], float(known["temperature"])), True
+    return VoteRule(known["score"], float(temperature), True)
 
 
-def _is_rule(known: Any) -> bool:
-    """Whether what a provenance holds is a score that there is, and a temperature."""
-    if not isinstance(known, dict) or known.get("score") not in TITLES:
-        return False
-    temperature = known.get("temperature")
-    return isinstance(temperature, int | float) and not isinstance(temperature, bool) and temperature > 0
-
-
-class _Choices:
-    """What each way to choose achieves on each problem (P,), as figures beside random and majority."""
+class Choices:
+    """What each way to choose achieves on each problem (P,), as estimates beside random and majority."""
 
     def __init__(self, one: Judged, seed: int) -> None:
         self.one, self.seed, self.answers = one, seed, answers(one.frame)
@@ -136,72 +192,74 @@ class _Choices:
         self.majority = vote(self.answers, one.right, one.ids)
         self.voted = any(answer is not None for answer in self.answers)
 
-    def baselines(self) -> dict[str, dict[str, Figure]]:
-        """By name and k; majority elects one answer and has k = 1 alone; the oracle is pass@N at every k."""
+    def baselines(self) -> dict[str, dict[str, Estimate]]:
+        """What needs no score, by name and k."""
         return {
-            RANDOM_TEXT: {str(k): self._mean(self.random_text.get(k)) for k in KS},
-            RANDOM_SAMPLE: {str(k): self._mean(self.random_sample.get(k)) for k in KS},
-            MAJORITY: {"1": self._election(self.majority)},
-            ORACLE: {"1": self._mean(oracle(self.one.right, self.one.ids))},
+            RANDOM_TEXT: {str(k): self.mean(self.random_text.get(k)) for k in KS},
+            RANDOM_SAMPLE: {str(k): self.mean(self.random_sample.get(k)) for k in KS},
+            MAJORITY: {"1": self.election(self.majority)},
+            ORACLE: {"1": self.mean(oracle(self.one.right, self.one.ids))},
         }
 
-    def by_score(self, name: str) -> dict[str, dict[str, Figure]]:
+    def by_score(self, name: str) -> dict[str, Choice]:
         """pass@k|N by a score, by k."""
         values = score(self.one.frame, name)
         if not np.isfinite(values).any():
-            nothing = undefined(self.one.problems, "problems", "every score is missing")
-            return {str(k): {"value": nothing} for k in KS}
-        return {str(k): self._beside(values, k) for k in KS}
+            return {str(k): Choice(self.undefined("every score is missing")) for k in KS}
+        found = {}
+        for k in KS:
+            if k > self.smallest:
+                found[str(k)] = Choice(self.mean(None))
+                continue
+            ours = best_of(values, self.one.right, self.one.ids, k)
+            rivals = {RANDOM_TEXT: self.random_text[k], RANDOM_SAMPLE: self.random_sample[k]}
+            less = self.less(ours, rivals | ({MAJORITY: self.majority} if k == 1 else {}))
+            found[str(k)] = Choice(self.mean(ours), **less)
+        return found
 
-    def _beside(self, values: Array, k: int) -> dict[str, Figure]:
-        if k > self.smallest:
-            return {"value": self._mean(None)}
-        ours = best_of(values, self.one.right, self.one.ids, k)
-        found = {"value": self._mean(ours)}
-        rivals = {RANDOM_TEXT: self.random_text[k], RANDOM_SAMPLE: self.random_sample[k]}
-        return found | self._less(ours, rivals | ({MAJORITY: self.majority} if k == 1 else {}))
-
-    def vote(self, rule: Vote) -> dict[str, Any]:
-        """The accuracy of a weighted vote, less majority's and random's."""
-        values = score(self.one.frame, rule.score)
+    def vote(self, name: str, temperature: float) -> Choice:
+        """A vote weighted by a score."""
+        values = score(self.one.frame, name)
         if not np.isfinite(values).any():
-            return {"value": undefined(self.one.problems, "problems", "every score is missing")}
-        ours = vote(self.answers, self.one.right, self.one.ids, values, rule.temperature)
+            return Choice(self.undefined("every score is missing"))
+        ours = vote(self.answers, self.one.right, self.one.ids, values, temperature)
         rivals = {MAJORITY: self.majority, RANDOM_TEXT: self.random_text[1], RANDOM_SAMPLE: self.random_sample[1]}
-        return {"temperature": rule.temperature, "value": self._election(ours), **self._less(ours, rivals, True)}
+        return Choice(self.election(ours), temperature=temperature, **self.less(ours, rivals, elected=True))
 
-    def _less(self, ours: Array, rivals: dict[str, Array], elected: bool = False) -> dict[str, Figure]:
+    def less(self, ours: Array, rivals: Mapping[str, Array], elected: bool = False) -> dict[str, Any]:
         """Ours, which may be ``elected`` too, less each rival: of elections only where there was a vote."""
-        nothing = undefined(self.one.problems, "problems", NO_ANSWER)
         return {
             f"minus_{name}": paired_difference(ours, theirs, seed=self.seed)
             if self.voted or not (elected or name == MAJORITY)
-            else nothing
+            else self.undefined(NO_ANSWER)
             for name, theirs in rivals.items()
         }
 
-    def _mean(self, values: Array | None) -> Figure:
+    def mean(self, values: Array | None) -> Estimate:
         """The mean over problems; None where k is beyond the samples."""
         if values is None:
-            return undefined(self.one.problems, "problems", f"a problem has {self.smallest} samples, fewer than k")
+            return self.undefined(f"a problem has {self.smallest} samples, fewer than k")
         return mean_over_problems(values, seed=self.seed)
 
-    def _election(self, values: Array) -> Figure:
-        return self._mean(values) if self.voted else undefined(self.one.problems, "problems", NO_ANSWER)
+    def election(self, values: Array) -> Estimate:
+        """The mean over problems of what was elected."""
+        return self.mean(values) if self.voted else self.undefined(NO_ANSWER)
+
+    def undefined(self, reason: str) -> Estimate:
+        """An accuracy that does not exist."""
+        return undefined(self.one.problems, "problems", reason)
 
 
 # ------------------------------------------------------------------------------------------------ fewer samples
 
 
-def _sizes(smallest: int) -> list[int]:
-    """Numbers of samples for the curves: all up to N, and of a large N ``MAX_SIZES`` of them, closer at the start."""
-    if smallest <= MAX_SIZES:
-        return list(range(1, smallest + 1))
-    return sorted({round(smallest ** (i / (MAX_SIZES - 1))) for i in range(MAX_SIZES)})
-
-
-def _fewer_samples(one: Judged, choice: _Choices, rule: Vote, seed: int) -> dict[str, Any]:
-    sizes, spelt = _sizes(choice.smallest), choice.answers
+def fewer_samples(one: Judged, choice: Choices, rule: VoteRule, seed: int) -> tuple[Curves, dict[str, Estimate]]:
+    """The accuracy of every way to choose among fewer samples, and the samples that it needs for the accuracy of the
+    majority among all. Of many samples ``MAX_SIZES`` numbers are tried, closer at the start."""
+    smallest, spelt = choice.smallest, choice.answers
+    sizes = list(range(1, smallest + 1))
+    if smallest > MAX_SIZES:
+        sizes = sorted({round(smallest ** (i / (MAX_SIZES - 1))) for i in range(MAX_SIZES)})
     likely, values = score(one.frame, LIKELIHOOD), score(one.frame, rule.score)
     curves = {
         MAJORITY: vote_curve(spelt, one.right, one.ids, sizes, seed=seed),
@@ -210,79 +268,110 @@ def _fewer_samples(one: Judged, choice: _Choices, rule: Vote, seed: int) -> dict
         "best_of": best_of_curve(values, one.right, one.ids, sizes),
         ORACLE: pass_curve(one.right, one.ids, sizes),
     }
-    target = curves[MAJORITY][:, -1]
-    nothing = undefined(one.problems, "problems", NO_ANSWER)
     means = {
-        name: [
-            mean_over_problems(column, seed=seed) if choice.voted or name not in ELECTIONS else nothing
-            for column in curve.T
-        ]
+        name: [choice.election(column) if name in ELECTIONS else choice.mean(column) for column in curve.T]
         for name, curve in curves.items()
     }
-    return {
-        "curves": {"sizes": sizes, **means},
-        "samples_needed": {"target": means[MAJORITY][-1], **_needed(curves, target, sizes, choice.voted, seed)},
-    }
-
-
-def _needed(curves: dict[str, Array], target: Array, sizes: list[int], voted: bool, seed: int) -> dict[str, Figure]:
-    """The samples that each way to choose needs for the accuracy of the majority among all, and those that the
-    weighted vote saves."""
-    ours, saved = curves["weighted_vote"], {"saved_to_majority": MAJORITY, "saved_to_log_prob_vote": "log_prob_vote"}
+    target = curves[MAJORITY][:, -1]
+    saved = {"saved_to_majority": MAJORITY, "saved_to_log_prob_vote": "log_prob_vote"}
     reason = "one sample a problem: there is nothing to save" if len(sizes) < 2 else ""
-    if reason := reason or ("" if voted else NO_ANSWER):
-        return {name: undefined(len(target), "samples a problem", reason) for name in (*curves, *saved)}
-    return {
-        **{name: samples_needed(curve, target, sizes, seed=seed) for name, curve in curves.items()},
-        **{key: samples_saved(ours, curves[other], target, sizes, seed=seed) for key, other in saved.items()},
-    }
+    needed: dict[str, Estimate] = {"target": means[MAJORITY][-1]}
+    if reason := reason or ("" if choice.voted else NO_ANSWER):
+        needed |= {name: undefined(len(target), "samples a problem", reason) for name in (*curves, *saved)}
+    else:
+        ours = curves["weighted_vote"]
+        needed |= {name: samples_needed(curve, target, sizes, seed=seed) for name, curve in curves.items()}
+        needed |= {key: samples_saved(ours, curves[other], target, sizes, seed=seed) for key, other in saved.items()}
+    return Curves(sizes, means), needed
 
 
-def paragraph(found: dict[str, Any]) -> str:
+# ------------------------------------------------------------------------------------------------ words and tables
+
+
+def paragraph(found: Reranking) -> str:
     """Does choosing by the reward find right answers that random choice and majority do not?"""
-    if not found["by_score"]:
-        why = "no problem has two samples" if found["problems"] else extent(found)
+    if not found.by_score or found.weighted_vote is None:
+        why = "no problem has two samples" if found.problems else extent(found)
         return f"Choosing is undefined: {why}."
-    return f"{_chosen(found)} {_elected(found)} {_saving(found['samples_needed'])}"
+    name, base = found.vote.score, found.baselines
+    best = found.by_score[name]["1"]
+    text = f"On {extent(found)}, the sample with the highest {TITLES[name]} is right in {best.value.words}"
+    if best.value.defined:
+        rivals = [
+            f"{NAMES[rival]} {base[rival]['1'].words} (difference {_margin(getattr(best, f'minus_{rival}'))})"
+            for rival in (RANDOM_TEXT, RANDOM_SAMPLE, MAJORITY)
+        ]
+        text += f". Beside it: {'; '.join(rivals)}; {NAMES[ORACLE]} {base[ORACLE]['1'].words}"
+    elected = found.weighted_vote
+    chosen = found.vote.chosen_on_calibration
+    where = "chosen on calibration problems" if chosen else "fixed, not chosen on other problems"
+    text += f". A vote weighted by exp({TITLES[name]} / {found.vote.temperature:.3g}), {where}, elects the right answer"
+    text += f" in {elected.value.words}"
+    if elected.value.defined and elected.minus_majority:
+        text += f", against the majority {_margin(elected.minus_majority)}"
+    return f"{text}. {_saving(found.samples_needed)}"
 
 
-def _chosen(found: dict[str, Any]) -> str:
-    """Best of N by the vote's score, beside what needs no reward."""
-    name, base = found["vote"]["score"], found["baselines"]
-    row = found["by_score"][name]["1"]
-    text = f"On {extent(found)}, the sample with the highest {TITLES[name]} is right in {shown(row['value'])}"
-    if row["value"]["value"] is None:
-        return f"{text}."
-    rivals = [
-        f"{NAMES[rival]} {shown(base[rival]['1'])} (difference {_margin(row[f'minus_{rival}'])})"
-        for rival in (RANDOM_TEXT, RANDOM_SAMPLE, MAJORITY)
-    ]
-    return f"{text}. Beside it: {'; '.join(rivals)}; {NAMES[ORACLE]} {shown(base[ORACLE]['1'])}."
+def _margin(estimate: Estimate) -> str:
+    return difference(estimate, "better", "worse")
 
 
-def _margin(figure: dict[str, Any]) -> str:
-    return difference(figure, "better", "worse")
-
-
-def _elected(found: dict[str, Any]) -> str:
-    rule, row = found["vote"], found["weighted_vote"]
-    where = "chosen on calibration problems" if rule["chosen_on_calibration"] else "fixed, not chosen on other problems"
-    weight = f"exp({TITLES[rule['score']]} / {rule['temperature']:.3g})"
-    text = f"A vote weighted by {weight}, {where}, elects the right answer"
-    if row["value"]["value"] is None:
-        return f"{text} in {shown(row['value'])}."
-    return f"{text} in {shown(row['value'])}, against the majority {_margin(row['minus_majority'])}."
-
-
-def _saving(needed: dict[str, Any]) -> str:
+def _saving(needed: Mapping[str, Estimate]) -> str:
     """What fewer samples would do, by the interval of the saving."""
     ours, saved = needed["weighted_vote"], needed["saved_to_majority"]
-    if ours["value"] is None or saved["value"] is None:
-        return f"The samples that it saves are undefined: {ours['reason'] or saved['reason']}."
-    text = f"It reaches the majority's accuracy with {count(ours)} samples, the majority itself with "
-    text += f"{count(needed[MAJORITY])}"
+    if not ours.defined or not saved.defined:
+        return f"The samples that it saves are undefined: {ours.reason or saved.reason}."
+    text = f"It reaches the majority's accuracy with {ours.words} samples, the majority itself with "
+    text += needed[MAJORITY].words
     if side(saved) != "above":
         return f"{text}; a saving is not shown."
     likely = needed["saved_to_log_prob_vote"]
-    beyond = "it saves none that is shown beside" if side(likely) != "above" else f"it saves {count(likely)} beside"
-    return f"{text}: it saves {count(saved)}; {beyond} a vote weighted by log-probability."
+    beyond = "it saves none that is shown beside" if side(likely) != "above" else f"it saves {likely.words} beside"
+    return f"{text}: it saves {saved.words}; {beyond} a vote weighted by log-probability."
+
+
+WAYS = {
+    "target": "(the accuracy to be reached)",
+    MAJORITY: "majority vote",
+    "weighted_vote": "reward-weighted vote",
+    "log_prob_vote": "vote weighted by log-probability",
+    "best_of": "best of N by the vote's score",
+    ORACLE: "oracle",
+    "saved_to_majority": "saved by the reward-weighted vote, beside majority",
+    "saved_to_log_prob_vote": "saved by it, beside the log-probability vote",
+}
+
+
+def tables(found: Reranking) -> tuple[Table, ...]:
+    """Best of N, votes, and the samples that they save."""
+    if not found.by_score or found.weighted_vote is None:
+        return ()
+    titles, rule, ks = found.titles, found.vote, [str(k) for k in KS]
+    best = [
+        [titles[name], *(by_k[k].value for k in ks), by_k["1"].minus_random_text, by_k["1"].minus_majority]
+        for name, by_k in found.by_score.items()
+    ]
+    best += [[titles[name], *(by_k.get(k) for k in ks), None, None] for name, by_k in found.baselines.items()]
+    where = "chosen on calibration problems" if rule.chosen_on_calibration else "not chosen on other problems"
+    votes = {
+        f"{titles[rule.score]}, temperature {rule.temperature:.3g}, {where}": found.weighted_vote,
+        **{f"{titles[name]}, one standard deviation": one for name, one in found.votes.items()},
+    }
+    return (
+        Table(
+            "Best of N",
+            ["chosen by", *(f"pass@{k}|N" for k in KS), "pass@1|N less random text", "less majority"],
+            best,
+            found.ties,
+        ),
+        Table(
+            "Votes weighted by exp(score / temperature)",
+            ["score", "right", "less random text", "less majority"],
+            [[name, one.value, one.minus_random_text, one.minus_majority] for name, one in votes.items()],
+        ),
+        Table(
+            "Samples a problem that reach the majority's accuracy with all of them",
+            ["way to choose", "samples"],
+            [[WAYS[name], estimate] for name, estimate in found.samples_needed.items()],
+        ),
+    )

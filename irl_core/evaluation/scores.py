@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,18 @@ WITHOUT_REWARD = {
 TITLES = REWARD_SCORES | WITHOUT_REWARD
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """The traces behind a section: problems, the fewest and the most samples of one (empty without a trace), traces
+    with a known right answer, correct ones, and how many were left out because their right answer is not known."""
+
+    problems: int
+    samples: list[int]
+    traces: int
+    correct: int
+    left_out: int
+
+
 class Judged(NamedTuple):
     """The traces whose answer could be judged: ``right`` (M,), ``ids`` (M,) the number of each one's problem, and how
     many traces were left out because the right answer is not known."""
@@ -50,10 +63,12 @@ class Judged(NamedTuple):
         sizes = np.bincount(self.ids)
         return [int(sizes.min()), int(sizes.max())] if sizes.size else []
 
-    def counts(self) -> dict[str, object]:
+    def counts(self) -> Counts:
         """What every section says of the traces behind it."""
-        known = {"problems": self.problems, "samples": self.samples, "traces": len(self.frame)}
-        return known | {"correct": int(self.right.sum()), "left_out": self.left_out}
+        return Counts(
+            problems=self.problems, samples=self.samples, traces=len(self.frame), correct=int(self.right.sum()),
+            left_out=self.left_out,
+        )  # fmt: skip
 
 
 def judged(frame: pd.DataFrame) -> Judged:
@@ -67,10 +82,11 @@ def judged(frame: pd.DataFrame) -> Judged:
 def score(frame: pd.DataFrame, name: str) -> Array:
     """A score of ``TITLES`` (M,), higher = better; NaN where a trace has none."""
     if name == "log_prob_sum":
-        return score(frame, "log_prob_mean") * frame["length"].to_numpy(dtype=np.float64)
+        return score(frame, "log_prob_mean") * score(frame, "length")
     if name == "shortness":
-        return -frame["length"].to_numpy(dtype=np.float64)
-    return frame[name].to_numpy(dtype=np.float64)
+        return -score(frame, "length")
+    values: Array = frame[name].to_numpy(dtype=np.float64)
+    return values
 
 
 def answers(frame: pd.DataFrame) -> list[str | None]:

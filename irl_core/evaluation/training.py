@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.wording import difference, shown, side
-from irl_core.statistics.bootstrap import Figure, Z, percentile_interval, plain, undefined
+from irl_core.evaluation.section import Section, Table
+from irl_core.evaluation.wording import difference, side
+from irl_core.statistics.bootstrap import Estimate, Z, percentile_interval, undefined
 from irl_core.storage.training_run import METRICS
 
 Array = npt.NDArray[np.float64]
@@ -42,66 +43,96 @@ def find_training(checkpoint: Path, run_dir: Path | None = None) -> Path | None:
     return next((place for place in places if (place / METRICS).is_file()), None)
 
 
-def figures(run: EvaluatedRun, *, seed: int = 0) -> dict[str, Any]:
-    """``series``: each metric of ``TITLES`` by step, as it was logged; ``held_out``: pass@1 with its interval.
-    ``rank_correlation`` of the reward of policy samples with correctness over steps. ``change``: last less first."""
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A metric at the steps where it was logged."""
+
+    step: list[int]
+    value: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """pass@1 on held-out problems after a step."""
+
+    step: int
+    solved: Estimate = field(metadata={"key": "pass@1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What the metrics of the training run say.
+
+    Attributes:
+        titles: of the metrics. reason: why there is nothing, empty where there is. steps: the last step.
+        series: each metric of ``TITLES`` as it was logged.
+        held_out: pass@1 with its interval.
+        rank_correlation: of the reward of policy samples with correctness over steps, on training (``TRAIN``) and
+            held-out problems: of the ``levels``, and of the ``changes`` from step to step, which a common trend does
+            not move.
+        change: of correctness, last less first.
+    """
+
+    titles: dict[str, str]
+    reason: str
+    steps: int
+    series: dict[str, Series]
+    held_out: list[HeldOut]
+    rank_correlation: dict[str, dict[str, Estimate]]
+    change: dict[str, Estimate]
+
+
+def section(run: EvaluatedRun, *, seed: int = 0) -> Section[Training]:
+    """Training as a section of the report."""
+    found = figures(run, seed=seed)
+    return Section("Training", found, paragraph(found), tables(found), found.reason)
+
+
+def figures(run: EvaluatedRun, *, seed: int = 0) -> Training:
+    """What training did, from the metrics beside the evaluation. ``seed``: of the bootstrap."""
     lines = run.training
     if not lines:
         reason = f"the folder holds no {METRICS}: the run that made the checkpoint is not known"
-        return dict(plain({"titles": TITLES, "reason": reason, "steps": 0, "series": {}, **_none(reason)}))
-    evaluated = [line for line in lines if HELD_OUT in line]
-    found = {
-        "titles": TITLES,
-        "reason": "",
-        "steps": int(lines[-1]["step"]),
-        "series": {name: series for name in TITLES if (series := _series(lines, name))["step"]},
-        "held_out": [{"step": int(line["step"]), "pass@1": _held_out(line)} for line in evaluated],
-        "rank_correlation": _rank_correlations(lines, seed),
-        "change": _changes(lines),
-    }
-    return dict(plain(found))
+        nothing = undefined(0, "steps", reason)
+        ranks = {TRAIN: {"levels": nothing, "changes": nothing}, HELD_OUT: {"levels": nothing}}
+        return Training(TITLES, reason, 0, {}, [], ranks, {HELD_OUT: nothing, TRAIN: nothing})
+    series = {}
+    for name in TITLES:
+        if known := [line for line in lines if name in line]:
+            series[name] = Series([int(line["step"]) for line in known], [float(line[name]) for line in known])
+    train, held_out = _with_reward(lines, TRAIN), _with_reward(lines, HELD_OUT)
+    return Training(
+        titles=TITLES,
+        reason="",
+        steps=int(lines[-1]["step"]),
+        series=series,
+        held_out=[HeldOut(int(line["step"]), _held_out(line)) for line in lines if HELD_OUT in line],
+        rank_correlation={
+            TRAIN: {
+                "levels": rank_correlation(*train, unit="steps", seed=seed),
+                "changes": rank_correlation(*(np.diff(values) for values in train), unit="changes", seed=seed),
+            },
+            HELD_OUT: {"levels": rank_correlation(*held_out, unit="evaluations", seed=seed)},
+        },
+        change=_changes(lines),
+    )
 
 
-def _none(reason: str) -> dict[str, Any]:
-    nothing = undefined(0, "steps", reason)
-    return {
-        "held_out": [],
-        "rank_correlation": {TRAIN: {"levels": nothing, "changes": nothing}, HELD_OUT: {"levels": nothing}},
-        "change": {HELD_OUT: nothing, TRAIN: nothing},
-    }
-
-
-def _series(lines: Lines, name: str) -> dict[str, list[float]]:
-    known = [line for line in lines if name in line]
-    return {"step": [int(line["step"]) for line in known], "value": [float(line[name]) for line in known]}
-
-
-def _held_out(line: Mapping[str, float]) -> Figure:
+def _held_out(line: Mapping[str, float]) -> Estimate:
     method = "problems; bootstrap over problems, as logged"
-    return Figure(line[HELD_OUT], line["eval/low"], line["eval/high"], int(line["eval/n"]), method)
+    return Estimate(line[HELD_OUT], line["eval/low"], line["eval/high"], int(line["eval/n"]), method)
 
 
 # --------------------------------------------------------------------------------------- reward and correctness
 
 
-def _rank_correlations(lines: Lines, seed: int) -> dict[str, dict[str, Figure]]:
-    """``levels``: of the values; ``changes``: of those from step to step, which a common trend does not move."""
-    train, held_out = _paired(lines, TRAIN), _paired(lines, HELD_OUT)
-    return {
-        TRAIN: {
-            "levels": rank_correlation(*train, unit="steps", seed=seed),
-            "changes": rank_correlation(*(np.diff(values) for values in train), unit="changes", seed=seed),
-        },
-        HELD_OUT: {"levels": rank_correlation(*held_out, unit="evaluations", seed=seed)},
-    }
-
-
-def _paired(lines: Lines, name: str) -> tuple[Array, Array]:
+def _with_reward(lines: Lines, name: str) -> tuple[Array, Array]:
+    """The reward of policy samples and another metric at the steps that have both."""
     known = [line for line in lines if REWARD in line and name in line]
     return np.array([line[REWARD] for line in known]), np.array([line[name] for line in known])
 
 
-def rank_correlation(x: Array, y: Array, *, unit: str, seed: int = 0) -> Figure:
+def rank_correlation(x: Array, y: Array, *, unit: str, seed: int = 0) -> Estimate:
     """Spearman's rho over a run's steps. Neighbouring steps are alike, so the interval is a moving-block bootstrap
     (Künsch 1989) with blocks of the cube root of n steps, ranks kept; n counts the points."""
     n = len(x)
@@ -119,7 +150,7 @@ def rank_correlation(x: Array, y: Array, *, unit: str, seed: int = 0) -> Figure:
     starts = rng.integers(n - block + 1, size=(RESAMPLES, math.ceil(n / block)))
     drawn = (starts[:, :, None] + np.arange(block)).reshape(RESAMPLES, -1)[:, :n]
     low, high = percentile_interval(_correlations(ranks[drawn]))
-    return Figure(value, min(low, value), max(high, value), n, method)
+    return Estimate(value, min(low, value), max(high, value), n, method)
 
 
 def _correlations(points: Array) -> Array:
@@ -131,7 +162,7 @@ def _correlations(points: Array) -> Array:
     return found
 
 
-def _changes(lines: Lines) -> dict[str, Figure]:
+def _changes(lines: Lines) -> dict[str, Estimate]:
     """Held-out pass@1 of the last evaluation less that of the first, and correctness of training samples in the last
     tenth of the steps less that in the first."""
     evaluated = [_held_out(line) for line in lines if HELD_OUT in line]
@@ -142,11 +173,11 @@ def _changes(lines: Lines) -> dict[str, Figure]:
         first, last = evaluated[0], evaluated[-1]
         error = math.hypot(*((one.high - one.low) / (2 * Z) for one in (first, last)))
         value = last.value - first.value
-        held_out = Figure(value, value - Z * error, value + Z * error, last.n, method)
+        held_out = Estimate(value, value - Z * error, value + Z * error, last.n, method)
     return {HELD_OUT: held_out, TRAIN: _train_change(np.array([line[TRAIN] for line in lines if TRAIN in line]))}
 
 
-def _train_change(values: Array) -> Figure:
+def _train_change(values: Array) -> Estimate:
     tenth = len(values) // 10
     method = f"steps; last {tenth} less first {tenth}, Welch"
     if tenth < 2:
@@ -155,30 +186,48 @@ def _train_change(values: Array) -> Figure:
     if first.std() + last.std() == 0:
         return undefined(2 * tenth, method, "no variance")
     low, high = stats.ttest_ind(last, first, equal_var=False).confidence_interval(0.95)
-    return Figure(float(last.mean() - first.mean()), float(low), float(high), 2 * tenth, method)
+    return Estimate(float(last.mean() - first.mean()), float(low), float(high), 2 * tenth, method)
 
 
 # ------------------------------------------------------------------------------------------------ words
 
 
-def paragraph(found: dict[str, Any]) -> str:
+def paragraph(found: Training) -> str:
     """Did the policy get better, and did the reward move with it?"""
-    if found["reason"]:
-        return f"What training did is undefined: {found['reason']}."
-    change, ranks = found["change"], found["rank_correlation"]
+    if found.reason:
+        return f"What training did is undefined: {found.reason}."
     words = ("better than at the start", "worse than at the start")
     text = (
-        f"Over {found['steps']} steps, the change of held-out pass@1 is {difference(change[HELD_OUT], *words)}, that "
-        f"of the correctness of training samples {difference(change[TRAIN], *words)}."
+        f"Over {found.steps} steps, the change of held-out pass@1 is {difference(found.change[HELD_OUT], *words)}, "
+        f"that of the correctness of training samples {difference(found.change[TRAIN], *words)}."
     )
+    ranks = found.rank_correlation
     level, moved = ranks[TRAIN]["levels"], ranks[TRAIN]["changes"]
-    if level["value"] is None:
-        return f"{text} Whether the reward moves with correctness is {shown(level)}."
+    if not level.defined:
+        return f"{text} Whether the reward moves with correctness is {level.words}."
     verdict = {"above": "it rises with it", "below": "it falls as correctness rises", "neither": "no relation is shown"}
     return (
         f"{text} The rank correlation of the mean reward of policy samples with their correctness over steps is "
-        f"{shown(level)} ({verdict.get(side(level), 'undefined')}), of their changes from step to step {shown(moved)} "
-        f"({verdict.get(side(moved), 'undefined')}); with held-out pass@1 it is {shown(ranks[HELD_OUT]['levels'])}. "
+        f"{level.words} ({verdict.get(side(level), 'undefined')}), of their changes from step to step {moved.words} "
+        f"({verdict.get(side(moved), 'undefined')}); with held-out pass@1 it is {ranks[HELD_OUT]['levels'].words}. "
         "Every step has other problems, and the discriminator changes along with the policy: part of this may be which "
         "problems are easy, and levels of two steps are not of one scale."
+    )
+
+
+def tables(found: Training) -> tuple[Table, ...]:
+    """Held-out pass@1 by step, and reward and correctness over steps."""
+    if found.reason:
+        return ()
+    rows = [(f"change, {TITLES[name]}", estimate) for name, estimate in found.change.items()]
+    rows += [
+        (f"rank correlation of the reward with: {TITLES[name]}, {what}", estimate)
+        for name, parts in found.rank_correlation.items()
+        for what, estimate in parts.items()
+    ]
+    return (
+        Table(
+            "pass@1 on held-out problems", ["step", "pass@1"], [(str(one.step), one.solved) for one in found.held_out]
+        ),
+        Table("Reward and correctness over steps", ["", "value"], rows),
     )

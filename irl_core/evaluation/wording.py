@@ -1,66 +1,45 @@
-"""Figures in words: what a number and its interval allow to be said, and no more."""
+"""Estimates in words: what a number and its interval allow to be said, and no more."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-Figure = dict[str, Any]  # value, n, interval, method, reason: irl_core.intervals.Figure.to_json
+if TYPE_CHECKING:
+    from irl_core.evaluation.scores import Counts
+    from irl_core.statistics.bootstrap import Estimate
 
 CHANCE = 0.5
 MODERATE = 0.6
 STRONG = 0.75
 
 
-def shown(figure: Figure) -> str:
-    """'0.519 [0.463, 0.578]', or why there is no such figure."""
-    if figure["value"] is None:
-        return f"undefined ({figure['reason']})"
-    if figure["interval"] is None:
-        underflow = figure["value"] == 0 and "two-sided" in figure["method"]  # a p too small for a float
-        return "under 1e-300" if underflow else f"{figure['value']:.3g}"
-    low, high = figure["interval"]
-    return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def count(figure: Figure) -> str:
-    """A whole number with its interval: '12 [6, 13]'."""
-    if figure["value"] is None or figure["interval"] is None:
-        return shown(figure)
-    low, high = figure["interval"]
-    return f"{figure['value']:.0f} [{low:.0f}, {high:.0f}]"
-
-
-def side(figure: Figure, of: float = 0.0) -> str:
+def side(estimate: Estimate, of: float = 0.0) -> str:
     """``above`` or ``below`` where the whole interval lies on one side of a number, ``neither`` where it does not, and
     ``undefined`` without an interval."""
-    if figure["value"] is None or figure["interval"] is None:
+    if not estimate.defined or estimate.interval is None:
         return "undefined"
-    low, high = figure["interval"]
-    if low > of:
-        return "above"
-    return "below" if high < of else "neither"
+    return "above" if estimate.low > of else "below" if estimate.high < of else "neither"
 
 
-def ranking(figure: Figure) -> str:
+def ranking(estimate: Estimate) -> str:
     """How well an AUC or a share of pairs ranks at least: by the end of its interval that is nearer to chance."""
     words = {"neither": "not shown to be better than chance", "below": "worse than chance", "undefined": "undefined"}
-    where = side(figure, CHANCE)
+    where = side(estimate, CHANCE)
     if where != "above":
         return words[where]
-    low = figure["interval"][0]
-    return "strong" if low >= STRONG else "at least moderate" if low >= MODERATE else "at least weak"
+    return "strong" if estimate.low >= STRONG else "at least moderate" if estimate.low >= MODERATE else "at least weak"
 
 
-def difference(figure: Figure, better: str = "higher", worse: str = "lower") -> str:
+def difference(estimate: Estimate, better: str = "higher", worse: str = "lower") -> str:
     """A paired difference with its verdict: '-0.027 [-0.052, -0.001], lower'."""
-    return ", ".join(filter(None, (shown(figure), verdict(figure, better, worse))))
+    return ", ".join(filter(None, (estimate.words, verdict(estimate, better, worse))))
 
 
-def verdict(figure: Figure, better: str = "higher", worse: str = "lower") -> str:
+def verdict(estimate: Estimate, better: str = "higher", worse: str = "lower") -> str:
     """What a difference allows to be said; nothing where it is undefined."""
     words = {"above": better, "below": worse, "neither": "no difference shown"}
-    return words.get(side(figure), "" if figure["value"] is None else "too few problems for an interval")
+    return words.get(side(estimate), "too few problems for an interval" if estimate.defined else "")
 
 
 REDUCED = {"min": "lowest", "mean": "mean", "sum": "summed", "last": "last"}
@@ -90,13 +69,13 @@ def listed(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))
 
 
-def extent(counts: dict[str, Any]) -> str:
+def extent(counts: Counts) -> str:
     """'160 problems with 16 samples each', and what was left out."""
-    samples = counts["samples"]
+    samples = counts.samples
     if not samples:
-        return f"no trace with a known right answer ({counts['left_out']} without one)"
+        return f"no trace with a known right answer ({counts.left_out} without one)"
     each = str(samples[0]) if samples[0] == samples[1] else f"{samples[0]} to {samples[1]}"
     plural = "sample" if each == "1" else "samples"
-    left = f" ({counts['left_out']} traces without a known right answer are left out)" if counts["left_out"] else ""
-    noun = "problem" if counts["problems"] == 1 else "problems"
-    return f"{counts['problems']} {noun} with {each} {plural} each{left}"
+    left = f" ({counts.left_out} traces without a known right answer are left out)" if counts.left_out else ""
+    noun = "problem" if counts.problems == 1 else "problems"
+    return f"{counts.problems} {noun} with {each} {plural} each{left}"

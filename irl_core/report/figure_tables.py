@@ -1,34 +1,21 @@
-"""Figures of several runs as tables: as rows of numbers to save, and as short texts to read. Knows no streamlit."""
+"""Tables of several scored runs beside each other: a row an estimate, to save, and the same wider, to read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
-from irl_core.report.csv_export import safe_cell
+from irl_core.evaluation.section import Cell, Table
+from irl_core.report.tables import across
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from irl_core.evaluation.correlation import Correlations
+    from irl_core.evaluation.reranking import Choice, Reranking
+    from irl_core.evaluation.separation import SeparationByScore
+    from irl_core.statistics.bootstrap import Estimate
 
-HEADINGS: Final = ("value", "low", "high", "n", "method", "undefined because")
+Marks = list[tuple[str, str, "Estimate"]]  # scored run, label, estimate
 
-
-def _cells(figure: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = figure["interval"] or (None, None)
-    values = (figure["value"], low, high, figure["n"], figure["method"], figure["reason"] or None)
-    return dict(zip(HEADINGS, values, strict=True))
-
-
-def _frame(rows: Sequence[Mapping[str, Any]], first: Sequence[str]) -> pd.DataFrame:
-    import pandas as pd
-
-    table = pd.DataFrame(list(rows), columns=[*first, *HEADINGS])
-    for name in ("value", "low", "high"):
-        table[name] = pd.to_numeric(table[name])
-    return table
-
-
-MEANS: Final = {"correct": "mean of correct traces", "incorrect": "mean of incorrect traces"}
 TESTS: Final = {
     "difference": "difference of the means",
     "t": "Welch's t",
@@ -39,106 +26,13 @@ TESTS: Final = {
     "auc": "AUC",
 }
 PAIRS: Final = {"pair_accuracy": "pairs ranked right", "minus_log_prob": "the same less log-probability's"}
-
-
-def separation_table(found: Mapping[str, dict[str, Any]], score: str) -> pd.DataFrame:
-    """Every figure on a score, by run: means of both classes, and the tests pooled and within problems."""
-    rows = []
-    for run, one in found.items():
-        entry = one["scores"][score]
-        for name, title in MEANS.items():
-            rows.append({"run": run, "where": "pooled", "figure": title, **_cells(entry[name])})
-        for where, names in (("pooled", TESTS), ("within", TESTS | PAIRS)):
-            words = "pooled" if where == "pooled" else "within problems"
-            rows += [
-                {"run": run, "where": words, "figure": title, **_cells(entry[where][name])}
-                for name, title in names.items()
-            ]
-    return _frame(rows, ("run", "where", "figure"))
-
-
-def scores_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """AUC pooled and the share of pairs ranked right within problems, by run and score."""
-    rows = [
-        {"run": run, "score": one["titles"][name], "where": where, **_cells(entry[key][figure])}
-        for run, one in found.items()
-        for name, entry in one["scores"].items()
-        for where, key, figure in (
-            ("pooled: AUC", "pooled", "auc"),
-            ("within problems: pairs ranked right", "within", "pair_accuracy"),
-        )
-    ]
-    return _frame(rows, ("run", "score", "where"))
-
-
-def ranking_rows(found: Mapping[str, dict[str, Any]], where: str) -> pd.DataFrame:
-    """How well every score ranks, a row a run and ``label``: AUC ``pooled``, or pairs ranked right ``within``."""
-    key = {"pooled": "auc", "within": "pair_accuracy"}[where]
-    rows = [
-        {"run": run, "label": one["titles"][name], **_cells(entry[where][key])}
-        for run, one in found.items()
-        for name, entry in one["scores"].items()
-    ]
-    return _frame(rows, ("run", "label"))
-
-
 REMOVED: Final = {"nothing": "nothing", "length": "length", "length_and_log_prob": "length and log-probability"}
-
-
-HEADS: Final = {"nothing": "nothing removed", "length": "length removed", "length_and_log_prob": "both removed"}
-
-
-def partial_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """Correlations of each score with correctness, pooled and within problems, with something removed, by run."""
-    rows = [
-        {"run": run, "score": one["titles"][name], "where": where, "removed": REMOVED[key], **_cells(figure)}
-        for run, one in found.items()
-        for name, entry in one["partial"].items()
-        for where, words in (("pooled", entry["pooled"]), ("within problems", entry["within"]))
-        for key, figure in words.items()
-    ]
-    return _frame(rows, ("run", "score", "where", "removed"))
-
-
-def choices_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """pass@k|N by each way to choose, by run and k, with the paired differences from random and majority."""
-    rows = []
-    for run, one in found.items():
-        for name, by_k in one["baselines"].items():
-            rows += [_choice(run, one["titles"][name], k, "accuracy", figure) for k, figure in by_k.items()]
-        for name, by_k in one["by_score"].items():
-            for k, entry in by_k.items():
-                rows += _beside(run, f"best by {one['titles'][name]}", k, entry)
-        for name, entry in one["votes"].items():
-            rows += _beside(run, f"vote weighted by {one['titles'][name]}", "1", entry)
-        if "weighted_vote" in one:
-            rows += _beside(run, "the run's weighted vote", "1", one["weighted_vote"])
-    return _frame(rows, ("run", "chosen by", "k", "figure"))
-
-
 LESS: Final = {
     "value": "accuracy",
     "minus_random_text": "less random per text",
     "minus_random_sample": "less a random sample",
     "minus_majority": "less majority",
 }
-
-
-def choice_rows(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """The accuracy of every way to choose one answer among all samples, a row a run and ``label``."""
-    table = choices_table(found)
-    chosen = (table["k"] == 1) & (table["figure"] == "accuracy") & ~table["chosen by"].str.startswith("vote weighted")
-    return table[chosen].drop(columns=["k", "figure"]).rename(columns={"chosen by": "label"})
-
-
-def _beside(run: str, name: str, k: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [_choice(run, name, k, words, entry[key]) for key, words in LESS.items() if key in entry]
-
-
-def _choice(run: str, name: str, k: str, words: str, figure: Mapping[str, Any]) -> dict[str, Any]:
-    return {"run": run, "chosen by": name, "k": int(k), "figure": words, **_cells(figure)}
-
-
 NEEDED: Final = {
     "target": "accuracy to reach: majority among all samples",
     "majority": "samples that the majority needs",
@@ -151,90 +45,113 @@ NEEDED: Final = {
 }
 
 
-def saved_table(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """The samples that each way to choose needs for the accuracy of the majority among all, by run."""
-    rows = [
-        {"run": run, "figure": words, **_cells(one["samples_needed"][name])}
+def separation_table(found: Mapping[str, SeparationByScore], score: str) -> Table:
+    """Every estimate on a score: means of both classes, and the tests pooled and within problems."""
+    rows: list[list[Cell]] = []
+    for run, one in found.items():
+        entry = one.scores[score]
+        rows.append([run, "pooled", "mean of correct traces", entry.correct])
+        rows.append([run, "pooled", "mean of incorrect traces", entry.incorrect])
+        rows += [[run, "pooled", title, entry.pooled[name]] for name, title in TESTS.items()]
+        rows += [[run, "within problems", title, entry.within[name]] for name, title in (TESTS | PAIRS).items()]
+    return Table("The tests of a score", ("run", "where", "figure", "value"), rows)
+
+
+def tests_summary(found: Mapping[str, SeparationByScore], score: str) -> Table:
+    """`separation_table` with a column a run and place."""
+    return across(separation_table(found, score), ["figure"], ["run", "where"] if len(found) > 1 else ["where"])
+
+
+def scores_table(found: Mapping[str, SeparationByScore]) -> Table:
+    """AUC pooled and the share of pairs ranked right within problems, by score."""
+    rows: list[list[Cell]] = []
+    for run, one in found.items():
+        for name, entry in one.scores.items():
+            rows.append([run, one.titles[name], "pooled: AUC", entry.pooled["auc"]])
+            within = entry.within["pair_accuracy"]
+            rows.append([run, one.titles[name], "within problems: pairs ranked right", within])
+    return Table("All scores", ("run", "score", "where", "value"), rows)
+
+
+def ranking_marks(found: Mapping[str, SeparationByScore], where: str) -> Marks:
+    """How well every score ranks: its AUC ``pooled``, or the share of pairs ranked right ``within`` problems."""
+    return [
+        (run, one.titles[name], entry.pooled["auc"] if where == "pooled" else entry.within["pair_accuracy"])
         for run, one in found.items()
-        for name, words in NEEDED.items()
-        if name in one["samples_needed"]
+        for name, entry in one.scores.items()
     ]
-    return _frame(rows, ("run", "figure"))
 
 
-# ------------------------------------------------------------------------------------------- figures as short texts
+def partial_table(found: Mapping[str, Correlations]) -> Table:
+    """Correlations of each score with correctness, pooled and within problems, with something removed."""
+    rows: list[list[Cell]] = [
+        [run, one.titles[name], where, REMOVED[key], estimate]
+        for run, one in found.items()
+        for name, entry in one.partial.items()
+        for where, by_removed in (("pooled", entry.pooled), ("within problems", entry.within))
+        for key, estimate in by_removed.items()
+    ]
+    return Table("Correlations with correctness", ("run", "score", "where", "removed", "value"), rows)
 
 
-def _text(figure: Mapping[str, Any]) -> str:
-    """'0.831 [0.789, 0.874], n 2,560', or 'undefined (why), n 3'."""
-    from irl_core.evaluation.wording import shown
-
-    return f"{shown(dict(figure))}, n {figure['n']:,}"
-
-
-def _count(figure: Mapping[str, Any]) -> str:
-    """A number of samples, which is whole: '3 [2, 4], n 160'."""
-    from irl_core.evaluation.wording import count
-
-    return f"{count(dict(figure))}, n {figure['n']:,}"
+def partial_summary(found: Mapping[str, Correlations]) -> Table:
+    """`partial_table` with a column for what is removed."""
+    long = partial_table(found)
+    rows = [[*names, f"{removed} removed", estimate] for *names, removed, estimate in long.rows]
+    down = ["run", "score", "where"] if len(found) > 1 else ["score", "where"]
+    return across(Table(long.title, long.head, rows), down, ["removed"])
 
 
-def tests_summary(found: Mapping[str, dict[str, Any]], score: str) -> pd.DataFrame:
-    """The figures on a score as texts: a row a figure, a column a run and place (pooled, within problems)."""
-    import pandas as pd
+def choices_table(found: Mapping[str, Reranking]) -> Table:
+    """pass@k|N by each way to choose, with the paired differences from random and majority."""
+    rows: list[list[Cell]] = []
 
-    rows: dict[str, dict[str, str]] = {name: {} for name in (*MEANS, *TESTS, *PAIRS)}
+    def add(run: str, name: str, k: str, choice: Choice) -> None:
+        held = ((words, getattr(choice, key)) for key, words in LESS.items())
+        rows.extend([run, name, int(k), words, estimate] for words, estimate in held if estimate is not None)
+
     for run, one in found.items():
-        entry, head = one["scores"][score], f"{safe_cell(run)}, " if len(found) > 1 else ""
-        for where, words in (("pooled", "pooled"), ("within", "within problems")):
-            figures = {**({name: entry[name] for name in MEANS} if where == "pooled" else {}), **entry[where]}
-            for name, cells in rows.items():
-                cells[head + words] = _text(figures[name]) if name in figures else ""
-    titles = MEANS | TESTS | PAIRS
-    return pd.DataFrame([{"figure": titles[name], **cells} for name, cells in rows.items()])
+        for name, by_k in one.baselines.items():
+            rows += [[run, one.titles[name], int(k), LESS["value"], estimate] for k, estimate in by_k.items()]
+        for name, chosen in one.by_score.items():
+            for k, choice in chosen.items():
+                add(run, f"best by {one.titles[name]}", k, choice)
+        for name, choice in one.votes.items():
+            add(run, f"vote weighted by {one.titles[name]}", "1", choice)
+        if one.weighted_vote:
+            add(run, "the run's weighted vote", "1", one.weighted_vote)
+    return Table("Ways to choose", ("run", "chosen by", "k", "figure", "value"), rows)
 
 
-def partial_summary(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """Correlations with correctness as texts: a row a run, score and place, a column for what is removed."""
-    import pandas as pd
+def choices_summary(found: Mapping[str, Reranking]) -> Table:
+    """The accuracy of every way to choose one answer, and the paired differences in columns of their own."""
+    long = choices_table(found)
+    one = Table(long.title, long.head, [row for row in long.rows if row[2] == 1])
+    return across(one, ["run", "chosen by"] if len(found) > 1 else ["chosen by"], ["figure"])
 
-    rows = []
+
+def choice_marks(found: Mapping[str, Reranking]) -> Marks:
+    """The accuracy of every way to choose one answer among all samples."""
+    marks: Marks = []
     for run, one in found.items():
-        for name, entry in one["partial"].items():
-            for where, words in (("pooled", "pooled"), ("within", "within problems")):
-                cells = {HEADS[key]: _text(figure) for key, figure in entry[where].items()}
-                rows.append({"run": safe_cell(run), "score": one["titles"][name], "where": words, **cells})
-    return _read(pd.DataFrame(rows).fillna(""))
+        marks += [(run, one.titles[name], by_k["1"]) for name, by_k in one.baselines.items()]
+        marks += [(run, f"best by {one.titles[name]}", by_k["1"].value) for name, by_k in one.by_score.items()]
+        if one.weighted_vote:
+            marks.append((run, "the run's weighted vote", one.weighted_vote.value))
+    return marks
 
 
-def choices_summary(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """The accuracy of every way to choose one answer as texts, with the paired differences: a row a run and way."""
-    import pandas as pd
-
-    table = choices_table(found)
-    table = table[table["k"] == 1]
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for row in table.to_dict("records"):
-        figure = {"value": None if pd.isna(row["value"]) else row["value"], "n": row["n"], "method": row["method"]}
-        figure["interval"] = None if pd.isna(row["low"]) else [row["low"], row["high"]]
-        figure["reason"] = row["undefined because"]
-        rows.setdefault((row["run"], row["chosen by"]), {})[row["figure"]] = _text(figure)
-    found_rows = [{"run": safe_cell(run), "chosen by": name, **cells} for (run, name), cells in rows.items()]
-    return _read(pd.DataFrame(found_rows, columns=["run", "chosen by", *LESS.values()]).fillna(""))
+def saved_table(found: Mapping[str, Reranking]) -> Table:
+    """The samples that each way to choose needs for the accuracy of the majority among all."""
+    rows: list[list[Cell]] = [
+        [run, title, one.samples_needed[name]]
+        for run, one in found.items()
+        for name, title in NEEDED.items()
+        if name in one.samples_needed
+    ]
+    return Table("Samples needed", ("run", "figure", "value"), rows)
 
 
-def saved_summary(found: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """The samples that each way to choose needs as texts: a row a figure, a column a run."""
-    import pandas as pd
-
-    rows = []
-    for name, words in NEEDED.items():
-        said = _text if name == "target" else _count
-        cells = {safe_cell(run): said(one["samples_needed"][name]) for run, one in found.items()}
-        rows.append({"figure": words, **cells})
-    return pd.DataFrame(rows)
-
-
-def _read(table: pd.DataFrame) -> pd.DataFrame:
-    """A table to read: without the run's name where it is the same everywhere."""
-    return table.drop(columns="run") if table["run"].nunique() < 2 else table
+def saved_summary(found: Mapping[str, Reranking]) -> Table:
+    """`saved_table` with a column a run."""
+    return across(saved_table(found), ["figure"], ["run"])

@@ -19,8 +19,9 @@ from irl_core.checkpoints.manifest import verify
 from irl_core.data.word_problems.check import MistakeKind
 from irl_core.data.word_problems.families.registry import FAMILIES
 from irl_core.evaluation.evaluated_run import RUN
+from irl_core.evaluation.report import Report
 from irl_core.files import write_whole
-from irl_core.report.files import JSON
+from irl_core.report.files import draw
 from irl_core.report.markdown import summary
 from irl_core.storage.provenance import ScoredRunProvenance, machine_in_words
 from irl_core.storage.schema import SUMMARY_COLUMNS
@@ -94,7 +95,7 @@ class SampleProblem(TypedDict):
     answer: str
 
 
-def model_card(report: Mapping[str, Any], facts: CardFacts) -> str:
+def model_card(report: Report, facts: CardFacts) -> str:
     """The card in Markdown: what the models are, how they were made, the answers and tables of the evaluation."""
     return f"{HEAD.format(**asdict(facts))}\n{summary(report)}"
 
@@ -169,9 +170,9 @@ def write(evaluation: Path, checkpoint: Path, out: Path, *, sft_steps: int, expe
         out: the folder to write into.
         sft_steps, expert_steps: see `facts_of`.
     """
-    report = load_json(evaluation / JSON)
+    report = draw(evaluation).report
     rows = read_run(evaluation / RUN, SUMMARY_COLUMNS).to_pylist()
-    provenance: Any = report["provenance"]
+    provenance: Any = report.provenance
     facts = facts_of(checkpoint, provenance, sft_steps=sft_steps, expert_steps=expert_steps)
     problems = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in example_rows(rows))
     for name, text in ((CARD, model_card(report, facts)), (PROBLEMS, problems)):

@@ -1,67 +1,41 @@
-"""Tables of figures as Markdown, as one HTML page without network, and in the terminal."""
+"""Tables of typed cells: as Markdown, as one HTML page without network, in the terminal, and as data frames.
+
+Every table is an `irl_core.evaluation.section.Table`, and `shown` is the one way in which a cell becomes text.
+"""
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from irl_core.evaluation.wording import count, shown, verdict
+from irl_core.evaluation.section import Cell, Difference, Table
+from irl_core.report.csv_export import safe_cell
+from irl_core.statistics.bootstrap import Estimate
 
-Shown = dict[str, Any]  # value, n, interval, method, reason
+if TYPE_CHECKING:
+    import pandas as pd
 
-# Intraword underscores and brackets that no parenthesis follows are no markup; figures keep theirs readable.
-_SPECIAL = re.compile(
+# Intraword underscores and brackets that no parenthesis follows are no markup; estimates keep theirs readable.
+SPECIAL = re.compile(
     r"[\\`*|$~]|(?<!\w)_|_(?!\w)|!(?=\[)|\](?=[(\[:])|(?<![\w.])@|@(?=[\w-]+\.)|^[#=]|^[+-](?=[\s+-]|$)"
 )
-
-STYLE = """
-:root { color-scheme: light dark; --line: #8888; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid var(--line); padding: .35rem .8rem; text-align: left; vertical-align: top; }
-td { font-variant-numeric: tabular-nums; }
-.note { opacity: .75; }
-"""
+NUMBERS = ("value", "low", "high", "n", "method", "undefined because")  # what a data frame holds of an estimate
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A title, the columns' headings, and rows of cells in words; ``note`` stands below."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
-
-def cell(figure: Shown | None) -> str:
-    """A figure with its interval and n; its reason where it is undefined, nothing where there is none."""
-    if figure is None:
-        return ""
-    if figure["value"] is None:
-        return f"undefined: {figure['reason']}"
-    return f"{shown(figure)} (n {figure['n']})"
-
-
-def count_cell(figure: Shown) -> str:
-    """A whole number, as a `cell`."""
-    return cell(figure) if figure["value"] is None else f"{count(figure)} (n {figure['n']})"
-
-
-def difference_cell(figure: Shown | None) -> str:
-    """A `cell` with what it allows to be said."""
-    return "" if figure is None else " ".join(filter(None, (cell(figure), verdict(figure))))
+def shown(cell: Cell) -> str:
+    """A cell in text. An estimate has its interval and n, by the rule of digits in `Estimate.words`; a number of its
+    own has three significant digits."""
+    return "" if cell is None else f"{cell:.3g}" if isinstance(cell, float) else str(cell)
 
 
 def markdown(table: Table) -> str:
     """The table in Markdown, its title as a heading. Every text in it is data, never markup."""
-    lines = [[escaped(text) for text in line] for line in (table.head, *table.rows)]
+    lines = [[escaped(shown(cell)) for cell in line] for line in (table.head, *table.rows)]
     lines.insert(1, ["---"] * len(table.head))
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return "\n\n".join(part for part in (f"### {escaped(table.title)}", body, escaped(table.note)) if part) + "\n"
@@ -69,40 +43,82 @@ def markdown(table: Table) -> str:
 
 def escaped(text: str) -> str:
     """A text as one line of Markdown that shows it as it is: no markup, link, image, formula, mention or table cell."""
-    line = _SPECIAL.sub(lambda found: "\\" + found[0], " ".join(text.split()))
+    line = SPECIAL.sub(lambda found: "\\" + found[0], " ".join(text.split()))
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = line.replace("://", ":\\//").replace("www.", "www\\.")
     return "".join(c if c.isprintable() else f"U+{ord(c):04X}" for c in line)
 
 
-def page(title: str, paragraphs: Sequence[str], tables: Sequence[Table]) -> str:
-    """One HTML page; every text in it is data, never markup."""
-    parts = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(text)}</p>" for text in paragraphs)]
-    parts += [_html(table) for table in tables]
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    body = "\n".join(parts)
-    return f'<!doctype html>\n<html lang="en"><head>{head}{view}</head>\n<body>\n{body}\n</body></html>\n'
+def templates() -> Environment:
+    """The HTML templates of this room. What they show is escaped, a cell as `shown` writes it; a character that HTML
+    does not know is replaced."""
 
+    def finalize(value: object) -> object:
+        if isinstance(value, Estimate | Difference | float) or value is None:
+            value = shown(value)
+        return value if hasattr(value, "__html__") else str(value).replace("\0", "\ufffd")
 
-def _html(table: Table) -> str:
-    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in table.head)
-    rows = "".join(
-        f'<tr><th scope="row">{html.escape(row[0])}</th>'
-        + "".join(f"<td>{html.escape(text)}</td>" for text in row[1:])
-        + "</tr>\n"
-        for row in table.rows
+    return Environment(
+        loader=PackageLoader("irl_core.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
-    title = html.escape(table.title)
-    return f"<h2>{title}</h2>\n<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>{note}"
+
+
+def page(title: str, paragraphs: Sequence[str], tables: Sequence[Table]) -> str:
+    """One HTML page of paragraphs and tables; every text in it is data, never markup."""
+    return templates().get_template("tables.html").render(title=title, paragraphs=paragraphs, tables=tables)
 
 
 def for_terminal(table: Table) -> TerminalTable:
     """The table for rich; cells are plain text."""
     found = TerminalTable(title=Text(table.title), caption=Text(table.note) if table.note else None)
-    for text in table.head:
-        found.add_column(Text(text))
+    for head in table.head:
+        found.add_column(Text(head))
     for row in table.rows:
-        found.add_row(*(Text(text) for text in row))
+        found.add_row(*(Text(shown(cell)) for cell in row))
     return found
+
+
+# ------------------------------------------------------------------------------------------------ data frames
+
+
+def numbers(table: Table) -> pd.DataFrame:
+    """A table whose last column holds estimates as numbers, to draw or to save: ``NUMBERS`` in that column's place."""
+    import pandas as pd
+
+    rows = []
+    for *names, estimate in table.rows:
+        assert isinstance(estimate, Estimate)
+        held = estimate.to_json()
+        low, high = held["interval"] or (None, None)
+        rows.append([*names, held["value"], low, high, estimate.n, estimate.method, estimate.reason or None])
+    frame = pd.DataFrame(rows, columns=[*table.head[:-1], *NUMBERS])
+    for name in ("value", "low", "high"):
+        frame[name] = pd.to_numeric(frame[name])
+    return frame
+
+
+def texts(table: Table) -> pd.DataFrame:
+    """A table as texts to read, whose names no spreadsheet takes for a formula."""
+    import pandas as pd
+
+    rows = [[safe_cell(cell) if isinstance(cell, str) else shown(cell) for cell in row] for row in table.rows]
+    return pd.DataFrame(rows, columns=[safe_cell(head) for head in table.head])
+
+
+def across(table: Table, down: Sequence[str], over: Sequence[str]) -> Table:
+    """A table with a row for each value of the columns ``down``, and a column for each value of the columns ``over``,
+    in the order in which they appear; its cells are those of the last column."""
+    place = {name: index for index, name in enumerate(table.head)}
+    cells: dict[tuple[Cell, ...], dict[str, Cell]] = {}
+    heads: dict[str, None] = {}
+    for row in table.rows:
+        head = ", ".join(str(row[place[name]]) for name in over)
+        heads.setdefault(head)
+        cells.setdefault(tuple(row[place[name]] for name in down), {})[head] = row[-1]
+    rows = [[*names, *map(by_head.get, heads)] for names, by_head in cells.items()]
+    return Table(table.title, [*down, *heads], rows, table.note)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from irl_core.statistics.bootstrap import (
     Array,
-    Figure,
+    Estimate,
     Groups,
     Values,
     mean_over_problems,
@@ -33,7 +33,7 @@ from irl_core.statistics.bootstrap import (
 TIE = 1e-9  # answers whose total weights differ by less than this share are tied
 
 
-def pass_at_k(correct: Values, problem_ids: Groups, k: int, *, seed: int = 0) -> Figure:
+def pass_at_k(correct: Values, problem_ids: Groups, k: int, *, seed: int = 0) -> Estimate:
     """Unbiased pass@k, 1 - C(n-c, k) / C(n, k) averaged over problems (Chen et al. 2021). k = N is the oracle."""
     rows = problem_rows(problem_ids)
     if reason := _beyond_samples(rows, k):
@@ -83,7 +83,7 @@ def _top_k(scores: Array, right: npt.NDArray[np.bool_], k: int) -> float:
     return _any_right(int(tied.sum()), int(right[tied].sum()), k - int((scores > limit).sum()))
 
 
-def pass_at_k_of_n(scores: Values, correct: Values, problem_ids: Groups, k: int = 1, *, seed: int = 0) -> Figure:
+def pass_at_k_of_n(scores: Values, correct: Values, problem_ids: Groups, k: int = 1, *, seed: int = 0) -> Estimate:
     """pass@k|N by a score (see `best_of`), averaged over problems. Undefined where k > N or no score is a number."""
     values, rows = np.asarray(scores, dtype=np.float64), problem_rows(problem_ids)
     reason = _beyond_samples(rows, k) or ("every score is missing" if np.isnan(values).all() else "")
@@ -200,7 +200,7 @@ def vote_accuracy(
     temperature: float = 1.0,
     *,
     seed: int = 0,
-) -> Figure:
+) -> Estimate:
     """The share of problems whose elected answer (see `vote`) is correct. Undefined without a single answer."""
     if all(_missing(answer) for answer in answers):
         return undefined(problem_index(problem_ids)[0], "problems", "no sample has an answer")
@@ -317,7 +317,7 @@ def _orders(samples: int, first: int, draws: int, rng: np.random.Generator) -> n
     return orders[:, starts].reshape(-1, first)
 
 
-def samples_needed(curve: Array, target: Values, sizes: Sequence[int], *, seed: int = 0) -> Figure:
+def samples_needed(curve: Array, target: Values, sizes: Sequence[int], *, seed: int = 0) -> Estimate:
     """The smallest n of ``sizes`` whose accuracy, the mean of a ``curve`` (P, S) over problems, reaches the mean of
     ``target`` (P,). The interval is over resamples of the problems, where both move together; in it, one more than the
     last size stands for 'not with that many'. Undefined where no size reaches it on these problems."""
@@ -332,10 +332,10 @@ def samples_needed(curve: Array, target: Values, sizes: Sequence[int], *, seed: 
     if few := too_few(problems):
         return without_interval(value, problems, "samples a problem", few)
     draws = resampled(columns, lambda totals: _first_reaching(totals, sizes, problems), seed=seed)
-    return Figure(value, *percentile_interval(draws), problems, method)
+    return Estimate(value, *percentile_interval(draws), problems, method, whole=True)
 
 
-def samples_saved(curve: Array, other: Array, target: Values, sizes: Sequence[int], *, seed: int = 0) -> Figure:
+def samples_saved(curve: Array, other: Array, target: Values, sizes: Sequence[int], *, seed: int = 0) -> Estimate:
     """How many samples fewer ``curve`` needs than the ``other`` one to reach the target (see `samples_needed`), the
     problems resampled together. Undefined where either does not reach it."""
     problems, width = len(curve), len(sizes)
@@ -352,7 +352,7 @@ def samples_saved(curve: Array, other: Array, target: Values, sizes: Sequence[in
     if few := too_few(problems):
         return without_interval(value, problems, "samples a problem", few)
     draws = resampled(np.column_stack([curve, other, goal]), saved, seed=seed)
-    return Figure(value, *percentile_interval(draws), problems, _needed_method(problems, sizes))
+    return Estimate(value, *percentile_interval(draws), problems, _needed_method(problems, sizes), whole=True)
 
 
 def _needed_method(problems: int, sizes: Sequence[int]) -> str:

@@ -1,11 +1,12 @@
-"""Figures: a value with its n and 95 % interval, and the bootstrap over problems that most of them come from.
+"""An estimate: a value with its n and 95 % interval, and the bootstrap over problems that most of them come from.
 
 Whatever is averaged over problems gets its interval by a bootstrap over problems, since samples of one problem are
-not independent. A figure that does not exist is *undefined*: NaN, with the reason.
+not independent. An estimate that does not exist is *undefined*: NaN, with the reason.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.uint16]
@@ -22,17 +22,27 @@ Values = npt.ArrayLike
 Groups = Sequence[Hashable] | npt.NDArray[Any]
 
 LEVEL = 0.95
-Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+Z = 1.959963984540054  # the normal quantile of 0.975, written out so that showing an estimate does not import scipy
 RESAMPLES = 2000
 LEAST_PROBLEMS = 5  # of fewer the bootstrap shows less spread than there is: two equal differences give [0.5, 0.5]
 SAME = 1e-12  # ends of an interval that differ by less are the same but for rounding
 BLOCK = 2_000_000  # draws held at once by the bootstrap: 16 MB
-KEPT = 40_000_000  # draws kept between figures, as counts of two bytes: 80 MB a seed and number of problems
+KEPT = 40_000_000  # draws kept between estimates, as counts of two bytes: 80 MB a seed and number of problems
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A value with its 95 % interval. ``n`` counts what ``method`` names; ``reason`` says why it is undefined."""
+class Estimate:
+    """A value with its 95 % interval.
+
+    Attributes:
+        value: NaN where the estimate is undefined.
+        low: lower end of the interval, NaN without one.
+        high: upper end of the interval, NaN without one.
+        n: the number of units that ``method`` names.
+        method: unit, and how the interval was computed.
+        reason: why the estimate is undefined; empty where it is defined.
+        whole: the value is a count, which is shown without decimals.
+    """
 
     value: float
     low: float
@@ -40,36 +50,52 @@ class Figure:
     n: int
     method: str
     reason: str = ""
+    whole: bool = False
 
     @property
     def defined(self) -> bool:
         """Whether there is a value; it may still have no interval (see `point`)."""
         return math.isfinite(self.value)
 
-    def __str__(self) -> str:
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """``(low, high)``, or None without two finite ends."""
+        return (self.low, self.high) if math.isfinite(self.low) and math.isfinite(self.high) else None
+
+    @property
+    def words(self) -> str:
+        """The estimate in text, without its n: '0.519 [0.463, 0.578]', or 'undefined (one class)'.
+
+        The one rule of digits: three decimals with an interval, since intervals over some hundred problems are wider
+        than a thousandth; three significant digits for a bare number (a test statistic, a p); none for a count."""
         if not self.defined:
-            return f"undefined ({self.reason}; n {self.n})"
-        if math.isnan(self.low) or math.isnan(self.high):
-            return f"{self.value:.3g} (n {self.n})"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n {self.n})"
+            return f"undefined ({self.reason})"
+        if self.interval is None:
+            underflow = self.value == 0 and "two-sided" in self.method  # a p too small for a float
+            return "under 1e-300" if underflow else f"{self.value:.3g}"
+        digits = 0 if self.whole else 3
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+    def __str__(self) -> str:
+        """The estimate in text with its n: '0.519 [0.463, 0.578] (n 2,560)', 'undefined (one class; n 12)'."""
+        return f"{self.words} (n {self.n:,})" if self.defined else f"undefined ({self.reason}; n {self.n:,})"
 
     def to_json(self) -> dict[str, Any]:
-        """``value``, ``n``, ``interval`` ([low, high] or None), ``method``, ``reason``: what reports hold of a figure.
+        """``value``, ``n``, ``interval`` ([low, high] or None), ``method``, ``reason``: how files hold an estimate.
 
-        A number that is not finite becomes None, and so does an interval without two finite ends."""
-        ends = [self.low, self.high]
+        A number that is not finite becomes None."""
         return {
-            "value": self.value if math.isfinite(self.value) else None,
+            "value": self.value if self.defined else None,
             "n": self.n,
-            "interval": ends if all(math.isfinite(end) for end in ends) else None,
+            "interval": None if self.interval is None else list(self.interval),
             "method": self.method,
             "reason": self.reason,
         }
 
 
-def undefined(n: int, method: str, reason: str) -> Figure:
-    """A figure that does not exist, with the reason."""
-    return Figure(math.nan, math.nan, math.nan, n, method, reason)
+def undefined(n: int, method: str, reason: str) -> Estimate:
+    """An estimate that does not exist, with the reason."""
+    return Estimate(math.nan, math.nan, math.nan, n, method, reason)
 
 
 def too_few(problems: int) -> str:
@@ -77,26 +103,39 @@ def too_few(problems: int) -> str:
     return f"fewer than {LEAST_PROBLEMS} problems ({problems})" if problems < LEAST_PROBLEMS else ""
 
 
-def point(value: float, n: int, method: str) -> Figure:
+def point(value: float, n: int, method: str) -> Estimate:
     """A number that has no interval of its own, such as a test statistic or its p. Its method says what it is."""
-    return Figure(value, math.nan, math.nan, n, method)
+    return Estimate(value, math.nan, math.nan, n, method)
 
 
-def without_interval(value: float, n: int, unit: str, reason: str) -> Figure:
-    """A value over problems whose interval cannot be told."""
+def without_interval(value: float, n: int, unit: str, reason: str) -> Estimate:
+    """A value over problems whose interval cannot be given."""
     return point(value, n, f"{unit}; no interval: {reason}")
 
 
-def plain(value: Any) -> Any:
-    """A tree of dicts and lists with every `Figure` in it as JSON."""
-    if isinstance(value, Figure):
-        return value.to_json()
+def to_json(value: Any) -> Any:
+    """A tree of dataclasses, dicts and lists as strict JSON data: the edge between estimates and files.
+
+    A field is written under its name, or under ``metadata["key"]``, and with ``metadata["flat"]`` its own fields in its
+    place; one that holds its default is left out. What has a ``to_json`` of its own is written by that. A number that
+    is not finite becomes None."""
+    if hasattr(value, "to_json"):
+        return to_json(value.to_json())
+    if dataclasses.is_dataclass(value):
+        found: dict[str, Any] = {}
+        for field in dataclasses.fields(value):
+            if (held := getattr(value, field.name)) != field.default:
+                part = to_json(held)
+                found |= part if field.metadata.get("flat") else {field.metadata.get("key", field.name): part}
+        return found
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def wilson(successes: float, n: int) -> Figure:
+def wilson(successes: float, n: int) -> Estimate:
     """A share with Wilson's score interval (Wilson 1927), for independent trials.
 
     Trials may be values in [0, 1] with their sum as ``successes``: of all such values with one mean, successes and
@@ -105,7 +144,7 @@ def wilson(successes: float, n: int) -> Figure:
         return undefined(n, "Wilson", "no trials")
     p, z = successes / n, Z * Z / n
     middle, reach = p + z / 2, math.sqrt(z * (p * (1 - p) + z / 4))
-    return Figure(p, max(0.0, (middle - reach) / (1 + z)), min(1.0, (middle + reach) / (1 + z)), int(n), "Wilson")
+    return Estimate(p, max(0.0, (middle - reach) / (1 + z)), min(1.0, (middle + reach) / (1 + z)), int(n), "Wilson")
 
 
 def bootstrap(
@@ -117,7 +156,7 @@ def bootstrap(
     bounded: bool = True,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> Figure:
+) -> Estimate:
     """The percentile bootstrap over problems of a statistic of column sums.
 
     ``columns`` (P, C) holds C sums a problem; ``statistic`` takes (B, C) totals to (B,) values, NaN where it does
@@ -138,14 +177,14 @@ def bootstrap(
         return undefined(n, method, "not defined on these traces")
     if bounded and high - low < SAME:
         return _over_few(value, n, problems, unit, "no spread")
-    return Figure(value, low, high, n, method)
+    return Estimate(value, low, high, n, method)
 
 
-def _over_few(value: float, n: int, problems: int, unit: str, why: str) -> Figure:
+def _over_few(value: float, n: int, problems: int, unit: str, why: str) -> Estimate:
     """A share whose resamples would show too little spread: with Wilson's interval."""
     value = min(max(value, 0.0), 1.0)  # sums round
     edge = wilson(value * problems, problems)
-    return Figure(value, edge.low, edge.high, n, f"{unit}; Wilson over {problems} problems ({why})")
+    return Estimate(value, edge.low, edge.high, n, f"{unit}; Wilson over {problems} problems ({why})")
 
 
 def percentile_interval(draws: Array) -> tuple[float, float]:
@@ -225,20 +264,20 @@ def problem_sums(values: Values, problem_ids: Groups) -> Array:
     return np.bincount(codes, weights=np.asarray(values, dtype=np.float64), minlength=problems).astype(np.float64)
 
 
-def mean_over_problems(values: Values, *, unit: str = "problems", bounded: bool = True, seed: int = 0) -> Figure:
+def mean_over_problems(values: Values, *, unit: str = "problems", bounded: bool = True, seed: int = 0) -> Estimate:
     """The mean of one value a problem, in [0, 1] where ``bounded``."""
     column = np.asarray(values, dtype=np.float64)
     columns = np.column_stack([column, np.ones_like(column)])
     return bootstrap(columns, ratio, n=column.size, unit=unit, bounded=bounded, seed=seed)
 
 
-def paired_difference(ours: Values, theirs: Values, *, seed: int = 0) -> Figure:
+def paired_difference(ours: Values, theirs: Values, *, seed: int = 0) -> Estimate:
     """The mean of ours - theirs, one value a problem each, the problems resampled together."""
     difference = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
     return mean_over_problems(difference, bounded=False, seed=seed)
 
 
-def share(flags: Values, problem_ids: Groups, *, unit: str = "traces", bounded: bool = True, seed: int = 0) -> Figure:
+def share(flags: Values, problem_ids: Groups, *, unit: str = "traces", bounded: bool = True, seed: int = 0) -> Estimate:
     """The share of traces with a flag, or the mean of a value a trace (in [0, 1] where ``bounded``)."""
     values = np.asarray(flags, dtype=np.float64)
     columns = np.column_stack([problem_sums(v, problem_ids) for v in (values, np.ones_like(values))])
@@ -247,7 +286,7 @@ def share(flags: Values, problem_ids: Groups, *, unit: str = "traces", bounded: 
 
 def share_difference(
     ours: Values, theirs: Values, problem_ids: Groups, *, unit: str = "traces", seed: int = 0
-) -> Figure:
+) -> Estimate:
     """The share of ours minus that of theirs on the same traces, the problems resampled together."""
     values = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
     return share(values, problem_ids, unit=unit, bounded=False, seed=seed)

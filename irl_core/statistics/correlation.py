@@ -12,7 +12,7 @@ from scipy import stats
 
 from irl_core.statistics.bootstrap import (
     Array,
-    Figure,
+    Estimate,
     Groups,
     Values,
     Z,
@@ -31,7 +31,7 @@ MOST = 0.5  # a figure that does not exist in more than this share of the resamp
 NOTHING_LEFT = 1e-9  # a column of which the controls leave a smaller share of the variance is a function of them
 
 
-def correlation(x: Values, y: Values, kind: Kind = "pearson") -> Figure:
+def correlation(x: Values, y: Values, kind: Kind = "pearson") -> Estimate:
     """Pearson's r or Spearman's rho with Fisher's z interval (Spearman: variance of Bonett and Wright 2000)."""
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     reason = _flat_reason(a, b)
@@ -41,8 +41,8 @@ def correlation(x: Values, y: Values, kind: Kind = "pearson") -> Figure:
     spread = 1.0 if kind == "pearson" else 1 + r * r / 2
     error = math.sqrt(spread / (a.size - 3)) if a.size > 3 else math.inf
     if abs(r) >= 1 - 1e-12:
-        return Figure(r, r, r, a.size, f"{kind}, exact") if a.size > 3 else Figure(r, -1.0, 1.0, a.size, kind)
-    return Figure(r, math.tanh(math.atanh(r) - Z * error), math.tanh(math.atanh(r) + Z * error), a.size, kind)
+        return Estimate(r, r, r, a.size, f"{kind}, exact") if a.size > 3 else Estimate(r, -1.0, 1.0, a.size, kind)
+    return Estimate(r, math.tanh(math.atanh(r) - Z * error), math.tanh(math.atanh(r) + Z * error), a.size, kind)
 
 
 def _flat_reason(a: Array, b: Array) -> str:
@@ -53,7 +53,7 @@ def _flat_reason(a: Array, b: Array) -> str:
     return "no variance" if np.ptp(a) == 0 or np.ptp(b) == 0 else ""
 
 
-def correlation_matrix(columns: Mapping[str, Values], kind: Kind = "pearson") -> dict[tuple[str, str], Figure]:
+def correlation_matrix(columns: Mapping[str, Values], kind: Kind = "pearson") -> dict[tuple[str, str], Estimate]:
     """The correlation of every pair of columns, both ways round, keyed by their names."""
     return {(a, b): correlation(columns[a], columns[b], kind) for a in columns for b in columns}
 
@@ -61,7 +61,7 @@ def correlation_matrix(columns: Mapping[str, Values], kind: Kind = "pearson") ->
 def clustered_correlations(
     columns: Mapping[str, Values], problem_ids: Groups, kind: Kind = "pearson", *, seed: int = 0,
     titles: Mapping[str, str] | None = None,
-) -> dict[str, dict[str, Figure]]:  # fmt: skip
+) -> dict[str, dict[str, Estimate]]:  # fmt: skip
     """The correlation of every pair of columns by their names, both ways round, with a bootstrap over problems.
 
     A pair is taken over the traces where both are finite; n counts them. Spearman's ranks are those of these traces,
@@ -78,7 +78,7 @@ def clustered_correlations(
         x, y = (_scaled(values[name][both], kind) for name in (a, b))
         sums.append(_moments(x, y, codes[both], int(codes.max(initial=-1)) + 1))
     figures = _pearson_figures(np.stack(sums, axis=1), sizes, reasons, kind, seed) if pairs else []
-    found: dict[str, dict[str, Figure]] = {name: {} for name in names}
+    found: dict[str, dict[str, Estimate]] = {name: {} for name in names}
     for (a, b), figure in zip(pairs, figures, strict=True):
         found[a][b] = found[b][a] = figure
     return {a: {b: found[a][b] for b in names} for a in names}
@@ -114,7 +114,9 @@ def _pearson(totals: Array) -> Array:
     return clipped
 
 
-def _pearson_figures(sums: Array, sizes: Sequence[int], reasons: Sequence[str], kind: Kind, seed: int) -> list[Figure]:
+def _pearson_figures(
+    sums: Array, sizes: Sequence[int], reasons: Sequence[str], kind: Kind, seed: int
+) -> list[Estimate]:
     """One figure a pair from its sums, (P, pairs, 6)."""
     problems, pairs, _ = sums.shape
     method = f"{kind}, traces; bootstrap over {problems} problems"
@@ -131,17 +133,17 @@ def _pearson_figures(sums: Array, sizes: Sequence[int], reasons: Sequence[str], 
     ]
 
 
-def _bootstrapped(value: float, draws: Array, n: int, method: str) -> Figure:
+def _bootstrapped(value: float, draws: Array, n: int, method: str) -> Estimate:
     if math.isnan(value):
         return undefined(n, method, "not defined on these traces")
     if float(np.mean(np.isnan(draws))) > MOST:
         return undefined(n, method, "constant in most resamples: too few problems vary")
-    return Figure(value, *percentile_interval(draws), n, method)
+    return Estimate(value, *percentile_interval(draws), n, method)
 
 
 def partial_correlation(
     x: Values, y: Values, controls: Sequence[Values], problem_ids: Groups, *, within: bool = False, seed: int = 0
-) -> Figure:
+) -> Estimate:
     """Pearson's r between x and y with the ``controls`` removed from both by least squares; without controls, r itself.
 
     ``within``: after each problem's mean is subtracted from every column. Taken over the traces where all are finite;
@@ -186,7 +188,7 @@ def _partial(totals: Array, width: int) -> Array:
     return found
 
 
-def within_problem_correlation(x: Values, y: Values, problem_ids: Groups, *, seed: int = 0) -> Figure:
+def within_problem_correlation(x: Values, y: Values, problem_ids: Groups, *, seed: int = 0) -> Estimate:
     """Pearson's r after each problem's mean is subtracted from both: what is left when knowing which problems are
     easy earns nothing. Bootstrapped over problems; n counts traces."""
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)

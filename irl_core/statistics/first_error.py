@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from irl_core.statistics.bootstrap import Array, Figure, Groups, Values, bootstrap, problem_sums, ratio, undefined
+from irl_core.statistics.bootstrap import Array, Estimate, Groups, Values, bootstrap, problem_sums, ratio, undefined
 
 NO_ERROR = -1  # a first-error label: no step is wrong
 UNDECIDED = -2  # a first-error prediction: neither a step nor 'no error'; counts as wrong on every trace
@@ -17,17 +17,17 @@ UNDECIDED = -2  # a first-error prediction: neither a step nor 'no error'; count
 class FirstError:
     """ProcessBench (Zheng et al. 2024): exact first step on wrong traces, 'no error' on correct ones, harmonic mean."""
 
-    error_acc: Figure
-    correct_acc: Figure
-    f1: Figure
+    error_acc: Estimate
+    correct_acc: Estimate
+    f1: Estimate
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessJudgement:
     """MR-GSM8K (Zeng et al. 2024): exact first step on wrong traces, and Matthews' correlation of the verdicts."""
 
-    step_accuracy: Figure
-    mcc: Figure
+    step_accuracy: Estimate
+    mcc: Estimate
 
 
 def first_error(true: Values, predicted: Values, problem_ids: Groups | None = None, *, seed: int = 0) -> FirstError:
@@ -54,7 +54,7 @@ def _hits(
     return labels != NO_ERROR, labels == guesses, ids
 
 
-def _existing(columns: Array, n: int, unit: str, seed: int) -> Figure:
+def _existing(columns: Array, n: int, unit: str, seed: int) -> Estimate:
     """A ratio over the problems that have such traces at all."""
     if not n:
         return undefined(0, unit, f"no {unit}")
@@ -97,9 +97,9 @@ def oracle_threshold(true: Values, named: Values, suspicion: Values) -> tuple[fl
     order = np.argsort(scores, kind="stable")  # NaN last: never flagged
     flagged = np.searchsorted(scores[order], limits, side="left")
     found = np.append(0, np.cumsum((hits & wrong)[order]))[flagged]
-    spoilt = np.append(0, np.cumsum(~wrong[order]))[flagged]
+    flagged_correct = np.append(0, np.cumsum(~wrong[order]))[flagged]
     ones = np.ones(limits.size)
-    totals = np.column_stack([found, ones * wrong.sum(), (~wrong).sum() - spoilt, ones * (~wrong).sum()])
+    totals = np.column_stack([found, ones * wrong.sum(), (~wrong).sum() - flagged_correct, ones * (~wrong).sum()])
     f1 = np.nan_to_num(_harmonic(totals.astype(np.float64)))
     best = int(np.argmax(f1))
     return float(limits[best]), float(f1[best])

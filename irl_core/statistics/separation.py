@@ -1,11 +1,8 @@
-"""Figures with an n and a 95 % interval: separation and first error, and every other one by its name. Knows no model.
-
-`irl_core.statistics.best_of_n` (pass@k, best of N, votes) and `irl_core.statistics.correlation` are part of this and
-imported from here.
+"""How far scores separate two classes: Welch's test, Cohen's d, AUC, pairs of the same problem. Knows no model.
 
 Samples come as flat arrays with one entry a trace and a parallel array of problem ids. Whatever is averaged over
-problems gets its interval by a bootstrap over problems, since samples of one problem are not independent. A figure
-that does not exist (one class, n < 2, no variance, k > N, missing answers) is *undefined*: NaN, with the reason.
+problems gets its interval by a bootstrap over problems, since samples of one problem are not independent. An estimate
+that does not exist (one class, n < 2, no variance, a missing score) is *undefined*: NaN, with the reason.
 
 Ties: scores that are equal share what they decide. A pair of equal scores counts half.
 """
@@ -19,111 +16,22 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from irl_core.statistics.best_of_n import (
-    best_of,
-    best_of_curve,
-    oracle,
-    pass_at_k,
-    pass_at_k_of_n,
-    pass_curve,
-    pass_values,
-    random_text,
-    random_text_scores,
-    random_text_top,
-    samples_needed,
-    samples_saved,
-    vote,
-    vote_accuracy,
-    vote_curve,
-)
 from irl_core.statistics.bootstrap import (
     LEVEL,
     SAME,
     Array,
-    Figure,
+    Estimate,
     Groups,
     Values,
     Z,
     bootstrap,
-    mean_over_problems,
-    paired_difference,
-    plain,
-    point,
     problem_index,
     problem_sums,
     ratio,
-    share,
-    share_difference,
     too_few,
     undefined,
     wilson,
 )
-from irl_core.statistics.correlation import (
-    centred,
-    clustered_correlations,
-    correlation,
-    correlation_matrix,
-    partial_correlation,
-    within_problem_correlation,
-)
-from irl_core.statistics.first_error import (
-    NO_ERROR,
-    UNDECIDED,
-    FirstError,
-    ProcessJudgement,
-    first_error,
-    mr_gsm8k,
-    oracle_threshold,
-)
-
-__all__ = [
-    "NO_ERROR",
-    "UNDECIDED",
-    "Figure",
-    "FirstError",
-    "ProcessJudgement",
-    "Separation",
-    "auc",
-    "best_of",
-    "best_of_curve",
-    "bootstrap",
-    "centred",
-    "clustered_correlations",
-    "correlation",
-    "correlation_matrix",
-    "first_error",
-    "mean_over_problems",
-    "mr_gsm8k",
-    "oracle",
-    "oracle_threshold",
-    "pair_accuracy",
-    "pair_columns",
-    "paired_difference",
-    "partial_correlation",
-    "pass_at_k",
-    "pass_at_k_of_n",
-    "pass_curve",
-    "pass_values",
-    "plain",
-    "point",
-    "random_text",
-    "random_text_scores",
-    "random_text_top",
-    "samples_needed",
-    "samples_saved",
-    "separation",
-    "share",
-    "share_difference",
-    "undefined",
-    "vote",
-    "vote_accuracy",
-    "vote_curve",
-    "wilson",
-    "within_problem_correlation",
-]
-
-
-# ---------------------------------------------------------------------------------------------- separation
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +43,14 @@ class Separation:
     standard error that heeds the problems (sandwich estimator, degrees = problems - 1).
     """
 
-    difference: Figure
+    difference: Estimate
     t: float
     degrees: float
     p: float
     clustered_t: float
     clustered_p: float
-    cohens_d: Figure
-    auc: Figure
+    cohens_d: Estimate
+    auc: Estimate
 
 
 def separation(scores: Values, correct: Values, problem_ids: Groups | None = None, *, seed: int = 0) -> Separation:
@@ -157,7 +65,7 @@ def separation(scores: Values, correct: Values, problem_ids: Groups | None = Non
         return Separation(next(nothing), nan, nan, nan, nan, nan, next(nothing), area)
     test = stats.ttest_ind(yes, no, equal_var=False)
     low, high = test.confidence_interval(LEVEL)
-    difference = Figure(float(yes.mean() - no.mean()), float(low), float(high), values.size, "Welch, traces")
+    difference = Estimate(float(yes.mean() - no.mean()), float(low), float(high), values.size, "Welch, traces")
     clustered = (nan, nan) if problem_ids is None else _clustered_t(values, right, problem_ids)
     size = _cohens_d(yes, no)
     if problem_ids is not None:
@@ -180,7 +88,7 @@ def _clustered_t(values: Array, right: npt.NDArray[np.bool_], problem_ids: Group
 
 def _resampled_separation(
     values: Array, right: npt.NDArray[np.bool_], problem_ids: Groups, seed: int
-) -> tuple[Figure, Figure]:
+) -> tuple[Estimate, Estimate]:
     """(difference of the means, Cohen's d) with a bootstrap over problems."""
     scaled = (values - values.mean()) / values.std()
     parts = [part for side in (right, ~right) for part in (side * 1.0, side * scaled, side * scaled**2)]
@@ -207,15 +115,15 @@ def _class_reason(yes: Array, no: Array) -> str:
     return f"{missing} scores are not finite" if missing else ""
 
 
-def _cohens_d(yes: Array, no: Array) -> Figure:
+def _cohens_d(yes: Array, no: Array) -> Estimate:
     m, n = yes.size, no.size
     pooled = math.sqrt(((m - 1) * yes.var(ddof=1) + (n - 1) * no.var(ddof=1)) / (m + n - 2))
     d = float(yes.mean() - no.mean()) / pooled
     error = math.sqrt((m + n) / (m * n) + d * d / (2 * (m + n)))
-    return Figure(d, d - Z * error, d + Z * error, m + n, "Cohen's d, traces")
+    return Estimate(d, d - Z * error, d + Z * error, m + n, "Cohen's d, traces")
 
 
-def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Figure:
+def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Estimate:
     """Area under the ROC curve: the chance that a positive scores above a negative, ties half.
 
     The interval is DeLong's (1988), or with ``groups`` its extension to clustered data (Obuchowski 1997). Where that
@@ -238,8 +146,8 @@ def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Figure:
     if few or not error > SAME:  # NaN too: a class of one unit
         units = min(np.unique(clusters[positive]).size, np.unique(clusters[~positive]).size)
         edge = wilson(area * units, units)
-        return Figure(area, edge.low, edge.high, m + n, f"traces, Wilson over {units} ({few or 'no spread'})")
-    return Figure(area, max(0.0, area - Z * error), min(1.0, area + Z * error), m + n, method)
+        return Estimate(area, edge.low, edge.high, m + n, f"traces, Wilson over {units} ({few or 'no spread'})")
+    return Estimate(area, max(0.0, area - Z * error), min(1.0, area + Z * error), m + n, method)
 
 
 def _placements(values: Array, positive: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
@@ -266,7 +174,7 @@ def _clustered_variance(above: Array, below: Array, yes: Array, no: Array, area:
     return max(0.0, s_yes + s_no + 2 * both)
 
 
-def pair_accuracy(scores: Values, correct: Values, problem_ids: Groups, *, seed: int = 0) -> Figure:
+def pair_accuracy(scores: Values, correct: Values, problem_ids: Groups, *, seed: int = 0) -> Estimate:
     """The share of (correct, incorrect) pairs of the same problem whose correct one scores higher, ties half.
 
     All pairs count the same; n counts pairs. Undefined where no problem has both classes or a score is NaN.
@@ -302,6 +210,3 @@ def _ranks_within(values: Array, codes: npt.NDArray[np.int64]) -> Array:
     ranks[order] = np.repeat(starts + (sizes + 1) / 2, sizes) - np.searchsorted(problem, problem)
     missing = np.bincount(codes, weights=np.isnan(values)) > 0 if len(codes) else np.zeros(0, dtype=bool)
     return np.where(missing[codes], np.nan, ranks)
-
-
-# ---------------------------------------------------------------------------------------------- first error

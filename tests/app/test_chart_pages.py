@@ -88,9 +88,9 @@ def test_a_page_says_the_paragraph_of_the_report_and_where_it_comes_from(
     choose(one=simulated(12, 4))
     page = open_page(name)
     path = tmp_path / "one.parquet"
-    found = sections.figures(section, path, sections.sample(path))
+    found = sections.section(section, path, sections.sample(path))
     said = words(page)
-    lines = sections.sentences(sections.paragraph(section, found))
+    lines = sections.sentences(found.paragraph)
     assert all(f"- {line}" in said for line in lines) and len(lines) > 3
     assert "one: checkpoint demo-irl, data demo; all 48 traces of 12 problems." in said
     assert "bootstrap over problems (2,000 resamples, seed 0)" in said
@@ -101,14 +101,13 @@ def test_the_tests_follow_the_chosen_score(choose: Any, tmp_path: Path) -> None:
     choose(one=simulated(12, 4))
     page = open_page("distributions")
     path = tmp_path / "one.parquet"
-    found = sections.figures("separation", path, sections.sample(path))
+    found = sections.section("separation", path, sections.sample(path)).figures
     for score in (SCORE, "score_min"):
         page.selectbox(key="score_shown").set_value(score).run()
-        auc = found["scores"][score]["pooled"]["auc"]
-        low, high = auc["interval"]
+        auc = found.scores[score].pooled["auc"]
         shown = read(page).set_index("figure").loc["AUC", "pooled"]
-        assert shown == f"{auc['value']:.3f} [{low:.3f}, {high:.3f}], n 48"
-    assert page.selectbox(key="score_shown").options == list(found["titles"].values())
+        assert shown == f"{auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}] (n 48)"
+    assert page.selectbox(key="score_shown").options == list(found.titles.values())
 
 
 def test_several_runs_stand_beside_each_other(choose: Any) -> None:
@@ -153,7 +152,7 @@ def test_a_run_of_one_class_is_undefined_with_n(choose: Any) -> None:
     choose(one=[row | {"correct": True} for row in simulated(4, 3)])
     page = open_page("distributions")
     assert read(page).set_index("figure").loc["AUC", "pooled"].startswith("undefined (")
-    assert read(page).set_index("figure").loc["AUC", "pooled"].endswith("n 12")
+    assert read(page).set_index("figure").loc["AUC", "pooled"].endswith("n 12)")
     assert "undefined" in words(open_page("correlations"))
     assert not open_page("reranking").exception
 
@@ -257,9 +256,9 @@ def test_only_a_trace_of_a_chosen_run_is_opened(points: list[Any], expected: tup
 def test_figures_are_computed_once_a_file(choose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     choose(one=simulated(6, 3))
     calls: list[str] = []
-    figures = sections.figures
-    monkeypatch.setattr(sections, "figures", lambda *given: calls.append(given[0]) or figures(*given))
-    panel._figures.clear()
+    section = sections.section
+    monkeypatch.setattr(sections, "section", lambda *given: calls.append(given[0]) or section(*given))
+    panel.section_of.clear()
     page = open_page("distributions")
     page.selectbox(key="score_shown").set_value("score_min").run()
     open_page("distributions")
@@ -268,7 +267,7 @@ def test_figures_are_computed_once_a_file(choose: Any, monkeypatch: pytest.Monke
 
 def test_charts_are_not_imported_before_they_are_needed() -> None:
     code = "import sys, app.analysis.panel, app.components.chart, irl_core.report.figure_tables; "
-    code += "print([m for m in ('irl_core.report.charts.figures', 'scipy', 'torch') if m in sys.modules])"
+    code += "print([m for m in ('irl_core.report.charts.evaluation', 'scipy', 'torch') if m in sys.modules])"
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, cwd=MAIN.parents[1], check=True, capture_output=True, text=True)
     assert found.stdout == "[]\n"

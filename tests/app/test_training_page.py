@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.jobs import training_runs
-from irl_core.report.charts import figures
+from irl_core.report.charts import training as training_charts
 
 VIEW = Path(__file__).resolve().parents[2] / "app" / "views" / "training.py"
 Drawn = list[tuple[dict[str, list[dict[str, float]]], tuple[str, ...], int]]
@@ -31,13 +31,13 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Drawn]:
     """What the charts were asked to draw: runs, metrics, smoothing."""
     found: Drawn = []
-    real = figures.training
+    real = training_charts.training
 
     def training(runs: Mapping[str, Any], metrics: Sequence[str], *, smooth: int = 1, **look: str) -> Any:
         found.append(({name: list(lines) for name, lines in runs.items()}, tuple(metrics), smooth))
         return real(runs, metrics, smooth=smooth, **look)
 
-    monkeypatch.setattr(figures, "training", training)
+    monkeypatch.setattr(training_charts, "training", training)
     yield found
 
 

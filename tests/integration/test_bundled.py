@@ -17,6 +17,7 @@ from irl_core.evaluation import pass_at_k, reranking, reward_hacking
 from irl_core.evaluation.evaluated_run import load
 from irl_core.evaluation.report import KEYS
 from irl_core.scorer import Lens
+from irl_core.statistics.bootstrap import to_json
 from irl_core.storage.scored_run import read_run, read_trace
 from irl_core.text.segmentation import make_trace
 from irl_core.types import Source
@@ -78,7 +79,7 @@ def test_the_bundled_report_is_that_of_the_bundled_run() -> None:
         == hashlib.sha256((ASSETS / "demo" / "manifest.json").read_bytes()).hexdigest()
     )
     for name, module in (("pass_at_k", pass_at_k), ("reranking", reranking), ("probes", reward_hacking)):
-        again, before = (figures_in(found) for found in (module.figures(run), stored[name]))
+        again, before = (figures_in(found) for found in (to_json(module.figures(run)), stored[name]))
         assert len(again) == len(before) > 5
         for one, other in zip(again, before, strict=True):
             assert (one["value"], one["n"]) == (pytest.approx(other["value"], abs=1e-9), other["n"])

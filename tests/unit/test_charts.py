@@ -11,8 +11,9 @@ import pytest
 
 from irl_core.evaluation import correlation, pass_at_k, reranking
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.report.charts import figures as charts
+from irl_core.report.charts import evaluation as charts
 from irl_core.report.charts import style, traces
+from irl_core.report.charts.training import training, training_table
 from tests.evaluated import frame, simulated
 
 SCORE = "score_mean_discounted"
@@ -123,26 +124,28 @@ def test_figures_are_drawn_as_they_were_computed(rows: pd.DataFrame) -> None:
     run = evaluated(rows)
     found = correlation.figures(run)
     matrix = charts.correlation_matrix(found, "pearson")
-    names = list(found["pearson"])
-    assert matrix.data[0].z[0][names.index("length")] == found["pearson"][names[0]]["length"]["value"]
+    names = list(found.pearson)
+    assert matrix.data[0].z[0][names.index("length")] == found.pearson[names[0]]["length"].value
     table = charts.correlation_matrix_table(found, "pearson")
     assert len(table) == len(names) * (len(names) - 1) // 2
     ranks = {"a": reranking.figures(run)}
-    sizes = ranks["a"]["curves"]["sizes"]
+    sizes = ranks["a"].curves.sizes
     oracle = next(one for one in charts.reranking(ranks).data if (one.name or "").startswith("oracle"))
     assert list(oracle.x) == sizes
-    assert list(oracle.y) == [one["value"] for one in ranks["a"]["curves"]["oracle"]]
+    assert list(oracle.y) == [one.value for one in ranks["a"].curves.by_way["oracle"]]
     assert len(charts.reranking_table(ranks)) == 5 * len(sizes)
     solved = {"a": pass_at_k.figures(run)}
     drawn = [one for one in charts.pass_at_k(solved).data if one.name]
-    policies = solved["a"]["policies"]
-    assert [list(one.y) for one in drawn] == [[f["value"] for f in by_k.values()] for by_k in policies.values()]
+    policies = solved["a"].policies
+    assert [list(one.y) for one in drawn] == [
+        [f.value if f.defined else None for f in by_k.values()] for by_k in policies.values()
+    ]
 
 
 def test_an_undefined_correlation_is_no_zero(rows: pd.DataFrame) -> None:
     found = correlation.figures(evaluated(rows.assign(xml_count=1.0)))
     matrix = charts.correlation_matrix(found, "spearman")
-    place = list(found["spearman"]).index("xml_count")
+    place = list(found.spearman).index("xml_count")
     assert matrix.data[0].z[place][0] is None
     assert "undefined (" in matrix.data[0].hovertext[place][0]
 
@@ -151,17 +154,17 @@ def test_training_is_smoothed_with_its_values_faintly_and_pass_at_1_never() -> N
     lines = [{"step": float(i), "disc/loss": float(i % 2)} for i in range(1, 7)]
     lines[5] |= {"eval/pass@1": 0.5, "eval/low": 0.4, "eval/high": 0.6, "eval/n": 9.0}
     lines[2] |= {"eval/pass@1": 0.3, "eval/low": 0.2, "eval/high": 0.4, "eval/n": 9.0}
-    figure = charts.training({"a": lines}, ["disc/loss", "eval/pass@1"], smooth=2)
+    figure = training({"a": lines}, ["disc/loss", "eval/pass@1"], smooth=2)
     loss = next(one for one in figure.data if one.name == "disc/loss")
     assert list(loss.y) == [1, 0.5, 0.5, 0.5, 0.5, 0.5]  # the mean of a value and the one before
     held_out = next(one for one in figure.data if one.name == "pass@1 on held-out problems")
     assert (list(held_out.x), list(held_out.y)) == ([3, 6], [0.3, 0.5])
-    table = charts.training_table({"a": lines}, ["eval/pass@1"])
+    table = training_table({"a": lines}, ["eval/pass@1"])
     assert table.to_dict("records")[0] == {
         "run": "a", "step": 3.0, "eval/pass@1": 0.3, "eval/low": 0.2, "eval/high": 0.4, "eval/n": 9.0,
     }  # fmt: skip
-    assert list(charts.training_table({"a": lines}, ["disc/loss"], "hours").columns) == ["run", "hours", "disc/loss"]
-    assert charts.training({"a": []}, ["disc/loss"]).layout.annotations[0].text == "no values yet"
+    assert list(training_table({"a": lines}, ["disc/loss"], "hours").columns) == ["run", "hours", "disc/loss"]
+    assert training({"a": []}, ["disc/loss"]).layout.annotations[0].text == "no values yet"
 
 
 @pytest.mark.parametrize(("problems", "samples", "why"), [(1, 8, "fewer than two problems"), (9, 1, "two samples")])
@@ -180,7 +183,7 @@ def test_texts_of_others_stay_texts() -> None:
         traces.histogram(runs, SCORE), traces.strip(runs, SCORE), traces.scatter(runs, SCORE, "length"),
         charts.reranking({name: reranking.figures(run) for name in runs}),
         charts.pass_at_k({name: pass_at_k.figures(run) for name in runs}),
-        charts.training({name: [{"step": 1.0, "<b>": 1.0}] for name in runs}, ["<b>"]),
+        training({name: [{"step": 1.0, "<b>": 1.0}] for name in runs}, ["<b>"]),
     ]  # fmt: skip
     for figure in figures:
         for one in texts(figure):

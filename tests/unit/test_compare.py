@@ -13,8 +13,10 @@ import pytest
 
 from irl_core.errors import ConfigError, StoreError
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.per_problem import difference, figure, measured
-from irl_core.report.tables import cell, markdown
+from irl_core.evaluation.per_problem import difference, estimate, measured
+from irl_core.evaluation.section import Cell, Difference
+from irl_core.report.tables import markdown, shown
+from irl_core.statistics.bootstrap import Estimate, point, to_json, undefined
 from tests.evaluated import check_figures, evaluated, simulated
 from train.evaluate.compare import comparison, open_runs, tables, to_html
 
@@ -38,20 +40,20 @@ def test_a_difference_is_that_of_the_means_over_shared_problems() -> None:
     found = comparison({"one": of(theirs), "two": of(ours)})
     mine, others = solved(ours), solved(theirs)
     expected = np.mean([mine[name] - others[name] for name in others])
-    figure_ = found["differences"]["two"]["pass@1"]
-    assert figure_["value"] == pytest.approx(expected) and figure_["n"] == 20
-    assert found["shared"] == {"two": 20} and found["problems"] == {"one": 20, "two": 30}
-    assert found["figures"]["two"]["pass@1"]["value"] == pytest.approx(np.mean(list(mine.values())))
-    assert "pass@5" not in found["titles"]  # no problem has five samples
-    json.dumps(found, allow_nan=False)
+    figure_ = found.differences["two"]["pass@1"]
+    assert figure_.value == pytest.approx(expected) and figure_.n == 20
+    assert found.shared == {"two": 20} and found.problems == {"one": 20, "two": 30}
+    assert found.figures["two"]["pass@1"].value == pytest.approx(np.mean(list(mine.values())))
+    assert "pass@5" not in found.titles  # no problem has five samples
+    json.dumps(to_json(found), allow_nan=False)
     check_figures(found)
 
 
 def test_a_run_differs_from_itself_by_nothing() -> None:
     run = of(simulated(problems=15, samples=5))
     found = comparison({"a": run, "b": run})
-    assert {one["value"] for one in found["differences"]["b"].values()} == {0.0}
-    assert {tuple(one["interval"]) for one in found["differences"]["b"].values()} == {(0.0, 0.0)}
+    assert {one.value for one in found.differences["b"].values()} == {0.0}
+    assert {tuple(one.interval) for one in found.differences["b"].values()} == {(0.0, 0.0)}
 
 
 def test_nothing_in_common_is_undefined() -> None:
@@ -59,7 +61,7 @@ def test_nothing_in_common_is_undefined() -> None:
     other = {f"x{name}": value for name, value in columns.items()}
     found = difference("pass@1", columns, other)
     assert not found.defined and found.reason == "no problem in common" and found.n == 0
-    assert figure("pass@1", columns).n == 5
+    assert estimate("pass@1", columns).n == 5
 
 
 def test_pairs_count_all_alike() -> None:
@@ -70,7 +72,7 @@ def test_pairs_count_all_alike() -> None:
             if a["problem_id"] == b["problem_id"] and a["correct"] and not b["correct"]:
                 pairs += 1
                 won += a["score_mean_discounted"] > b["score_mean_discounted"]
-    found = figure("pairs", measured(of(data))["pairs"])
+    found = estimate("pairs", measured(of(data))["pairs"])
     assert found.value == pytest.approx(won / pairs) and found.n == pairs
 
 
@@ -106,13 +108,19 @@ def test_pages_and_tables_hold_text_and_no_markup() -> None:
 
 
 @pytest.mark.parametrize(
-    ("figure_", "expected"),
+    ("cell", "expected"),
     [
         (None, ""),
-        ({"value": None, "n": 3, "interval": None, "method": "m", "reason": "one class"}, "undefined: one class"),
-        ({"value": 0.00012, "n": 3, "interval": None, "method": "m", "reason": ""}, "0.00012 (n 3)"),
-        ({"value": 0.5, "n": 3, "interval": [0.25, 0.75], "method": "m", "reason": ""}, "0.500 [0.250, 0.750] (n 3)"),
+        ("words", "words"),
+        (3, "3"),
+        (0.12345, "0.123"),
+        (undefined(3, "m", "one class"), "undefined (one class; n 3)"),
+        (point(0.00012, 3, "m"), "0.00012 (n 3)"),
+        (Estimate(0.5, 0.25, 0.75, 3, "m"), "0.500 [0.250, 0.750] (n 3)"),
+        (Difference(Estimate(0.5, 0.25, 0.75, 3, "m")), "0.500 [0.250, 0.750] (n 3), higher"),
+        (Difference(Estimate(0.5, -0.25, 0.75, 3, "m")), "0.500 [-0.250, 0.750] (n 3), no difference shown"),
+        (Difference(undefined(3, "m", "one class")), "undefined (one class; n 3)"),
     ],
 )
-def test_cells(figure_: dict[str, Any] | None, expected: str) -> None:
-    assert cell(figure_) == expected
+def test_cells(cell: Cell, expected: str) -> None:
+    assert shown(cell) == expected

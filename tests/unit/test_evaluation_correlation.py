@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from irl_core.evaluation.correlation import COLUMNS, REMOVED, _verdict, figures, paragraph
-from irl_core.statistics.bootstrap import Figure
+from irl_core.evaluation.correlation import COLUMNS, REMOVED, Partial, figures, left_beyond, paragraph
+from irl_core.statistics.bootstrap import Estimate, to_json
 from tests.evaluated import check_figures, evaluated, simulated
 
 FIRST = "score_mean_discounted"
@@ -27,12 +27,12 @@ def column(data: list[dict[str, Any]], name: str) -> np.ndarray:
 def test_agrees_with_scipy() -> None:
     data = simulated()
     found = figures(evaluated(data))
-    names = [name for name in COLUMNS if name in ASKED and name not in found["constant"]]
+    names = [name for name in COLUMNS if name in ASKED and name not in found.constant]
     for a in names:
         for b in names:
             x, y = column(data, a), column(data, b)
-            assert found["pearson"][a][b]["value"] == pytest.approx(float(stats.pearsonr(x, y).statistic))
-            assert found["spearman"][a][b]["value"] == pytest.approx(float(stats.spearmanr(x, y).statistic))
+            assert found.pearson[a][b].value == pytest.approx(float(stats.pearsonr(x, y).statistic))
+            assert found.spearman[a][b].value == pytest.approx(float(stats.spearmanr(x, y).statistic))
     assert set(COLUMNS) >= ASKED
 
 
@@ -45,16 +45,16 @@ def test_by_hand() -> None:
         for problem, score, right in (("a", 1, False), ("a", 2, True), ("b", 3, False), ("b", 4, True))
     ]
     found = figures(evaluated(data))
-    assert found["pearson"][FIRST]["correct"]["value"] == pytest.approx(1 / np.sqrt(5))
-    assert found["partial"][FIRST]["pooled"]["nothing"]["value"] == pytest.approx(1 / np.sqrt(5))
+    assert found.pearson[FIRST]["correct"].value == pytest.approx(1 / np.sqrt(5))
+    assert found.partial[FIRST].pooled["nothing"].value == pytest.approx(1 / np.sqrt(5))
     # less the problem's mean: -1/2 1/2 -1/2 1/2, twice
-    assert found["partial"][FIRST]["within"]["nothing"]["value"] == pytest.approx(1)
+    assert found.partial[FIRST].within["nothing"].value == pytest.approx(1)
 
 
 def test_partial_correlations_agree_with_least_squares() -> None:
     data = simulated(brevity=1.0)
-    found = figures(evaluated(data))["partial"]["score_min"]
-    assert list(found["pooled"]) == list(REMOVED)
+    found = figures(evaluated(data)).partial["score_min"]
+    assert list(found.pooled) == list(REMOVED)
     ids = [row["problem_id"] for row in data]
     for where in ("pooled", "within"):
         columns = {}
@@ -67,29 +67,29 @@ def test_partial_correlations_agree_with_least_squares() -> None:
             columns[name] - design @ np.linalg.lstsq(design, columns[name], rcond=None)[0]
             for name in ("score_min", "correct")
         ]
-        value = found[where]["length_and_log_prob"]["value"]
+        value = getattr(found, where)["length_and_log_prob"].value
         assert value == pytest.approx(np.corrcoef(*left)[0, 1])
 
 
 def test_constant_columns_are_undefined_with_the_reason() -> None:
     found = figures(evaluated(simulated()))
-    assert found["constant"] == {"xml_count": 0.0, "strict_format": 0.0, "soft_format": 0.0}
-    assert found["pearson"]["xml_count"]["correct"]["reason"] == "XML count is constant (0)"
+    assert found.constant == {"xml_count": 0.0, "strict_format": 0.0, "soft_format": 0.0}
+    assert found.pearson["xml_count"]["correct"].reason == "XML count is constant (0)"
     assert "never vary: XML count, strict format and soft format." in paragraph(found)
 
 
 def test_all_right_is_undefined_and_said() -> None:
     found = figures(evaluated([{**row, "correct": True} for row in simulated()]))
-    assert found["constant"]["correct"] == 1.0
-    assert found["partial"][FIRST]["pooled"]["length"]["reason"] == "no variance"
+    assert found.constant["correct"] == 1.0
+    assert found.partial[FIRST].pooled["length"].reason == "no variance"
     assert "the correlation with correctness is undefined (no variance)" in paragraph(found)
 
 
 def test_every_figure_is_whole_and_json() -> None:
     found = figures(evaluated(simulated()))
     check_figures(found)
-    json.dumps(found, allow_nan=False)
-    assert list(found["partial"]["log_prob_mean"]["pooled"]) == ["nothing", "length"]  # it is not removed from itself
+    json.dumps(to_json(found), allow_nan=False)
+    assert list(found.partial["log_prob_mean"].pooled) == ["nothing", "length"]  # it is not removed from itself
 
 
 @pytest.mark.parametrize("data", [[], simulated(problems=1, samples=1), simulated(problems=1), simulated(samples=1)])
@@ -104,9 +104,9 @@ def test_unknown_correctness_is_left_out_of_its_pairs_alone() -> None:
     for row in data[:8]:
         row["correct"] = None
     found = figures(evaluated(data))
-    assert found["left_out"] == 8
-    assert found["pearson"]["length"]["correct"]["n"] == len(data) - 8
-    assert found["pearson"]["length"]["log_prob_mean"]["n"] == len(data)
+    assert found.left_out == 8
+    assert found.pearson["length"]["correct"].n == len(data) - 8
+    assert found.pearson["length"]["log_prob_mean"].n == len(data)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_unknown_correctness_is_left_out_of_its_pairs_alone() -> None:
     ],
 )
 def test_what_is_left_is_said_by_both_signs(pooled: float, within: float, said: str) -> None:
-    parts = [{"length": Figure(v, v - 0.1, v + 0.1, 9, "x").to_json()} for v in (pooled, within)]
-    assert said in _verdict(*parts, "length", "length")
+    parts = [{"length": Estimate(v, v - 0.1, v + 0.1, 9, "x")} for v in (pooled, within)]
+    assert said in left_beyond(Partial(*parts), "length", "length")
 
 
 class TestParagraph:
@@ -139,7 +139,7 @@ class TestParagraph:
     def test_brevity(self) -> None:
         # the score is shortness, and right samples are shorter: correlated, but not once length is removed
         found = figures(evaluated(simulated(problems=150, reward=0, brevity=3, seed=4)))
-        assert found["partial"][FIRST]["pooled"]["nothing"]["interval"][0] > 0.3
+        assert found.partial[FIRST].pooled["nothing"].interval[0] > 0.3
         assert "nothing of correctness is shown beyond length." in paragraph(found)
 
     def test_knowing_only_the_problem(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from irl_core.evaluation.pass_at_k import THIS, figures, paragraph
+from irl_core.statistics.bootstrap import to_json
 from tests.evaluated import check_figures, evaluated, frame, simulated
 
 
@@ -25,25 +26,25 @@ def test_by_hand() -> None:
             compare={"start": frame(samples("b", 0, 0, 0, 0) + samples("a", 0, 1, 0, 0))},
         )
     )
-    own, start, less = found["policies"][THIS], found["policies"]["start"], found["differences"]["start"]
-    assert [own[k]["value"] for k in ("1", "3")] == pytest.approx([3 / 8, 7 / 8])
-    assert [start[k]["value"] for k in ("1", "3")] == pytest.approx([1 / 8, 3 / 8])
-    assert [less[k]["value"] for k in ("1", "3")] == pytest.approx([1 / 4, 1 / 2])
-    assert own["5"]["reason"] == less["5"]["reason"] == "k is 5, but a problem has 4 samples"
-    assert (found["problems"], found["samples"], found["traces"], found["correct"]) == (2, [4, 4], 8, 3)
+    own, start, less = found.policies[THIS], found.policies["start"], found.differences["start"]
+    assert [own[k].value for k in ("1", "3")] == pytest.approx([3 / 8, 7 / 8])
+    assert [start[k].value for k in ("1", "3")] == pytest.approx([1 / 8, 3 / 8])
+    assert [less[k].value for k in ("1", "3")] == pytest.approx([1 / 4, 1 / 2])
+    assert own["5"].reason == less["5"].reason == "k is 5, but a problem has 4 samples"
+    assert (found.problems, found.samples, found.traces, found.correct) == (2, [4, 4], 8, 3)
     check_figures(found)
-    json.dumps(found, allow_nan=False)
+    json.dumps(to_json(found), allow_nan=False)
 
 
 def test_agrees_with_all_draws() -> None:
     rows = simulated(problems=5, samples=6)
-    found = figures(evaluated(rows))["policies"][THIS]
+    found = figures(evaluated(rows)).policies[THIS]
     for k in (1, 3, 5):
         shares = []
         for problem in {row["problem_id"] for row in rows}:
             right = [row["correct"] for row in rows if row["problem_id"] == problem]
             shares.append(np.mean([any(right[i] for i in pick) for pick in combinations(range(6), k)]))
-        assert found[str(k)]["value"] == pytest.approx(np.mean(shares))
+        assert found[str(k)].value == pytest.approx(np.mean(shares))
 
 
 def test_only_problems_in_common_are_compared() -> None:
@@ -57,32 +58,32 @@ def test_only_problems_in_common_are_compared() -> None:
             },
         )
     )
-    assert found["differences"]["other"]["1"]["value"] == pytest.approx(-0.5)  # a: 1/2 - 1, d: 0 - 1/2
-    assert found["differences"]["other"]["1"]["n"] == 2
-    assert found["differences"]["elsewhere"]["1"]["reason"] == "no problem in common"
+    assert found.differences["other"]["1"].value == pytest.approx(-0.5)  # a: 1/2 - 1, d: 0 - 1/2
+    assert found.differences["other"]["1"].n == 2
+    assert found.differences["elsewhere"]["1"].reason == "no problem in common"
 
 
 def test_unknown_right_answers_are_left_out_and_counted() -> None:
     found = figures(evaluated(samples("a", 1, 0, None) + samples("b", None, None) + samples("c", 1, 0)))
-    assert (found["problems"], found["traces"], found["left_out"]) == (2, 4, 3)
-    assert found["policies"][THIS]["1"]["value"] == 0.5
+    assert (found.problems, found.traces, found.left_out) == (2, 4, 3)
+    assert found.policies[THIS]["1"].value == 0.5
     assert "(3 traces without a known right answer are left out)" in paragraph(found)
 
 
 def test_nothing_to_judge_is_undefined() -> None:
     for rows in ([], samples("a", None, None)):
         found = figures(evaluated(rows, compare={"other": frame([])}))
-        assert found["policies"][THIS]["1"]["reason"] == "no trace with a known right answer"
+        assert found.policies[THIS]["1"].reason == "no trace with a known right answer"
         assert "pass@k is undefined" in paragraph(found)
         check_figures(found)
     one = figures(evaluated(samples("a", 1)))
-    assert one["policies"][THIS]["1"]["reason"] == "fewer than two problems"
+    assert one.policies[THIS]["1"].reason == "fewer than two problems"
 
 
 def test_the_interval_covers_problems_and_not_traces() -> None:
-    once = figures(evaluated(simulated(problems=40, samples=1)))["policies"][THIS]["1"]["interval"]
+    once = figures(evaluated(simulated(problems=40, samples=1))).policies[THIS]["1"].interval
     rows = [row for row in simulated(problems=40, samples=1) for _ in range(10)]
-    often = figures(evaluated(rows))["policies"][THIS]["1"]["interval"]
+    often = figures(evaluated(rows)).policies[THIS]["1"].interval
     assert often == pytest.approx(once)
 
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import pytest
 
-from irl_core.evaluation.wording import difference, extent, listed, ranking, shown, side
+from irl_core.evaluation.scores import Counts
+from irl_core.evaluation.wording import difference, extent, listed, ranking, side
+from irl_core.statistics.bootstrap import Estimate
 
 
-def figure(
-    value: float | None, low: float | None = None, high: float | None = None, reason: str = ""
-) -> dict[str, Any]:
-    interval = None if low is None else [low, high]
-    return {"value": value, "n": 9, "interval": interval, "method": "m", "reason": reason}
-
-
-def test_shown() -> None:
-    assert shown(figure(0.5194, 0.4631, 0.5779)) == "0.519 [0.463, 0.578]"
-    assert shown(figure(None, reason="one class")) == "undefined (one class)"
-    assert shown(figure(1.234e-9)) == "1.23e-09"
+def figure(value: float | None, low: float | None = None, high: float | None = None, reason: str = "") -> Estimate:
+    nan = math.nan
+    value, low, high = (nan if number is None else number for number in (value, low, high))
+    return Estimate(value, low, high, 9, "m", reason)
 
 
 @pytest.mark.parametrize(
@@ -57,9 +52,13 @@ def test_listed() -> None:
     assert [listed(parts) for parts in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
 
 
+def counts(problems: int, samples: list[int], left_out: int) -> Counts:
+    return Counts(problems=problems, samples=samples, traces=0, correct=0, left_out=left_out)
+
+
 def test_extent() -> None:
-    assert extent({"problems": 160, "samples": [16, 16], "left_out": 0}) == "160 problems with 16 samples each"
-    assert extent({"problems": 1, "samples": [1, 1], "left_out": 0}) == "1 problem with 1 sample each"
-    mixed = extent({"problems": 3, "samples": [1, 4], "left_out": 2})
+    assert extent(counts(160, [16, 16], 0)) == "160 problems with 16 samples each"
+    assert extent(counts(1, [1, 1], 0)) == "1 problem with 1 sample each"
+    mixed = extent(counts(3, [1, 4], 2))
     assert mixed == "3 problems with 1 to 4 samples each (2 traces without a known right answer are left out)"
-    assert extent({"problems": 0, "samples": [], "left_out": 5}) == "no trace with a known right answer (5 without one)"
+    assert extent(counts(0, [], 5)) == "no trace with a known right answer (5 without one)"

@@ -11,9 +11,10 @@ import pytest
 
 from irl_core.evaluation import published
 from irl_core.evaluation.examples import RULE, choose
-from irl_core.evaluation.report import KEYS, QUESTIONS, finite, make, to_text
-from irl_core.report.markdown import HEADINGS, SHOWN, section_tables, summary, to_markdown
-from irl_core.report.tables import Table, escaped, markdown
+from irl_core.evaluation.report import KEYS, QUESTIONS, make, to_text
+from irl_core.evaluation.section import Table
+from irl_core.report.markdown import SHOWN, summary, to_markdown
+from irl_core.report.tables import escaped, markdown
 from tests.evaluated import evaluated, figures_in, frame, simulated
 
 HOSTILE = "<img src=x onerror=alert(1)>|`x` **b** _i_ $5 and $10 [a](http://x) ![](http://y) @me www.z.org :red[x]\n# h"
@@ -26,7 +27,7 @@ def scored(name: str, value: float | None, right: bool, **more: Any) -> dict[str
 
 class TestReport:
     def test_keys_are_exactly_the_sections(self) -> None:
-        report = make(evaluated(simulated(problems=12, samples=4)))
+        report = make(evaluated(simulated(problems=12, samples=4))).to_json()
         assert tuple(report) == KEYS == (
             "provenance", "pass_at_k", "separation", "reranking", "correlation", "localisation", "training", "probes",
         )  # fmt: skip
@@ -34,7 +35,7 @@ class TestReport:
         assert {name for names in QUESTIONS.values() for name in names} == set(KEYS[1:])
 
     def test_every_figure_has_n_and_an_interval_or_a_reason(self) -> None:
-        report = make(evaluated(simulated(problems=12, samples=4)))
+        report = make(evaluated(simulated(problems=12, samples=4))).to_json()
         found = figures_in({name: report[name] for name in KEYS[1:]})
         assert len(found) > 500
         for figure in found:
@@ -56,8 +57,8 @@ class TestReport:
 
     def test_nothing_is_a_report_too(self) -> None:
         report = make(evaluated([]))
-        assert tuple(report) == KEYS
-        assert report["localisation"]["examples"]["traces"] == []
+        assert tuple(report.to_json()) == KEYS
+        assert report.examples.traces == []
         assert to_markdown(report).startswith("# Evaluation of a scored run")
 
     def test_same_seed_same_text_and_the_seed_counts(self) -> None:
@@ -69,9 +70,6 @@ class TestReport:
         make(evaluated([]), on_section=told.append)
         assert tuple(told) == KEYS[1:]
 
-    def test_finite(self) -> None:
-        assert finite({1: (math.inf, 2.0), "a": [None, -math.inf]}) == {"1": [None, 2.0], "a": [None, None]}
-
 
 class TestExamples:
     def test_the_median_and_the_worst_judged_of_each_class(self) -> None:
@@ -79,26 +77,26 @@ class TestExamples:
         rows += [scored(f"w{i}", value, False) for i, value in enumerate((0.0, 9.0, 2.0, 4.0))]
         found = choose(evaluated(rows))
         # correct in order: 1 3 5; wrong: 0 2 4 9, of whose two middle ones the lower
-        assert [(one["trace_id"], one["why"]) for one in found["traces"]] == [
+        assert [(one.trace_id, one.why) for one in found.traces] == [
             ("c2", "median"), ("c1", "lowest"), ("w2", "median"), ("w1", "highest"),
         ]  # fmt: skip
-        assert found["reason"] == "" and found["rule"] == RULE and found["traces"][1]["score"] == 1.0
-        assert [one["class"] for one in found["traces"]] == ["correct", "correct", "wrong", "wrong"]
+        assert found.reason == "" and found.rule == RULE and found.traces[1].score == 1.0
+        assert [one.kind for one in found.traces] == ["correct", "correct", "wrong", "wrong"]
 
     def test_two_of_a_class_are_both_shown_and_one_alone_once(self) -> None:
         found = choose(evaluated([scored("a", 1.0, True), scored("b", 2.0, True), scored("w", 3.0, False)]))
-        assert [one["trace_id"] for one in found["traces"]] == ["b", "a", "w"]
-        assert found["traces"][1]["why"] == "lowest" and found["reason"] == "wrong traces with a score: 1"
+        assert [one.trace_id for one in found.traces] == ["b", "a", "w"]
+        assert found.traces[1].why == "lowest" and found.reason == "wrong traces with a score: 1"
 
     def test_a_wrong_step_behind_a_right_answer_is_no_correct_example(self) -> None:
         rows = [scored("a", 1.0, True, true_first_error_step=2), scored("b", 2.0, True, true_first_error_step=-1)]
-        assert [one["trace_id"] for one in choose(evaluated(rows))["traces"]] == ["b"]
+        assert [one.trace_id for one in choose(evaluated(rows)).traces] == ["b"]
 
     def test_scores_that_are_missing_and_texts_that_repeat_are_passed_over(self) -> None:
         rows = [scored("a", None, True), scored("b", 2.0, True), scored("c", 2.0, True) | {"text": "b"}]
         found = choose(evaluated(rows))
-        assert [one["trace_id"] for one in found["traces"]] == ["b"]
-        assert found["reason"] == "correct traces with a score: 1; wrong traces with a score: 0"
+        assert [one.trace_id for one in found.traces] == ["b"]
+        assert found.reason == "correct traces with a score: 1; wrong traces with a score: 0"
 
 
 class TestMarkdown:
@@ -128,7 +126,7 @@ class TestMarkdown:
         for table in published.TABLES:
             part = text.partition(f"### Published: {escaped(table.title)}\n")[2].partition("\n### ")[0]
             assert "Cited, not measured here." in part and table.seen in part
-        measured = "\n".join(markdown(one) for name in HEADINGS for one in section_tables(name, self.report[name]))
+        measured = "\n".join(markdown(one) for section in self.report.sections.values() for one in section.tables)
         assert "Llama" not in measured and "PRM" not in measured
         assert all(escaped(line) in text for line in published.NOT_FOUND)
 
@@ -136,7 +134,7 @@ class TestMarkdown:
         text = to_markdown(self.report)
         places = [text.index(f"## {question}") for question in QUESTIONS] + [text.index("## pass@k")]
         assert places == sorted(places)
-        assert escaped(self.report["reranking"]["paragraph"]) in text
+        assert escaped(self.report.sections["reranking"].paragraph) in text
 
     def test_a_summary_shows_tables_that_there_are(self) -> None:
         text = summary(self.report, 3)

@@ -11,7 +11,8 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from irl_core.evaluation.scores import TITLES
-from irl_core.evaluation.separation import BINS, figures, paragraph
+from irl_core.evaluation.separation import BINS, Histogram, figures, paragraph
+from irl_core.statistics.bootstrap import to_json
 from tests.evaluated import check_figures, evaluated, simulated
 
 FIRST = "score_mean_discounted"
@@ -28,18 +29,18 @@ def test_by_hand() -> None:
     # correct 4, 6 and 5; incorrect 1, 3 and 2: means 5 and 2, variances 1: d = 3, t = 3 / sqrt(1/3 + 1/3) = 3.674
     # with 4 degrees of freedom. Every correct one is higher: AUC 1. Pairs: a 2 x 1, b 1 x 2: all 4 right.
     # Less the problem's mean (a 11/3, b 10/3): correct 1/3, 7/3, 5/3; incorrect -8/3, -1/3, -4/3: means 13/9 and -13/9
-    found = figures(evaluated(rows("a", (4, 1), (6, 1), (1, 0)) + rows("b", (5, 1), (3, 0), (2, 0))))["scores"][FIRST]
-    assert (found["correct"]["value"], found["incorrect"]["value"]) == (5, 2)
-    assert (found["correct"]["n"], found["incorrect"]["n"]) == (3, 3)
-    pooled, within = found["pooled"], found["within"]
-    assert pooled["difference"]["value"] == pytest.approx(3)
-    assert pooled["cohens_d"]["value"] == pytest.approx(3)
-    assert pooled["t"]["value"] == pytest.approx(3 / math.sqrt(2 / 3))
-    assert "4 degrees of freedom" in pooled["t"]["method"] and pooled["t"]["interval"] is None
-    assert (pooled["auc"]["value"], within["pair_accuracy"]["value"], within["pair_accuracy"]["n"]) == (1, 1, 4)
-    assert within["difference"]["value"] == pytest.approx(26 / 9)
+    found = figures(evaluated(rows("a", (4, 1), (6, 1), (1, 0)) + rows("b", (5, 1), (3, 0), (2, 0)))).scores[FIRST]
+    assert (found.correct.value, found.incorrect.value) == (5, 2)
+    assert (found.correct.n, found.incorrect.n) == (3, 3)
+    pooled, within = found.pooled, found.within
+    assert pooled["difference"].value == pytest.approx(3)
+    assert pooled["cohens_d"].value == pytest.approx(3)
+    assert pooled["t"].value == pytest.approx(3 / math.sqrt(2 / 3))
+    assert "4 degrees of freedom" in pooled["t"].method and pooled["t"].interval is None
+    assert (pooled["auc"].value, within["pair_accuracy"].value, within["pair_accuracy"].n) == (1, 1, 4)
+    assert within["difference"].value == pytest.approx(26 / 9)
     # log-probability is the same everywhere, so half of the pairs: the margin is 1/2
-    assert within["minus_log_prob"]["value"] == pytest.approx(0.5)
+    assert within["minus_log_prob"].value == pytest.approx(0.5)
 
 
 def test_agrees_with_scipy_and_sklearn() -> None:
@@ -51,10 +52,10 @@ def test_agrees_with_scipy_and_sklearn() -> None:
         ("shortness", -np.array([row["length"] for row in data])),
         ("log_prob_sum", np.array([row["log_prob_mean"] * row["length"] for row in data])),
     ):
-        pooled = found["scores"][name]["pooled"]
+        pooled = found.scores[name].pooled
         welch = stats.ttest_ind(values[right], values[~right], equal_var=False)
-        assert (pooled["t"]["value"], pooled["p"]["value"]) == pytest.approx((welch.statistic, welch.pvalue))
-        assert pooled["auc"]["value"] == pytest.approx(roc_auc_score(right, values))
+        assert (pooled["t"].value, pooled["p"].value) == pytest.approx((welch.statistic, welch.pvalue))
+        assert pooled["auc"].value == pytest.approx(roc_auc_score(right, values))
 
 
 def test_within_agrees_with_plain_loops() -> None:
@@ -73,40 +74,40 @@ def test_within_agrees_with_plain_loops() -> None:
                 if a["correct"] and not b["correct"]:
                     pairs += 1
                     won += a[FIRST] > b[FIRST]  # type: ignore[operator]
-    within = figures(evaluated(data))["scores"][FIRST]["within"]
-    assert within["pair_accuracy"]["value"] == pytest.approx(won / pairs) and within["pair_accuracy"]["n"] == pairs
-    assert within["t"]["value"] == pytest.approx(stats.ttest_ind(ours, theirs, equal_var=False).statistic)
-    assert within["auc"]["value"] == pytest.approx(roc_auc_score([1] * len(ours) + [0] * len(theirs), ours + theirs))
+    within = figures(evaluated(data)).scores[FIRST].within
+    assert within["pair_accuracy"].value == pytest.approx(won / pairs) and within["pair_accuracy"].n == pairs
+    assert within["t"].value == pytest.approx(stats.ttest_ind(ours, theirs, equal_var=False).statistic)
+    assert within["auc"].value == pytest.approx(roc_auc_score([1] * len(ours) + [0] * len(theirs), ours + theirs))
 
 
 def test_the_histogram_counts_every_trace_once() -> None:
     data = simulated()
-    histogram = figures(evaluated(data))["scores"][FIRST]["histogram"]
+    histogram = figures(evaluated(data)).scores[FIRST].histogram
     right = sum(row["correct"] for row in data)
-    assert len(histogram["edges"]) == BINS + 1 and np.all(np.diff(histogram["edges"]) > 0)
-    assert (sum(histogram["correct"]), sum(histogram["incorrect"])) == (right, len(data) - right)
-    low = histogram["edges"][1]
+    assert len(histogram.edges) == BINS + 1 and np.all(np.diff(histogram.edges) > 0)
+    assert (sum(histogram.correct), sum(histogram.incorrect)) == (right, len(data) - right)
+    low = histogram.edges[1]
     expected = sum(row[FIRST] < low for row in data if not row["correct"])
-    assert histogram["incorrect"][0] == expected
+    assert histogram.incorrect[0] == expected
 
 
 def test_every_score_is_there_the_papers_first_and_json() -> None:
     found = figures(evaluated(simulated()))
-    assert list(found["scores"]) == list(TITLES)
+    assert list(found.scores) == list(TITLES)
     assert list(TITLES)[:2] == ["score_mean_discounted", "score_mean_discounted_answer"]
     assert {"log_prob_mean", "log_prob_sum", "shortness"} <= set(TITLES)
-    json.dumps(found, allow_nan=False)
-    defined = sum(row["pooled"]["t"]["value"] is not None for row in found["scores"].values())
+    json.dumps(to_json(found), allow_nan=False)
+    defined = sum(row.pooled["t"].defined for row in found.scores.values())
     check_figures(found, without_interval=2 * len(TESTS_WITHOUT_INTERVAL) * defined)
 
 
 def test_missing_scores_are_left_out_and_counted() -> None:
     data = rows("a", (4, 1), (6, 1), (1, 0), (None, 0)) + rows("b", (5, 1), (3, 0), (2, 0), (None, 1))
-    found = figures(evaluated(data))["scores"]
-    assert found[FIRST]["missing"] == 2 and found[FIRST]["pooled"]["auc"]["n"] == 6
-    assert found["score_last"]["missing"] == 8
-    assert found["score_last"]["pooled"]["auc"]["reason"] == "one class: 0 positive, 0 negative"
-    assert found["score_last"]["histogram"] == {"edges": [], "correct": [], "incorrect": []}
+    found = figures(evaluated(data)).scores
+    assert found[FIRST].missing == 2 and found[FIRST].pooled["auc"].n == 6
+    assert found["score_last"].missing == 8
+    assert found["score_last"].pooled["auc"].reason == "one class: 0 positive, 0 negative"
+    assert found["score_last"].histogram == Histogram([], [], [])
 
 
 @pytest.mark.parametrize("data", [[], rows("a", (1, 1)), rows("a", (1, 1)) + rows("b", (2, 1)), rows("a", (None, 0))])
@@ -118,9 +119,9 @@ def test_one_class_or_nothing_is_undefined_and_says_so(data: list[dict[str, obje
 
 def test_one_sample_a_problem_has_no_within() -> None:
     found = figures(evaluated(simulated(samples=1)))
-    within = found["scores"][FIRST]["within"]
-    assert within["pair_accuracy"]["reason"] == "no problem has both correct and incorrect samples"
-    assert within["auc"]["value"] is None and found["scores"][FIRST]["pooled"]["auc"]["value"] is not None
+    within = found.scores[FIRST].within
+    assert within["pair_accuracy"].reason == "no problem has both correct and incorrect samples"
+    assert within["auc"].defined is False and found.scores[FIRST].pooled["auc"].defined
     text = paragraph(found)
     assert "No problem has both correct and incorrect samples, so it is not known whether this is more" in text
     assert "pooled: mean discounted reward, response 0." in text and "undefined" not in text
@@ -128,17 +129,17 @@ def test_one_sample_a_problem_has_no_within() -> None:
 
 def test_ties_count_half() -> None:
     # pairs of a: 2 > 1 and 1 = 1; of b: 2 = 2: (1 + 1/2 + 1/2) / 3
-    found = figures(evaluated(rows("a", (2, 1), (1, 1), (1, 0)) + rows("b", (2, 1), (2, 0))))["scores"][FIRST]
-    assert found["within"]["pair_accuracy"]["value"] == pytest.approx(2 / 3)
+    found = figures(evaluated(rows("a", (2, 1), (1, 1), (1, 0)) + rows("b", (2, 1), (2, 0)))).scores[FIRST]
+    assert found.within["pair_accuracy"].value == pytest.approx(2 / 3)
     # pooled: 2 > 1, 2 = 2, 1 = 1, 1 < 2, 2 > 1, 2 = 2: (2 + 3/2) / 6
-    assert found["pooled"]["auc"]["value"] == pytest.approx(3.5 / 6)
+    assert found.pooled["auc"].value == pytest.approx(3.5 / 6)
 
 
 def test_a_score_that_never_varies_is_undefined() -> None:
-    found = figures(evaluated(rows("a", (1, 1), (1, 0)) + rows("b", (1, 1), (1, 0))))["scores"][FIRST]
-    assert found["within"]["pair_accuracy"]["value"] == 0.5
-    assert found["pooled"]["t"]["reason"] == found["pooled"]["cohens_d"]["reason"] == "no variance"
-    assert found["pooled"]["auc"]["reason"] == "every score is the same"
+    found = figures(evaluated(rows("a", (1, 1), (1, 0)) + rows("b", (1, 1), (1, 0)))).scores[FIRST]
+    assert found.within["pair_accuracy"].value == 0.5
+    assert found.pooled["t"].reason == found.pooled["cohens_d"].reason == "no variance"
+    assert found.pooled["auc"].reason == "every score is the same"
 
 
 class TestParagraph:

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from irl_core.evaluation.training import HELD_OUT, REWARD, TRAIN, figures, find_training, paragraph, rank_correlation
+from irl_core.evaluation.training import (
+    HELD_OUT,
+    REWARD,
+    TRAIN,
+    Series,
+    figures,
+    find_training,
+    paragraph,
+    rank_correlation,
+)
+from irl_core.statistics.bootstrap import to_json
 from tests.evaluated import check_figures, evaluated
 
 
@@ -32,7 +42,7 @@ def evaluated_at(step: int, value: float) -> dict[str, float]:
 def test_without_metrics_it_says_so() -> None:
     found = figures(evaluated([]))
     check_figures(found)
-    assert found["steps"] == 0 and "holds no metrics.jsonl" in paragraph(found)
+    assert found.steps == 0 and "holds no metrics.jsonl" in paragraph(found)
 
 
 def test_series_are_what_was_logged() -> None:
@@ -40,12 +50,12 @@ def test_series_are_what_was_logged() -> None:
     lines[9] |= evaluated_at(10, 0.4)
     del lines[4][TRAIN]
     found = figures(evaluated([], training=lines))
-    assert found["steps"] == 30
-    assert found["series"][REWARD] == {"step": list(range(1, 31)), "value": [line[REWARD] for line in lines]}
-    assert 5 not in found["series"][TRAIN]["step"] and len(found["series"][TRAIN]["step"]) == 29
-    (point,) = found["held_out"]
-    assert point["step"] == 10 and point["pass@1"]["interval"] == pytest.approx([0.3, 0.5])
-    json.dumps(found, allow_nan=False)
+    assert found.steps == 30
+    assert found.series[REWARD] == Series(list(range(1, 31)), [line[REWARD] for line in lines])
+    assert 5 not in found.series[TRAIN].step and len(found.series[TRAIN].step) == 29
+    (point,) = found.held_out
+    assert point.step == 10 and point.solved.interval == pytest.approx([0.3, 0.5])
+    json.dumps(to_json(found), allow_nan=False)
     check_figures(found)
 
 
@@ -53,12 +63,12 @@ def test_changes_by_hand() -> None:
     lines = [{"step": i, TRAIN: 0.2 + 0.01 * (i % 2)} for i in range(1, 11)]
     lines += [{"step": i, TRAIN: 0.5 + 0.01 * (i % 2)} for i in range(11, 21)]
     found = figures(evaluated([], training=[*lines, evaluated_at(1, 0.3), evaluated_at(20, 0.45)]))
-    change = found["change"]
+    change = found.change
     # tenths of two steps: (0.21 + 0.20) / 2 and (0.51 + 0.50) / 2
-    assert change[TRAIN]["value"] == pytest.approx(0.3) and change[TRAIN]["n"] == 4
+    assert change[TRAIN].value == pytest.approx(0.3) and change[TRAIN].n == 4
     # half-widths of 0.1 each: sqrt(2) * 0.1 around 0.15
-    assert change[HELD_OUT]["value"] == pytest.approx(0.15)
-    assert change[HELD_OUT]["interval"] == pytest.approx([0.15 - 0.1 * 2**0.5, 0.15 + 0.1 * 2**0.5])
+    assert change[HELD_OUT].value == pytest.approx(0.15)
+    assert change[HELD_OUT].interval == pytest.approx([0.15 - 0.1 * 2**0.5, 0.15 + 0.1 * 2**0.5])
     assert "better than at the start" in paragraph(found)
 
 
@@ -97,9 +107,9 @@ def test_a_common_trend_moves_levels_but_not_changes() -> None:
     lines: list[dict[str, Any]] = [
         {"step": i, REWARD: i + rng.normal(), TRAIN: i + rng.normal()} for i in range(1, 101)
     ]
-    ranks = figures(evaluated([], training=lines))["rank_correlation"][TRAIN]
-    assert ranks["levels"]["interval"][0] > 0.9
-    assert abs(ranks["changes"]["value"]) < 0.3
+    ranks = figures(evaluated([], training=lines)).rank_correlation[TRAIN]
+    assert ranks["levels"].interval[0] > 0.9
+    assert abs(ranks["changes"].value) < 0.3
 
 
 def test_where_the_metrics_are_found(tmp_path: Path) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import pandas as pd
+import math
+
 import pytest
 
 from irl_core.report.charts.forest_plot import RUN_PIXELS, intervals
 from irl_core.report.charts.style import SYMBOLS, THEMES
+from irl_core.statistics.bootstrap import Estimate
 
-COLUMNS = ["run", "label", "value", "low", "high", "n"]
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
-def rows(*cells: tuple[object, ...]) -> pd.DataFrame:
-    return pd.DataFrame(cells, columns=COLUMNS).astype({name: float for name in ("value", "low", "high")})
+def rows(*cells: tuple[str, str, float | None, float | None, float | None, int]) -> list[tuple[str, str, Estimate]]:
+    """Marks of (scored run, label, value, low, high, n)."""
+    nan, found = math.nan, []
+    for run, label, *numbers, n in cells:
+        value, low, high = (nan if number is None else number for number in numbers)
+        found.append((run, label, Estimate(value, low, high, n, "x", "" if value == value else "one class")))
+    return found
 
 
 def test_marks_have_their_intervals_and_n() -> None:
@@ -22,7 +28,7 @@ def test_marks_have_their_intervals_and_n() -> None:
     assert list(mark.x) == [0.8, 0.5] and list(mark.y) == [0, 1]
     assert list(mark.error_x.array) == pytest.approx([0.15, 0.1])
     assert list(mark.error_x.arrayminus) == pytest.approx([0.1, 0.1])
-    assert mark.hovertext[0] == "a<br>AUC<br>0.800 [0.700, 0.950]<br>n 1,200"
+    assert mark.hovertext[0] == "a<br>AUC<br>0.800 [0.700, 0.950] (n 1,200)"
     assert figure.layout.yaxis.ticktext == ("AUC", "share") and not figure.layout.annotations
     assert figure.layout.xaxis.title.text == "share" and not figure.layout.showlegend
 
@@ -51,7 +57,7 @@ def test_a_run_without_any_value_is_said_once() -> None:
 
 def test_without_an_interval_no_ends_are_invented() -> None:
     figure = intervals(rows(("a", "AUC", 0.8, None, None, 2)), unit="AUC")
-    assert figure.data[0].hovertext == ("a<br>AUC<br>0.800<br>n 2",) and list(figure.data[0].error_x.array) == [0.0]
+    assert figure.data[0].hovertext == ("a<br>AUC<br>0.8 (n 2)",) and list(figure.data[0].error_x.array) == [0.0]
 
 
 def test_names_are_not_markup() -> None:

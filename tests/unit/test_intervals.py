@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -11,11 +12,10 @@ from scipy import stats
 
 from irl_core.statistics import bootstrap as intervals
 from irl_core.statistics.bootstrap import (
-    Figure,
+    Estimate,
     bootstrap,
     mean_over_problems,
     paired_difference,
-    plain,
     point,
     problem_index,
     problem_rows,
@@ -23,14 +23,31 @@ from irl_core.statistics.bootstrap import (
     ratio,
     share,
     share_difference,
+    to_json,
     undefined,
     wilson,
 )
 
 
 def test_a_figure_shows_its_interval_and_n() -> None:
-    assert str(Figure(0.5, 0.25, 0.75, 12, "x")) == "0.500 [0.250, 0.750] (n 12)"
+    assert str(Estimate(0.5, 0.25, 0.75, 12, "x")) == "0.500 [0.250, 0.750] (n 12)"
+    assert str(Estimate(0.5, 0.25, 0.75, 2560, "x")) == "0.500 [0.250, 0.750] (n 2,560)"
     assert str(undefined(1, "x", "one class")) == "undefined (one class; n 1)"
+
+
+@pytest.mark.parametrize(
+    ("estimate", "words"),
+    [
+        (Estimate(0.5194, 0.4631, 0.5779, 9, "m"), "0.519 [0.463, 0.578]"),
+        (Estimate(3.0, 2.0, 4.4, 9, "m", whole=True), "3 [2, 4]"),  # a number of samples
+        (point(1.234e-9, 9, "m"), "1.23e-09"),
+        (point(0.0, 9, "Welch's test, two-sided"), "under 1e-300"),  # a p too small for a float
+        (point(0.0, 9, "m"), "0"),
+        (undefined(9, "m", "one class"), "undefined (one class)"),
+    ],
+)
+def test_the_one_rule_of_digits(estimate: Estimate, words: str) -> None:
+    assert estimate.words == words
 
 
 def test_json_has_no_nan() -> None:
@@ -38,10 +55,10 @@ def test_json_has_no_nan() -> None:
     assert json.loads(json.dumps(record, allow_nan=False)) == {
         "value": None, "n": 1, "interval": None, "method": "x", "reason": "one class",
     }  # fmt: skip
-    assert Figure(0.5, 0.25, 0.75, 12, "x").to_json() == {
+    assert Estimate(0.5, 0.25, 0.75, 12, "x").to_json() == {
         "value": 0.5, "n": 12, "interval": [0.25, 0.75], "method": "x", "reason": "",
     }  # fmt: skip
-    assert Figure(0.5, -math.inf, 0.75, 12, "x").to_json()["interval"] is None
+    assert Estimate(0.5, -math.inf, 0.75, 12, "x").to_json()["interval"] is None
 
 
 def test_a_number_without_an_interval_is_defined_all_the_same() -> None:
@@ -51,9 +68,28 @@ def test_a_number_without_an_interval_is_defined_all_the_same() -> None:
     assert not undefined(1, "x", "one class").defined
 
 
-def test_a_tree_of_figures_becomes_plain() -> None:
-    tree = plain({"a": [Figure(1, 0, 2, 3, "x")], "b": {"c": (1, "two")}, "d": None})
-    assert tree == {"a": [Figure(1, 0, 2, 3, "x").to_json()], "b": {"c": [1, "two"]}, "d": None}
+def test_a_tree_with_estimates_becomes_strict_json() -> None:
+    tree = to_json({"a": [Estimate(1, 0, 2, 3, "x")], "b": {"c": (1, "two")}, "d": None})
+    assert tree == {"a": [Estimate(1, 0, 2, 3, "x").to_json()], "b": {"c": [1, "two"]}, "d": None}
+    assert to_json({1: (math.inf, 2.0), "a": [None, -math.inf]}) == {"1": [None, 2.0], "a": [None, None]}
+
+
+@dataclass(frozen=True)
+class Inner:
+    low: float
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Outer:
+    since: int = field(metadata={"key": "from"})
+    inner: Inner | None = field(default=None, metadata={"flat": True})
+    note: str | None = None
+
+
+def test_a_dataclass_is_written_by_its_fields_without_those_that_hold_their_default() -> None:
+    assert to_json(Outer(1, Inner(math.inf, None), "n")) == {"from": 1, "low": None, "high": None, "note": "n"}
+    assert to_json([Outer(2)]) == [{"from": 2}]
 
 
 def test_wilson_by_hand() -> None:

@@ -45,6 +45,5 @@ def test_the_card_says_what_it_is_and_what_was_measured() -> None:
     assert "`demo-sft` (3100 steps of likelihood" in card and "`demo-expert` (420 further ones" in card
     assert "irl-lens train demo-irl" in card and "{" not in card.partition("## ")[0]
     assert all(f"## {question}" in card for question in QUESTIONS)
-    for policy in report["pass_at_k"]["policies"].values():
-        low, high = policy["1"]["interval"]
-        assert f"{policy['1']['value']:.3f} [{low:.3f}, {high:.3f}]" in card
+    for policy in report.sections["pass_at_k"].figures.policies.values():
+        assert policy["1"].interval and f"{policy['1'].words} (n " in card

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from app.analysis import sections
 from irl_core.errors import StoreError
 from irl_core.report import csv_export, figure_tables
+from irl_core.report.tables import numbers, texts
+from irl_core.statistics.bootstrap import to_json
 from tests.evaluated import frame, simulated
 from tests.scored import written
 
@@ -65,9 +68,9 @@ def test_figures_are_those_of_the_report(section: str, tmp_path: Path) -> None:
 
     path = written(tmp_path / "run.parquet", simulated(10, 4))
     module = import_module(f"irl_core.evaluation.{section}")
-    found = sections.figures(section, path, sections.sample(path))
-    assert found == module.figures(load(path))
-    assert sections.paragraph(section, found) == module.paragraph(found)
+    found = sections.section(section, path, sections.sample(path))
+    assert to_json(found.figures) == to_json(module.figures(load(path)))
+    assert found.paragraph == module.paragraph(found.figures)
 
 
 def test_figures_of_an_evaluation_are_those_of_its_report() -> None:
@@ -75,9 +78,9 @@ def test_figures_of_an_evaluation_are_those_of_its_report() -> None:
     from irl_core.evaluation.evaluated_run import load
 
     folder = ROOT / "assets" / "scored_run"
-    found = sections.figures("pass_at_k", folder / "run.parquet", sections.sample(folder / "run.parquet"))
-    assert "minus that of the others" in sections.paragraph("pass_at_k", found)
-    assert found == pass_at_k.figures(load(folder))
+    found = sections.section("pass_at_k", folder / "run.parquet", sections.sample(folder / "run.parquet"))
+    assert "minus that of the others" in found.paragraph
+    assert to_json(found.figures) == to_json(pass_at_k.figures(load(folder)))
 
 
 def test_other_policies_are_read_on_the_problems_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,8 +88,8 @@ def test_other_policies_are_read_on_the_problems_shown(tmp_path: Path, monkeypat
     (tmp_path / "compare").mkdir()
     written(tmp_path / "compare" / "start.parquet", simulated(20, 8, seed=1))
     monkeypatch.setattr(sections, "MOST_TRACES", 50)
-    found = sections.figures("pass_at_k", path, sections.sample(path))
-    assert found["counts"]["start"]["problems"] == found["problems"] == 6
+    found = sections.section("pass_at_k", path, sections.sample(path)).figures
+    assert found.counts["start"].problems == found.problems == 6
 
 
 def test_what_lies_beside_a_run_is_known_by_time_and_size(tmp_path: Path) -> None:
@@ -102,22 +105,24 @@ def test_what_lies_beside_a_run_is_known_by_time_and_size(tmp_path: Path) -> Non
 
 def test_the_table_of_separation_holds_every_figure(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(10, 4))
-    found = sections.figures("separation", path, sections.sample(path))
-    table = figure_tables.separation_table({"a": found, "b": found}, SCORE).set_index(["run", "where", "figure"])
+    found = sections.section("separation", path, sections.sample(path)).figures
+    table = numbers(figure_tables.separation_table({"a": found, "b": found}, SCORE)).set_index(
+        ["run", "where", "figure"]
+    )
     assert len(table) == 2 * (2 + 7 + 9)
-    auc = found["scores"][SCORE]["pooled"]["auc"]
+    auc = found.scores[SCORE].pooled["auc"]
     row = table.loc[("b", "pooled", "AUC")]
-    assert [row["value"], row["low"], row["high"], row["n"]] == [auc["value"], *auc["interval"], auc["n"]]
-    t = found["scores"][SCORE]["within"]["t"]
+    assert [row["value"], row["low"], row["high"], row["n"]] == [auc.value, *auc.interval, auc.n]
+    t = found.scores[SCORE].within["t"]
     row = table.loc[("a", "within problems", "Welch's t")]
-    assert row["value"] == t["value"] and np.isnan(row["low"]) and "Welch" in row["method"]
+    assert row["value"] == t.value and np.isnan(row["low"]) and "Welch" in row["method"]
 
 
 def test_one_class_is_undefined_with_its_reason(tmp_path: Path) -> None:
     rows = [row | {"correct": True} for row in simulated(4, 3)]
     path = written(tmp_path / "run.parquet", rows)
-    found = {"run": sections.figures("separation", path, sections.sample(path))}
-    table = figure_tables.separation_table(found, SCORE)
+    found = {"run": sections.section("separation", path, sections.sample(path)).figures}
+    table = numbers(figure_tables.separation_table(found, SCORE))
     auc = table[(table["figure"] == "AUC") & (table["where"] == "pooled")].iloc[0]
     assert np.isnan(auc["value"]) and auc["n"] == 12 and auc["undefined because"]
 
@@ -125,31 +130,31 @@ def test_one_class_is_undefined_with_its_reason(tmp_path: Path) -> None:
 def test_tables_of_nothing_judged_are_empty(tmp_path: Path) -> None:
     rows = [row | {"correct": None} for row in simulated(4, 3)]
     path = written(tmp_path / "run.parquet", rows)
-    found = {"run": sections.figures("reranking", path, sections.sample(path))}
-    assert figure_tables.choices_table(found).empty and figure_tables.saved_table(found).empty
+    found = {"run": sections.section("reranking", path, sections.sample(path)).figures}
+    assert numbers(figure_tables.choices_table(found)).empty and numbers(figure_tables.saved_table(found)).empty
 
 
 def test_the_tables_of_choices_and_savings(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(12, 4))
-    found = sections.figures("reranking", path, sections.sample(path))
-    table = figure_tables.choices_table({"run": found}).set_index(["chosen by", "k", "figure"])
-    best = found["by_score"][SCORE]["3"]["minus_random_text"]
-    title = found["titles"][SCORE]
-    assert table.loc[(f"best by {title}", 3, "less random per text"), "value"] == best["value"]
+    found = sections.section("reranking", path, sections.sample(path)).figures
+    table = numbers(figure_tables.choices_table({"run": found})).set_index(["chosen by", "k", "figure"])
+    best = found.by_score[SCORE]["3"].minus_random_text
+    title = found.titles[SCORE]
+    assert table.loc[(f"best by {title}", 3, "less random per text"), "value"] == best.value
     # k = 5 of 4 samples
     row = table.loc[(f"best by {title}", 5, "accuracy")]
     assert np.isnan(row["value"]) and "4 samples, fewer than k" in row["undefined because"]
-    saved = figure_tables.saved_table({"run": found}).set_index("figure")
-    assert saved.loc["saved beside the majority", "value"] == found["samples_needed"]["saved_to_majority"]["value"]
+    saved = numbers(figure_tables.saved_table({"run": found})).set_index("figure")
+    assert saved.loc["saved beside the majority", "value"] == found.samples_needed["saved_to_majority"].value
 
 
 def test_the_table_of_partial_correlations(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(12, 4))
-    found = sections.figures("correlation", path, sections.sample(path))
-    table = figure_tables.partial_table({"run": found}).set_index(["score", "where", "removed"])
-    expected = found["partial"][SCORE]["within"]["length"]
-    row = table.loc[(found["titles"][SCORE], "within problems", "length")]
-    assert [row["value"], row["low"], row["high"]] == [expected["value"], *expected["interval"]]
+    found = sections.section("correlation", path, sections.sample(path)).figures
+    table = numbers(figure_tables.partial_table({"run": found})).set_index(["score", "where", "removed"])
+    expected = found.partial[SCORE].within["length"]
+    row = table.loc[(found.titles[SCORE], "within problems", "length")]
+    assert [row["value"], row["low"], row["high"]] == [expected.value, *expected.interval]
 
 
 def test_surprising_traces_come_in_turns() -> None:
@@ -192,14 +197,13 @@ def test_the_origin_of_a_run_in_words() -> None:
 
 def test_the_tests_are_summed_up_in_words(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(12, 4))
-    found = sections.figures("separation", path, sections.sample(path))
-    alone = figure_tables.tests_summary({"a": found}, SCORE)
+    found = sections.section("separation", path, sections.sample(path)).figures
+    alone = texts(figure_tables.tests_summary({"a": found}, SCORE))
     assert alone.columns.tolist() == ["figure", "pooled", "within problems"]
-    figure = found["scores"][SCORE]["within"]["auc"]
-    low, high = figure["interval"]
-    words = f"{figure['value']:.3f} [{low:.3f}, {high:.3f}], n {figure['n']}"
+    figure = found.scores[SCORE].within["auc"]
+    words = f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}] (n {figure.n})"
     assert alone.set_index("figure").loc["AUC", "within problems"] == words
-    both = figure_tables.tests_summary({"a": found, "b": found}, SCORE)
+    both = texts(figure_tables.tests_summary({"a": found, "b": found}, SCORE))
     assert both.columns.tolist() == [
         "figure", "a, pooled", "a, within problems", "b, pooled", "b, within problems"]  # fmt: skip
 
@@ -207,49 +211,49 @@ def test_the_tests_are_summed_up_in_words(tmp_path: Path) -> None:
 def test_an_undefined_figure_is_summed_up_with_its_reason_and_n(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", [row | {"correct": True} for row in simulated(4, 3)])
     shown = sections.sample(path)
-    table = figure_tables.tests_summary({"run": sections.figures("separation", path, shown)}, SCORE)
+    table = texts(figure_tables.tests_summary({"run": sections.section("separation", path, shown).figures}, SCORE))
     assert table.set_index("figure").loc["AUC", "pooled"].startswith("undefined (")
-    assert table.set_index("figure").loc["AUC", "pooled"].endswith(", n 12")
-    partial = figure_tables.partial_summary({"run": sections.figures("correlation", path, shown)})
+    assert table.set_index("figure").loc["AUC", "pooled"].endswith("; n 12)")
+    partial = texts(figure_tables.partial_summary({"run": sections.section("correlation", path, shown).figures}))
     assert partial["length removed"].str.startswith("undefined (").all()
 
 
 def test_choices_are_summed_up_with_their_margins(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(12, 4))
-    found = sections.figures("reranking", path, sections.sample(path))
-    table = figure_tables.choices_summary({"run": found}).set_index("chosen by")
-    entry = found["by_score"][SCORE]["1"]
+    found = sections.section("reranking", path, sections.sample(path)).figures
+    table = texts(figure_tables.choices_summary({"run": found})).set_index("chosen by")
+    entry = found.by_score[SCORE]["1"]
     for column, key in (("accuracy", "value"), ("less majority", "minus_majority")):
-        low, high = entry[key]["interval"]
-        words = f"{entry[key]['value']:.3f} [{low:.3f}, {high:.3f}], n {entry[key]['n']}"
-        assert table.loc[f"best by {found['titles'][SCORE]}", column] == words
+        one = getattr(entry, key)
+        words = f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}] (n {one.n})"
+        assert table.loc[f"best by {found.titles[SCORE]}", column] == words
     assert table.loc["majority vote", "less majority"] == ""
-    assert figure_tables.choices_summary({"run": found | {"by_score": {}, "votes": {}, "baselines": {}}}).shape[0] == 1
+    rule_alone = replace(found, by_score={}, votes={}, baselines={})
+    assert texts(figure_tables.choices_summary({"run": rule_alone})).shape[0] == 1
 
 
 def test_a_p_below_every_float_is_not_zero(tmp_path: Path) -> None:
     rows = simulated(200, 20, reward=12.0)
     path = written(tmp_path / "run.parquet", rows)
-    found = sections.figures("separation", path, sections.sample(path))
-    table = figure_tables.tests_summary({"run": found}, SCORE).set_index("figure")
-    assert found["scores"][SCORE]["pooled"]["p"]["value"] == 0
-    assert table.loc["p of Welch's t", "pooled"] == "under 1e-300, n 4,000"
+    found = sections.section("separation", path, sections.sample(path)).figures
+    table = texts(figure_tables.tests_summary({"run": found}, SCORE)).set_index("figure")
+    assert found.scores[SCORE].pooled["p"].value == 0
+    assert table.loc["p of Welch's t", "pooled"] == "under 1e-300 (n 4,000)"
 
 
 def test_names_of_runs_are_inert_in_the_texts_to_read(tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(12, 4))
     shown = sections.sample(path)
-    found = sections.figures("reranking", path, shown)
+    found = sections.section("reranking", path, shown).figures
     both = {"=cmd()": found, "b": found}
-    assert set(figure_tables.choices_summary(both)["run"]) == {"'=cmd()", "b"}
-    saved = figure_tables.saved_summary(both)
+    assert set(texts(figure_tables.choices_summary(both))["run"]) == {"'=cmd()", "b"}
+    saved = texts(figure_tables.saved_summary(both))
     assert saved.columns.tolist() == ["figure", "'=cmd()", "b"]
-    figure = found["samples_needed"]["saved_to_majority"]
-    low, high = figure["interval"]
+    figure = found.samples_needed["saved_to_majority"]
     assert saved.set_index("figure").loc["saved beside the majority", "b"] == (
-        f"{figure['value']:.0f} [{low:.0f}, {high:.0f}], n {figure['n']}"  # samples are whole
+        f"{figure.value:.0f} [{figure.low:.0f}, {figure.high:.0f}] (n {figure.n})"  # samples are whole
     )
-    separated = sections.figures("separation", path, shown)
-    assert figure_tables.tests_summary({"=x": separated, "b": separated}, SCORE).columns[1] == "'=x, pooled"
-    correlated = sections.figures("correlation", path, shown)
-    assert set(figure_tables.partial_summary({"=x": correlated, "b": correlated})["run"]) == {"'=x", "b"}
+    separated = sections.section("separation", path, shown).figures
+    assert texts(figure_tables.tests_summary({"=x": separated, "b": separated}, SCORE)).columns[1] == "'=x, pooled"
+    correlated = sections.section("correlation", path, shown).figures
+    assert set(texts(figure_tables.partial_summary({"=x": correlated, "b": correlated}))["run"]) == {"'=x", "b"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import pytest
 
 from irl_core.errors import ConfigError
 from irl_core.evaluation.per_problem import Columns
+from irl_core.report.tables import shown
 from irl_core.statistics.bootstrap import RESAMPLES
 from train.studies import report as study_report
 from train.studies.definitions import STUDIES, Plan, make_plan, planned, scaled, seconds
-from train.studies.report import PASS, compared, figures, gains, paragraphs, tables
+from train.studies.report import PASS, StudyReport, compared, figures, gains, paragraphs, tables
 
 OUT = Path("out")
 ALLOWED = {
@@ -178,7 +180,7 @@ def test_the_interval_over_seeds_against_a_plain_loop() -> None:
     runs = {seed: {"pass@1": drawn(rng, 0.4 + 0.1 * seed)} for seed in (1, 2, 3)}
     start = {seed: {"pass@1": drawn(rng, 0.4)} for seed in (1, 2, 3)}
     found = compared({"start": start, "irl": runs}, PASS)
-    figure = found["figures"]["irl"]["pass@1"]
+    figure = found.figures["irl"]["pass@1"]
     matrix = {
         arm: np.array([[value for value, _ in one["pass@1"].values()] for one in by_seed.values()])
         for arm, by_seed in (("start", start), ("irl", runs))
@@ -186,11 +188,11 @@ def test_the_interval_over_seeds_against_a_plain_loop() -> None:
     assert figure.value == pytest.approx(matrix["irl"].mean())
     assert figure.n == 36
     differences = matrix["irl"] - matrix["start"]
-    (between,) = found["differences"]
-    assert (between["ours"], between["theirs"]) == ("irl", "start")
-    assert between["figures"]["pass@1"].value == pytest.approx(differences.mean())
+    (between,) = found.differences
+    assert (between.ours, between.theirs) == ("irl", "start")
+    assert between.figures["pass@1"].value == pytest.approx(differences.mean())
     loop = np.random.default_rng(1)
-    for one, table in ((figure, matrix["irl"]), (between["figures"]["pass@1"], differences)):
+    for one, table in ((figure, matrix["irl"]), (between.figures["pass@1"], differences)):
         means = []
         for _ in range(RESAMPLES):  # problems and seeds, both with replacement
             problems, seeds = loop.integers(12, size=12), loop.integers(3, size=3)
@@ -201,19 +203,19 @@ def test_the_interval_over_seeds_against_a_plain_loop() -> None:
 
 def test_few_problems_over_seeds_have_no_interval() -> None:
     runs = {seed: {"pass@1": {"a": (0.5, 1.0), "b": (0.5, 1.0)}} for seed in (1, 2)}
-    figure = compared({"irl": runs}, PASS)["figures"]["irl"]["pass@1"]
-    assert figure.value == 0.5 and figure.to_json()["interval"] is None
+    figure = compared({"irl": runs}, PASS).figures["irl"]["pass@1"]
+    assert figure.value == 0.5 and figure.interval is None
 
 
 def test_a_seed_that_one_arm_lacks_is_in_no_difference() -> None:
     rng = np.random.default_rng(2)
     start = {1: {"pass@1": drawn(rng, 0.5)}, 2: {"pass@1": {f"p{i}": (0.0, 1.0) for i in range(12)}}}
     irl = {1: {"pass@1": drawn(rng, 0.5)}}
-    (between,) = compared({"start": start, "irl": irl}, PASS)["differences"]
+    (between,) = compared({"start": start, "irl": irl}, PASS).differences
     ours, theirs = (np.mean([v for v, _ in one[1]["pass@1"].values()]) for one in (irl, start))
-    assert between["figures"]["pass@1"].value == pytest.approx(ours - theirs)
-    assert between["figures"]["pass@1"].n == 12
-    assert compared({"start": start, "irl": {}}, PASS)["differences"][0]["figures"] == {}
+    assert between.figures["pass@1"].value == pytest.approx(ours - theirs)
+    assert between.figures["pass@1"].n == 12
+    assert compared({"start": start, "irl": {}}, PASS).differences[0].figures == {}
 
 
 def test_what_reranking_adds_is_less_the_same_problems_of_the_samples() -> None:
@@ -228,7 +230,9 @@ def test_what_reranking_adds_is_less_the_same_problems_of_the_samples() -> None:
 # ----------------------------------------------------------------------------------------------------- what is said
 
 
-def report(name: str = "policies", seeds: tuple[int, ...] = (1, 2), done: int = 2, gain: float = 0.3) -> dict[str, Any]:
+def report(
+    name: str = "policies", seeds: tuple[int, ...] = (1, 2), done: int = 2, gain: float = 0.3, **more: Any
+) -> StudyReport:
     plan, rng = make_plan(name, seeds, 1.0, OUT), np.random.default_rng(0)
     arms = ["start", *(arm.name for arm in plan.study.arms)]
     names = {arm: gain * (arm == arms[1]) for arm in arms}
@@ -240,24 +244,24 @@ def report(name: str = "policies", seeds: tuple[int, ...] = (1, 2), done: int = 
         arm: {s: {"best_lowest": drawn(rng, 0.6), "pairs_lowest": drawn(rng, 0.7)} for s in seeds[:done]}
         for arm in arms[1:]
     }
-    made = figures(plan, seeds[:done], policies, rewards, {"pass@1": drawn(rng, 0.3)})
-    return made | {
+    about = {
         "created": "2026-01-02T03:04:05+00:00", "starts": {"demo-sft": "a" * 64}, "failed": {},
-        "machine": {"processor": "A chip", "cores": 2, "threads": 1, "gpu": None},
+        "machine": {"processor": "A chip", "cores": 2, "threads": 1, "gpu": None}, **more,
     }  # fmt: skip
+    return figures(plan, seeds[:done], policies, rewards, {"pass@1": drawn(rng, 0.3)}, about)
 
 
 def test_a_verdict_is_only_what_the_interval_allows() -> None:
     found = report()
     text = " ".join(paragraphs(found))
-    (one,) = [d for d in found["policies"]["differences"] if (d["ours"], d["theirs"]) == ("irl", "start")]
-    assert one["figures"]["pass@1"]["interval"][0] > 0
-    value, (low, high) = one["figures"]["pass@1"]["value"], one["figures"]["pass@1"]["interval"]
+    (one,) = [d for d in found.policies.differences if (d.ours, d.theirs) == ("irl", "start")]
+    gain = one.figures["pass@1"]
+    value, low, high = gain.value, gain.low, gain.high
+    assert low > 0
     assert f"IRL less the start: pass@1 {value:.3f} [{low:.3f}, {high:.3f}], higher, pass@16 " in text
-    for one in found["policies"]["differences"]:
-        low, high = one["figures"]["pass@16"]["interval"]
-        arms = found["arms"]
-        pair = f"{arms[one['ours']]['title']} less {arms[one['theirs']]['title']}: "
+    for one in found.policies.differences:
+        low, high = one.figures["pass@16"].interval
+        pair = f"{found.arms[one.ours]['title']} less {found.arms[one.theirs]['title']}: "
         said = text[text.index(pair) :].partition("pass@16")[2].partition(";")[0]
         assert ("no difference shown" in said) == (low <= 0 <= high)
 
@@ -267,7 +271,7 @@ def test_conditions_are_told() -> None:
     assert "2 seeds; 16 samples of each of 160 held-out problems" in text
     assert "All arms start from demo-sft (sha256 aaaaaaaaaaaa)" in text
     assert "CPU (A chip, 2 cores), 2026-01-02" in text and "Unfinished" not in text
-    part = " ".join(paragraphs(report(done=1) | {"scale": 0.5, "failed": {"irl-2": "the loss is nan"}}))
+    part = " ".join(paragraphs(replace(report(done=1, failed={"irl-2": "the loss is nan"}), scale=0.5)))
     assert "1 seed;" in part and "Unfinished: seeds 1 of 2 are done." in part
     assert "At 0.5 of the full number of rounds." in part
     assert "problems resampled; no spread over seeds" in part and "problems and seeds resampled together" in text
@@ -281,15 +285,15 @@ def test_published_figures_stand_apart_and_are_marked(name: str) -> None:
     assert last.title.startswith("Published, cited") and "arXiv 2510.01857" in f"{last.rows} {last.note}"
     assert all("ublished" not in table.title and "arXiv" not in str(table) for table in measured)
     if name == "policies":
-        assert last.rows[0][:2] == ["Llama-3.2-3B, IRL", "0.32 [0.30, 0.33]"]
+        assert last.rows[0][:2] == ("Llama-3.2-3B, IRL", "0.32 [0.30, 0.33]")
     else:
-        assert f"table {found['published']} (" in last.rows[0][1]
+        assert f"table {found.published} (" in last.rows[0][1]
 
 
 def test_every_figure_has_its_n_and_interval() -> None:
     found = report("perturbation")
     for table in tables(found)[:-1]:
-        cells = [text for row in table.rows for text in row[1:] if text]
+        cells = [shown(cell) for row in table.rows for cell in row[1:] if cell is not None]
         assert cells and all("[" in text and "(n " in text for text in cells), table.title
     assert [len(table.rows) for table in tables(found)[:-1]] == [4, 6, 3, 3, 3]
     arms = [row[0] for row in tables(found)[0].rows]
@@ -298,7 +302,7 @@ def test_every_figure_has_its_n_and_interval() -> None:
 
 
 def test_the_three_files_hold_the_same(tmp_path: Path) -> None:
-    found = report("wasserstein") | {"failed": {"penalty-1": "loss <b>nan</b> | x"}}
+    found = report("wasserstein", failed={"penalty-1": "loss <b>nan</b> | x"})
     study_report.write(found, tmp_path)
     document = json.loads((tmp_path / "study.json").read_text())
     assert document["paragraphs"] == paragraphs(found)

@@ -143,10 +143,10 @@ def test_what_training_did_is_that_of_the_report() -> None:
     from irl_core.evaluation.training import paragraph
 
     lines = [{"step": step, "disc/reward_policy": float(step), "rollout/correct": step / 40} for step in range(1, 41)]
-    found, words = training_runs.behaviour(lines)
-    assert found["rank_correlation"]["rollout/correct"]["levels"]["value"] == pytest.approx(1.0)
-    assert words == paragraph(found) and words.startswith("Over 40 steps")
-    assert "undefined" in training_runs.behaviour([])[1]
+    found = training_runs.behaviour(lines)
+    assert found.figures.rank_correlation["rollout/correct"]["levels"].value == pytest.approx(1.0)
+    assert found.paragraph == paragraph(found.figures) and found.paragraph.startswith("Over 40 steps")
+    assert "undefined" in training_runs.behaviour([]).paragraph
 
 
 # ------------------------------------------------------------------------------------------------------- log and words

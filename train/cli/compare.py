@@ -20,6 +20,7 @@ def compare(
 
     from irl_core.files import write_whole
     from irl_core.report.tables import for_terminal
+    from irl_core.statistics.bootstrap import to_json
     from train.evaluate.compare import comparison, open_runs, tables, to_html
 
     found = comparison(open_runs(runs), seed=seed)
@@ -27,7 +28,7 @@ def compare(
         write_whole(html, to_html(found))
         typer.echo(f"Wrote {html}", err=True)
     if as_json:
-        typer.echo(json.dumps(found, allow_nan=False))
+        typer.echo(json.dumps(to_json(found), allow_nan=False))
         return
     console = Console(highlight=False)
     for table in tables(found):

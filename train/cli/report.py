@@ -51,5 +51,5 @@ def print_answers(report: Report, files: Sequence[Path]) -> None:
     from irl_core.files import one_line
 
     for question, names in QUESTIONS.items():
-        typer.echo(f"{question}\n  " + "\n  ".join(one_line(report[name]["paragraph"]) for name in names) + "\n")
+        typer.echo(f"{question}\n  " + "\n  ".join(one_line(report.sections[name].paragraph) for name in names) + "\n")
     typer.echo("Wrote " + ", ".join(map(str, files)))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from irl_core.errors import ConfigError
 from irl_core.evaluation.evaluated_run import EvaluatedRun, load
-from irl_core.evaluation.per_problem import TITLES, difference, figure, measured
-from irl_core.report.tables import Table, cell, difference_cell, page
-from irl_core.statistics.bootstrap import plain
-
-Found = dict[str, Any]
+from irl_core.evaluation.per_problem import TITLES, difference, estimate, measured
+from irl_core.evaluation.section import Cell, Table, difference_cell
+from irl_core.report.tables import page
+from irl_core.statistics.bootstrap import Estimate
 
 
 def open_runs(paths: Sequence[Path]) -> dict[str, EvaluatedRun]:
@@ -28,33 +27,57 @@ def open_runs(paths: Sequence[Path]) -> dict[str, EvaluatedRun]:
     twice = next((path for number, path in enumerate(resolved) if path in resolved[:number]), None)
     if twice is not None:
         raise ConfigError(f"{twice.name} is named twice; a run is compared with others")
-    return {name: load(path) for name, path in zip(_names(resolved), resolved, strict=True)}
+    names = [str(path) for path in resolved]
+    for depth in range(max(len(path.parts) for path in resolved), 0, -1):
+        shorter = ["/".join(path.parts[-depth:]) for path in resolved]
+        if len(set(shorter)) == len(shorter):
+            names = shorter
+    return {name: load(path) for name, path in zip(names, resolved, strict=True)}
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    for depth in range(1, max(len(path.parts) for path in paths) + 1):
-        names = ["/".join(path.parts[-depth:]) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    return [str(path) for path in paths]
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Scored runs beside each other.
+
+    Attributes:
+        runs: what each one is of, in its provenance's words.
+        problems: the number of each one's problems. shared: of those that it shares with the first.
+        titles: of the measures. figures: by run and measure.
+        first: the run that the others are set against.
+        differences: each further run less the first, by measure, the problems that both have resampled together.
+    """
+
+    runs: dict[str, dict[str, object]]
+    problems: dict[str, int]
+    shared: dict[str, int]
+    titles: dict[str, str]
+    figures: dict[str, dict[str, Estimate]]
+    first: str
+    differences: dict[str, dict[str, Estimate]]
 
 
-def comparison(runs: Mapping[str, EvaluatedRun], *, seed: int = 0) -> Found:
-    """``figures`` by run and measure; ``differences`` of each further run to the first one, the problems that both have
-    resampled together; ``problems``: each run's, and those it shares with the first."""
+DESCRIBED = ("checkpoint", "checkpoint_sha256", "input", "input_sha256", "samples", "seed", "created")
+
+
+def comparison(runs: Mapping[str, EvaluatedRun], *, seed: int = 0) -> Comparison:
+    """The figures of each scored run, and the differences to the first one. ``seed``: of the bootstrap."""
     by_run = {name: measured(run) for name, run in runs.items()}
     first, *others = runs
     problems = {name: set(run.frame["problem"]) for name, run in runs.items()}
-    found = {
-        "runs": {name: _described(run) for name, run in runs.items()},
-        "problems": {name: len(texts) for name, texts in problems.items()},
-        "shared": {name: len(problems[first] & problems[name]) for name in others},
-        "titles": {name: title for name, title in TITLES.items() if any(name in one for one in by_run.values())},
-        "figures": {
-            name: {key: figure(key, columns, seed=seed) for key, columns in one.items()} for name, one in by_run.items()
+    return Comparison(
+        runs={
+            name: {"traces": len(run.frame), **{key: run.provenance[key] for key in DESCRIBED if key in run.provenance}}
+            for name, run in runs.items()
         },
-        "first": first,
-        "differences": {
+        problems={name: len(texts) for name, texts in problems.items()},
+        shared={name: len(problems[first] & problems[name]) for name in others},
+        titles={name: title for name, title in TITLES.items() if any(name in one for one in by_run.values())},
+        figures={
+            name: {key: estimate(key, columns, seed=seed) for key, columns in one.items()}
+            for name, one in by_run.items()
+        },
+        first=first,
+        differences={
             name: {
                 key: difference(key, columns, by_run[first][key], seed=seed)
                 for key, columns in by_run[name].items()
@@ -62,37 +85,35 @@ def comparison(runs: Mapping[str, EvaluatedRun], *, seed: int = 0) -> Found:
             }
             for name in others
         },
-    }
-    return dict(plain(found))
+    )
 
 
-def _described(run: EvaluatedRun) -> dict[str, Any]:
-    known = run.provenance
-    keys = ("checkpoint", "checkpoint_sha256", "input", "input_sha256", "samples", "seed", "created")
-    return {"traces": len(run.frame), **{key: known[key] for key in keys if key in known}}
-
-
-def tables(found: Found) -> list[Table]:
-    """The comparison as two tables: the runs' figures, and the differences to the first."""
-    names = list(found["runs"])
-    figures, titles = found["figures"], found["titles"]
-    rows = [[title, *(cell(figures[name].get(key)) for name in names)] for key, title in titles.items()]
-    made = [Table("Figures", ["", *names], rows, "Brackets: 95 % intervals over problems.")]
-    others = list(found["differences"])
-    rows = [
-        [title, *(difference_cell(found["differences"][name].get(key)) for name in others)]
-        for key, title in titles.items()
-        if any(key in found["differences"][name] for name in others)
+def tables(found: Comparison) -> list[Table]:
+    """The comparison as two tables: the figures, and the differences to the first."""
+    figures: list[list[Cell]] = [
+        [title, *(found.figures[name].get(key) for name in found.runs)] for key, title in found.titles.items()
     ]
-    shared = "; ".join(f"{name}: {found['shared'][name]} problems in common" for name in others)
-    title = f"Difference to {found['first']}, on the same problems"
-    return [*made, Table(title, ["", *others], rows, f"{shared}. The problems are resampled together.")]
+    differences: list[list[Cell]] = [
+        [title, *(difference_cell(by_measure.get(key)) for by_measure in found.differences.values())]
+        for key, title in found.titles.items()
+        if any(key in by_measure for by_measure in found.differences.values())
+    ]
+    shared = "; ".join(f"{name}: {n} problems in common" for name, n in found.shared.items())
+    return [
+        Table("Figures", ["", *found.runs], figures, "Brackets: 95 % intervals over problems."),
+        Table(
+            f"Difference to {found.first}, on the same problems",
+            ["", *found.differences],
+            differences,
+            f"{shared}. The problems are resampled together.",
+        ),
+    ]
 
 
-def to_html(found: Found) -> str:
+def to_html(found: Comparison) -> str:
     """The comparison as one page."""
     described = [
         f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in one.items())
-        for name, one in found["runs"].items()
+        for name, one in found.runs.items()
     ]
     return page("Runs compared", described, tables(found))

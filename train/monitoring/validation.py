@@ -21,7 +21,7 @@ from irl_core.files import not_written, write_whole
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.policy.protocol import Rollout
 from irl_core.statistics.best_of_n import pass_at_k
-from irl_core.statistics.bootstrap import Figure
+from irl_core.statistics.bootstrap import Estimate
 from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.training.groups import samples_of
 from irl_core.training.grpo import GRPOTrainer
@@ -55,7 +55,7 @@ class SampleRow(TypedDict):
 class Evaluation:
     """Pass@1 with its interval over problems, and the samples that it was measured on."""
 
-    figure: Figure
+    figure: Estimate
     rows: list[SampleRow]
 
     def metrics(self) -> dict[str, float]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from irl_core.evaluation import published
 from irl_core.evaluation.per_problem import TITLES, Columns, difference_over_seeds, over_seeds
+from irl_core.evaluation.section import Cell, Table, difference_cell
 from irl_core.evaluation.wording import difference, listed
 from irl_core.files import write_whole
-from irl_core.report.tables import Table, cell, difference_cell, escaped, markdown, page
-from irl_core.statistics.bootstrap import plain
+from irl_core.report.tables import escaped, markdown, page
+from irl_core.statistics.bootstrap import Estimate, to_json
 from irl_core.storage.provenance import machine_in_words
 from train.studies.definitions import SAMPLES, START, Plan
 
-Found = dict[str, Any]
 BySeed = Mapping[int, Mapping[str, Columns]]
 
 JSON, MARKDOWN, HTML = "study.json", "study.md", "study.html"
@@ -26,6 +27,59 @@ PASS = ("pass@1", "pass@3", "pass@5", "pass@10", "pass@16")
 REWARD = ("pairs", "pairs_lowest", "best", "best_lowest", "first_step", "error_acc", "correct_acc")
 GAINS = {"over_random": "pass@1", "over_majority": "majority"}  # what reranking by the reward is set against
 RERANKED = ("best", "best_lowest")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The figures of one arm less those of another, by measure, on the seeds that both have."""
+
+    ours: str
+    theirs: str
+    figures: dict[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Arms beside each other.
+
+    Attributes:
+        figures: by arm and measure, over seeds.
+        differences: of every two arms the later one less the earlier.
+        gains: by arm, what choosing the best of a problem's samples by the reward adds to a random one and to the
+            majority.
+    """
+
+    figures: dict[str, dict[str, Estimate]]
+    differences: list[Pair]
+    gains: dict[str, dict[str, Estimate]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyReport:
+    """What ``study.json`` holds of the seeds that are done.
+
+    Attributes:
+        arms: by name, each with its ``title``, its length, and what it sets.
+        published: the number of the paper's table that the study repeats.
+        about: ``created``, ``starts`` (sha256 by name), ``failed`` (training runs with the reason), ``machine`` and
+            other provenance.
+        rewards: of a study whose arms differ in the reward.
+    """
+
+    study: str
+    title: str
+    question: str
+    note: str
+    seeds: list[int]
+    seeds_done: list[int]
+    scale: float
+    problems: int
+    samples: int
+    arms: dict[str, dict[str, Any]]
+    policies: Compared
+    published: int
+    about: dict[str, Any] = field(metadata={"flat": True})
+    rewards: Compared | None = None
 
 
 # ------------------------------------------------------------------------------------------------------- figures
@@ -37,33 +91,21 @@ def figures(
     policies: Mapping[str, BySeed],
     rewards: Mapping[str, BySeed],
     given: Mapping[str, Columns],
-) -> Found:
-    """What ``study.json`` holds of the seeds that are done. ``policies`` and ``rewards``: measures by arm and seed, as
-    ``measured`` gives them; ``given``: those of the fixed samples that the rewards were read on."""
+    about: Mapping[str, Any],
+) -> StudyReport:
+    """The report of the seeds that are done.
+
+    Args:
+        plan: of the study.
+        seeds: that are done.
+        policies: measures by arm and seed, as ``measured`` gives them.
+        rewards: the same of the arms' rewards.
+        given: measures of the fixed samples that the rewards were read on.
+        about: provenance, see `StudyReport`.
+    """
     study = plan.study
-    found = {
-        "study": study.name,
-        "title": study.title,
-        "question": study.question,
-        "note": study.note,
-        "seeds": list(plan.seeds),
-        "seeds_done": list(seeds),
-        "scale": plan.scale,
-        "problems": plan.problems,
-        "samples": SAMPLES,
-        "arms": {START: {"title": "the start"}} | _arms(plan),
-        "policies": compared(policies, PASS),
-        "published": study.published,
-    }
-    if study.reading == "rewards":
-        found["rewards"] = compared(rewards, REWARD) | {"gains": gains(rewards, given)}
-    return dict(plain(found))
-
-
-def _arms(plan: Plan) -> Found:
-    """Of each arm: what it is, its length, and what it sets."""
     first = {training.arm.name: training.config for training in reversed(plan.trainings)}
-    return {
+    arms: dict[str, dict[str, Any]] = {
         arm.name: {
             "title": arm.title,
             "preset": arm.preset,
@@ -72,47 +114,60 @@ def _arms(plan: Plan) -> Found:
             "steps": first[arm.name].run.steps,
             "warmup_rounds": first[arm.name].discriminator.warmup_rounds,
         }
-        for arm in plan.study.arms
+        for arm in study.arms
     }
+    read = study.reading == "rewards"
+    return StudyReport(
+        study=study.name,
+        title=study.title,
+        question=study.question,
+        note=study.note,
+        seeds=list(plan.seeds),
+        seeds_done=list(seeds),
+        scale=plan.scale,
+        problems=plan.problems,
+        samples=SAMPLES,
+        arms={START: {"title": "the start"}} | arms,
+        policies=compared(policies, PASS),
+        published=study.published,
+        about=dict(about),
+        rewards=replace(compared(rewards, REWARD), gains=gains(rewards, given)) if read else None,
+    )
 
 
-def compared(arms: Mapping[str, BySeed], names: Sequence[str]) -> Found:
-    """``figures`` by arm and measure, over seeds; ``differences``: of every two arms the later one less the earlier,
-    on the seeds that both have."""
+def compared(arms: Mapping[str, BySeed], names: Sequence[str]) -> Compared:
+    """The measures of every arm over its seeds, and the differences of every two."""
+    return Compared(
+        {
+            arm: {name: over_seeds(name, [one[name] for one in by_seed.values()]) for name in _in_all(names, by_seed)}
+            for arm, by_seed in arms.items()
+        },
+        [Pair(ours, theirs, _less(arms[ours], arms[theirs], names)) for theirs, ours in combinations(arms, 2)],
+    )
+
+
+def _in_all(names: Iterable[str], *sides: BySeed) -> list[str]:
+    """The measures that every seed has; none without a seed."""
+    return [name for name in names if all(side and all(name in one for one in side.values()) for side in sides)]
+
+
+def _less(ours: BySeed, theirs: BySeed, names: Sequence[str]) -> dict[str, Estimate]:
+    both = [seed for seed in ours if seed in theirs]
+    mine, others = ({seed: side[seed] for seed in both} for side in (ours, theirs))
     return {
-        "figures": {arm: _over(by_seed, names) for arm, by_seed in arms.items()},
-        "differences": [
-            {"ours": ours, "theirs": theirs, "figures": _differences(arms[ours], arms[theirs], names)}
-            for theirs, ours in combinations(arms, 2)
-        ],
+        name: difference_over_seeds(name, [one[name] for one in mine.values()], [one[name] for one in others.values()])
+        for name in _in_all(names, mine, others)
     }
 
 
-def _over(by_seed: BySeed, names: Sequence[str]) -> Found:
-    return {
-        name: over_seeds(name, [one[name] for one in by_seed.values()])
-        for name in names
-        if by_seed and all(name in one for one in by_seed.values())
-    }
-
-
-def _differences(ours: BySeed, theirs: BySeed, names: Sequence[str]) -> Found:
-    seeds = [seed for seed in ours if seed in theirs]
-    return {
-        name: difference_over_seeds(name, [ours[s][name] for s in seeds], [theirs[s][name] for s in seeds])
-        for name in names
-        if seeds and all(name in side_[s] for side_ in (ours, theirs) for s in seeds)
-    }
-
-
-def gains(rewards: Mapping[str, BySeed], given: Mapping[str, Columns]) -> Found:
+def gains(rewards: Mapping[str, BySeed], given: Mapping[str, Columns]) -> dict[str, dict[str, Estimate]]:
     """What choosing the best of a problem's samples by the reward adds to a random one and to the majority."""
     return {
         arm: {
             f"{best}_{key}": difference_over_seeds(best, [one[best] for one in by_seed.values()], [given[against]])
-            for best in RERANKED
+            for best in _in_all(RERANKED, by_seed)
             for key, against in GAINS.items()
-            if against in given and by_seed and all(best in one for one in by_seed.values())
+            if against in given
         }
         for arm, by_seed in rewards.items()
     }
@@ -121,129 +176,118 @@ def gains(rewards: Mapping[str, BySeed], given: Mapping[str, Columns]) -> Found:
 # -------------------------------------------------------------------------------------------------------- words
 
 
-def paragraphs(found: Found) -> list[str]:
+def paragraphs(found: StudyReport) -> list[str]:
     """What the figures bear out, and under which conditions."""
-    arms = found["arms"]
-    said = [found["question"], _conditions(found), _about("Policies", found["policies"], arms, ("pass@1", "pass@16"))]
-    if "rewards" in found:
+    chief = ("pass@1", "pass@16")
+    said = [found.question, _conditions(found), _differences_in_words("Policies", found, found.policies, chief)]
+    if found.rewards:
         names = ("pairs_lowest", "best_lowest", "first_step")
-        said += [_about("Rewards", found["rewards"], arms, names), _reranking(found["rewards"]["gains"], arms)]
-    if found["failed"]:
-        runs = listed([f"{name} ({reason})" for name, reason in found["failed"].items()])
+        said.append(_differences_in_words("Rewards", found, found.rewards, names))
+        parts = [
+            f"{found.arms[arm]['title']} {difference(one['best_lowest_over_random'])}"
+            for arm, one in (found.rewards.gains or {}).items()
+            if "best_lowest_over_random" in one
+        ]
+        said.append("Best of 16 by lowest credit less a random one: " + "; ".join(parts) + "." if parts else "")
+    if failed := found.about["failed"]:
+        runs = listed([f"{name} ({reason})" for name, reason in failed.items()])
         said.append(f"Diverged, and counted in no figure of its arm: {runs}.")
-    return [text for text in [*said, found["note"]] if text]
+    return [text for text in [*said, found.note] if text]
 
 
-def _conditions(found: Found) -> str:
-    done, seeds = found["seeds_done"], found["seeds"]
-    state = "" if done == seeds else f" Unfinished: seeds {listed([str(s) for s in done])} of {len(seeds)} are done."
-    scale = "" if found["scale"] == 1 else f" At {found['scale']:g} of the full number of rounds."
-    started = listed([f"{name} (sha256 {digest[:12]})" for name, digest in found["starts"].items()])
+def _conditions(found: StudyReport) -> str:
+    done, about = found.seeds_done, found.about
+    state = f" Unfinished: seeds {listed([str(s) for s in done])} of {len(found.seeds)} are done."
+    scale = "" if found.scale == 1 else f" At {found.scale:g} of the full number of rounds."
+    started = listed([f"{name} (sha256 {digest[:12]})" for name, digest in about["starts"].items()])
     plural = "seed" if len(done) == 1 else "seeds"
     resampled = "problems and seeds resampled together" if len(done) > 1 else "problems resampled; no spread over seeds"
     return (
-        f"{len(done)} {plural}; {found['samples']} samples of each of {found['problems']} held-out problems of the "
-        f"bundled generator, the same for every policy.{scale}{state} All arms start from {started}. Intervals: 95 %, "
-        f"{resampled}. {machine_in_words(found['machine'])}, {found['created'][:10]}."
+        f"{len(done)} {plural}; {found.samples} samples of each of {found.problems} held-out problems of the bundled "
+        f"generator, the same for every policy.{scale}{'' if done == found.seeds else state} All arms start from "
+        f"{started}. Intervals: 95 %, {resampled}. {machine_in_words(about['machine'])}, {about['created'][:10]}."
     )
 
 
-def _about(what: str, section: Found, arms: Found, names: Sequence[str]) -> str:
+def _differences_in_words(what: str, found: StudyReport, held: Compared, names: Sequence[str]) -> str:
     """The differences of every two arms on the chief measures, with their verdicts."""
-    parts = [_pair(one, arms, names) for one in section["differences"]]
-    said = [part for part in parts if part]
+    said = []
+    for pair in held.differences:
+        measures = [f"{TITLES[name]} {difference(pair.figures[name])}" for name in names if name in pair.figures]
+        if measures:
+            said.append(f"{found.arms[pair.ours]['title']} less {found.arms[pair.theirs]['title']}: ")
+            said[-1] += ", ".join(measures)
     return f"{what}: " + "; ".join(said) + "." if said else ""
-
-
-def _pair(one: Found, arms: Found, names: Sequence[str]) -> str:
-    measures = [f"{TITLES[name]} {difference(one['figures'][name])}" for name in names if name in one["figures"]]
-    pair = f"{arms[one['ours']]['title']} less {arms[one['theirs']]['title']}"
-    return f"{pair}: {', '.join(measures)}" if measures else ""
-
-
-def _reranking(gained: Found, arms: Found) -> str:
-    parts = [
-        f"{arms[arm]['title']} {difference(one['best_lowest_over_random'])}"
-        for arm, one in gained.items()
-        if "best_lowest_over_random" in one
-    ]
-    return "Best of 16 by lowest credit less a random one: " + "; ".join(parts) + "." if parts else ""
 
 
 # ------------------------------------------------------------------------------------------------------- tables
 
 
-def tables(found: Found) -> list[Table]:
+def tables(found: StudyReport) -> list[Table]:
     """The measured tables, and the published one, which is apart and marked as cited."""
-    arms, made = found["arms"], []
-    for key, title in (("policies", "Policies"), ("rewards", "Rewards, on the same samples of the start")):
-        if key in found:
-            made += [_figures(title, found[key], arms), _between(title, found[key], arms)]
-    if "rewards" in found:
-        made.append(_gained(found["rewards"]["gains"], arms))
-    return [*made, *_published(found["published"])]
-
-
-def _columns(section: Found) -> list[str]:
-    return [name for name in TITLES if any(name in one for one in section["figures"].values())]
-
-
-def _figures(title: str, section: Found, arms: Found) -> Table:
-    names = _columns(section)
-    rows = [[arms[arm]["title"], *(cell(one.get(name)) for name in names)] for arm, one in section["figures"].items()]
-    note = "Means over seeds; brackets: 95 % intervals, problems and seeds resampled together; n counts all seeds."
-    return Table(title, ["", *(TITLES[name] for name in names)], rows, note)
-
-
-def _between(title: str, section: Found, arms: Found) -> Table:
-    names = _columns(section)
-    rows = [
-        [
-            f"{arms[one['ours']]['title']} less {arms[one['theirs']]['title']}",
-            *(difference_cell(one["figures"].get(name)) for name in names),
+    titles, made = {arm: one["title"] for arm, one in found.arms.items()}, []
+    for heading, held in (("Policies", found.policies), ("Rewards, on the same samples of the start", found.rewards)):
+        if held is None:
+            continue
+        names = [name for name in TITLES if any(name in one for one in held.figures.values())]
+        head = ["", *(TITLES[name] for name in names)]
+        rows: list[list[Cell]] = [[titles[arm], *map(one.get, names)] for arm, one in held.figures.items()]
+        note = "Means over seeds; brackets: 95 % intervals, problems and seeds resampled together; n counts all seeds."
+        made.append(Table(heading, head, rows, note))
+        rows = [
+            [
+                f"{titles[one.ours]} less {titles[one.theirs]}",
+                *(difference_cell(one.figures.get(name)) for name in names),
+            ]
+            for one in held.differences
         ]
-        for one in section["differences"]
-    ]
-    note = "Paired by problem and seed. 'No difference shown': the interval holds 0."
-    return Table(f"{title}: differences", ["", *(TITLES[name] for name in names)], rows, note)
-
-
-def _gained(gained: Found, arms: Found) -> Table:
-    heads = {
-        f"{best}_{key}": f"{TITLES[best]}, less {'a random sample' if key == 'over_random' else 'the majority'}"
-        for best in RERANKED
-        for key in GAINS
-    }
-    rows = [[arms[arm]["title"], *(difference_cell(one.get(name)) for name in heads)] for arm, one in gained.items()]
-    return Table("What reranking by the reward adds", ["", *heads.values()], rows, "One of 16 samples is chosen.")
+        note = "Paired by problem and seed. 'No difference shown': the interval holds 0."
+        made.append(Table(f"{heading}: differences", head, rows, note))
+    if found.rewards:
+        heads = {
+            f"{best}_{key}": f"{TITLES[best]}, less {'a random sample' if key == 'over_random' else 'the majority'}"
+            for best in RERANKED
+            for key in GAINS
+        }
+        rows = [
+            [titles[arm], *(difference_cell(one.get(name)) for name in heads)]
+            for arm, one in (found.rewards.gains or {}).items()
+        ]
+        head = ["", *heads.values()]
+        made.append(Table("What reranking by the reward adds", head, rows, "One of 16 samples is chosen."))
+    return [*made, *_published(found.published)]
 
 
 def _published(number: int) -> list[Table]:
     """The published table of this number, or a row that says that it could not be seen."""
     place = f"table {number}"
-    shown_ = [table for table in published.TABLES if table.source == published.PAPER and table.place.startswith(place)]
-    if not shown_:
+    cited = [one for one in published.TABLES if one.source == published.PAPER and one.place.startswith(place)]
+    if not cited:
         missing = next(line for line in published.NOT_FOUND if place in line)
         return [Table(f"Published, cited: {place}", ["", "what is not given here"], [[published.PAPER, missing]])]
     return [
-        Table(
-            f"Published, cited, not measured here: {table.title}",
-            ["", *table.columns],
-            [[row.name, *row.cells] for row in table.rows],
-            f"Cited: {table.source}, {table.place}; {table.address}; seen at {table.seen}. {table.note}".strip(),
+        replace(
+            one,
+            title=f"Published, cited, not measured here: {one.title}",
+            note=f"Cited: {one.source}, {one.place}; {one.address}; seen at {one.seen}. {one.note}".strip(),
         )
-        for table in shown_
+        for one in cited
     ]
 
 
 # ------------------------------------------------------------------------------------------------------- writing
 
 
-def write(found: Found, out: Path) -> None:
-    """``study.json``, ``study.md`` and ``study.html``, each whole or not at all. Raises CheckpointError."""
-    said, shown_ = paragraphs(found), tables(found)
-    document = found | {"paragraphs": said}
+def write(found: StudyReport, out: Path) -> dict[str, Any]:
+    """``study.json``, ``study.md`` and ``study.html``, each whole or not at all; returns what the first holds.
+
+    Raises:
+        CheckpointError: a file cannot be written.
+    """
+    said, shown = paragraphs(found), tables(found)
+    document: dict[str, Any] = to_json(found) | {"paragraphs": said}
     write_whole(out / JSON, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    text = [f"# {found['title']}\n", *(f"{escaped(line)}\n" for line in said), *(markdown(table) for table in shown_)]
+    text = [f"# {found.title}\n", *(f"{escaped(line)}\n" for line in said), *(markdown(table) for table in shown)]
     write_whole(out / MARKDOWN, "\n".join(text))
-    write_whole(out / HTML, page(found["title"], said, shown_))
+    write_whole(out / HTML, page(found.title, said, shown))
+    return document

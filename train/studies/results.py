@@ -40,8 +40,8 @@ def write_results(paths: Sequence[Path], out: Path, *, seed: int = 0) -> Path:
 
 def _evaluation(path: Path, seed: int) -> str:
     report = draw(path, seed=seed).report
-    lines = [*origin(report["provenance"]), *_seconds(path)]
-    head = [f"## {escaped(path.resolve().stem)}\n", f"    {command(report['provenance'])}\n"]
+    lines = [*origin(report.provenance), *_seconds(path)]
+    head = [f"## {escaped(path.resolve().stem)}\n", f"    {command(report.provenance)}\n"]
     return "\n".join([*head, *(f"- {escaped(line)}" for line in lines), "", summary(report, 3)])
 
 

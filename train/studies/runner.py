@@ -280,9 +280,7 @@ class _Doing:
             "versions": versions(),
             "code": code_state(),
         }
-        found = report.figures(self.plan, seeds, self.policies, self.rewards, given) | known
-        report.write(found, self.out)
-        return found
+        return report.write(report.figures(self.plan, seeds, self.policies, self.rewards, given, known), self.out)
 
 
 def _readings(given: Path, final: Path) -> Iterator[Part]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.io import templates
 from plotly.offline import get_plotlyjs
 
-Shown = Mapping[str, Any]  # a figure as JSON: value, n, interval, method, reason
+from irl_core.statistics.bootstrap import Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ THEMES: Final = {
 DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS: Final = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star")
 HEIGHT: Final = 380
+ROW: Final = 34  # pixels of a row of dots
 
 
 def colours(theme: str) -> Theme:
@@ -111,24 +112,9 @@ def note(figure: go.Figure, words: str) -> None:
     )
 
 
-def words(figure: Shown) -> str:
-    """'0.831 [0.789, 0.874], n 2,560', or 'undefined (why), n 3'."""
-    n = f"n {figure['n']:,}"
-    if figure["value"] is None:
-        return f"undefined ({figure['reason']}), {n}"
-    if figure["interval"] is None:
-        return f"{figure['value']:.3f}, {n}"
-    low, high = figure["interval"]
-    return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}], {n}"
-
-
-def cells(figure: Shown) -> dict[str, Any]:
-    """A figure as columns of a table; undefined ones have their reason."""
-    low, high = figure["interval"] or (None, None)
-    return {
-        "value": figure["value"], "low": low, "high": high, "n": figure["n"],
-        "undefined because": figure["reason"] or None,
-    }  # fmt: skip
+def height_of(rows: int) -> int:
+    """Height in pixels of a chart with so many rows of dots."""
+    return max(HEIGHT, 120 + ROW * rows)
 
 
 def band(figure: go.Figure, x: Sequence[float], low: Sequence[Any], high: Sequence[Any], colour: str) -> None:
@@ -146,28 +132,28 @@ def band(figure: go.Figure, x: Sequence[float], low: Sequence[Any], high: Sequen
 
 
 def curve(
-    figure: go.Figure, x: Sequence[float], found: Sequence[Shown], *, name: str, colour: str, dash: str, symbol: str
+    figure: go.Figure, x: Sequence[float], found: Sequence[Estimate], *, name: str, colour: str, dash: str, symbol: str
 ) -> None:
-    """Figures as a line with markers and a band; an undefined one is a gap."""
-    intervals = [one["interval"] or (None, None) for one in found]
+    """Estimates as a line with markers and a band; an undefined one is a gap."""
+    intervals = [one.interval or (None, None) for one in found]
     band(figure, x, [low for low, _ in intervals], [high for _, high in intervals], colour)
     figure.add_scatter(
-        x=list(x), y=[one["value"] for one in found], name=text(name), mode="lines+markers",
+        x=list(x), y=[one.value if one.defined else None for one in found], name=text(name), mode="lines+markers",
         line={"color": colour, "dash": dash, "width": 2}, marker={"symbol": symbol, "size": 7},
-        hovertext=[text(f"{name}: {words(one)}") for one in found], hoverinfo="x+text",
+        hovertext=[text(f"{name}: {one}") for one in found], hoverinfo="x+text",
     )  # fmt: skip
 
 
-def dots(figure: go.Figure, rows: Iterable[tuple[str, Shown]], *, name: str, colour: str, symbol: str) -> None:
-    """Figures as points with whiskers, a row each; an undefined one has no point, and its words on hovering the row."""
-    drawn = [(row, one) for row, one in rows if one["value"] is not None]
-    lows = [one["value"] - one["interval"][0] if one["interval"] else 0 for _, one in drawn]
-    highs = [one["interval"][1] - one["value"] if one["interval"] else 0 for _, one in drawn]
+def dots(figure: go.Figure, rows: Iterable[tuple[str, Estimate]], *, name: str, colour: str, symbol: str) -> None:
+    """Estimates as points with whiskers, a row each; an undefined one has no point."""
+    drawn = [(row, one) for row, one in rows if one.defined]
+    lows = [one.value - one.low if one.interval else 0 for _, one in drawn]
+    highs = [one.high - one.value if one.interval else 0 for _, one in drawn]
     figure.add_scatter(
-        y=[text(row) for row, _ in drawn], x=[one["value"] for _, one in drawn], name=text(name), mode="markers",
+        y=[text(row) for row, _ in drawn], x=[one.value for _, one in drawn], name=text(name), mode="markers",
         marker={"color": colour, "symbol": symbol, "size": 10},
         error_x={"type": "data", "array": highs, "arrayminus": lows, "color": colour, "thickness": 1.5},
-        hovertext=[text(f"{row}, {name}: {words(one)}") for row, one in drawn], hoverinfo="text",
+        hovertext=[text(f"{row}, {name}: {one}") for row, one in drawn], hoverinfo="text",
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from irl_core.errors import StoreError
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.reward.localisation import Calibration, Rule, locate, most_suspect, step_scores, token_steps
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals
-from irl_core.statistics.bootstrap import Figure, share, undefined
+from irl_core.statistics.bootstrap import Estimate, share, undefined
 from irl_core.statistics.first_error import NO_ERROR, UNDECIDED
 from irl_core.storage.rows import scored_of
 from irl_core.storage.schema import COLUMNS, ScoredRow
@@ -273,7 +273,9 @@ def decided(frame: pd.DataFrame, named: str = "reward", decision: str = "decisio
     return np.where(said == "error", column(frame, named), np.where(said == "no_error", NO_ERROR, UNDECIDED))
 
 
-def share_of(values: npt.NDArray[Any], ids: npt.NDArray[Any], unit: str, seed: int, *, bounded: bool = True) -> Figure:
+def share_of(
+    values: npt.NDArray[Any], ids: npt.NDArray[Any], unit: str, seed: int, *, bounded: bool = True
+) -> Estimate:
     """The share of traces with a flag, or their mean; undefined where there is no such trace."""
     if not len(values):
         return undefined(0, unit, f"no {unit}")

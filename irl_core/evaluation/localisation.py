@@ -1,0 +1,229 @@
+"""Localisation: does the reward point at the first error, and more than what needs no reward?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from irl_core.evaluation import first_error, perturbed
+from irl_core.evaluation.calibration import conformal_table, reliability_table
+from irl_core.evaluation.evaluated_run import EvaluatedRun
+from irl_core.evaluation.first_error import (
+    ALWAYS,
+    COMBINED,
+    REWARD,
+    TITLES,
+    VERDICTS,
+    Localisation,
+    OnLabels,
+    OnPerturbed,
+)
+from irl_core.evaluation.section import Cell, Section, Table
+from irl_core.evaluation.wording import difference, ranking, rule
+from irl_core.statistics.bootstrap import Estimate
+
+NO_RIVALS = (REWARD, COMBINED, "anchor")  # the anchor is what the reward knew before its adversarial training
+
+
+def section(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = None) -> Section[Localisation]:
+    """Localisation as a section of the report; ``answer_lines``: may a closing line be the wrong step?
+
+    Raises:
+        StoreError: the traces cannot be judged by one rule.
+    """
+    found = first_error.figures(run, seed=seed, answer_lines=answer_lines)
+    return Section("Localisation", found, paragraph(found), tables(found), found.reason)
+
+
+# ------------------------------------------------------------------------------------------------ words
+
+
+def paragraph(found: Localisation) -> str:
+    """Does the reward point at the first error, and more than what needs none?"""
+    if found.reason:
+        return f"Where the first error is cannot be judged: {found.reason}."
+    parts = [_words_on_labels(found), _words_of_confidence(found.on_labels), _words_on_perturbed(found.perturbed)]
+    return " ".join(part for part in parts if part)
+
+
+def _words_on_labels(found: Localisation) -> str:
+    labels, rows = found.labels, found.methods
+    if not labels or not labels.wrong or not rows or not found.judged_by or not found.on_labels:
+        correct = labels.correct if labels else 0
+        return f"No trace of the run itself has a known first error ({correct} are known to have none)."
+    rivals = [name for name in ("random", "first", "least_likely", "likelihood", "arithmetic") if name in rows]
+    told = [f"{TITLES[name]} {rows[name]['exact'].words}" for name in rivals]
+    best = best_baseline(rows)
+    text = (
+        f"On {labels.wrong} wrong and {labels.correct} correct traces of {labels.problems} problems, the reward (rule: "
+        f"{rule(found.judged_by.rule)}) names the first wrong step in {rows[REWARD]['exact'].words} of the wrong ones; "
+        f"beside it: {', '.join(told)}. Against the best of what needs no reward, {TITLES[best]}, the margin is "
+        f"{_margin(rows[best])}. "
+    )
+    if "anchor" in rows:
+        text += (
+            f"The model that the discriminator started from names {rows['anchor']['exact'].words} by its "
+            "log-probability alone, before any adversarial training; the reward less this is "
+            f"{_margin(rows['anchor'])}. "
+        )
+    row, oracle = rows[REWARD], found.on_labels.oracle
+    if not row["f1"].defined:
+        return f"{text}ProcessBench's F1 is {row['f1'].words}."
+    return (
+        f"{text}At the held-out threshold error_acc is {row['error_acc'].words}, correct_acc "
+        f"{row['correct_acc'].words} and F1 {row['f1'].words} (at the oracle threshold, an upper bound, "
+        f"{oracle.f1.words}); MCC is {row['mcc'].words}."
+    )
+
+
+def _margin(row: Mapping[str, Estimate]) -> str:
+    return difference(row["reward_minus_this"], "better than it", "worse than it")
+
+
+def best_baseline(rows: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """Of the methods that need no reward, the one that names most first wrong steps of these traces."""
+    rivals = [name for name in rows if name not in NO_RIVALS]
+    return max(rivals, key=lambda name: rows[name]["exact"].value if rows[name]["exact"].defined else 0.0)
+
+
+def _words_of_confidence(found: OnLabels | None) -> str:
+    if found is None:
+        return ""
+    ece = f"The confidence is off by {found.reliability.ece.words} on average (expected calibration error)."
+    promised = next(level for level in found.conformal.levels if level.promised)
+    flagged = promised.flagged
+    if not flagged.defined:
+        return f"{ece} Whether correct traces are spared as promised is not known: {flagged.reason}."
+    if promised.alpha is None:
+        return f"{ece} Of the correct traces {flagged.words} are flagged; {found.conformal.reason}."
+    return (
+        f"{ece} Of the correct traces {flagged.words} are flagged where at most {promised.alpha:g} was promised: "
+        f"{promised.verdict}."
+    )
+
+
+def _words_on_perturbed(found: OnPerturbed | None) -> str:
+    if found is None or found.reason or found.tokens is None:
+        return f"On corrupted expert traces nothing can be said: {found.reason if found else ''}."
+    exact = {name: row["exact"].words for name, row in found.methods.items()}
+    text = (
+        f"On {found.traces} corrupted expert traces the reward names the corrupted step in {exact[REWARD]}, the least "
+        f"likely token in {exact['least_likely']}, the checker in {exact['arithmetic']}, a random step in "
+        f"{exact['random']}."
+    )
+    signal, step = found.tokens.signal, found.tokens.within_step
+    area = found.tokens.token_auc[perturbed.ALL].get(signal)
+    if area is None:
+        return text
+    return (
+        f"{text} The AUC of {signal} for the corrupted token against those before it is {area.at.words} "
+        f"({ranking(area.at)}), with all after it {area.since.words} ({ranking(area.since)}). Within the wrong step "
+        f"its most suspect token is the corrupted one in {step.token_exact.words}, a random one in "
+        f"{step.random_token.words}."
+    )
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+DECISIONS = {
+    f"{truth}_{said}": f"{truth} traces: '{said.replace('_', ' ')}'"
+    for truth in ("correct", "wrong")
+    for said in ("error", "uncertain", "no_error")
+}
+DISTANCES = {
+    "mean_absolute": "distance, steps",
+    "mean": "named less true, steps (below 0: too early)",
+    "within_one": "at most one step away",
+    "too_early": "too early",
+    "too_late": "too late",
+}
+WITHIN = {
+    "token_exact": "is the corrupted one",
+    "random_token": "a random token of the step is the corrupted one",
+    "same_part": "stands in the same part of the equation",
+    "first_equation": "stands in the step's first equation",
+    "distance": "distance to the corrupted one, in tokens",
+}
+
+
+def tables(found: Localisation) -> tuple[Table, ...]:
+    """Methods, decisions, distance, confidence, kinds of mistakes; then the perturbed traces."""
+    if found.reason:
+        return ()
+    keys = ("exact", "reward_minus_this", *VERDICTS)
+    rows: list[list[Cell]] = []
+    for name, row in (found.methods or {}).items():
+        cells: list[Cell] = [row.get(key) for key in keys]
+        rows.append(
+            [TITLES[name], *("-" if isinstance(one, Estimate) and one.reason == ALWAYS else one for one in cells)]
+        )
+    if found.on_labels:
+        oracle = [getattr(found.on_labels.oracle, key) for key in VERDICTS]
+        forced = [getattr(found.on_labels.forced, key) for key in VERDICTS]
+        rows.append(["reward, oracle threshold", None, None, *oracle])
+        rows.append(["reward, undecided counted as no error", None, None, *forced])
+    methods = Table(
+        "First wrong step, traces of the run",
+        ["method", "exact", "reward less this", "error_acc", "correct_acc", "F1", "MR-GSM8K step accuracy", "MCC"],
+        rows,
+        "A dash: the method names a step in every trace and has no threshold. The oracle threshold has the best F1 on "
+        "these very traces, and is an upper bound.",
+    )
+    return (methods, *_tables_on_labels(found.on_labels), *_tables_on_perturbed(found.perturbed))
+
+
+def _tables_on_labels(found: OnLabels | None) -> list[Table]:
+    if found is None:
+        return []
+    names = [name for name in TITLES if any(name in row for row in found.kinds.values())]
+    return [
+        Table(
+            "What was decided, at the held-out threshold",
+            ["truth and decision", "share"],
+            [[DECISIONS[key], estimate] for key, estimate in found.decisions.items()],
+        ),
+        Table(
+            "Distance of the named from the true step, in wrong traces",
+            ["", "steps or share"],
+            [[title, getattr(found.distance, key)] for key, title in DISTANCES.items()],
+        ),
+        reliability_table(found.reliability),
+        conformal_table(found.conformal),
+        Table(
+            "Kinds of mistakes",
+            ["kind", "share of wrong traces", *(TITLES[name] for name in names)],
+            [[kind, row["share"], *(row.get(name) for name in names)] for kind, row in found.kinds.items()],
+        ),
+    ]
+
+
+def _tables_on_perturbed(found: OnPerturbed | None) -> list[Table]:
+    if found is None or found.reason or found.tokens is None:
+        return []
+    areas = {kind: row for kind, row in found.tokens.token_auc.items() if row}
+    signals = list(next(iter(areas.values()), {}))
+    return [
+        Table(
+            "First wrong step, corrupted expert traces",
+            ["method", "exact", "reward less this"],
+            [[TITLES[name], row["exact"], row.get("reward_minus_this")] for name, row in found.methods.items()],
+        ),
+        Table(
+            "First wrong step by corruption",
+            ["corruption", *(TITLES[name] for name in found.methods)],
+            [[kind, *(row.get(name) for name in found.methods)] for kind, row in (found.kinds or {}).items()],
+        ),
+        Table(
+            "Corrupted tokens",
+            ["corruption", *(f"{signal}, {where}" for signal in signals for where in ("at", "from"))],
+            [
+                [kind, *(area for signal in signals for area in (row[signal].at, row[signal].since))]
+                for kind, row in areas.items()
+            ],
+            "AUC of a low value: the first corrupted token (at) or all from it on (from), against those before it.",
+        ),
+        Table(
+            "Within the wrong step: the most suspect token",
+            ["", "share or tokens"],
+            [[title, getattr(found.tokens.within_step, key)] for key, title in WITHIN.items()],
+        ),
+    ]

@@ -1,0 +1,189 @@
+"""Charts of an evaluation: correlations, choosing among samples, pass@k, and what fools the reward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from irl_core.evaluation.correlation import Correlations
+from irl_core.evaluation.pass_at_k import PassAtK
+from irl_core.evaluation.reranking import Reranking
+from irl_core.evaluation.reward_hacking import Probes
+from irl_core.evaluation.scores import REWARD_SCORES, Counts
+from irl_core.evaluation.section import Cell, Table
+from irl_core.report.charts.style import (
+    DASHES,
+    HEIGHT,
+    SYMBOLS,
+    colours,
+    curve,
+    cycled,
+    dots,
+    height_of,
+    labelled,
+    note,
+    styled,
+    text,
+)
+from irl_core.report.tables import numbers
+from irl_core.statistics.bootstrap import Estimate
+
+LEGEND_ROW: Final = 20  # pixels
+LEGEND_COLUMNS: Final = 3
+DIVERGING: Final = ((0.0, "#B35806"), (0.5, "#F7F7F7"), (1.0, "#2166AC"))  # orange, white, blue
+WAYS: Final = {
+    "weighted_vote": "vote weighted by the reward",
+    "best_of": "highest reward",
+    "majority": "majority vote",
+    "log_prob_vote": "vote weighted by log-probability",
+    "oracle": "oracle (any sample right)",
+}
+
+
+def correlation_matrix(found: Correlations, kind: str, *, theme: str = "light") -> go.Figure:
+    """``pearson`` or ``spearman`` correlations, with their values; an undefined one says why on hovering."""
+    matrix = found.pearson if kind == "pearson" else found.spearman
+    names, titles = list(matrix), [text(found.titles[name]) for name in matrix]
+    figure = go.Figure(
+        go.Heatmap(
+            x=titles, y=titles, zmin=-1, zmax=1, colorscale=[list(step) for step in DIVERGING], xgap=1, ygap=1,
+            z=[[matrix[a][b].value if matrix[a][b].defined else None for b in names] for a in names],
+            hovertext=[
+                [text(f"{found.titles[a]} and {found.titles[b]}: {matrix[a][b]}") for b in names] for a in names
+            ],
+            hoverinfo="text", colorbar={"title": {"text": kind.capitalize(), "side": "right"}, "thickness": 14},
+        )
+    )  # fmt: skip
+    for a, y in zip(names, titles, strict=True):
+        for b, x in zip(names, titles, strict=True):
+            one = matrix[a][b]
+            short, ink = "\u2013", colours(theme).text
+            if one.defined:  # two digits as narrow as a cell: .91, \u2212.41, 1.00
+                short = f"{round(one.value, 2) + 0:.2f}".replace("-", "\u2212").replace("0.", ".", 1)
+                ink = "#ffffff" if abs(one.value) > 0.7 else "#1a1a1a"
+            figure.add_annotation(x=x, y=y, text=short, showarrow=False, font={"size": 11, "color": ink})
+    styled(figure, theme, "", "", height=max(HEIGHT, 220 + 30 * len(names)))
+    figure.update_xaxes(tickangle=-45, showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    if not names:
+        note(figure, "undefined: nothing to correlate")
+    return figure
+
+
+def correlation_matrix_table(found: Correlations, kind: str) -> pd.DataFrame:
+    """A row a pair, each pair once."""
+    matrix = found.pearson if kind == "pearson" else found.spearman
+    names = list(matrix)
+    rows: list[list[Cell]] = [
+        [found.titles[a], found.titles[b], matrix[a][b]] for place, a in enumerate(names) for b in names[place + 1 :]
+    ]
+    return numbers(Table("Correlations", ("one", "other", "value"), rows))
+
+
+# ------------------------------------------------------------------------------------------------ choosing, pass@k
+
+
+def curves_of(found: Reranking) -> Iterator[tuple[str, list[int], list[Estimate]]]:
+    """(way to choose, numbers of samples, accuracies)."""
+    by_way = found.curves.by_way or {}
+    for name in WAYS:
+        if name in by_way and found.curves.sizes:
+            yield name, found.curves.sizes, by_way[name]
+
+
+def reranking(found: Mapping[str, Reranking], *, theme: str = "light") -> go.Figure:
+    """Accuracy of each way to choose among 1 to N samples, with 95 % bands; a random sample as a level."""
+    look, figure = colours(theme), go.Figure()
+    for place, (run, one) in enumerate(found.items()):
+        dash = cycled(DASHES, place)
+        for way, across, values in curves_of(one):
+            number = list(WAYS).index(way)
+            curve(
+                figure, across, values, name=labelled(run, WAYS[way], len(found)), colour=cycled(look.series, number),
+                dash=dash, symbol=cycled(SYMBOLS, number),
+            )  # fmt: skip
+        level, sizes = one.baselines.get("random_sample", {}).get("1"), one.curves.sizes
+        if level and level.defined and sizes:
+            name = labelled(run, "random sample", len(found))
+            curve(figure, [sizes[0], sizes[-1]], [level, level], name=name, colour=look.unknown,
+                  dash="dot" if place == 0 else dash, symbol="line-ew")  # fmt: skip
+    title = f"samples to choose from, N ({counted(found)})" if figure.data else ""
+    rows = math.ceil(len(figure.data) / 2 / LEGEND_COLUMNS)  # a curve has its band
+    styled(figure, theme, title, "share of problems answered right", height=HEIGHT + 50 + LEGEND_ROW * rows)
+    figure.update_layout(legend={"y": -60 / HEIGHT, "yanchor": "top"})
+    if not any_value(figure):
+        note(figure, f"undefined: {'fewer than two problems' if figure.data else 'no problem has two samples'}")
+    return figure
+
+
+def any_value(figure: go.Figure) -> bool:
+    """Whether anything was drawn."""
+    return any(value is not None for drawn in figure.data for value in drawn.y)
+
+
+def counted(found: Mapping[str, Counts]) -> str:
+    """The number of problems behind the bands, in words."""
+    sizes = sorted({one.problems for one in found.values()})
+    noun = "problem" if sizes == [1] else "problems"
+    return f"{' and '.join(f'{n:,}' for n in sizes)} {noun}; bands: 95 %"
+
+
+def reranking_table(found: Mapping[str, Reranking]) -> pd.DataFrame:
+    """A row a scored run, way to choose and number of samples."""
+    rows: list[list[Cell]] = [
+        [run, WAYS[way], size, value]
+        for run, one in found.items()
+        for way, sizes, values in curves_of(one)
+        for size, value in zip(sizes, values, strict=True)
+    ]
+    return numbers(Table("Choosing", ("run", "chosen by", "samples", "value"), rows))
+
+
+def pass_at_k(found: Mapping[str, PassAtK], *, theme: str = "light") -> go.Figure:
+    """pass@k of each policy of each scored run, with 95 % bands; k beyond the samples is a gap."""
+    look, figure = colours(theme), go.Figure()
+    policies = [(run, policy, by_k) for run, one in found.items() for policy, by_k in one.policies.items()]
+    for place, (run, policy, by_k) in enumerate(policies):
+        curve(
+            figure, [int(k) for k in by_k], list(by_k.values()), name=labelled(run, policy, len(found)),
+            colour=cycled(look.series, place), dash=cycled(DASHES, list(found).index(run)),
+            symbol=cycled(SYMBOLS, place),
+        )  # fmt: skip
+    styled(figure, theme, f"samples, k ({counted(found)})", "share of problems solved, pass@k")
+    if not any_value(figure):
+        note(figure, "undefined: fewer than two problems have judged samples")
+    return figure
+
+
+def pass_at_k_table(found: Mapping[str, PassAtK]) -> pd.DataFrame:
+    """A row a scored run, policy and k."""
+    rows: list[list[Cell]] = [
+        [run, policy, int(k), value]
+        for run, one in found.items()
+        for policy, by_k in one.policies.items()
+        for k, value in by_k.items()
+    ]
+    return numbers(Table("pass@k", ("run", "policy", "k", "value"), rows))
+
+
+# ------------------------------------------------------------------------------------------------ probes
+
+
+def probes(found: Probes, *, theme: str = "light", scores: Sequence[str] = tuple(REWARD_SCORES)[:3]) -> go.Figure:
+    """How often a probe scores higher than the honest trace that it was made of; above a half it fools the score."""
+    look, figure = colours(theme), go.Figure()
+    for place, score in enumerate(scores):
+        rows = [(found.probe_titles[name], one.scores[score]["fooled"]) for name, one in found.probes.items()]
+        dots(figure, rows, name=found.titles[score], colour=cycled(look.series, place), symbol=cycled(SYMBOLS, place))
+    styled(figure, theme, "share of pairs in which the probe scores higher", "", height=height_of(len(found.probes)))
+    figure.update_xaxes(range=[-0.02, 1.02])
+    figure.update_yaxes(autorange="reversed")
+    if found.probes:
+        figure.add_vline(x=0.5, line={"color": look.unknown, "dash": "dot"})
+    else:
+        note(figure, f"undefined: {found.reason or 'no probes'}")
+    return figure

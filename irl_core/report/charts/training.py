@@ -1,0 +1,76 @@
+"""Charts of a training run's metrics over its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from irl_core.evaluation.training import TITLES as METRICS
+from irl_core.report.charts.style import DASHES, band, colours, cycled, labelled, note, styled, text
+
+
+def training(
+    runs: Mapping[str, Sequence[Mapping[str, float]]], metrics: Sequence[str], *, smooth: int = 1, theme: str = "light",
+    several: str = "value",
+) -> go.Figure:  # fmt: skip
+    """Metrics over the steps of each training: the mean of the last ``smooth`` values, the values themselves faintly.
+    Held-out pass@1 has its 95 % band and is never smoothed. ``several``: what the axis shows of many."""
+    look, figure = colours(theme), go.Figure()
+    for place, (run, lines) in enumerate(runs.items()):
+        for number, metric in enumerate(metrics):
+            known = [line for line in lines if metric in line and "step" in line]
+            if known:
+                name = labelled(run, METRICS.get(metric, metric), len(runs))
+                style = (cycled(look.series, number + (place if len(metrics) == 1 else 0)), cycled(DASHES, place))
+                _metric(figure, known, metric, name, smooth, style)
+    styled(figure, theme, "step", text(METRICS.get(metrics[0], metrics[0])) if len(metrics) == 1 else several)
+    figure.update_layout(showlegend=True)
+    if not figure.data:
+        note(figure, "no values yet")
+    return figure
+
+
+def _metric(
+    figure: go.Figure, lines: Sequence[Mapping[str, float]], metric: str, name: str, smooth: int,
+    style: tuple[str, str],
+) -> None:  # fmt: skip
+    colour, dash = style
+    x, y = [line["step"] for line in lines], [line[metric] for line in lines]
+    evaluated = metric.startswith("eval/")
+    if metric == "eval/pass@1":
+        band(figure, x, [line.get("eval/low") for line in lines], [line.get("eval/high") for line in lines], colour)
+    if smooth > 1 and not evaluated:
+        figure.add_scatter(x=x, y=y, mode="lines", line={"color": colour, "width": 1}, opacity=0.25,
+                           showlegend=False, hoverinfo="skip")  # fmt: skip
+        y = pd.Series(y).rolling(smooth, min_periods=1).mean().tolist()
+    beside = [_held_out(line) if metric == "eval/pass@1" else "" for line in lines]
+    figure.add_scatter(
+        x=x, y=y, name=text(name), mode="lines+markers" if evaluated or len(x) < 3 else "lines",
+        line={"color": colour, "dash": dash, "width": 2}, marker={"size": 7}, customdata=beside,
+        hovertemplate=f"%{{x:,}}: %{{y:.4g}}%{{customdata}}<extra>{text(name)}</extra>",
+    )  # fmt: skip
+
+
+def _held_out(line: Mapping[str, float]) -> str:
+    """The interval and n of a held-out evaluation, as it was logged."""
+    ends = f" [{line['eval/low']:.3f}, {line['eval/high']:.3f}]" if {"eval/low", "eval/high"} <= line.keys() else ""
+    return ends + (f", n {line['eval/n']:,.0f}" if "eval/n" in line else "")
+
+
+def training_table(
+    runs: Mapping[str, Sequence[Mapping[str, float]]], metrics: Sequence[str], across: str = "step"
+) -> pd.DataFrame:
+    """A row a run and step with a column a metric, and the interval and n of pass@1 where that is among them.
+
+    ``across``: what the lines hold as their step."""
+    extra = ["eval/low", "eval/high", "eval/n"] if "eval/pass@1" in metrics else []
+    names = [*metrics, *extra]
+    rows = [
+        {"run": run, across: line["step"], **{name: line.get(name) for name in names}}
+        for run, lines in runs.items()
+        for line in lines
+        if any(name in line for name in names)
+    ]
+    return pd.DataFrame(rows, columns=["run", across, *names])
