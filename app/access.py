@@ -18,7 +18,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import streamlit as st
 
@@ -38,7 +38,7 @@ class Rules:
 
 
 def rules(environ: Mapping[str, str] = os.environ) -> Rules | None:
-    """What the file says, read anew every time; None where none is named, and everybody may do everything."""
+    """The rules of the file, read again every time; None where none is named: everybody may do everything then."""
     named = environ.get(VARIABLE)
     if not named:
         return None
@@ -46,68 +46,65 @@ def rules(environ: Mapping[str, str] = os.environ) -> Rules | None:
         path = Path(named)
         if path.stat().st_size > MOST_BYTES:
             return Rules(fault=f"it has more than {MOST_BYTES:,} bytes")
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        people = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         return Rules(fault=f"it cannot be read ({error.strerror})")
     except (ValueError, RecursionError):
         return Rules(fault="it is not TOML")
-    return _checked(found)
-
-
-def _checked(found: Mapping[str, Any]) -> Rules:
-    unknown = sorted(found.keys() - ACTIONS.keys())
+    unknown = sorted(people.keys() - ACTIONS.keys())
     if unknown:
         return Rules(fault=f"it names {', '.join(unknown)[:100]}; there are {', '.join(ACTIONS)}")
-    for action, names in found.items():
+    for action, names in people.items():
         if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
             return Rules(fault=f"{action} is no list of e-mail addresses")
-    return Rules({action: frozenset(name.strip().casefold() for name in names) for action, names in found.items()})
+    return Rules({action: frozenset(name.strip().casefold() for name in names) for action, names in people.items()})
 
 
-def person(user: Mapping[str, Any]) -> str | None:
+def person(visitor: Mapping[str, object]) -> str | None:
     """The address of whoever is logged in; None for nobody, and for an address that the provider calls unverified."""
-    if not user.get("is_logged_in") or str(user.get("email_verified", True)).lower() == "false":
+    if not visitor.get("is_logged_in") or str(visitor.get("email_verified", True)).lower() == "false":
         return None
-    email = user.get("email")
+    email = visitor.get("email")
     return email.strip().casefold() if isinstance(email, str) and email.strip() else None
 
 
-def allows(found: Rules | None, action: str, email: str | None) -> bool:
+def allows(known: Rules | None, action: str, email: str | None) -> bool:
     """Whether the rules let a person do it. Raises ValueError for an action that is none."""
     if action not in ACTIONS:
         raise ValueError(f"action is {action!r}; it is one of {', '.join(ACTIONS)}")
-    if found is None:
+    if known is None:
         return True
-    names = found.allowed.get(action, frozenset())
-    return not found.fault and email is not None and bool({email, EVERYBODY} & names)
+    names = known.allowed.get(action, frozenset())
+    return not known.fault and email is not None and bool({email, EVERYBODY} & names)
 
 
 # ------------------------------------------------------------------------------------------ whoever looks at the page
 
 
-def _user() -> dict[str, Any]:
+def user() -> Mapping[str, object]:
+    """What the login says of whoever looks at the page."""
     return dict(st.user.to_dict())
 
 
 def may(action: str) -> bool:
     """Whether whoever looks at the page may do it."""
-    return allows(rules(), action, person(_user()))
+    return allows(rules(), action, person(user()))
 
 
 def who() -> str:
     """The address of whoever looks at the page; ``local`` where nobody is logged in."""
-    return person(_user()) or LOCAL
+    return person(user()) or LOCAL
 
 
 def reason(action: str) -> str:
     """Why it is not allowed, and what to do; empty where it is."""
-    found = rules()
-    if allows(found, action, person(_user())):
+    known = rules()
+    if allows(known, action, person(user())):
         return ""
     what = ACTIONS[action]
-    if found is not None and found.fault:
-        return f"Nobody may {what}: the file that {VARIABLE} names allows nothing, because {found.fault}."
-    if person(_user()) is None:
+    if known is not None and known.fault:
+        return f"Nobody may {what}: the file that {VARIABLE} names allows nothing, because {known.fault}."
+    if person(user()) is None:
         return f"Log in to {what}."
     return f"{who()} may not {what} here; ask who runs this server."
 
@@ -116,11 +113,11 @@ def show_login() -> None:
     """Draw who is logged in and the button that logs in or out, where this server limits what people may do."""
     if rules() is None:
         return
-    user = _user()
-    if user.get("is_logged_in"):
+    visitor = user()
+    if visitor.get("is_logged_in"):
         st.text(f"Logged in: {who()}")
         st.button("Log out", on_click=st.logout)
-    elif "is_logged_in" in user:
+    elif "is_logged_in" in visitor:
         st.button("Log in", on_click=st.login)
     else:
         st.caption("Nobody can log in: this server has no login (docs/serving.md).")

@@ -1,9 +1,7 @@
-"""The sidebar: which checkpoint, on which device, where it comes from; the machine, the training form and the jobs."""
+"""The sidebar: checkpoint with its provenance, device, machine, the training form and the jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from pathlib import Path
 from typing import Final
 
 import streamlit as st
@@ -23,20 +21,27 @@ that holds it in the environment variable `IRL_LENS_CHECKPOINTS`; then restart t
 def show() -> None:
     """Draw the sidebar and remember the chosen checkpoint and device in the session."""
     access.show_login()
-    found = scoring_queue.catalogue()
-    usable = {info.name: info for info in found if offered(info)}
-    _keep_valid(usable)
+    known = scoring_queue.catalogue()
+    usable = {info.name: info for info in known if offered(info)}
+    keep_valid(usable)
     if usable:
         st.selectbox("Checkpoint", list(usable), key="checkpoint")
-        st.selectbox("Device", _devices(), key="device", help="auto takes the GPU where there is one.")
+        devices = ["auto", "cpu", *(["cuda"] if machine.CONTROL.exists() else [])]
+        st.selectbox("Device", devices, key="device", help="auto takes the GPU where there is one.")
         st.caption(plain(". ".join(machine.words()) + "."))
-        _provenance(usable[st.session_state["checkpoint"]])
-    for info in found:
+        show_provenance(usable[st.session_state["checkpoint"]])
+    for info in known:
         if not info.verified:
             st.caption(plain(f"Not offered: {info.name}. {info.reason}"))
     with st.expander("Use a model of your own"):
         st.markdown(OWN_MODEL)
-    _training(usable)
+    st.subheader("Training", divider="gray")
+    button = st.empty()
+    startable = panel.show(usable)
+    may = access.may("train")
+    why = None if may else access.reason("train")
+    if button.button("Train \u2026", icon=":material/model_training:", disabled=not (startable and may), help=why):
+        training_form.show()
 
 
 def chosen() -> CheckpointInfo | None:
@@ -50,7 +55,7 @@ def offered(info: CheckpointInfo) -> bool:
     return info.verified and "localisation" in info.config
 
 
-def _keep_valid(usable: dict[str, CheckpointInfo]) -> None:
+def keep_valid(usable: dict[str, CheckpointInfo]) -> None:
     """Take the checkpoint of a link once; forget a choice that is no longer there."""
     state = st.session_state
     linked = state.pop("linked_checkpoint", "")
@@ -62,22 +67,8 @@ def _keep_valid(usable: dict[str, CheckpointInfo]) -> None:
         state.pop("checkpoint", None)
 
 
-def _devices() -> list[str]:
-    return ["auto", "cpu", "cuda"] if Path("/dev/nvidiactl").exists() else ["auto", "cpu"]
-
-
-def _training(checkpoints: Collection[str]) -> None:
-    """The button that opens the form, and below it the jobs."""
-    st.subheader("Training", divider="gray")
-    button = st.empty()
-    startable = panel.show(checkpoints)
-    may = access.may("train")
-    why = None if may else access.reason("train")
-    if button.button("Train \u2026", icon=":material/model_training:", disabled=not (startable and may), help=why):
-        training_form.show()
-
-
-def _provenance(info: CheckpointInfo) -> None:
+def show_provenance(info: CheckpointInfo) -> None:
+    """Where a checkpoint comes from, as it says itself."""
     with st.expander("Where it comes from"):
         if not info.provenance:
             st.caption("This checkpoint does not say.")

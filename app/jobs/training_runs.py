@@ -1,4 +1,4 @@
-"""Trainings as the app shows them: the runs in ``runs/``, their status and metrics. No streamlit.
+"""Training runs as the app shows them: the folders in ``runs/``, their status and metrics. No streamlit.
 
 A run's folder is read as ``irl_core.storage.training_run`` describes it; its text may hold what a model wrote, and is
 data.
@@ -6,6 +6,7 @@ data.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,17 +29,19 @@ if TYPE_CHECKING:
 Lines = list[dict[str, float]]
 Against = Literal["step", "tokens", "hours"]
 BUNDLED: Final = "scored_run"  # in assets/, with the metrics of the training that made the demo
+FILES: Final = (METRICS, STATUS, CONFIG)  # a folder with one of them holds a training run
 MAX_CONFIG_BYTES: Final = 1_000_000
 TIMES: Final = ("time/generate_s", "time/score_s", "time/discriminator_s", "time/policy_s")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """A run as it is now. ``state``: that of ``docs/runs.md``, ``killed`` where it says that it runs and does not, or
-    ``bundled``.
+    """A training run as it is now.
 
-    ``method``, ``preset``, ``seed`` are "" or None where its configuration cannot be read. ``seconds_left``: None where
-    that is not known.
+    Attributes:
+        state: as ``docs/runs.md`` lists them; ``killed`` where it says that it runs and does not; or ``bundled``.
+        seconds_left: estimate; None where it is not known.
+        method, preset, seed: "" or None where its configuration cannot be read.
     """
 
     name: str
@@ -65,35 +68,33 @@ class TrainingRun:
 
 
 def catalogue() -> list[TrainingRun]:
-    """The runs in ``runs/``, the last written to first, then what is bundled of the demo's. A link that leads out of
-    ``runs/`` is not followed."""
+    """The training runs in ``runs/``, the last written to first, then the bundled one of the demo.
+
+    A link that leads out of ``runs/`` is not followed.
+    """
     folder = root()
-    found = [path for path in _folders(folder) if path.resolve().is_relative_to(folder.resolve())]
-    runs = [read(path) for path in sorted(found, key=_written, reverse=True)]
+    inside = [path for path in run_folders(folder) if path.resolve().is_relative_to(folder.resolve())]
+
+    def written(path: Path) -> float:
+        return max((path / name).stat().st_mtime for name in FILES if (path / name).is_file())
+
+    runs = [read(path) for path in sorted(inside, key=written, reverse=True)]
     bundled = default_roots()[0] / BUNDLED
     if (bundled / METRICS).is_file():
         runs.append(replace(read(bundled), name="demo (bundled)", state="bundled", preset="demo-irl", method="irl"))
     return runs
 
 
-def _folders(folder: Path) -> list[Path]:
+def run_folders(folder: Path) -> list[Path]:
+    """The folders in a folder that hold a training run; none where it cannot be read."""
     try:
-        return [path for path in folder.iterdir() if any((path / name).is_file() for name in (METRICS, STATUS, CONFIG))]
+        return [path for path in folder.iterdir() if any((path / name).is_file() for name in FILES)]
     except OSError:
         return []
 
 
-def _written(path: Path) -> float:
-    return max((_time(path / name) for name in (METRICS, STATUS, CONFIG)), default=0.0)
-
-
-def _time(path: Path) -> float:
-    return path.stat().st_mtime if path.is_file() else 0.0
-
-
 def read(path: Path) -> TrainingRun:
-    """The run in a folder. What is not there, or not readable, is empty; ``reason`` then says so."""
-    settings = _settings(path / CONFIG)
+    """The training run in a folder. What is not there, or not readable, is empty; ``reason`` then says so."""
     try:
         status, fault = read_status(path), ""
     except CheckpointError as error:
@@ -101,27 +102,22 @@ def read(path: Path) -> TrainingRun:
     state = str(status.get("state") or "unknown")
     if state == "running" and living_process(status) is None:
         state = "killed"
+    settings: Any = {}  # the section ``run`` of its configuration
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+        if (path / CONFIG).stat().st_size <= MAX_CONFIG_BYTES:
+            document = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+            settings = document.get("run") if isinstance(document, dict) else {}
+    settings = settings if isinstance(settings, dict) else {}
     return TrainingRun(
-        name=path.name, path=path, state=state, phase=str(status.get("phase") or ""), step=_whole(status.get("step")),
-        steps=_whole(status.get("steps")) or _whole(settings.get("steps")), seconds_left=status.get("seconds_left"),
-        reason=fault or str(status.get("reason") or ""), warnings=_whole(status.get("warnings")),
+        name=path.name, path=path, state=state, phase=str(status.get("phase") or ""), step=whole(status.get("step")),
+        steps=whole(status.get("steps")) or whole(settings.get("steps")), seconds_left=status.get("seconds_left"),
+        reason=fault or str(status.get("reason") or ""), warnings=whole(status.get("warnings")),
         method=str(settings.get("method") or ""), preset=str(settings.get("preset") or ""), seed=settings.get("seed"),
     )  # fmt: skip
 
 
-def _settings(path: Path) -> Mapping[str, Any]:
-    """The section ``run`` of a run's configuration."""
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            return {}
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    section = document.get("run") if isinstance(document, dict) else None
-    return section if isinstance(section, dict) else {}
-
-
-def _whole(value: Any) -> int:
+def whole(value: object) -> int:
+    """The value where it is a whole number, else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
@@ -130,7 +126,7 @@ def run_of(job: Job) -> TrainingRun:
     own = read(job.run_dir)
     if not job.active or job.child is None:
         return own
-    for path in _folders(root()):
+    for path in run_folders(root()):
         try:
             status = read_status(path)
         except CheckpointError:
@@ -166,17 +162,16 @@ def against(lines: Lines, axis: Against) -> Lines:
     """The lines with ``step`` replaced by what they are drawn against: tokens trained on, or hours."""
     if axis == "step":
         return lines
-    amounts = itertools.accumulate(_tokens(line) if axis == "tokens" else _seconds(line) / 3600 for line in lines)
-    return [{**line, "step": amount} for line, amount in zip(lines, amounts, strict=True)]
 
+    def amount(line: Mapping[str, float]) -> float:
+        if axis == "tokens":
+            return line.get("train/tokens", line.get("rollout/tokens", 0.0))
+        step = line.get("time/step_s")
+        seconds = sum(line.get(name, 0.0) for name in TIMES) if step is None else step
+        return (seconds + line.get("time/evaluate_s", 0.0)) / 3600
 
-def _tokens(line: Mapping[str, float]) -> float:
-    return line.get("train/tokens", line.get("rollout/tokens", 0.0))
-
-
-def _seconds(line: Mapping[str, float]) -> float:
-    step = line.get("time/step_s")
-    return (sum(line.get(name, 0.0) for name in TIMES) if step is None else step) + line.get("time/evaluate_s", 0.0)
+    amounts = itertools.accumulate(map(amount, lines))
+    return [{**line, "step": so_far} for line, so_far in zip(lines, amounts, strict=True)]
 
 
 def behaviour(lines: Lines) -> Section[Training]:

@@ -35,49 +35,44 @@ STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 def show() -> None:
     st.header("Where does the reasoning go wrong?")
     info = sidebar.chosen()
-    if _stored(info):
+    if show_stored(info):
         return
-    _about(info)
-    if "link_error" in st.session_state:
-        st.error(plain(st.session_state.pop("link_error")))
-    _example_chooser()
-    asked = _form()
-    place = st.container()
-    if info is None:
-        st.info("There is no checkpoint to load yet. The sidebar says how to add one.")
-    elif asked or st.session_state.pop("run_now", False):
-        with place:
-            _serve(session.request(), info)
-    inspection = st.session_state.get("inspection")
-    if inspection is not None:
-        if not session.is_of_the_form(inspection):
-            st.warning(plain(f"Below: the result of what was asked before, {_beginning(inspection.request.problem)}"))
-        _results(inspection)
-
-
-def _beginning(problem: str) -> str:
-    return problem if len(problem) <= 80 else f"{problem[:80]} \u2026"
-
-
-def _about(info: CheckpointInfo | None) -> None:
     if info is not None and info.config.get("kind") == "tiny":
         st.caption(
             plain(f"Checkpoint {info.name} is a small model that knows the word problems of its own generator, and ")
             + "nothing else. For other problems load a real one: see the sidebar, *Use a model of your own*."
         )
+    if "link_error" in st.session_state:
+        st.error(plain(st.session_state.pop("link_error")))
+    choose_example()
+    asked = form()
+    place = st.container()
+    if info is None:
+        st.info("There is no checkpoint to load yet. The sidebar says how to add one.")
+    elif asked or st.session_state.pop("run_now", False):
+        with place:
+            serve(session.request(), info)
+    inspection = st.session_state.get("inspection")
+    if inspection is not None:
+        if not session.is_of_the_form(inspection):
+            problem = inspection.request.problem
+            beginning = problem if len(problem) <= 80 else f"{problem[:80]} \u2026"
+            st.warning(plain(f"Below: the result of what was asked before, {beginning}"))
+        draw_inspection(inspection)
 
 
-def _example_chooser() -> None:
-    found, faults = examples.load()
+def choose_example() -> None:
+    """The chooser of an example and of the kind of solution that comes with it."""
+    known, faults = examples.load()
     for fault in faults:
         st.warning(plain(fault))
-    if not found:
+    if not known:
         return
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     left.selectbox(
         "Example",
-        range(len(found)),
-        format_func=lambda number: found[number].name,
+        range(len(known)),
+        format_func=lambda number: known[number].name,
         key="example",
         index=None,
         placeholder="Your own text",
@@ -86,7 +81,8 @@ def _example_chooser() -> None:
     right.segmented_control("Its solution", session.KINDS, key="kind", required=True, on_change=session.take_example)
 
 
-def _form() -> bool:
+def form() -> bool:
+    """The form for problem, solution and sampling; whether it was sent."""
     with st.form("ask", border=False):
         left, right = st.columns(2)
         left.text_area("Problem", key="problem", height=128)
@@ -105,18 +101,18 @@ def _form() -> bool:
         return go.form_submit_button("Inspect", type="primary", width="stretch", on_click=session.leave_example)
 
 
-def _serve(asked: Request, info: CheckpointInfo) -> None:
-    """Run the models for ``asked`` and keep the inspection in the session; a failure is said and nothing kept."""
+def serve(request: Request, info: CheckpointInfo) -> None:
+    """Run the models and keep the inspection in the session; where that fails, say why and keep nothing."""
     st.session_state.pop("inspection", None)
     try:
-        check_inputs(asked.problem, asked.solution or None)
-        ticket = scoring_queue.desk(info, st.session_state.get("device", "auto")).submit(asked)
-        st.session_state["inspection"] = _follow(ticket)
+        check_inputs(request.problem, request.solution or None)
+        ticket = scoring_queue.desk(info, st.session_state.get("device", "auto")).submit(request)
+        st.session_state["inspection"] = follow(ticket)
     except (InputError, Refused, CheckpointError) as error:
         st.error(plain(str(error)))
 
 
-def _follow(ticket: Ticket) -> Inspection:
+def follow(ticket: Ticket) -> Inspection:
     """Draw the progress of a ticket until it is done; give it up when this run of the page is ended."""
     box = st.empty()
     try:
@@ -132,58 +128,41 @@ def _follow(ticket: Ticket) -> Inspection:
         box.empty()
 
 
-def _results(inspection: Inspection) -> None:
-    _familiarity(inspection)
-    gamma = st.session_state["gamma"]
-    result = results.to_result(inspection, gamma)
-    order = results.ranking(inspection, gamma)
-    chosen, versus = _ranking(inspection, result, order)
-    _controls()
-    shown = [chosen] if versus is None else [chosen, versus]
-    for column, index in zip(st.columns(len(shown), gap="medium"), shown, strict=True):
-        with column:
-            _trace(inspection, result, index)
-    _exports(inspection, result, shown)
-    _link(inspection, chosen, versus)
+# ---------------------------------------------------------------------------------------------- a trace of a scored run
 
 
-# ------------------------------------------------------------------------------------------ a trace of a scored run
-
-
-def _stored(info: CheckpointInfo | None) -> bool:
+def show_stored(info: CheckpointInfo | None) -> bool:
     """Show the stored trace that the address names, as it was scored; False where it names none."""
     try:
         wanted = links.read_stored(st.query_params.to_dict())
-    except links.LinkError as error:
-        st.error(plain(str(error)))
-        return _leave()
-    if wanted is None:
-        return False
-    try:
-        row = catalogue.row(catalogue.find(wanted.run), wanted.trace_id)
-    except StoreError as error:
-        st.error(plain(f"Not found: {error}"))
-        return _leave()
-    if row is None:
+        row = None if wanted is None else catalogue.row(catalogue.find(wanted.run), wanted.trace_id)
+    except (links.LinkError, StoreError) as error:
+        st.error(plain(str(error) if isinstance(error, links.LinkError) else f"Not found: {error}"))
+    else:
+        if wanted is None:
+            return False
+        if row is not None:
+            draw_stored(wanted.run, row, info)
+            show_address({"run": wanted.run, "trace": wanted.trace_id})
+            return True
         st.error("Not found: the run has no trace of that id.")
-        return _leave()
-    _stored_trace(wanted.run, row, info)
-    _address({"run": wanted.run, "trace": wanted.trace_id})
-    return True
-
-
-def _leave() -> bool:
     st.button("To a text of your own", on_click=st.query_params.clear)
     return True
 
 
-def _stored_trace(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
+def draw_stored(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
+    """A stored trace, with what can be done with it."""
+
+    def score_again() -> None:
+        st.query_params.clear()
+        answer = row["reference_answer"] or ""
+        st.session_state.update(problem=row["problem"], solution=row["text"], answer=answer, example=None, run_now=True)
+
     inspection = results.stored_inspection(row, run)
     st.text(row["problem"])
     with st.container(horizontal=True):
         st.button("To a text of your own", on_click=st.query_params.clear)
-        words = "Score it again with the checkpoint of the sidebar"
-        st.button(words, on_click=_again, args=(row,), disabled=info is None)
+        st.button("Score it again with the checkpoint of the sidebar", on_click=score_again, disabled=info is None)
         if st.button("Show it in Failures", icon=":material/fact_check:"):
             st.session_state.update({chooser.STATE: [run], "failure": row["trace_id"], "outcome": "all"})
             st.switch_page(FAILURES)
@@ -194,38 +173,41 @@ def _stored_trace(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None
         st.info("No discriminator has read this trace, so it has no rewards to show.")
         st.text(row["text"])
         return
-    _controls()
+    choose_view()
     result = results.to_result(inspection, st.session_state["gamma"])
-    _trace(inspection, result, 0)
-    _exports(inspection, result, [0])
+    draw_traces(inspection, result, [0])
 
 
-def _again(row: ScoredRow) -> None:
-    """Put a stored trace into the form and have it scored."""
-    st.query_params.clear()
-    st.session_state.update(
-        problem=row["problem"], solution=row["text"], answer=row["reference_answer"] or "", example=None, run_now=True
-    )
+# ------------------------------------------------------------------------------------------------------- an inspection
 
 
-# ------------------------------------------------------------------------------------------------- what was inspected
-
-
-def _familiarity(inspection: Inspection) -> None:
+def draw_inspection(inspection: Inspection) -> None:
+    """The traces of an inspection: which, in which view, themselves, and the files and the link to keep."""
     known = inspection.familiarity
-    if known is None:
-        return
-    if known.familiar is False:
+    if known is not None and known.familiar is False:
         st.warning(
             "This text is unlike the problems that the checkpoint was made for, so its rewards mean little here: "
             + plain(known.reason)
             + ". For other problems load a real model: see the sidebar, *Use a model of your own*."
         )
-    elif known.familiar is None:
+    elif known is not None and known.familiar is None:
         st.info("Whether this text is like those the checkpoint was made for is not known: " + plain(known.reason))
+    gamma = st.session_state["gamma"]
+    result = results.to_result(inspection, gamma)
+    chosen, versus = choose_traces(inspection, result, results.ranking(inspection, gamma))
+    choose_view()
+    draw_traces(inspection, result, [chosen] if versus is None else [chosen, versus])
+    try:
+        parameters = links.write(session.link_of(inspection, chosen, versus))
+    except links.LinkError as error:
+        st.query_params.clear()
+        st.caption(plain(str(error)))
+        return
+    st.query_params.from_dict(cast("dict[str, str | list[str]]", parameters))
+    show_address(parameters)
 
 
-def _ranking(inspection: Inspection, result: InspectionResult, order: list[int]) -> tuple[int, int | None]:
+def choose_traces(inspection: Inspection, result: InspectionResult, order: list[int]) -> tuple[int, int | None]:
     """The table of sampled traces and the two choices; the chosen traces as indices."""
     if len(order) == 1:
         return 0, None
@@ -259,7 +241,8 @@ def _ranking(inspection: Inspection, result: InspectionResult, order: list[int])
     return st.session_state["chosen"], st.session_state["versus"]
 
 
-def _controls() -> None:
+def choose_view() -> None:
+    """The controls of view, discount and strength of the colours."""
     view, gamma, strength = st.columns([2, 1, 1], gap="medium")
     view.segmented_control("View", VIEWS, key="view", required=True, format_func=str.capitalize)
     gamma.slider(
@@ -274,24 +257,20 @@ def _controls() -> None:
     )
 
 
-def _trace(inspection: Inspection, result: InspectionResult, index: int) -> None:
-    described = results.description(inspection, result, index)
-    heatmap(result["traces"][index], described, _settings(), key=f"heatmap-{index}")
-
-
-def _settings() -> payload.Settings:
-    return payload.settings(st.session_state["view"], st.session_state["gamma"], st.session_state["strength"])
-
-
-def _exports(inspection: Inspection, result: InspectionResult, shown: list[int]) -> None:
-    visible: InspectionResult = {**result, "traces": [result["traces"][index] for index in shown]}
+def draw_traces(inspection: Inspection, result: InspectionResult, indices: list[int]) -> None:
+    """One trace, or two beside each other; below them the files to keep."""
+    state = st.session_state
+    settings = payload.settings(state["view"], state["gamma"], state["strength"])
+    traces = [result["traces"][index] for index in indices]
+    descriptions = [results.description(inspection, result, index) for index in indices]
+    columns = st.columns(len(indices), gap="medium") if len(indices) > 1 else [st.container()]
+    for column, index, trace, description in zip(columns, indices, traces, descriptions, strict=True):
+        with column:
+            heatmap(trace, description, settings, key=f"heatmap-{index}")
     page = to_html(
-        visible,
-        view=st.session_state["view"],
-        gamma=st.session_state["gamma"],
-        strength=st.session_state["strength"],
-        described=[results.description(inspection, result, index) for index in shown],
-    )
+        {**result, "traces": traces}, view=state["view"], gamma=state["gamma"], strength=state["strength"],
+        described=descriptions,
+    )  # fmt: skip
     files = (
         ("HTML page of what is shown", page, "inspection.html", "text/html"),
         ("CSV of all tokens", to_csv(result), "inspection.csv", "text/csv"),
@@ -302,19 +281,8 @@ def _exports(inspection: Inspection, result: InspectionResult, shown: list[int])
             st.download_button(label, data, name, mime, on_click="ignore", icon=":material/download:")
 
 
-def _link(inspection: Inspection, chosen: int, versus: int | None) -> None:
-    """Put the link to what is shown into the address of the page, and show it to copy."""
-    try:
-        parameters = links.write(session.link_of(inspection, chosen, versus))
-    except links.LinkError as error:
-        st.query_params.clear()
-        st.caption(plain(str(error)))
-        return
-    st.query_params.from_dict(cast("dict[str, str | list[str]]", parameters))
-    _address(parameters)
-
-
-def _address(parameters: dict[str, str]) -> None:
+def show_address(parameters: dict[str, str]) -> None:
+    """The address that leads to what is shown, to copy."""
     with st.expander("Permanent link"):
         address = (st.context.url or "").partition("?")[0]
         st.code(f"{address}?{urlencode(parameters)}", language=None, wrap_lines=True)

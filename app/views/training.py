@@ -44,21 +44,26 @@ def show() -> None:
     state = st.session_state
     for key, value in state.get("training_kept", {}).items():
         state.setdefault(key, value)
-    chosen = _choose(runs)
-    _awaited()
+    chosen = choose_runs(runs)
+    if STARTED in state:  # a run that was just started has no folder for some seconds
+        st.info(plain(f"{state[STARTED]} is starting; its curves appear here."))
+        st.fragment(look_for_started, run_every=SECONDS_BETWEEN_LOOKS)()
     if not chosen:
         st.info("Choose a run to see its curves.")
         return
-    axis, smooth = _controls()
-    others = _other_metrics(chosen)
+    left, right = st.columns([1, 2], gap="medium")
+    axis: Against = state.setdefault("training_axis", "step")
+    left.segmented_control("Against", list(AXES), key="training_axis", format_func=AXES.__getitem__, required=True)
+    smooth = right.slider("Smoothing: mean of the last so many steps", 1, 50, key="training_smooth")
+    others = choose_metrics(chosen)
     state["training_kept"] = {key: state[key] for key in KEPT}
     live = any(run.active for run in chosen)
-    body = st.fragment(_body, run_every=SECONDS_BETWEEN_LOOKS if live else None)
+    body = st.fragment(draw_runs, run_every=SECONDS_BETWEEN_LOOKS if live else None)
     body([run.name for run in chosen], live, GROUPS | {"Other metrics": others}, axis, smooth)
 
 
-def _choose(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
-    """The runs to show, remembered while other pages are looked at."""
+def choose_runs(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
+    """The training runs to show, remembered while other pages are looked at."""
     by_name = {run.name: run for run in runs}
     state = st.session_state
     first = next((run.name for run in runs if run.active), runs[0].name if runs else "")
@@ -71,40 +76,29 @@ def _choose(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
     return [by_name[name] for name in state["training_runs"]]
 
 
-def _awaited() -> None:
-    """A run that was just started has no folder for some seconds: look for it."""
-    if STARTED in st.session_state:
-        st.info(plain(f"{st.session_state[STARTED]} is starting; its curves appear here."))
-        st.fragment(_look, run_every=SECONDS_BETWEEN_LOOKS)()
-
-
-def _look() -> None:
+def look_for_started() -> None:
+    """Draw the page anew once the run that was just started has a folder."""
     if st.session_state.get(STARTED) in {run.name for run in training_runs.catalogue()}:
         st.rerun()
 
 
-def _body(
+def choose_metrics(runs: Sequence[TrainingRun]) -> list[str]:
+    """The chooser of any other metric."""
+    grouped = {name for group in GROUPS.values() for name in group}
+    offered = [name for name in training_runs.names([metrics(run) for run in runs]) if name not in grouped]
+    wanted = st.session_state.get("training_metrics", OTHERS)
+    st.session_state["training_metrics"] = [name for name in wanted if name in offered]
+    return st.multiselect("Other metrics", offered, key="training_metrics", placeholder="none")
+
+
+def draw_runs(
     names: Sequence[str], was_live: bool, groups: Mapping[str, Sequence[str]], axis: Against, smooth: int
 ) -> None:
-    """All that changes while a run goes on."""
+    """Everything that changes while a run goes on: states, figures, words."""
     runs = [run for run in training_runs.catalogue() if run.name in names]
     if was_live and not any(run.active for run in runs):
         st.rerun()
     lines = {run.name: metrics(run) for run in runs}
-    _states(runs, lines)
-    drawn = {name: training_runs.against(found, axis) for name, found in lines.items()}
-    for title, group in groups.items():
-        _chart(title, drawn, [name for name in group if _has(drawn, name)], axis, smooth)
-    for run in runs:
-        _words(run, lines[run.name])
-
-
-def _has(drawn: Mapping[str, Lines], name: str) -> bool:
-    return any(name in line for lines in drawn.values() for line in lines)
-
-
-def _states(runs: Sequence[TrainingRun], lines: Mapping[str, Lines]) -> None:
-    """A row a run: where it is."""
     rows = [
         {
             "run": run.name,
@@ -120,30 +114,17 @@ def _states(runs: Sequence[TrainingRun], lines: Mapping[str, Lines]) -> None:
     ]
     column = st.column_config.ProgressColumn("progress", min_value=0.0, max_value=1.0, format="percent")
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config={"progress": column})
+    drawn = {name: training_runs.against(of_run, axis) for name, of_run in lines.items()}
+    known = set(training_runs.names(list(drawn.values())))
+    for title, group in groups.items():
+        if wanted := [name for name in group if name in known]:
+            draw_chart(title, drawn, wanted, axis, smooth)
+    for run in runs:
+        describe(run, lines[run.name])
 
 
-def _controls() -> tuple[Against, int]:
-    left, right = st.columns([1, 2], gap="medium")
-    axis: Against = st.session_state.setdefault("training_axis", "step")
-    left.segmented_control("Against", list(AXES), key="training_axis", format_func=AXES.__getitem__, required=True)
-    smooth = right.slider("Smoothing: mean of the last so many steps", 1, 50, key="training_smooth")
-    return axis, smooth
-
-
-def _other_metrics(runs: Sequence[TrainingRun]) -> list[str]:
-    """The chooser of any other metric."""
-    shown = {name for group in GROUPS.values() for name in group}
-    lines = [metrics(run) for run in runs]
-    offered = [name for name in training_runs.names(lines) if name not in shown]
-    wanted = st.session_state.get("training_metrics", OTHERS)
-    st.session_state["training_metrics"] = [name for name in wanted if name in offered]
-    return st.multiselect("Other metrics", offered, key="training_metrics", placeholder="none")
-
-
-def _chart(title: str, drawn: Mapping[str, Lines], wanted: Sequence[str], axis: Against, smooth: int) -> None:
+def draw_chart(title: str, drawn: Mapping[str, Lines], wanted: Sequence[str], axis: Against, smooth: int) -> None:
     """A figure with its table."""
-    if not wanted:
-        return
     st.subheader(title)
     key = "training_" + "_".join(re.findall(r"[a-z]+", title.lower())[:2])
     unit = UNITS.get(title, "value")
@@ -154,23 +135,24 @@ def _chart(title: str, drawn: Mapping[str, Lines], wanted: Sequence[str], axis: 
     chart.draw(figure, training_charts.training_table(drawn, wanted, axis), key=key, alt=alt)
 
 
-def _words(run: TrainingRun, lines: Lines) -> None:
+def describe(run: TrainingRun, lines: Lines) -> None:
     """What the figures say of a run, its warnings, and the end of its log."""
     st.subheader(plain(run.name))
-    st.markdown(plain(_paragraph(*training_runs.version(run.path), lines)))
+    st.markdown(plain(cached_paragraph(*training_runs.version(run.path), lines)))
     if run.reason:
         st.caption(plain(run.reason))
-    found = training_runs.warnings(run.path)
-    for line in found[-WARNINGS:]:
+    warnings = training_runs.warnings(run.path)
+    for line in warnings[-WARNINGS:]:
         st.warning(plain(line))
-    if len(found) > WARNINGS:
-        st.caption(f"{len(found) - WARNINGS} earlier warnings are in the log.")
+    if len(warnings) > WARNINGS:
+        st.caption(f"{len(warnings) - WARNINGS} earlier warnings are in the log.")
     with st.expander(f"Log of {plain(run.name)}"):
         st.code("\n".join(training_runs.log_lines(run.path)) or "This run has no log.", language=None, height=300)
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def _paragraph(path: str, written: int, size: int, _lines: Lines) -> str:
+def cached_paragraph(path: str, written: int, size: int, _lines: Lines) -> str:
+    """The paragraph on a run's metrics, written anew when their file has changed."""
     return training_runs.behaviour(_lines).paragraph
 
 

@@ -30,7 +30,14 @@ def show() -> None:
     if info is None:
         st.info("There is no checkpoint to score with yet. The sidebar says how to add one.")
         return
-    _help()
+    st.caption(
+        "A JSON object a line with a problem and a solution; the right answer, or the label of the first wrong step, "
+        "if you have them. The traces stay on this server. The finished run appears on the other pages."
+    )
+    st.download_button(
+        "An example to start from", SAMPLE, "traces.jsonl", "application/x-ndjson", on_click="ignore",
+        icon=":material/download:",
+    )  # fmt: skip
     given = st.file_uploader(
         f"Traces, JSONL, at most {MOST_BYTES // 1_000_000} MB and {MOST_TRACES:,} traces", type=["jsonl", "json"],
         key="upload_file",
@@ -39,14 +46,58 @@ def show() -> None:
         "Format", list(FORMATS), format_func=lambda name: f"{name}: {FORMATS[name]}", key="upload_format"
     )
     if given is not None:
-        _checked(given.getvalue(), given.name, layout, info)
+        offer(given.getvalue(), given.name, layout, info)
     if STARTED in st.session_state:
-        _started(*st.session_state[STARTED])
+        follow(*st.session_state[STARTED])
+
+
+def offer(data: bytes, name: str, layout: str, info: CheckpointInfo) -> None:
+    """Say what the upload holds, and offer to score it."""
+    try:
+        checked = uploads.check(data, layout)
+    except UploadError as error:
+        st.error(plain(f"Not taken: {error}"))
+        return
+    can = f"{counted(checked.traces, 'trace')} of {counted(checked.problems, 'problem')} can be scored"
+    st.text(f"{can}; {counted(checked.faulty, 'row')} cannot." if checked.faulty else f"{can}.")
+    if checked.faults:
+        with st.expander(f"Rows that cannot be scored ({checked.faulty:,})"):
+            st.text("\n".join(checked.faults))
+            if checked.faulty > len(checked.faults):
+                st.caption(f"The first {len(checked.faults)} are shown.")
+    title = st.text_input("Title of the run", Path(name).stem[:MOST_TITLE], key=f"title_{name}", max_chars=MOST_TITLE)
+    st.caption(plain(f"Scored by checkpoint {info.name} on {st.session_state.get('device', 'auto')}."))
+    st.button("Score", type="primary", on_click=start, args=(data, title, layout, checked, info))
+    if "upload_error" in st.session_state:
+        st.error(plain(st.session_state.pop("upload_error")))
+
+
+def start(data: bytes, title: str, layout: str, checked: uploads.Checked, info: CheckpointInfo) -> None:
+    """Keep the traces and start the job; where it cannot start nothing is kept."""
+    state, device = st.session_state, st.session_state.get("device", "auto")
+    if not access.may("upload"):  # the file may have changed since the button was drawn
+        return
+    try:
+        folder = uploads.keep(data, title, access.who(), checked, layout)
+    except UploadError as error:
+        state["upload_error"] = f"Not taken: {error}"
+        return
+    command = supervisor.command_line(*uploads.arguments(folder, info.path, device, layout))
+    try:
+        job = supervisor.start("score", f"scoring of {folder.name}", command, folder, device, access.who())
+    except JobError as error:
+        uploads.remove(folder)
+        wait = " Upload again when it has ended." if isinstance(error, Busy) else ""
+        state["upload_error"] = f"Not started: {error}.{wait}"
+        return
+    run = f"uploads/{folder.name}"
+    words = f"Job {job.id} scores {counted(checked.traces, 'trace')}; then {run} is among the scored runs."
+    state[STARTED] = (job.id, run, words)
 
 
 @st.fragment(run_every=SECONDS_BETWEEN_LOOKS)
-def _started(job_id: int, run: str, words: str) -> None:
-    """What became of the last upload: its job, then the way to the run."""
+def follow(job_id: int, run: str, words: str) -> None:
+    """What became of the last upload: its job, then the way to the scored run."""
     st.success(plain(words))
     try:
         job = supervisor.get(job_id)
@@ -63,63 +114,9 @@ def _started(job_id: int, run: str, words: str) -> None:
         st.switch_page(FAILURES)
 
 
-def _help() -> None:
-    st.caption(
-        "A JSON object a line with a problem and a solution; the right answer, or the label of the first wrong step, "
-        "if you have them. The traces stay on this server. The finished run appears on the other pages."
-    )
-    st.download_button(
-        "An example to start from", SAMPLE, "traces.jsonl", "application/x-ndjson", on_click="ignore",
-        icon=":material/download:",
-    )  # fmt: skip
-
-
-def _checked(data: bytes, name: str, layout: str, info: CheckpointInfo) -> None:
-    """Say what the upload holds, and start its scoring."""
-    try:
-        found = uploads.check(data, layout)
-    except UploadError as error:
-        st.error(plain(f"Not taken: {error}"))
-        return
-    can = f"{_count(found.traces, 'trace')} of {_count(found.problems, 'problem')} can be scored"
-    st.text(f"{can}; {_count(found.faulty, 'row')} cannot." if found.faulty else f"{can}.")
-    if found.faults:
-        with st.expander(f"Rows that cannot be scored ({found.faulty:,})"):
-            st.text("\n".join(found.faults))
-            if found.faulty > len(found.faults):
-                st.caption(f"The first {len(found.faults)} are shown.")
-    title = st.text_input("Title of the run", Path(name).stem[:MOST_TITLE], key=f"title_{name}", max_chars=MOST_TITLE)
-    st.caption(plain(f"Scored by checkpoint {info.name} on {st.session_state.get('device', 'auto')}."))
-    st.button("Score", type="primary", on_click=_start, args=(data, title, layout, found, info))
-    if "upload_error" in st.session_state:
-        st.error(plain(st.session_state.pop("upload_error")))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
-def _start(data: bytes, title: str, layout: str, found: uploads.Checked, info: CheckpointInfo) -> None:
-    """Keep the traces and start the job; where it cannot start nothing is kept."""
-    state, device = st.session_state, st.session_state.get("device", "auto")
-    if not access.may("upload"):  # the file may have changed since the button was drawn
-        return
-    try:
-        folder = uploads.keep(data, title, access.who(), found, layout)
-    except UploadError as error:
-        state["upload_error"] = f"Not taken: {error}"
-        return
-    command = supervisor.command_line(*uploads.arguments(folder, info.path, device, layout))
-    try:
-        job = supervisor.start("score", f"scoring of {folder.name}", command, folder, device, access.who())
-    except JobError as error:
-        uploads.remove(folder)
-        wait = " Upload again when it has ended." if isinstance(error, Busy) else ""
-        state["upload_error"] = f"Not started: {error}.{wait}"
-        return
-    run = f"uploads/{folder.name}"
-    words = f"Job {job.id} scores {_count(found.traces, 'trace')}; then {run} is among the scored runs."
-    state[STARTED] = (job.id, run, words)
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: '1 trace', '1,200 traces'."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 show()

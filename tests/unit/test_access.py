@@ -85,7 +85,7 @@ def test_an_unknown_action_is_named() -> None:
 
 def test_why_not_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     users: list[dict[str, Any]] = [{}]
-    monkeypatch.setattr(access, "_user", lambda: users[0])
+    monkeypatch.setattr(access, "user", lambda: users[0])
     assert access.may("train") and access.reason("train") == "" and access.who() == "local"
     (tmp_path / "access.toml").write_text(FILE)
     monkeypatch.setenv(access.VARIABLE, str(tmp_path / "access.toml"))
