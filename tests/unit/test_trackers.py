@@ -158,7 +158,7 @@ def test_resumed_it_is_the_same_run_and_no_step_is_sent_twice(
     state = json.loads((tmp_path / "trackers.json").read_text())
     assert (state["wandb"], state["sent"]) == (outside["wandb"][0].arguments["id"], 4)
     for trackers in (first, second, third):
-        trackers.board.close(True)
+        trackers.board.finish()
 
 
 def test_two_runs_are_two(tmp_path: Path, outside: dict[str, list[FakeRun]]) -> None:

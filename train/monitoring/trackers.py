@@ -1,6 +1,6 @@
-"""Where metrics are also sent: TensorBoard always, Weights & Biases and trackio when ``run.trackers`` names them.
+"""Trackers of metrics: TensorBoard always, Weights & Biases and trackio where ``run.trackers`` names them.
 
-A resumed run goes on as the same run there, and no step is sent twice.
+They are accelerate's. A resumed training run continues the same run there, and no step is sent twice.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ import importlib
 import json
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.tracking import GeneralTracker, TensorBoardTracker, TrackioTracker, WandBTracker
 
 from irl_core.checkpoints.load import load_json
 from irl_core.config import TrainConfig
@@ -23,138 +26,95 @@ STATE = "trackers.json"
 FOLDER = "tensorboard"
 
 
-class Tracker(Protocol):
-    """What takes the metrics of a step."""
-
-    def log(self, step: int, metrics: dict[str, float]) -> None: ...
-
-    def close(self, ok: bool) -> None: ...
-
-
 def check_trackers(config: TrainConfig) -> None:
     """Raise ConfigError where a tracker that ``run.trackers`` names is not installed."""
     for name in config.run.trackers:
-        _package(name)
-
-
-def _package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(
-            f"run.trackers names {name!r}, which cannot be imported ({error}); pip install {name}, or take it out of "
-            "run.trackers (TensorBoard is always written)"
-        ) from error
-
-
-class TensorBoard:
-    """Event files in ``tensorboard/``. What an earlier process wrote after ``step`` is hidden by ``purge_step``."""
-
-    def __init__(self, run_dir: Path, step: int, resumed: bool) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer: Any = SummaryWriter(str(run_dir / FOLDER), purge_step=step + 1 if resumed else None)
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        for key, value in metrics.items():
-            self._writer.add_scalar(key, value, step)
-        self._writer.flush()  # what a checkpoint's step logged must be there when a kill comes
-
-    def close(self, ok: bool) -> None:
-        self._writer.close()
-
-
-class WandB:
-    """A run of Weights & Biases; ``run_id`` is the same for every process that goes on with it."""
-
-    def __init__(self, run_dir: Path, config: TrainConfig, run_id: str) -> None:
-        self._run = _package("wandb").init(
-            project=PROJECT, name=run_dir.name, id=run_id, resume="allow", dir=str(run_dir), config=config.to_dict()
-        )
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        self._run.log(metrics, step=step)
-
-    def close(self, ok: bool) -> None:
-        self._run.finish(exit_code=0 if ok else 1)
-
-
-class Trackio:
-    """A run of trackio, known there by its name."""
-
-    def __init__(self, run_dir: Path, config: TrainConfig, run_id: str) -> None:
-        self._run = _package("trackio").init(
-            project=PROJECT, name=f"{run_dir.name}-{run_id}", resume="allow", config=config.to_dict()
-        )
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        self._run.log(metrics, step=step)
-
-    def close(self, ok: bool) -> None:
-        self._run.finish()
-
-
-KINDS: dict[str, Callable[[Path, TrainConfig, str], Tracker]] = {"wandb": WandB, "trackio": Trackio}
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"run.trackers names {name!r}, which cannot be imported ({error}); pip install {name}, or take it out "
+                "of run.trackers (TensorBoard is always written)"
+            ) from error
 
 
 @dataclass(slots=True)
 class Trackers:
-    """All trackers of a run. ``sent``: the last step that the outside ones were sent, by whatever process.
+    """All trackers of a training run. ``sent``: the last step that the remote ones got, from whatever process.
 
-    An outside one that fails is named by ``say`` and left out from then on: the run goes on, and ``metrics.jsonl`` and
-    TensorBoard hold everything. TensorBoard's own errors are raised, since its files lie beside the run's.
+    A remote tracker that fails is named by ``say`` and left out from then on: training continues, and ``metrics.jsonl``
+    and TensorBoard hold everything. TensorBoard's own errors are raised, since its files lie beside the others.
     """
 
-    board: TensorBoard
-    outside: dict[str, Tracker]
+    board: TensorBoardTracker
+    remote: dict[str, GeneralTracker]
     sent: int
-    say: Callable[[str], None] = field(default=print)
+    say: Callable[[str], None]
 
     @classmethod
     def open(
         cls, run_dir: Path, config: TrainConfig, *, step: int, reached: int, resumed: bool, say: Callable[[str], None]
     ) -> Trackers:
-        """Start, or go on with the run's trackers after ``step``; ``reached`` is the last step that was ever logged.
+        """Start the trackers, or continue them after ``step``; ``reached`` is the last step that was ever logged.
 
         Raises:
             ConfigError: a tracker is missing, or refuses to start.
-            CheckpointError: the ids of the run's trackers cannot be read or written.
+            CheckpointError: the ids of the trackers' runs cannot be read or written.
         """
+        check_trackers(config)
+        PartialState()  # which accelerate's trackers log with
         path = run_dir / STATE
         state: dict[str, Any] = load_json(path) if resumed and path.exists() else {}
         sent = max(reached, int(state.get("sent", 0)), step) if resumed else 0
         ids: dict[str, str] = {name: str(state.get(name) or uuid.uuid4().hex[:8]) for name in config.run.trackers}
         if ids:
             write_whole(path, json.dumps({**ids, "sent": sent}) + "\n")
-        outside = {name: _started(name, run_dir, config, run_id) for name, run_id in ids.items()}
-        return cls(TensorBoard(run_dir, step, resumed), outside, sent, say)
+        remote = {name: _started(name, run_dir, config, run_id) for name, run_id in ids.items()}
+        # What an earlier process wrote after this step is hidden in TensorBoard by purge_step.
+        board = TensorBoardTracker(FOLDER, run_dir, purge_step=step + 1 if resumed else None)
+        board.start()
+        return cls(board, remote, sent, say)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        self.board.log(step, metrics)
-        for name in list(self.outside) if step > self.sent else ():
-            self._try(name, lambda tracker: tracker.log(step, metrics))
+        """Send a step's metrics: to TensorBoard's files at once, to a remote tracker unless it has them."""
+        self.board.log(metrics, step=step)
+        for name in list(self.remote) if step > self.sent else ():
+            self._try(name, lambda tracker: tracker.log(metrics, step=step))
 
     def close(self, ok: bool) -> None:
-        """Finish with all of them; ``ok``: the run did what it was asked to."""
-        for name in list(self.outside):
-            self._try(name, lambda tracker: tracker.close(ok))
-        self.board.close(ok)
+        """Close all of them; ``ok``: the training run did not fail."""
 
-    def _try(self, name: str, action: Callable[[Tracker], None]) -> None:
+        def finish(tracker: GeneralTracker) -> None:
+            if isinstance(tracker, WandBTracker):
+                tracker.tracker.finish(exit_code=0 if ok else 1)  # its own finish() knows no failure
+            else:
+                tracker.finish()
+
+        for name in list(self.remote):
+            self._try(name, finish)
+        self.board.finish()
+
+    def _try(self, name: str, action: Callable[[GeneralTracker], None]) -> None:
         try:
-            action(self.outside[name])
+            action(self.remote[name])
         except Exception as error:
-            del self.outside[name]
+            del self.remote[name]
             self.say(f"{name} failed ({type(error).__name__}: {error}) and gets nothing more; the run goes on without")
 
 
-def _started(name: str, run_dir: Path, config: TrainConfig, run_id: str) -> Tracker:
+def _started(name: str, run_dir: Path, config: TrainConfig, run_id: str) -> GeneralTracker:
+    """A remote tracker; ``run_id`` is the same for every process that continues the training run."""
+    settings = {"config": config.to_dict(), "resume": "allow"}
+    tracker: GeneralTracker
+    if name == "wandb":
+        tracker = WandBTracker(PROJECT, name=run_dir.name, id=run_id, dir=str(run_dir), **settings)
+    else:
+        tracker = TrackioTracker(PROJECT, name=f"{run_dir.name}-{run_id}", **settings)  # it knows runs by their names
     try:
-        return KINDS[name](run_dir, config, run_id)
-    except ConfigError:
-        raise
+        tracker.start()
     except Exception as error:
         offline = "; WANDB_MODE=offline needs neither network nor login" if name == "wandb" else ""
         raise ConfigError(
             f"{name} did not start ({type(error).__name__}: {error}){offline}; or take it out of run.trackers"
         ) from error
+    return tracker
