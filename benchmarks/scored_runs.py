@@ -55,7 +55,7 @@ def things(info: RunInfo) -> dict[str, Callable[[], Any]]:
     found = failures.numbers(info, table, QUERY)
 
     def filtered() -> Any:
-        return failures.shown_rows(info, failures.numbers(info, table, QUERY)[:PAGE_ROWS], telling=True)
+        return failures.table_rows(info, failures.numbers(info, table, QUERY)[:PAGE_ROWS], telling=True)
 
     return {
         "open: read the index": lambda: catalogue.index(info),

@@ -1,7 +1,7 @@
-"""The scored runs that the pages read: which there are, and the rows of one, of which only those asked for are read.
+"""The catalogue of scored runs, and the rows of one; only the rows that are asked for are read.
 
-A run is a Parquet file of ``irl_core.storage.scored_run`` in one of the folders that checkpoints may lie in. Knows no
-streamlit.
+A scored run is a Parquet file of ``irl_core.storage.scored_run`` in one of the folders that checkpoints may lie in.
+Knows no streamlit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from irl_core.checkpoints.find import default_roots
 from irl_core.errors import StoreError
@@ -20,7 +20,6 @@ from irl_core.storage.scored_run import read_provenance, read_row, read_run
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 MOST_DEPTH: Final = 4
 SUFFIX: Final = ".parquet"
@@ -38,8 +37,13 @@ ROW: Final = "row"
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A scored run. ``name``: its path under its folder, without what all have. ``reason``: why it cannot be read,
-    empty for one that can. ``key``: what changes when the file does."""
+    """A scored run.
+
+    Attributes:
+        name: its path under its folder, without what all have.
+        key: path, time and size of the file: it changes when the file does.
+        reason: why it cannot be read; empty for one that can.
+    """
 
     name: str
     path: Path
@@ -54,14 +58,16 @@ class RunInfo:
 
 def catalogue(roots: Sequence[Path] | None = None) -> list[RunInfo]:
     """Every scored run in the allowed folders, the bundled one first, those that cannot be read with their reason."""
-    found: dict[str, RunInfo] = {}
+    runs: dict[str, RunInfo] = {}
     for root in default_roots() if roots is None else roots:
-        for path in _files(root, root.resolve(), 0):
-            name = _name(path, root)
-            while name in found:
+        for path in run_files(root, root.resolve(), 0):
+            relative = path.relative_to(root).with_suffix("")
+            is_main = relative.name == MAIN and len(relative.parts) > 1
+            name = "/".join(relative.parts[:-1] if is_main else relative.parts)
+            while name in runs:
                 name = f"{root.name}/{name}"
-            found[name] = _info(name, path)
-    return list(found.values())
+            runs[name] = run_info(name, path)
+    return list(runs.values())
 
 
 def find(name: str, roots: Sequence[Path] | None = None) -> RunInfo:
@@ -74,50 +80,43 @@ def find(name: str, roots: Sequence[Path] | None = None) -> RunInfo:
     return info
 
 
-def _files(folder: Path, root: Path, depth: int) -> Iterator[Path]:
-    """The runs in a folder and below it, by name; nothing that a symbolic link leads to outside the root."""
+def run_files(folder: Path, root: Path, depth: int) -> Iterator[Path]:
+    """The scored runs in a folder and below it, by name; nothing that a symbolic link leads to outside the root."""
     try:
         entries = sorted(folder.iterdir())
     except OSError:
         return
     for entry in entries:
-        if entry.name.startswith(".") or not _inside(entry, root):
+        if entry.name.startswith(".") or not is_inside(entry, root):
             continue
-        if entry.suffix == SUFFIX and entry.is_file() and not _is_part_of_another(entry):
-            yield entry
+        if entry.suffix == SUFFIX and entry.is_file():
+            if not (entry.stem in BESIDE_A_RUN and entry.with_name(f"{MAIN}{SUFFIX}").is_file()):
+                yield entry
         elif depth < MOST_DEPTH and entry.is_dir() and entry.name not in PASSED_OVER and entry.suffix != ".parts":
-            yield from _files(entry, root, depth + 1)
+            yield from run_files(entry, root, depth + 1)
 
 
-def _inside(entry: Path, root: Path) -> bool:
+def is_inside(entry: Path, root: Path) -> bool:
+    """Whether a path leads to somewhere below the root; False where its links go round in a circle."""
     try:
         return entry.resolve().is_relative_to(root)
     except (OSError, RuntimeError):
         return False
 
 
-def _is_part_of_another(path: Path) -> bool:
-    return path.stem in BESIDE_A_RUN and path.with_name(f"{MAIN}{SUFFIX}").is_file()
-
-
-def _name(path: Path, root: Path) -> str:
-    relative = path.relative_to(root).with_suffix("")
-    parts = relative.parts[:-1] if relative.name == MAIN and len(relative.parts) > 1 else relative.parts
-    return "/".join(parts)
-
-
-def _info(name: str, path: Path) -> RunInfo:
+def run_info(name: str, path: Path) -> RunInfo:
+    """The scored run in a file, with its number of rows; or why it cannot be read."""
     import pyarrow.parquet as pq
 
     try:
-        state = path.stat()
-        known = read_provenance(path)
+        stat = path.stat()
+        provenance = read_provenance(path)
         rows = int(pq.read_metadata(path).num_rows)
     except StoreError as error:
         return RunInfo(name, path, reason=str(error))
     except OSError as error:
         return RunInfo(name, path, reason=f"{path.name}: cannot be read ({error.strerror})")
-    return RunInfo(name, path, rows, known, (str(path), state.st_mtime_ns, state.st_size))
+    return RunInfo(name, path, rows, provenance, (str(path), stat.st_mtime_ns, stat.st_size))
 
 
 # ------------------------------------------------------------------------------------------------------ rows of a run
@@ -142,18 +141,25 @@ def index(info: RunInfo) -> pa.Table:
 def numbers(
     table: pa.Table, filters: Any = None, sort: str = ROW, descending: bool = False, among: Sequence[int] | None = None
 ) -> list[int]:
-    """The numbers of the rows of an `index` that pass ``filters`` (and are ``among`` some), in order; without a value
-    last, equal ones in the file's order."""
+    """The numbers of some rows of an index, in order; those without a value last, equal ones in the file's order.
+
+    Args:
+        table: of `index`.
+        filters: a ``pyarrow.dataset`` expression that the rows pass; None for all.
+        sort: the column that they are sorted by.
+        descending: the highest first.
+        among: the numbers that are looked among; None for all.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    found = table if filters is None else table.filter(filters)
+    passing = table if filters is None else table.filter(filters)
     if among is not None:
-        found = found.filter(pc.field(ROW).isin(pa.array(among, pa.int64())))
+        passing = passing.filter(pc.field(ROW).isin(pa.array(among, pa.int64())))
     order = [(sort, "descending" if descending else "ascending"), (ROW, "ascending")]
     keys = order[:1] if sort == ROW else order
-    places = pc.sort_indices(found, sort_keys=keys)  # nulls come last, whatever the direction
-    chosen: list[int] = found.column(ROW).take(places).to_pylist()
+    places = pc.sort_indices(passing, sort_keys=keys)  # nulls come last, whatever the direction
+    chosen: list[int] = passing.column(ROW).take(places).to_pylist()
     return chosen
 
 
@@ -165,49 +171,33 @@ def rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> pd.Dat
     """
     import pandas as pd
 
-    return pd.DataFrame(_numbered(info, chosen, columns), columns=list(columns))
+    return pd.DataFrame(numbered_rows(info, chosen, columns), columns=list(columns))
 
 
 def numbered_row(info: RunInfo, number: int) -> ScoredRow:
     """Every column of the row of that number; one row group is read. Raises StoreError as `rows` does."""
-    row: ScoredRow = _numbered(info, [number], COLUMNS.names)[0]  # type: ignore[assignment]
-    return row
+    return cast("ScoredRow", numbered_rows(info, [number], COLUMNS.names)[0])
 
 
-def _numbered(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+def numbered_rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> list[dict[str, object]]:
+    """The rows of those numbers, in that order, with some columns. Raises StoreError as `rows` does."""
     import pyarrow.parquet as pq
 
-    by_number: dict[int, dict[str, Any]] = {}
+    by_number: dict[int, dict[str, object]] = {}
     wanted = sorted(set(chosen))
     with pq.ParquetFile(info.path) as file:  # opened once: its footer grows with the number of row groups
-        for start, group, here in _groups(file, wanted):
-            places = [number - start for number in here]
-            by_number |= zip(
-                here, file.read_row_group(group, columns=list(columns)).take(places).to_pylist(), strict=True
-            )
+        start = done = 0
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            here = wanted[done : (done := bisect_left(wanted, end, done))]
+            if here:
+                places = [number - start for number in here]
+                read = file.read_row_group(group, columns=list(columns)).take(places).to_pylist()
+                by_number |= zip(here, read, strict=True)
+            start = end
     if len(by_number) < len(wanted):
         raise StoreError(f"{info.path.name}: was written anew while it was read; open it again")
     return [by_number[number] for number in chosen]
-
-
-def _groups(file: pq.ParquetFile, wanted: Sequence[int]) -> Iterator[tuple[int, int, Sequence[int]]]:
-    """(number of its first row, group, wanted rows in it) of every row group that holds one; ``wanted`` is sorted."""
-    start = done = 0
-    for group in range(file.num_row_groups):
-        end = start + file.metadata.row_group(group).num_rows
-        upto = bisect_left(wanted, end, done)
-        if upto > done:
-            yield start, group, wanted[done:upto]
-        start, done = end, upto
-
-
-def page(
-    info: RunInfo, filters: Any = None, sort: str = ROW, descending: bool = False, offset: int = 0, limit: int = 50,
-    columns: Sequence[str] = COLUMNS.names[:19],
-) -> tuple[pd.DataFrame, int]:  # fmt: skip
-    """``limit`` rows from ``offset`` on of those that pass ``filters``, and how many pass. Raises StoreError."""
-    chosen = numbers(index(info), filters, sort, descending)
-    return rows(info, chosen[offset : offset + limit], columns), len(chosen)
 
 
 def row(info: RunInfo, trace_id: str) -> ScoredRow | None:

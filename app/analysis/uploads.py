@@ -5,17 +5,15 @@ The folder's name is made here; nothing of the upload's own name ever becomes a 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from irl_core.data.formats import RowError, read
 from irl_core.errors import DatasetError, UserError
@@ -46,12 +44,15 @@ SAMPLE: Final = (
 
 
 class UploadError(UserError, ValueError):
-    """An upload that is not taken; the message says why, with the limit and the mend."""
+    """An upload that is not taken; the message says why, with the limit and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What an upload holds: ``traces`` that can be scored, and the rows that cannot, in words (the first of them)."""
+    """The contents of an upload: numbers of traces and problems that can be scored, and of rows that cannot.
+
+    ``faults``: why, for the first of those rows.
+    """
 
     traces: int
     problems: int
@@ -73,15 +74,13 @@ def check(data: bytes, layout: str) -> Checked:
         raise UploadError("the file is no text; JSONL is expected, a JSON object a line in UTF-8")
     if layout not in FORMATS:
         raise UploadError(f"the format is {layout[:40]!r}; it is one of {', '.join(FORMATS)}")
-    with _in_a_file(data) as path:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / TRACES
+        path.write_bytes(data)
         try:
             rows = list(read(path, layout))  # type: ignore[arg-type]
         except DatasetError as error:
             raise UploadError(str(error)) from error
-    return _counted(rows)
-
-
-def _counted(rows: Sequence[Trace | RowError]) -> Checked:
     traces = [row for row in rows if isinstance(row, Trace)]
     faults = [f"line {row.line}" + (f", {row.field}" if row.field else "") + f": {row.message}"
               for row in rows if isinstance(row, RowError)]  # fmt: skip
@@ -92,14 +91,6 @@ def _counted(rows: Sequence[Trace | RowError]) -> Checked:
         raise UploadError(f"the file holds {len(traces):,} traces; the limit is {MOST_TRACES:,}: upload it in parts")
     problems = len({trace.problem for trace in traces})
     return Checked(len(traces), problems, tuple(faults[:MOST_SHOWN]), len(faults))
-
-
-@contextlib.contextmanager
-def _in_a_file(data: bytes) -> Any:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / TRACES
-        path.write_bytes(data)
-        yield path
 
 
 def clean_title(given: str, data: bytes) -> str:
@@ -144,7 +135,7 @@ def remove(folder: Path) -> None:
 
 
 def arguments(folder: Path, checkpoint: Path, device: str, layout: str) -> list[str]:
-    """What ``irl-lens`` is called with to score an upload; a job that is resumed goes on."""
+    """The arguments of ``irl-lens`` that score an upload; a job that is resumed goes on where it was."""
     return [
         "score", str((folder / TRACES).resolve()), "--out", str((folder / RUN).resolve()), "--checkpoint",
         str(checkpoint.resolve()), "--device", device, "--format", layout,

@@ -36,7 +36,6 @@ GB: Final = 1e9
 
 METHOD, DATA, STEPS, SEED = "run.method", "data.source", "run.steps", "run.seed"
 GROUP, PERTURBATIONS, LOSS = "policy.num_generations", "discriminator.perturbations", "discriminator.loss"
-FIELDS: Final = (METHOD, DATA, STEPS, SEED, GROUP, PERTURBATIONS, LOSS)
 SOURCES: Final = ("demo", "gsm8k")
 Setting = str | int | list[str]  # the value of a field of the form
 

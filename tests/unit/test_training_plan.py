@@ -14,7 +14,20 @@ from typing import get_args
 import pytest
 
 from app.jobs import machine, training_plan
-from app.jobs.training_plan import FIELDS, PlanError, TrainingRequest, allowed, limits, overrides
+from app.jobs.training_plan import (
+    DATA,
+    GROUP,
+    LOSS,
+    METHOD,
+    PERTURBATIONS,
+    SEED,
+    STEPS,
+    PlanError,
+    TrainingRequest,
+    allowed,
+    limits,
+    overrides,
+)
 from irl_core.config import PerturbationKind, TrainConfig, load_config
 from irl_core.errors import ConfigError
 from train.planning.describe import hours, to_json
@@ -24,6 +37,7 @@ from train.planning.memory import Memory, Pair, Part
 from train.planning.plan import Device, Plan, tiny_shape
 from train.planning.sources import Origin
 
+FIELDS = (METHOD, DATA, STEPS, SEED, GROUP, PERTURBATIONS, LOSS)
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "train" / "configs"
 DEMO = load_config("demo-irl", presets_dir=PRESETS)
