@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from irl_core.data.formats import Format, RowError, read
 from irl_core.errors import InputError
 from irl_core.storage.rows import row_of
 from irl_core.storage.schema import RefusedRow, ScoredRow
 from irl_core.storage.scored_run import RunWriter
+from train.planning.describe import hours
+from train.progress import progress_bar
 
 if TYPE_CHECKING:
     from irl_core.scorer import Lens
@@ -94,17 +96,19 @@ def score_file(
     digest, lines = _digest(source)
     writer = RunWriter(out, _provenance(source, digest, lens, layout, batch_tokens, window), resume=resume)
     scored = failed = continued = 0
-    with _progress(console) as progress:
-        task = progress.add_task("Scoring", total=lines)
+    done, fresh, started = 0, 0, time.monotonic()
+    with progress_bar("Scoring", lines, console=console, shown=console is not None) as bar:
         for number, (traces, errors) in enumerate(windows(read(source, _format(layout)), window)):
             if number < writer.done:
                 continued += len(traces)
             else:
                 rows, refused = score_window(lens, traces, run_id=out.stem, batch_tokens=batch_tokens)
                 writer.write(rows, [*errors, *refused])
-            progress.advance(task, len(traces) + len(errors))
-            if console is not None and not console.is_terminal:  # a log has no bar
-                console.print(f"Scored {int(progress.tasks[task].completed):,} of {lines:,}")
+                fresh += len(traces) + len(errors)
+            done += len(traces) + len(errors)
+            left = (time.monotonic() - started) / fresh * max(0, lines - done) if fresh else None
+            bar.update(done, beside="" if left is None else f"{hours(left)} left")
+            bar.log(f"Scored {done:,} of {lines:,}")
     failed = _write_errors(writer, _errors_path(out))
     scored = _finish(writer)
     return Summary(scored, failed, min(continued, scored), out, _errors_path(out))
@@ -188,8 +192,3 @@ def _provenance(source: Path, digest: str, lens: Lens, layout: str, batch_tokens
         "window": window,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _progress(console: Console | None) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console or Console(quiet=True))

@@ -97,16 +97,10 @@ def score_solutions(
 
 def sample_with_progress(lens: Lens, problem: str, samples: int, seed: int) -> list[Trace]:
     """Samples of the policy, with a bar on stderr while they are drawn."""
-    from rich.console import Console
-    from rich.progress import Progress
+    from train.progress import progress_bar
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"Sampling {samples}", total=None)
-
-        def show(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        return lens.sample(problem, samples, seed, on_progress=show)
+    with progress_bar(f"Sampling {samples}", transient=True) as bar:
+        return lens.sample(problem, samples, seed, on_progress=lambda done, total: bar.update(done, total=total))
 
 
 def print_inspection(lens: Lens, result: InspectionResult, solution: str | None, view: str, gamma: float) -> None:

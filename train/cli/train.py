@@ -152,24 +152,20 @@ def train_prerequisites(config: TrainConfig, world: World) -> None:
 def train_with_progress(config: TrainConfig, directory: Path, resume: bool, world: World) -> None:
     """Train with a progress bar, and say how it ended. Raises typer.Exit where it did not finish: with status 0 where
     it was asked to stop, else 1."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
     from train import run
+    from train.progress import progress_bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[more]}"))
     try:
-        with Progress(*columns, console=Console(stderr=True), disable=not world.is_main) as progress:
-            bar = progress.add_task(directory.name, total=config.run.steps, more="")
+        with progress_bar(directory.name, config.run.steps, shown=world.is_main) as bar:
             beside = BesideBar()
 
             def on_step(step: int, steps: int, metrics: dict[str, float], seconds_left: float) -> None:
                 beside.after_step(metrics, seconds_left)
-                progress.update(bar, completed=step, total=steps, more=str(beside))
+                bar.update(step, total=steps, beside=str(beside))
 
             def on_phase(phase: str) -> None:
                 beside.phase = phase
-                progress.update(bar, more=str(beside))
+                bar.update(beside=str(beside))
 
             run.train(config, directory, resume, on_step, on_phase, world=world)
     except (Interrupted, FloatingPointError) as error:

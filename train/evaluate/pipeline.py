@@ -37,7 +37,7 @@ from train.calibrate import SAMPLES as CALIBRATION_SAMPLES
 from train.calibrate import corrupted
 from train.evaluate import rollouts
 from train.evaluate.problem_sets import Exam
-from train.evaluate.progress import Progress, shown
+from train.evaluate.progress import Progress, progress_of
 from train.evaluate.resumable import Made, OnStep, Part, Stage, differing, json_of, remove, rows_in, write
 from train.interruption import Interrupted, StopRequests
 from train.score_file import score_window
@@ -95,7 +95,7 @@ def evaluate(
     _claim(out)
     marker = _begin(out, _arguments(lens, order), resume)
     task = _Evaluation(lens, out, order, marker)
-    with shown(out, task.total, console, stopped) as progress:
+    with progress_of(out, task.total, console, stopped) as progress:
         try:
             task.go(progress)
             progress.stage("reporting")

@@ -32,7 +32,7 @@ from train.distributed import training_device
 from train.evaluate import resumable, rollouts
 from train.evaluate.pipeline import checkpoint_hash
 from train.evaluate.problem_sets import Exam, open_exam
-from train.evaluate.progress import Progress, shown
+from train.evaluate.progress import Progress, progress_of
 from train.evaluate.resumable import Part, Stage, differing, json_of, write
 from train.interruption import Interrupted, StopRequests, stop_requests
 from train.planning import plan as planning
@@ -76,7 +76,7 @@ def study(
     plan = make_plan(name, seeds, scale, out)
     _claim(out)
     _begin(out, plan, resume)
-    with stop_requests() as stopped, shown(out, _total(plan), console, stopped) as progress:
+    with stop_requests() as stopped, progress_of(out, _total(plan), console, stopped) as progress:
         progress.stage("starting")
         try:
             return _Doing(plan, out, progress, console, stopped).go()
