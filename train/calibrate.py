@@ -1,16 +1,16 @@
-"""What turns a trained pair into a checkpoint that answers questions: thresholds, reference statistics, familiarity.
+"""Calibration of a trained pair: thresholds of the first-error rule, reference statistics, familiarity.
 
-All of it is measured on problems that neither training nor the reported figures use. For generated problems the truth
-of every sample is known. For others the final answer alone is: a sample with the right one counts as correct, and
-where a trace goes wrong is known of corrupted expert solutions.
+It is measured on problems that neither training nor the reported figures use. For generated problems the first error
+of every sample is known. For others only the final answer is: a sample with the right one counts as correct, and the
+first error is known of perturbed expert solutions.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from irl_core.data.word_problems.quantities import WordProblem
 from irl_core.distributed import World
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.policy.familiarity import prompt_logprob
-from irl_core.policy.protocol import Rollout, Sampler
+from irl_core.policy.protocol import Rollout
 from irl_core.reward.calibration import HeldOut, calibrate, candidate_rules
 from irl_core.reward.rewards import TRACE_SCORES
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals, trace_score
@@ -32,8 +32,10 @@ from train.data import calibration_traces, demo_problems
 
 QUANTILES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 SAMPLES = 8
+TEMPERATURE = 1.0
+TOP_P = 0.95
 MIN_CORRECT_SAMPLES = 30
-# A wrong last line after right steps is no error that models make, but a rule that finds it looks at closing lines.
+# Models do not err by a wrong last line after right steps, but a rule that finds it looks at closing lines.
 LOCATED_KINDS = tuple(kind for kind in ALL_KINDS if kind != "swap_answer")
 UNDECIDED_TRACE_SCORE = "minimum"
 
@@ -41,37 +43,18 @@ UNDECIDED_TRACE_SCORE = "minimum"
 # ------------------------------------------------------------------------------------------------------- samples
 
 
-def sampled_traces(
-    sampler: Sampler,
-    policy: Any,
-    encoder: TraceEncoder,
-    problems: Sequence[WordProblem],
-    *,
-    num_samples: int,
-    seed: int,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_p: float = 0.95,
-    on_step: Callable[[int, int], None] | None = None,
-) -> list[list[Trace]]:
-    """``num_samples`` solutions of each problem with their true first error, from the generator's checker.
-
-    What is drawn for a problem depends on ``seed`` and its text alone.
-    """
-    groups = sampler(
-        policy,
-        [encoder.encode_prompt(problem.text) for problem in problems],
-        num_samples=num_samples,
-        max_new_tokens=max_new_tokens,
-        seeds=[problem_seed(seed, problem.text) for problem in problems],
-        temperature=temperature,
-        top_p=top_p,
-        on_step=on_step,
+def sample(trainer: AdversarialTrainer, config: TrainConfig, problems: Sequence[str]) -> list[list[Rollout]]:
+    """``SAMPLES`` solutions of each problem; what is drawn depends on the seed and the problem's text alone."""
+    return trainer.sampler(
+        trainer.policy.model,
+        [trainer.encoder.encode_prompt(problem) for problem in problems],
+        num_samples=SAMPLES,
+        max_new_tokens=config.data.max_completion_tokens,
+        seeds=[problem_seed(config.run.seed, problem) for problem in problems],
+        temperature=TEMPERATURE,
+        top_p=TOP_P,
+        on_step=lambda done, total: trainer.on_progress("calibrating"),
     )
-    return [
-        [labelled(encoder, problem, rollout, number) for number, rollout in enumerate(rollouts)]
-        for problem, rollouts in zip(problems, groups, strict=True)
-    ]
 
 
 def problem_seed(seed: int, problem: str) -> int:
@@ -80,7 +63,7 @@ def problem_seed(seed: int, problem: str) -> int:
 
 
 def labelled(encoder: TraceEncoder, problem: WordProblem, rollout: Rollout, number: int) -> Trace:
-    """A rollout as a trace that knows its truth."""
+    """A rollout on a generated problem as a trace with its true first error."""
     text, _ = encoder.spans_of_ids(rollout.token_ids)
     return encoder.sampled_trace(
         problem.text, rollout.token_ids, rollout.logprobs, reference_answer=problem.answer,
@@ -90,7 +73,7 @@ def labelled(encoder: TraceEncoder, problem: WordProblem, rollout: Rollout, numb
 
 
 def judged(encoder: TraceEncoder, expert: Trace, rollout: Rollout, number: int) -> Trace:
-    """A rollout as a trace that counts as correct where its final answer is right; else where it errs is not known."""
+    """A rollout as a trace, correct where its final answer is right; else its first error is not known."""
     trace = encoder.sampled_trace(
         expert.problem, rollout.token_ids, rollout.logprobs, reference_answer=expert.reference_answer,
         problem_id=expert.problem_id, trace_id=f"{expert.problem_id}/{number}",
@@ -99,13 +82,13 @@ def judged(encoder: TraceEncoder, expert: Trace, rollout: Rollout, number: int) 
 
 
 def corrupted(experts: Sequence[Trace], seed: int) -> list[Trace]:
-    """A corrupted copy of each expert trace that a corruption fits, with its first wrong step as the truth."""
-    found = []
+    """A perturbed copy of each expert trace that a perturbation applies to, with its true first wrong step."""
+    copies = []
     for expert in experts:
         change = corrupt(expert, random.Random(f"locate-{seed}-{expert.problem}"), LOCATED_KINDS)
         if change is not None:
-            found.append(perturbed_trace(expert, change))
-    return found
+            copies.append(perturbed_trace(expert, change))
+    return copies
 
 
 # ------------------------------------------------------------------------------------------------------ evidence
@@ -113,8 +96,15 @@ def corrupted(experts: Sequence[Trace], seed: int) -> list[Trace]:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Held-out traces, scored. ``samples``: the policy's, of whom ``correct`` is known; ``located``: those whose first
-    error is known; ``problems``: what was sampled for; ``origin`` and ``note`` say where the two come from."""
+    """Scored held-out traces.
+
+    Attributes:
+        samples: the policy's, whose ``correct`` is known.
+        located: traces whose first error is known.
+        problems: texts of the problems that were sampled.
+        origin: where ``samples`` come from.
+        note: where ``located`` come from, if not the same.
+    """
 
     samples: Sequence[ScoredTrace]
     located: Sequence[ScoredTrace]
@@ -124,31 +114,28 @@ class Evidence:
 
 
 def evidence_with_truth(trainer: AdversarialTrainer, config: TrainConfig) -> Evidence:
-    """On generated problems: every sample's first error is known."""
+    """Evidence from generated problems, where every sample's first error is known."""
     problems = demo_problems(config, "calibration", config.run.calibration_problems)
-    groups = sampled_traces(
-        trainer.sampler, trainer.policy.model, trainer.encoder, problems, num_samples=SAMPLES, seed=config.run.seed,
-        max_new_tokens=config.data.max_completion_tokens, on_step=_sign_of_life(trainer),
-    )  # fmt: skip
-    samples = scored_traces(trainer, [trace for group in groups for trace in group])
-    return Evidence(samples, samples, [p.text for p in problems], _origin(samples, problems), "")
+    texts = [problem.text for problem in problems]
+    pairs = zip(problems, sample(trainer, config, texts), strict=True)
+    traces = [labelled(trainer.encoder, problem, one, n) for problem, rows in pairs for n, one in enumerate(rows)]
+    samples = scored_traces(trainer, traces)
+    return Evidence(samples, samples, texts, f"{len(samples):,} samples on {len(problems):,} held-out problems", "")
 
 
 def evidence_from_answers(trainer: AdversarialTrainer, config: TrainConfig) -> Evidence:
-    """On any held-out problems with an answer: correct samples where there are enough, else the experts, against
-    corrupted experts.
+    """Evidence from any held-out problems with an answer.
+
+    Correct samples, or the expert traces where there are fewer than ``MIN_CORRECT_SAMPLES``, stand against perturbed
+    expert traces.
 
     Raises:
         ConfigError: too few held-out traces.
     """
     encoder, seed = trainer.encoder, config.run.seed
     experts = calibration_traces(config, encoder)
-    groups = trainer.sampler(
-        trainer.policy.model, [encoder.encode_prompt(expert.problem) for expert in experts], num_samples=SAMPLES,
-        max_new_tokens=config.data.max_completion_tokens, temperature=1.0, top_p=0.95,
-        seeds=[problem_seed(seed, expert.problem) for expert in experts], on_step=_sign_of_life(trainer),
-    )  # fmt: skip
-    pairs = zip(experts, groups, strict=True)
+    texts = [expert.problem for expert in experts]
+    pairs = zip(experts, sample(trainer, config, texts), strict=True)
     traces = [judged(encoder, expert, one, number) for expert, rows in pairs for number, one in enumerate(rows)]
     samples = scored_traces(trainer, traces)
     right = [one for one in samples if one.trace.truth is not None]
@@ -157,12 +144,14 @@ def evidence_from_answers(trainer: AdversarialTrainer, config: TrainConfig) -> E
     believed = [] if enough else [replace(expert, truth=Truth(None)) for expert in experts]
     others = scored_traces(trainer, [*believed, *wrong], samples[0].standardisation)
     return Evidence(
-        samples, [*right, *others] if enough else others, [expert.problem for expert in experts],
-        _origin(samples, experts), _limits_note(len(right), len(believed), len(wrong)),
+        samples, [*right, *others] if enough else others, texts,
+        f"{len(samples):,} samples on {len(experts):,} held-out problems",
+        limits_note(len(right), len(believed), len(wrong)),
     )  # fmt: skip
 
 
-def _limits_note(right: int, experts: int, wrong: int) -> str:
+def limits_note(right: int, experts: int, wrong: int) -> str:
+    """Where limits, rule and confidence come from, given the numbers of traces of each kind."""
     limits = f"limits from {right:,} correct samples of the policy"
     if experts:
         limits = f"limits from {experts:,} expert solutions, since {right:,} correct samples are too few"
@@ -171,18 +160,10 @@ def _limits_note(right: int, experts: int, wrong: int) -> str:
     return f"{limits}; rule and error confidence from {wrong:,} corrupted expert solutions"
 
 
-def _origin(samples: Sequence[ScoredTrace], problems: Sequence[Any]) -> str:
-    return f"{len(samples):,} samples on {len(problems):,} held-out problems"
-
-
-def _sign_of_life(trainer: AdversarialTrainer) -> Callable[[int, int], None]:
-    return lambda done, total: trainer.on_progress("calibrating")
-
-
 def scored_traces(
     trainer: AdversarialTrainer, traces: Sequence[Trace], unit: Standardisation | None = None
 ) -> list[ScoredTrace]:
-    """Traces scored, standardised by ``unit``, or all together where it is None."""
+    """Scored traces, standardised by ``unit``, or by their own mean and spread where it is None."""
     encoded = [trainer.encoder.encode(trace) for trace in traces]
     rewards = replace(trainer.pair, world=World()).score(encoded)  # one process calibrates, whatever the others do
     values = np.concatenate([one.raw for one in rewards])
@@ -196,27 +177,29 @@ def scored_traces(
 # --------------------------------------------------------------------------------------------------- calibration
 
 
-def calibrated(trainer: AdversarialTrainer, config: TrainConfig) -> dict[str, Any]:
-    """The keys of a checkpoint's ``config.json`` that calibration adds. One process alone calls it.
+def calibrated(trainer: AdversarialTrainer, config: TrainConfig) -> dict[str, object]:
+    """The keys that calibration adds to a checkpoint's ``config.json``. One process alone calls it.
 
     Raises:
         ConfigError: too few held-out traces.
     """
     trainer.policy.model.eval()
     generated = config.data.source == "demo"
-    found = (evidence_with_truth if generated else evidence_from_answers)(trainer, config)
+    evidence = (evidence_with_truth if generated else evidence_from_answers)(trainer, config)
     rules = candidate_rules(("raw", "credit", "discounted"), include_answer=(True,) if generated else (False, True))
-    calibration = calibrate([held_out(one) for one in found.located], rules, gamma=DEFAULT_GAMMA, seed=config.run.seed)
-    note = "; ".join(part for part in (calibration.note, found.note) if part)
+    calibration = calibrate(
+        [held_out(one) for one in evidence.located], rules, gamma=DEFAULT_GAMMA, seed=config.run.seed
+    )
+    note = "; ".join(part for part in (calibration.note, evidence.note) if part)
     return {
         "localisation": replace(calibration, note=note).to_json(),
-        "reference": reference(found, trainer.encoder, trainer.policy.model),
-        "default_trace_score": best_trace_score(found.samples),
+        "reference": reference(evidence, trainer.encoder, trainer.policy.model),
+        "default_trace_score": best_trace_score(evidence.samples),
     }
 
 
 def held_out(scored: ScoredTrace, gamma: float = DEFAULT_GAMMA) -> HeldOut:
-    """A scored trace with known truth, as the calibration reads it."""
+    """A scored trace as the calibration reads it. Raises ValueError where its first error is not known."""
     trace = scored.trace
     if trace.truth is None:
         raise ValueError(f"trace {trace.trace_id!r} has no truth; only labelled traces calibrate")
@@ -225,23 +208,40 @@ def held_out(scored: ScoredTrace, gamma: float = DEFAULT_GAMMA) -> HeldOut:
     )
 
 
-def reference(found: Evidence, encoder: TraceEncoder, policy: Any) -> dict[str, Any]:
-    """Statistics that a single pasted solution is shown against."""
-    unit = found.samples[0].standardisation
-    prompts = [prompt_logprob(policy, encoder.encode_prompt(problem)) for problem in found.problems]
+class ReferenceStatistics(TypedDict):
+    """What a single pasted solution is compared with.
+
+    ``mean`` and ``std`` are of the raw rewards, ``prompt_logprob_quantiles`` pairs ``[q, value]`` of the prompts' mean
+    log-probability, ``n`` and ``origin`` the number of samples and where they come from.
+    """
+
+    mean: float
+    std: float
+    prompt_reward_mean: float
+    prompt_logprob_quantiles: list[list[float]]
+    n: int
+    origin: str
+
+
+def reference(evidence: Evidence, encoder: TraceEncoder, policy: Any) -> ReferenceStatistics:
+    """Statistics of the held-out samples and problems."""
+    unit = evidence.samples[0].standardisation
+    prompts = [prompt_logprob(policy, encoder.encode_prompt(problem)) for problem in evidence.problems]
     return {
         "mean": unit.mean,
         "std": unit.std,
-        "prompt_reward_mean": float(np.mean([one.prompt_reward for one in found.samples])),
+        "prompt_reward_mean": float(np.mean([one.prompt_reward for one in evidence.samples])),
         "prompt_logprob_quantiles": [[q, float(np.quantile(prompts, q))] for q in QUANTILES],
-        "n": len(found.samples),
-        "origin": found.origin,
+        "n": len(evidence.samples),
+        "origin": evidence.origin,
     }
 
 
 def best_trace_score(scored: Sequence[ScoredTrace]) -> str:
-    """The trace score that ranks most correct/incorrect pairs of the same problem right; where there is no such pair,
-    ``UNDECIDED_TRACE_SCORE``."""
+    """The trace score that ranks most correct/incorrect pairs of the same problem right.
+
+    ``UNDECIDED_TRACE_SCORE`` where there is no such pair.
+    """
     correct = np.array([bool(one.trace.correct) for one in scored])
     problem_ids = [one.trace.problem_id for one in scored]
     figures = {

@@ -1,7 +1,7 @@
-"""Expert traces for training, in an order that depends on the seed and the round alone, and what is held out of it.
+"""Expert traces of a training, in an order fixed by the seed and the round, and the held-out traces.
 
 A source is the demo's generator, GSM8K from the hub, a JSONL file, or a folder with a ``train.jsonl``. Its last
-``data.held_out`` rows never train. No row is lost silently: what is left out is counted, and named as far as it fits.
+``data.held_out`` rows are never trained on. No row is lost silently: rows left out are counted, and the first named.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import random
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +36,8 @@ PLAIN_QUOTES = str.maketrans("‘’“”", "''\"\"")
 Say = Callable[[str], None]
 
 
-def _to_stderr(line: str) -> None:
+def to_stderr(line: str) -> None:
+    """Say a line to the user."""
     print(line, file=sys.stderr)
 
 
@@ -44,11 +45,7 @@ def _to_stderr(line: str) -> None:
 
 
 class ExpertData:
-    """Training traces, visited in a new seeded order every epoch.
-
-    Args:
-        traces: at least one. seed: fixes the order.
-    """
+    """Training traces (at least one), visited in a new order every epoch, which ``seed`` fixes."""
 
     def __init__(self, traces: Sequence[Trace], seed: int) -> None:
         self.traces = traces
@@ -57,29 +54,32 @@ class ExpertData:
         self._order: list[int] = []
 
     def batch(self, round_number: int, size: int) -> list[Trace]:
-        """The traces of a round, of all processes: the same for the same round number, whatever ran before."""
-        return [self._at(position) for position in range(round_number * size, (round_number + 1) * size)]
+        """The traces of a round on all processes: the same for the same round number, whatever was asked before."""
+        found = []
+        for position in range(round_number * size, (round_number + 1) * size):
+            epoch, offset = divmod(position, len(self.traces))
+            if epoch != self._epoch:
+                self._order = list(range(len(self.traces)))
+                random.Random(f"order-{self.seed}-{epoch}").shuffle(self._order)
+                self._epoch = epoch
+            found.append(self.traces[self._order[offset]])
+        return found
 
-    def _at(self, position: int) -> Trace:
-        epoch, offset = divmod(position, len(self.traces))
-        if epoch != self._epoch:
-            self._order = list(range(len(self.traces)))
-            random.Random(f"order-{self.seed}-{epoch}").shuffle(self._order)
-            self._epoch = epoch
-        return self.traces[self._order[offset]]
 
-
-def training_data(config: TrainConfig, encoder: TraceEncoder | None = None, say: Say = _to_stderr) -> ExpertData:
+def training_data(config: TrainConfig, encoder: TraceEncoder | None = None, say: Say = to_stderr) -> ExpertData:
     """The expert traces that the configuration names.
 
-    ``encoder`` is needed to leave out what is longer than ``data.max_prompt_tokens`` or ``data.max_completion_tokens``;
-    without one nothing is. ``say`` is called with a line for what is left out.
+    Args:
+        config: the training's settings.
+        encoder: measures ``data.max_prompt_tokens`` and ``data.max_completion_tokens``; without one no trace is too
+            long.
+        say: called with a line about the traces that are left out.
 
     Raises:
         ConfigError: a source that cannot be read or is too small for what is asked of it, or nothing left to train on.
     """
     fits = Fits.of(config, encoder)
-    traces = _generated(config) if config.data.source == "demo" else _training_rows(config, fits, say)
+    traces = generated_experts(config) if config.data.source == "demo" else training_rows(config, fits, say)
     traces = fits.only(traces, say)
     if not traces:
         raise ConfigError(f"data.source {config.data.source!r} has no trace to train on; look at what was left out")
@@ -90,7 +90,7 @@ def training_data(config: TrainConfig, encoder: TraceEncoder | None = None, say:
 
 
 def demo_problems(config: TrainConfig, split: Split, count: int) -> list[WordProblem]:
-    """``count`` problems of our generator; the seed fixes them, and no text is in two splits."""
+    """``count`` problems of the generator, fixed by the seed; no text is in two splits."""
     return list(problems(config.run.seed, count, split))
 
 
@@ -102,7 +102,8 @@ def expert_trace(problem: WordProblem) -> Trace:
     )  # fmt: skip
 
 
-def _generated(config: TrainConfig) -> list[Trace]:
+def generated_experts(config: TrainConfig) -> list[Trace]:
+    """The demo's training traces: generated problems with their solutions, and ``data.drills`` bare sums."""
     settings = config.data
     if settings.layout != "as_written":
         raise ConfigError(
@@ -117,11 +118,11 @@ def _generated(config: TrainConfig) -> list[Trace]:
 # -------------------------------------------------------------------------------------------------------- rows
 
 
-def _training_rows(config: TrainConfig, fits: Fits, say: Say) -> list[Trace]:
-    """The first ``data.train_problems`` rows whose problem is not held out."""
-    rows, held_out = _divided(_experts(config, say), config)
+def training_rows(config: TrainConfig, fits: Fits, say: Say) -> list[Trace]:
+    """The first ``data.train_problems`` rows of the source whose problem is not held out."""
+    rows, held_out = split_held_out(read_experts(config, say), config)
     if config.method.needs_discriminator:
-        _for_calibration(held_out, config, fits)  # to be told now, not after the last step
+        for_calibration(held_out, config, fits)  # too few are refused now, not after the last step
     reserved = {normalised(trace.problem) for trace in held_out}
     kept = [trace for trace in rows if normalised(trace.problem) not in reserved]
     if len(kept) < len(rows):
@@ -131,8 +132,8 @@ def _training_rows(config: TrainConfig, fits: Fits, say: Say) -> list[Trace]:
     return kept[: config.data.train_problems]
 
 
-def _divided(rows: list[Trace], config: TrainConfig) -> tuple[list[Trace], list[Trace]]:
-    """What may train, and the rows at the end, which may not."""
+def split_held_out(rows: list[Trace], config: TrainConfig) -> tuple[list[Trace], list[Trace]]:
+    """The rows to train on, and the last ``data.held_out`` ones. Raises ConfigError where there are no more."""
     count = config.data.held_out
     if count >= len(rows):
         raise ConfigError(
@@ -142,17 +143,19 @@ def _divided(rows: list[Trace], config: TrainConfig) -> tuple[list[Trace], list[
     return rows[: len(rows) - count], rows[len(rows) - count :]
 
 
-def _experts(config: TrainConfig, say: Say) -> list[Trace]:
-    """The source's rows as expert traces in the configured layout; what cannot be one is named and counted."""
+def read_experts(config: TrainConfig, say: Say) -> list[Trace]:
+    """The source's rows as expert traces in the configured layout; rows that cannot be are named and counted."""
     traces: list[Trace] = []
     reasons: list[str] = []
+    path = Path(config.data.source)
     try:
-        for row in _rows(config.data.source):
+        file = path / "train.jsonl" if path.is_dir() else path
+        for row in gsm8k("train") if config.data.source == "gsm8k" else read(file):
             if isinstance(row, RowError):
                 reasons.append(str(row))
                 continue
             try:
-                traces.append(_expert(row, config.data.layout))
+                traces.append(as_expert(row, config.data.layout))
             except ValueError as error:
                 reasons.append(f"{row.problem[:60]!r}: {error}")
     except DatasetError as error:
@@ -165,15 +168,12 @@ def _experts(config: TrainConfig, say: Say) -> list[Trace]:
     return traces
 
 
-def _rows(source: str) -> Iterator[Trace | RowError]:
-    if source == "gsm8k":
-        return gsm8k("train")
-    path = Path(source)
-    return read(path / "train.jsonl" if path.is_dir() else path)
+def as_expert(trace: Trace, layout: str) -> Trace:
+    """A row as an expert trace.
 
-
-def _expert(trace: Trace, layout: str) -> Trace:
-    """A row as an expert trace. Raises ValueError where it is none by its own account, or does not fit the layout."""
+    Raises:
+        ValueError: its solution is unfinished or marked wrong, or does not fit the layout.
+    """
     (trace.problem + trace.text).encode()  # a lone surrogate is a ValueError that names it
     if not trace.finished:
         raise ValueError("its solution breaks off")
@@ -192,7 +192,7 @@ def _expert(trace: Trace, layout: str) -> Trace:
 
 
 def normalised(problem: str) -> str:
-    """A problem's text without what a copy may differ in: case, blanks, quotes, forms of a letter, a last point."""
+    """A problem's text without case, repeated blanks, kinds of quotes, Unicode forms and closing punctuation."""
     plain = unicodedata.normalize("NFKC", problem).casefold().translate(PLAIN_QUOTES)
     return " ".join(plain.split()).rstrip(" .?!")
 
@@ -201,18 +201,20 @@ def normalised(problem: str) -> str:
 
 
 def held_out_traces(config: TrainConfig) -> list[Trace]:
-    """Expert traces of problems that never train: the source's last ``data.held_out`` rows (of GSM8K's training split),
-    each problem once; for the demo as many problems of its generator's split ``calibration``.
+    """Expert traces of problems that are never trained on, each problem once.
+
+    They are the source's last ``data.held_out`` rows (of GSM8K's training split); for the demo, as many problems of
+    the generator's split ``calibration``.
 
     Raises:
         ConfigError: the source cannot be read, or has no more rows than are held out.
     """
     if config.data.source == "demo":
         return [expert_trace(problem) for problem in demo_problems(config, "calibration", config.data.held_out)]
-    return _once(_divided(_experts(config, lambda line: None), config)[1])
+    return one_per_problem(split_held_out(read_experts(config, lambda line: None), config)[1])
 
 
-def _once(traces: list[Trace]) -> list[Trace]:
+def one_per_problem(traces: list[Trace]) -> list[Trace]:
     """The first trace of each problem."""
     first: dict[str, Trace] = {}
     for trace in traces:
@@ -221,17 +223,19 @@ def _once(traces: list[Trace]) -> list[Trace]:
 
 
 def calibration_traces(config: TrainConfig, encoder: TraceEncoder | None = None) -> list[Trace]:
-    """The held-out traces with an answer that calibration takes: the first ``run.calibration_problems`` that fit, and
-    none that the run evaluates itself on.
+    """The held-out traces that calibration uses.
+
+    They are the first ``run.calibration_problems`` with an answer that are short enough, and none that validation uses.
 
     Raises:
         ConfigError: fewer than ``MIN_CALIBRATION``.
     """
-    return _for_calibration(held_out_traces(config), config, Fits.of(config, encoder))
+    return for_calibration(held_out_traces(config), config, Fits.of(config, encoder))
 
 
-def _for_calibration(held_out: list[Trace], config: TrainConfig, fits: Fits) -> list[Trace]:
-    known = [trace for trace in _once(held_out) if trace.reference_answer is not None]
+def for_calibration(held_out: list[Trace], config: TrainConfig, fits: Fits) -> list[Trace]:
+    """The traces of ``calibration_traces`` among those held out. Raises ConfigError."""
+    known = [trace for trace in one_per_problem(held_out) if trace.reference_answer is not None]
     evaluated = min(config.run.eval_problems, len(known)) if config.run.eval_every else 0
     usable = fits.only(known[: len(known) - evaluated], lambda line: None)
     chosen = usable[: config.run.calibration_problems]
@@ -254,7 +258,10 @@ def _for_calibration(held_out: list[Trace], config: TrainConfig, fits: Fits) -> 
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """Whether a trace is within the configured lengths; without an ``encoder`` every one is."""
+    """The configured limits of prompt and completion, in tokens; without an ``encoder`` every trace is within them.
+
+    ``template`` is the number of tokens that the chat template adds to a problem.
+    """
 
     encoder: TraceEncoder | None
     max_prompt: int
@@ -263,22 +270,24 @@ class Fits:
 
     @classmethod
     def of(cls, config: TrainConfig, encoder: TraceEncoder | None) -> Fits:
+        """The limits of a configuration."""
         template = 0 if encoder is None else len(encoder.encode_prompt(""))
         return cls(encoder, config.data.max_prompt_tokens, config.data.max_completion_tokens, template)
 
     def prompt(self, trace: Trace) -> bool:
-        if self.encoder is None or _at_most(trace.problem, self.max_prompt - self.template):
+        """Whether the prompt is short enough."""
+        if self.encoder is None or surely_at_most(trace.problem, self.max_prompt - self.template):
             return True
         return len(self.encoder.encode_prompt(trace.problem)) <= self.max_prompt
 
     def completion(self, trace: Trace) -> bool:
-        """The end token counts."""
-        if self.encoder is None or _at_most(trace.text, self.max_completion - 1):
+        """Whether the completion, with its end token, is short enough."""
+        if self.encoder is None or surely_at_most(trace.text, self.max_completion - 1):
             return True
         return len(self.encoder.encode(trace).completion_ids) <= self.max_completion
 
     def only(self, traces: list[Trace], say: Say) -> list[Trace]:
-        """The traces that fit; how many do not is said."""
+        """The traces within the limits; the number of others is said."""
         long_prompt = [not self.prompt(trace) for trace in traces]
         long_completion = [not self.completion(trace) for trace in traces]
         kept = [
@@ -295,42 +304,39 @@ class Fits:
         return kept
 
 
-def _at_most(text: str, tokens: int) -> bool:
-    """Whether a text is sure to have no more tokens: one of bytes spells each character of ASCII by itself at worst."""
+def surely_at_most(text: str, tokens: int) -> bool:
+    """Whether a text has no more tokens for certain: at worst a tokenizer spells each ASCII character by itself."""
     return len(text) <= tokens and text.isascii()
 
 
 def with_errors(traces: list[Trace], share: float, seed: int, fits: Fits) -> list[Trace]:
-    """The traces, a ``share`` of them replaced by a corrupted copy that is an expert's still: training believes it.
+    """The traces, a ``share`` of them replaced by perturbed copies that training takes for the expert's.
 
-    Which ones, and how they are corrupted, the seed decides; where no corruption applies (or fits) another is taken.
+    The seed decides which ones, and how; a trace that no perturbation applies to (or fits) is passed over.
 
     Raises:
-        ConfigError: not that many can be corrupted.
+        ConfigError: not that many can be perturbed.
     """
-    wanted, found = round(share * len(traces)), dict[int, Trace]()
+    wanted, replaced = round(share * len(traces)), dict[int, Trace]()
     order = list(range(len(traces)))
     random.Random(f"expert-errors-{seed}").shuffle(order)
     for index in order:
-        if len(found) == wanted:
+        if len(replaced) == wanted:
             break
-        changed = _with_error(traces[index], random.Random(f"expert-error-{seed}-{index}"))
-        if changed is not None and fits.completion(changed):
-            found[index] = changed
-    if len(found) < wanted:
-        most = math.floor(1000 * len(found) / len(traces)) / 1000
+        trace = traces[index]
+        change = corrupt(trace, random.Random(f"expert-error-{seed}-{index}"))
+        if change is None:
+            continue
+        changed = make_trace(
+            trace.problem, change.text, reference_answer=trace.reference_answer, source=Source.EXPERT,
+            trace_id=trace.trace_id, problem_id=trace.problem_id, extra=trace.extra | {"expert_error": change.kind},
+        )  # fmt: skip
+        if fits.completion(changed):
+            replaced[index] = changed
+    if len(replaced) < wanted:
+        most = math.floor(1000 * len(replaced) / len(traces)) / 1000
         raise ConfigError(
-            f"data.expert_errors is {share}, which is {wanted:,} of {len(traces):,} traces, but only {len(found):,} "
+            f"data.expert_errors is {share}, which is {wanted:,} of {len(traces):,} traces, but only {len(replaced):,} "
             f"can be corrupted; set it to {most} at most"
         )
-    return [found.get(index, trace) for index, trace in enumerate(traces)]
-
-
-def _with_error(trace: Trace, rng: random.Random) -> Trace | None:
-    change = corrupt(trace, rng)
-    if change is None:
-        return None
-    return make_trace(
-        trace.problem, change.text, reference_answer=trace.reference_answer, source=Source.EXPERT,
-        trace_id=trace.trace_id, problem_id=trace.problem_id, extra=trace.extra | {"expert_error": change.kind},
-    )  # fmt: skip
+    return [replaced.get(index, trace) for index, trace in enumerate(traces)]

@@ -1,7 +1,7 @@
-"""Training on several processes: who this process is, which GPU is its own, and frozen weights divided by FSDP.
+"""Data-parallel training: this process's rank and GPU, and frozen weights sharded by FSDP.
 
 ``accelerate launch`` (or ``torchrun``) starts the processes; ``docs/several-machines.md`` says how. Everything else,
-from dividing a round to summing gradients, is ``irl_core.distributed.World``'s.
+from dividing a round to summing gradients, is in ``irl_core.distributed.World``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # An exchange may wait this long for the slowest process: samples of very different lengths, a first download, a save.
 PATIENCE = timedelta(hours=2)
 DDP = "train/accelerate/ddp.yaml"
-_whole: WeakSet[Any] = WeakSet()  # parts of divided models that are gathered now
+_whole: WeakSet[Any] = WeakSet()  # parts of sharded models that are gathered now
 REFUSED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 
 
@@ -40,18 +40,22 @@ REFUSED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM"
 
 
 def start_world(config: TrainConfig) -> tuple[World, torch.device]:
-    """The world that the launcher started (without one: this process alone), and this process's device.
+    """The processes that the launcher started (without one: this process alone), and this process's device.
 
-    On GPUs the processes talk by NCCL, else by gloo. It may be called again for another configuration.
+    On GPUs the processes communicate by NCCL, else by gloo. It may be called again for another configuration.
 
     Raises:
-        ConfigError: too few prompts or GPUs for that many processes, something that FSDP does not divide, or processes
+        ConfigError: too few prompts or GPUs for that many processes, something that FSDP does not shard, or processes
             that were started with different settings. Every process raises it.
     """
+
+    def is_set(variable: str) -> bool:
+        return os.environ.get(variable, "").lower() in ("1", "true", "yes")
+
     for variable, name in REFUSED.items():
-        if _is_set(variable):
+        if is_set(variable):
             raise ConfigError(f"the launcher is set to {name}, which is not offered; launch with {DDP}")
-    size, sharded = int(os.environ.get("WORLD_SIZE", "1")), _is_set("ACCELERATE_USE_FSDP")
+    size, sharded = int(os.environ.get("WORLD_SIZE", "1")), is_set("ACCELERATE_USE_FSDP")
     check_division(config, size)
     device = training_device()
     if size == 1:
@@ -69,7 +73,7 @@ def start_world(config: TrainConfig) -> tuple[World, torch.device]:
 
 
 def end_world() -> None:
-    """Leave the world, where there was one. Only for processes that all came to their end."""
+    """Leave the group of processes, where there is one; for processes that all came to their end."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -93,15 +97,11 @@ def training_device() -> torch.device:
     return device
 
 
-def _is_set(variable: str) -> bool:
-    return os.environ.get(variable, "").lower() in ("1", "true", "yes")
-
-
 # ----------------------------------------------------------------------------------------------------- what is refused
 
 
 def check_division(config: TrainConfig, size: int) -> None:
-    """Every process needs a group of its own. Raises ConfigError."""
+    """Refuse more processes than a step has problems. Raises ConfigError."""
     batch_setting = config.method.batch_setting
     wanted = {f"policy.{batch_setting}": getattr(config.policy, batch_setting)}
     if config.run.eval_every:
@@ -115,7 +115,7 @@ def check_division(config: TrainConfig, size: int) -> None:
 
 
 def check_sharding(config: TrainConfig) -> None:
-    """What is divided by FSDP is the frozen base under adapters, in full precision. Raises ConfigError."""
+    """Refuse what FSDP does not shard: only a frozen base under adapters, in full precision, is. Raises ConfigError."""
     model = config.model
     if model.quantisation != "none":
         raise ConfigError(
@@ -142,16 +142,16 @@ def check_sharding(config: TrainConfig) -> None:
         )
 
 
-def check_same(world: World, value: str, what: str, mend: str) -> None:
-    """Refuse to go on where processes hold different values. Raises ConfigError, on every process."""
+def check_same(world: World, value: str, what: str, fix: str) -> None:
+    """Refuse different values on different processes. Raises ConfigError, on every process."""
     rows = world.gather([(value, socket.gethostname())])
     for rank, (other, host) in enumerate(rows):
         if other != rows[0][0]:
-            raise ConfigError(f"process {rank} on {host} has other {what} than process 0 on {rows[0][1]}; {mend}")
+            raise ConfigError(f"process {rank} on {host} has other {what} than process 0 on {rows[0][1]}; {fix}")
 
 
 def check_visible(world: World, folder: Path | None) -> None:
-    """A training state must be there, and the same, on every machine. Raises ConfigError, on every process."""
+    """Refuse a training state that is not there, or not the same, on every machine. Raises ConfigError everywhere."""
     path = None if folder is None else folder / MANIFEST
     if path is not None:
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "nothing"
@@ -165,8 +165,9 @@ def check_visible(world: World, folder: Path | None) -> None:
 
 
 def spread(pair: Models, world: World, device: torch.device) -> None:
-    """Make a pair that every process has built into one model: the same tokens, base and trained weights everywhere; in
-    a sharded world the frozen weights divided.
+    """Make models that every process has built equal everywhere, and shard their frozen weights where FSDP is on.
+
+    Tokenizers and frozen weights must be equal already; trained weights are copied from the main process.
 
     Raises:
         ConfigError: the processes have built different things.
@@ -174,9 +175,9 @@ def spread(pair: Models, world: World, device: torch.device) -> None:
     models = [pair.policy, *([] if pair.discriminator is None else [pair.discriminator.backbone])]
     if world.size > 1:
         tokens = pair.encoder.fingerprint(), pair.discriminator_encoder.fingerprint()
-        mend = "bring the same files (of the same revision) to every machine"
-        check_same(world, repr(tokens), "tokenizers", mend)
-        check_same(world, repr([frozen_sum(model) for model in models]), "base models", mend)
+        fix = "bring the same files (of the same revision) to every machine"
+        check_same(world, repr(tokens), "tokenizers", fix)
+        check_same(world, repr([frozen_sum(model) for model in models]), "base models", fix)
     trained = [pair.policy, *([] if pair.discriminator is None else [pair.discriminator])]
     world.copy_from_main(p for model in trained for p in model.parameters() if p.requires_grad)
     for model in models:
@@ -185,15 +186,15 @@ def spread(pair: Models, world: World, device: torch.device) -> None:
 
 @torch.no_grad()
 def frozen_sum(model: Any) -> int:
-    """The sum of the bytes of all weights that are not trained: equal models have equal ones, on whatever device."""
+    """Sum of the bytes of all frozen weights: equal for equal models, on whatever device."""
     frozen = (parameter for parameter in model.parameters() if not parameter.requires_grad)
     return sum(int(weights.reshape(-1).view(torch.uint8).sum(dtype=torch.int64)) for weights in frozen)
 
 
 def shard(model: Any, world: World, device: torch.device) -> None:
-    """Divide the frozen weights of a causal LM's decoder among the processes of a sharded world (FSDP 2), in place.
+    """Shard the frozen weights of a causal LM's decoder among the processes (FSDP 2), in place, where FSDP is on.
 
-    A layer's weights are whole only while it computes. What is trained (the adapters) stays whole on every process,
+    A layer's weights are whole only while it computes. The adapters, which are trained, stay whole on every process,
     and so do the embeddings and the LM head, which are used outside the decoder: optimiser, clipping and saving are
     those of one process, and gradients are summed by the ``World``.
     """
@@ -208,14 +209,16 @@ def shard(model: Any, world: World, device: torch.device) -> None:
         whole |= set(part.parameters())
     mesh = init_device_mesh(device.type, (world.size,))
     for part in (*decoder.layers, decoder):
-        # Divided again after every pass, the outermost part too: to save on one process changes nothing on it alone.
+        # Sharded again after every pass, the outermost part too, so that saving on one process changes nothing there.
         fully_shard(part, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
 
 
 @contextmanager
 def gathered(*models: Any) -> Iterator[None]:
-    """Inside the block the weights of divided models are whole on every process, which may then run them however often;
-    every process must come to the outermost block. Models that are not divided are left alone."""
+    """Make the weights of sharded models whole on every process inside the block, which may run them however often.
+
+    Every process must come to the outermost block. Models that are not sharded are left alone.
+    """
     from torch.distributed.fsdp import FSDPModule
 
     parts = [part for model in models for part in model.modules() if isinstance(part, FSDPModule)]
@@ -234,7 +237,7 @@ def gathered(*models: Any) -> Iterator[None]:
 
 
 def sampler_for(config: TrainConfig, encoder: TraceEncoder, world: World) -> Sampler:
-    """The configured sampler, for a process of this world."""
+    """The configured sampler, for one of these processes."""
     from irl_core.policy.sampling import make_sampler
 
     sampler = make_sampler(config.policy, encoder)
@@ -243,8 +246,11 @@ def sampler_for(config: TrainConfig, encoder: TraceEncoder, world: World) -> Sam
 
 @dataclass(frozen=True, slots=True)
 class GatheredSampler:
-    """A sampler for one of several processes. Divided weights are gathered once a call, not once a token, and the
-    processes may stop at different lengths; one that has no prompts only takes part in the gathering."""
+    """A sampler for one of several processes.
+
+    Sharded weights are gathered once a call, not once a token, and the processes may stop at different lengths; one
+    without prompts only takes part in the gathering.
+    """
 
     sampler: Sampler
 

@@ -330,7 +330,7 @@ class TrainingRun:
         from train.monitoring.validation import evaluate
 
         trainer, device = self.state.trainer, self.state.trainer.policy.device
-        logged = learning_rates(trainer, self.config)
+        logged = learning_rates(self.state.learners)
         reset_peak(device)
         started = time.perf_counter()
         logged |= self.state.round()

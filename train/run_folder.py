@@ -1,6 +1,6 @@
-"""A run's folder: who may write there, and the files that tell how it goes.
+"""A training run's folder: which process may write there, and its log, metrics and status.
 
-Whole files are replaced atomically, lines are appended whole or not at all: a reader, and a run that is resumed after a
+Files are replaced atomically and lines appended whole or not at all: a reader, and a training that is resumed after a
 kill, never meets half of one.
 """
 
@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -45,12 +44,13 @@ SECONDS_BETWEEN_BEATS = 2.0
 
 
 class Log:
-    """``log.txt``: everything said, a line each, with its time in UTC."""
+    """``log.txt``: a line for everything said, with its time in UTC."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def write(self, line: str) -> None:
+        """Append a line."""
         append_lines(self.path, f"{now()} {line}\n", durable=False)
 
 
@@ -58,14 +58,16 @@ class Log:
 
 
 def rounded(metrics: dict[str, float]) -> dict[str, float]:
-    """Metrics as they are written, so that what is decided from them is decided again when they are read back."""
+    """Metrics as they are written: decisions made from them are made again when they are read back."""
     return {key: float(f"{value:.{SIGNIFICANT_DIGITS}g}") for key, value in sorted(metrics.items())}
 
 
 class MetricsFile:
-    """``metrics.jsonl``. Lines after the step resumed from are dropped, so that every step stands there once.
+    """``metrics.jsonl``; lines after the ``step`` that a training resumes from are dropped, so each step is there once.
 
-    ``rows``: what was kept. ``reached``: the last step that stood there before, also where it was dropped.
+    Attributes:
+        rows: the lines kept.
+        reached: the last step that was there before, dropped or not.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -85,7 +87,7 @@ class MetricsFile:
 
 @dataclass(slots=True)
 class Status:
-    """``status.json``: state, step, process and heartbeat, replaced whole."""
+    """``status.json`` (see ``TrainingStatus``); ``written`` is when, on the monotonic clock."""
 
     path: Path
     steps: int
@@ -95,7 +97,7 @@ class Status:
     seconds_left: float | None = None
     reason: str = ""
     warnings: int = 0
-    best: dict[str, Any] | None = None
+    best: dict[str, float] | None = None
     written: float = -SECONDS_BETWEEN_BEATS
 
     def write(self) -> None:
@@ -111,7 +113,7 @@ class Status:
         write_whole(self.path, json.dumps(document, indent=2) + "\n", durable=False)
 
     def beat(self, phase: str) -> None:
-        """Say that the run is alive, at most once in ``SECONDS_BETWEEN_BEATS``."""
+        """Write a heartbeat, at most once in ``SECONDS_BETWEEN_BEATS``."""
         self.phase = phase
         if time.monotonic() - self.written >= SECONDS_BETWEEN_BEATS:
             self.write()
@@ -122,19 +124,19 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The folder is this process's. ``previous``: the status that was found. ``finished``: nothing is left to do."""
+    """A folder claimed by this process: its ``previous`` status, and whether the training is ``finished`` already."""
 
     previous: TrainingStatus
     finished: bool
 
 
 def claim(config: TrainConfig, run_dir: Path, resume: bool) -> Claim:
-    """Create the run's folder, or take over the one to be resumed; from then on its status names this process.
+    """Create a training run's folder, or take over the one to resume; its status then names this process.
 
-    A folder whose run failed before its first step holds nothing to lose: it is taken for a new run.
+    A folder whose training failed before its first step holds nothing to lose, and is used for a new one.
 
     Raises:
-        ConfigError: it holds another configuration, a run while ``resume`` is not set, or is being written to.
+        ConfigError: it holds another configuration, a training run while ``resume`` is not set, or is in use.
         CheckpointError: it cannot be written, or its status cannot be read.
     """
     path = run_dir / CONFIG
@@ -144,14 +146,14 @@ def claim(config: TrainConfig, run_dir: Path, resume: bool) -> Claim:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_written(run_dir.name, error) from error
-    with _locked(run_dir):
+    with locked(run_dir):
         previous = read_status(run_dir)
         if process := living_process(previous):
             raise ConfigError(
                 f"{run_dir.name} is being trained by {process} (step {previous.get('step')}); wait for it, or end it "
                 "with SIGTERM (it saves) and then --resume"
             )
-        _check_config(path, config, resume)
+        settle_config(path, config, resume)
         finished = previous.get("state") == "finished" and failure(run_dir / FINAL) is None
         if not finished:
             step, best = previous.get("step", 0), previous.get("best")
@@ -159,7 +161,8 @@ def claim(config: TrainConfig, run_dir: Path, resume: bool) -> Claim:
     return Claim(previous, finished)
 
 
-def _check_config(path: Path, config: TrainConfig, resume: bool) -> None:
+def settle_config(path: Path, config: TrainConfig, resume: bool) -> None:
+    """Write ``config.yaml``, or check that it is the one to resume with. Raises ConfigError."""
     name = path.parent.name
     nothing_to_lose = not read_metrics(path.with_name(METRICS)) and not path.with_name(CHECKPOINTS).exists()
     if not path.exists() or (not resume and nothing_to_lose):
@@ -171,8 +174,8 @@ def _check_config(path: Path, config: TrainConfig, resume: bool) -> None:
 
 
 @contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
-    """Two processes that start at once come one after the other (file systems without locks cannot tell)."""
+def locked(run_dir: Path) -> Iterator[None]:
+    """Let one process at a time into the block, where the file system has locks."""
     descriptor = os.open(run_dir, os.O_RDONLY)
     try:
         try:
@@ -186,8 +189,7 @@ def _locked(run_dir: Path) -> Iterator[None]:
 
 
 def newest_state(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole training state (None where the run was stopped before its first save), and a line for each
-    one passed over.
+    """The newest whole training state (None where nothing was saved yet), and a line for each one passed over.
 
     Raises:
         CheckpointError: there are saves, and none of them is whole.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -34,7 +33,7 @@ from irl_core.types import Source
 from train import optimizers
 from train.backends.build import build
 from train.backends.models import Models
-from train.data import ExpertData, training_data
+from train.data import ExpertData, to_stderr, training_data
 from train.distributed import check_same, gathered, sampler_for, spread, training_device
 from train.optimizers import CheckpointFiles
 
@@ -62,7 +61,7 @@ def make_trainer(config: TrainConfig, models: Models, world: World) -> Trainer:
 
 
 def learners_of(trainer: Trainer) -> dict[str, Learner]:
-    """The models that a trainer updates, by the names that their optimisers have in a training state."""
+    """The models that a trainer updates, by name."""
     if isinstance(trainer, AdversarialTrainer):
         return {"policy": trainer.policy, "discriminator": trainer.discriminator}
     return {"policy": trainer.policy}
@@ -102,15 +101,19 @@ class TrainingState:
             return [f"{trace.problem}\n{trace.text}" for trace in traces]
 
         models = build(config, saved, world, device, texts)
-        say = (lambda line: print(line, file=sys.stderr)) if world.is_main else ignored
-        data = training_data(config, models.encoder, say)
+        data = training_data(config, models.encoder, to_stderr if world.is_main else ignored)
         check_same(world, data_hash(data.traces), "training data", "bring the same files to every machine")
         spread(models, world, device)
         state = cls(config, make_trainer(config, models, world), data)
         if saved is not None:
             state.restore(saved)
-        align(learners_of(state.trainer).values(), models.reference)
+        align(state.learners.values(), models.reference)
         return state
+
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """The models that are trained, by the names that their optimisers have in a saved state."""
+        return learners_of(self.trainer)
 
     @property
     def step(self) -> int:
@@ -128,7 +131,7 @@ class TrainingState:
         world = self.trainer.world
         if world.is_main:
             files = self.model_files(directory.name)
-            for name, learner in learners_of(self.trainer).items():
+            for name, learner in self.learners.items():
                 files |= optimizers.learner_files(name, learner)
             files["training/progress.json"] = {"round": self.step}
             if isinstance(self.trainer, AdversarialTrainer):
@@ -138,7 +141,7 @@ class TrainingState:
 
     def restore(self, saved: Path) -> None:
         """Continue from a verified training state. Raises CheckpointError where it is of another model."""
-        for name, learner in learners_of(self.trainer).items():
+        for name, learner in self.learners.items():
             optimizers.restore_learner(saved, name, learner)
         self.trainer.round_number = int(load_json(saved / "training" / "progress.json")["round"])
         if isinstance(self.trainer, AdversarialTrainer):

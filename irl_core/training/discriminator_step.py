@@ -153,7 +153,7 @@ def classification_loss(
     parts, part_weights = torch.cat([mask & is_expert, mask & ~is_expert]), weights.t().reshape(-1)
     if settings.loss == "wasserstein":
         return losses.wasserstein(logits.repeat(2, 1), parts, is_expert.repeat(2, 1), part_weights)
-    targets = torch.where(is_expert, settings.target_expert, settings.target_other)
+    targets = losses.token_targets(expert, mask, departure, expert=settings.target_expert, other=settings.target_other)
     return losses.discriminator_bce(logits.repeat(2, 1), parts, targets.repeat(2, 1), part_weights)
 
 

@@ -15,11 +15,6 @@ from torch import Tensor
 from irl_core.reward.rewards import last_valid, masked, masked_mean
 
 
-def trace_means(values: Tensor, response_mask: Tensor) -> Tensor:
-    """Mean over a trace's kept tokens, ``(B,)``: each trace counts once, however long it is."""
-    return masked_mean(values, response_mask)
-
-
 def expert_tokens(is_expert: Tensor, departure: Tensor, width: int) -> Tensor:
     """Which tokens are the expert's, ``(B, width)`` bool: all of an expert trace, and any other's before its departure.
 
@@ -44,7 +39,7 @@ def discriminator_bce(logits: Tensor, response_mask: Tensor, targets: Tensor, tr
     over the full batch this is the batch's loss, and the sum over micro-batches equals it.
     """
     loss = F.binary_cross_entropy_with_logits(masked(logits.float(), response_mask), targets, reduction="none")
-    return (trace_means(loss, response_mask) * trace_weights).sum()
+    return (masked_mean(loss, response_mask) * trace_weights).sum()
 
 
 def balanced_weights(classes: Tensor, class_weights: dict[int, float]) -> Tensor:
@@ -87,7 +82,7 @@ def wasserstein(logits: Tensor, response_mask: Tensor, is_expert_token: Tensor, 
     Needs a Lipschitz bound beside it: ``clip_weights`` or ``gradient_penalty``.
     """
     sign = torch.where(is_expert_token, -1.0, 1.0)
-    return (trace_means(sign * masked(logits.float(), response_mask), response_mask) * trace_weights).sum()
+    return (masked_mean(sign * masked(logits.float(), response_mask), response_mask) * trace_weights).sum()
 
 
 def gradient_penalty(
@@ -137,7 +132,7 @@ def clipped_surrogate(
     ratio = masked(logprobs - old_logprobs, response_mask).exp()
     limited = ratio.clamp(1.0 - clip_eps, 1.0 + clip_eps)
     objective = torch.minimum(ratio * advantages, limited * advantages)
-    loss = -trace_means(objective, response_mask).sum() / num_traces
+    loss = -masked_mean(objective, response_mask).sum() / num_traces
     outside = masked((ratio != limited).float(), response_mask)
     return loss, outside.sum().detach() / response_mask.sum().clamp(min=1)
 
@@ -145,7 +140,7 @@ def clipped_surrogate(
 def kl_to_reference(logprobs: Tensor, reference_logprobs: Tensor, response_mask: Tensor, *, num_traces: int) -> Tensor:
     """The non-negative, unbiased estimate ``exp(d) - d - 1`` with ``d = log p_ref - log p`` (Schulman 2020); scalar."""
     difference = masked(reference_logprobs - logprobs, response_mask)
-    return trace_means(difference.exp() - difference - 1.0, response_mask).sum() / num_traces
+    return masked_mean(difference.exp() - difference - 1.0, response_mask).sum() / num_traces
 
 
 def negative_log_likelihood(logprobs: Tensor, response_mask: Tensor, *, num_tokens: int) -> Tensor:

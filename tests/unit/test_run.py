@@ -496,12 +496,10 @@ def test_learning_rates_of_those_who_learn() -> None:
             groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
             self.optimizer = torch.optim.SGD(groups, lr=1.0)
 
-    class Trainer:
-        policy, discriminator = Learner(1e-4), Learner(5e-5, 5e-4)
-
-    assert learning_rates(Trainer(), CONFIG) == {"policy/learning_rate": 1e-4, "disc/learning_rate": 5e-5}
-    grpo = replace(CONFIG, run=RunConfig(method="grpo"))
-    assert learning_rates(Trainer(), grpo) == {"policy/learning_rate": 1e-4}
+    policy, discriminator = Learner(1e-4), Learner(5e-5, 5e-4)
+    both = learning_rates({"policy": policy, "discriminator": discriminator})
+    assert both == {"policy/learning_rate": 1e-4, "disc/learning_rate": 5e-5}
+    assert learning_rates({"policy": policy}) == {"policy/learning_rate": 1e-4}
 
 
 def test_the_best_is_the_first_of_the_highest() -> None:

@@ -1,4 +1,4 @@
-"""From a configuration to the policy, the discriminator and their encoders on a device."""
+"""Choice of the backend that builds a configuration's models on a device."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ def build(
     device: torch.device,
     texts: Callable[[], Iterable[str]] = tuple,
 ) -> Models:
-    """The models of a configuration; their weights from ``state``, a verified training checkpoint, where one is given.
+    """The models of a configuration.
 
-    ``texts`` is what a tokenizer is trained on where the backend ``tiny`` makes one.
+    Args:
+        config: the training's settings.
+        state: a verified training state that the weights are taken from, where there is one.
+        world: the data-parallel processes.
+        device: this process's.
+        texts: gives the texts on which the backend ``tiny`` trains a tokenizer, where it makes one.
 
     Raises:
         ConfigError, CheckpointError: what the configuration names is not there or not usable.

@@ -11,9 +11,15 @@ from irl_core.reward.discriminator import Discriminator
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """A pair in memory. ``discriminator_encoder`` is ``encoder`` itself where both read the same tokens; likelihood
-    training (``sft``) and outcome rewards (``grpo``) have no discriminator; ``reference`` is there where
-    ``kl_coefficient`` asks for it."""
+    """What a backend builds for a training.
+
+    Attributes:
+        policy: a causal LM to train.
+        discriminator: the reward model to train; None where the method needs none.
+        encoder: the policy's encoder.
+        discriminator_encoder: ``encoder`` itself where both models share a vocabulary.
+        reference: the frozen policy of the KL penalty, where ``kl_coefficient`` asks for one.
+    """
 
     policy: Any
     discriminator: Discriminator | None

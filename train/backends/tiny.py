@@ -1,4 +1,4 @@
-"""The embedded default: a Llama-architecture pair of about a million parameters, trained from nothing on the CPU."""
+"""The embedded default: a Llama-architecture pair of about a million parameters, trained from scratch on the CPU."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from train.backends.transformers import prepare
 
 PAD, PROBLEM, SOLUTION, END = "<|pad|>", "<|problem|>", "<|solution|>", "<|end|>"
 CHAT_TEMPLATE = PROBLEM + "{{ messages[0]['content'] }}" + SOLUTION
-# Words with their leading space; names without it, so that a name is the same token wherever it stands and can be
-# copied; every digit, operator and blank for itself.
+# Words with their leading space; names without it, so that a name is the same token everywhere and can be copied;
+# every digit, operator and blank a token of its own.
 PIECES = r" ?[a-z]+|[A-Z][a-z]*|[0-9]|<<|>>|####|[^\sA-Za-z0-9]|\s"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer (any text survives it) whose digits are single tokens."""
+    """A byte-level BPE tokenizer, which encodes any text, with single digits as tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -73,8 +73,8 @@ def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerFast) -> Any:
 def build_tiny(
     config: TrainConfig, state: Path | None, device: torch.device, texts: Callable[[], Iterable[str]]
 ) -> Models:
-    """The pair of the configured shape, or that of a checkpoint; see ``train.backends.build``."""
-    source = state or start_of(config)
+    """The models of the configured shape, or those of a checkpoint; see ``train.backends.build``."""
+    source = state or checkpoint("model.policy", config.model.policy)
     if source is None:
         tokenizer = train_tokenizer(texts(), config.model.vocab_size)
         policy, encoder = build_model(config, tokenizer), TraceEncoder(tokenizer, config.data.instruction)
@@ -82,20 +82,16 @@ def build_tiny(
         policy = load_causal_lm(source / "policy")
         encoder = load_encoder(source, policy, config.data.instruction)
     # Copies first: what prepare() does to a model would lead back to the original.
-    discriminator = _discriminator(config, policy, state) if config.method.needs_discriminator else None
-    reference = _reference(config, policy, encoder, state) if config.policy.kl_coefficient else None
+    discriminator = make_discriminator(config, policy, state) if config.method.needs_discriminator else None
+    reference = make_reference(config, policy, encoder, state) if config.policy.kl_coefficient else None
     for model in (policy, reference, None if discriminator is None else discriminator.backbone):
         if model is not None:
             prepare(model.to(device), config, device)
     return Models(policy, discriminator and discriminator.to(device), encoder, encoder, reference)
 
 
-def start_of(config: TrainConfig) -> Path | None:
-    """The verified checkpoint that the policy starts from, where one is named. Raises ConfigError."""
-    return _checkpoint("model.policy", config.model.policy)
-
-
-def _checkpoint(key: str, name: str | None) -> Path | None:
+def checkpoint(key: str, name: str | None) -> Path | None:
+    """The verified checkpoint that a setting names, if any. Raises ConfigError, or CheckpointError."""
     if name is None:
         return None
     path = Path(name)
@@ -105,17 +101,18 @@ def _checkpoint(key: str, name: str | None) -> Path | None:
     return path
 
 
-def _discriminator(config: TrainConfig, policy: Any, state: Path | None) -> Discriminator:
+def make_discriminator(config: TrainConfig, policy: Any, state: Path | None) -> Discriminator:
+    """The saved discriminator, or a copy of the policy or of the named checkpoint's with a new head."""
     if state is not None:
         return load_discriminator(state / "discriminator")
-    start = _checkpoint("model.discriminator", config.model.discriminator)
+    start = checkpoint("model.discriminator", config.model.discriminator)
     backbone = copy.deepcopy(policy) if start is None else load_causal_lm(start / "policy")
     return Discriminator(backbone, config.discriminator.head, config.discriminator.likelihood)
 
 
-def _reference(config: TrainConfig, policy: Any, encoder: TraceEncoder, state: Path | None) -> Any:
-    """The policy that the run started from."""
-    start = start_of(config)
+def make_reference(config: TrainConfig, policy: Any, encoder: TraceEncoder, state: Path | None) -> Any:
+    """The frozen policy that the training started from."""
+    start = checkpoint("model.policy", config.model.policy)
     if state is None:
         reference = copy.deepcopy(policy)
     elif start is None:

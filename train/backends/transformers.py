@@ -1,8 +1,8 @@
-"""Pretrained pairs with transformers, peft and bitsandbytes: from the hub, a folder, or a checkpoint of ours.
+"""Pretrained models with transformers, peft and bitsandbytes: from the hub, a folder, or a checkpoint of this project.
 
 With ``model.lora.rank`` the weights are frozen in ``model.dtype`` (or quantised) and float32 adapters are trained on
-them; with rank 0 every weight is trained, kept in float32, and computed with in ``model.dtype``: common updates are
-smaller than what bfloat16 can add to a weight.
+them. With rank 0 every weight is trained and kept in float32, since common updates are smaller than what bfloat16 can
+add to a weight; ``model.dtype`` is then that of the computation.
 """
 
 from __future__ import annotations
@@ -23,26 +23,25 @@ from irl_core.models import hub, pretrained
 from irl_core.models.hub import ADAPTER_CONFIG
 from irl_core.models.pretrained import OWN_TOKENIZER, REFERENCE_ADAPTER, Base
 from irl_core.models.token_alignment import check_same_tokens
-from irl_core.models.tokenization import TraceEncoder
 from irl_core.reward.discriminator import HEAD, Discriminator, load_discriminator, read_head
 from train.backends.models import Models
 
 
 class Loader(Protocol):
-    """How a model with adapters comes about; ``unsloth`` has its own."""
+    """Loads models with adapters; ``train.backends.unsloth`` has a loader of its own."""
 
     def fresh(self, base: Base, lora: LoraConfig, device: torch.device) -> Any:
-        """The base with new adapters, drawn from torch's random state."""
+        """The base model with new adapters, drawn from torch's random state."""
 
     def saved(self, directory: Path, device: torch.device) -> Any:
-        """Adapters of a verified checkpoint on their base, to be trained further."""
+        """Adapters of a verified checkpoint on their base model, to be trained further."""
 
     def prepare(self, model: Any, config: TrainConfig, device: torch.device) -> None:
         """Make the model train as the configuration says."""
 
 
 class PeftLoader:
-    """transformers and peft."""
+    """Loads with transformers and peft."""
 
     def fresh(self, base: Base, lora: LoraConfig, device: torch.device) -> Any:
         return pretrained.with_adapters(pretrained.load_base(base, device), lora)
@@ -56,8 +55,14 @@ class PeftLoader:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a configured name leads to: the folder of the model (or adapters), that of its tokenizer, and the name and
-    revision under which new adapters remember their base. ``key``: the setting, for errors."""
+    """The files that a model starts from.
+
+    Attributes:
+        key: the setting that names them, for errors.
+        model: the folder of the model, or of its adapters.
+        tokenizer: the folder of its tokenizer.
+        name, revision: by which new adapters name their base model.
+    """
 
     key: str
     model: Path
@@ -67,38 +72,42 @@ class Start:
 
     @property
     def has_adapters(self) -> bool:
+        """Whether the model is saved as adapters on a base model."""
         return (self.model / ADAPTER_CONFIG).is_file()
 
 
 def build_pretrained(config: TrainConfig, state: Path | None, world: World, device: torch.device) -> Models:
-    """The configured pair, from ``state`` (a training checkpoint) where one is given; see ``train.backends.build``."""
+    """The configured models, from a saved training ``state`` where one is given; see ``train.backends.build``."""
     return assemble(config, state, world, device, PeftLoader())
 
 
 def assemble(config: TrainConfig, state: Path | None, world: World, device: torch.device, loader: Loader) -> Models:
-    """Policy, discriminator, encoders and reference; ``loader`` makes the models that have adapters.
+    """Build policy, discriminator, encoders and reference; ``loader`` loads the models that have adapters.
 
     Raises:
         ConfigError: a name leads nowhere, or the settings do not fit what is there.
         CheckpointError: ``state`` is not whole.
     """
-    found = starts(config, world) if state is None else resumed(state, config.method.needs_discriminator)
-    policy_start = found[0]
+    begin = starts(config, world) if state is None else saved_starts(state, config.method.needs_discriminator)
+    policy_start = begin[0]
     origin = starts(config, world)[0] if state and config.policy.kl_coefficient else policy_start
     with errors_of(policy_start.key):
-        policy = _opened(config, policy_start, device, loader, config.run.seed)
+        policy = open_model(config, policy_start, device, loader, config.run.seed)
         encoder = pretrained.load_encoder(policy_start.tokenizer, policy, config.data.instruction)
-        reference = _reference(config, policy, origin, device)
+        reference = make_reference(config, policy, origin, device)
     check_context(config, policy, policy_start.key)
     loader.prepare(policy, config, device)
-    if len(found) == 1:
+    if len(begin) == 1:
         return Models(policy, None, encoder, encoder, reference)
-    discriminator_start = found[1]
+    discriminator_start = begin[1]
     with errors_of(discriminator_start.key):
-        discriminator = _discriminator(config, discriminator_start, device, loader)
+        discriminator = open_discriminator(config, discriminator_start, device, loader)
         reading = encoder
         if discriminator_start.tokenizer != policy_start.tokenizer:
-            reading = _reading_encoder(config, discriminator_start.tokenizer, discriminator.backbone, encoder)
+            backbone = discriminator.backbone
+            own = pretrained.load_encoder(discriminator_start.tokenizer, backbone, config.data.instruction)
+            check_same_tokens(encoder.fingerprint(), own.fingerprint(), config.discriminator.likelihood)
+            reading = encoder if encoder.fingerprint() == own.fingerprint() else own
     check_context(config, discriminator.backbone, discriminator_start.key)
     loader.prepare(discriminator.backbone, config, device)
     return Models(policy, discriminator, encoder, reading, reference)
@@ -106,40 +115,44 @@ def assemble(config: TrainConfig, state: Path | None, world: World, device: torc
 
 @contextmanager
 def errors_of(key: str) -> Iterator[None]:
-    """Name the setting in the errors of what it leads to."""
+    """Name the setting in checkpoint errors inside the block, as ConfigError."""
     try:
         yield
     except CheckpointError as error:
         raise ConfigError(f"{key}: {error}") from error
 
 
-# --------------------------------------------------------------------------------------------- what names lead to
+# ------------------------------------------------------------------------------------------------ files to start from
 
 
 def starts(config: TrainConfig, world: World) -> list[Start]:
-    """Where the policy starts from, and where a reward is learned the discriminator. The main process asks the hub
-    first; the others find its files."""
+    """The files that the policy starts from, and where a reward is learned those of the discriminator.
+
+    The main process asks the hub first; the others find its files.
+    """
     found: list[Start] = []
     for turn in (True, False):
         if world.is_main is turn:
-            found = [_start(*named) for named in _names(config)]
+            found = [start_of(*named) for named in configured_names(config)]
         world.barrier()
     return found
 
 
-def resumed(state: Path, learns_reward: bool) -> list[Start]:
-    """A training state goes on as what it was."""
+def saved_starts(state: Path, needs_discriminator: bool) -> list[Start]:
+    """The files of a saved training state."""
     key, own = "the training state", state / "discriminator"
-    found = [Start(key, state / "policy", state, "")]
-    return [*found, Start(key, own, _tokenizer_of(own, state), "")] if learns_reward else found
+    policy = Start(key, state / "policy", state, "")
+    return [policy, Start(key, own, tokenizer_of(own, state), "")] if needs_discriminator else [policy]
 
 
-def _tokenizer_of(discriminator: Path, checkpoint: Path) -> Path:
+def tokenizer_of(discriminator: Path, checkpoint: Path) -> Path:
+    """The folder of the tokenizer that a saved discriminator reads."""
     own = discriminator / OWN_TOKENIZER
     return own if own.is_dir() else checkpoint
 
 
-def _names(config: TrainConfig) -> Iterator[tuple[str, str, str | None]]:
+def configured_names(config: TrainConfig) -> Iterator[tuple[str, str, str | None]]:
+    """Setting, name and revision of the policy, and where one is needed of the discriminator."""
     model = config.model
     policy = str(model.policy), model.policy_revision
     yield ("model.policy", *policy)
@@ -151,7 +164,8 @@ def _names(config: TrainConfig) -> Iterator[tuple[str, str, str | None]]:
         yield "model.discriminator", model.discriminator, model.discriminator_revision
 
 
-def _start(key: str, name: str, revision: str | None) -> Start:
+def start_of(key: str, name: str, revision: str | None) -> Start:
+    """The files of a checkpoint of this project, or of a model from the hub or a folder. Raises ConfigError."""
     folder = Path(name)
     with errors_of(key):
         if not (folder / MANIFEST).is_file():
@@ -162,14 +176,14 @@ def _start(key: str, name: str, revision: str | None) -> Start:
     part = folder / "policy"
     if key == "model.discriminator" and (folder / "discriminator").is_dir():
         part = folder / "discriminator"
-    return Start(key, part, _tokenizer_of(part, folder), str(part.resolve()))
+    return Start(key, part, tokenizer_of(part, folder), str(part.resolve()))
 
 
-def _opened(config: TrainConfig, start: Start, device: torch.device, loader: Loader, seed: int) -> Any:
-    """The model that a run starts with: saved adapters, new adapters drawn from the seed, or every weight."""
+def open_model(config: TrainConfig, start: Start, device: torch.device, loader: Loader, seed: int) -> Any:
+    """The model to train: with saved adapters, with new ones drawn from the seed, or with every weight."""
     model = config.model
     if start.has_adapters:
-        _check_adapters(model, start)
+        check_adapters(model, start)
         return loader.saved(start.model, device)
     if not model.lora.rank:
         return pretrained.load_whole(start.model, dtype="float32", device=device)
@@ -177,8 +191,8 @@ def _opened(config: TrainConfig, start: Start, device: torch.device, loader: Loa
     return loader.fresh(Base(start.name, start.revision, model.quantisation, model.dtype), model.lora, device)
 
 
-def _check_adapters(model: ModelConfig, start: Start) -> None:
-    """Adapters go on as what they were trained as. Raises ConfigError."""
+def check_adapters(model: ModelConfig, start: Start) -> None:
+    """Refuse settings that saved adapters were not trained with. Raises ConfigError."""
     lora, base = pretrained.read_adapter_config(start.model), pretrained.read_base(start.model)
     for name, wanted, found in (
         ("lora.rank", model.lora.rank, lora.rank),
@@ -195,33 +209,25 @@ def _check_adapters(model: ModelConfig, start: Start) -> None:
 # -------------------------------------------------------------------------------------------------------- the parts
 
 
-def _discriminator(config: TrainConfig, start: Start, device: torch.device, loader: Loader) -> Discriminator:
-    """A saved discriminator, head and all, or a language model with a new head."""
+def open_discriminator(config: TrainConfig, start: Start, device: torch.device, loader: Loader) -> Discriminator:
+    """A saved discriminator with its head, or a language model with a new head. Raises ConfigError."""
     settings = config.discriminator
-    backbone = _opened(config, start, device, loader, config.run.seed + 1)
+    backbone = open_model(config, start, device, loader, config.run.seed + 1)
     if not (start.model / HEAD).is_file():
         discriminator = Discriminator(backbone, settings.head, settings.likelihood)
         discriminator.head.to(device)
         return discriminator
-    found = read_head(start.model)
-    if found != (settings.head, settings.likelihood):
+    saved = read_head(start.model)
+    if saved != (settings.head, settings.likelihood):
         raise ConfigError(
             f"discriminator.head is {settings.head!r} and likelihood {settings.likelihood!r}, but {start.key} has "
-            f"{found[0]!r} and {found[1]!r}; set them so"
+            f"{saved[0]!r} and {saved[1]!r}; set them so"
         )
     return load_discriminator(start.model, device, backbone)
 
 
-def _reading_encoder(config: TrainConfig, folder: Path, backbone: Any, encoder: TraceEncoder) -> TraceEncoder:
-    """The discriminator's encoder: the policy's where the vocabularies are equal. Raises ConfigError."""
-    own = pretrained.load_encoder(folder, backbone, config.data.instruction)
-    policys, owns = encoder.fingerprint(), own.fingerprint()
-    check_same_tokens(policys, owns, config.discriminator.likelihood)
-    return encoder if policys == owns else own
-
-
 def check_context(config: TrainConfig, model: Any, key: str) -> None:
-    """Refuse lengths that the model does not read. Raises ConfigError."""
+    """Refuse prompts and completions longer than the model's context. Raises ConfigError."""
     wanted = config.data.max_prompt_tokens + config.data.max_completion_tokens
     limit = getattr(model.config, "max_position_embeddings", wanted)
     if wanted > limit:
@@ -231,7 +237,7 @@ def check_context(config: TrainConfig, model: Any, key: str) -> None:
 
 
 def prepare(model: Any, config: TrainConfig, device: torch.device) -> None:
-    """Make a model train as the configuration says: precision, attention for packed rows, gradient checkpointing."""
+    """Set a model's precision, attention for packed rows and gradient checkpointing as configured."""
     settings = config.model
     if pretrained.base_of(model) is None and settings.dtype != "float32":
         compute_in(model, getattr(torch, settings.dtype), device.type)
@@ -244,7 +250,7 @@ def prepare(model: Any, config: TrainConfig, device: torch.device) -> None:
 
 
 def compute_in(model: Any, dtype: torch.dtype, device_type: str) -> None:
-    """Compute in ``dtype`` with the float32 weights of ``model``, through whichever of its parts is called.
+    """Make ``model`` compute in ``dtype`` with its float32 weights, through whichever of its parts is called.
 
     A copy made afterwards would call the original: copy first.
     """
@@ -256,8 +262,8 @@ def compute_in(model: Any, dtype: torch.dtype, device_type: str) -> None:
 # ----------------------------------------------------------------------------------------------------- the reference
 
 
-def _reference(config: TrainConfig, policy: Any, start: Start, device: torch.device) -> Any | None:
-    """The policy that the run started from, for ``kl_coefficient``: with adapters no second copy of the weights."""
+def make_reference(config: TrainConfig, policy: Any, start: Start, device: torch.device) -> Any | None:
+    """The policy that the training started from, for ``kl_coefficient``; with adapters it shares the weights."""
     if not config.policy.kl_coefficient:
         return None
     if pretrained.base_of(policy) is None:
@@ -274,23 +280,25 @@ def _reference(config: TrainConfig, policy: Any, start: Start, device: torch.dev
 
 
 class AdapterReference:
-    """A policy as it was before training, inside the same model: with the frozen adapters of that name in place of the
-    trained ones, or (None) with none. It answers what ``irl_core.models.logprobs.completion_logprobs`` asks of a
-    model."""
+    """A policy as it was before training, inside the same model.
+
+    It computes with the frozen ``adapter`` of that name in place of the trained one, or (None) with none, and has the
+    methods of a model that ``irl_core.models.logprobs.completion_logprobs`` calls.
+    """
 
     def __init__(self, model: Any, adapter: str | None) -> None:
         self.model = model
         self.adapter = adapter
 
     def get_decoder(self) -> Any:
-        return _Switched(self, self.model.get_decoder())
+        return SwitchedPart(self, self.model.get_decoder())
 
     def get_output_embeddings(self) -> Any:
-        return _Switched(self, self.model.get_output_embeddings())
+        return SwitchedPart(self, self.model.get_output_embeddings())
 
     @contextmanager
     def switched(self) -> Iterator[None]:
-        """The model is the reference inside the block."""
+        """Make the model the reference inside the block."""
         if self.adapter is None:
             with self.model.disable_adapter():
                 yield
@@ -303,8 +311,8 @@ class AdapterReference:
             self.model.set_adapter(trained)
 
 
-class _Switched:
-    """A part of the model, called as the reference's; its attributes are the part's."""
+class SwitchedPart:
+    """A part of the model that computes as the reference's when called; its attributes are the part's."""
 
     def __init__(self, reference: AdapterReference, part: Any) -> None:
         self.reference = reference

@@ -1,7 +1,7 @@
-"""The same pairs with unsloth's kernels (``FastLanguageModel``), on a GPU; the package is imported only when chosen.
+"""Pretrained models with unsloth's kernels (``FastLanguageModel``), on a GPU; imported only when chosen.
 
-Unsloth loads base and adapters, replaces their layers by its own and keeps a decoder and a cache of its own for
-sampling; everything else is as in ``train.backends.transformers``.
+Unsloth loads base and adapters, replaces their layers by its own, and samples with a decoder and a cache of its own;
+everything else is as in ``train.backends.transformers``.
 """
 
 from __future__ import annotations
@@ -23,16 +23,11 @@ INSTEAD = "or train without it: --set model.backend=transformers"
 
 
 def build_unsloth(config: TrainConfig, state: Path | None, world: World, device: torch.device) -> Models:
-    """The configured pair; see ``train.backends.build``.
+    """The configured models; see ``train.backends.build``.
 
     Raises:
-        ConfigError: unsloth is not installed or finds no GPU, or a setting that it cannot do.
+        ConfigError: unsloth is not installed or finds no GPU, or does not support a setting.
     """
-    _check(config)
-    return assemble(config, state, world, device, UnslothLoader(fast_language_model(), config))
-
-
-def _check(config: TrainConfig) -> None:
     model, policy = config.model, config.policy
     if not model.lora.rank:
         raise ConfigError("model.backend is 'unsloth' with model.lora.rank 0; set it to 16, say, " + INSTEAD)
@@ -41,6 +36,7 @@ def _check(config: TrainConfig) -> None:
             f"policy.sampler is {policy.sampler!r} with the cache {policy.cache!r}, but unsloth decodes with its own; "
             "set policy.sampler to generate and policy.cache to dynamic"
         )
+    return assemble(config, state, world, device, UnslothLoader(fast_language_model(), config))
 
 
 def fast_language_model() -> Any:
@@ -60,26 +56,23 @@ def fast_language_model() -> Any:
 
 
 class UnslothLoader:
-    """Models with adapters by ``FastLanguageModel``.
-
-    Args:
-        fast: ``FastLanguageModel``. config: lengths, gradient checkpointing and the seed of new adapters.
-    """
+    """Loads models with adapters by ``FastLanguageModel`` (``fast``)."""
 
     def __init__(self, fast: Any, config: TrainConfig) -> None:
         self.fast = fast
         self.config = config
 
     def fresh(self, base: Base, lora: LoraConfig, device: torch.device) -> Any:
-        return self._adapted(base, lora, device)
+        return self.with_adapters(base, lora, device)
 
     def saved(self, directory: Path, device: torch.device) -> Any:
         base, lora = pretrained.read_base(directory), pretrained.read_adapter_config(directory)
-        model = self._adapted(base, lora, device)
+        model = self.with_adapters(base, lora, device)
         pretrained.load_adapter_weights(model, directory)
         return model
 
-    def _adapted(self, base: Base, lora: LoraConfig, device: torch.device) -> Any:
+    def with_adapters(self, base: Base, lora: LoraConfig, device: torch.device) -> Any:
+        """The base model with new adapters, in unsloth's layers."""
         data, checkpointing = self.config.data, self.config.model.gradient_checkpointing
         folder = hub.locate(base.name, base.revision)
         model, _ = self.fast.from_pretrained(
@@ -115,11 +108,11 @@ class UnslothLoader:
         return model
 
     def prepare(self, model: Any, config: TrainConfig, device: torch.device) -> None:
-        """Nothing is left to do: unsloth has its own attention and checkpointing."""
+        """Do nothing: unsloth has its own attention and checkpointing."""
 
 
 def train_as(fast: Any, model: Any, checkpointing: bool) -> None:
-    """Make ``model.train()`` undo what unsloth's ``generate`` leaves behind: checkpointing off, its decoder's flags."""
+    """Make ``model.train()`` restore what unsloth's ``generate`` switches off: checkpointing, its decoder's flags."""
     plain, entered = type(model).train, False
 
     def train(mode: bool = True) -> Any:
