@@ -1,7 +1,7 @@
-"""The processes that train together. One process is the world of size 1, in which every exchange is the identity.
+"""Collectives of data-parallel training; with one process every exchange is the identity.
 
-A round's groups are divided among the processes, each group whole on one of them. Every loss is normalised by what the
-*world* holds and gradients are summed, so that n processes take the step that one would take alone.
+A round's groups are divided among the processes, each group whole on one of them. Every loss is normalised by what
+*all* processes hold and gradients are summed, so that n processes take the step that one would take alone.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-BUCKET = 2**26  # numbers of one exchange: 256 MiB in float32, however large the model
+BUCKET = 2**26  # numbers in one exchange of gradients: 256 MiB in float32, however large the model
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process's ``rank`` among ``size``; ``sharded`` where the frozen weights are divided too (FSDP)."""
+    """The data-parallel processes: this one's rank, their number, and whether weights are sharded (FSDP)."""
 
     rank: int = 0
     size: int = 1
@@ -28,19 +28,22 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this process writes and prints."""
         return self.rank == 0
 
     # -- dividing ----------------------------------------------------------------------------------------------
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """This process's part of a round's items, consecutive ones together; parts differ by one item at most."""
+        """This process's share of a round's items, which are consecutive; shares differ by one item at most."""
         start, end = (len(items) * rank // self.size for rank in (self.rank, self.rank + 1))
         return list(items[start:end])
 
     def even(self, batches: list[list[int]]) -> list[tuple[list[int], bool]]:
-        """Micro-batches with True; where weights are sharded every process must make the same number of passes, and
-        those with fewer repeat their first one with False: what it gives must not count."""
+        """Micro-batches, each with whether its result counts.
+
+        Where weights are sharded every process must make the same number of passes: one with fewer micro-batches
+        repeats its first, which then does not count.
+        """
         counted = [(batch, True) for batch in batches]
         if not self.sharded:
             return counted
@@ -48,8 +51,10 @@ class World:
         return counted + [(batches[0], False)] * (most - len(batches))
 
     def must_pass(self, wanted: bool) -> bool:
-        """Whether this process runs a model where it is ``wanted``: with sharded weights as soon as any process wants
-        it, and then every process must call this."""
+        """Whether this process must run a model: where it is ``wanted`` here, or with sharded weights on any process.
+
+        Where weights are sharded, every process must call this.
+        """
         return self.any(wanted) if self.sharded else wanted
 
     # -- exchanging --------------------------------------------------------------------------------------------
@@ -63,7 +68,7 @@ class World:
         return [entry for part in parts for entry in part]
 
     def offset(self, count: int) -> int:
-        """How many objects the earlier ranks hold, where this one holds ``count``; every process must call it."""
+        """Number of objects on earlier ranks, where this one holds ``count``; every process must call it."""
         return sum(self.gather([count])[: self.rank])
 
     def any(self, flag: bool) -> bool:
@@ -76,8 +81,11 @@ class World:
             torch.distributed.barrier()
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Add the gradients of all processes, in place. A gradient that only some processes have counts as 0 on the
-        others; one that no process has stays missing, so that the optimiser passes the parameter over as on one."""
+        """Sum the gradients over all processes, in place.
+
+        A gradient that only some processes have counts as 0 on the others. One that no process has stays None, so that
+        the optimiser skips the parameter as it would on one process.
+        """
         if self.size == 1:
             return
         trained = list(parameters)
@@ -89,11 +97,11 @@ class World:
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
             flat = torch.cat([grad.reshape(-1).float() for grad in grads])
             torch.distributed.all_reduce(flat)
-            for parameter, total in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+            for parameter, total in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
                 parameter.grad = total.view_as(parameter).to(parameter.dtype)
 
     def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
-        """Give every process the first one's values, in place: what is trained starts equal, whatever drew it."""
+        """Copy the main process's values to every process, in place: trained weights start equal everywhere."""
         if self.size == 1:
             return
         for tensor in tensors:
@@ -101,7 +109,7 @@ class World:
 
 
 def buckets(tensors: Sequence[Tensor], limit: int) -> Iterator[list[Tensor]]:
-    """Consecutive tensors together, of at most ``limit`` numbers; a larger one stands alone."""
+    """Groups of consecutive tensors of at most ``limit`` numbers; a larger tensor is a group of its own."""
     bucket: list[Tensor] = []
     size = 0
     for tensor in tensors:

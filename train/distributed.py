@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 import torch
@@ -22,13 +22,14 @@ import torch
 from irl_core.checkpoints.manifest import MANIFEST
 from irl_core.config import TrainConfig
 from irl_core.distributed import World
-from irl_core.errors import ConfigError
+from irl_core.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from irl_core.models.tokenization import TraceEncoder
     from irl_core.policy.protocol import Rollout, Sampler
     from train.backends.models import Models
 
+T = TypeVar("T")
 # An exchange may wait this long for the slowest process: samples of very different lengths, a first download, a save.
 PATIENCE = timedelta(hours=2)
 DDP = "train/accelerate/ddp.yaml"
@@ -159,6 +160,21 @@ def check_visible(world: World, folder: Path | None) -> None:
             world, digest, f"files in {folder}",
             "to resume, keep the run's folder on storage that all machines share, or copy it to each of them",
         )  # fmt: skip
+
+
+def from_main(world: World, function: Callable[[], T]) -> T:
+    """Run ``function`` on the first process alone; its result is returned, its user error raised, on every process."""
+    result: T | None = None
+    failed: Exception | None = None
+    if world.is_main:
+        try:
+            result = function()
+        except (ConfigError, CheckpointError) as error:
+            failed = error
+    result, failed = world.gather([(result, failed)])[0]
+    if failed is not None:
+        raise failed
+    return result  # type: ignore[return-value]
 
 
 # ----------------------------------------------------------------------------------------------------- the models

@@ -11,19 +11,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-import torch
+from typing import TYPE_CHECKING
 
 from irl_core.checkpoints.load import load_json
 from irl_core.config import TrainConfig
 from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError
-from irl_core.files import DISK_ERRORS, not_written, one_line, write_whole
+from irl_core.files import one_line, write_whole
 from irl_core.storage.training_run import CHECKPOINTS, FINAL, LOG, METRICS, PROVENANCE, STATUS
-from train.distributed import check_visible
+from train.distributed import check_visible, from_main
+from train.failures import explained
 from train.interruption import Interrupted, Stopped, StopRequests, stop_requests
-from train.monitoring.health import Health, diverged, finite
+from train.monitoring.health import Health, finite
 from train.monitoring.throughput import PASS, Clock, best_of, learning_rates, memory, reset_peak, speed
 from train.monitoring.trackers import Trackers, check_trackers
 from train.monitoring.watch import watched
@@ -41,7 +40,6 @@ Metrics = dict[str, float]
 OnStep = Callable[[int, int, Metrics, float], None]
 OnPhase = Callable[[str], None]
 Say = Callable[[str], None]
-T = TypeVar("T")
 
 
 def train(
@@ -98,51 +96,6 @@ def train(
             if told is error:
                 raise
             raise told from error
-
-
-def from_main(world: World, function: Callable[[], T]) -> T:
-    """Run ``function`` on the first process alone; its result is returned, its user error raised, on every process."""
-    result: T | None = None
-    failed: Exception | None = None
-    if world.is_main:
-        try:
-            result = function()
-        except (ConfigError, CheckpointError) as error:
-            failed = error
-    result, failed = world.gather([(result, failed)])[0]
-    if failed is not None:
-        raise failed
-    return result  # type: ignore[return-value]
-
-
-def explained(error: BaseException, config: TrainConfig) -> BaseException:
-    """The error as the user should read it, with the fix."""
-    if isinstance(error, FloatingPointError):
-        return FloatingPointError(diverged(error))
-    full = full_memory(error)
-    if full is not None:
-        return ConfigError(
-            f"{full} is full ({one_line(str(error)).partition('. ')[0][:200]}); in a new run lower run.batch_tokens "
-            f"({config.run.batch_tokens}) or policy.sampling_tokens ({config.policy.sampling_tokens}), set "
-            "model.gradient_checkpointing to true, or set model.quantisation to nf4 with model.lora.rank 16"
-        )
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        return not_written(Path(error.filename).name if error.filename else "the run's folder", error)
-    return error
-
-
-def full_memory(error: BaseException) -> str | None:
-    """Name of the memory that the error says is full, also as a library's plain ``RuntimeError``; None for others."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "the GPU's memory"
-    if isinstance(error, MemoryError):
-        return "main memory"
-    if not isinstance(error, RuntimeError):
-        return None
-    text = str(error).lower()
-    signs = {"out of memory": "the GPU's memory", "cublas_status_alloc_failed": "the GPU's memory",
-             "can't allocate memory": "main memory", "not enough memory": "main memory"}  # fmt: skip
-    return next((memory for sign, memory in signs.items() if sign in text), None)
 
 
 @dataclass(slots=True)

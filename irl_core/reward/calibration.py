@@ -22,26 +22,24 @@ from irl_core.reward.localisation import (
     Rule,
     Signal,
     Signals,
-    _judged,
-    _named,
-    _suspicion,
-    _uncertain_limit,
     conformal_threshold,
+    named_step,
+    scores_by_rule,
+    suspicion,
     token_steps,
+    uncertain_limit,
 )
 from irl_core.types import Span, Step
 
 Criterion = Literal["exact", "f1"]
-
-
 RIDGE = 1e-3  # keeps the two logistic coefficients finite where held-out scores separate perfectly
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """A scored held-out trace with its truth: ``first_error_step`` is None where the trace is correct.
+    """A scored held-out trace with its true first error (None where the trace is correct).
 
-    ``signals`` maps each signal's name to its values, one a token, as `locate` takes them.
+    ``signals`` maps each signal's name to its values ``(T,)``, as `locate` takes them.
     """
 
     signals: Signals
@@ -53,7 +51,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class RuleScore:
-    """How well a rule did: exact first steps among ``n_wrong`` wrong traces (threshold or not), and the gated F1."""
+    """Performance of a rule: share of the ``n_wrong`` wrong traces whose named step is exact, and ProcessBench's F1."""
 
     rule: Rule
     exact: float
@@ -65,12 +63,12 @@ class RuleScore:
 def candidate_rules(
     signals: Iterable[Signal] = REWARD_SIGNALS, *, include_answer: Sequence[bool] = (False, True)
 ) -> tuple[Rule, ...]:
-    """All rules over the given signals. The default reads the reward alone: ``("logprob",)`` is its baseline."""
+    """All rules over the given signals; by default those of the reward, whose baseline is ``("logprob",)``."""
     return tuple(Rule(*parts) for parts in product(signals, REDUCTIONS, CHOICES, include_answer))
 
 
 def split_by_problem(traces: Sequence[HeldOut], seed: int) -> tuple[list[HeldOut], list[HeldOut]]:
-    """Two halves that share no problem; the second has the larger half of an odd number of problems."""
+    """Two halves of the traces that share no problem; the second has the larger half of an odd number of problems."""
     problems = sorted({trace.problem_id for trace in traces})
     random.Random(seed).shuffle(problems)
     chosen = set(problems[: len(problems) // 2])
@@ -78,37 +76,48 @@ def split_by_problem(traces: Sequence[HeldOut], seed: int) -> tuple[list[HeldOut
 
 
 def score_rules(traces: Sequence[HeldOut], rules: Sequence[Rule], alpha: float) -> list[RuleScore]:
-    """Each rule judged on the traces, its threshold at ``alpha`` from the correct ones among them."""
+    """Performance of each rule on the traces, with its threshold at ``alpha`` from the correct ones among them."""
     owners = [token_steps(trace.spans, trace.steps) for trace in traces]
-    return [_score_rule(traces, owners, rule, alpha) for rule in rules]
-
-
-def _score_rule(traces: Sequence[HeldOut], owners: Sequence[Indices], rule: Rule, alpha: float) -> RuleScore:
-    threshold, named, suspicions = _apply(traces, owners, rule, alpha)
     wrong = [i for i, trace in enumerate(traces) if trace.first_error_step is not None]
     right = [i for i, trace in enumerate(traces) if trace.first_error_step is None]
-    hits = [i for i in wrong if named[i] == traces[i].first_error_step]
-    error_acc = sum(suspicions[i] < threshold for i in hits) / max(len(wrong), 1)
-    correct_acc = sum(not suspicions[i] < threshold for i in right) / max(len(right), 1)
-    f1 = 2 * error_acc * correct_acc / (error_acc + correct_acc) if error_acc + correct_acc else 0.0
-    return RuleScore(rule, len(hits) / max(len(wrong), 1), f1, len(wrong), len(right))
+    scores = []
+    for rule in rules:
+        applied = apply_rule(traces, owners, rule, alpha)
+        flagged = [lowest < applied.threshold for lowest in applied.suspicions]
+        hits = [i for i in wrong if applied.named[i] == traces[i].first_error_step]
+        error_acc = sum(flagged[i] for i in hits) / max(len(wrong), 1)
+        correct_acc = sum(not flagged[i] for i in right) / max(len(right), 1)
+        f1 = 2 * error_acc * correct_acc / (error_acc + correct_acc) if error_acc + correct_acc else 0.0
+        scores.append(RuleScore(rule, len(hits) / max(len(wrong), 1), f1, len(wrong), len(right)))
+    return scores
 
 
-def _apply(
-    traces: Sequence[HeldOut], owners: Sequence[Indices], rule: Rule, alpha: float, threshold: float | None = None
-) -> tuple[float, list[int | None], list[float]]:
-    """(threshold, named step of each trace, suspicion of each trace)."""
-    judged = [_judged(trace.signals, own, trace.steps, rule)[1] for trace, own in zip(traces, owners, strict=True)]
-    suspicions = [_suspicion(eligible) for eligible in judged]
-    if threshold is None:
-        threshold = conformal_threshold(_null(traces, suspicions), alpha)
-    return threshold, [_named(eligible, rule, threshold) for eligible in judged], suspicions
+@dataclass(frozen=True, slots=True)
+class AppliedRule:
+    """A rule on several traces.
+
+    Attributes:
+        null: sorted suspicions of the correct traces; one without a usable signal is never flagged, so it is left out.
+        threshold: below which a trace is flagged.
+        named: the step that the rule names in each trace.
+        suspicions: the lowest step score of each trace.
+    """
+
+    null: list[float]
+    threshold: float
+    named: list[int | None]
+    suspicions: list[float]
 
 
-def _null(traces: Sequence[HeldOut], suspicions: Sequence[float]) -> list[float]:
-    """Suspicions of the correct traces, sorted. One without a usable signal is never flagged, so it is left out."""
-    null = [s for trace, s in zip(traces, suspicions, strict=True) if trace.first_error_step is None]
-    return sorted(s for s in null if not math.isnan(s))
+def apply_rule(traces: Sequence[HeldOut], owners: Sequence[Indices], rule: Rule, alpha: float) -> AppliedRule:
+    """Apply a rule with its threshold at ``alpha``; ``owners`` holds ``token_steps`` of each trace."""
+    pairs = list(zip(traces, owners, strict=True))
+    eligible = [scores_by_rule(trace.signals, own, trace.steps, rule)[1] for trace, own in pairs]
+    suspicions = [suspicion(scores) for scores in eligible]
+    correct = [low for trace, low in zip(traces, suspicions, strict=True) if trace.first_error_step is None]
+    null = sorted(low for low in correct if not math.isnan(low))
+    threshold = conformal_threshold(null, alpha)
+    return AppliedRule(null, threshold, [named_step(scores, rule, threshold) for scores in eligible], suspicions)
 
 
 def calibrate(
@@ -133,35 +142,35 @@ def calibrate(
     choosing, limiting = split_by_problem(traces, seed)
     if not choosing or not candidates:
         raise ValueError(f"{len(traces)} traces and {len(candidates)} rules: give two problems and one rule at least")
-    judged = score_rules(choosing, candidates, alpha)
-    best = max(judged, key=lambda score: score.exact if criterion == "exact" else score.f1)
-    return _limits(
-        limiting, best.rule, alpha, min(1.0, 2.5 * alpha) if uncertain_alpha is None else uncertain_alpha, gamma
+    best = max(
+        score_rules(choosing, candidates, alpha), key=lambda score: score.exact if criterion == "exact" else score.f1
     )
+    uncertain_alpha = min(1.0, 2.5 * alpha) if uncertain_alpha is None else uncertain_alpha
+    return calibrate_rule(limiting, best.rule, alpha, uncertain_alpha, gamma)
 
 
-def _limits(
+def calibrate_rule(
     traces: Sequence[HeldOut], rule: Rule, alpha: float, uncertain_alpha: float, gamma: float | None
 ) -> Calibration:
+    """Thresholds and confidences of one rule, on traces that it was not chosen on."""
     owners = [token_steps(trace.spans, trace.steps) for trace in traces]
-    threshold, named, suspicions = _apply(traces, owners, rule, alpha)
-    null = _null(traces, suspicions)
-    usable = [i for i, suspicion in enumerate(suspicions) if not math.isnan(suspicion)]
-    scores = np.array([suspicions[i] for i in usable])
-    exact = [named[i] == traces[i].first_error_step for i in usable]
+    applied = apply_rule(traces, owners, rule, alpha)
+    usable = [i for i, lowest in enumerate(applied.suspicions) if not math.isnan(lowest)]
+    scores = np.array([applied.suspicions[i] for i in usable])
+    exact = [applied.named[i] == traces[i].first_error_step for i in usable]
     correct = [traces[i].first_error_step is None for i in usable]
     n_wrong = sum(trace.first_error_step is not None for trace in traces)
-    limit, note = _uncertain_limit(null, threshold, alpha, uncertain_alpha)
+    limit, note = uncertain_limit(applied.null, applied.threshold, alpha, uncertain_alpha)
     return Calibration(
         rule=rule,
-        threshold=threshold,
+        threshold=applied.threshold,
         uncertain_threshold=limit,
         alpha=alpha,
         uncertain_alpha=uncertain_alpha,
-        n=len(null),
-        null_scores=tuple(null),
-        error_logit=_logistic(scores, np.array(exact, dtype=np.float64)),
-        correct_logit=_logistic(scores, np.array(correct, dtype=np.float64)),
+        n=len(applied.null),
+        null_scores=tuple(applied.null),
+        error_logit=logistic_fit(scores, np.array(exact, dtype=np.float64)),
+        correct_logit=logistic_fit(scores, np.array(correct, dtype=np.float64)),
         exact=sum(exact) / n_wrong if n_wrong else None,
         n_wrong=n_wrong,
         gamma=gamma,
@@ -169,9 +178,11 @@ def _limits(
     )
 
 
-def _logistic(x: Array, y: Array) -> tuple[float, float]:
-    """(slope, intercept) of P(y = 1 | x), by Newton's method with Platt's targets (Platt 1999), which keep the
-    chances off 0 and 1. A constant x, or nothing to fit, gives slope 0."""
+def logistic_fit(x: Array, y: Array) -> tuple[float, float]:
+    """``(slope, intercept)`` of P(y = 1 | x), by Newton's method with Platt's targets (Platt 1999).
+
+    The targets keep the chances off 0 and 1. A constant ``x``, or nothing to fit, gives slope 0.
+    """
     ones, zeros = y.sum(), (1 - y).sum()
     target = np.where(y == 1, (ones + 1) / (ones + 2), 1 / (zeros + 2))
     if not x.size or np.ptp(x) == 0:
@@ -198,12 +209,8 @@ def at_level(calibration: Calibration, alpha: float) -> Calibration:
     ratio = calibration.uncertain_alpha / calibration.alpha if calibration.alpha else 1.0
     uncertain_alpha = min(1.0, alpha * ratio)
     threshold = conformal_threshold(calibration.null_scores, alpha)
-    limit, note = _uncertain_limit(calibration.null_scores, threshold, alpha, uncertain_alpha)
+    limit, note = uncertain_limit(calibration.null_scores, threshold, alpha, uncertain_alpha)
     return replace(
-        calibration,
-        threshold=threshold,
-        uncertain_threshold=limit,
-        alpha=alpha,
-        uncertain_alpha=uncertain_alpha,
+        calibration, threshold=threshold, uncertain_threshold=limit, alpha=alpha, uncertain_alpha=uncertain_alpha,
         note=note,
-    )
+    )  # fmt: skip

@@ -67,7 +67,7 @@ class RewardHead(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class DiscriminatorOutput:
-    """``logits`` ``(B, T)``, ``prompt_logit`` ``(B,)`` (r_0 of the credit), ``logprobs`` ``(B, T)`` of the anchor."""
+    """Logits ``(B, T)``, the prompt's logit ``(B,)`` (r_0 of the credit), the anchor's log-probabilities ``(B, T)``."""
 
     logits: Tensor
     prompt_logit: Tensor
@@ -91,30 +91,33 @@ class Discriminator(nn.Module):
     def forward(
         self, batch: Batch, policy_logprobs: Tensor | None = None, embeddings: Tensor | None = None
     ) -> DiscriminatorOutput:
-        """Rewards of a batch of traces; of input ``embeddings`` ``(B, L, H)`` where a gradient to them is wanted.
+        """Rewards of a batch of traces.
+
+        Args:
+            batch: ``B`` traces in the discriminator's tokens.
+            policy_logprobs: ``(B, T)``, which a head anchored to the policy's likelihood needs.
+            embeddings: ``(R, L, H)`` of the batch's input, where a gradient with respect to them is wanted.
 
         Raises:
             ValueError: the head is anchored to the policy's likelihood and ``policy_logprobs`` ``(B, T)`` is missing.
         """
         hidden = hidden_states(self.backbone, batch, embeddings)
-        logprobs = self._anchor(batch, hidden, policy_logprobs)
+        if self.head.kind == "linear":
+            logprobs = torch.zeros(batch.response_mask.shape, device=hidden.device)
+        elif self.likelihood == "own":
+            logprobs = completion_logprobs(self.backbone, batch, hidden)
+        elif policy_logprobs is None:
+            raise ValueError("the head is anchored to the policy's likelihood: pass policy_logprobs (B, T)")
+        else:
+            logprobs = policy_logprobs
         logits, prompt_logit = self.head(
             hidden[batch.completion_index], hidden[batch.prompt_index], logprobs, batch.response_mask
         )
         return DiscriminatorOutput(logits, prompt_logit, logprobs)
 
-    def _anchor(self, batch: Batch, hidden: Tensor, policy_logprobs: Tensor | None) -> Tensor:
-        if self.head.kind == "linear":
-            return torch.zeros(batch.response_mask.shape, device=hidden.device)
-        if self.likelihood == "own":
-            return completion_logprobs(self.backbone, batch, hidden)
-        if policy_logprobs is None:
-            raise ValueError("the head is anchored to the policy's likelihood: pass policy_logprobs (B, T)")
-        return policy_logprobs
-
 
 def head_description(discriminator: Discriminator) -> dict[str, str]:
-    """What ``discriminator/head.json`` says of a head."""
+    """The contents of ``discriminator/head.json``."""
     return {"kind": discriminator.head.kind, "likelihood": discriminator.likelihood}
 
 

@@ -1,9 +1,9 @@
-"""Token signals -> step scores -> the first error, or 'no error', or 'uncertain'. Knows no model.
+"""Localisation of the first error: from token signals to step scores to a step, 'no error' or 'uncertain'.
 
 A *rule* says which signal is read, how the tokens of a step become its score (lower = more suspect), and which step
-is named. `calibrate` chooses the rule on one half of the held-out problems and sets its threshold on the other half,
-by split conformal prediction (Vovk et al. 2005; Lei et al. 2018), so that at most a stated share of new correct
-traces is flagged. `locate` applies the result to one trace.
+is named. ``irl_core.reward.calibration`` chooses the rule on one half of the held-out problems and sets its threshold
+on the other, by split conformal prediction (Vovk et al. 2005; Lei et al. 2018), so that at most a stated share of new
+correct traces is flagged. ``locate`` applies the result to one trace, and runs no model.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """For people: ``credit/min/argmin``, with ``+answer`` where closing lines count."""
+        """The rule in words: ``credit/min/argmin``, with ``+answer`` where closing lines count."""
         return f"{self.signal}/{self.reduction}/{self.choice}" + ("+answer" if self.include_answer else "")
 
 
@@ -140,16 +140,11 @@ def token_steps(spans: Sequence[Span], steps: Sequence[Step]) -> Indices:
         candidates = np.arange(first[token], last[token] + 1)
         shared = np.minimum(ends[candidates], bounds[token, 1]) - np.maximum(starts[candidates], bounds[token, 0])
         result[token] = candidates[np.argmax(shared)]
-    _give_closing_tokens(result, bounds, ends, visible & ~inside)
-    return result
-
-
-def _give_closing_tokens(result: Indices, bounds: Indices, ends: Indices, outside: npt.NDArray[np.bool_]) -> None:
-    """Gives each token outside all steps that begins where a step ends to that step. Tokens that share one
-    character (byte pieces) go together."""
+    # A token outside all steps that begins where one ends closes that step; byte pieces of a character go together.
     before = np.searchsorted(ends, bounds[:, 0], side="right") - 1
-    closing = outside & (before >= 0) & (ends[np.maximum(before, 0)] == bounds[:, 0])
+    closing = visible & ~inside & (before >= 0) & (ends[np.maximum(before, 0)] == bounds[:, 0])
     result[closing] = before[closing]
+    return result
 
 
 def step_scores(values: npt.NDArray[Any], owners: Indices, n_steps: int, reduction: Reduction) -> Array:
@@ -175,8 +170,11 @@ def step_scores(values: npt.NDArray[Any], owners: Indices, n_steps: int, reducti
     return np.where(counts > 0, scores, np.nan)
 
 
-def _judged(signals: Signals, owners: Indices, steps: Sequence[Step], rule: Rule) -> tuple[Array, Array]:
-    """(all step scores, the same with NaN on steps that the rule may not name). All NaN = no usable signal."""
+def scores_by_rule(signals: Signals, owners: Indices, steps: Sequence[Step], rule: Rule) -> tuple[Array, Array]:
+    """All step scores ``(n_steps,)``, and the same with NaN on steps that the rule may not name.
+
+    The second are NaN throughout where there is no usable signal. Raises ValueError where the signal is missing.
+    """
     if rule.signal not in signals:
         raise ValueError(f"the rule {rule.name} needs the signal {rule.signal!r}; given: {', '.join(signals)}")
     values = np.asarray(signals[rule.signal], dtype=np.float64)
@@ -187,7 +185,8 @@ def _judged(signals: Signals, owners: Indices, steps: Sequence[Step], rule: Rule
     return scores, np.where(barred, np.nan, scores)
 
 
-def _named(eligible: Array, rule: Rule, threshold: float) -> int | None:
+def named_step(eligible: Array, rule: Rule, threshold: float) -> int | None:
+    """The step that the rule names; None where no step has a score."""
     if not np.isfinite(eligible).any():
         return None
     below = np.flatnonzero(eligible < threshold)
@@ -196,7 +195,8 @@ def _named(eligible: Array, rule: Rule, threshold: float) -> int | None:
     return int(np.nanargmin(eligible))
 
 
-def _suspicion(eligible: Array) -> float:
+def suspicion(eligible: Array) -> float:
+    """The lowest step score of a trace; NaN where no step has one."""
     return float(np.nanmin(eligible)) if np.isfinite(eligible).any() else math.nan
 
 
@@ -212,13 +212,16 @@ def locate(signals: Signals, spans: Sequence[Span], steps: Sequence[Step], calib
     chances that it would have had. Raises ValueError where the signal is missing or has another length than spans.
     """
     rule = calibration.rule
-    scores, eligible = _judged(signals, token_steps(spans, steps), steps, rule)
-    step, suspicion = _named(eligible, rule, calibration.threshold), _suspicion(eligible)
-    decision = _decide(suspicion, calibration)
+    scores, eligible = scores_by_rule(signals, token_steps(spans, steps), steps, rule)
+    step, lowest = named_step(eligible, rule, calibration.threshold), suspicion(eligible)
+    if math.isnan(lowest) or calibration.threshold <= lowest < calibration.uncertain_threshold:
+        decision: Decision = "uncertain"
+    else:
+        decision = "error" if lowest < calibration.threshold else "no_error"
     return Localisation(
         decision=decision,
         first_error_step=step if decision == "error" else None,
-        confidence=_confidence(decision, suspicion, calibration),
+        confidence=confidence(decision, lowest, calibration),
         rule=rule.name,
         threshold=calibration.threshold,
         step_scores=tuple(float(score) for score in scores),
@@ -232,26 +235,17 @@ def most_suspect(
 
     ``threshold`` matters to ``first_below`` alone.
     """
-    _, eligible = _judged(signals, token_steps(spans, steps), steps, rule)
-    return _named(eligible, rule, threshold)
+    _, eligible = scores_by_rule(signals, token_steps(spans, steps), steps, rule)
+    return named_step(eligible, rule, threshold)
 
 
-def _decide(suspicion: float, calibration: Calibration) -> Decision:
-    if math.isnan(suspicion) or calibration.threshold <= suspicion < calibration.uncertain_threshold:
-        return "uncertain"
-    return "error" if suspicion < calibration.threshold else "no_error"
-
-
-def _confidence(decision: Decision, suspicion: float, calibration: Calibration) -> float:
-    if math.isnan(suspicion):
+def confidence(decision: Decision, lowest: float, calibration: Calibration) -> float:
+    """The chance that a decision is right, in [0, 1], for a trace of this suspicion."""
+    if math.isnan(lowest):
         return 0.0
-    error, correct = (_sigmoid(suspicion, fit) for fit in (calibration.error_logit, calibration.correct_logit))
+    logits = [slope * lowest + intercept for slope, intercept in (calibration.error_logit, calibration.correct_logit)]
+    error, correct = (1 / (1 + math.exp(-min(max(logit, -40.0), 40.0))) for logit in logits)
     return {"error": error, "no_error": correct, "uncertain": max(error, correct)}[decision]
-
-
-def _sigmoid(x: float, fit: tuple[float, float]) -> float:
-    logit = fit[0] * x + fit[1]
-    return 1 / (1 + math.exp(-min(max(logit, -40.0), 40.0)))
 
 
 # ---------------------------------------------------------------------------------------------- calibration
@@ -273,9 +267,8 @@ def conformal_threshold(null_scores: Iterable[float], alpha: float) -> float:
     return ordered[rank - 1] if rank else -math.inf
 
 
-def _uncertain_limit(
-    null: Sequence[float], threshold: float, alpha: float, uncertain_alpha: float
-) -> tuple[float, str]:
+def uncertain_limit(null: Sequence[float], threshold: float, alpha: float, uncertain_alpha: float) -> tuple[float, str]:
+    """The threshold of 'uncertain' at ``uncertain_alpha``, and a note where the traces are too few for ``alpha``."""
     if threshold > -math.inf:
         return conformal_threshold(null, uncertain_alpha), ""
     needed = math.ceil(1 / alpha - 1e-9) - 1 if alpha else math.inf

@@ -1,6 +1,6 @@
-"""What is read off a scored trace without a model: the four signals, trace scores, ranking, the result as JSON.
+"""Signals and scores of a scored trace, computed without a model: the four views, trace scores, ranking.
 
-Sliders and tables call these as often as they like. Torch is imported at the first call, not before.
+They are cheap enough for sliders and tables. Torch is imported at the first call, not before.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def signals(scored: ScoredTrace, gamma: float = DEFAULT_GAMMA) -> Signals:
 
 
 def named_signals(scored: ScoredTrace, gamma: float = DEFAULT_GAMMA) -> dict[str, Floats]:
-    """The signals by name, with the policy's log-probability: what ``localisation`` chooses from."""
+    """The signals by name, with the policy's log-probability, from which a localisation rule takes one."""
     views = signals(scored, gamma)
     return {
         "raw": views.raw,

@@ -38,7 +38,9 @@ class Learner:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        """Where the model lies."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     def update(
         self,
@@ -72,7 +74,7 @@ class Learner:
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to those that the next ``step`` uses."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
 
     def step(self, max_grad_norm: float, world: World | None = None) -> float:
         """Sum over the processes, clip, update, advance the schedule; returns the gradient's norm before clipping.

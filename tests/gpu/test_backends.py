@@ -69,7 +69,7 @@ def configured(folder: Path, **model: Any) -> TrainConfig:
     )
 
 
-def started(config: TrainConfig, where: Path, state: Path | None = None) -> tuple[TrainingState, AdversarialTrainer]:
+def started(config: TrainConfig, state: Path | None = None) -> tuple[TrainingState, AdversarialTrainer]:
     session = TrainingState.start(config, state)
     assert isinstance(session.trainer, AdversarialTrainer)
     return session, session.trainer
@@ -77,7 +77,7 @@ def started(config: TrainConfig, where: Path, state: Path | None = None) -> tupl
 
 def check_run(config: TrainConfig, tmp_path: Path) -> None:
     """Three rounds; resumed after the first; loaded with the rewards of the discriminator in memory."""
-    session, trainer = started(config, tmp_path)
+    session, trainer = started(config)
     assert trainer.policy.device == trainer.discriminator.device == torch.device("cuda", 0)
     session.round()
     session.save(tmp_path / "step-000001")
@@ -89,7 +89,7 @@ def check_run(config: TrainConfig, tmp_path: Path) -> None:
         assert {p.dtype for p in trained} == {torch.float32}
         assert all(torch.isfinite(p).all() for p in trained)
         assert (learner.scaler is not None) == (config.model.dtype == "float16")
-    resumed, again = started(config, tmp_path, tmp_path / "step-000001")
+    resumed, again = started(config, tmp_path / "step-000001")
     assert math.isfinite(resumed.round()["disc/loss"])
     if config.model.optimiser == "paged_adamw_8bit":
         states = again.policy.optimizer.state.values()

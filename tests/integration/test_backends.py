@@ -36,6 +36,7 @@ from irl_core.models.batching import collate
 from irl_core.models.logprobs import completion_logprobs
 from irl_core.scorer import Lens
 from irl_core.training.adversarial import AdversarialTrainer
+from irl_core.training.grpo import GRPOTrainer
 from tests.small_models import cached, edit_json, save_model
 from tests.tiny import CALIBRATION, REFERENCE, changed, tiny_tokenizer
 from train.backends import build, unsloth
@@ -124,9 +125,9 @@ def connection_cut(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
         yield cache
 
 
-def started(config: TrainConfig, folder: Path, state: Path | None = None) -> tuple[TrainingState, AdversarialTrainer]:
+def started(config: TrainConfig, state: Path | None = None) -> tuple[TrainingState, Any]:
     session = TrainingState.start(config, state)
-    assert isinstance(session.trainer, AdversarialTrainer)
+    assert isinstance(session.trainer, AdversarialTrainer if config.method.needs_discriminator else GRPOTrainer)
     return session, session.trainer
 
 
@@ -153,13 +154,13 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[s
 
 def test_outcome_rewards_open_no_discriminator_and_resume_exactly(configured: Any, tmp_path: Path) -> None:
     config = changed(configured("lora-bf16", discriminator="nobody/there"), "run", method="grpo")
-    session, trainer = started(config, tmp_path)
-    assert trainer.discriminator is None
+    session, trainer = started(config)
+    assert not hasattr(trainer, "discriminator")
     session.round()
     session.save(tmp_path / "step-000001")
     assert not (tmp_path / "step-000001" / "discriminator").exists()
     metrics = session.round()
-    resumed, again = started(config, tmp_path, tmp_path / "step-000001")
+    resumed, again = started(config, tmp_path / "step-000001")
     assert untimed(resumed.round()) == untimed(metrics)
     first, second = (dict(one.policy.model.named_parameters()) for one in (trainer, again))
     assert same(first, second) == list(first)
@@ -180,7 +181,7 @@ def test_a_run_learns_resumes_exactly_and_is_loaded_with_the_same_rewards(
 ) -> None:
     problems = {} if name == "small" else {"source": request.getfixturevalue("real")}
     config = configured(held, head, name, **problems)
-    session, trainer = started(config, tmp_path)
+    session, trainer = started(config)
     before, frozen = weights(trainer, trained=True), weights(trainer, trained=False)
     assert {value.dtype for value in before.values()} == {torch.float32}
     if config.model.lora.rank:
@@ -198,7 +199,7 @@ def test_a_run_learns_resumes_exactly_and_is_loaded_with_the_same_rewards(
     assert not stuck
     # killed after the save and resumed: the second round is the same
     verify(tmp_path / "step-000001")
-    resumed, again = started(config, tmp_path, tmp_path / "step-000001")
+    resumed, again = started(config, tmp_path / "step-000001")
     assert untimed(resumed.round()) == untimed(metrics)
     assert same(after, weights(again, trained=True)) == list(after)
     # finished: the lens gives the rewards of the discriminator in memory
@@ -230,7 +231,7 @@ def test_a_run_goes_on_from_the_adapters_of_another(configured: Any, tmp_path: P
     sft.round()
     start = sft.finish(tmp_path / "final")
     config = changed(configured("nf4"), "model", policy=str(start))
-    session, trainer = started(config, tmp_path)
+    session, trainer = started(config)
     trained = {name: p for name, p in sft.trainer.policy.model.named_parameters() if p.requires_grad}
     for number, model in enumerate((trainer.policy.model, trainer.discriminator.model.backbone)):
         found = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -251,7 +252,7 @@ def test_adapters_on_a_whole_checkpoint_of_ours(configured: Any, tmp_path: Path)
     sft = TrainingState.start(changed(configured("full"), "run", method="sft"))
     sft.round()
     start = sft.finish(tmp_path / "final")
-    _, trainer = started(changed(configured("lora"), "model", policy=str(start)), tmp_path)
+    _, trainer = started(changed(configured("lora"), "model", policy=str(start)))
     base = pretrained.base_of(trainer.policy.model)
     assert base is not None and base.name == str(start / "policy")
     expected = sft.trainer.policy.model.state_dict()["model.layers.0.mlp.up_proj.weight"]
@@ -260,16 +261,16 @@ def test_adapters_on_a_whole_checkpoint_of_ours(configured: Any, tmp_path: Path)
 
 def test_a_discriminator_of_a_finished_run_goes_on(configured: Any, tmp_path: Path) -> None:
     config = configured("lora")
-    session, trainer = started(config, tmp_path)
+    session, trainer = started(config)
     session.round()
     final = session.finish(tmp_path / "final")
     further = changed(config, "model", discriminator=str(final))
-    _, again = started(further, tmp_path)
+    _, again = started(further)
     found, expected = again.discriminator.model.state_dict(), trainer.discriminator.model.state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     wanted = "discriminator.head is 'linear' and likelihood 'own', but model.discriminator has 'anchored' and 'own'"
     with pytest.raises(ConfigError, match=wanted):
-        started(changed(further, "discriminator", head="linear"), tmp_path)
+        started(changed(further, "discriminator", head="linear"))
 
 
 # ---------------------------------------------------------------------------------------------------- two tokenizers
@@ -278,20 +279,20 @@ def test_a_discriminator_of_a_finished_run_goes_on(configured: Any, tmp_path: Pa
 def test_a_discriminator_with_tokens_of_its_own(configured: Any, hub: Path, real: Path, tmp_path: Path) -> None:
     config = changed(configured("lora", source=real), "model", discriminator=str(hub / "llama"))
     config = changed(config, "discriminator", replay=1.0)
-    session, trainer = started(config, tmp_path)
+    session, trainer = started(config)
     assert trainer.discriminator_encoder is not None
     assert trainer.discriminator_encoder.fingerprint() != trainer.encoder.fingerprint()
     assert trainer.discriminator_encoder.instruction == "Think step by step."
     session.round()
     session.save(tmp_path / "step-000001")
     metrics = session.round()
-    resumed, _ = started(config, tmp_path, tmp_path / "step-000001")
+    resumed, _ = started(config, tmp_path / "step-000001")
     assert untimed(resumed.round()) == untimed(metrics)
     lens = Lens.load(session.finish(tmp_path / "final"), "cpu")
     assert lens.discriminator_encoder is not None
     assert lens.discriminator_encoder.fingerprint() == trainer.discriminator_encoder.fingerprint()
     with pytest.raises(ConfigError, match=r"discriminator\.likelihood is 'policy', but the discriminator's tokenizer"):
-        started(changed(config, "discriminator", likelihood="policy"), tmp_path)
+        started(changed(config, "discriminator", likelihood="policy"))
 
 
 def test_equal_vocabularies_share_one_encoder(configured: Any, tmp_path: Path) -> None:
@@ -432,11 +433,11 @@ def test_the_reference_inside_the_policy_equals_a_copy(
 @pytest.mark.parametrize("held", ["full", "lora"])
 def test_the_reference_is_the_start_also_after_a_resume(held: str, configured: Any, tmp_path: Path) -> None:
     config = changed(configured(held), "policy", kl_coefficient=0.5)
-    session, _ = started(config, tmp_path)
+    session, _ = started(config)
     session.round()
     session.save(tmp_path / "step-000001")
     metrics = session.round()
-    resumed, _ = started(config, tmp_path, tmp_path / "step-000001")
+    resumed, _ = started(config, tmp_path / "step-000001")
     assert untimed(resumed.round()) == untimed(metrics)
 
 
@@ -471,12 +472,12 @@ def test_a_model_on_the_hub_without_a_connection(
             TrainingState.start(config)
         commit = "0123456789" * 4
         cached(cache, "Qwen/Qwen2.5-3B-Instruct", hub / "small", commit)
-        session, trainer = started(config, tmp_path)
+        session, trainer = started(config)
         base = pretrained.base_of(trainer.policy.model)
         assert base == pretrained.Base("Qwen/Qwen2.5-3B-Instruct", commit, "none", "float32")
         session.save(tmp_path / "step-000001")
         assert load_json(tmp_path / "step-000001" / "policy" / "base.json")["revision"] == commit
-        started(config, tmp_path, tmp_path / "step-000001")
+        started(config, tmp_path / "step-000001")
 
 
 def test_a_template_or_tokenizer_that_does_not_fit(configured: Any, hub: Path, tmp_path: Path) -> None:
@@ -596,7 +597,7 @@ def test_the_wiring_of_unsloth(
     monkeypatch.setitem(sys.modules, "unsloth", module)
     monkeypatch.setattr(unsloth.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("train.training_state.training_device", lambda: CPU)
-    session, trainer = started(fast_config, tmp_path)
+    session, trainer = started(fast_config)
     assert [call["model_name"] for call in fast.loaded] == [str(hub / "small")] * 2
     first = fast.loaded[0]
     assert (first["load_in_4bit"], first["load_in_8bit"], first["load_in_16bit"]) == (True, False, False)
@@ -609,7 +610,7 @@ def test_the_wiring_of_unsloth(
     assert fast.modes and set(fast.modes) == {"unsloth"}
     session.save(tmp_path / "step-000001")
     metrics = session.round()
-    resumed, again = started(fast_config, tmp_path, tmp_path / "step-000001")
+    resumed, again = started(fast_config, tmp_path / "step-000001")
     monkeypatch.setattr(again, "sampler", LoopOf(again))
     assert untimed(resumed.round()) == untimed(metrics)
     lens = Lens.load(session.finish(tmp_path / "final"), "cpu")  # by transformers and peft alone

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from irl_core.config import DiscriminatorConfig, ModelConfig, PolicyConfig, RunConfig, TrainConfig
-from train.monitoring.health import Findings, Health, diverged, finite
+from train.failures import diverged
+from train.monitoring.health import Findings, Health, finite
 
 CONFIG = TrainConfig(
     run=RunConfig(method="irl", patience=3), policy=PolicyConfig(prompts_per_round=2, num_generations=4)

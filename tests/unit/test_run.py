@@ -27,9 +27,10 @@ from irl_core.storage.provenance import changes, code_state, command_line, data_
 from irl_core.storage.training_run import living_process
 from irl_core.text.segmentation import make_trace
 from train import run_folder
+from train.distributed import from_main
+from train.failures import explained
 from train.interruption import Interrupted, stop_requests
 from train.monitoring.throughput import Clock, best_of, learning_rates, memory, speed
-from train.run import explained, from_main
 from train.run_folder import Log, MetricsFile, Status, claim, rounded
 
 CONFIG = TrainConfig(run=RunConfig(steps=10, seed=3))

@@ -219,7 +219,7 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Watch, Watch]]:
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(store.port))
-    monkeypatch.setattr(watch, "_watches", itertools.repeat(0))
+    monkeypatch.setattr(watch, "_numbers", itertools.repeat(0))
     monkeypatch.setattr(watch, "SECONDS_BETWEEN_LOOKS", 1e6)
     monkeypatch.setattr(watch, "SECONDS_TO_LEAVE", 0.5)
     watches = Watch(World(0, 2)), Watch(World(1, 2))
@@ -233,11 +233,11 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Watch, Watch]]:
 def says(one: Watch, **values: Any) -> None:
     """Let a process say of itself what it would say elsewhere, or as another."""
     one._own |= values
-    one._say()
+    one.write_heartbeat()
 
 
 def test_processes_that_live_are_not_lost(pair: tuple[Watch, Watch]) -> None:
-    assert [one._look() for one in pair] == [None, None]
+    assert [one.look() for one in pair] == [None, None]
     error = RuntimeError("of this process's own")
     assert pair[0].cause(error) is error
 
@@ -245,7 +245,7 @@ def test_processes_that_live_are_not_lost(pair: tuple[Watch, Watch]) -> None:
 def test_an_error_is_told_to_the_others_and_the_first_is_kept(pair: tuple[Watch, Watch]) -> None:
     first, second = pair
     second.tell(ValueError("out of luck"))
-    assert str(first._look()) == "process 1 failed: ValueError: out of luck"
+    assert str(first.look()) == "process 1 failed: ValueError: out of luck"
     found = first.cause(RuntimeError("connection closed by peer"))
     assert isinstance(found, ProcessLost)
     assert str(found) == "process 1 failed: ValueError: out of luck"
@@ -261,7 +261,7 @@ def test_an_error_that_says_enough_stays_what_it_is(pair: tuple[Watch, Watch]) -
 
 def test_a_killed_process_of_this_machine_is_lost_at_once(pair: tuple[Watch, Watch]) -> None:
     says(pair[1], pid=2**22 + 1)
-    assert str(pair[0]._look()) == (
+    assert str(pair[0].look()) == (
         f"process 1 (pid 4194305 on {socket.gethostname()}) is gone without a word; its machine's log may say why"
     )
 
@@ -269,7 +269,7 @@ def test_a_killed_process_of_this_machine_is_lost_at_once(pair: tuple[Watch, Wat
 def test_a_process_that_has_ended_well_is_not_lost(pair: tuple[Watch, Watch]) -> None:
     pair[1].leave()
     pair[1]._own |= {"pid": 2**22 + 1}
-    assert pair[0]._look() is None
+    assert pair[0].look() is None
 
 
 def test_a_process_of_another_machine_is_lost_when_it_has_been_silent(
@@ -278,14 +278,14 @@ def test_a_process_of_another_machine_is_lost_when_it_has_been_silent(
     says(pair[1], pid=2**22 + 1, machine="elsewhere", host="host2")
     now = [1000.0]
     monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
-    assert pair[0]._look() is None
+    assert pair[0].look() is None
     now[0] += 299
-    assert pair[0]._look() is None
+    assert pair[0].look() is None
     says(pair[1])
     now[0] += 10
-    assert pair[0]._look() is None
+    assert pair[0].look() is None
     now[0] += 301
-    assert str(pair[0]._look()) == "process 1 (pid 4194305 on host2) has said nothing for 301 s"
+    assert str(pair[0].look()) == "process 1 (pid 4194305 on host2) has said nothing for 301 s"
 
 
 def test_a_lost_store_is_a_lost_world(pair: tuple[Watch, Watch], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ def test_a_lost_store_is_a_lost_world(pair: tuple[Watch, Watch], monkeypatch: py
         raise torch.distributed.DistNetworkError("Broken pipe\nwith a trace")
 
     pair[0]._store = type("Broken", (), {"set": broken, "check": broken, "get": broken})()
-    assert str(pair[0]._look()) == "the launcher's store, on the machine of process 0, is gone (Broken pipe)"
+    assert str(pair[0].look()) == "the launcher's store, on the machine of process 0, is gone (Broken pipe)"
 
 
 def test_the_thread_tells_why_and_ends_the_process(
@@ -306,7 +306,7 @@ def test_the_thread_tells_why_and_ends_the_process(
     monkeypatch.setattr(watch.os, "_exit", ended.append)
     first.on_lost = lost.append
     says(second, pid=2**22 + 1)
-    first._watch()
+    first.watch_others()
     assert ended == [1]
     assert "is gone without a word" in str(lost[0])
     assert capsys.readouterr().err == f"irl-lens: {lost[0]}\n"
@@ -317,10 +317,10 @@ def test_a_block_tells_of_its_error_but_not_of_a_clean_end(
 ) -> None:
     with pytest.raises(KeyError), watched(World(1, 2), clean=(KeyError,)):
         raise KeyError("all raise it together")
-    assert pair[0]._look() is None
+    assert pair[0].look() is None
     with pytest.raises(ValueError), watched(World(1, 2), clean=(KeyError,)):
         raise ValueError("alone")
-    assert str(pair[0]._look()) == "process 1 failed: ValueError: alone"
+    assert str(pair[0].look()) == "process 1 failed: ValueError: alone"
 
 
 def test_alone_there_is_nothing_to_watch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,12 +196,3 @@ def finite(metrics: Metrics, config: TrainConfig) -> tuple[Metrics, list[str]]:
         else:
             raise FloatingPointError(f"{key} is {metrics[key]}")
     return good, left_out
-
-
-def diverged(error: FloatingPointError) -> str:
-    """Why a training failed whose loss or gradient is not finite, with the fix."""
-    reason = str(error).partition(";")[0]
-    return (
-        f"{reason}. The checkpoints are whole and from before it; start a new run with a lower policy.learning_rate "
-        "and discriminator.learning_rate"
-    )

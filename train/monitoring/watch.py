@@ -1,9 +1,8 @@
-"""No process waits for ever for one that is gone: each watches the others, and ends where one has failed.
+"""Supervision of data-parallel processes: each watches the others, and ends with the reason where one has failed.
 
 An exchange between processes (``irl_core.distributed.World``) waits for all of them. Where one has raised an error, was
-killed or has lost its machine, the others would wait until the exchange's time is up. So every process has a thread
-that says "alive" in the launcher's key-value store, reads what the others say there, and ends its process with the
-reason.
+killed or has lost its machine, the others would wait until the exchange times out. So every process has a thread that
+writes a heartbeat to the launcher's key-value store, reads those of the others, and ends its process with the reason.
 """
 
 from __future__ import annotations
@@ -30,17 +29,18 @@ if TYPE_CHECKING:
     from irl_core.distributed import World
 
 SECONDS_BETWEEN_LOOKS = 2.0
-SECONDS_TO_LEAVE = 5.0  # for a process that meets the same error, to end by itself
+SECONDS_TO_LEAVE = 5.0  # for a process that meets the same error to end by itself
 SECONDS_OF_SILENCE = 300.0  # of a process on another machine, after which it counts as gone
 STORE_TIMEOUT = timedelta(seconds=60)
 
-_watches = itertools.count()  # every process makes the same watches in the same order
+_numbers = itertools.count()  # every process makes the same watches in the same order
 
 
 @contextmanager
 def watched(world: World, clean: tuple[type[BaseException], ...] = ()) -> Iterator[Watch]:
-    """Watch the other processes inside the block, and tell them of an error that leaves it: all but the ``clean`` ones,
-    which every process raises together. With one process there is nobody to watch.
+    """Watch the other processes inside the block, and tell them of an error that leaves it.
+
+    ``clean`` errors are not told, since every process raises them together. One process alone has nobody to watch.
     """
     watch = Watch(world)
     watch.enter()
@@ -56,7 +56,7 @@ def watched(world: World, clean: tuple[type[BaseException], ...] = ()) -> Iterat
 
 
 class Watch:
-    """One process's watch over the others. ``on_lost`` is called, in the watching thread, before the process ends."""
+    """One process's watch over the others; ``on_lost`` is called in the watching thread before the process ends."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -69,7 +69,7 @@ class Watch:
         }  # fmt: skip
 
     def enter(self) -> None:
-        """Begin to watch."""
+        """Start to watch."""
         if self.world.size == 1:
             return
         import torch
@@ -77,22 +77,22 @@ class Watch:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = torch.distributed.TCPStore(address, port, is_master=False, timeout=STORE_TIMEOUT)
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self._store = torch.distributed.PrefixStore(f"irl-lens/{attempt}/{next(_watches)}", store)
-        self._say()
-        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._store = torch.distributed.PrefixStore(f"irl-lens/{attempt}/{next(_numbers)}", store)
+        self.write_heartbeat()
+        self._thread = threading.Thread(target=self.watch_others, name="watch", daemon=True)
         self._thread.start()
 
     def leave(self) -> None:
-        """Stop watching, and say so: this process has come to its end."""
+        """Stop watching, and tell the others that this process has come to its end."""
         if self.world.size == 1 or self._gone.is_set():
             return
         self._gone.set()
-        with contextlib.suppress(RuntimeError):  # who keeps the store may have left already
-            self._say(left=True)
-        self._join()
+        with contextlib.suppress(RuntimeError):  # the process that keeps the store may have left already
+            self.write_heartbeat(left=True)
+        self.join_thread()
 
     def tell(self, error: BaseException) -> None:
-        """Let the others end with this reason; the first one told is kept."""
+        """Make the others end with this reason; the first one told is kept."""
         if self.world.size == 1 or self._gone.is_set():
             return
         self._gone.set()
@@ -100,35 +100,36 @@ class Watch:
             if not self._store.check(["failed"]):
                 reason = f"{type(error).__name__}: {error}"
                 self._store.set("failed", json.dumps({"rank": self.world.rank, "reason": reason[:2000]}))
-            self._say(left=True)
+            self.write_heartbeat(left=True)
         if threading.current_thread() is not self._thread:
-            self._join()
+            self.join_thread()
 
-    def _join(self) -> None:
-        """Wait for the thread: an interpreter that ends while it is inside the store's C++ ends by SIGABRT."""
+    def join_thread(self) -> None:
+        """Wait for the thread: Python, ending while it is inside the store's C++ code, would end by SIGABRT."""
         self._thread.join(STORE_TIMEOUT.total_seconds())
 
     def cause(self, error: BaseException) -> BaseException:
-        """``error``, or where an exchange failed because another process is gone, the one that says so."""
+        """The reason for ``error``: where an exchange failed since another process is gone, the error that says so."""
         if self.world.size == 1 or not isinstance(error, RuntimeError) or isinstance(error, ProcessLost):
             return error
         until = time.monotonic() + SECONDS_TO_LEAVE
         while time.monotonic() < until:
-            if (lost := self._look()) is not None:
+            if (lost := self.look()) is not None:
                 return lost
             time.sleep(0.2)
         return error
 
     # -- the thread --------------------------------------------------------------------------------------------
 
-    def _watch(self) -> None:
+    def watch_others(self) -> None:
+        """Look at the others until the watch is over (the thread's main function)."""
         while not self._gone.wait(SECONDS_BETWEEN_LOOKS):
-            lost = self._look()
+            lost = self.look()
             if lost is not None and not self._gone.wait(SECONDS_TO_LEAVE):
-                self._end(lost)
+                self.end_process(lost)
 
-    def _end(self, lost: ProcessLost) -> None:
-        """The main thread waits for a process that does not come; nothing but the end of this one frees it."""
+    def end_process(self, lost: ProcessLost) -> None:
+        """End this process: its main thread waits for one that does not come, and nothing else frees it."""
         try:
             self.tell(lost)
             self.on_lost(lost)
@@ -136,11 +137,11 @@ class Watch:
             print(f"irl-lens: {lost}", file=sys.stderr, flush=True)
             os._exit(1)
 
-    def _look(self) -> ProcessLost | None:
-        """Say that this process is alive; why the world is no longer whole, where it is not."""
+    def look(self) -> ProcessLost | None:
+        """Write a heartbeat; returns which process is lost and why, if any."""
         others = [str(rank) for rank in range(self.world.size) if rank != self.world.rank]
         try:
-            self._say()
+            self.write_heartbeat()
             told = json.loads(self._store.get("failed")) if self._store.check(["failed"]) else None
             said = {rank: self._store.get(rank) for rank in others if self._store.check([rank])}
         except RuntimeError as error:
@@ -148,10 +149,10 @@ class Watch:
             return ProcessLost(f"the launcher's store, on the machine of process 0, is gone ({why})")
         if told is not None and told["rank"] != self.world.rank:
             return ProcessLost(f"process {told['rank']} failed: {told['reason']}")
-        return next((lost for rank, entry in said.items() if (lost := self._silence(rank, entry))), None)
+        return next((lost for rank, entry in said.items() if (lost := self.lost_by_silence(rank, entry))), None)
 
-    def _silence(self, rank: str, said: bytes) -> ProcessLost | None:
-        """Where a process that last said this counts as gone, that it is."""
+    def lost_by_silence(self, rank: str, said: bytes) -> ProcessLost | None:
+        """Whether the process whose last heartbeat this is counts as gone."""
         entry = json.loads(said)
         if entry["left"]:
             return None
@@ -166,6 +167,7 @@ class Watch:
         silence = time.monotonic() - since
         return ProcessLost(f"{name} has said nothing for {silence:.0f} s") if silence > SECONDS_OF_SILENCE else None
 
-    def _say(self, left: bool = False) -> None:
+    def write_heartbeat(self, left: bool = False) -> None:
+        """Tell the others that this process is alive, or has ``left``."""
         self._own |= {"beat": self._own["beat"] + 1, "left": left}
         self._store.set(str(self.world.rank), json.dumps(self._own))
