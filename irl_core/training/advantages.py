@@ -1,7 +1,7 @@
-"""From the rewards of a round to the advantages that the policy learns from (arXiv 2510.01857, eq. 5, and beyond).
+"""Advantages of the policy from the rewards of a round (arXiv 2510.01857, eq. 5, and variants).
 
-A group is the samples of one problem, and its expert trace where ``expert_in_group``. Every tensor is ``(B, T)`` over
-completion tokens, ``group_ids`` ``(B,)``.
+A group is the samples of one problem, and its expert trace where ``expert_in_group``. Tensors are ``(B, T)`` over
+completion tokens, ``group_ids`` is ``(B,)``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ from irl_core.types import EncodedTrace
 def token_advantages(
     raw: Tensor, mask: Tensor, group_ids: Tensor, prompt_reward: Tensor, settings: PolicyConfig, world: World
 ) -> Tensor:
-    """Token advantages ``(B, T)`` of raw rewards by the configured rule (see ``PolicyConfig``)."""
+    """Token advantages ``(B, T)`` from raw rewards, by the configured rule (see ``PolicyConfig``).
+
+    Args:
+        raw: ``(B, T)`` raw rewards.
+        mask: ``(B, T)`` bool, True at completion tokens.
+        group_ids: ``(B,)``, equal within a group.
+        prompt_reward: ``(B,)``, r_0 of the credit.
+        settings: of the policy.
+        world: the data-parallel processes, all of which must call it where ``standardise_over`` is ``batch``.
+    """
     values = rewards.token_rewards(raw)
     if settings.advantage == "trace":
         scores = rewards.trace_score(
@@ -49,8 +58,8 @@ def outcome_advantages(traces: Sequence[EncodedTrace], group_ids: Tensor, mask: 
 def trace_advantages(scores: Tensor, group_ids: Tensor, mask: Tensor, *, over: World | None = None) -> Tensor:
     """Scores ``(B,)`` standardised within their groups, on every token of the trace; ``(B, T)``.
 
-    ``over`` takes the group's mean, but one spread for all that this world holds: a group whose samples hardly differ
-    is then not blown up into noise.
+    With ``over`` the mean is still the group's, but the spread that of all traces of these processes: the noise of a
+    group whose samples hardly differ is then not magnified.
     """
     column = scores.unsqueeze(1)
     whole = torch.ones_like(column, dtype=torch.bool)
@@ -62,14 +71,14 @@ def trace_advantages(scores: Tensor, group_ids: Tensor, mask: Tensor, *, over: W
 
 
 def zero_spread_groups(advantages: Tensor, group_ids: Tensor) -> int:
-    """How many groups have advantages of exactly 0 throughout, and so teach nothing."""
+    """Number of groups whose advantages are exactly 0 throughout, which teach nothing."""
     has_signal = torch.zeros(int(group_ids.max()) + 1, dtype=torch.bool)
     has_signal[group_ids[(advantages != 0).any(dim=1)]] = True
     return int((~has_signal[torch.unique(group_ids)]).sum())
 
 
 def leave_one_out_baseline(values: Tensor, group_ids: Tensor) -> Tensor:
-    """The mean of the *other* members' values of each trace's group, ``(B,)`` (PRIME); 0 for a group of one."""
+    """Mean of the values ``(B,)`` of the *other* members of each trace's group (PRIME); 0 for a group of one."""
     _, index = torch.unique(group_ids, return_inverse=True)
     zeros = torch.zeros(int(index.max()) + 1, device=values.device)
     total = zeros.index_add(0, index, values)[index]

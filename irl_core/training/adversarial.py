@@ -12,7 +12,7 @@ from irl_core.models.tokenization import TraceEncoder
 from irl_core.training.advantages import token_advantages, zero_spread_groups
 from irl_core.training.discriminator_step import update_discriminator
 from irl_core.training.groups import Group, group_members, samples_of
-from irl_core.training.metrics import Metrics, rollout_metrics, timed
+from irl_core.training.metrics import Metrics, timed
 from irl_core.training.model_pair import ModelPair, TraceRewards
 from irl_core.training.negatives import Example, labelled_examples
 from irl_core.training.optimizer_step import Learner
@@ -42,18 +42,14 @@ class AdversarialTrainer(PolicyTrainer):
         Returns:
             What is logged, the same on every process.
         """
-        torch.manual_seed(self.seed("dropout", self.world.rank))
-        metrics: Metrics = {}
-        with timed(metrics, "time/generate_s"):
-            groups = self.groups = self.sample_groups(experts)
-        metrics |= rollout_metrics(samples_of(groups), self.world)
+        metrics = self.sample_round(experts)
         with timed(metrics, "time/discriminator_s"):
-            examples = labelled_examples(groups, self.pair, self.config.discriminator, self.replay, self.seed)
+            examples = labelled_examples(self.groups, self.pair, self.config.discriminator, self.replay, self.seed)
             metrics |= update_discriminator(self.discriminator, self.pair, examples, self.config, self.on_progress)
         self.rewards = None
         if self.round_number >= self.config.discriminator.warmup_rounds:  # the policy is frozen before
             with timed(metrics, "time/score_s"):
-                scored = self.score(groups)
+                scored = self.score(self.groups)
             with timed(metrics, "time/policy_s"):
                 metrics |= self.update_policy(scored)
         self.round_number += 1

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from irl_core.training.advantages import outcome_advantages, zero_spread_groups
 from irl_core.training.groups import Group, group_members, samples_of
-from irl_core.training.metrics import Metrics, rollout_metrics, timed
+from irl_core.training.metrics import Metrics, timed
 from irl_core.training.policy_step import PolicyTrainer, ScoredBatch
 from irl_core.types import EncodedTrace
 
@@ -24,13 +22,9 @@ class GRPOTrainer(PolicyTrainer):
         Returns:
             What is logged, the same on every process.
         """
-        torch.manual_seed(self.seed("dropout", self.world.rank))
-        metrics: Metrics = {}
-        with timed(metrics, "time/generate_s"):
-            groups = self.groups = self.sample_groups(experts)
-        metrics |= rollout_metrics(samples_of(groups), self.world)
+        metrics = self.sample_round(experts)
         with timed(metrics, "time/score_s"):
-            scored = self.score(groups)
+            scored = self.score(self.groups)
         with timed(metrics, "time/policy_s"):
             metrics |= self.update_policy(scored)
         self.round_number += 1

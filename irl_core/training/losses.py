@@ -16,7 +16,7 @@ from irl_core.reward.rewards import last_valid, masked, masked_mean
 
 
 def expert_tokens(is_expert: Tensor, departure: Tensor, width: int) -> Tensor:
-    """Which tokens are the expert's, ``(B, width)`` bool: all of an expert trace, and any other's before its departure.
+    """Tokens that count as the expert's, ``(B, width)`` bool: all of an expert trace, others' before their departure.
 
     ``departure`` ``(B,)`` is the index of the first token that is no longer the expert's: a perturbed trace is
     non-expert only from there on. 0 makes the whole trace non-expert (the paper's); ignored for expert traces.
@@ -33,7 +33,7 @@ def token_targets(
 
 
 def discriminator_bce(logits: Tensor, response_mask: Tensor, targets: Tensor, trace_weights: Tensor) -> Tensor:
-    """Binary cross-entropy, mean over a trace's tokens, then the weighted sum over traces; scalar.
+    """Binary cross-entropy: mean over a trace's tokens, then the weighted sum over traces; scalar.
 
     ``trace_weights`` ``(B,)`` are the traces' final weights (see ``balanced_weights``); with weights that sum to 1
     over the full batch this is the batch's loss, and the sum over micro-batches equals it.
@@ -107,7 +107,7 @@ def clip_weights(parameters: list[Tensor], limit: float) -> None:
 
 
 def sequence_bce(logits: Tensor, response_mask: Tensor, targets: Tensor, trace_weights: Tensor) -> Tensor:
-    """The sparse variant: one label a trace ``(B,)`` on the logit of its last valid token; scalar."""
+    """Sparse variant: binary cross-entropy of one label a trace ``(B,)`` at its last valid token; scalar."""
     final = last_valid(masked(logits.float(), response_mask), response_mask)
     loss = F.binary_cross_entropy_with_logits(final, targets.float(), reduction="none")
     return (loss * trace_weights).sum()
@@ -144,5 +144,5 @@ def kl_to_reference(logprobs: Tensor, reference_logprobs: Tensor, response_mask:
 
 
 def negative_log_likelihood(logprobs: Tensor, response_mask: Tensor, *, num_tokens: int) -> Tensor:
-    """SFT: minus the log-likelihood of the kept tokens, over ``num_tokens``; scalar."""
+    """SFT: the negative log-likelihood of the kept tokens, over ``num_tokens``; scalar."""
     return -masked(logprobs, response_mask).sum() / num_tokens

@@ -17,8 +17,8 @@ from irl_core.models.logprobs import completion_logprobs
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.policy.protocol import Sampler
 from irl_core.training import losses
-from irl_core.training.groups import Group
-from irl_core.training.metrics import Metrics, totals
+from irl_core.training.groups import Group, samples_of
+from irl_core.training.metrics import Metrics, rollout_metrics, timed, totals
 from irl_core.training.optimizer_step import Learner
 from irl_core.types import EncodedTrace, Trace
 
@@ -107,6 +107,14 @@ class PolicyTrainer:
             Group(experts[n], tuple(encoded(experts[n].trace, row.token_ids, row.logprobs) for row in rows), n)
             for n, rows in zip(numbers, rollouts, strict=True)
         ]
+
+    def sample_round(self, experts: Sequence[EncodedTrace]) -> Metrics:
+        """Begin a round: draw its ``groups``; returns what is logged of them."""
+        torch.manual_seed(self.seed("dropout", self.world.rank))
+        metrics: Metrics = {}
+        with timed(metrics, "time/generate_s"):
+            self.groups = self.sample_groups(experts)
+        return metrics | rollout_metrics(samples_of(self.groups), self.world)
 
     def update_policy(self, scored: ScoredBatch) -> Metrics:
         """``updates_per_round`` clipped-surrogate steps; returns loss, gradient norm and what the advantages were."""
