@@ -334,6 +334,24 @@ def read_side(tokens: Sequence[Token], text: str, whole: bool) -> Side | None:
     return found
 
 
+def read_number(tokens: Sequence[Token]) -> tuple[Fraction, int] | None:
+    r"""The number that the tokens begin with, and how many of them it takes; None where they begin with none.
+
+    A number may be a fraction, a power, ``3 \times 10^5``, in percent or with a scale word; no other product is one.
+    """
+    parser = _Parser(tokens, Reading(share=False, tight=False))
+    try:
+        number = value(parser.product())
+    except NoParseError:
+        return None
+    used = tokens[: parser.at]
+    shape = "".join(token.text if token.kind in ("operator", "open", "of") else token.kind[0] for token in used)
+    powers_of_ten = shape.replace("*n^", "", 1) if any(token.text == "10" for token in used) else shape
+    if number is None or "*" in powers_of_ten or "(" in shape or "of" in shape or shape.count("/") > 1:
+        return None
+    return number, parser.at
+
+
 def parse(text: str) -> Expression | None:
     """The expression that the whole of ``text`` is, percentages as shares; None where it is none, or too long."""
     if len(text) > 1000:

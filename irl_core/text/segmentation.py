@@ -10,44 +10,48 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from irl_core.text.answers import answers_agree, parse_number
+from irl_core.text.answers import compare_answers
+from irl_core.text.closing import (
+    ANNOTATION,
+    MAX_CLOSING_LENGTH,
+    PREFIX,
+    another_problem,
+    clean_answer,
+    closing_answer,
+    cued_answer,
+    is_label,
+    is_number_alone,
+    is_value,
+)
 from irl_core.types import Layout, Source, Span, Step, Trace, Truth
-
-MAX_CLOSING_LENGTH = 240
 
 _LINE = re.compile(r"[^\r\n]+")
 _WORD = re.compile(r"\w")
 _TAG = re.compile(r"<(/?)(think|answer)>", re.IGNORECASE)
-_ANNOTATION = re.compile(r"<<[^<>\r\n]{1,200}>>")
+_MARKUP = re.compile(
+    r"\\(?:begin|end)\{[^{}]{1,30}\}(?:\{[^{}]{0,30}\})?[ \t]*(?:\\\\)?|`{3,}[\w+-]{0,20}|~{3,}\w{0,20}"
+    r"|</?[a-z]{1,10} ?/?>"
+)
+_ORDINAL = r"(?:[0-9]{1,4}|[IVX]{1,5}|[A-J]|(?i:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve))"
 _STEP_MARK = re.compile(
-    r"(?:^[#*_>\-\t ]{0,12}|(?<=[.!?)>][ ]))(?:step|Step|STEP)[ \t]{1,4}[0-9]{1,4}(?![0-9])"
-    r"(?=[ \t]{0,4}[:.)*\-–—\r\n]|$)",
+    r"(?:^[#*_>\-\t ]{0,12}|(?<=[.!?)>][ ]))(?:step|Step|STEP|[ÉéEe]tape|Schritt|Paso|Passo|Шаг)[ \t]{0,4}#?"
+    rf"{_ORDINAL}(?!\w)(?=[ \t]{{0,4}}[:.)*\-–—\r\n]|$)|^[#*_>\t ]{{0,12}}第[0-9]{{1,3}}步",
     re.MULTILINE,
 )
-_LIST_MARK = re.compile(r"^[*_>\t ]{0,12}([0-9]{1,3})[.)](?=[ \t*])", re.MULTILINE)
-_PREFIX = re.compile(
-    r"[#*_>\-\s]{0,12}(?:[Ss]tep[ \t]{1,4}[0-9]{1,4}[ \t*]{0,4}[:.)][ \t*]{0,4}|[0-9]{1,3}[.)][ \t]+)?"
+_BEFORE_MARK = r"^[#*_>\t ]{0,12}"
+_ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
+# Numberings of a list, each with the names of its numbers from 1 on; None: digits.
+_LIST_MARKS: tuple[tuple[re.Pattern[str], Sequence[str] | None], ...] = (
+    (re.compile(_BEFORE_MARK + r"\(?([0-9]{1,3})[.):](?=[ \t*]|[^\W\d])", re.MULTILINE), None),
+    (re.compile(_BEFORE_MARK + r"([0-9]{1,2})\ufe0f?\u20e3", re.MULTILINE), None),
+    (re.compile(_BEFORE_MARK + r"([①-⑳])", re.MULTILINE), [chr(ord("①") + n) for n in range(20)]),
+    (re.compile(_BEFORE_MARK + r"\(?([a-zA-Z])[.)](?=[ \t*])", re.MULTILINE), "abcdefghijklmnopqrstuvwxyz"),
+    (re.compile(_BEFORE_MARK + r"\(?([ivxIVX]{1,4})[.)](?=[ \t*])", re.MULTILINE), _ROMAN),
 )
-
-_NUMBER = r"[-−+]?\s?(?:\\?[$€£]\s?)?[-−]?(?:[0-9]|\.[0-9])"
-_HASHES = re.compile(rf"####[ \t]*(?P<answer>{_NUMBER}.*)?$")
-_LABEL = re.compile(
-    r"(?:the[ ]+)?(?:final[ ]+|correct[ ]+)?answer[ ]*(?:\*\*)?[ ]*(?::|=)[ ]*(?:\*\*)?[ ]*(?P<answer>\S.*)$",
-    re.IGNORECASE,
-)
-_SHORT_LABEL = re.compile(rf"A[ ]*:[ ]*(?P<answer>(?:\*\*|\\boxed\{{|\\\()?{_NUMBER}.*)$")
-_SENTENCE = re.compile(
-    r"(?:(?:so|thus|therefore|hence|and|finally|in[ ]conclusion)[ ]?,?[ ]+)?"
-    r"(?:the|our|my)[ ]+(?:final[ ]+|correct[ ]+)?answer"
-    r"(?:[ ]+(?:to[ ]the[ ](?:problem|question)))?[ ]+(?:is|equals|would[ ]be|must[ ]be)[ ]*:?[ ]*(?P<answer>\S.*)$",
-    re.IGNORECASE,
-)
-_BOXED_ONLY = re.compile(r"[$\\(\[* ]{0,6}\\boxed\{(?P<answer>[^{}]*(?:\{[^{}]*\}[^{}]*){0,8})\}[$\\)\]*. ]{0,6}$")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')\]”’*]{0,3}(?=\s)|(?<=[。！？])(?=.)")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:[A-Za-z]|Mrs?|Ms|Dr|Prof|St|No|vs|etc|approx|e\.g|i\.e|lbs?|oz|ft|hrs?|min|Jr|Sr)\.$"
 )
-_NUMBER_ONLY = re.compile(rf"[*\\(\[]{{0,4}}{_NUMBER}[0-9,./]*\s?%?[*\\)\]$.]{{0,4}}")
 
 
 def _trim(text: str, start: int, end: int) -> Span:
@@ -55,93 +59,28 @@ def _trim(text: str, start: int, end: int) -> Span:
     return start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())
 
 
-# ---------------------------------------------------------------- closing lines
-
-
-def _clean(answer: str) -> str:
-    """An answer without what surrounds it: markdown, math delimiters, a box, the full stop of its sentence."""
-    boxed = _last_boxed(answer)
-    if boxed is not None:
-        return boxed
-    answer = answer.strip().strip("*_`").strip().rstrip(".")
-    for opening, closing in (("\\(", "\\)"), ("\\[", "\\]"), ("$", "$")):
-        if len(answer) > len(opening) + len(closing) and answer.startswith(opening) and answer.endswith(closing):
-            answer = answer[len(opening) : -len(closing)]
-    return answer.strip().rstrip(".").rstrip("*_ ").rstrip(".").strip()
-
-
-def _last_boxed(text: str) -> str | None:
-    r"""The contents of the last ``\boxed{...}`` of ``text`` (braces may nest), or None."""
-    at = text.rfind("\\boxed{")
-    if at < 0:
-        return None
-    depth, start = 1, at + len("\\boxed{")
-    for position in range(start, min(len(text), start + MAX_CLOSING_LENGTH)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[start:position].strip() or None
-    return None
-
-
-def _closing_answer(line: str) -> str | None:
-    """The answer that a closing line states, cleaned ('' = a closing line without one); None = not a closing line."""
-    if len(line) > MAX_CLOSING_LENGTH:
-        return None
-    hashes = line.find("####")
-    if hashes >= 0 and _PREFIX.fullmatch(line[:hashes]):
-        found = _HASHES.match(line, hashes)
-        return _clean(found["answer"] or "") if found and not _is_heading(found["answer"]) else None
-    prefix = _PREFIX.match(line)
-    body = line[prefix.end() if prefix else 0 :].strip()
-    for pattern in (_SHORT_LABEL, _LABEL, _SENTENCE, _BOXED_ONLY):
-        found = pattern.match(body)
-        if found and _states_answer(found["answer"], pattern in (_LABEL, _BOXED_ONLY)):
-            return _clean(found["answer"])
-    return None
-
-
-def _is_heading(answer: str | None) -> bool:
-    """Whether what follows '####' is the numbered heading '#### 1. Find the cost' rather than an answer."""
-    return bool(answer and re.match(r"[0-9]{1,3}[.)][ \t]+[^\W\d]", answer))
-
-
-def _states_answer(answer: str, labelled: bool) -> bool:
-    """Whether a remainder is an answer and nothing else: no equation in it, and a number unless it is labelled."""
-    if _last_boxed(answer) is not None:
-        return True
-    if "=" in answer or len(_clean(answer)) > 80:
-        return False
-    return labelled or bool(re.match(rf"[*\\(\[$` ]{{0,6}}{_NUMBER}", answer))
-
-
-def _cued_answer(line: str) -> str | None:
-    """The answer of a line that also reasons: 'The answer is 3 + 4 = 7.' or 'So she pays \\boxed{7}.'"""
-    boxed = _last_boxed(line)
-    if boxed is not None:
-        return boxed
-    if len(line) > MAX_CLOSING_LENGTH or "=" not in line:
-        return None
-    prefix = _PREFIX.match(line)
-    found = _SENTENCE.match(line, prefix.end() if prefix else 0)
-    last = _clean(_ANNOTATION.sub("", found["answer"]).rpartition("=")[2]) if found else ""
-    return last if last and parse_number(last) is not None else None
-
-
 # ---------------------------------------------------------------- reasoning
 
 
 def _lines(text: str, start: int, end: int) -> list[Span]:
-    """Non-blank lines, trimmed. A line without a letter or digit ('\\[', '---') joins its neighbour."""
+    r"""Non-blank lines, trimmed; a label and its value on the next line are one.
+
+    A line of markup (``\[``, ``---``, ``\begin{align}``, the fence of a code block) joins its neighbour.
+    """
     spans: list[Span] = []
+    only_markup = False  # in the last span
     for found in _LINE.finditer(text, start, end):
         low, high = _trim(text, found.start(), found.end())
         if low >= high:
             continue
-        bare = not _WORD.search(text, low, high)
-        if spans and (bare or not _WORD.search(text, *spans[-1])):
+        markup = not _WORD.search(text, low, high) or bool(_MARKUP.fullmatch(text, low, high))
+        below_label = spans and is_value(text[low:high]) and is_label(text[slice(*spans[-1])])
+        if spans and (markup or only_markup or below_label):
             spans[-1] = (spans[-1][0], high)
+            only_markup = only_markup and markup
         else:
             spans.append((low, high))
+            only_markup = markup
     return spans
 
 
@@ -163,15 +102,19 @@ def _sentences(text: str, start: int, end: int) -> list[Span]:
 
 
 def _marks(text: str, start: int, end: int) -> list[int]:
-    """Where numbered steps start: every 'Step n', else the lines '1.', '2.', ... when they count up from 1."""
+    """Where numbered steps start: every 'Step n', else the lines '1.', '(a)', '①', ... when they count up from 1."""
     steps = [found.start() for found in _STEP_MARK.finditer(text, start, end)]
     if steps:
         return steps
-    marks: list[int] = []
-    for found in _LIST_MARK.finditer(text, start, end):
-        if int(found[1]) == len(marks) + 1:
-            marks.append(found.start())
-    return marks if len(marks) > 1 else []
+    for pattern, names in _LIST_MARKS:
+        marks: list[int] = []
+        for found in pattern.finditer(text, start, end):
+            expected = str(len(marks) + 1) if names is None else names[min(len(marks), len(names) - 1)]
+            if found[1].lower() == expected or (names is None and int(found[1]) == len(marks) + 1):
+                marks.append(found.start())
+        if len(marks) > 1:
+            return marks
+    return []
 
 
 def _split_hashes(text: str, span: Span) -> list[Span]:
@@ -179,7 +122,7 @@ def _split_hashes(text: str, span: Span) -> list[Span]:
     at = text.rfind("####", *span)
     if at <= span[0] or span[1] - at > MAX_CLOSING_LENGTH or not text[at - 1].isspace():
         return [span]
-    if _closing_answer(text[at : span[1]]) in (None, "") or _PREFIX.fullmatch(text, span[0], at):
+    if closing_answer(text[at : span[1]]) in (None, "") or PREFIX.fullmatch(text, span[0], at):
         return [span]
     return [_trim(text, span[0], at), (at, span[1])]
 
@@ -189,10 +132,10 @@ def _split_closing_sentence(text: str, span: Span) -> list[Span]:
     if span[1] - span[0] > 4 * MAX_CLOSING_LENGTH:
         return [span]
     sentences = _sentences(text, *span)
-    if len(sentences) < 2 or _closing_answer(text[slice(*span)]) is not None:
+    if len(sentences) < 2 or closing_answer(text[slice(*span)]) is not None:
         return [span]
     last = sentences[-1]
-    return [(span[0], sentences[-2][1]), last] if _closing_answer(text[slice(*last)]) is not None else [span]
+    return [(span[0], sentences[-2][1]), last] if closing_answer(text[slice(*last)]) is not None else [span]
 
 
 def _pieces(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:
@@ -200,14 +143,14 @@ def _pieces(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:
     lines = [part for line in _lines(text, start, end) for part in _split_hashes(text, line)]
     if lines:
         lines[-1:] = _split_closing_sentence(text, lines[-1])
-    closing = [_closing_answer(text[slice(*span)]) is not None for span in lines]
+    closing = [closing_answer(text[slice(*span)]) is not None for span in lines]
     reasoning = [span for span, closes in zip(lines, closing, strict=True) if not closes]
     for span, closes in zip(lines, closing, strict=True):
         if len(reasoning) > 1 or closes:
             yield span, closes
         else:
             for sentence in _sentences(text, *span):
-                yield sentence, _closing_answer(text[slice(*sentence)]) is not None
+                yield sentence, closing_answer(text[slice(*sentence)]) is not None
 
 
 def _cut_at(spans: Sequence[Span], marks: Sequence[int], text: str) -> Iterator[Span]:
@@ -223,10 +166,13 @@ def _cut_at(spans: Sequence[Span], marks: Sequence[int], text: str) -> Iterator[
 def _numbered(text: str, start: int, end: int, marks: Sequence[int]) -> Iterator[tuple[Span, bool]]:
     """Steps from mark to mark; what is before the first is a step; closing lines are steps of their own."""
     lines = [part for line in _lines(text, start, end) for part in _split_hashes(text, line)]
+    parts = list(_cut_at(lines, marks, text))
+    if parts:
+        parts[-1:] = _split_closing_sentence(text, parts[-1])
     block: Span | None = None
     number = -1
-    for low, high in _cut_at(lines, marks, text):
-        closes = _closing_answer(text[low:high]) is not None
+    for low, high in parts:
+        closes = closing_answer(text[low:high]) is not None
         mine = bisect_right(marks, low)
         if block and (closes or mine != number):
             yield block, False
@@ -247,22 +193,35 @@ def _reasoning(text: str, start: int, end: int) -> tuple[Layout, list[Step]]:
     if marks:
         return Layout.NUMBERED, steps
     hashes = any(step.role == "answer" and "####" in step.text for step in steps)
-    return (Layout.GSM8K if hashes or _ANNOTATION.search(text, start, end) else Layout.PLAIN), steps
+    return (Layout.GSM8K if hashes or ANNOTATION.search(text, start, end) else Layout.PLAIN), steps
 
 
 # ---------------------------------------------------------------- tags
 
 
 def _tags(text: str) -> dict[str, tuple[Span, Span]]:
-    """Opening and closing tag of each well-formed pair, by name: once each, in order, not nested in another."""
+    """Opening and closing tag of each well-formed pair, by name: once each, in order, not nested in another.
+
+    A ``</think>`` that no tag opens, with more text behind it, was opened by the chat template. What follows a closed
+    answer as another problem has tags of its own, which are not looked at.
+    """
     found: dict[str, list[re.Match[str]]] = {"think": [], "answer": []}
+    limit = len(text)
     for tag in _TAG.finditer(text):
+        if tag.start() >= limit:
+            break
         found[tag[2].lower()].append(tag)
+        if tag[2].lower() == "answer" and tag[1] and limit == len(text):
+            another = another_problem(text, tag.end())
+            limit = another[0] if another else limit + 1
     pairs = {
         name: (tags[0].span(), tags[1].span())
         for name, tags in found.items()
         if len(tags) == 2 and not tags[0][1] and tags[1][1]
     }
+    thought = found["think"]
+    if len(thought) == 1 and thought[0][1] and text[: thought[0].start()].strip() and text[thought[0].end() :].strip():
+        pairs["think"] = ((0, 0), thought[0].span())
     if len(pairs) == 2 and pairs["think"][1][1] > pairs["answer"][0][0]:
         return {}
     return pairs
@@ -287,15 +246,15 @@ def _tagged(text: str, tags: Mapping[str, tuple[Span, Span]]) -> tuple[list[Step
 
 def _tag_answer(content: str) -> str | None:
     """The answer that an answer tag holds: that of its last closing line where it has one, else all of it."""
-    closing = [_closing_answer(content[slice(*span)]) for span in _lines(content, 0, len(content))]
+    closing = [closing_answer(content[slice(*span)]) for span in _lines(content, 0, len(content))]
     stated = [answer for answer in closing if answer]
-    return stated[-1] if stated else _clean(content) or None
+    return stated[-1] if stated else clean_answer(content) or None
 
 
 def _bare_number_last(text: str, steps: list[Step]) -> list[Step]:
     """Steps of a text with think tags alone: a last line that is nothing but a number is its answer."""
     last = steps[-1]
-    if last.role == "reasoning" and _NUMBER_ONLY.fullmatch(last.text):
+    if last.role == "reasoning" and is_number_alone(last.text):
         return [*steps[:-1], Step(last.start, last.end, last.text, "answer")]
     return steps
 
@@ -318,18 +277,26 @@ def segment(text: str) -> tuple[Layout, tuple[Step, ...], str | None]:
         layout, steps = _reasoning(text, 0, len(text))
     elif "answer" not in tags:
         steps = _bare_number_last(text, steps)
-    return layout, tuple(steps), answer or _stated_answer(steps)
+    return layout, tuple(steps), answer or _stated_answer(text, steps)
 
 
-def _stated_answer(steps: Sequence[Step]) -> str | None:
-    """The answer of the last closing line that states one, else of the last line with a cue or a box."""
-    for step in reversed(steps):
-        if step.role == "answer":
-            stated = _closing_answer(step.text) or _clean(step.text.replace("#", ""))
-            if stated:
-                return stated
-    cued = (_cued_answer(step.text) for step in reversed(steps))
+def _stated_answer(text: str, steps: Sequence[Step]) -> str | None:
+    """The answer of the last closing line that states one, else of the last line with a cue or a box.
+
+    Where the text runs on into another problem after an answer, only what is before that counts.
+    """
+    stated = [(step, _answer_of(step)) for step in steps if step.role == "answer"]
+    stated = [(step, answer) for step, answer in stated if answer]
+    another = another_problem(text, stated[0][0].end) if stated else None
+    own = [answer for step, answer in stated if another is None or step.start < another[0]]
+    if own:
+        return own[-1]
+    cued = (cued_answer(step.text) for step in reversed(steps))
     return next((answer for answer in cued if answer), None)
+
+
+def _answer_of(step: Step) -> str:
+    return closing_answer(step.text) or clean_answer(step.text.replace("#", ""))
 
 
 def make_trace(
@@ -346,14 +313,15 @@ def make_trace(
     finished: bool = True,
     extra: Mapping[str, str] | None = None,
 ) -> Trace:
-    """A trace of ``text``, segmented, its answer parsed, and ``correct`` set where the right answer is known.
+    """A trace of ``text``, segmented, its answer parsed, and ``correct`` set where it can be told.
 
-    A completion that was cut off (``finished=False``) is never correct, whatever number it broke off at.
+    ``correct`` is None without a reference, and where no answer is found or it cannot be compared with the reference. A
+    completion that was cut off (``finished=False``) is never correct, whatever number it broke off at.
     """
     layout, steps, answer = segment(text)
     correct = None
     if reference_answer is not None:
-        correct = finished and answer is not None and answers_agree(answer, reference_answer)
+        correct = compare_answers(answer or "", reference_answer) if finished else False
     return Trace(
         problem=problem,
         text=text,

@@ -47,7 +47,7 @@ _LEXEMES = re.compile(
     r"|(?P<fraction>\\[dtc]?frac(?![A-Za-z]))"
     r"|(?P<root>√|\\sqrt(?![A-Za-z\[]))"
     r"|(?P<ellipsis>\.{3}|…|\\[lc]?dots\b)"
-    r"|(?P<skip>\\(?:left|right|[bB]igg?[lr]?|displaystyle|quad|qquad)(?![A-Za-z])|\\[,!;:()\[\] ]|&"
+    r"|(?P<skip>\\(?:left|right|[bB]igg?[lr]?|displaystyle|quad|qquad)(?![A-Za-z])|\\[,!;:()\[\] ]|&|\^\{?\\circ\}?"
     r"|(?<![0-9)])\*\*|\*\*(?![0-9(])|\\?[$€£¥₹]|¢|°[CF]?\b|°)"
     r"|(?P<vulgar>[¼½¾⅐-⅞])"
     rf"|(?P<number>{NUMBER})"

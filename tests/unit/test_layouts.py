@@ -73,7 +73,9 @@ def test_what_cannot_be_rendered_says_why(text: str, message: str) -> None:
 
 
 # 'The answer is <<8=8>>8.' is a line of reasoning with its annotation, and a closing line without.
-OTHER_STEPS = {"train": 1, "test": 0}
+OTHER_STEPS = {"train": 2, "test": 0}
+# 'The answer is therefore 3.' before '#### 3': two closing lines become one answer.
+ANSWERED_TWICE = {"train": [5415], "test": []}
 
 
 @pytest.mark.parametrize(("split", "rows"), [("train", 7473), ("test", 1319)])
@@ -87,7 +89,7 @@ def test_every_row_of_gsm8k_keeps_its_steps_and_its_answer(shared: Path, split: 
         assert after.answer == before.answer == after.steps[-1].text
     changed = [i for i in range(rows) if len(made[i].steps) != len(traces[i].steps)]
     reworded = [i for i in range(rows) if roles(made[i]) != roles(traces[i])]
-    assert changed == [] and len(reworded) == OTHER_STEPS[split]
+    assert changed == ANSWERED_TWICE[split] and len(reworded) == OTHER_STEPS[split]
     texts = [trace.text for trace in made]
     assert set(strict_format(texts)) == set(soft_format(texts)) == {0.5} and set(xml_count(texts)) == {0.5}
     assert integer_answer(texts).count(0.0) == 0

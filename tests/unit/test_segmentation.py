@@ -254,7 +254,7 @@ def test_make_trace_compares_with_the_reference() -> None:
     trace = make_trace("How many?", "3 * 4 = 12\n#### 1,000", reference_answer="1000.0", problem_id="p1")
     assert (trace.answer, trace.correct, trace.problem_id) == ("1,000", True, "p1")
     assert make_trace("How many?", "#### 12", reference_answer="13").correct is False
-    assert make_trace("How many?", "No idea.", reference_answer="13").correct is False
+    assert make_trace("How many?", "No idea.", reference_answer="13").correct is None  # not wrong: unknown
     assert make_trace("How many?", "#### 12").correct is None
 
 
@@ -266,15 +266,15 @@ def test_a_completion_cut_off_is_never_correct() -> None:
 
 @pytest.mark.skipif(not SOLUTIONS.exists(), reason="shared/data/traces is not beside this checkout")
 def test_answers_of_real_solutions_agree_with_their_labels() -> None:
-    agree, total = 0, 0
+    agree, total, unknown = 0, 0, 0
     for line in SOLUTIONS.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         reference = segment(row["reference"])[2]
         trace = make_trace(row["question"], row["solution"], reference_answer=reference)
         total += 1
         agree += trace.correct == row["is_correct"]
-    assert total == 2640
-    assert agree >= 2635  # 2,640 of 2,640 when this was written
+        unknown += trace.correct is None and trace.answer is None
+    assert (total, agree, unknown) == (2640, 2632, 8)  # the 8 break off before an answer
 
 
 @pytest.mark.skipif(not GSM8K.exists(), reason="shared/data/gsm8k is not beside this checkout")
