@@ -15,20 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from irl_core.text.answers import answers_agree, normalise_answer, parse_number
+from irl_core.text.answers import answers_agree
 from irl_core.text.segmentation import segment
-
-__all__ = [
-    "answers_agree",
-    "correctness",
-    "integer_answer",
-    "is_integer",
-    "normalise_answer",
-    "parse_number",
-    "soft_format",
-    "strict_format",
-    "xml_count",
-]
 
 CORRECT_REWARD = 2.0
 FORMAT_REWARD = 0.5
@@ -83,17 +71,18 @@ def _is_strict(completion: str) -> bool:
 def soft_format(completions: Sequence[str]) -> list[float]:
     """``FORMAT_REWARD`` where the completion starts with a think element followed by an answer element, else 0.
 
-    Line breaks do not matter, and text may follow.
+    Line breaks do not matter, and text may follow. Where the chat template opens ``<think>`` itself, the completion
+    starts within it.
     """
     return [FORMAT_REWARD if _is_soft(completion) else 0.0 for completion in completions]
 
 
 def _is_soft(completion: str) -> bool:
+    """Whether think and answer elements stand at the start; a template may have opened the first one itself."""
     text = completion.lstrip()
     thought, closed, rest = text.removeprefix("<think>").partition("</think>")
-    rest = rest.lstrip()
-    opened = text.startswith("<think>") and "<think>" not in thought
-    return opened and bool(closed) and rest.startswith("<answer>") and "</answer>" in rest
+    answered = rest.lstrip().startswith("<answer>") and "</answer>" in rest
+    return bool(thought.strip() and closed) and "<think>" not in thought and "<answer>" not in thought and answered
 
 
 def integer_answer(completions: Sequence[str]) -> list[float]:

@@ -15,7 +15,7 @@ from irl_core.config import PolicyConfig
 from irl_core.distributed import World
 from irl_core.reward import rewards
 from irl_core.reward.rewards import masked
-from irl_core.types import EncodedTrace
+from irl_core.types import EncodedTrace, Source, Trace
 
 
 def token_advantages(
@@ -50,24 +50,42 @@ def token_advantages(
 
 
 def outcome_advantages(traces: Sequence[EncodedTrace], group_ids: Tensor, mask: Tensor) -> Tensor:
-    """GRPO's outcome supervision: correctness standardised within the group, on every token; ``(B, T)``."""
-    outcome = torch.tensor([float(trace.trace.correct is not False) for trace in traces])
-    return trace_advantages(outcome, group_ids, mask)
+    """GRPO's outcome supervision: correctness standardised within the group, on every token; ``(B, T)``.
+
+    An expert's trace counts as correct unless it is known not to be. A sample whose answer is missing or cannot be
+    compared is neither right nor wrong: its advantage is 0, and it is left out of its group's mean and spread.
+    """
+    outcomes = [_outcome(one.trace) for one in traces]
+    scores = torch.tensor([float(outcome or False) for outcome in outcomes])
+    known = torch.tensor([outcome is not None for outcome in outcomes], dtype=torch.bool)
+    return trace_advantages(scores, group_ids, mask, known=known)
 
 
-def trace_advantages(scores: Tensor, group_ids: Tensor, mask: Tensor, *, over: World | None = None) -> Tensor:
+def _outcome(trace: Trace) -> bool | None:
+    """Whether a trace's answer is right; None where that is not known."""
+    return True if trace.correct is None and trace.source is Source.EXPERT else trace.correct
+
+
+def trace_advantages(
+    scores: Tensor, group_ids: Tensor, mask: Tensor, *, over: World | None = None, known: Tensor | None = None
+) -> Tensor:
     """Scores ``(B,)`` standardised within their groups, on every token of the trace; ``(B, T)``.
 
-    With ``over`` the mean is still the group's, but the spread that of all traces of these processes: the noise of a
-    group whose samples hardly differ is then not magnified.
+    Args:
+        scores: ``(B,)``, one a trace.
+        group_ids: ``(B,)``.
+        mask: ``(B, T)``, the completions' tokens.
+        over: where given, the spread is that of all traces of these processes, the mean still the group's: the noise of
+            a group whose samples hardly differ is then not magnified.
+        known: ``(B,)``, which scores count; the advantage of the others is 0. None: all.
     """
     column = scores.unsqueeze(1)
-    whole = torch.ones_like(column, dtype=torch.bool)
-    mean, std = rewards.group_statistics(column, whole, group_ids, "all")
+    counted = torch.ones_like(column, dtype=torch.bool) if known is None else known.unsqueeze(1)
+    mean, std = rewards.group_statistics(column, counted, group_ids, "all")
     if over is not None:
-        deviations = torch.tensor(over.gather((scores - mean).tolist()))
+        deviations = torch.tensor(over.gather((scores - mean)[counted.squeeze(1)].tolist()))
         std = deviations.square().mean().sqrt().expand_as(std)
-    return rewards.masked(rewards.standardise(column, whole, mean, std).expand(mask.shape), mask)
+    return rewards.masked(rewards.standardise(column, counted, mean, std).expand(mask.shape), mask)
 
 
 def zero_spread_groups(advantages: Tensor, group_ids: Tensor) -> int:

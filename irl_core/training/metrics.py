@@ -14,15 +14,20 @@ CLASS_NAMES = ("expert", "policy", "perturbed")
 
 
 def rollout_metrics(samples: Sequence[EncodedTrace], world: World) -> Metrics:
-    """Number, tokens, and shares of correct and of truncated samples of a round; a share of nothing is 0."""
+    """Number, tokens, and shares of correct, of truncated and of not comparable samples of a round.
+
+    A sample is not comparable where no answer is found in it, or one that the reference cannot be compared with. A
+    share of nothing is 0.
+    """
     traces = [sample.trace for sample in samples]
-    own = [(bool(trace.correct), trace.finished, len(trace.token_ids or ())) for trace in traces]
+    own = [(trace.correct, trace.finished, len(trace.token_ids or ())) for trace in traces]
     rows = world.gather(own)
     count = max(1, len(rows))
     tokens = sum(length for _, _, length in rows)
     return {
         "rollout/samples": len(rows),
-        "rollout/correct": sum(correct for correct, _, _ in rows) / count,
+        "rollout/correct": sum(bool(correct) for correct, _, _ in rows) / count,
+        "rollout/unknown": sum(correct is None for correct, _, _ in rows) / count,
         "rollout/truncated": sum(not finished for _, finished, _ in rows) / count,
         "rollout/length": tokens / count,
         "rollout/tokens": tokens,

@@ -417,6 +417,18 @@ def test_outcome_advantages_by_hand() -> None:
     torch.testing.assert_close(result, torch.where(mask, level.unsqueeze(1), torch.zeros(mask.shape)))
 
 
+def test_a_sample_without_an_answer_to_compare_is_neither_right_nor_wrong() -> None:
+    right, wrong, unknown = as_sample(0, "#### 10"), as_sample(0, "#### 11"), as_sample(0, "many.")
+    assert unknown.trace.correct is None
+    traces = [right, wrong, unknown]
+    mask = collate(traces, ENCODER.pad_id).response_mask
+    result = outcome_advantages(traces, torch.tensor([0, 0, 0]), mask)
+    # of 1 and 0 alone: mean 1/2, squares 2 * 1/4, over 1: std sqrt(1/2); +-(1/2) sqrt 2, and 0 for the third
+    level = torch.tensor([0.5, -0.5, 0.0]) * math.sqrt(2)
+    torch.testing.assert_close(result, torch.where(mask, level.unsqueeze(1), torch.zeros(mask.shape)))
+    assert rollout_metrics(traces, World())["rollout/unknown"] == pytest.approx(1 / 3)
+
+
 # --------------------------------------------------------------------------------------- the policy's update
 
 
@@ -480,7 +492,8 @@ def test_rollout_metrics_by_hand() -> None:
     metrics = rollout_metrics(samples_of(groups), World())
     # one right; the cut-off 180 is not counted as right
     assert metrics == {
-        "rollout/samples": 4, "rollout/correct": 0.25, "rollout/truncated": 0.5, "rollout/length": sum(lengths) / 4,
+        "rollout/samples": 4, "rollout/correct": 0.25, "rollout/unknown": 0.0, "rollout/truncated": 0.5,
+        "rollout/length": sum(lengths) / 4,
         "rollout/tokens": sum(lengths),
     }  # fmt: skip
 
