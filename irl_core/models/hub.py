@@ -1,4 +1,4 @@
-"""Where a pretrained model's files lie: in a folder, in the hub's cache, or on the hub; and which are refused."""
+"""Location of a pretrained model's files: a folder, the hub's cache or the hub; and which files are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SNAPSHOT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt")
-# Keys of a model's config.json that would fetch kernels or other quantisers than the one that is asked for.
+# Keys of a model's config.json that would fetch kernels, or quantise otherwise than asked.
 REFUSED_KEYS = (
     "quantization_config", "attn_implementation", "_attn_implementation", "experts_implementation", "kernel_config",
     "transformers_weights",
@@ -34,16 +34,17 @@ def is_hub_name(name: str) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value that came from outside, short enough for an error."""
+    """An outside value as text, short enough for an error message."""
     return repr(value)[:80]
 
 
 def locate(name: str, revision: str | None = None) -> Path:
-    """The folder that holds a model's files: ``name`` where it is one, else the snapshot of a model on the hub, of
-    which only safetensors, JSON and text are downloaded.
+    """The folder of a model's files: ``name`` itself, or the snapshot of a model on the hub.
+
+    Of a model on the hub only safetensors, JSON and text are downloaded.
 
     Raises:
-        CheckpointError: there is no such folder or model, it cannot be reached, or it is not fit to load.
+        CheckpointError: no such folder or model, the hub cannot be reached, or the files are not safe to load.
     """
     if Path(name).is_dir():
         check_weights(Path(name), local=True)
@@ -60,7 +61,7 @@ def locate(name: str, revision: str | None = None) -> Path:
 
 
 def _snapshot(name: str, revision: str | None) -> Path:
-    """From the hub, and where it is not reached from the cache alone. Raises CheckpointError."""
+    """The snapshot from the hub, or from the cache alone where the hub is not reached. Raises CheckpointError."""
     import httpx
     from huggingface_hub import snapshot_download
 
@@ -79,6 +80,7 @@ def _snapshot(name: str, revision: str | None) -> Path:
 
 
 def _unreached(error: BaseException) -> bool:
+    """Whether the error means that there was no connection, rather than a refusal by the hub."""
     import httpx
     from huggingface_hub import errors
 
@@ -87,7 +89,7 @@ def _unreached(error: BaseException) -> bool:
 
 
 def pinned(name: str, revision: str | None) -> tuple[str, str | None]:
-    """Name and revision that lead to the same files later: a folder's absolute path, or the commit of a snapshot."""
+    """Name and revision that find the same files later: a folder's absolute path, or a snapshot's commit."""
     if Path(name).is_dir():
         return str(Path(name).resolve()), None
     commit = locate(name, revision).name
@@ -97,10 +99,10 @@ def pinned(name: str, revision: str | None) -> tuple[str, str | None]:
 def check_weights(folder: Path, *, local: bool) -> None:
     """Refuse a folder that is not a whole model in safetensors, or whose configuration names code.
 
-    ``local`` folders may hold no pickles either; in the hub's cache other tools may have left some, unread here.
+    ``local`` folders must not hold pickles either; in the hub's cache other tools may have left some, never read here.
 
     Raises:
-        CheckpointError: naming the file and the mend.
+        CheckpointError: with the file and the fix.
     """
     names = sorted(path.name for path in folder.iterdir())
     if ADAPTER_CONFIG in names:
@@ -119,7 +121,7 @@ def check_weights(folder: Path, *, local: bool) -> None:
 
 def check_model_config(name: str, document: Mapping[str, Any]) -> None:
     """Refuse a model's configuration that names code, kernels or a quantiser. Raises CheckpointError."""
-    check_config(f"model/{name}", document)  # the plain name is that of a checkpoint's own
+    check_config(f"model/{name}", document)  # without "model/" it would be a checkpoint's own config.json
     for key in REFUSED_KEYS:
         if document.get(key) is not None:
             raise CheckpointError(
@@ -128,7 +130,7 @@ def check_model_config(name: str, document: Mapping[str, Any]) -> None:
 
 
 def explain_hub_error(error: BaseException, name: str) -> str:
-    """One line that says why a model on the hub was not found, and what to do."""
+    """One line with the reason why a model on the hub was not found, and the fix."""
     from huggingface_hub import constants, errors
 
     chain = list(_causes(error))
@@ -142,7 +144,8 @@ def explain_hub_error(error: BaseException, name: str) -> str:
             "(or set HF_TOKEN)"
         )
     if caused_by(errors.RepositoryNotFoundError):
-        near = nearest(name, [*KNOWN_MODELS, *_cached_models(Path(constants.HF_HUB_CACHE))])
+        cached = [path.name[len("models--") :] for path in Path(constants.HF_HUB_CACHE).glob("models--*--*")]
+        near = nearest(name, [*KNOWN_MODELS, *(folder.replace("--", "/") for folder in cached)])
         return f"the hub has no model {name!r}{near}. If it is a private one, log in with 'hf auth login' (or HF_TOKEN)"
     if caused_by(errors.RevisionNotFoundError):
         return f"{name} has no such revision; https://huggingface.co/{name}/commits/main lists them"
@@ -156,10 +159,7 @@ def explain_hub_error(error: BaseException, name: str) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that led to it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _cached_models(cache: Path) -> list[str]:
-    return [path.name.removeprefix("models--").replace("--", "/") for path in cache.glob("models--*--*")]

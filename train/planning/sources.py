@@ -1,8 +1,7 @@
-"""Where the models and data of a configuration come from: a folder, a checkpoint of ours, the hub's cache, the hub.
+"""Sources of a configuration's models and data: a folder, our checkpoint, the hub's cache, or the hub.
 
-Nothing is downloaded here but a ``config.json`` where ``download`` says so. What the hub answers with is explained by
-``irl_core.models.hub.explain_hub_error``: the licence page and the login, the cache that was looked in and the command
-that fills it, or the nearest known name.
+Nothing is downloaded here except a ``config.json`` where ``download`` is set. The hub's errors are explained by
+``irl_core.models.hub.explain_hub_error``.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ ADAPTERS_BASE = "base.json"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where something comes from.
+    """Where a model or data set comes from.
 
-    ``kind``: made by the run itself, left by a run that is trained first, found in ``where`` (a folder, a checkpoint,
-    the cache), to be downloaded, or missing. ``download_bytes``: what is still to be downloaded; None where that is not
-    known. ``note``: the licence, or why it is missing and what to do.
+    ``kind``: made by the training run itself, made by one that is trained first, found in ``where`` (a folder, a
+    checkpoint, the cache), to be downloaded, or missing. ``download_bytes``: bytes still to download, None where
+    unknown. ``note``: the licence, or why it is missing and the fix.
     """
 
     role: str
@@ -44,7 +43,7 @@ class Origin:
 
     @property
     def obstacle(self) -> bool:
-        """Whether training would stop at it."""
+        """Whether training would fail for lack of it."""
         return self.kind == "missing"
 
 
@@ -52,18 +51,26 @@ class Origin:
 
 
 def find_model(role: str, name: str, revision: str | None = None, *, ask_hub: bool = True) -> Origin:
-    """Where a model comes from. ``role``: what it is for, such as ``policy``. ``ask_hub``: the hub is asked for what is
-    not here; otherwise its size is that of known models.
+    """The source of a model.
+
+    Args:
+        role: its use, such as ``policy``.
+        name: a folder, or a name on the hub.
+        revision: branch, tag or commit on the hub.
+        ask_hub: ask the hub about a model that is not here; otherwise only the sizes of known models are known.
 
     Raises:
-        ConfigError: neither a folder that is there nor a name that the hub could know.
+        ConfigError: ``name`` is neither an existing folder nor of the form of a hub name.
     """
     folder = Path(name)
     if (folder / MANIFEST).is_file():
         return Origin(role, name, "checkpoint", str(folder))
     if folder.is_dir():
         return Origin(role, name, "folder", str(folder))
-    _check_name(role, name)
+    if not is_hub_name(name):
+        key = f"model.{role}" if role in ("policy", "discriminator") else role
+        known = next(iter(KNOWN))
+        raise ConfigError(f"{key}: {name[:80]!r} is no folder that is there, nor a hub name such as {known}")
     cached = cached_folder(name, revision)
     if cached is not None and _is_whole(cached):
         return Origin(role, name, "cache", str(cached), note=_licence(name))
@@ -73,23 +80,16 @@ def find_model(role: str, name: str, revision: str | None = None, *, ask_hub: bo
 
 
 def bases(role: str, folder: Path, *, ask_hub: bool = True) -> Iterator[Origin]:
-    """The model that the adapters in a checkpoint's part belong to, where it has any. Raises CheckpointError."""
+    """The base model of the adapters in a checkpoint's part, if it has adapters. Raises CheckpointError."""
     if (folder / ADAPTERS_BASE).is_file():
         base = load_json(folder / ADAPTERS_BASE)
         yield find_model(f"base of the {role}", str(base.get("name")), base.get("revision"), ask_hub=ask_hub)
 
 
 def part_of(checkpoint: Path, role: str) -> Path:
-    """The folder in a checkpoint that a model starts from: a discriminator's own where there is one."""
+    """The folder in a checkpoint that a model starts from; a discriminator may have none of its own."""
     own = checkpoint / "discriminator"
     return own if role == "discriminator" and own.is_dir() else checkpoint / "policy"
-
-
-def _check_name(role: str, name: str) -> None:
-    if not is_hub_name(name):
-        key = f"model.{role}" if role in ("policy", "discriminator") else role
-        known = next(iter(KNOWN))
-        raise ConfigError(f"{key}: {name[:80]!r} is no folder that is there, nor a hub name such as {known}")
 
 
 def _licence(name: str) -> str:
@@ -100,7 +100,7 @@ def _licence(name: str) -> str:
 
 
 def _asked(expected: Origin, revision: str | None) -> Origin:
-    """What the hub says: how much is to be downloaded, or why nothing can be."""
+    """The expected source with the hub's answer: bytes to download, or why it is missing."""
     import httpx
     from huggingface_hub import snapshot_download
 
@@ -129,7 +129,7 @@ def _no_progress() -> Iterator[None]:
 
 
 def cached_folder(name: str, revision: str | None = None) -> Path | None:
-    """The snapshot of a model in the hub's cache, whole or not."""
+    """The snapshot of a model in the hub's cache, complete or not."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     found = try_to_load_from_cache(name, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=revision or "main")
@@ -137,7 +137,7 @@ def cached_folder(name: str, revision: str | None = None) -> Path | None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """All shards that the index names, or weights in one file; and a tokenizer."""
+    """Whether a snapshot has a tokenizer, and all shards of the index or weights in one file."""
     index = folder / "model.safetensors.index.json"
     if not (folder / "tokenizer.json").is_file():
         return False
@@ -151,10 +151,12 @@ def _is_whole(folder: Path) -> bool:
 
 
 def shape_of(origin: Origin, revision: str | None = None, *, download: bool = True) -> Architecture:
-    """The shape of a model: known by its name, or in its ``config.json``, which (``download``) may be fetched.
+    """The layer shapes of a model, known by its name or read from its ``config.json``.
+
+    ``download``: fetch that file from the hub if need be.
 
     Raises:
-        ConfigError: it is nowhere to be found, or is of a kind that is not known.
+        ConfigError: no such file, or a model of an unknown kind.
     """
     if origin.name in KNOWN:
         return KNOWN[origin.name].shape
@@ -167,7 +169,15 @@ def shape_of(origin: Origin, revision: str | None = None, *, download: bool = Tr
         return architecture_of(_read(folder / "config.json"), origin.name)
     if not download or origin.obstacle:
         raise ConfigError(origin.note or f"the shape of {origin.name} is not known before it is downloaded")
-    return architecture_of(_read(_fetch_config(origin.name, revision)), origin.name)
+    import httpx
+    from huggingface_hub import hf_hub_download
+
+    try:
+        with _no_progress():
+            fetched = Path(hf_hub_download(origin.name, "config.json", revision=revision))
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        raise ConfigError(explain_hub_error(error, origin.name)) from error
+    return architecture_of(_read(fetched), origin.name)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -177,25 +187,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _fetch_config(name: str, revision: str | None) -> Path:
-    import httpx
-    from huggingface_hub import hf_hub_download
-
-    try:
-        with _no_progress():
-            return Path(hf_hub_download(name, "config.json", revision=revision))
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        raise ConfigError(explain_hub_error(error, name)) from error
-
-
 # -------------------------------------------------------------------------------------------------------------- data
 
 
 def find_data(source: str, *, ask_hub: bool = True) -> Origin:
-    """Where the training problems come from.
+    """The source of the training problems.
 
     Raises:
-        ConfigError: a file or folder that is not there.
+        ConfigError: a file or folder that does not exist.
     """
     if source == "demo":
         return Origin("data", source, "made", note="generated word problems")
@@ -206,27 +205,24 @@ def find_data(source: str, *, ask_hub: bool = True) -> Origin:
     cache = _datasets_cache() / GSM8K.replace("/", "___") / "main"
     if cache.is_dir():
         return Origin("data", GSM8K, "cache", str(cache))
-    found = Origin("data", GSM8K, "download", download_bytes=GSM8K_BYTES, note="MIT licence")
-    return _asked_data(found) if ask_hub else found
+    expected = Origin("data", GSM8K, "download", download_bytes=GSM8K_BYTES, note="MIT licence")
+    if ask_hub:
+        import httpx
+        from huggingface_hub import HfApi
+
+        try:
+            HfApi().dataset_info(GSM8K, timeout=10)
+        except (OSError, ValueError, httpx.HTTPError) as error:
+            note = (
+                f"{GSM8K} is not in the cache {_datasets_cache()}, and the hub was not reached "
+                f"({type(error).__name__}); go online once, or set data.source to a folder with its train.jsonl"
+            )
+            return replace(expected, kind="missing", note=note)
+    return expected
 
 
 def _datasets_cache() -> Path:
-    """Where the package ``datasets`` keeps what it has read, without importing it."""
+    """The cache folder of the package ``datasets``, which is not imported for it."""
     from huggingface_hub import constants
 
     return Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
-
-
-def _asked_data(expected: Origin) -> Origin:
-    import httpx
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi().dataset_info(expected.name, timeout=10)
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        note = (
-            f"{expected.name} is not in the cache {_datasets_cache()}, and the hub was not reached "
-            f"({type(error).__name__}); go online once, or set data.source to a folder with its train.jsonl"
-        )
-        return replace(expected, kind="missing", note=note)
-    return expected
