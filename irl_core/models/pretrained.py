@@ -1,8 +1,8 @@
-"""Causal LMs from files: a whole model, or adapters (LoRA, Hu et al. 2021) on a base by its hub name or folder.
+"""Pretrained causal language models: a whole model, or adapters (LoRA, Hu et al. 2021) on a base model.
 
-A folder with adapters holds ``adapter_config.json``, ``adapter_model.safetensors`` and ``base.json``. All of it may
-come from a stranger: only safetensors are read, no code is ever loaded, and of the two descriptions every key and every
-value is checked. The base is looked for on the hub (then in its cache) or in a folder, and must be whole.
+A folder with adapters holds ``adapter_config.json``, ``adapter_model.safetensors`` and ``base.json``. Its author is not
+trusted: only safetensors are read, no code is loaded, and every key and value of the two descriptions is checked. The
+base is found on the hub (or in its cache) or in a folder, and must be complete.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Quantisation = Literal["none", "int8", "nf4"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 ADAPTER_WEIGHTS, BASE = "adapter_model.safetensors", "base.json"
-OWN_TOKENIZER = "tokenizer"  # in the folder of a discriminator that reads other tokens than the policy
+OWN_TOKENIZER = "tokenizer"  # folder of a discriminator's tokenizer, where it is not the policy's
 REFERENCE_ADAPTER = "reference"
 REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,99}", re.ASCII)
 TARGET = re.compile(r"[A-Za-z_][\w.]{0,99}", re.ASCII)
@@ -86,12 +86,12 @@ def read_base(directory: Path) -> Base:
 
 
 def load_causal_lm(directory: Path, device: str | torch.device = "cpu", *, trainable: bool = False) -> Any:
-    """The causal LM in a folder of a verified checkpoint, in evaluation mode, in the precision in which it was saved.
+    """The causal LM in a folder of a verified checkpoint, in evaluation mode and in its saved precision.
 
-    Adapters are put on their base; only where ``trainable`` do they get gradients. A whole model's weights always do.
+    Adapters are applied to their base, and require gradients only if ``trainable``; a whole model's weights always do.
 
     Raises:
-        CheckpointError: what is there is not fit to load, or the base is not to be had.
+        CheckpointError: the files are not safe to load or incomplete, or the base is not available.
     """
     if not (directory / ADAPTER_CONFIG).exists():
         return load_whole(directory, device=device)
@@ -104,7 +104,11 @@ def load_causal_lm(directory: Path, device: str | torch.device = "cpu", *, train
 
 
 def load_base(base: Base, device: str | torch.device = "cpu") -> Any:
-    """The frozen base, quantised as it says; it is remembered on the model (``base_of``). Raises CheckpointError."""
+    """The frozen base model, quantised as ``base`` says, with ``base`` kept on it for `base_of`.
+
+    Raises:
+        CheckpointError: the base is not available, or its files cannot be loaded.
+    """
     try:
         folder = locate(base.name, base.revision)
     except CheckpointError as error:
@@ -116,7 +120,7 @@ def load_base(base: Base, device: str | torch.device = "cpu") -> Any:
 
 
 def base_of(model: Any) -> Base | None:
-    """The base of a model with adapters; None of a whole one."""
+    """The base of a model with adapters, None for a whole model."""
     return getattr(model, "pretrained_base", None)
 
 
@@ -127,8 +131,13 @@ def load_whole(
     quantisation: Quantisation = "none",
     device: str | torch.device = "cpu",
 ) -> Any:
-    """The model in a folder that ``locate`` or ``verify`` has passed, with nothing of its own on how to sample but its
-    end tokens; ``dtype`` None keeps that of the files.
+    """The model in a folder that ``locate`` or ``verify`` has accepted, without its own sampling settings.
+
+    Args:
+        folder: holds config.json and safetensors.
+        dtype: precision of the weights; None keeps the files'.
+        quantisation: of the linear layers, when loading.
+        device: where to load it.
 
     Raises:
         CheckpointError: weights are missing, of another shape or unreadable, or bitsandbytes is not installed.
@@ -151,7 +160,7 @@ def load_whole(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa",
             output_loading_info=True, **settings,
         )  # fmt: skip
-    except Exception as error:  # whatever the library raises of damaged files: it is the folder that is named
+    except Exception as error:  # damaged files raise errors of many classes, none of which names the folder
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         reason = str(error).strip().splitlines() or [""]
@@ -160,21 +169,16 @@ def load_whole(
     if found["missing_keys"]:
         raise CheckpointError(f"{folder}: {min(found['missing_keys'])} is missing from its weights; copy it anew")
     model.generation_config = plain_generation(model.generation_config)
-    _keep_gradients(model)
-    return model.eval()
-
-
-def _keep_gradients(model: Any) -> None:
-    """On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights the first time a model only evaluates, for a kernel
-    without a backward pass, and never back: a policy that has sampled once could not be trained. Leave them packed as
-    they are."""
+    # On CPUs with AVX512-BF16, bitsandbytes packs 4-bit weights anew at the first evaluation, for a kernel without a
+    # backward pass, and never back: a policy that has sampled could not be trained. Keep the packing as it is.
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    return model.eval()
 
 
 def plain_generation(given: Any) -> Any:
-    """End, start and padding tokens alone: a model's own top_k or repetition penalty would bias what is sampled."""
+    """End, start and padding tokens alone: a model's own top_k or repetition penalty would bias the samples."""
     from transformers import GenerationConfig
 
     return GenerationConfig(
@@ -183,9 +187,9 @@ def plain_generation(given: Any) -> Any:
 
 
 def quantisation_config(quantisation: Quantisation, dtype: Precision) -> Any:
-    """NF4 with double quantisation (Dettmers et al. 2023) or LLM.int8(), the LM head left as it is.
+    """Settings for NF4 with double quantisation (Dettmers et al. 2023) or LLM.int8(); the LM head is not quantised.
 
-    NF4 computes in bfloat16, and in float16 where that is the model's precision (older GPUs know no bfloat16).
+    NF4 computes in bfloat16, or in float16 if that is the model's precision (older GPUs lack bfloat16).
 
     Raises:
         CheckpointError: bitsandbytes is not installed.
@@ -212,8 +216,10 @@ def quantisation_config(quantisation: Quantisation, dtype: Precision) -> Any:
 
 
 def with_adapters(model: Any, lora: LoraConfig, name: str = "default") -> Any:
-    """The model with new trainable float32 adapters (of ``torch``'s random state), which change nothing yet; the model
-    itself is frozen. A further ``name`` is added to a model that has adapters.
+    """The frozen model with new trainable float32 adapters, which change no output yet.
+
+    Their weights are drawn from ``torch``'s global random state. To a model that has adapters, those called ``name``
+    are added.
 
     Raises:
         CheckpointError: none of the named layers is in the model.
@@ -236,7 +242,7 @@ def with_adapters(model: Any, lora: LoraConfig, name: str = "default") -> Any:
 
 
 def adapter_weights(model: Any, name: str = "default") -> dict[str, torch.Tensor]:
-    """The adapters' tensors under the names that peft gives them in files."""
+    """The adapters' tensors under peft's names for files."""
     import peft
 
     return dict(peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
@@ -286,7 +292,11 @@ def read_adapter_config(directory: Path) -> LoraConfig:
 
 
 def load_adapter_weights(model: Any, directory: Path, name: str = "default") -> None:
-    """Fill the adapters ``name`` from a folder. Raises CheckpointError where a tensor is missing, extra or odd."""
+    """Load the weights of the adapters ``name`` from a folder.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, or of another shape or kind.
+    """
     import torch
 
     tensors, own = load_tensors(directory / ADAPTER_WEIGHTS), adapter_weights(model, name)
@@ -308,10 +318,10 @@ def load_adapter_weights(model: Any, directory: Path, name: str = "default") -> 
 
 
 def load_encoder(folder: Path, model: Any, instruction: str = "") -> TraceEncoder:
-    """The encoder of the tokenizer in a folder, with the end tokens of the model that samples after the tokenizer's.
+    """The trace encoder of the tokenizer in a folder; its end tokens are the tokenizer's, then the model's.
 
     Raises:
-        CheckpointError: no tokenizer there, one that cannot be used, or one that knows more tokens than the model.
+        CheckpointError: no tokenizer, one that cannot be used, or one with more tokens than the model.
     """
     from transformers import AutoTokenizer
 
@@ -324,8 +334,10 @@ def load_encoder(folder: Path, model: Any, instruction: str = "") -> TraceEncode
             fix_mistral_regex=False,  # else it warns of every byte-level tokenizer in a folder of ours
         )  # fmt: skip
         encoder = TraceEncoder(tokenizer, instruction)
-        ends = dict.fromkeys((*encoder.end_ids, *_known_ends(model, len(tokenizer))))
-        encoder = encoder if tuple(ends) == encoder.end_ids else TraceEncoder(tokenizer, instruction, tuple(ends))
+        ends = model.generation_config.eos_token_id
+        known = [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
+        end_ids = tuple(dict.fromkeys((*encoder.end_ids, *(end for end in known if 0 <= end < len(tokenizer)))))
+        encoder = encoder if end_ids == encoder.end_ids else TraceEncoder(tokenizer, instruction, end_ids)
     except (OSError, ValueError, EncodingError) as error:
         reason = str(error).strip().splitlines() or [""]
         raise CheckpointError(f"the tokenizer in {folder}: {reason[0][:200]}") from error
@@ -335,9 +347,3 @@ def load_encoder(folder: Path, model: Any, instruction: str = "") -> TraceEncode
             f"the tokenizer in {folder} has {len(tokenizer):,} tokens, the model {rows:,}; take the model's own"
         )
     return encoder
-
-
-def _known_ends(model: Any, count: int) -> list[int]:
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    return [end for end in ends if isinstance(end, int) and 0 <= end < count]
