@@ -7,47 +7,76 @@ label of correctness is used, only the demonstration.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from fractions import Fraction
 
 from irl_core.text.answers import answers_agree
 from irl_core.text.equations import Equation, read_equations
+from irl_core.text.expressions import Expression, parse
 from irl_core.text.segmentation import segment
+from irl_core.text.tokens import Token, tokenise
 from irl_core.types import Span
-
-_TWO_OPERANDS = re.compile(r"([\d.,]+)([+*])([\d.,]+)=(.*)", re.DOTALL)
 
 
 def departure(expert: str, text: str) -> int | None:
     """Character of ``text`` at which it departs from the ``expert`` solution; None where it never does.
 
-    Within the first equation that the expert lacks, the departure is where it stops agreeing with the expert's next
-    equation that has not occurred yet. Sums and products match in either order. A text without the expert's final
-    answer departs at its end.
+    Equations are compared by their operators and values, however they are spelt (``3 \\times 4``, ``$3 * 4``,
+    ``3 boxes * 4``); sums and products match in any order. Within the first equation that the expert lacks, the
+    departure is where it stops agreeing with the expert's next equation that has not occurred yet. A text without the
+    expert's final answer departs at its end.
     """
-    wanted = {_form(equation.text): equation.text for equation in read_equations(expert)}
+    wanted = {meaning(equation): equation for equation in read_equations(expert)}
     waiting = dict(wanted)
     for equation in read_equations(text):
-        form = _form(equation.text)
-        if form not in wanted:
-            return equation.start + _agreement(equation, waiting.values())
-        waiting.pop(form, None)
+        known = meaning(equation)
+        if known not in wanted:
+            following = next(iter(waiting.values()), None)
+            return equation.start if following is None else _first_other_character(equation, following)
+        waiting.pop(known, None)
     return _answer_departure(expert, text)
 
 
-def _form(equation: str) -> str:
-    """The equation without blanks and signs of currency, commutative operands in order."""
-    plain = re.sub(r"[\s$<>]", "", equation).replace("×", "*").replace("x", "*").replace("÷", "/").replace("−", "-")
-    match = _TWO_OPERANDS.fullmatch(plain)
-    if not match:
-        return plain
-    first, last = sorted((match[1], match[3]))
-    return f"{first}{match[2]}{last}={match[4]}"
+def meaning(equation: Equation) -> Hashable:
+    """What an equation says, equal for equal operators and values: its two sides, in no order."""
+    left, right = equation.left, equation.right
+    sides = [equation.text[start - equation.start : end - equation.start] for start, end in (left, right)]
+    parsed = [parse(side) for side in sides]
+    if parsed[0] is None or parsed[1] is None:
+        return "".join(sides).casefold()
+    return frozenset(ordered(side) for side in parsed if side is not None)
 
 
-def _agreement(equation: Equation, waiting: Iterable[str]) -> int:
-    following = next(iter(waiting), "")
-    return min(first_difference(equation.text, following), equation.end - equation.start - 1)
+def ordered(expression: Expression) -> Hashable:
+    """An expression with the operands of each sum and product sorted, as nested tuples."""
+    if isinstance(expression, Fraction):
+        return expression
+    if expression.op not in "+*":
+        return (expression.op, ordered(expression.left), ordered(expression.right))
+    return (expression.op, *sorted(map(ordered, _operands(expression, expression.op)), key=repr))
+
+
+def _operands(expression: Expression, op: str) -> list[Expression]:
+    """The terms of a sum, or the factors of a product, from left to right."""
+    if isinstance(expression, Fraction) or expression.op != op:
+        return [expression]
+    return _operands(expression.left, op) + _operands(expression.right, op)
+
+
+def _first_other_character(equation: Equation, expected: Equation) -> int:
+    """Where an equation first differs from the expected one, units and spelling aside: within a number, its digit."""
+    ours, theirs = (_signs(one.text) for one in (equation, expected))
+    for mine, other in zip(ours, theirs, strict=False):
+        if mine.kind != other.kind or (mine.kind != "number" and mine.text != other.text):
+            return equation.start + mine.start
+        if mine.kind == "number" and mine.value != other.value:
+            return min(equation.start + mine.start + first_difference(mine.text, other.text), equation.end - 1)
+    return equation.start + ours[len(theirs)].start if len(ours) > len(theirs) else equation.end - 1
+
+
+def _signs(text: str) -> list[Token]:
+    """Numbers, operators and brackets of an equation, without its words."""
+    return [token for token in tokenise(text, 0, len(text), bullets=False) if token.kind not in ("word", "per")]
 
 
 def _answer_departure(expert: str, text: str) -> int | None:

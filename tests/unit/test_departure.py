@@ -52,6 +52,43 @@ def test_a_solution_without_an_answer_departs_at_its_end() -> None:
     assert departure(EXPERT, text) == len(text)
 
 
+@pytest.mark.parametrize(
+    ("expert", "sample"),
+    [
+        ("3*4=<<3*4=12>>12", r"3 \times 4 = 12"),
+        ("3*4=<<3*4=12>>12", "3 boxes * 4 pens = 12"),
+        ("1200*2=<<1200*2=2400>>2400", "$1,200 * 2 = $2,400"),
+        ("12/4=<<12/4=3>>3", r"\frac{12}{4} = 3"),
+        ("12/4=<<12/4=3>>3", "12 ÷ 4 = 3"),
+        ("2+3+4=<<2+3+4=9>>9", "4 + 2 + 3 = 9"),
+        ("3*4=<<3*4=12>>12", "12 = 4 · 3"),
+        ("10-4=<<10-4=6>>6", "10 − 4 = 6.0"),
+        ("10-4=<<10-4=6>>6", r"\(10 - 4 = \boxed{6}\)"),
+        ("5*.5=<<5*.5=2.5>>2.5", "5 * 0.50 = 2.5"),
+        ("2*(3+4)=<<2*(3+4)=14>>14", "(4 + 3) x 2 = 14"),
+        ("3^2=<<3^2=9>>9", "3² = 9"),
+        ("1200+1=<<1200+1=1201>>1201", "1{,}200 + 1 = 1{,}201"),
+    ],
+)
+def test_another_spelling_of_an_equation_is_no_departure(expert: str, sample: str) -> None:
+    assert departure(expert, sample) is None
+
+
+@pytest.mark.parametrize(
+    ("expert", "sample", "rest"),
+    [
+        ("3*4=<<3*4=12>>12", r"3 \times 5 = 15", "5 = 15"),
+        ("1200*2=<<1200*2=2400>>2400", "$1,300 * 2 = $2,600", ",300 * 2 = $2,600"),
+        ("10-4=<<10-4=6>>6", "4 - 10 = -6", "4 - 10 = -6"),
+        ("12/4=<<12/4=3>>3", "12 boxes * 4 = 48", "* 4 = 48"),
+    ],
+)
+def test_other_operators_and_values_are_a_departure_however_spelt(expert: str, sample: str, rest: str) -> None:
+    position = departure(expert, sample)
+    assert position is not None
+    assert sample[position:] == rest
+
+
 def test_first_difference() -> None:
     assert first_difference([1, 2, 3], [1, 9, 3]) == 1
     assert first_difference([1, 2], [1, 2, 3]) == 2
