@@ -11,6 +11,7 @@ import codecs
 import copy
 import json
 from collections.abc import Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from irl_core.errors import EncodingError
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _SENTINEL = "\x02problem\x03"
+# The day that templates which write today's date see, and its name in the tokenizer's files.
+PROMPT_DATE = date(2024, 7, 26)
+_DATE_KEY = "prompt_date"
 
 
 def spans_of_bytes(pieces: Sequence[bytes]) -> tuple[str, tuple[Span, ...]]:
@@ -100,13 +104,24 @@ class TraceEncoder:
     def _render(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         content = f"{self.instruction}\n\n{_SENTINEL}" if self.instruction else _SENTINEL
         rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, **self._clock()
         )
         before, found, after = str(rendered).partition(_SENTINEL)
         if not found:
             raise EncodingError("the chat template does not contain the user's message unchanged")
         encode = self._special.encode
         return tuple(encode(before, add_special_tokens=False).ids), tuple(encode(after, add_special_tokens=False).ids)
+
+    def _clock(self) -> dict[str, Any]:
+        """A fixed date for a template that looks at the clock, the same on every day.
+
+        It is kept among the tokenizer's settings, so that a checkpoint saves it and a later score sees the same prompt.
+        """
+        template = str(self.tokenizer.chat_template)
+        if "strftime_now" not in template and "date_string" not in template:
+            return {}
+        day = date.fromisoformat(self.tokenizer.init_kwargs.setdefault(_DATE_KEY, PROMPT_DATE.isoformat()))
+        return {"strftime_now": day.strftime, "date_string": day.strftime("%d %b %Y")}
 
     def encode_prompt(self, problem: str) -> tuple[int, ...]:
         """Token ids of the rendered prompt, ready for sampling."""

@@ -239,6 +239,27 @@ def test_an_instruction_stands_before_the_problem(name: str) -> None:
     assert list(instructed.encode_prompt(PROBLEM)) == list(expected)
 
 
+@pytest.mark.parametrize("clock", ["{{ strftime_now('%Y-%m-%d') }}", "{{ date_string or strftime_now('%d %b %Y') }}"])
+def test_a_template_that_looks_at_the_clock_sees_a_fixed_day_kept_with_the_tokenizer(
+    clock: str, tmp_path: Path
+) -> None:
+    dated = copy.deepcopy(tiny_tokenizer())
+    dated.chat_template = f"<|problem|>{clock} {{{{ messages[0]['content'] }}}}<|solution|>"
+    first = TraceEncoder(dated)
+    assert "2024" in dated.decode(first.encode_prompt(PROBLEM))
+    # an earlier checkpoint's day is kept, whatever the default is later
+    dated.init_kwargs["prompt_date"] = "2021-03-04"
+    before = TraceEncoder(dated)
+    assert "2021" in dated.decode(before.encode_prompt(PROBLEM))
+    dated.save_pretrained(tmp_path)
+    again = TraceEncoder(AutoTokenizer.from_pretrained(tmp_path, local_files_only=True))
+    assert again.encode_prompt(PROBLEM) == before.encode_prompt(PROBLEM)
+
+
+def test_a_template_without_a_clock_keeps_no_day() -> None:
+    assert "prompt_date" not in encoder("tiny").tokenizer.init_kwargs
+
+
 @pytest.mark.parametrize("name", ["tiny", "llama3"])
 def test_exactly_one_begin_token(name: str) -> None:
     # fault 5: the template writes it, and the tokenizer must not add another
