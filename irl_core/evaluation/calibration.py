@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from irl_core.evaluation.located_traces import Array, Judge, decided, share_of
+from irl_core.evaluation.located_traces import Array, Locator, decided
 from irl_core.evaluation.section import Table
 from irl_core.reward.calibration import at_level
 from irl_core.statistics.bootstrap import (
@@ -19,6 +19,7 @@ from irl_core.statistics.bootstrap import (
     percentile_interval,
     problem_sums,
     resampled,
+    share,
     too_few,
     undefined,
     without_interval,
@@ -62,8 +63,8 @@ def reliability(frame: pd.DataFrame, seed: int) -> Reliability:
     for number in range(BINS):
         mine = numbers == number
         mean = float(confidence[mine].mean()) if mine.any() else None
-        share = share_of(right[mine], ids[mine], "decisions", seed)
-        bins.append(Bin(number / BINS, (number + 1) / BINS, mean, share))
+        correct = share(right[mine], ids[mine], unit="decisions", seed=seed)
+        bins.append(Bin(number / BINS, (number + 1) / BINS, mean, correct))
     return Reliability(int((~kept).sum()), bins, calibration_error(confidence, right, ids, seed=seed))
 
 
@@ -151,20 +152,20 @@ class Conformal:
     levels: list[Level]
 
 
-def conformal(frame: pd.DataFrame, judge: Judge, seed: int) -> Conformal:
+def conformal(frame: pd.DataFrame, locator: Locator, seed: int) -> Conformal:
     """The flagged share of the correct traces at the levels ``ALPHAS`` and the promised one (split conformal)."""
     part = frame[(frame["true"] == NO_ERROR) & frame["reward_suspicion"].notna()]
     suspicion, ids = part["reward_suspicion"].to_numpy(dtype=np.float64), part["problem_id"].to_numpy()
-    known = judge.calibration
+    known = locator.calibration
     if known is None:
-        flagged = share_of(suspicion < judge.threshold, ids, "correct traces", seed)
-        limit = judge.threshold if math.isfinite(judge.threshold) else None
+        flagged = share(suspicion < locator.threshold, ids, unit="correct traces", seed=seed)
+        limit = locator.threshold if math.isfinite(locator.threshold) else None
         reason = "the run's provenance holds no calibration: the promised level is not known"
         return Conformal(reason, 0, [Level(None, limit, True, flagged, "", None)])
     levels = []
     for alpha in sorted({*ALPHAS, known.alpha}):
         threshold = at_level(known, alpha).threshold
-        flagged = share_of(suspicion < threshold, ids, "correct traces", seed)
+        flagged = share(suspicion < threshold, ids, unit="correct traces", seed=seed)
         rank = math.floor(alpha * (known.n + 1) + 1e-9)
         expected = [0.0, 0.0]
         if rank:

@@ -20,17 +20,16 @@ from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.located_traces import (
     ANCHOR,
     Array,
-    Judge,
     Located,
+    Locator,
     Steps,
     column,
     decided,
-    judge_of,
     located,
-    share_of,
+    locator_of,
 )
 from irl_core.reward.localisation import Rule
-from irl_core.statistics.bootstrap import Estimate, problem_index, share_difference, undefined
+from irl_core.statistics.bootstrap import Estimate, problem_index, share, share_difference, undefined
 from irl_core.statistics.first_error import NO_ERROR, UNDECIDED, first_error, mr_gsm8k, oracle_threshold
 
 REWARD, COMBINED = "reward", "checker_then_reward"
@@ -160,24 +159,24 @@ class Localisation:
 
 def figures(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = None) -> Localisation:
     """Every way to name a step, over the labelled and the perturbed traces of an evaluation. ``answer_lines``: see
-    `judge_of`; ``seed``: of the bootstrap.
+    `locator_of`; ``seed``: of the bootstrap.
 
     Raises:
         StoreError: the traces cannot be judged by one rule.
     """
-    judge = judge_of(run, answer_lines)
-    if judge is None:
+    locator = locator_of(run, answer_lines)
+    if locator is None:
         return Localisation(TITLES, "no trace was read by a discriminator")
-    alpha = judge.calibration.alpha if judge.calibration else None
-    traces = located(run.path, judge, run.path.with_name(ANCHOR))
+    alpha = locator.calibration.alpha if locator.calibration else None
+    traces = located(run.path, locator, run.path.with_name(ANCHOR))
     return Localisation(
         TITLES,
         "",
-        JudgedBy(judge.rule.name, judge.threshold, alpha, judge.answer_lines),
+        JudgedBy(locator.rule.name, locator.threshold, alpha, locator.answer_lines),
         _labels(traces.frame),
         _methods(traces.frame, seed) if len(traces.frame) else {},
-        _on_labels(traces, judge, seed) if len(traces.frame) else None,
-        _on_perturbed(run, judge, seed),
+        _on_labels(traces, locator, seed) if len(traces.frame) else None,
+        _on_perturbed(run, locator, seed),
     )
 
 
@@ -189,7 +188,7 @@ def _labels(frame: pd.DataFrame) -> Labels:
     return Labels(len(frame), int(wrong.sum()), int((~wrong).sum()), frame["problem_id"].nunique(), int(mixed.sum()))
 
 
-def _on_labels(traces: Located, judge: Judge, seed: int) -> OnLabels:
+def _on_labels(traces: Located, locator: Locator, seed: int) -> OnLabels:
     frame = traces.frame
     decisions, kinds = {}, {}
     for group, rows in (("correct", frame["true"] == NO_ERROR), ("wrong", frame["true"] != NO_ERROR)):
@@ -197,22 +196,22 @@ def _on_labels(traces: Located, judge: Judge, seed: int) -> OnLabels:
         for said in ("error", "uncertain", "no_error"):
             flags = (part["decision"] == said).to_numpy()
             unit = f"{group} traces"
-            decisions[f"{group}_{said}"] = share_of(flags, part["problem_id"].to_numpy(), unit, seed)
+            decisions[f"{group}_{said}"] = share(flags, part["problem_id"].to_numpy(), unit=unit, seed=seed)
     wrong = frame[frame["true"] != NO_ERROR]
     named = wrong["kind"].fillna("unknown").astype(str)
     for kind in named.value_counts(sort=True).index if named.nunique() > 1 else []:
         mine = (named == kind).to_numpy()
         exact = exact_by_method(wrong[mine], seed)
-        share = share_of(mine, wrong["problem_id"].to_numpy(), "wrong traces", seed)
+        frequency = share(mine, wrong["problem_id"].to_numpy(), unit="wrong traces", seed=seed)
         methods = (REWARD, "least_likely", "arithmetic", "random")
-        kinds[str(kind)] = {"share": share, **{name: exact[name]["exact"] for name in methods}}
+        kinds[str(kind)] = {"share": frequency, **{name: exact[name]["exact"] for name in methods}}
     return OnLabels(
-        oracle=_oracle(traces, judge.rule, seed),
+        oracle=_oracle(traces, locator.rule, seed),
         forced=Verdicts(**_verdicts(frame, np.where(decided(frame) == UNDECIDED, NO_ERROR, decided(frame)), seed)),
         distance=_distance(frame, seed),
         decisions=decisions,
         reliability=reliability(frame, seed),
-        conformal=conformal(frame, judge, seed),
+        conformal=conformal(frame, locator, seed),
         kinds=kinds,
     )
 
@@ -251,13 +250,10 @@ def exact_by_method(frame: pd.DataFrame, seed: int, unit: str = "wrong traces") 
     found, ids = hits(part), part["problem_id"].to_numpy()
     rows: dict[str, dict[str, Estimate]] = {}
     for name in sorted(found, key=list(TITLES).index):
-        rows[name] = {"exact": share_of(found[name], ids, unit, seed)}
+        rows[name] = {"exact": share(found[name], ids, unit=unit, seed=seed)}
         if name != REWARD:
-            rows[name]["reward_minus_this"] = (
-                share_difference(found[REWARD], found[name], ids, unit=unit, seed=seed)
-                if len(part)
-                else undefined(0, unit, f"no {unit}")
-            )
+            less = share_difference(found[REWARD], found[name], ids, unit=unit, seed=seed)
+            rows[name]["reward_minus_this"] = less
     return rows
 
 
@@ -315,16 +311,16 @@ def _distance(frame: pd.DataFrame, seed: int) -> Distance:
     unit = "wrong traces"
     return Distance(
         distribution={int(value): int(count) for value, count in zip(values, counts, strict=True)},
-        mean_absolute=share_of(np.abs(away), ids, f"{unit}, steps", seed, bounded=False),
-        mean=share_of(away, ids, f"{unit}, steps", seed, bounded=False),
-        within_one=share_of(np.abs(away) <= 1, ids, unit, seed),
-        too_early=share_of(away < 0, ids, unit, seed),
-        too_late=share_of(away > 0, ids, unit, seed),
+        mean_absolute=share(np.abs(away), ids, unit=f"{unit}, steps", bounded=False, seed=seed),
+        mean=share(away, ids, unit=f"{unit}, steps", bounded=False, seed=seed),
+        within_one=share(np.abs(away) <= 1, ids, unit=unit, seed=seed),
+        too_early=share(away < 0, ids, unit=unit, seed=seed),
+        too_late=share(away > 0, ids, unit=unit, seed=seed),
     )
 
 
-def _on_perturbed(run: EvaluatedRun, judge: Judge, seed: int) -> OnPerturbed:
-    frame = located(run.perturbed_path, judge).frame if len(run.perturbed) else pd.DataFrame()
+def _on_perturbed(run: EvaluatedRun, locator: Locator, seed: int) -> OnPerturbed:
+    frame = located(run.perturbed_path, locator).frame if len(run.perturbed) else pd.DataFrame()
     if not len(frame):
         return OnPerturbed("the run has no corrupted traces with a known first wrong step", {})
     kinds, unit = frame["kind"].fillna("unknown").astype(str), "corrupted traces"
@@ -337,5 +333,5 @@ def _on_perturbed(run: EvaluatedRun, judge: Judge, seed: int) -> OnPerturbed:
             kind: {name: row["exact"] for name, row in exact_by_method(frame[kinds == kind], seed, unit).items()}
             for kind in sorted(set(kinds))
         },
-        perturbed.figures(run.perturbed_path, judge, seed=seed),
+        perturbed.figures(run.perturbed_path, locator, seed=seed),
     )

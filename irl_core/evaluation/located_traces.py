@@ -16,7 +16,6 @@ from irl_core.errors import StoreError
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.reward.localisation import Calibration, Rule, locate, most_suspect, step_scores, token_steps
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals
-from irl_core.statistics.bootstrap import Estimate, share, undefined
 from irl_core.statistics.first_error import NO_ERROR, UNDECIDED
 from irl_core.storage.rows import scored_of
 from irl_core.storage.schema import COLUMNS, ScoredRow
@@ -34,9 +33,10 @@ EXTERNAL = "external"
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
-    """The reward's rule with its limit, and, where the provenance holds them, the calibration behind it and the one of
-    the rule over log-probabilities. Without ``answer_lines`` closing lines are never named."""
+class Locator:
+    """How a wrong step is located: the reward's rule with its threshold and, where the provenance holds them, the
+    calibration behind it and that of the rule over log-probabilities. Without ``answer_lines`` closing lines are never
+    named."""
 
     rule: Rule
     threshold: float
@@ -50,8 +50,8 @@ class Judge:
         return DEFAULT_GAMMA if known is None else known
 
 
-def judge_of(run: EvaluatedRun, answer_lines: bool | None = None) -> Judge | None:
-    """How the run's traces were judged; None where no discriminator has read any of them.
+def locator_of(run: EvaluatedRun, answer_lines: bool | None = None) -> Locator | None:
+    """How wrong steps were located when the traces were scored; None where no discriminator has read any of them.
 
     ``answer_lines`` None: closing lines may be named where the rule says so, but not where all labels come from
     outside, since these count reasoning steps alone.
@@ -62,17 +62,28 @@ def judge_of(run: EvaluatedRun, answer_lines: bool | None = None) -> Judge | Non
     names = sorted({str(name) for frame in (run.frame, run.perturbed) for name in frame["rule"].dropna()})
     if not names:
         return None
-    calibration = _calibration(run, CALIBRATION)
+    calibration, likelihood = (_calibration(run, key) for key in (CALIBRATION, LIKELIHOOD))
     if len(names) > 1 or (calibration is not None and calibration.rule.name != names[0]):
         known = f" and its provenance {calibration.rule.name}" if calibration else ""
         raise StoreError(f"{run.path.name}: holds the rules {', '.join(names)}{known}; score it with one checkpoint")
     rule = parse_rule(names[0])
-    likelihood = _calibration(run, LIKELIHOOD)
     if likelihood is not None and likelihood.rule.signal != LEAST_LIKELY.signal:
         raise StoreError(f"{run.path.name}: its provenance's {LIKELIHOOD} reads {likelihood.rule.signal}, not logprob")
-    named = _generated(run.frame) if answer_lines is None else answer_lines
-    limit = calibration.threshold if calibration else _threshold(run)
-    return _barred(Judge(rule, limit, named, calibration, likelihood))
+    if answer_lines is None:
+        sources = run.frame.loc[run.frame["true_first_error_step"].notna(), "source"]
+        answer_lines = not (len(sources) and (sources == EXTERNAL).all())
+    if not answer_lines:  # barred from every rule
+        rule = replace(rule, include_answer=False)
+        calibration, likelihood = (
+            one and replace(one, rule=replace(one.rule, include_answer=False)) for one in (calibration, likelihood)
+        )
+    if calibration:
+        return Locator(rule, calibration.threshold, answer_lines, calibration, likelihood)
+    frame = run.frame if run.frame["rule"].notna().any() else run.perturbed
+    limits = frame.loc[frame["rule"].notna(), "threshold"].astype("float64").fillna(-math.inf).unique()
+    if len(limits) > 1:
+        raise StoreError(f"{run.path.name}: was scored with {len(limits)} thresholds; score it with one checkpoint")
+    return Locator(rule, float(limits[0]), answer_lines, None, likelihood)  # a null threshold flags nothing
 
 
 def _calibration(run: EvaluatedRun, key: str) -> Calibration | None:
@@ -81,33 +92,6 @@ def _calibration(run: EvaluatedRun, key: str) -> Calibration | None:
         return None if record is None else Calibration.from_json(record)
     except ValueError as error:
         raise StoreError(f"{run.path.name}: its provenance's {key} cannot be read: {error}") from error
-
-
-def _generated(frame: pd.DataFrame) -> bool:
-    """Whether closing lines may be named: unless all labels are from outside."""
-    labelled = frame[frame["true_first_error_step"].notna()]
-    return not (len(labelled) and (labelled["source"] == EXTERNAL).all())
-
-
-def _threshold(run: EvaluatedRun) -> float:
-    """The one limit that the run was scored with; a null one flags nothing."""
-    frame = run.frame if run.frame["rule"].notna().any() else run.perturbed
-    known = frame.loc[frame["rule"].notna(), "threshold"].astype("float64").fillna(-math.inf).unique()
-    if len(known) > 1:
-        raise StoreError(f"{run.path.name}: was scored with {len(known)} thresholds; score it with one checkpoint")
-    return float(known[0])
-
-
-def _barred(judge: Judge) -> Judge:
-    """The same with closing lines barred from its rules, where they must not be named."""
-    if judge.answer_lines:
-        return judge
-
-    def bar(one: Calibration | None) -> Calibration | None:
-        return None if one is None else replace(one, rule=replace(one.rule, include_answer=False))
-
-    rule = replace(judge.rule, include_answer=False)
-    return replace(judge, rule=rule, calibration=bar(judge.calibration), likelihood=bar(judge.likelihood))
 
 
 def parse_rule(name: str) -> Rule:
@@ -140,28 +124,28 @@ class Located:
     scores: Sequence[Array] = field(default_factory=list)
 
 
-def located(path: Path, judge: Judge, anchor: Path | None = None) -> Located:
+def located(path: Path, locator: Locator, anchor: Path | None = None) -> Located:
     """Every scored trace of a run whose first error is known, in the file's order; a row group in memory at a time.
     ``anchor``: the file of the same traces as another model read them, where there is one."""
     rows, scores = [], []
     for table in read_batches(path, COLUMNS.names):
         for row in table.to_pylist():
             if row["true_first_error_step"] is not None and row["prompt_reward"] is not None:
-                found, eligible = _row(row, judge)
+                found, eligible = _row(row, locator)
                 rows.append(found)
                 scores.append(eligible)
     frame = pd.DataFrame(rows)
     if len(frame) and anchor is not None and anchor.exists():
-        frame = frame.merge(_anchored(anchor, judge), on="trace_id", validate="one_to_one")
+        frame = frame.merge(_anchored(anchor, locator), on="trace_id", validate="one_to_one")
     return Located(frame, scores)
 
 
-def _anchored(path: Path, judge: Judge) -> pd.DataFrame:
+def _anchored(path: Path, locator: Locator) -> pd.DataFrame:
     """What the least likely step is under the anchor, by the rule in its file's provenance."""
     record = read_provenance(path).get("likelihood_calibration")
     known = None if record is None else Calibration.from_json(record)
     bare = known.rule if known else LEAST_LIKELY
-    rule = replace(bare, include_answer=judge.rule.include_answer)
+    rule = replace(bare, include_answer=locator.rule.include_answer)
     rows = []
     for table in read_batches(path, ["trace_id", "tokens", "steps"]):
         for row in table.to_pylist():
@@ -169,44 +153,63 @@ def _anchored(path: Path, judge: Judge) -> pd.DataFrame:
             steps = [Step(step["start"], step["end"], step["text"], step["role"]) for step in row["steps"]]
             signals = {"logprob": np.array([token["logprob"] for token in row["tokens"]], dtype=np.float32)}
             named = most_suspect(signals, spans, steps, rule, known.threshold if known else -math.inf)
-            found = {"trace_id": row["trace_id"], "anchor": _step(named, UNDECIDED)}
+            found = {"trace_id": row["trace_id"], "anchor": UNDECIDED if named is None else named}
             if known:
                 found["anchor_decision"] = locate(signals, spans, steps, replace(known, rule=rule)).decision
             rows.append(found)
     return pd.DataFrame(rows)
 
 
-def _row(row: ScoredRow, judge: Judge) -> tuple[dict[str, Any], Array]:
-    scored = scored_of(row)
-    signals = signals_of(scored, judge)
-    eligible = eligible_scores(scored, signals, judge.rule)
-    named = most_suspect(signals, scored.encoded.spans, scored.trace.steps, judge.rule, judge.threshold)
+def _row(row: ScoredRow, locator: Locator) -> tuple[dict[str, Any], Array]:
+    """A row of `Located.frame`, and its step scores."""
+    scored, true = scored_of(row), row["true_first_error_step"]
+    spans, steps = scored.encoded.spans, scored.trace.steps
+    signals = signals_of(scored, locator)
+    eligible = eligible_scores(scored, signals, locator.rule)
+    named = most_suspect(signals, spans, steps, locator.rule, locator.threshold)
     suspicion = math.nan if named is None else float(np.nanmin(eligible))
-    found = {
+    decision, confidence = row["decision"], row["confidence"]
+    if locator.calibration is not None:
+        where = locate(signals, spans, steps, locator.calibration)
+        decision, confidence = where.decision, where.confidence
+    elif decision == "error" and not suspicion < locator.threshold:  # flagged for a closing line that is barred now
+        decision, confidence = "uncertain", math.nan
+    least = most_suspect(signals, spans, steps, replace(LEAST_LIKELY, include_answer=locator.rule.include_answer))
+    false = row["arithmetic_first_false_step"]
+    may = [place for place, step in enumerate(steps) if locator.rule.include_answer or step.role == "reasoning"]
+    found: dict[str, Any] = {
         "trace_id": row["trace_id"],
         "problem_id": row["problem_id"],
-        "true": row["true_first_error_step"],
+        "true": true,
         "kind": row["perturbed_kind"] or row["kind"],
         "right_answer": row["correct"],
         "reward": UNDECIDED if named is None else named,
         "reward_suspicion": suspicion,
-        **_decision(row, scored, signals, suspicion, judge),
-        "arithmetic": _step(row["arithmetic_first_false_step"], NO_ERROR),
-        **_without_reward(scored, signals, judge),
-        **_fixed_steps(scored, judge.rule.include_answer, row["true_first_error_step"]),
+        "decision": decision,
+        "confidence": confidence,
+        "arithmetic": NO_ERROR if false is None else false,
+        "least_likely": UNDECIDED if least is None else least,
+        "first": may[0] if may else UNDECIDED,
+        "middle": may[(len(may) - 1) // 2] if may else UNDECIDED,
+        "last": may[-1] if may else UNDECIDED,
+        "chance": 1 / len(may) if true in may else 0.0,
     }
+    if known := locator.likelihood:
+        likely = most_suspect(signals, spans, steps, known.rule, known.threshold)
+        found["likelihood"] = UNDECIDED if likely is None else likely
+        found["likelihood_decision"] = locate(signals, spans, steps, known).decision
     return found, eligible
 
 
-def signals_of(scored: ScoredTrace, judge: Judge) -> dict[str, npt.NDArray[Any]]:
-    """The signals that the judge's rules read, each (T,); the same values as those of
+def signals_of(scored: ScoredTrace, locator: Locator) -> dict[str, npt.NDArray[Any]]:
+    """The signals that the locator's rules read, each (T,); the same values as those of
     `irl_core.reward.token_scores`."""
     cheap = {
         "raw": scored.raw,
         "credit": np.diff(scored.raw, prepend=np.float32(scored.prompt_reward)),
         "logprob": scored.logprobs,
     }
-    return cheap if judge.rule.signal in cheap else {**named_signals(scored, judge.gamma), **cheap}
+    return cheap if locator.rule.signal in cheap else {**named_signals(scored, locator.gamma), **cheap}
 
 
 def eligible_scores(scored: ScoredTrace, signals: Mapping[str, npt.NDArray[Any]], rule: Rule) -> Array:
@@ -215,48 +218,6 @@ def eligible_scores(scored: ScoredTrace, signals: Mapping[str, npt.NDArray[Any]]
     values = step_scores(signals[rule.signal], token_steps(scored.encoded.spans, steps), len(steps), rule.reduction)
     barred = [step.role == "answer" and not rule.include_answer for step in steps]
     return np.where(barred, np.nan, values)
-
-
-def _decision(
-    row: Mapping[str, Any],
-    scored: ScoredTrace,
-    signals: Mapping[str, npt.NDArray[Any]],
-    suspicion: float,
-    judge: Judge,
-) -> dict[str, Any]:
-    """Decision and confidence: computed where the calibration is known, else those that were stored. A trace that was
-    flagged for a closing line which may not be named is then undecided, and has no confidence."""
-    if judge.calibration is not None:
-        where = locate(signals, scored.encoded.spans, scored.trace.steps, judge.calibration)
-        return {"decision": where.decision, "confidence": where.confidence}
-    if row["decision"] == "error" and not suspicion < judge.threshold:
-        return {"decision": "uncertain", "confidence": math.nan}
-    return {"decision": row["decision"], "confidence": row["confidence"]}
-
-
-def _without_reward(scored: ScoredTrace, signals: Mapping[str, npt.NDArray[Any]], judge: Judge) -> dict[str, int | str]:
-    spans, steps = scored.encoded.spans, scored.trace.steps
-    rule = replace(LEAST_LIKELY, include_answer=judge.rule.include_answer)
-    found: dict[str, int | str] = {"least_likely": _step(most_suspect(signals, spans, steps, rule), UNDECIDED)}
-    if judge.likelihood is not None:
-        known = judge.likelihood
-        found["likelihood"] = _step(most_suspect(signals, spans, steps, known.rule, known.threshold), UNDECIDED)
-        found["likelihood_decision"] = locate(signals, spans, steps, known).decision
-    return found
-
-
-def _step(found: int | None, otherwise: int) -> int:
-    return otherwise if found is None else found
-
-
-def _fixed_steps(scored: ScoredTrace, answer_lines: bool, true: int | None) -> dict[str, float]:
-    """What needs no score: the first, middle and last step that may be named, and a random one's chance."""
-    numbers = [i for i, step in enumerate(scored.trace.steps) if answer_lines or step.role == "reasoning"]
-    if not numbers:
-        return {"first": UNDECIDED, "middle": UNDECIDED, "last": UNDECIDED, "chance": 0.0}
-    middle = numbers[(len(numbers) - 1) // 2]
-    chance = 1 / len(numbers) if true in numbers else 0.0
-    return {"first": numbers[0], "middle": middle, "last": numbers[-1], "chance": chance}
 
 
 # ------------------------------------------------------------------------------------------------ reading it
@@ -271,12 +232,3 @@ def decided(frame: pd.DataFrame, named: str = "reward", decision: str = "decisio
     """Steps, `NO_ERROR` and `UNDECIDED`, by a method's own threshold."""
     said = frame[decision].to_numpy(dtype=str)
     return np.where(said == "error", column(frame, named), np.where(said == "no_error", NO_ERROR, UNDECIDED))
-
-
-def share_of(
-    values: npt.NDArray[Any], ids: npt.NDArray[Any], unit: str, seed: int, *, bounded: bool = True
-) -> Estimate:
-    """The share of traces with a flag, or their mean; undefined where there is no such trace."""
-    if not len(values):
-        return undefined(0, unit, f"no {unit}")
-    return share(values, ids, unit=unit, bounded=bounded, seed=seed)

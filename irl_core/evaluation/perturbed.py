@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from irl_core.evaluation.located_traces import Judge, signals_of
+from irl_core.evaluation.located_traces import Locator, signals_of
 from irl_core.reward.localisation import token_steps
 from irl_core.statistics.bootstrap import Estimate, problem_index, share, undefined
 from irl_core.statistics.separation import auc
@@ -74,14 +74,14 @@ class Tokens:
     within_step: WithinStep
 
 
-def figures(path: Path, judge: Judge, *, seed: int = 0) -> Tokens:
+def figures(path: Path, locator: Locator, *, seed: int = 0) -> Tokens:
     """The tokens of the perturbed traces in a file; those whose first changed token is not known are left out."""
-    names = tuple(dict.fromkeys((judge.rule.signal, "raw", "credit", "logprob")))
-    frame = pd.DataFrame([_row(row, names, judge) for row in _rows(path)])
+    names = tuple(dict.fromkeys((locator.rule.signal, "raw", "credit", "logprob")))
+    frame = pd.DataFrame([_row(row, names, locator) for row in _rows(path)])
     kinds = [ALL, *sorted(set(frame["kind"]))] if len(frame) else []
     areas: dict[str, dict[str, TokenAuc]] = {ALL: {}}
     areas |= {kind: _areas(frame, kind, names, seed) for kind in kinds}
-    return Tokens(judge.rule.signal, areas, _within_step(frame, seed))
+    return Tokens(locator.rule.signal, areas, _within_step(frame, seed))
 
 
 def _rows(path: Path) -> Iterator[ScoredRow]:
@@ -92,17 +92,17 @@ def _rows(path: Path) -> Iterator[ScoredRow]:
                 yield row
 
 
-def _row(row: ScoredRow, names: tuple[str, ...], judge: Judge) -> dict[str, Any]:
+def _row(row: ScoredRow, names: tuple[str, ...], locator: Locator) -> dict[str, Any]:
     scored, start = scored_of(row), row["perturbed_from_token"]
     assert start is not None
-    signals = {name: np.asarray(values, dtype=np.float64) for name, values in signals_of(scored, judge).items()}
+    signals = {name: np.asarray(values, dtype=np.float64) for name, values in signals_of(scored, locator).items()}
     found: dict[str, Any] = {"problem_id": row["problem_id"], "kind": row["perturbed_kind"] or "unknown"}
     found["start"] = start
     for name in names:
         values = found[name] = signals[name]
         found[f"from:{name}"] = _area(values[start:], values[:start])
         found[f"at:{name}"] = _area(values[start : start + 1], values[:start])
-    return found | _suspect(row, scored, signals[judge.rule.signal])
+    return found | _suspect(row, scored, signals[locator.rule.signal])
 
 
 def _area(changed: Array, before: Array) -> float:
@@ -200,9 +200,7 @@ def _within_step(frame: pd.DataFrame, seed: int) -> WithinStep:
         for part in (PARTS if len(known) else ())
     }
     shares = {name: _mean(known, name, seed) for name in ("token_exact", "random_token", "same_part", "first_equation")}
-    unit = "corrupted traces, tokens"
-    distance = undefined(0, unit, "no corrupted traces")
-    if len(known):
-        away, ids = known["away"].abs().to_numpy(dtype=np.float64), known["problem_id"].to_numpy()
-        distance = share(away, ids, unit=unit, bounded=False, seed=seed)
+    away = known["away"].abs().to_numpy(dtype=np.float64) if len(known) else np.zeros(0)
+    ids = known["problem_id"].to_numpy() if len(known) else ()
+    distance = share(away, ids, unit="corrupted traces, tokens", bounded=False, seed=seed)
     return WithinStep(left_out=len(frame) - len(known), parts=counts, **shares, distance=distance)

@@ -106,8 +106,6 @@ def _separation_of(values: Array, baseline: Array, one: Judged, seed: int) -> Sc
     values, baseline, right, ids = values[known], baseline[known], one.right[known], one.ids[known]
     means = {
         name: share(values[rows], ids[rows], unit=f"{name} traces", bounded=False, seed=seed)
-        if rows.any()
-        else undefined(0, f"{name} traces", f"no {name} traces")
         for name, rows in (("correct", right), ("incorrect", ~right))
     }
     # within problems: less the problem's mean, over the problems that have both classes

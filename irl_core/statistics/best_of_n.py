@@ -72,24 +72,12 @@ def best_of(scores: Values, correct: Values, problem_ids: Groups, k: int = 1) ->
     values, right = np.where(np.isnan(values), -np.inf, values), np.asarray(correct, dtype=bool)
     if reason := _beyond_samples(problem_rows(problem_ids), k):
         raise ValueError(reason)
-    return np.array([_top_k(values[rows], right[rows], k) for rows in problem_rows(problem_ids)], dtype=np.float64)
-
-
-def _top_k(scores: Array, right: npt.NDArray[np.bool_], k: int) -> float:
-    limit = np.sort(scores)[-k]
-    if right[scores > limit].any():
-        return 1.0
-    tied = scores == limit
-    return _any_right(int(tied.sum()), int(right[tied].sum()), k - int((scores > limit).sum()))
-
-
-def pass_at_k_of_n(scores: Values, correct: Values, problem_ids: Groups, k: int = 1, *, seed: int = 0) -> Estimate:
-    """pass@k|N by a score (see `best_of`), averaged over problems. Undefined where k > N or no score is a number."""
-    values, rows = np.asarray(scores, dtype=np.float64), problem_rows(problem_ids)
-    reason = _beyond_samples(rows, k) or ("every score is missing" if np.isnan(values).all() else "")
-    if reason:
-        return undefined(len(rows), "problems", reason)
-    return mean_over_problems(best_of(values, correct, problem_ids, k), seed=seed)
+    found = []
+    for rows in problem_rows(problem_ids):
+        limit = np.sort(values[rows])[-k]
+        above, tied = right[rows[values[rows] > limit]], right[rows[values[rows] == limit]]
+        found.append(1.0 if above.any() else _any_right(tied.size, int(tied.sum()), k - above.size))
+    return np.array(found, dtype=np.float64)
 
 
 def oracle(correct: Values, problem_ids: Groups) -> Array:
@@ -98,17 +86,12 @@ def oracle(correct: Values, problem_ids: Groups) -> Array:
     return np.array([right[rows].any() for rows in problem_rows(problem_ids)], dtype=np.float64)
 
 
-def random_text(texts: Sequence[str], correct: Values, problem_ids: Groups) -> Array:
-    """Best of N by a random score a distinct text, in expectation, one value a problem (P,): the share of a
-    problem's distinct texts that is correct. Correct samples repeat each other, so this is below pass@1, and it is
-    what a score that knows nothing but the text achieves."""
-    right = np.asarray(correct, dtype=np.float64)
-    return np.array([np.mean(list({texts[i]: right[i] for i in rows}.values())) for rows in problem_rows(problem_ids)])
-
-
 def random_text_top(texts: Sequence[str], correct: Values, problem_ids: Groups, k: int) -> Array:
     """pass@k|N by a random score a distinct text, in expectation, one value a problem (P,): texts come in random
-    order, each with all its copies, until k samples are chosen. k = 1 is `random_text`. Raises ValueError: k > N."""
+    order, each with all its copies, until k samples are chosen. Raises ValueError: k > N.
+
+    Correct samples repeat each other, so that this is below pass@k; it is what a score that knows nothing but the text
+    achieves. With k = 1 it is the share of a problem's distinct texts that is correct."""
     right, rows = np.asarray(correct, dtype=bool), problem_rows(problem_ids)
     if reason := _beyond_samples(rows, k):
         raise ValueError(reason)
@@ -135,12 +118,6 @@ def _all_wrong(right: int, wrong: tuple[int, ...], k: int) -> float:
     return chance
 
 
-def random_text_scores(texts: Sequence[str], seed: int = 0) -> Array:
-    """A random score (M,) in [0, 1), the same for the same text: what a reward that has learned nothing looks like."""
-    _, codes = problem_index(list(texts))
-    return np.random.default_rng(seed).random(codes.max() + 1 if codes.size else 0)[codes]
-
-
 def vote(
     answers: Sequence[Hashable | None],
     correct: Values,
@@ -160,24 +137,20 @@ def vote(
     right = np.asarray(correct, dtype=np.float64)
     voters = np.array([not _missing(answer) for answer in answers], dtype=bool)
     values = np.zeros(len(right)) if scores is None else np.asarray(scores, dtype=np.float64)
-    return np.array(
-        [_elect(answers, right, values, r[voters[r]], temperature) for r in problem_rows(problem_ids)], dtype=np.float64
-    )
+    elected = []
+    for rows in (rows[voters[rows]] for rows in problem_rows(problem_ids)):
+        if not rows.size:
+            elected.append(0.0)
+            continue
+        count, codes = problem_index([answers[i] for i in rows])
+        totals = np.bincount(codes, weights=_softmax(values[rows], temperature), minlength=count)
+        hits = np.bincount(codes, weights=right[rows]) / np.bincount(codes)
+        elected.append(float(hits[totals >= totals.max() * (1 - TIE)].mean()))
+    return np.array(elected, dtype=np.float64)
 
 
 def _missing(answer: Hashable | None) -> bool:
     return answer is None or answer == "" or answer != answer  # NaN is not equal to itself
-
-
-def _elect(
-    answers: Sequence[Hashable | None], right: Array, scores: Array, rows: npt.NDArray[np.int64], temperature: float
-) -> float:
-    if not rows.size:
-        return 0.0
-    count, codes = problem_index([answers[i] for i in rows])
-    totals = np.bincount(codes, weights=_softmax(scores[rows], temperature), minlength=count)
-    hits = np.bincount(codes, weights=right[rows]) / np.bincount(codes)
-    return float(hits[totals >= totals.max() * (1 - TIE)].mean())
 
 
 def _softmax(scores: Array, temperature: float) -> Array:
@@ -190,21 +163,6 @@ def _softmax(scores: Array, temperature: float) -> Array:
     below = scores < top
     weights[below] = np.exp((scores[below] - top) / temperature)
     return weights
-
-
-def vote_accuracy(
-    answers: Sequence[Hashable | None],
-    correct: Values,
-    problem_ids: Groups,
-    scores: Values | None = None,
-    temperature: float = 1.0,
-    *,
-    seed: int = 0,
-) -> Estimate:
-    """The share of problems whose elected answer (see `vote`) is correct. Undefined without a single answer."""
-    if all(_missing(answer) for answer in answers):
-        return undefined(problem_index(problem_ids)[0], "problems", "no sample has an answer")
-    return mean_over_problems(vote(answers, correct, problem_ids, scores, temperature), seed=seed)
 
 
 # ---------------------------------------------------------------------------------------------- fewer samples
@@ -296,7 +254,10 @@ def _vote_of_sizes(
     rng: np.random.Generator,
 ) -> Array:
     voters = np.flatnonzero([not _missing(answer) for answer in answers])
-    order = _orders(len(answers), max(sizes), draws, rng)
+    # the beginnings (at least draws, largest size) of random orders, each begun at every sample in turn
+    samples = len(answers)
+    shuffled = rng.permuted(np.tile(np.arange(samples), (math.ceil(draws / samples), 1)), axis=1)
+    order = shuffled[:, np.add.outer(np.arange(samples), np.arange(max(sizes))) % samples].reshape(-1, max(sizes))
     if not voters.size:
         return np.zeros(len(sizes))
     count, codes = problem_index([answers[i] for i in voters.tolist()])
@@ -308,13 +269,6 @@ def _vote_of_sizes(
     elected = (totals >= top - TIE) & np.isfinite(top)
     accuracy: Array = (elected @ shares / np.maximum(elected.sum(axis=2), 1)).mean(axis=0)
     return accuracy
-
-
-def _orders(samples: int, first: int, draws: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """(at least ``draws``, ``first``): the beginnings of random orders, each order begun at every sample in turn."""
-    orders = rng.permuted(np.tile(np.arange(samples), (math.ceil(draws / samples), 1)), axis=1)
-    starts = np.add.outer(np.arange(samples), np.arange(first)) % samples
-    return orders[:, starts].reshape(-1, first)
 
 
 def samples_needed(curve: Array, target: Values, sizes: Sequence[int], *, seed: int = 0) -> Estimate:

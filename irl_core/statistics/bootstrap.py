@@ -280,6 +280,8 @@ def paired_difference(ours: Values, theirs: Values, *, seed: int = 0) -> Estimat
 def share(flags: Values, problem_ids: Groups, *, unit: str = "traces", bounded: bool = True, seed: int = 0) -> Estimate:
     """The share of traces with a flag, or the mean of a value a trace (in [0, 1] where ``bounded``)."""
     values = np.asarray(flags, dtype=np.float64)
+    if not values.size:
+        return undefined(0, unit, f"no {unit.partition(',')[0]}")
     columns = np.column_stack([problem_sums(v, problem_ids) for v in (values, np.ones_like(values))])
     return bootstrap(columns, ratio, n=values.size, unit=unit, bounded=bounded, seed=seed)
 

@@ -15,12 +15,9 @@ from irl_core.statistics.bootstrap import (
     Estimate,
     Groups,
     Values,
-    Z,
-    bootstrap,
     percentile_interval,
     problem_index,
     problem_sums,
-    ratio,
     resampled,
     too_few,
     undefined,
@@ -29,33 +26,6 @@ from irl_core.statistics.bootstrap import (
 Kind = Literal["pearson", "spearman"]
 MOST = 0.5  # a figure that does not exist in more than this share of the resamples is undefined
 NOTHING_LEFT = 1e-9  # a column of which the controls leave a smaller share of the variance is a function of them
-
-
-def correlation(x: Values, y: Values, kind: Kind = "pearson") -> Estimate:
-    """Pearson's r or Spearman's rho with Fisher's z interval (Spearman: variance of Bonett and Wright 2000)."""
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    reason = _flat_reason(a, b)
-    if reason:
-        return undefined(a.size, kind, reason)
-    r = float(stats.pearsonr(a, b).statistic if kind == "pearson" else stats.spearmanr(a, b).statistic)
-    spread = 1.0 if kind == "pearson" else 1 + r * r / 2
-    error = math.sqrt(spread / (a.size - 3)) if a.size > 3 else math.inf
-    if abs(r) >= 1 - 1e-12:
-        return Estimate(r, r, r, a.size, f"{kind}, exact") if a.size > 3 else Estimate(r, -1.0, 1.0, a.size, kind)
-    return Estimate(r, math.tanh(math.atanh(r) - Z * error), math.tanh(math.atanh(r) + Z * error), a.size, kind)
-
-
-def _flat_reason(a: Array, b: Array) -> str:
-    if a.size < 2:
-        return f"n is {a.size}; a correlation needs two"
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return "values are not finite"
-    return "no variance" if np.ptp(a) == 0 or np.ptp(b) == 0 else ""
-
-
-def correlation_matrix(columns: Mapping[str, Values], kind: Kind = "pearson") -> dict[tuple[str, str], Estimate]:
-    """The correlation of every pair of columns, both ways round, keyed by their names."""
-    return {(a, b): correlation(columns[a], columns[b], kind) for a in columns for b in columns}
 
 
 def clustered_correlations(
@@ -159,8 +129,12 @@ def partial_correlation(
     scaled = np.column_stack([_scaled(centred(c, codes) if within else c, "pearson") for c in columns.T])
     if not scaled.any(axis=0).all():
         return undefined(n, method, "no variance" + (" within problems" if within else ""))
-    if within and (reason := _few_vary(scaled[:, 0], scaled[:, 1], codes)):
-        return undefined(n, method, reason)
+    if within:  # only problems in which both vary tell how they go together
+        varying = np.all([problem_sums(column != 0, codes) > 0 for column in scaled.T[:2]], axis=0)
+        few = too_few(int(varying.sum()))
+        if few:
+            reason = f"both vary within {few}" if varying.any() else "no problem in which both vary"
+            return undefined(n, method, reason)
     width = scaled.shape[1]
     rows = np.concatenate([np.ones((n, 1)), scaled], axis=1)
     products = np.einsum("ni,nj->nij", rows, rows).reshape(n, -1)
@@ -188,35 +162,8 @@ def _partial(totals: Array, width: int) -> Array:
     return found
 
 
-def within_problem_correlation(x: Values, y: Values, problem_ids: Groups, *, seed: int = 0) -> Estimate:
-    """Pearson's r after each problem's mean is subtracted from both: what is left when knowing which problems are
-    easy earns nothing. Bootstrapped over problems; n counts traces."""
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if reason := _flat_reason(a, b):
-        return undefined(a.size, "traces", reason)
-    a, b = centred(a, problem_ids), centred(b, problem_ids)
-    if few := _few_vary(a, b, problem_ids):
-        return undefined(a.size, "traces", few)
-    columns = np.column_stack([problem_sums(v, problem_ids) for v in (a * b, a * a, b * b)])
-    return bootstrap(columns, _cosine, n=a.size, unit="traces", bounded=False, seed=seed)
-
-
-def _few_vary(a: Array, b: Array, problem_ids: Groups) -> str:
-    """Why centred columns say nothing within problems: only those in which both vary tell how they go together."""
-    varying = np.all([problem_sums(column != 0, problem_ids) > 0 for column in (a, b)], axis=0)
-    if not varying.any():
-        return "no problem in which both vary"
-    few = too_few(int(varying.sum()))
-    return f"both vary within {few}" if few else ""
-
-
 def centred(values: Values, problem_ids: Groups) -> Array:
     """Values (M,) less their problem's mean; what is left of rounding becomes 0."""
     codes, numbers = problem_index(problem_ids)[1], np.asarray(values, dtype=np.float64)
     less: Array = numbers - (np.bincount(codes, numbers) / np.bincount(codes))[codes]
     return np.where(np.abs(less) > 1e-12 * np.abs(numbers).max(initial=0.0), less, 0.0)
-
-
-def _cosine(totals: Array) -> Array:
-    """Column 0 over the root of columns 1 x 2, NaN where that is 0."""
-    return ratio(np.column_stack([totals[:, 0], np.sqrt(totals[:, 1] * totals[:, 2])]))

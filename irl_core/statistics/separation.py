@@ -58,18 +58,25 @@ def separation(scores: Values, correct: Values, problem_ids: Groups | None = Non
     the AUC clustered DeLong); else they are Welch's, Hedges and Olkin's, and DeLong's."""
     values, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=bool)
     yes, no = values[right], values[~right]
-    reason = _class_reason(yes, no) or ("no variance" if not yes.std() + no.std() > 0 else "")
+    missing = int((~np.isfinite(values)).sum())
+    reason = f"{missing} scores are not finite" if missing else ""
+    if min(yes.size, no.size) < 2:
+        reason = f"{yes.size} correct and {no.size} incorrect; each needs two"
     area, nan = auc(values, right, problem_ids), math.nan
-    if reason:
+    if reason := reason or ("no variance" if not yes.std() + no.std() > 0 else ""):
         nothing = (undefined(values.size, method, reason) for method in ("difference of means", "Cohen's d"))
         return Separation(next(nothing), nan, nan, nan, nan, nan, next(nothing), area)
     test = stats.ttest_ind(yes, no, equal_var=False)
     low, high = test.confidence_interval(LEVEL)
-    difference = Estimate(float(yes.mean() - no.mean()), float(low), float(high), values.size, "Welch, traces")
-    clustered = (nan, nan) if problem_ids is None else _clustered_t(values, right, problem_ids)
-    size = _cohens_d(yes, no)
     if problem_ids is not None:
+        clustered = _clustered_t(values, right, problem_ids)
         difference, size = _resampled_separation(values, right, problem_ids, seed)
+    else:
+        m, n, less = yes.size, no.size, float(yes.mean() - no.mean())
+        clustered, difference = (nan, nan), Estimate(less, float(low), float(high), m + n, "Welch, traces")
+        d = less / math.sqrt(((m - 1) * yes.var(ddof=1) + (n - 1) * no.var(ddof=1)) / (m + n - 2))
+        error = math.sqrt((m + n) / (m * n) + d * d / (2 * (m + n)))
+        size = Estimate(d, d - Z * error, d + Z * error, m + n, "Cohen's d, traces")
     return Separation(difference, float(test.statistic), float(test.df), float(test.pvalue), *clustered, size, area)
 
 
@@ -108,21 +115,6 @@ def _resampled_separation(
     return means, bootstrap(columns, effect, n=n, unit="Cohen's d, traces", bounded=False, seed=seed)
 
 
-def _class_reason(yes: Array, no: Array) -> str:
-    if min(yes.size, no.size) < 2:
-        return f"{yes.size} correct and {no.size} incorrect; each needs two"
-    missing = int((~np.isfinite(yes)).sum() + (~np.isfinite(no)).sum())
-    return f"{missing} scores are not finite" if missing else ""
-
-
-def _cohens_d(yes: Array, no: Array) -> Estimate:
-    m, n = yes.size, no.size
-    pooled = math.sqrt(((m - 1) * yes.var(ddof=1) + (n - 1) * no.var(ddof=1)) / (m + n - 2))
-    d = float(yes.mean() - no.mean()) / pooled
-    error = math.sqrt((m + n) / (m * n) + d * d / (2 * (m + n)))
-    return Estimate(d, d - Z * error, d + Z * error, m + n, "Cohen's d, traces")
-
-
 def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Estimate:
     """Area under the ROC curve: the chance that a positive scores above a negative, ties half.
 
@@ -136,7 +128,9 @@ def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Estimat
     if not m or not n or missing:
         reason = f"{missing} scores are missing" if missing else f"one class: {m} positive, {n} negative"
         return undefined(m + n, method, reason)
-    above, below = _placements(values, positive)
+    # placements: for each positive the share of negatives below it, for each negative the share of positives above it
+    ranks, yes, no = stats.rankdata(values), values[positive], values[~positive]
+    above, below = (ranks[positive] - stats.rankdata(yes)) / n, 1 - (ranks[~positive] - stats.rankdata(no)) / m
     area = float(above.mean())
     clusters = np.arange(m + n) if groups is None else problem_index(groups)[1]
     if np.ptp(values) == 0:
@@ -148,15 +142,6 @@ def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Estimat
         edge = wilson(area * units, units)
         return Estimate(area, edge.low, edge.high, m + n, f"traces, Wilson over {units} ({few or 'no spread'})")
     return Estimate(area, max(0.0, area - Z * error), min(1.0, area + Z * error), m + n, method)
-
-
-def _placements(values: Array, positive: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """For each positive the share of negatives below it, for each negative the share of positives above it."""
-    ranks = stats.rankdata(values)
-    yes, no = values[positive], values[~positive]
-    above = (ranks[positive] - stats.rankdata(yes)) / no.size
-    below = 1 - (ranks[~positive] - stats.rankdata(no)) / yes.size
-    return above, below
 
 
 def _clustered_variance(above: Array, below: Array, yes: Array, no: Array, area: float) -> float:

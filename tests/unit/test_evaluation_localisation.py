@@ -19,7 +19,7 @@ from irl_core.evaluation.calibration import calibration_error
 from irl_core.evaluation.evaluated_run import EvaluatedRun, load
 from irl_core.evaluation.first_error import Labels, Localisation
 from irl_core.evaluation.localisation import paragraph
-from irl_core.evaluation.located_traces import Judge, Located, judge_of, located, parse_rule
+from irl_core.evaluation.located_traces import Located, Locator, located, locator_of, parse_rule
 from irl_core.reward.localisation import Rule
 from irl_core.statistics.bootstrap import to_json
 from irl_core.storage.scored_run import read_run
@@ -54,9 +54,9 @@ def by_hand() -> pd.DataFrame:
 
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> Localisation:
-    judge = Judge(Rule("raw", "min", "argmin"), -5.0, answer_lines=True)
+    locator = Locator(Rule("raw", "min", "argmin"), -5.0, answer_lines=True)
     scores = [np.full(1, low) for low in by_hand()["reward_suspicion"]]
-    monkeypatch.setattr(first_error, "judge_of", lambda run, answer_lines: judge)
+    monkeypatch.setattr(first_error, "locator_of", lambda run, answer_lines: locator)
     monkeypatch.setattr(first_error, "located", lambda *arguments: Located(by_hand(), scores))
     return first_error.figures(evaluated([]))
 
@@ -134,9 +134,9 @@ def test_the_calibration_error_against_a_plain_loop() -> None:
 @pytest.fixture(scope="module")
 def bundled() -> tuple[EvaluatedRun, Localisation, pd.DataFrame]:
     run = load(BUNDLED)
-    judge = judge_of(run)
-    assert judge is not None
-    return run, first_error.figures(run), located(BUNDLED, judge).frame
+    locator = locator_of(run)
+    assert locator is not None
+    return run, first_error.figures(run), located(BUNDLED, locator).frame
 
 
 def test_against_plain_loops_on_the_bundled_run(bundled: Any) -> None:
@@ -175,8 +175,8 @@ class TestJudge:
         theirs = evaluated([{**row, "source": "external"}])
         cases = ((ours, None, True), (theirs, None, False), (theirs, True, True), (ours, False, False))
         for run, asked, expected in cases:
-            judge = judge_of(run, asked)
-            assert judge is not None and judge.answer_lines is expected and judge.rule.include_answer is expected
+            locator = locator_of(run, asked)
+            assert locator is not None and locator.answer_lines is expected and locator.rule.include_answer is expected
 
     @pytest.mark.parametrize(
         ("rows", "message"),
@@ -190,16 +190,16 @@ class TestJudge:
     )  # fmt: skip
     def test_a_run_of_several_judges_is_refused(self, rows: list[dict[str, Any]], message: str) -> None:
         with pytest.raises(StoreError, match=message):
-            judge_of(evaluated([{"problem_id": "a", **row} for row in rows]))
+            locator_of(evaluated([{"problem_id": "a", **row} for row in rows]))
 
     def test_a_calibration_that_cannot_be_read_is_refused(self) -> None:
         run = evaluated([{"problem_id": "a", "rule": "raw/min/argmin", "threshold": -1.0}])
         with pytest.raises(StoreError, match=r"its provenance's calibration cannot be read"):
-            judge_of(replace(run, provenance={"calibration": {"rule": 3}}))
+            locator_of(replace(run, provenance={"calibration": {"rule": 3}}))
 
     def test_a_null_threshold_flags_nothing(self) -> None:
-        judge = judge_of(evaluated([{"problem_id": "a", "rule": "raw/min/argmin", "threshold": None}]))
-        assert judge is not None and judge.threshold == -math.inf
+        locator = locator_of(evaluated([{"problem_id": "a", "rule": "raw/min/argmin", "threshold": None}]))
+        assert locator is not None and locator.threshold == -math.inf
 
     @pytest.mark.parametrize("name", ["raw/min/argmin", "credit/min/first_below+answer"])
     def test_rules_have_names(self, name: str) -> None:
