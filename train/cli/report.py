@@ -29,9 +29,10 @@ def report(
     """Draw reports again from what was evaluated or scored. Runs no model."""
     from irl_core.report.files import draw, make_folder, write
     from irl_core.report.markdown import to_markdown
-    from train.studies.results import write_results
 
     if results is not None:
+        from train.studies.results import write_results  # imports transformers, which drawing a report does not need
+
         typer.echo(f"Wrote {write_results(runs, results, seed=seed)}")
         return
     if out is not None and len(runs) > 1:

@@ -27,6 +27,10 @@ class Theme:
     incorrect: str
     unknown: str
 
+    def of(self, kind: str) -> str:
+        """The colour of a class of traces."""
+        return {"correct": self.correct, "incorrect": self.incorrect}.get(kind, self.unknown)
+
 
 THEMES: Final = {
     "light": Theme(

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from irl_core.evaluation.scores import TITLES
 from irl_core.evaluation.scores import score as score_of
-from irl_core.report.charts.style import DASHES, Theme, colours, cycled, faded, labelled, note, styled, text
+from irl_core.report.charts.style import DASHES, colours, cycled, faded, labelled, note, styled, text
 
 Array = npt.NDArray[np.float64]
 Runs = Mapping[str, pd.DataFrame]
@@ -32,7 +32,7 @@ def title_of(name: str) -> str:
     return TITLES.get(name) or COLUMNS.get(name) or name.replace("_", " ")
 
 
-def _classes(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
+def classes_of(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
     """``correct``, ``incorrect`` or ``not judged``, a trace."""
     found = np.full(len(frame), "not judged", dtype=object)
     known = frame["correct"].notna().to_numpy()
@@ -41,7 +41,7 @@ def _classes(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
     return found
 
 
-def _values(frame: pd.DataFrame, name: str) -> Array:
+def values_of(frame: pd.DataFrame, name: str) -> Array:
     """The column as numbers, NaN where it is not defined."""
     if name in frame:
         column = frame[name].astype("float64") if name == "correct" else pd.to_numeric(frame[name], errors="coerce")
@@ -49,38 +49,25 @@ def _values(frame: pd.DataFrame, name: str) -> Array:
     return np.asarray(score_of(frame, name), dtype=np.float64)
 
 
-def _by_class(runs: Runs, name: str) -> list[tuple[str, int, str, Array]]:
-    """(run, its place, class, values) of the classes that have one."""
-    found = []
+def _by_class(runs: Runs, name: str) -> tuple[list[tuple[str, int, str, Array]], Array]:
+    """(run, its place, class, values) of the classes that have one, and the edges of bins that all share."""
+    series = []
     for place, (run, frame) in enumerate(runs.items()):
-        values, classes = _values(frame, name), _classes(frame)
+        values, classes = values_of(frame, name), classes_of(frame)
         for kind in CLASSES:
             kept = values[(classes == kind) & np.isfinite(values)]
             if kept.size:
-                found.append((run, place, kind, kept))
-    return found
-
-
-def _colour(look: Theme, kind: str) -> str:
-    return {"correct": look.correct, "incorrect": look.incorrect}.get(kind, look.unknown)
-
-
-# ----------------------------------------------------------------------------------------------------- histogram
-
-
-def _edges(series: list[tuple[str, int, str, Array]]) -> Array:
-    """Bins that all series share."""
-    every = np.concatenate([values for *_, values in series])
-    found: Array = np.histogram_bin_edges(every, BINS).astype(np.float64)
-    return found
+                series.append((run, place, kind, kept))
+    every = np.concatenate([values for *_, values in series] or [np.zeros(0)])
+    return series, np.histogram_bin_edges(every, BINS).astype(np.float64)
 
 
 def histogram(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
     """Shares a unit of the score, of correct and of incorrect traces, with a smooth density over them."""
     look, figure = colours(theme), go.Figure()
-    series = _by_class(runs, score)
+    series, edges = _by_class(runs, score)
     for run, place, kind, values in series:
-        edges, colour = _edges(series), _colour(look, kind)
+        colour = look.of(kind)
         heights, _ = np.histogram(values, edges, density=True)
         figure.add_scatter(
             x=np.repeat(edges, 2)[1:-1], y=np.repeat(heights, 2), mode="lines", fill="tozeroy",
@@ -113,14 +100,11 @@ def _density(values: Array, edges: Array) -> tuple[Array, Array] | None:
 
 def histogram_table(runs: Runs, score: str) -> pd.DataFrame:
     """The bins: a row a run, class and bin, with its ``low`` and ``high`` edge, count and density, and the class' n."""
-    series = _by_class(runs, score)
+    series, edges = _by_class(runs, score)
     rows = []
     for run, _, kind, values in series:
-        edges = _edges(series)
-        counts, _ = np.histogram(values, edges)
-        widths = np.diff(edges)
-        for low, high, width, count in zip(edges[:-1], edges[1:], widths, counts, strict=True):
-            density = count / (len(values) * width)
+        for low, high, count in zip(edges[:-1], edges[1:], np.histogram(values, edges)[0], strict=True):
+            density = count / (len(values) * (high - low))
             rows.append((run, kind, float(low), float(high), int(count), float(density), len(values)))
     return pd.DataFrame(rows, columns=["run", "class", "low", "high", "count", "density", "n"])
 
@@ -133,7 +117,7 @@ def strip(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
     look, figure = colours(theme), go.Figure()
     names, cut = [], []
     for place, (run, frame) in enumerate(runs.items()):
-        values, classes = _values(frame, score), _classes(frame)
+        values, classes = values_of(frame, score), classes_of(frame)
         known = np.isfinite(values)
         drawn = _drawn(known & (classes != "not judged"))
         if len(drawn) < int((known & (classes != "not judged")).sum()):
@@ -141,16 +125,19 @@ def strip(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
         for side, kind in enumerate(CLASSES):
             middle = 2 * place + side
             rows = np.flatnonzero(known & (classes == kind))
-            names.append("<br>".join([*_lines(run, len(runs)), kind, f"n {len(rows):,}"]))
+            lines = [text(line) for line in wrap(run, NAME_WIDTH)] if len(runs) > 1 else []
+            names.append("<br>".join([*lines, kind, f"n {len(rows):,}"]))
             if not len(rows):
                 continue
-            colour = _colour(look, kind)
+            colour = look.of(kind)
             figure.add_box(
                 y=values[rows], x=np.full(len(rows), middle - 0.22), boxpoints=False, width=0.3, hoverinfo="y",
                 name=names[-1], line={"color": colour}, fillcolor=faded(colour, 0.2),
             )  # fmt: skip
             points = drawn[np.isin(drawn, rows)]
-            _points(figure, frame, run, points, _jitter(middle, points), values[points], colour, kind)
+            # places beside the box: a trace has the same one in every drawing
+            beside = middle + 0.05 + 0.35 * np.random.default_rng([SEED, middle]).random(len(points))
+            _points(figure, frame, run, points, beside, values[points], colour, kind)
     styled(figure, theme, _cut(cut), title_of(score))
     ticks = list(range(len(names)))
     figure.update_xaxes(tickvals=ticks, ticktext=names, tickangle=0, range=[-0.6, len(names) - 0.4])
@@ -160,20 +147,9 @@ def strip(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
     return figure
 
 
-def _lines(run: str, runs: int) -> list[str]:
-    """A run's name in short lines, where there are several runs."""
-    return [text(line) for line in wrap(run, NAME_WIDTH)] if runs > 1 else []
-
-
 def _cut(counts: Sequence[str]) -> str:
     """How many of the traces have a point, where not all have."""
     return f"points: {'; '.join(counts)} traces,<br>drawn at random" if counts else ""
-
-
-def _jitter(middle: int, rows: npt.NDArray[np.intp]) -> Array:
-    """Places beside a box; a trace has the same one in every drawing."""
-    found: Array = middle + 0.05 + 0.35 * np.random.default_rng([SEED, middle]).random(len(rows))
-    return found
 
 
 def _drawn(known: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
@@ -201,7 +177,7 @@ def strip_table(runs: Runs, score: str) -> pd.DataFrame:
     """Every judged trace with the score: run, trace, class and value."""
     parts = []
     for run, frame in runs.items():
-        values, classes = _values(frame, score), _classes(frame)
+        values, classes = values_of(frame, score), classes_of(frame)
         kept = np.isfinite(values) & (classes != "not judged")
         ids = frame["trace_id"].to_numpy()[kept]
         parts.append(pd.DataFrame({"run": run, "trace": ids, "class": classes[kept], "value": values[kept]}))
@@ -214,7 +190,7 @@ def scatter(runs: Runs, x: str, y: str, *, theme: str = "light") -> go.Figure:
     look, figure = colours(theme), go.Figure()
     cut = []
     for place, (run, frame) in enumerate(runs.items()):
-        across, up, classes = _values(frame, x), _values(frame, y), _classes(frame)
+        across, up, classes = values_of(frame, x), values_of(frame, y), classes_of(frame)
         known = np.isfinite(across) & np.isfinite(up)
         drawn = _drawn(known)
         if len(drawn) < int(known.sum()):
@@ -223,7 +199,7 @@ def scatter(runs: Runs, x: str, y: str, *, theme: str = "light") -> go.Figure:
             rows = drawn[classes[drawn] == kind]
             if not len(rows):
                 continue
-            colour = _colour(look, kind) if len(runs) == 1 else cycled(look.series, place)
+            colour = look.of(kind) if len(runs) == 1 else cycled(look.series, place)
             name = f"{labelled(run, kind, len(runs))} (n {int((known & (classes == kind)).sum()):,})"
             _points(figure, frame, run, rows, across[rows], up[rows], colour, kind, name=name, legend=True)
     styled(figure, theme, title_of(x) + (f"<br>({_cut(cut)})" if cut else ""), title_of(y))
@@ -237,7 +213,7 @@ def scatter_table(runs: Runs, x: str, y: str) -> pd.DataFrame:
     heads = (title_of(x), title_of(y) if y != x else f"{title_of(y)} (up)")
     parts = []
     for run, frame in runs.items():
-        across, up, classes = _values(frame, x), _values(frame, y), _classes(frame)
+        across, up, classes = values_of(frame, x), values_of(frame, y), classes_of(frame)
         kept = np.isfinite(across) & np.isfinite(up)
         ids = frame["trace_id"].to_numpy()[kept]
         columns = {"run": run, "trace": ids, "class": classes[kept], heads[0]: across[kept], heads[1]: up[kept]}
