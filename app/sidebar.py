@@ -10,6 +10,7 @@ from app import access
 from app.components.markdown import plain
 from app.inspect import scoring_queue
 from app.jobs import machine, panel, training_form
+from app.jobs.supervisor import GPU_CONTROL
 from irl_core.checkpoints.find import CheckpointInfo
 
 OWN_MODEL: Final = """
@@ -26,7 +27,7 @@ def show() -> None:
     keep_valid(usable)
     if usable:
         st.selectbox("Checkpoint", list(usable), key="checkpoint")
-        devices = ["auto", "cpu", *(["cuda"] if machine.CONTROL.exists() else [])]
+        devices = ["auto", "cpu", *(["cuda"] if GPU_CONTROL.exists() else [])]
         st.selectbox("Device", devices, key="device", help="auto takes the GPU where there is one.")
         st.caption(plain(". ".join(machine.words()) + "."))
         show_provenance(usable[st.session_state["checkpoint"]])

@@ -14,12 +14,12 @@ from typing import Final
 
 import psutil
 
+from app.jobs.supervisor import GPU_CONTROL
 from train.planning.plan import Device, this_cpu, this_device
 
 SECONDS_FOR_ANSWER: Final = 20.0
 SECONDS_KEPT: Final = 10.0
 DRIVER: Final = Path("/proc/driver/nvidia/gpus")
-CONTROL: Final = Path("/dev/nvidiactl")  # there where a driver is loaded
 GB: Final = 1e9
 
 
@@ -107,7 +107,7 @@ def training_device() -> Device:
     there is a driver and no answer of nvidia-smi.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not CONTROL.exists() or metadata.version("torch").endswith("+cpu") or visible in ("", "-1"):
+    if not GPU_CONTROL.exists() or metadata.version("torch").endswith("+cpu") or visible in ("", "-1"):
         return this_cpu()
     program = shutil.which("nvidia-smi")
     only = () if visible is None else ("-i", visible.partition(",")[0])

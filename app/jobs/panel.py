@@ -17,6 +17,7 @@ from app.jobs.store import Job, JobError
 from app.jobs.training_runs import Lines, TrainingRun
 from irl_core.methods import METHODS
 from irl_core.storage.training_run import FINAL
+from train.planning.describe import hours
 
 SECONDS_BETWEEN_LOOKS: Final = 2.0
 CURVES: Final = {
@@ -85,7 +86,7 @@ def draw_active(job_id: int) -> None:
         ):
             change(supervisor.cancel, job)
         if job.asked:
-            st.caption(f"It finishes its step and saves; it is killed after {training_runs.left(job.grace)[:-5]}.")
+            st.caption(f"It finishes its step and saves; it is killed after {hours(job.grace)}.")
         with st.expander("Log"):
             st.code(job_tail(job) or "nothing yet", language=None, height=200)
 

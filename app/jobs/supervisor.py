@@ -31,7 +31,7 @@ from irl_core.storage.training_run import CONFIG, SECONDS_OF_SILENCE, is_alive, 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 RUNS: Final = "runs"
 CONSOLE: Final = "console.log"
-GPU: Final = Path("/dev/nvidiactl")
+GPU_CONTROL: Final = Path("/dev/nvidiactl")  # it is there where a driver is loaded
 GRACE_SECONDS: Final = 120.0
 SECONDS_FOR_RUNNER: Final = 15.0  # more than it needs, after the grace, to end what is left
 
@@ -74,7 +74,7 @@ def active_job(device: str) -> Job | None:
 def device_named(choice: str) -> str:
     """The one name of a device, so that two jobs on it meet: auto is the first GPU where there is one, else the CPU."""
     if choice == "auto":
-        return "cuda" if GPU.exists() else "cpu"
+        return "cuda" if GPU_CONTROL.exists() else "cpu"
     return "cuda" if choice == "cuda:0" else choice
 
 

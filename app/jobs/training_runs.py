@@ -25,6 +25,7 @@ from irl_core.storage.training_run import CONFIG, LOG, METRICS, STATUS, living_p
 if TYPE_CHECKING:
     from irl_core.evaluation.section import Section
     from irl_core.evaluation.training import Training
+from train.planning.describe import hours
 
 Lines = list[dict[str, float]]
 Against = Literal["step", "tokens", "hours"]
@@ -201,16 +202,8 @@ def warnings(path: Path) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------- words
 
 
-def left(seconds: float | None) -> str:
-    """The time that is left, in words; "" where it is not known."""
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s left"
-    return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"
-
-
 def progress_words(run: TrainingRun) -> str:
-    """Where a run is: step, phase and time left."""
+    """Where a training run is: step, phase and time left."""
+    left = "" if run.seconds_left is None else f"{hours(run.seconds_left)} left"
     where = f"step {run.step} of {run.steps}" if run.steps else "starting"
-    return ", ".join(filter(None, (where, run.phase if run.active else "", left(run.seconds_left))))
+    return ", ".join(filter(None, (where, run.phase if run.active else "", left)))

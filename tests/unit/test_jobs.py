@@ -141,7 +141,7 @@ def test_a_second_job_on_the_device_is_shown_the_first() -> None:
 
 
 def test_a_device_has_one_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(supervisor, "GPU", tmp_path / "nvidiactl")
+    monkeypatch.setattr(supervisor, "GPU_CONTROL", tmp_path / "nvidiactl")
     assert [supervisor.device_named(name) for name in ("auto", "cpu", "cuda", "cuda:1")] == [
         "cpu",
         "cpu",

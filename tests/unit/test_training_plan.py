@@ -219,7 +219,7 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     program.chmod(0o755)
     monkeypatch.setattr(machine.shutil, "which", lambda _: str(program))
-    monkeypatch.setattr(machine, "CONTROL", tmp_path)
+    monkeypatch.setattr(machine, "GPU_CONTROL", tmp_path)
     monkeypatch.setattr(machine.metadata, "version", lambda _: "2.9.1")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return program
@@ -245,7 +245,7 @@ def test_the_cpu_is_planned_for_where_no_gpu_can_be_used(
     nvidia_smi: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     if why == "no driver":
-        monkeypatch.setattr(machine, "CONTROL", Path("nowhere"))
+        monkeypatch.setattr(machine, "GPU_CONTROL", Path("nowhere"))
     elif why == "no gpu is visible":
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     else:

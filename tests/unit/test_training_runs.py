@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,8 @@ def test_the_log_is_shown_as_text_and_its_warnings_apart(runs: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(None, ""), (30.0, "30 s left"), (600.0, "10 min left"), (7200.0, "2.0 h left")],
+    [(None, ""), (30.0, ", 30 s left"), (600.0, ", 10 min left"), (7200.0, ", 2.0 h left")],
 )
-def test_the_time_left_in_words(seconds: float | None, words: str) -> None:
-    assert training_runs.left(seconds) == words
+def test_the_time_left_in_words(runs: Path, seconds: float | None, words: str) -> None:
+    run = replace(training_runs.read(a_run(runs)), step=3, steps=9, seconds_left=seconds)
+    assert training_runs.progress_words(run) == f"step 3 of 9{words}"
