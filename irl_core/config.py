@@ -20,7 +20,7 @@ from pydantic_core import to_jsonable_python
 
 from irl_core.errors import ConfigError
 from irl_core.methods import METHODS, Method
-from irl_core.validation import STRICT, Flag, Number, Range, Whole, nearest, read_yaml, validated
+from irl_core.validation import STRICT, Flag, Number, Range, Text, Whole, nearest, read_yaml, validated
 
 ALIASES = {"steps": "run.steps", "seed": "run.seed"}
 
@@ -46,8 +46,8 @@ class RunConfig:
     best is kept. ``patience``: steps of a collapsed discriminator after which to warn; twice as many stop the training.
     """
 
-    preset: str = ""
-    after: tuple[str, ...] = ()
+    preset: Text = ""
+    after: tuple[Text, ...] = ()
     method: Literal["sft", "irl", "grpo"] = "irl"
     seed: Annotated[Whole, Range(0, 2**32 - 1)] = 0
     steps: Count = 500
@@ -73,12 +73,12 @@ class DataConfig:
     the experts' quality).
     """
 
-    source: str = "demo"
+    source: Text = "demo"
     train_problems: Count = 7473
     held_out: CountOrZero = 300
     drills: CountOrZero = 0
     layout: Literal["as_written", "think_answer"] = "as_written"
-    instruction: str = ""
+    instruction: Text = ""
     expert_errors: Share = 0.0
     max_prompt_tokens: Count = 512
     max_completion_tokens: Count = 512
@@ -91,7 +91,7 @@ class LoraConfig:
     rank: CountOrZero = 0
     alpha: Count = 32
     dropout: Momentum = 0.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: tuple[Text, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
@@ -104,10 +104,10 @@ class ModelConfig:
     """
 
     backend: Literal["tiny", "transformers", "unsloth"] = "tiny"
-    policy: str | None = None
-    policy_revision: str | None = None
-    discriminator: str | None = None
-    discriminator_revision: str | None = None
+    policy: Text | None = None
+    policy_revision: Text | None = None
+    discriminator: Text | None = None
+    discriminator_revision: Text | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantisation: Literal["none", "int8", "nf4"] = "none"
     lora: LoraConfig = field(default_factory=LoraConfig)

@@ -68,6 +68,7 @@ def number_from_text(value: object) -> object:
 
 Flag = Annotated[bool, Strict()]
 Number = Annotated[float, Strict(), BeforeValidator(number_from_text)]
+Text = Annotated[str, Strict()]  # not bytes, which YAML's !!binary gives
 Whole = Annotated[int, Strict()]
 
 
@@ -119,6 +120,7 @@ def explain(failure: ValidationError, kind: type) -> str:
     key = _dotted(place)
     match sort:
         case "unexpected_keyword_argument" | "invalid_key":
+            key = _dotted((*place[:-1], str(place[-1])))  # YAML has keys that are numbers
             return f"unknown key {key!r}{_nearest_key(place, kind)}"
         case "missing" if isinstance(place[-1], int):  # of a list of a fixed length
             missing = sum(one["loc"][:-1] == place[:-1] for one in details)

@@ -104,6 +104,7 @@ def test_overrides_apply_in_order_and_are_typed(tmp_path: Path) -> None:
         ("steps=many", "run.steps is 'many' (text)"),
         ("steps=1.5", "run.steps is 1.5 (a number with a point); a whole number is expected"),
         ("steps=true", "run.steps is True (true/false); a whole number is expected"),
+        ("data.source=!!binary eA==", "data.source is b'x' (other); text is expected"),
         ("steps=0", "run.steps is 0; it must lie in [1, inf)"),
         ("policy.gamma=1.01", "policy.gamma is 1.01; it must lie in [0, 1]"),
         ("policy.learning_rate=0", "policy.learning_rate is 0.0; it must lie in (0, 1]"),
