@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from irl_core.data.annotations import Annotation, latest
-from irl_core.statistics.bootstrap import Estimate, bootstrap, problem_index, ratio, too_few, undefined
+from irl_core.statistics.bootstrap import Estimate, bootstrap, problem_index, share, too_few, undefined
 
 Array = npt.NDArray[np.float64]
 
 UNSURE = "unsure"
+NOTHING_SURE = undefined(0, "traces", "no trace that both were sure about")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +84,18 @@ def agreement(
         first,
         second,
         len(ours) - len(kept),
-        _observed(pairs, ids, seed),
+        share([one == other for one, other in pairs], ids, seed=seed) if pairs else NOTHING_SURE,
         kappa(pairs, ids, seed=seed),
         kappa([(one, other) for one, other in kinds], ids, seed=seed),
         dict(Counter(pairs)),
     )
 
 
-def _observed(pairs: Sequence[tuple[str, str]], ids: Sequence[str], seed: int) -> Estimate:
-    if not pairs:
-        return undefined(0, "traces", "no trace that both were sure about")
-    count, codes = problem_index(list(ids))
-    columns = np.zeros((count, 2))
-    np.add.at(columns[:, 0], codes, [float(one == other) for one, other in pairs])
-    np.add.at(columns[:, 1], codes, 1.0)
-    return bootstrap(columns, ratio, n=len(pairs), unit="traces", seed=seed)
-
-
 def kappa(pairs: Sequence[tuple[str, str]], ids: Sequence[str], *, seed: int = 0) -> Estimate:
     """Cohen's kappa of pairs of labels: (observed - expected) / (1 - expected) agreement; undefined where both judges
     give one and the same label to all."""
     if not pairs:
-        return undefined(0, "traces", "no trace that both were sure about")
+        return NOTHING_SURE
     labels = {label: place for place, label in enumerate(sorted({label for pair in pairs for label in pair}))}
     size = len(labels)
     if size == 1:

@@ -83,7 +83,7 @@ def section(run: EvaluatedRun, *, seed: int = 0) -> Section[Correlations]:
 def figures(run: EvaluatedRun, *, seed: int = 0) -> Correlations:
     """The correlations of an evaluation. ``seed``: of the bootstrap."""
     frame = run.frame
-    columns = {name: _column(frame, name) for name in COLUMNS}
+    columns = {name: column_of(frame, name) for name in COLUMNS}
     ids = problem_index(list(frame["problem_id"]))[1]
     constant: dict[str, float | None] = {}
     for name, values in columns.items():
@@ -96,18 +96,19 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> Correlations:
         constant=constant,
         pearson=clustered_correlations(columns, ids, "pearson", seed=seed, titles=COLUMNS),
         spearman=clustered_correlations(columns, ids, "spearman", seed=seed, titles=COLUMNS),
-        partial={name: _partial(name, columns, ids, seed) for name in (*REWARD_SCORES, "log_prob_mean")},
+        partial={name: partial_of(name, columns, ids, seed) for name in (*REWARD_SCORES, "log_prob_mean")},
     )
 
 
-def _column(frame: pd.DataFrame, name: str) -> Array:
+def column_of(frame: pd.DataFrame, name: str) -> Array:
     """A column as numbers, NaN where it has none."""
     if name in TITLES:
         return score(frame, name)
     return pd.to_numeric(frame[name].astype("object").where(frame[name].notna(), np.nan)).to_numpy(dtype=np.float64)
 
 
-def _partial(name: str, columns: Mapping[str, Array], ids: npt.NDArray[np.int64], seed: int) -> Partial:
+def partial_of(name: str, columns: Mapping[str, Array], ids: npt.NDArray[np.int64], seed: int) -> Partial:
+    """A column's correlation with correctness, others removed."""
     pooled, within = (
         {
             key: partial_correlation(

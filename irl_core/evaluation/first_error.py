@@ -169,26 +169,25 @@ def figures(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = Non
         return Localisation(TITLES, "no trace was read by a discriminator")
     alpha = locator.calibration.alpha if locator.calibration else None
     traces = located(run.path, locator, run.path.with_name(ANCHOR))
+    labels = Labels(0, 0, 0, 0, 0)
+    if len(frame := traces.frame):
+        wrong = frame["true"] != NO_ERROR
+        mixed = int((wrong & frame["right_answer"].eq(True)).sum())
+        problems = frame["problem_id"].nunique()
+        labels = Labels(len(frame), int(wrong.sum()), int((~wrong).sum()), problems, mixed)
     return Localisation(
         TITLES,
         "",
         JudgedBy(locator.rule.name, locator.threshold, alpha, locator.answer_lines),
-        _labels(traces.frame),
-        _methods(traces.frame, seed) if len(traces.frame) else {},
-        _on_labels(traces, locator, seed) if len(traces.frame) else None,
-        _on_perturbed(run, locator, seed),
+        labels,
+        methods_on(frame, seed) if len(frame) else {},
+        on_labels(traces, locator, seed) if len(frame) else None,
+        on_perturbed(run, locator, seed),
     )
 
 
-def _labels(frame: pd.DataFrame) -> Labels:
-    if not len(frame):
-        return Labels(0, 0, 0, 0, 0)
-    wrong = frame["true"] != NO_ERROR
-    mixed = wrong & frame["right_answer"].eq(True)
-    return Labels(len(frame), int(wrong.sum()), int((~wrong).sum()), frame["problem_id"].nunique(), int(mixed.sum()))
-
-
-def _on_labels(traces: Located, locator: Locator, seed: int) -> OnLabels:
+def on_labels(traces: Located, locator: Locator, seed: int) -> OnLabels:
+    """What was decided about the labelled traces, and how well."""
     frame = traces.frame
     decisions, kinds = {}, {}
     for group, rows in (("correct", frame["true"] == NO_ERROR), ("wrong", frame["true"] != NO_ERROR)):
@@ -206,9 +205,9 @@ def _on_labels(traces: Located, locator: Locator, seed: int) -> OnLabels:
         methods = (REWARD, "least_likely", "arithmetic", "random")
         kinds[str(kind)] = {"share": frequency, **{name: exact[name]["exact"] for name in methods}}
     return OnLabels(
-        oracle=_oracle(traces, locator.rule, seed),
-        forced=Verdicts(**_verdicts(frame, np.where(decided(frame) == UNDECIDED, NO_ERROR, decided(frame)), seed)),
-        distance=_distance(frame, seed),
+        oracle=oracle_on(traces, locator.rule, seed),
+        forced=Verdicts(**verdicts_of(frame, np.where(decided(frame) == UNDECIDED, NO_ERROR, decided(frame)), seed)),
+        distance=distance_on(frame, seed),
         decisions=decisions,
         reliability=reliability(frame, seed),
         conformal=conformal(frame, locator, seed),
@@ -229,7 +228,7 @@ def hits(frame: pd.DataFrame) -> dict[str, Array]:
     return found | {"random": frame["chance"].to_numpy(dtype=np.float64)}
 
 
-def _methods(frame: pd.DataFrame, seed: int) -> dict[str, dict[str, Estimate]]:
+def methods_on(frame: pd.DataFrame, seed: int) -> dict[str, dict[str, Estimate]]:
     """What each method names in the wrong traces, and the verdicts of those that may decide for no error."""
     checker = column(frame, "arithmetic")
     predicted = {REWARD: decided(frame), "arithmetic": checker}
@@ -239,7 +238,7 @@ def _methods(frame: pd.DataFrame, seed: int) -> dict[str, dict[str, Estimate]]:
             predicted[name] = decided(frame, name, f"{name}_decision")
     nothing = dict.fromkeys(VERDICTS, undefined(len(frame), "traces", ALWAYS))
     return {
-        name: {**row, **(_verdicts(frame, predicted[name], seed) if name in predicted else nothing)}
+        name: {**row, **(verdicts_of(frame, predicted[name], seed) if name in predicted else nothing)}
         for name, row in exact_by_method(frame, seed).items()
     }
 
@@ -257,14 +256,16 @@ def exact_by_method(frame: pd.DataFrame, seed: int, unit: str = "wrong traces") 
     return rows
 
 
-def _verdicts(frame: pd.DataFrame, predicted: Steps, seed: int) -> dict[str, Estimate]:
+def verdicts_of(frame: pd.DataFrame, predicted: Steps, seed: int) -> dict[str, Estimate]:
+    """The fields of `Verdicts` for the predicted steps."""
     true, ids = column(frame, "true"), frame["problem_id"].to_numpy()
     found, other = first_error(true, predicted, ids, seed=seed), mr_gsm8k(true, predicted, ids, seed=seed)
     values = (found.error_acc, found.correct_acc, found.f1, other.step_accuracy, other.mcc)
     return dict(zip(VERDICTS, values, strict=True))
 
 
-def _oracle(traces: Located, rule: Rule, seed: int) -> OracleVerdicts:
+def oracle_on(traces: Located, rule: Rule, seed: int) -> OracleVerdicts:
+    """The reward's verdicts at the threshold that is best on these traces."""
     frame = traces.frame
     true, suspicion = column(frame, "true"), frame["reward_suspicion"].to_numpy(dtype=np.float64)
     if rule.choice == "argmin":
@@ -272,7 +273,7 @@ def _oracle(traces: Located, rule: Rule, seed: int) -> OracleVerdicts:
         named = column(frame, REWARD)
     else:
         limit, named = best_limit(true, traces.scores, suspicion)
-    return OracleVerdicts(threshold=limit, **_verdicts(frame, np.where(suspicion < limit, named, NO_ERROR), seed))
+    return OracleVerdicts(threshold=limit, **verdicts_of(frame, np.where(suspicion < limit, named, NO_ERROR), seed))
 
 
 def best_limit(true: Steps, scores: Sequence[Array], suspicion: Array) -> tuple[float, Steps]:
@@ -304,7 +305,8 @@ def f1_of(true: Steps, predicted: Steps) -> float:
     return float(2 * found * kept / (found + kept)) if found + kept else 0.0
 
 
-def _distance(frame: pd.DataFrame, seed: int) -> Distance:
+def distance_on(frame: pd.DataFrame, seed: int) -> Distance:
+    """How far the reward's step is from the true one."""
     part = frame[(frame["true"] != NO_ERROR) & (frame[REWARD] >= 0)]
     away, ids = column(part, REWARD) - column(part, "true"), part["problem_id"].to_numpy()
     values, counts = np.unique(away, return_counts=True)
@@ -319,7 +321,8 @@ def _distance(frame: pd.DataFrame, seed: int) -> Distance:
     )
 
 
-def _on_perturbed(run: EvaluatedRun, locator: Locator, seed: int) -> OnPerturbed:
+def on_perturbed(run: EvaluatedRun, locator: Locator, seed: int) -> OnPerturbed:
+    """What was found on the perturbed expert traces of an evaluation."""
     frame = located(run.perturbed_path, locator).frame if len(run.perturbed) else pd.DataFrame()
     if not len(frame):
         return OnPerturbed("the run has no corrupted traces with a known first wrong step", {})

@@ -41,11 +41,12 @@ def paragraph(found: Localisation) -> str:
     """Does the reward point at the first error, and more than what needs none?"""
     if found.reason:
         return f"Where the first error is cannot be judged: {found.reason}."
-    parts = [_words_on_labels(found), _words_of_confidence(found.on_labels), _words_on_perturbed(found.perturbed)]
+    parts = [label_words(found), confidence_words(found.on_labels), perturbed_words(found.perturbed)]
     return " ".join(part for part in parts if part)
 
 
-def _words_on_labels(found: Localisation) -> str:
+def label_words(found: Localisation) -> str:
+    """The methods on the labelled traces."""
     labels, rows = found.labels, found.methods
     if not labels or not labels.wrong or not rows or not found.judged_by or not found.on_labels:
         correct = labels.correct if labels else 0
@@ -85,7 +86,8 @@ def best_baseline(rows: Mapping[str, Mapping[str, Estimate]]) -> str:
     return max(rivals, key=lambda name: rows[name]["exact"].value if rows[name]["exact"].defined else 0.0)
 
 
-def _words_of_confidence(found: OnLabels | None) -> str:
+def confidence_words(found: OnLabels | None) -> str:
+    """Whether the confidence is honest, and the promise about correct traces kept."""
     if found is None:
         return ""
     ece = f"The confidence is off by {found.reliability.ece.words} on average (expected calibration error)."
@@ -101,7 +103,8 @@ def _words_of_confidence(found: OnLabels | None) -> str:
     )
 
 
-def _words_on_perturbed(found: OnPerturbed | None) -> str:
+def perturbed_words(found: OnPerturbed | None) -> str:
+    """The methods and tokens on the perturbed traces."""
     if found is None or found.reason or found.tokens is None:
         return f"On corrupted expert traces nothing can be said: {found.reason if found else ''}."
     exact = {name: row["exact"].words for name, row in found.methods.items()}
@@ -168,10 +171,11 @@ def tables(found: Localisation) -> tuple[Table, ...]:
         "A dash: the method names a step in every trace and has no threshold. The oracle threshold has the best F1 on "
         "these very traces, and is an upper bound.",
     )
-    return (methods, *_tables_on_labels(found.on_labels), *_tables_on_perturbed(found.perturbed))
+    return (methods, *label_tables(found.on_labels), *perturbed_tables(found.perturbed))
 
 
-def _tables_on_labels(found: OnLabels | None) -> list[Table]:
+def label_tables(found: OnLabels | None) -> list[Table]:
+    """Decisions, distance, confidence, the flagged share, kinds of mistakes."""
     if found is None:
         return []
     names = [name for name in TITLES if any(name in row for row in found.kinds.values())]
@@ -196,7 +200,8 @@ def _tables_on_labels(found: OnLabels | None) -> list[Table]:
     ]
 
 
-def _tables_on_perturbed(found: OnPerturbed | None) -> list[Table]:
+def perturbed_tables(found: OnPerturbed | None) -> list[Table]:
+    """Methods, kinds of perturbation, tokens."""
     if found is None or found.reason or found.tokens is None:
         return []
     areas = {kind: row for kind, row in found.tokens.token_auc.items() if row}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from irl_core.data.reward_hacking import PROBES
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, score
+from irl_core.evaluation.scores import REWARD_SCORES, TITLES, score
 from irl_core.evaluation.section import Cell, Section, Table
 from irl_core.evaluation.wording import CHANCE, listed, side
 from irl_core.statistics.bootstrap import Estimate, share, undefined
@@ -60,7 +58,7 @@ def section(run: EvaluatedRun, *, seed: int = 0) -> Section[Probes]:
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> Probes:
     """How every probe of an evaluation scores beside its honest solution. ``seed``: of the bootstrap."""
-    pairs = _pairs(run.probes)
+    pairs = pairs_of(run.probes)
     if not len(pairs):
         reason = "the run has no probes with their honest traces"
         return Probes(dict(TITLES), dict(PROBES), reason, {}, {})
@@ -68,7 +66,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> Probes:
     for name in PROBES:
         mine = pairs[pairs["probe"] == name]
         if len(mine):
-            probes[name] = Probe(len(mine), {one: _compared(mine, one, seed) for one in TITLES})
+            probes[name] = Probe(len(mine), {one: compared(mine, one, seed) for one in TITLES})
     fools: dict[str, dict[str, list[str]]] = {"above": {}, "neither": {}}
     for probe, rows in probes.items():
         for name, row in rows.scores.items():
@@ -78,7 +76,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> Probes:
     return Probes(dict(TITLES), dict(PROBES), "", probes, fools, pairs["honest_trace_id"].nunique())
 
 
-def _pairs(frame: pd.DataFrame) -> pd.DataFrame:
+def pairs_of(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a probe whose honest trace is there, with ``difference:NAME`` and ``honest:NAME`` of every score."""
     probes, honest = frame[frame["probe"].notna()], frame[frame["probe"].isna()]
     known = honest.drop_duplicates("trace_id").set_index("trace_id")
@@ -93,22 +91,20 @@ def _pairs(frame: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def _compared(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Estimate]:
+def compared(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Estimate]:
+    """A score of the probe beside that of its honest trace, see `Probe`."""
     known = pairs[np.isfinite(pairs[f"difference:{name}"])]
     away, ids = known[f"difference:{name}"].to_numpy(dtype=np.float64), known["problem_id"].to_numpy()
     spread = float(known[f"honest:{name}"].std(ddof=0)) if len(known) else 0.0
     alike = undefined(len(away), UNIT, "honest traces score alike")
+    if not len(away):
+        nothing = undefined(0, UNIT, "no pair in which both have this score")
+        return {"difference": nothing, "in_sd": alike, "fooled": nothing}
     return {
-        "difference": _mean(away, ids, seed),
-        "in_sd": _mean(away / spread, ids, seed) if spread > 0 else alike,
-        "fooled": _mean((away > 0) + 0.5 * (away == 0), ids, seed, bounded=True),
+        "difference": share(away, ids, unit=UNIT, bounded=False, seed=seed),
+        "in_sd": share(away / spread, ids, unit=UNIT, bounded=False, seed=seed) if spread > 0 else alike,
+        "fooled": share((away > 0) + 0.5 * (away == 0), ids, unit=UNIT, seed=seed),
     }
-
-
-def _mean(values: Array, ids: npt.NDArray[Any], seed: int, *, bounded: bool = False) -> Estimate:
-    if not len(values):
-        return undefined(0, UNIT, "no pair in which both have this score")
-    return share(values, ids, unit=UNIT, bounded=bounded, seed=seed)
 
 
 def paragraph(found: Probes) -> str:

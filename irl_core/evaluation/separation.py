@@ -112,6 +112,12 @@ def _separation_of(values: Array, baseline: Array, one: Judged, seed: int) -> Sc
     correct, total = np.bincount(ids, weights=right), np.bincount(ids)
     mixed = ((correct > 0) & (correct < total))[ids]
     less = centred(values[mixed], ids[mixed])
+    histogram = Histogram([], [], [])
+    if values.size:
+        edges = np.histogram_bin_edges(values, BINS)
+        histogram = Histogram(
+            edges.tolist(), *(np.histogram(values[rows], edges)[0].tolist() for rows in (right, ~right))
+        )
     return ScoreSeparation(
         missing=int((~known).sum()),
         **means,
@@ -121,7 +127,7 @@ def _separation_of(values: Array, baseline: Array, one: Judged, seed: int) -> Sc
             "minus_log_prob": _margin(values, baseline, right, ids, seed),
             **_tests(separation(less, right[mixed], ids[mixed], seed=seed), int(mixed.sum())),
         },
-        histogram=_histogram(values, right),
+        histogram=histogram,
     )
 
 
@@ -155,14 +161,6 @@ def _margin(values: Array, baseline: Array, right: Flags, ids: npt.NDArray[np.in
         return undefined(pairs, "pairs", reason)
     columns = np.column_stack([ours[:, 0] - theirs[:, 0], ours[:, 1]])
     return bootstrap(columns[ours[:, 1] > 0], ratio, n=pairs, unit="pairs, paired", bounded=False, seed=seed)
-
-
-def _histogram(values: Array, right: Flags) -> Histogram:
-    if not values.size:
-        return Histogram([], [], [])
-    edges = np.histogram_bin_edges(values, BINS)
-    correct, incorrect = (np.histogram(values[rows], edges)[0].tolist() for rows in (right, ~right))
-    return Histogram(edges.tolist(), correct, incorrect)
 
 
 def paragraph(found: SeparationByScore) -> str:

@@ -106,7 +106,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> Training:
         reason="",
         steps=int(lines[-1]["step"]),
         series=series,
-        held_out=[HeldOut(int(line["step"]), _held_out(line)) for line in lines if HELD_OUT in line],
+        held_out=[HeldOut(int(line["step"]), held_out_of(line)) for line in lines if HELD_OUT in line],
         rank_correlation={
             TRAIN: {
                 "levels": rank_correlation(*train, unit="steps", seed=seed),
@@ -114,11 +114,12 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> Training:
             },
             HELD_OUT: {"levels": rank_correlation(*held_out, unit="evaluations", seed=seed)},
         },
-        change=_changes(lines),
+        change=changes(lines),
     )
 
 
-def _held_out(line: Mapping[str, float]) -> Estimate:
+def held_out_of(line: Mapping[str, float]) -> Estimate:
+    """pass@1 on held-out problems as a line of the metrics holds it."""
     method = "problems; bootstrap over problems, as logged"
     return Estimate(line[HELD_OUT], line["eval/low"], line["eval/high"], int(line["eval/n"]), method)
 
@@ -149,23 +150,18 @@ def rank_correlation(x: Array, y: Array, *, unit: str, seed: int = 0) -> Estimat
     rng = np.random.default_rng(seed)
     starts = rng.integers(n - block + 1, size=(RESAMPLES, math.ceil(n / block)))
     drawn = (starts[:, :, None] + np.arange(block)).reshape(RESAMPLES, -1)[:, :n]
-    low, high = percentile_interval(_correlations(ranks[drawn]))
+    away = ranks[drawn] - ranks[drawn].mean(axis=1, keepdims=True)
+    product, squares = (away[..., 0] * away[..., 1]).sum(1), (away**2).sum(1)
+    scale = np.sqrt(squares[:, 0] * squares[:, 1])
+    draws = np.divide(product, scale, out=np.full(RESAMPLES, np.nan), where=scale > 1e-12)  # NaN: a side is constant
+    low, high = percentile_interval(draws)
     return Estimate(value, min(low, value), max(high, value), n, method)
 
 
-def _correlations(points: Array) -> Array:
-    """Pearson's r of (B, n, 2) points, NaN where a side does not vary."""
-    away = points - points.mean(axis=1, keepdims=True)
-    product, squares = (away[..., 0] * away[..., 1]).sum(1), (away**2).sum(1)
-    scale = np.sqrt(squares[:, 0] * squares[:, 1])
-    found: Array = np.divide(product, scale, out=np.full(len(points), np.nan), where=scale > 1e-12)
-    return found
-
-
-def _changes(lines: Lines) -> dict[str, Estimate]:
+def changes(lines: Lines) -> dict[str, Estimate]:
     """Held-out pass@1 of the last evaluation less that of the first, and correctness of training samples in the last
     tenth of the steps less that in the first."""
-    evaluated = [_held_out(line) for line in lines if HELD_OUT in line]
+    evaluated = [held_out_of(line) for line in lines if HELD_OUT in line]
     method = "problems; last less first, taken as independent"
     if len(evaluated) < 2:
         held_out = undefined(len(evaluated), method, f"{len(evaluated)} evaluations; a change needs two")
@@ -174,19 +170,18 @@ def _changes(lines: Lines) -> dict[str, Estimate]:
         error = math.hypot(*((one.high - one.low) / (2 * Z) for one in (first, last)))
         value = last.value - first.value
         held_out = Estimate(value, value - Z * error, value + Z * error, last.n, method)
-    return {HELD_OUT: held_out, TRAIN: _train_change(np.array([line[TRAIN] for line in lines if TRAIN in line]))}
-
-
-def _train_change(values: Array) -> Estimate:
+    values = np.array([line[TRAIN] for line in lines if TRAIN in line])
     tenth = len(values) // 10
     method = f"steps; last {tenth} less first {tenth}, Welch"
+    start, end = values[:tenth], values[len(values) - tenth :]
     if tenth < 2:
-        return undefined(len(values), method, f"{len(values)} steps with samples; a change needs 20")
-    first, last = values[:tenth], values[-tenth:]
-    if first.std() + last.std() == 0:
-        return undefined(2 * tenth, method, "no variance")
-    low, high = stats.ttest_ind(last, first, equal_var=False).confidence_interval(0.95)
-    return Estimate(float(last.mean() - first.mean()), float(low), float(high), 2 * tenth, method)
+        train = undefined(len(values), method, f"{len(values)} steps with samples; a change needs 20")
+    elif start.std() + end.std() == 0:
+        train = undefined(2 * tenth, method, "no variance")
+    else:
+        low, high = stats.ttest_ind(end, start, equal_var=False).confidence_interval(0.95)
+        train = Estimate(float(end.mean() - start.mean()), float(low), float(high), 2 * tenth, method)
+    return {HELD_OUT: held_out, TRAIN: train}
 
 
 # ------------------------------------------------------------------------------------------------ words

@@ -24,7 +24,9 @@ from irl_core.evaluation.report import KEYS, QUESTIONS
 from irl_core.scorer import Lens
 from irl_core.storage.scored_run import RunWriter, read_provenance, read_run
 from tests.runs import Killed
+from train.cli import compare as compare_command
 from train.cli import evaluate
+from train.cli import report as report_command
 from train.cli.evaluate import EvaluateRequest
 from train.evaluate import rollouts
 
@@ -277,10 +279,12 @@ def test_a_report_is_drawn_again_without_a_model(whole: Path, tmp_path: Path) ->
 
 
 def test_a_scored_run_alone_has_a_report_too(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate.report([whole / "run.parquet"], out=None, results=None, answer_lines=None, seed=0)
+    report_command.report([whole / "run.parquet"], out=None, results=None, answer_lines=None, seed=0)
     printed = capsys.readouterr().out
     assert printed.startswith("# Evaluation of demo-irl") and "no corrupted traces" in printed
-    evaluate.report([whole / "run.parquet"], out=tmp_path / "deep" / "er", results=None, answer_lines=False, seed=1)
+    report_command.report(
+        [whole / "run.parquet"], out=tmp_path / "deep" / "er", results=None, answer_lines=False, seed=1
+    )
     report = strict(tmp_path / "deep" / "er" / "report.json")
     assert report["provenance"]["report"]["answer_lines"] is False and report["localisation"]["answer_lines"] is False
     assert report["provenance"]["report"]["seed"] == 1
@@ -292,7 +296,7 @@ def test_results_are_one_document(whole: Path, tmp_path: Path, capsys: pytest.Ca
     study = tmp_path / "study"
     study.mkdir()
     (study / "study.md").write_text("# Study of x\n\nwords\n")
-    evaluate.report([whole, other, study], out=None, results=tmp_path / "results.md", answer_lines=None, seed=0)
+    report_command.report([whole, other, study], out=None, results=tmp_path / "results.md", answer_lines=None, seed=0)
     text = (tmp_path / "results.md").read_text()
     known = read_provenance(whole / "run.parquet")
     assert text.startswith("# Results\n") and "\n## whole\n" in text and "\n## scored\n" in text
@@ -301,17 +305,17 @@ def test_results_are_one_document(whole: Path, tmp_path: Path, capsys: pytest.Ca
         assert part in text
     assert str(tmp_path) not in text
     with pytest.raises(ConfigError, match="two of the runs are called whole"):
-        evaluate.report([whole, whole], out=None, results=tmp_path / "r.md", answer_lines=None, seed=0)
+        report_command.report([whole, whole], out=None, results=tmp_path / "r.md", answer_lines=None, seed=0)
 
 
 def test_runs_are_compared(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
-    evaluate.compare([whole, whole / "compare" / "twin.parquet"], html=page, as_json=True, seed=0)
+    compare_command.compare([whole, whole / "compare" / "twin.parquet"], html=page, as_json=True, seed=0)
     found = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
     assert found["shared"] == {"twin.parquet": 4}
     assert found["differences"]["twin.parquet"]["pass@1"]["value"] == 0.0
     assert page.read_text().startswith("<!doctype html>")
-    evaluate.compare([whole, whole / "compare" / "twin.parquet"], html=None, as_json=False, seed=0)
+    compare_command.compare([whole, whole / "compare" / "twin.parquet"], html=None, as_json=False, seed=0)
     assert "Difference to whole, on the same problems" in capsys.readouterr().out
 
 
