@@ -1,28 +1,27 @@
-"""Score a file of solutions into a run: streaming, resumable, and no row lost without a word.
+"""A file of solutions scored into a Parquet file: streaming, resumable, and no row lost silently.
 
 The input is read in windows of ``WINDOW`` traces; a window is scored in batches of similar length and written as one
-part of the run, so memory does not grow with the file, and a run that was killed goes on after its last whole part. A
-window is always cut and batched alike, so the result equals that of an unbroken run.
+part of the scored run, so memory does not grow with the file, and scoring that was killed continues after its last
+whole part. A window is always cut and batched alike, so the result equals that of an unbroken one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rich.console import Console
 
 from irl_core.data.formats import Format, RowError, read
 from irl_core.errors import InputError
+from irl_core.files import now
+from irl_core.storage.provenance import ScoredRunProvenance, file_hash
 from irl_core.storage.rows import row_of
 from irl_core.storage.schema import RefusedRow, ScoredRow
-from irl_core.storage.scored_run import RunWriter
+from irl_core.storage.scored_run import RunWriter, errors_path
 from train.planning.describe import hours
 from train.progress import progress_bar
 
@@ -33,12 +32,24 @@ if TYPE_CHECKING:
 WINDOW = 512
 FORMAT_NAMES = {"model-solutions": "solutions"}
 
-Window = tuple[list["Trace"], list[RefusedRow]]
+
+class Window(NamedTuple):
+    """Traces that are scored together, and the rows between them that are no traces."""
+
+    traces: list[Trace]
+    errors: list[RefusedRow]
+
+
+class ScoredRows(NamedTuple):
+    """The rows of scored traces, and of those that were refused."""
+
+    rows: list[ScoredRow]
+    refused: list[RefusedRow]
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What came of a batch: rows scored, rows that could not be, and where both are."""
+    """The outcome: rows scored, rows that could not be, those of them scored before an interruption, both files."""
 
     scored: int
     failed: int
@@ -55,6 +66,11 @@ class Summary:
         return f"Scored {self.scored:,} trace{'s' * (self.scored != 1)}{before} into {self.out}{lost}."
 
 
+def read_traces(source: Path, layout: str) -> Iterator[Trace | RowError]:
+    """The traces of a file in the format that ``--format`` names. Raises DatasetError."""
+    return read(source, cast(Format, FORMAT_NAMES.get(layout, layout)))
+
+
 def check_source(source: Path, out: Path, layout: str) -> None:
     """Refuse, before any model is loaded, what cannot be read or written.
 
@@ -62,17 +78,13 @@ def check_source(source: Path, out: Path, layout: str) -> None:
         DatasetError: the source is missing or of no known format.
         InputError: ``out`` is a folder, the source, or no .parquet.
     """
-    read(source, _format(layout))
+    read_traces(source, layout)
     if out.is_dir() or out.resolve() == source.resolve():
         raise InputError(
             f"{out} is {'a folder' if out.is_dir() else 'the input itself'}; name another file with --out."
         )
     if out.suffix.lower() not in ("", ".parquet"):
         raise InputError(f"{out.name}: a scored run is a Parquet file; name it {out.stem}.parquet.")
-
-
-def _format(layout: str) -> Format:
-    return cast(Format, FORMAT_NAMES.get(layout, layout))
 
 
 def score_file(
@@ -86,100 +98,25 @@ def score_file(
     window: int = WINDOW,
     console: Console | None = None,
 ) -> Summary:
-    """Score every row of ``source`` into the run ``out``; what could not be goes to ``<out>.errors.jsonl``.
+    """Score every row of ``source`` into the scored run ``out``; refused rows go to ``<out>.errors.jsonl``.
+
+    Args:
+        source: the file of solutions.
+        out: the Parquet file to write.
+        lens: the loaded checkpoint.
+        layout: the file's format, by its name on the command line.
+        resume: continue an unfinished scored run of the same input.
+        batch_tokens: most tokens, padding included, in one batch.
+        window: traces that are scored and written together.
+        console: shows the progress.
 
     Raises:
-        DatasetError: the source cannot be read at all. StoreError: the run cannot be written, or there is an
-        unfinished one of another input or checkpoint.
+        DatasetError: the source cannot be read at all.
+        StoreError: the scored run cannot be written, or there is an unfinished one of another input or checkpoint.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    digest, lines = _digest(source)
-    writer = RunWriter(out, _provenance(source, digest, lens, layout, batch_tokens, window), resume=resume)
-    scored = failed = continued = 0
-    done, fresh, started = 0, 0, time.monotonic()
-    with progress_bar("Scoring", lines, console=console, shown=console is not None) as bar:
-        for number, (traces, errors) in enumerate(windows(read(source, _format(layout)), window)):
-            if number < writer.done:
-                continued += len(traces)
-            else:
-                rows, refused = score_window(lens, traces, run_id=out.stem, batch_tokens=batch_tokens)
-                writer.write(rows, [*errors, *refused])
-                fresh += len(traces) + len(errors)
-            done += len(traces) + len(errors)
-            left = (time.monotonic() - started) / fresh * max(0, lines - done) if fresh else None
-            bar.update(done, beside="" if left is None else f"{hours(left)} left")
-            bar.log(f"Scored {done:,} of {lines:,}")
-    failed = _write_errors(writer, _errors_path(out))
-    scored = _finish(writer)
-    return Summary(scored, failed, min(continued, scored), out, _errors_path(out))
-
-
-def _finish(writer: RunWriter) -> int:
-    if writer.rows() == 0:
-        writer.discard()
-        return 0
-    return writer.finish()
-
-
-def _errors_path(out: Path) -> Path:
-    return out.with_name(f"{out.stem}.errors.jsonl")
-
-
-def windows(rows: Iterable[Trace | RowError], size: int) -> Iterator[Window]:
-    """The rows in windows of ``size`` traces (the last one shorter), each with the bad rows met while it filled."""
-    traces: list[Trace] = []
-    errors: list[RefusedRow] = []
-    for row in rows:
-        if isinstance(row, RowError):
-            errors.append({"file": row.file, "line": row.line, "field": row.field, "message": row.message})
-        else:
-            traces.append(row)
-        if len(traces) == size or len(errors) >= 10 * size:
-            yield traces, errors
-            traces, errors = [], []
-    if traces or errors:
-        yield traces, errors
-
-
-def score_window(
-    lens: Lens, traces: Iterable[Trace], *, run_id: str, batch_tokens: int
-) -> tuple[list[ScoredRow], list[RefusedRow]]:
-    """Rows of the traces in their order, and what was refused (too long for the context, blank), by trace id."""
-    encoded: list[EncodedTrace] = []
-    refused: list[RefusedRow] = []
-    for trace in traces:
-        try:
-            encoded.append(lens.encode(trace))
-        except InputError as error:
-            refused.append({"trace_id": trace.trace_id, "message": str(error)})
-    scored = lens.score_encoded(encoded, batch_tokens)
-    return [row_of(one, lens.locate(one), run_id=run_id) for one in scored], refused
-
-
-def _write_errors(writer: RunWriter, path: Path) -> int:
-    count = 0
-    with path.open("w", encoding="utf-8") as file:
-        for error in writer.errors():
-            file.write(json.dumps(error, ensure_ascii=False) + "\n")
-            count += 1
-    if not count:
-        path.unlink()
-    return count
-
-
-def _digest(source: Path) -> tuple[str, int]:
-    """sha256 of a file and its number of lines, read once in pieces."""
-    digest, lines, last = hashlib.sha256(), 0, b"\n"
-    with source.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-            lines += piece.count(b"\n")
-            last = piece
-    return digest.hexdigest(), lines + (not last.endswith(b"\n"))
-
-
-def _provenance(source: Path, digest: str, lens: Lens, layout: str, batch_tokens: int, window: int) -> dict[str, Any]:
-    return {
+    digest, lines = file_hash(source)
+    provenance: ScoredRunProvenance = {
         "command": "irl-lens score",
         "input": source.name,
         "input_sha256": digest,
@@ -190,5 +127,56 @@ def _provenance(source: Path, digest: str, lens: Lens, layout: str, batch_tokens
         "standardised_over": lens.reference.origin,
         "batch_tokens": batch_tokens,
         "window": window,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": now(),
     }
+    writer = RunWriter(out, provenance, resume=resume)
+    continued, done, fresh, started = 0, 0, 0, time.monotonic()
+    with progress_bar("Scoring", lines, console=console, shown=console is not None) as bar:
+        for number, (traces, errors) in enumerate(windows(read_traces(source, layout), window)):
+            if number < writer.done:
+                continued += len(traces)
+            else:
+                rows, refused = score_window(lens, traces, run_id=out.stem, batch_tokens=batch_tokens)
+                writer.write(rows, [*errors, *refused])
+                fresh += len(traces) + len(errors)
+            done += len(traces) + len(errors)
+            left = (time.monotonic() - started) / fresh * max(0, lines - done) if fresh else None
+            bar.update(done, beside="" if left is None else f"{hours(left)} left")
+            bar.log(f"Scored {done:,} of {lines:,}")
+    failed = writer.write_errors()
+    scored = writer.finish(keep_empty=False)
+    return Summary(scored, failed, min(continued, scored), out, errors_path(out))
+
+
+def windows(rows: Iterable[Trace | RowError], size: int) -> Iterator[Window]:
+    """The rows in windows of ``size`` traces (the last one shorter), each with the bad rows met while it filled."""
+    window = Window([], [])
+    for row in rows:
+        if isinstance(row, RowError):
+            window.errors.append({"file": row.file, "line": row.line, "field": row.field, "message": row.message})
+        else:
+            window.traces.append(row)
+        if len(window.traces) == size or len(window.errors) >= 10 * size:
+            yield window
+            window = Window([], [])
+    if window.traces or window.errors:
+        yield window
+
+
+def score_window(lens: Lens, traces: Iterable[Trace], *, run_id: str, batch_tokens: int) -> ScoredRows:
+    """Rows of the traces in their order, and those that the checkpoint cannot read (too long, blank)."""
+    encoded, refused = encode_all(lens, traces)
+    scored = lens.score_encoded(encoded, batch_tokens)
+    return ScoredRows([row_of(one, lens.locate(one), run_id=run_id) for one in scored], refused)
+
+
+def encode_all(lens: Lens, traces: Iterable[Trace]) -> tuple[list[EncodedTrace], list[RefusedRow]]:
+    """The traces as tokens, and those that the checkpoint cannot read."""
+    encoded: list[EncodedTrace] = []
+    refused: list[RefusedRow] = []
+    for trace in traces:
+        try:
+            encoded.append(lens.encode(trace))
+        except InputError as error:
+            refused.append({"trace_id": trace.trace_id, "message": str(error)})
+    return encoded, refused

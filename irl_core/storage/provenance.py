@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from irl_core.config import TrainConfig
+from irl_core.errors import DatasetError
 from irl_core.files import now
 from irl_core.types import Trace
 
@@ -88,6 +89,7 @@ class ScoredRunProvenance(TypedDict, total=False):
     problems: int
     samples: int | str
     seed: int
+    read_by: str
     sampling_seed: int
     temperature: float
     top_p: float
@@ -154,6 +156,20 @@ def data_hash(traces: Sequence[Trace]) -> str:
     for trace in traces:
         digest.update(json.dumps([trace.problem, trace.text, trace.reference_answer]).encode() + b"\n")
     return digest.hexdigest()
+
+
+def file_hash(path: Path) -> tuple[str, int]:
+    """sha256 of a file and its number of lines, read in pieces. Raises DatasetError where it cannot be read."""
+    digest, lines, last = hashlib.sha256(), 0, b"\n"
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+                lines += piece.count(b"\n")
+                last = piece
+    except OSError as error:
+        raise DatasetError(f"{path.name} cannot be read ({error.strerror})") from error
+    return digest.hexdigest(), lines + (not last.endswith(b"\n"))
 
 
 def code_state(folder: Path = REPOSITORY) -> CodeState:

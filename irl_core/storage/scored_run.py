@@ -113,6 +113,11 @@ def read_trace(path: Path, trace_id: str) -> ScoredTrace:
 # ----------------------------------------------------------------------------------------------------- writing
 
 
+def errors_path(path: Path) -> Path:
+    """The file beside a run that holds the refused rows of its input."""
+    return path.with_name(f"{path.stem}.errors.jsonl")
+
+
 class RunWriter:
     """Writer of a scored run, part by part; a part that was written stays, whatever happens to the process.
 
@@ -170,7 +175,7 @@ class RunWriter:
         self.done += 1
 
     def errors(self) -> Iterator[RefusedRow]:
-        """The input rows that could not be scored, in the order of the input, of all parts written so far."""
+        """The refused rows, in the order of the input, of all parts written so far."""
         for part in self.finished_parts():
             with part.with_suffix(".errors.jsonl").open() as lines:
                 yield from map(json.loads, lines)
@@ -179,12 +184,22 @@ class RunWriter:
         """The number of rows written so far."""
         return sum(int(pq.read_metadata(part).num_rows) for part in self.finished_parts())
 
-    def discard(self) -> None:
-        """Remove the parts; no run is written."""
-        shutil.rmtree(self.parts)
+    def write_errors(self) -> int:
+        """Write the refused rows to `errors_path`, a JSON object a line; no file where there is none. Returns their
+        number."""
+        lines = [json.dumps(error, ensure_ascii=False) + "\n" for error in self.errors()]
+        if lines:
+            write_whole(errors_path(self.path), "".join(lines), error=StoreError)
+        else:
+            errors_path(self.path).unlink(missing_ok=True)
+        return len(lines)
 
-    def finish(self) -> int:
-        """Merge the parts into the run, in one rename, and remove them. Returns the number of rows."""
+    def finish(self, *, keep_empty: bool = True) -> int:
+        """Merge the parts into the run, in one rename, and remove them; without ``keep_empty`` no run is written where
+        there is no row. Returns the number of rows."""
+        if not (keep_empty or self.rows()):
+            shutil.rmtree(self.parts)
+            return 0
         metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), PROVENANCE_KEY: json.dumps(self.provenance).encode()}
         options = {"compression": "zstd", "compression_level": COMPRESSION}
         count = 0

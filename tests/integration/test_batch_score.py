@@ -16,7 +16,7 @@ from irl_core.data import formats
 from irl_core.data.formats import RowError
 from irl_core.errors import DatasetError, InputError, StoreError
 from irl_core.scorer import Lens
-from irl_core.storage.scored_run import read_provenance, read_run, read_trace
+from irl_core.storage.scored_run import RunWriter, read_provenance, read_run, read_trace
 from irl_core.text.segmentation import make_trace
 from tests.tiny import PROBLEM, SOLUTION
 from train import score_file as batch_score
@@ -85,7 +85,7 @@ def test_a_killed_run_ends_as_the_unbroken_one(
             with pytest.raises(KeyboardInterrupt):
                 score_file(source, broken, lens, window=4)
         else:
-            patched.setattr(batch_score, "_finish", lambda writer: (_ for _ in ()).throw(KeyboardInterrupt))
+            patched.setattr(RunWriter, "finish", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 score_file(source, broken, lens, window=4)
     assert not broken.exists()
@@ -120,7 +120,7 @@ def test_kill_9_in_the_middle_of_a_window(source: Path, tmp_path: Path, lens: Le
 
 def test_a_changed_input_does_not_continue(source: Path, tmp_path: Path, lens: Lens, monkeypatch: Any) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(batch_score, "_finish", lambda writer: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(RunWriter, "finish", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             score_file(source, tmp_path / "out.parquet", lens, window=4)
     write(source, [plain(1)])

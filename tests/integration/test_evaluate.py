@@ -440,7 +440,7 @@ def test_a_full_memory_is_told_in_words(
     def full(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
 
-    monkeypatch.setattr(rollouts.Voice, "answers", full)
+    monkeypatch.setattr(rollouts.LoadedPolicy, "sample", full)
     with pytest.raises(ConfigError, match=r"memory of cpu is full \(CUDA out of memory\); free it or take --device"):
         evaluate.run_evaluation(replace(asked, out=tmp_path / "out"))
     assert load_json(tmp_path / "out" / "status.json")["state"] == "failed"

@@ -40,10 +40,10 @@ SCALE = 0.02  # a few rounds, and four problems
 SEEDS = (1, 2)
 MEASURED = ("created", "machine", "versions", "code")  # may differ between a study and its repetition
 
-honest = rollouts.Voice._trace
+honest = rollouts.LoadedPolicy.trace_of
 
 
-def judge_by_hash(self: rollouts.Voice, *arguments: Any) -> Any:
+def judge_by_hash(self: rollouts.LoadedPolicy, *arguments: Any) -> Any:
     """An untrained policy solves nothing, and every figure would be 0: let chance, fixed by the text, be the judge."""
     trace = honest(self, *arguments)
     return replace(trace, correct=hashlib.sha256(trace.text.encode()).digest()[0] < 128, truth=None)
@@ -57,7 +57,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(folder / "runs" / "demo-sft", folder / "runs" / "demo-expert")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(rollouts.Voice, "_trace", judge_by_hash)
+        patch.setattr(rollouts.LoadedPolicy, "trace_of", judge_by_hash)
         patch.setattr(definitions, "PROBLEMS", 100)
         patch.setattr(definitions, "LEAST_CALIBRATION", 4)
         for name, one in list(STUDIES.items()):

@@ -17,7 +17,7 @@ from irl_core.evaluation.per_problem import Columns
 from irl_core.report.tables import shown
 from irl_core.statistics.bootstrap import RESAMPLES
 from train.studies import report as study_report
-from train.studies.definitions import STUDIES, Plan, make_plan, planned, scaled, seconds
+from train.studies.definitions import STUDIES, Plan, make_plan, plan_lines, scaled, seconds
 from train.studies.report import PASS, StudyReport, compared, figures, gains, paragraphs, tables
 
 OUT = Path("out")
@@ -136,7 +136,7 @@ def test_what_cannot_be_studied_is_refused_in_words(name: str, seeds: Any, scale
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_dry_run_names_every_training_with_its_time(name: str) -> None:
     plan = make_plan(name, (1, 2, 3), 1.0, OUT)
-    lines = list(planned(plan, ["demo-sft"]))
+    lines = list(plan_lines(plan, ["demo-sft"]))
     for training in plan.trainings:
         (line,) = [line for line in lines if line.startswith(f"{training.name}: ")]
         assert f"{training.config.run.steps} steps; about " in line

@@ -17,8 +17,8 @@ from train.cli.report import print_answers
 if TYPE_CHECKING:
     from irl_core.evaluation.report import Report
     from irl_core.scorer import Lens
-    from train.evaluate.pipeline import Order
     from train.evaluate.problem_sets import Holds
+    from train.evaluate.settings import EvaluationSettings
     from train.interruption import StopRequests
 
 DEFAULT_SAMPLES = 16
@@ -97,9 +97,9 @@ def run_evaluation(request: EvaluateRequest) -> None:
         ConfigError, CheckpointError, DatasetError, StoreError: it cannot be done as asked.
         typer.Exit: it was asked to stop.
     """
-    order = make_order(request)
+    settings = settings_of(request)
     if request.dry_run:
-        for line in planned(order):
+        for line in planned(settings):
             typer.echo(line)
         return
     from train.interruption import Interrupted, stop_requests
@@ -110,7 +110,7 @@ def run_evaluation(request: EvaluateRequest) -> None:
                 from irl_core.scorer import Lens
 
                 lens = Lens.load(request.checkpoint, request.device)
-            evaluate_with_report(lens, request, order, stopped)
+            evaluate_with_report(lens, request, settings, stopped)
         except Interrupted:
             end_interrupted(request.out, request.resume)
 
@@ -122,7 +122,9 @@ def end_interrupted(folder: Path, resume: bool) -> NoReturn:
     raise typer.Exit(0)
 
 
-def evaluate_with_report(lens: Lens, request: EvaluateRequest, order: Order, stopped: StopRequests) -> None:
+def evaluate_with_report(
+    lens: Lens, request: EvaluateRequest, settings: EvaluationSettings, stopped: StopRequests
+) -> None:
     """Make the files of the evaluation and its report, and print the answers. Raises ConfigError where the device's
     memory is full."""
     from rich.console import Console
@@ -139,7 +141,7 @@ def evaluate_with_report(lens: Lens, request: EvaluateRequest, order: Order, sto
 
     console = Console(stderr=True)
     try:
-        make_files(lens, request.out, order, console=console, resume=request.resume, stopped=stopped, report=report)
+        make_files(lens, request.out, settings, console=console, resume=request.resume, stopped=stopped, report=report)
     except OutOfMemoryError as error:
         raise ConfigError(
             f"the memory of {lens.device} is full ({str(error).partition('. ')[0]}); free it or take --device cpu. The "
@@ -148,18 +150,18 @@ def evaluate_with_report(lens: Lens, request: EvaluateRequest, order: Order, sto
     print_answers(*reports[0])
 
 
-def make_order(request: EvaluateRequest) -> Order:
+def settings_of(request: EvaluateRequest) -> EvaluationSettings:
     """The problem set and what is asked of the checkpoint; loads no model. Raises ConfigError and DatasetError."""
     from irl_core.evaluation.training import find_training
-    from train.evaluate.pipeline import Order
-    from train.evaluate.problem_sets import open_exam
+    from train.evaluate.problem_sets import open_problem_set
+    from train.evaluate.settings import EvaluationSettings
 
     trained = load_json(request.checkpoint / "config.json").get("train_config", {})
     layout = trained.get("data", {}).get("layout", "as_written")
-    exam = open_exam(request.data, request.problems, holds=request.holds, layout=layout)
-    if exam.solutions is not None and request.samples is not None:
+    data = open_problem_set(request.data, request.problems, holds=request.holds, layout=layout)
+    if data.solutions is not None and request.samples is not None:
         raise ConfigError(
-            f"--samples {request.samples}: {exam.name} holds solutions, and none are sampled; leave it out, or sample "
+            f"--samples {request.samples}: {data.name} holds solutions, and none are sampled; leave it out, or sample "
             "solutions of its problems with --holds problems"
         )
     training = find_training(request.checkpoint, request.training)
@@ -168,24 +170,24 @@ def make_order(request: EvaluateRequest) -> Order:
             f"--training {request.training.name}: holds no metrics.jsonl; name the folder of a training run"
         )
     samples = DEFAULT_SAMPLES if request.samples is None else request.samples
-    return Order(exam, samples=samples, seed=request.seed, compare=request.compare, training=training)
+    return EvaluationSettings(data, samples=samples, seed=request.seed, compare=request.compare, training=training)
 
 
-def planned(order: Order) -> Iterator[str]:
+def planned(settings: EvaluationSettings) -> Iterator[str]:
     """What the evaluation would make, a line each."""
     from train.calibrate import SAMPLES as CALIBRATION_SAMPLES
 
-    exam = order.exam
-    if exam.solutions is not None:
-        yield f"{exam.name}: {exam.lines} lines of solutions, each scored"
+    data = settings.problem_set
+    if data.solutions is not None:
+        yield f"{data.name}: {data.lines} lines of solutions, each scored"
     else:
-        asked = len(exam.asked) * order.samples
-        yield f"{exam.name}: {len(exam.asked)} problems x {order.samples} samples: {asked} traces, sampled and scored"
-        yield f"rules chosen on {len(exam.calibration)} other problems x {CALIBRATION_SAMPLES} samples"
-        for name in order.compare:
-            yield f"{name}: {asked} traces of its policy"
-    if exam.left_out:
-        yield f"left out: {len(exam.left_out)} rows, the first: {exam.left_out[0]}"
-    yield f"perturbed copies and probes of {len(exam.experts)} honest solutions"
-    yield f"metrics of the training: {'not known' if order.training is None else order.training.name}"
-    yield f"sha256 of the data: {exam.sha256}"
+        sizes = f"{len(data.questions)} problems x {settings.samples} samples: {settings.traces} traces"
+        yield f"{data.name}: {sizes}, sampled and scored"
+        yield f"rules chosen on {len(data.calibration)} other problems x {CALIBRATION_SAMPLES} samples"
+        for name in settings.compare:
+            yield f"{name}: {settings.traces} traces of its policy"
+    if data.left_out:
+        yield f"left out: {len(data.left_out)} rows, the first: {data.left_out[0]}"
+    yield f"perturbed copies and probes of {len(data.experts)} honest solutions"
+    yield f"metrics of the training: {'not known' if settings.training is None else settings.training.name}"
+    yield f"sha256 of the data: {data.sha256}"

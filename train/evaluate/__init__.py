@@ -1,1 +1,1 @@
-"""Making an evaluation: what is sampled, scored, corrupted and written. Its figures are `irl_core.evaluation`'s."""
+"""Making an evaluation: what is sampled, scored, perturbed and written. Its figures are `irl_core.evaluation`'s."""

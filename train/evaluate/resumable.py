@@ -9,23 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irl_core.errors import StoreError
-from irl_core.storage.schema import RefusedRow, ScoredRow
-from irl_core.storage.scored_run import RunWriter, read_provenance
+import pyarrow.parquet as pq
+
+from irl_core.errors import ConfigError, StoreError
+from irl_core.storage.scored_run import RunWriter, errors_path, read_provenance
+from irl_core.storage.training_run import living_process, read_status
 from train.evaluate.progress import Progress
+from train.score_file import ScoredRows
 
 MOST_OF_A_VALUE = 40  # characters of a value that is named in an error
 
-Made = tuple[Sequence[ScoredRow], Sequence[RefusedRow]]
-OnStep = Callable[[int, int], None]
+OnStep = Callable[[int, int], None]  # is called with what is done and what there is to do
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """``count`` traces and what makes their rows; ``make`` is handed what to call as it goes on."""
+    """``count`` traces, and the call that makes their rows."""
 
     count: int
-    make: Callable[[OnStep], Made]
+    make: Callable[[OnStep], ScoredRows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,11 @@ def write(stage: Stage, progress: Progress) -> int:
     Rows that could not be made are written to ``<name>.errors.jsonl`` beside it.
 
     Raises:
-        StoreError: what is there was begun with other arguments.
+        StoreError: what is there was begun with other settings.
     """
     progress.stage(stage.title)
     if stage.path.exists():
-        _check(stage)
+        check_finished(stage)
         progress.skip(stage.count)
         return rows_in(stage.path)
     stage.path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,40 +63,52 @@ def write(stage: Stage, progress: Progress) -> int:
         if number < writer.done:
             progress.skip(part.count)
             continue
-        rows, errors = part.make(_ticking(progress, part.count))
-        writer.write(rows, errors)
+
+        def on_step(done: int, total: int, count: int = part.count) -> None:
+            progress.within(count, done / max(1, total))
+
+        writer.write(*part.make(on_step))
         progress.advance(part.count)
-    write_errors(writer, errors_path(stage.path))
-    if not writer.rows():
-        writer.discard()
-        return 0
-    return writer.finish()
+    writer.write_errors()
+    return writer.finish(keep_empty=False)
 
 
-def _ticking(progress: Progress, count: int) -> OnStep:
-    return lambda done, total: progress.within(count, done / max(1, total))
+def claim_folder(out: Path) -> None:
+    """Make the folder of an evaluation or a study. Raises StoreError where that is impossible, ConfigError where
+    another process writes into it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{out} cannot be made ({error.strerror}); name another --out") from error
+    if process := living_process(read_status(out)):
+        raise ConfigError(f"{out.name} is being written by {process}; wait for it, or end it with SIGTERM")
 
 
-def _check(stage: Stage) -> None:
-    """A finished file is of the same arguments. Raises StoreError."""
-    found = read_provenance(stage.path)
-    keys = sorted(set(found) | set(stage.provenance))
-    changed = [key for key in keys if key != "created" and found.get(key) != json_of(stage.provenance.get(key))]
+def check_finished(stage: Stage) -> None:
+    """Raise StoreError where the finished file was made with other settings."""
+    known: Mapping[str, Any] = read_provenance(stage.path)
+    changed = changed_keys(known, stage.provenance, besides=("created",))
     if changed:
         raise StoreError(
-            f"{stage.path.name}: was made with another {differing(changed, found, stage.provenance)}; name another "
+            f"{stage.path.name}: was made with another {differing(changed, known, stage.provenance)}; name another "
             "--out, or start again with --no-resume"
         )
 
 
+def changed_keys(then: Mapping[str, Any], now: Mapping[str, Any], *, besides: Sequence[str] = ()) -> list[str]:
+    """The keys whose values in ``now`` are not those that were read from JSON, sorted."""
+    keys = sorted((then.keys() | now.keys()) - set(besides))
+    return [key for key in keys if then.get(key) != json_of(now.get(key))]
+
+
 def differing(names: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """'problems (then 10, now 12), input_sha256': what differs, with the values that are short enough to be read."""
-    told = []
+    phrases = []
     for name in names:
         values = [json.dumps(json_of(one.get(name))) for one in (then, now)]
         short = max(map(len, values)) <= MOST_OF_A_VALUE
-        told.append(f"{name} (then {values[0]}, now {values[1]})" if short else name)
-    return ", ".join(told)
+        phrases.append(f"{name} (then {values[0]}, now {values[1]})" if short else name)
+    return ", ".join(phrases)
 
 
 def json_of(value: Any) -> Any:
@@ -104,24 +118,7 @@ def json_of(value: Any) -> Any:
 
 def rows_in(path: Path) -> int:
     """The number of rows of a finished file."""
-    import pyarrow.parquet as pq
-
     return int(pq.read_metadata(path).num_rows)
-
-
-def errors_path(path: Path) -> Path:
-    """Where the rows that a file lacks are named."""
-    return path.with_name(f"{path.stem}.errors.jsonl")
-
-
-def write_errors(writer: RunWriter, path: Path) -> int:
-    """Write what could not become a row, a JSON object a line; no file where there is none. Returns their number."""
-    lines = [json.dumps(error, ensure_ascii=False) for error in writer.errors()]
-    if lines:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    else:
-        path.unlink(missing_ok=True)
-    return len(lines)
 
 
 def remove(paths: Iterable[Path]) -> None:

@@ -21,17 +21,22 @@ SEED = 0
 
 
 def make_untrained(start: Path, directory: Path, backbone: Backbone) -> Path:
-    """A checkpoint with random weights, the tokenizer of the checkpoint ``start``, and its shape with width and depth
-    divided by ``backbone.smaller``. The same on every machine.
+    """Write a checkpoint with random weights, the same on every machine; returns its folder.
+
+    Args:
+        start: the checkpoint that gives the tokenizer and the shape.
+        directory: the folder to write.
+        backbone: its ``smaller`` divides width and depth.
 
     Raises:
-        CheckpointError: ``start`` cannot be read, or the disk is full. ConfigError: its shape cannot be divided.
+        CheckpointError: ``start`` cannot be read, or the disk is full.
+        ConfigError: its shape cannot be divided.
     """
     verify(start)
     model = load_causal_lm(start / "policy")
     tokenizer = load_encoder(start, model).tokenizer
     sft = load_config("demo-sft", [f"run.seed={SEED}"], PRESETS)
-    config = replace(sft, model=_shape(model.config, backbone))
+    config = replace(sft, model=divided_shape(model.config, backbone))
     described = load_json(start / "config.json")
     files = optimizers.model_files("policy", build_model(config, tokenizer)) | {
         "config.json": described | {"name": backbone.name, "provenance": {"weights": "random", "seed": SEED}}
@@ -41,7 +46,9 @@ def make_untrained(start: Path, directory: Path, backbone: Backbone) -> Path:
     return directory
 
 
-def _shape(known: object, backbone: Backbone) -> ModelConfig:
+def divided_shape(known: object, backbone: Backbone) -> ModelConfig:
+    """The shape of a transformers configuration with width and depth divided. Raises ConfigError where a size is not a
+    multiple."""
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     sizes = {name: int(getattr(known, name)) for name in names}
     odd = [name for name, size in sizes.items() if size % backbone.smaller]

@@ -1,7 +1,7 @@
-"""The studies of ``irl-lens study``: what is trained, with which settings, and what a comparison is about.
+"""The studies of ``irl-lens study``: what is trained, with which settings, and what is compared.
 
-A study trains its arms once a seed, all from the same starts, and differs from arm to arm only in what it is about.
-Knows no torch: a dry run lists what would be trained.
+A study trains its arms once a seed, all from the same starts; the arms differ only in what the study is about. Imports
+no torch: a dry run lists what would be trained.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from irl_core.config import TrainConfig, load_config
 from irl_core.errors import ConfigError
 from irl_core.evaluation.wording import listed
 from irl_core.validation import nearest
+from train.planning.describe import hours
 from train.planning.plan import PRESETS
 
 START = "start"
@@ -23,7 +24,7 @@ PROBLEMS, SAMPLES = 160, 16
 LEAST_PROBLEMS, LEAST_CALIBRATION = 4, 20
 MAX_SCALE = 20.0
 MAX_SEEDS = 50
-# No run is judged while it trains, and none is stopped for what its discriminator does: that is a result.
+# No training run is evaluated while it trains, and none is stopped for what its discriminator does: that is a result.
 COMMON = ("run.eval_every=0", "run.keep=1", "run.patience=1000000")
 
 Reading = Literal["policies", "rewards"]
@@ -31,8 +32,8 @@ Reading = Literal["policies", "rewards"]
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """A model that a study makes before its arms: of random weights, then ``steps`` of the preset ``demo-sft``. Its
-    width and depth are those of the policy's start divided by ``smaller``; it reads the same tokens."""
+    """A model that a study makes before its arms: random weights, then ``steps`` of the preset ``demo-sft``. Its width
+    and depth are those of the policy's start divided by ``smaller``; it reads the same tokens."""
 
     name: str
     smaller: int = 1
@@ -42,8 +43,8 @@ class Backbone:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One thing that is compared: a preset with what is set otherwise. ``backbone``: one of the study's, from which
-    the discriminator starts."""
+    """One of the trainings that are compared: a preset with settings that differ from it. ``backbone``: the one of the
+    study that the discriminator starts from."""
 
     name: str
     title: str
@@ -54,8 +55,8 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """``settings`` hold for every arm. ``reading``: of ``rewards`` the discriminators are read too. ``published``: the
-    number of the paper's table; ``note``: how the study stands to it."""
+    """A comparison of arms. ``settings`` hold for every arm. ``reading``: what is measured, the policies alone or the
+    rewards too. ``published``: the number of the paper's table; ``note``: how the study relates to it."""
 
     name: str
     title: str
@@ -152,7 +153,7 @@ STUDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One run of a study: its folder's ``name``, its settings, and what it costs in seconds on two free cores."""
+    """A training run of a study: the ``name`` of its folder, its arm, seed and settings."""
 
     name: str
     arm: Arm
@@ -161,6 +162,7 @@ class Training:
 
     @property
     def cost(self) -> float:
+        """Seconds on two free cores."""
         return seconds(self.config)
 
 
@@ -175,13 +177,13 @@ class Plan:
 
     @property
     def problems(self) -> int:
-        """Those that are sampled: all, and fewer below a scale of a half."""
+        """The number of problems that are sampled: all, and fewer below a scale of a half."""
         return scaled(PROBLEMS, min(1.0, 2 * self.scale), LEAST_PROBLEMS)
 
     @property
     def starts(self) -> tuple[str, ...]:
         """The presets whose finished runs the arms start from, in the order in which they are trained."""
-        names = [name for training in self.trainings for name in _after(training.config)]
+        names = [name for training in self.trainings for name in prerequisites(training.config)]
         return tuple(dict.fromkeys(names))
 
     def backbone_config(self, backbone: Backbone, folder: Path) -> TrainConfig:
@@ -191,17 +193,28 @@ class Plan:
         return load_config("demo-sft", [*COMMON, *changes, *backbone.settings], PRESETS)
 
 
-def _after(config: TrainConfig) -> Iterator[str]:
+def prerequisites(config: TrainConfig) -> Iterator[str]:
+    """The presets that a training starts from, with those that they start from before them."""
     for name in config.run.after:
-        yield from _after(load_config(name, presets_dir=PRESETS))
+        yield from prerequisites(load_config(name, presets_dir=PRESETS))
         yield name
 
 
 def make_plan(name: str, seeds: Sequence[int], scale: float, out: Path) -> Plan:
-    """What ``irl-lens study`` does. Raises ConfigError for what cannot be asked for."""
+    """What ``irl-lens study`` would do.
+
+    Args:
+        name: one of ``STUDIES``.
+        seeds: every arm is trained once with each.
+        scale: multiplies rounds, and below a half the problems.
+        out: the folder to write into.
+
+    Raises:
+        ConfigError: a name, a seed or a scale that cannot be used.
+    """
     if name not in STUDIES:
         raise ConfigError(f"no study {name!r}{nearest(name, list(STUDIES))}; there are: {', '.join(STUDIES)}")
-    _check_seeds(seeds)
+    check_seeds(seeds)
     if not (math.isfinite(scale) and 0 < scale <= MAX_SCALE):
         raise ConfigError(f"--scale is {scale}; a number above 0 and at most {MAX_SCALE:g} is expected")
     study = STUDIES[name]
@@ -213,7 +226,8 @@ def make_plan(name: str, seeds: Sequence[int], scale: float, out: Path) -> Plan:
     return Plan(study, tuple(seeds), scale, tuple(trainings))
 
 
-def _check_seeds(seeds: Sequence[int]) -> None:
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise ConfigError for too few or too many seeds, one twice, or one out of range."""
     given = ", ".join(map(str, seeds))
     if not 1 <= len(seeds) <= MAX_SEEDS:
         raise ConfigError(f"{len(seeds)} seeds; 1 to {MAX_SEEDS} are expected, such as 1, 2 and 3")
@@ -225,23 +239,23 @@ def _check_seeds(seeds: Sequence[int]) -> None:
 
 
 def configuration(study: Study, arm: Arm, seed: int, scale: float, out: Path) -> TrainConfig:
-    """The settings of one run: ``irl-lens train`` with these would be the same run."""
-    known = [*COMMON, *study.settings, *arm.settings, f"run.seed={seed}"]
+    """The settings of a training run: ``irl-lens train`` with these would be the same."""
+    settings = [*COMMON, *study.settings, *arm.settings, f"run.seed={seed}"]
     if arm.backbone:
-        known.append(f"model.discriminator={backbone_folder(study, arm.backbone, out)}")
-    config = load_config(arm.preset, known, PRESETS)
-    waiting = scaled(config.discriminator.warmup_rounds, scale) if config.method.needs_discriminator else 0
-    learning = scaled(config.run.steps - config.discriminator.warmup_rounds * bool(waiting), scale)
+        settings.append(f"model.discriminator={backbone_folder(study, arm.backbone, out)}")
+    config = load_config(arm.preset, settings, PRESETS)
+    warmup = scaled(config.discriminator.warmup_rounds, scale) if config.method.needs_discriminator else 0
+    learning = scaled(config.run.steps - config.discriminator.warmup_rounds * bool(warmup), scale)
     sizes = [
-        f"run.steps={waiting + learning}",
-        f"discriminator.warmup_rounds={waiting}",
+        f"run.steps={warmup + learning}",
+        f"discriminator.warmup_rounds={warmup}",
         f"run.calibration_problems={scaled(config.run.calibration_problems, scale, LEAST_CALIBRATION)}",
     ]
-    return load_config(arm.preset, [*known, *sizes], PRESETS)
+    return load_config(arm.preset, [*settings, *sizes], PRESETS)
 
 
 def backbone_folder(study: Study, name: str, out: Path) -> Path:
-    """The checkpoint that a study's backbone of this name is."""
+    """The folder of a backbone's checkpoint."""
     backbone = next(one for one in study.backbones if one.name == name)
     return out / "starts" / (f"{name}/final" if backbone.steps else f"{name}-untrained")
 
@@ -254,64 +268,57 @@ def scaled(count: int, scale: float, least: int = 1) -> int:
 # -------------------------------------------------------------------------------------------------------- time
 
 # Seconds a trace, of the demo's models on two free cores (measured; docs/studies.md).
-SAMPLED, DISCRIMINATED, SCORED, LEARNT = 0.009, 0.016, 0.0025, 0.014
+SECONDS_SAMPLED, SECONDS_DISCRIMINATOR, SECONDS_SCORED, SECONDS_POLICY = 0.009, 0.016, 0.0025, 0.014
 
 
 def seconds(config: TrainConfig) -> float:
-    """What a training takes on two free cores."""
+    """Seconds of a training on two free cores."""
     run, policy = config.run, config.policy
     if not config.method.samples_policy:
-        return run.steps * policy.batch_size * LEARNT
+        return run.steps * policy.batch_size * SECONDS_POLICY
     traces = policy.prompts_per_round * policy.num_generations
     if not config.method.needs_discriminator:
-        return run.steps * traces * (SAMPLED + LEARNT)
+        return run.steps * traces * (SECONDS_SAMPLED + SECONDS_POLICY)
     read = traces + policy.prompts_per_round * (1 + bool(config.discriminator.perturbations))
     twice = 1 + (config.discriminator.gradient_penalty > 0)
     learning = run.steps - config.discriminator.warmup_rounds
-    calibration = run.calibration_problems * 8 * (SAMPLED + SCORED)
-    every = traces * SAMPLED + read * DISCRIMINATED * twice
-    return run.steps * every + learning * traces * (SCORED + LEARNT) + calibration
+    calibration = run.calibration_problems * 8 * (SECONDS_SAMPLED + SECONDS_SCORED)
+    every = traces * SECONDS_SAMPLED + read * SECONDS_DISCRIMINATOR * twice
+    return run.steps * every + learning * traces * (SECONDS_SCORED + SECONDS_POLICY) + calibration
 
 
 def reading_seconds(plan: Plan) -> float:
-    """What it takes to sample one policy on the held-out problems; as long again to read the samples of one start."""
-    return plan.problems * SAMPLES * SAMPLED
+    """Seconds to sample one policy on the held-out problems, or to read as many samples with one discriminator."""
+    return plan.problems * SAMPLES * SECONDS_SAMPLED
 
 
-def planned(plan: Plan, missing: Sequence[str] = ()) -> Iterator[str]:
-    """What a study would do, in words. ``missing``: presets that have to be trained before."""
+def plan_lines(plan: Plan, missing: Sequence[str] = ()) -> Iterator[str]:
+    """What a study would do, a line each. ``missing``: presets that have to be trained before."""
     study = plan.study
     yield f"{study.title}: {study.question}"
     total = 0.0
     for name in missing:
         cost = seconds(load_config(name, presets_dir=PRESETS))
         total += cost
-        yield f"{name}: trained first; about {minutes(cost)}"
+        yield f"{name}: trained first; about {hours(cost)}"
     for backbone in study.backbones:
-        made = plan.backbone_config(backbone, Path(backbone.name)) if backbone.steps else None
-        cost = seconds(made) if made else 0.0
+        config = plan.backbone_config(backbone, Path(backbone.name)) if backbone.steps else None
+        cost = seconds(config) if config else 0.0
         total += cost
-        steps = f"{made.run.steps} steps of likelihood; about {minutes(cost)}" if made else "random weights"
+        steps = f"{config.run.steps} steps of likelihood; about {hours(cost)}" if config else "random weights"
         yield f"backbone {backbone.name}: {steps}"
     for training in plan.trainings:
         total += training.cost
         settings = listed(training.arm.settings) if training.arm.settings else "as the preset"
         yield (
             f"{training.name}: {training.arm.title}; {training.arm.preset}, {settings}; "
-            f"{training.config.run.steps} steps; about {minutes(training.cost)}"
+            f"{training.config.run.steps} steps; about {hours(training.cost)}"
         )
     policies = len(plan.trainings) + len(plan.seeds)
     read = len(plan.trainings) * (study.reading == "rewards")
     cost = (policies + read) * reading_seconds(plan)
     yield (
         f"{policies} policies (the start with each seed) on the same {plan.problems} held-out problems x {SAMPLES} "
-        f"samples; {read} discriminators on the same samples of the start; about {minutes(cost)}"
+        f"samples; {read} discriminators on the same samples of the start; about {hours(cost)}"
     )
-    yield f"in all about {minutes(total + cost)} on two free cores"
-
-
-def minutes(found: float) -> str:
-    """Seconds as '40 s', '12 min' or '1.5 h'."""
-    if found < 90:
-        return f"{found:.0f} s"
-    return f"{found / 60:.0f} min" if found < 5400 else f"{found / 3600:.1f} h"
+    yield f"in all about {hours(total + cost)} on two free cores"

@@ -12,7 +12,7 @@ from irl_core.files import write_whole
 from irl_core.report.files import draw
 from irl_core.report.markdown import origin, summary
 from irl_core.report.tables import escaped
-from train.evaluate.pipeline import MARKER
+from train.evaluate.settings import RECORD
 
 STUDY = "study.md"
 HEAD = """# Results
@@ -65,6 +65,6 @@ def command(provenance: Mapping[str, Any]) -> str:
 
 
 def _seconds(path: Path) -> list[str]:
-    marker = path / MARKER
+    marker = path / RECORD
     taken = load_json(marker).get("seconds") if marker.is_file() else None
     return [] if not taken else [f"took {taken / 60:.1f} minutes, as busy as the machine was"]

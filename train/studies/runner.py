@@ -1,8 +1,8 @@
 """`irl-lens study`: train the arms of a study once a seed, sample every policy on the same problems, read the rewards
-on the same samples, and write what follows. A study that was stopped goes on, and ends as an unbroken one.
+on the same samples, and write the report. A study that was stopped continues, and ends as an unbroken one.
 
-Trainings are those of ``irl-lens train``, a folder each; samples and readings are scored runs. Seed by seed, so that
-what is finished can be read before the last seed is.
+Trainings are those of ``irl-lens train``, a folder each; samples and readings are scored runs. It is done seed by seed,
+so that the results so far can be read before the last seed is finished.
 """
 
 from __future__ import annotations
@@ -19,29 +19,40 @@ from rich.text import Text
 
 from irl_core.checkpoints.load import load_json
 from irl_core.config import TrainConfig, load_config
-from irl_core.errors import ConfigError, StoreError
+from irl_core.errors import ConfigError
 from irl_core.evaluation.evaluated_run import load
 from irl_core.evaluation.per_problem import Columns, measured
 from irl_core.files import now, one_line, write_whole
-from irl_core.storage.provenance import code_state, this_machine, versions
+from irl_core.scorer import Lens
+from irl_core.storage.provenance import ScoredRunProvenance, code_state, this_machine, versions
 from irl_core.storage.rows import trace_of
 from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_run
-from irl_core.storage.training_run import CONFIG, FINAL, living_process, read_status
+from irl_core.storage.training_run import CONFIG, FINAL
 from train.distributed import training_device
-from train.evaluate import resumable, rollouts
-from train.evaluate.pipeline import checkpoint_hash
-from train.evaluate.problem_sets import Exam, open_exam
+from train.evaluate import rollouts
+from train.evaluate.problem_sets import ProblemSet, open_problem_set
 from train.evaluate.progress import Progress, progress_of
-from train.evaluate.resumable import Part, Stage, differing, json_of, write
-from train.interruption import Interrupted, StopRequests, stop_requests
+from train.evaluate.resumable import OnStep, Part, Stage, changed_keys, claim_folder, differing, write
+from train.evaluate.settings import checkpoint_hash
+from train.interruption import Interrupted, stop_requests
 from train.planning import plan as planning
 from train.run import train
+from train.score_file import ScoredRows
 from train.studies import report
 from train.studies.backbone import make_untrained
-from train.studies.definitions import SAMPLED as SECONDS_SAMPLED
-from train.studies.definitions import SAMPLES, START, Backbone, Plan, Training, backbone_folder, make_plan, seconds
-from train.studies.definitions import planned as described
+from train.studies.definitions import (
+    SAMPLES,
+    SECONDS_SAMPLED,
+    START,
+    Backbone,
+    Plan,
+    Training,
+    backbone_folder,
+    make_plan,
+    plan_lines,
+    seconds,
+)
 
 MARKER = "order.json"
 RUNS, STARTS, SAMPLED, READ = "runs", "starts", "samples", "rewards"
@@ -49,9 +60,9 @@ POLICY_START = "demo-sft"
 
 
 def planned(name: str, *, seeds: Sequence[int] = (1, 2, 3), scale: float = 1.0) -> list[str]:
-    """Every training of a study with an estimate of its time, in words. Raises ConfigError."""
+    """Every training of a study with an estimate of its time, a line each. Raises ConfigError."""
     plan = make_plan(name, seeds, scale, Path("."))
-    return list(described(plan, _missing(plan)))
+    return list(plan_lines(plan, [name for name in plan.starts if not is_finished(planning.RUNS / name)]))
 
 
 def study(
@@ -63,62 +74,59 @@ def study(
     resume: bool = True,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Do the study into ``out`` and return what ``study.json`` holds; ``study.md`` and ``study.html`` show the same.
+    """Make the study in ``out`` and return what ``study.json`` holds; ``study.md`` and ``study.html`` show the same.
 
-    ``scale`` multiplies rounds, and below a half the problems too; 16 samples of a problem stay. Without ``resume``
-    what ``out`` holds of an earlier study is removed first. SIGTERM and SIGINT save and raise ``Interrupted``; the same
-    call goes on.
+    SIGTERM and SIGINT save and raise ``Interrupted``; the same call continues.
+
+    Args:
+        name: one of ``definitions.STUDIES``.
+        out: the folder to write into.
+        seeds: every arm is trained once with each.
+        scale: multiplies rounds, and below a half the problems too; 16 samples of a problem stay.
+        resume: continue what ``out`` holds; False removes an earlier study first.
+        console: shows the progress.
 
     Raises:
         ConfigError: no such study, seeds or scale; ``out`` holds another study, or one that a living process makes.
         StoreError, CheckpointError: a file cannot be read or written.
     """
     plan = make_plan(name, seeds, scale, out)
-    _claim(out)
-    _begin(out, plan, resume)
-    with stop_requests() as stopped, progress_of(out, _total(plan), console, stopped) as progress:
+    claim_folder(out)
+    begin(out, plan, resume)
+    with stop_requests() as stopped, progress_of(out, traces_in_all(plan), console, stopped) as progress:
         progress.stage("starting")
         try:
-            return _Doing(plan, out, progress, console, stopped).go()
+            return StudyInProgress(plan, out, progress, console).make()
         except BaseException as error:
             asked = isinstance(error, Interrupted | KeyboardInterrupt)
             progress.end("interrupted" if asked else "failed", "" if asked else one_line(f"{error}")[:500])
             raise
 
 
-def _missing(plan: Plan) -> list[str]:
-    return [name for name in plan.starts if not _is_finished(planning.RUNS / name)]
-
-
-def _is_finished(run_dir: Path) -> bool:
+def is_finished(run_dir: Path) -> bool:
+    """Whether a training run has left its final checkpoint."""
     return (run_dir / FINAL / "manifest.json").is_file()
 
 
-def _total(plan: Plan) -> int:
+def traces_in_all(plan: Plan) -> int:
     """The study's length in sampled traces: trainings count as many as are sampled in their time."""
     trainings = sum(training.cost for training in plan.trainings)
     before = sum(seconds(load_config(name, presets_dir=planning.PRESETS)) for name in plan.starts)
     before += sum(seconds(plan.backbone_config(one, Path(one.name))) for one in plan.study.backbones if one.steps)
     readings = len(plan.seeds) * (1 + len(plan.study.arms) * (1 + (plan.study.reading == "rewards")))
-    return _as_traces(before + trainings) + readings * plan.problems * SAMPLES
+    return as_traces(before + trainings) + readings * plan.problems * SAMPLES
 
 
-def _as_traces(cost: float) -> int:
+def as_traces(cost: float) -> int:
+    """The number of traces that are sampled in so many seconds."""
     return round(cost / SECONDS_SAMPLED)
 
 
-def _claim(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{out} cannot be made ({error.strerror}); name another --out") from error
-    if process := living_process(read_status(out)):
-        raise ConfigError(f"{out.name} is being written by {process}; wait for it, or end it with SIGTERM")
-
-
-def _begin(out: Path, plan: Plan, resume: bool) -> None:
+def begin(out: Path, plan: Plan, resume: bool) -> None:
     """Write down what is studied, or check that ``out`` holds the same. Raises ConfigError."""
-    marker, asked = out / MARKER, _asked(plan)
+    marker = out / MARKER
+    fingerprints = {training.name: training.config.fingerprint() for training in plan.trainings}
+    order = {"study": plan.study.name, "seeds": plan.seeds, "scale": plan.scale, "settings": fingerprints}
     if not resume and marker.exists():
         for name in (RUNS, STARTS, SAMPLED, READ):
             shutil.rmtree(out / name, ignore_errors=True)
@@ -128,173 +136,163 @@ def _begin(out: Path, plan: Plan, resume: bool) -> None:
         held = [name for name in (RUNS, STARTS, SAMPLED, READ) if (out / name).exists()]
         if held:
             raise ConfigError(f"{out.name}: holds {', '.join(held)} of something else; name another --out")
-        write_whole(marker, json.dumps(asked, indent=1) + "\n")
+        write_whole(marker, json.dumps(order, indent=1) + "\n")
         return
-    found = load_json(marker)
-    changed = [key for key in sorted(found.keys() | asked.keys()) if found.get(key) != json_of(asked.get(key))]
+    begun = load_json(marker)
+    changed = changed_keys(begun, order)
     if changed:
         raise ConfigError(
-            f"{out.name}: holds a study with another {differing(changed, found, asked)}; name another --out, or start "
+            f"{out.name}: holds a study with another {differing(changed, begun, order)}; name another --out, or start "
             "again with --no-resume"
         )
 
 
-def _asked(plan: Plan) -> dict[str, Any]:
-    settings = {training.name: training.config.fingerprint() for training in plan.trainings}
-    return {"study": plan.study.name, "seeds": plan.seeds, "scale": plan.scale, "settings": settings}
-
-
-# -------------------------------------------------------------------------------------------------- doing it
-
-
 @dataclass(slots=True)
-class _Doing:
-    """The stages. ``failed``: the runs that diverged, with the reason; no figure of that arm counts the seed."""
+class StudyInProgress:
+    """A study that is being made. ``policies`` and ``rewards``: measures by arm and seed. ``failed``: the trainings
+    that diverged, with the reason; no figure of that arm counts the seed."""
 
     plan: Plan
     out: Path
     progress: Progress
     console: Console | None
-    stopped: StopRequests
-    exam: Exam = field(init=False)
+    problem_set: ProblemSet = field(init=False)
     starts: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     policies: dict[str, dict[int, dict[str, Columns]]] = field(default_factory=dict)
     rewards: dict[str, dict[int, dict[str, Columns]]] = field(default_factory=dict)
 
-    def go(self) -> dict[str, Any]:
-        self._before()
-        self.exam = open_exam("demo", self.plan.problems)
-        found: dict[str, Any] = {}
-        for seed in self.plan.seeds:
-            self._sample(START, seed, planning.RUNS / POLICY_START / FINAL)
+    def make(self) -> dict[str, Any]:
+        """Train, sample and read, seed by seed; returns the report."""
+        self.make_starts()
+        self.problem_set = open_problem_set("demo", self.plan.problems)
+        reported: dict[str, Any] = {}
+        for number, seed in enumerate(self.plan.seeds, 1):
+            self.sample_policy(START, seed, planning.RUNS / POLICY_START / FINAL)
             for training in self.plan.trainings:
                 if training.seed == seed:
-                    self._arm(training)
+                    self.make_arm(training)
             self.progress.stage("reporting")
-            found = self._report(self.plan.seeds[: self.plan.seeds.index(seed) + 1])
+            reported = self.write_report(self.plan.seeds[:number])
         self.progress.end("finished")
-        return found
+        return reported
 
-    # -- what the arms start from ------------------------------------------------------------------------------
+    # -- training ----------------------------------------------------------------------------------------------
 
-    def _before(self) -> None:
+    def make_starts(self) -> None:
         """The presets and backbones that the arms start from, trained where they are not there yet."""
         for name in self.plan.starts:
             config = load_config(name, presets_dir=planning.PRESETS)
-            self.starts[name] = checkpoint_hash(self._train(config, planning.RUNS / name))
+            self.starts[name] = checkpoint_hash(self.train(config, planning.RUNS / name))
         for backbone in self.plan.study.backbones:
-            path = self._backbone(backbone)
-            self.starts[f"backbone {backbone.name}"] = checkpoint_hash(path)
+            self.starts[f"backbone {backbone.name}"] = checkpoint_hash(self.make_backbone(backbone))
 
-    def _backbone(self, backbone: Backbone) -> Path:
+    def make_backbone(self, backbone: Backbone) -> Path:
+        """The checkpoint of a backbone, made where it is not there yet."""
         path = backbone_folder(self.plan.study, backbone.name, self.out)
         untrained = path.parents[1] / f"{backbone.name}-untrained" if backbone.steps else path
         if not (untrained / "manifest.json").is_file():
             make_untrained(planning.RUNS / POLICY_START / FINAL, untrained, backbone)
         if backbone.steps:
-            self._train(self.plan.backbone_config(backbone, untrained), path.parent)
+            self.train(self.plan.backbone_config(backbone, untrained), path.parent)
         return path
 
-    # -- training ----------------------------------------------------------------------------------------------
-
-    def _train(self, config: TrainConfig, run_dir: Path) -> Path:
-        """The finished checkpoint of a run, which is trained, or gone on with, where it is not there yet."""
-        cost, progress = _as_traces(seconds(config)), self.progress
+    def train(self, config: TrainConfig, run_dir: Path) -> Path:
+        """The final checkpoint of a training run, which is begun or resumed where it is not there yet."""
+        cost, progress = as_traces(seconds(config)), self.progress
         progress.stage(f"training {run_dir.name}")
-        if _is_finished(run_dir):
+        if is_finished(run_dir):
             progress.skip(cost)
             return run_dir / FINAL
 
         def on_step(step: int, steps: int, metrics: dict[str, float], seconds_left: float) -> None:
             progress.within(cost, step / steps)
 
-        final = train(config, run_dir, (run_dir / CONFIG).is_file(), on_step, say=self._say)
+        def say(line: str) -> None:
+            if self.console is not None:
+                self.console.print(Text(line))
+
+        final = train(config, run_dir, (run_dir / CONFIG).is_file(), on_step, say=say)
         progress.advance(cost)
         return final
 
-    def _say(self, line: str) -> None:
-        if self.console is not None:
-            self.console.print(Text(line))
-
-    def _arm(self, training: Training) -> None:
-        """Train one run of the study, sample its policy, and read its reward."""
+    def make_arm(self, training: Training) -> None:
+        """Train an arm with one seed, sample its policy, and read its reward."""
         try:
-            final = self._train(training.config, self.out / RUNS / training.name)
+            final = self.train(training.config, self.out / RUNS / training.name)
         except FloatingPointError as error:
             self.failed[training.name] = one_line(str(error))
-            self.progress.skip(_as_traces(seconds(training.config)))
+            self.progress.skip(as_traces(seconds(training.config)))
             return
-        self._sample(training.arm.name, training.seed, final)
+        self.sample_policy(training.arm.name, training.seed, final)
         if self.plan.study.reading == "rewards":
-            self._read(training, final)
+            self.read_rewards(training, final)
 
     # -- sampling and reading ----------------------------------------------------------------------------------
 
-    def _sample(self, arm: str, seed: int, final: Path) -> None:
-        """16 solutions of every held-out problem, drawn with the run's own seed."""
+    def sample_policy(self, arm: str, seed: int, final: Path) -> None:
+        """16 solutions of every held-out problem, drawn with the training's own seed."""
         name = f"{arm}-{seed}"
         path = self.out / SAMPLED / f"{name}.parquet"
 
-        def voice() -> rollouts.Voice:
-            return rollouts.Voice.load(final, str(training_device()))
+        def load_policy() -> rollouts.LoadedPolicy:
+            return rollouts.LoadedPolicy.load(final, str(training_device()))
 
-        parts = rollouts.read_samples(voice, self.exam.asked, SAMPLES, seed, name)
-        self._write(path, name, final, parts, {"sampling_seed": seed})
+        parts = rollouts.unscored_samples(load_policy, self.problem_set.questions, SAMPLES, seed, name)
+        self.write_rows(path, f"sampling {name}", final, parts, {"sampling_seed": seed})
         self.policies.setdefault(arm, {})[seed] = measured(load(path))
 
-    def _read(self, training: Training, final: Path) -> None:
-        """What a run's discriminator makes of the samples that the start drew with the first seed."""
+    def read_rewards(self, training: Training, final: Path) -> None:
+        """The rewards of a training's discriminator on the samples that the start drew with the first seed."""
         given = self.out / SAMPLED / f"{START}-{self.plan.seeds[0]}.parquet"
         path = self.out / READ / f"{training.name}.parquet"
         calibration = load_json(final / "config.json")["localisation"]
-        known = {"samples": given.stem, "calibration": calibration}
-        self._write(path, training.name, final, _readings(given, final), known)
+        more: ScoredRunProvenance = {"samples": given.stem, "calibration": calibration}
+        self.write_rows(path, f"reading {training.name}", final, readings(given, final), more)
         self.rewards.setdefault(training.arm.name, {})[training.seed] = measured(load(path))
 
-    def _write(self, path: Path, name: str, final: Path, parts: Iterator[Part], provenance: dict[str, Any]) -> None:
-        told = {
+    def write_rows(self, path: Path, title: str, final: Path, parts: Iterator[Part], more: ScoredRunProvenance) -> None:
+        """Write a scored run of the study; ``more`` is added to the provenance that all of them have."""
+        provenance: ScoredRunProvenance = {
             "command": f"irl-lens study {self.plan.study.name}",
-            "checkpoint": name,
+            "checkpoint": path.stem,
             "checkpoint_sha256": checkpoint_hash(final),
-            "input": self.exam.name,
-            "input_sha256": self.exam.sha256,
+            "input": self.problem_set.name,
+            "input_sha256": self.problem_set.sha256,
             "temperature": rollouts.TEMPERATURE,
             "top_p": rollouts.TOP_P,
-            **provenance,
+            **more,
         }
-        title = f"{'sampling' if path.parent.name == SAMPLED else 'reading'} {name}"
-        count = len(self.exam.asked) * SAMPLES
-        write(Stage(path, title, told, count, parts), self.progress)
+        write(Stage(path, title, provenance, len(self.problem_set.questions) * SAMPLES, parts), self.progress)
 
     # -- reporting ---------------------------------------------------------------------------------------------
 
-    def _report(self, seeds: Sequence[int]) -> dict[str, Any]:
+    def write_report(self, seeds: Sequence[int]) -> dict[str, Any]:
+        """Write and return the report of the seeds that are done."""
         given = self.policies[START][self.plan.seeds[0]]
-        known = {
+        about = {
             "created": now(),
             "starts": self.starts,
             "failed": self.failed,
-            "input_sha256": self.exam.sha256,
+            "input_sha256": self.problem_set.sha256,
             "machine": this_machine(),
             "versions": versions(),
             "code": code_state(),
         }
-        return report.write(report.figures(self.plan, seeds, self.policies, self.rewards, given, known), self.out)
+        found = report.figures(self.plan, seeds, self.policies, self.rewards, given, about)
+        return report.write(found, self.out)
 
 
-def _readings(given: Path, final: Path) -> Iterator[Part]:
-    """The traces of a run as the discriminator of a checkpoint reads them."""
-    from irl_core.scorer import Lens
-
-    rows = read_run(given).to_pylist()
+def readings(given: Path, final: Path) -> Iterator[Part]:
+    """The traces of a scored run as the discriminator of a checkpoint reads them."""
+    rows: list[ScoredRow] = read_run(given).to_pylist()
     loaded: list[Lens] = []
-    for some in rollouts.windows(rows, rollouts.TRACES_AT_ONCE):
+    for some in rollouts.chunks(rows, rollouts.TRACES_AT_ONCE):
 
-        def make(on_step: resumable.OnStep, some: Sequence[ScoredRow] = some) -> resumable.Made:
+        def make(on_step: OnStep, some: Sequence[ScoredRow] = some) -> ScoredRows:
             if not loaded:
                 loaded.append(Lens.load(final, str(training_device())))
             lens = loaded[0]
-            return rollouts.scored_rows(lens, [lens.encoder.encode(trace_of(row)) for row in some]), []
+            return ScoredRows(rollouts.scored_rows(lens, [lens.encoder.encode(trace_of(row)) for row in some]), [])
 
         yield Part(len(some), make)

@@ -1,0 +1,207 @@
+"""The files of an evaluation, one after the other; each file's provenance holds the rules that it is read with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from irl_core.checkpoints.load import load_json
+from irl_core.checkpoints.manifest import MANIFEST, verify
+from irl_core.data.formats import read
+from irl_core.errors import StoreError
+from irl_core.evaluation.evaluated_run import COMPARE, PERTURBED, PROBES, RUN
+from irl_core.files import write_whole
+from irl_core.models.pretrained import load_causal_lm
+from irl_core.scorer import Lens
+from irl_core.storage.provenance import ScoredRunProvenance
+from irl_core.storage.rows import scored_of, unscored_row
+from irl_core.storage.schema import COLUMNS, RefusedRow, ScoredRow
+from irl_core.storage.scored_run import read_batches, read_run
+from irl_core.storage.training_run import METRICS
+from irl_core.types import Trace
+from train.calibrate import SAMPLES as CALIBRATION_SAMPLES
+from train.calibrate import corrupted
+from train.evaluate import rollouts
+from train.evaluate.calibration_rules import chosen_rules, likelihood_rule
+from train.evaluate.progress import Progress
+from train.evaluate.resumable import OnStep, Part, Stage, rows_in, write
+from train.evaluate.settings import ANCHOR, CALIBRATION, EvaluationRecord, EvaluationSettings
+from train.score_file import ScoredRows, Window, score_window, windows
+
+
+class Anchor(NamedTuple):
+    """The model that a discriminator started from: what the reward knows without any adversarial training."""
+
+    name: str
+    model: Any
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """An evaluation of a loaded checkpoint into the folder ``out``."""
+
+    lens: Lens
+    out: Path
+    settings: EvaluationSettings
+    record: EvaluationRecord
+    perturbed: list[Trace] = field(init=False)
+    probes: list[Trace] = field(init=False)
+    anchor: Anchor | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        experts, seed = self.settings.problem_set.experts, self.settings.seed
+        self.perturbed = rollouts.perturbed_traces(self.lens.encoder, experts, seed)
+        self.probes = rollouts.probes_with_honest(experts, seed)
+        self.anchor = anchor_of(self.lens)
+
+    @property
+    def total(self) -> int:
+        """The number of traces of all files."""
+        runs = 1 + len(self.settings.compare) + (self.anchor is not None)
+        calibration = len(self.settings.problem_set.calibration) * CALIBRATION_SAMPLES
+        return max(1, calibration + runs * self.settings.traces + len(self.perturbed) + len(self.probes))
+
+    @property
+    def provenance(self) -> ScoredRunProvenance:
+        """What every file's provenance holds."""
+        record = self.record
+        return {
+            **record["arguments"],
+            "command": "irl-lens evaluate",
+            "checkpoint_provenance": self.lens.provenance,
+            "standardised_over": self.lens.reference.origin,
+            "temperature": rollouts.TEMPERATURE,
+            "top_p": rollouts.TOP_P,
+            "created": record["created"],
+            "machine": record["machine"],
+            "versions": record["versions"],
+            "code": record["code"],
+        }
+
+    def make_files(self, progress: Progress) -> None:
+        """Make the files that are not there yet."""
+        settings, training = self.settings, self.settings.training
+        if training is not None:
+            metrics = (training / METRICS).read_text(encoding="utf-8", errors="replace")
+            write_whole(self.out / METRICS, metrics)
+        progress.stage("calibrating")
+        calibration = self.calibration_rows(progress)
+        provenance: ScoredRunProvenance = {**self.provenance, **chosen_rules(self.lens, calibration)}
+        parts = self.run_parts()
+        if not write(Stage(self.out / RUN, "sampling", provenance, settings.traces, parts), progress):
+            raise StoreError(
+                f"{settings.problem_set.name}: no trace could be scored; run.errors.jsonl in {self.out.name} says why"
+            )
+        if self.anchor is not None:
+            write(self.anchor_stage(self.anchor, calibration), progress)
+        for name, title, traces in ((PERTURBED, "perturbed", self.perturbed), (PROBES, "probes", self.probes)):
+            parts = rollouts.scored_traces(self.lens, traces)
+            write(Stage(self.out / name, title, provenance, len(traces), parts), progress)
+        for name, path in settings.compare.items():
+            write(self.compare_stage(name, path), progress)
+
+    def calibration_rows(self, progress: Progress) -> list[ScoredRow]:
+        """The scored rows of the calibration problems; of problems whose truth is not known, perturbed experts too."""
+        questions, lens, seed = self.settings.problem_set.calibration, self.lens, self.settings.seed + 1
+        if not questions:
+            return []
+        wrong = [] if questions[0].generated else corrupted([one.expert for one in questions], seed)
+
+        def parts() -> Iterator[Part]:
+            policy = rollouts.LoadedPolicy.of(lens)
+            yield from rollouts.scored_samples(policy, lens, questions, CALIBRATION_SAMPLES, seed)
+            yield from (replace(part, count=0) for part in rollouts.scored_traces(lens, wrong))
+
+        path, count = self.out / CALIBRATION, len(questions) * CALIBRATION_SAMPLES
+        write(Stage(path, "calibrating", self.provenance, count, parts()), progress)
+        rows: list[ScoredRow] = read_run(path).to_pylist() if path.exists() else []
+        return rows
+
+    def run_parts(self) -> Iterator[Part]:
+        """The traces of the scored run: samples of the problems, or the solutions of the file."""
+        settings, data, lens = self.settings, self.settings.problem_set, self.lens
+        if data.solutions is None:
+            policy = rollouts.LoadedPolicy.of(lens)
+            parts = rollouts.scored_samples(policy, lens, data.questions, settings.samples, settings.seed)
+            yield from with_errors(parts, data.left_out)
+            return
+        for window in windows(read(data.solutions, data.format), rollouts.TRACES_AT_ONCE):
+
+            def make(on_step: OnStep, window: Window = window) -> ScoredRows:
+                scored = score_window(lens, window.traces, run_id=lens.name, batch_tokens=rollouts.BATCH_TOKENS)
+                return ScoredRows(scored.rows, [*window.errors, *scored.refused])
+
+            yield Part(len(window.traces) + len(window.errors), make)
+
+    def anchor_stage(self, anchor: Anchor, calibration: Sequence[ScoredRow]) -> Stage:
+        """The traces of the scored run as the discriminator's start reads them, with a rule of their own."""
+
+        def read_again(rows: Sequence[ScoredRow]) -> list[ScoredRow]:
+            encoded = [scored_of(row).encoded for row in rows]
+            values = rollouts.logprobs_under(anchor.model, encoded, self.lens.encoder.pad_id)
+            return [
+                unscored_row(one, logprobs, run_id=self.lens.name, checkpoint=anchor.name)
+                for one, logprobs in zip(encoded, values, strict=True)
+            ]
+
+        def parts() -> Iterator[Part]:
+            for table in read_batches(self.out / RUN, COLUMNS.names):
+
+                def make(on_step: OnStep, table: pa.Table = table) -> ScoredRows:
+                    return ScoredRows(read_again(table.to_pylist()), [])
+
+                yield Part(table.num_rows, make)
+
+        rule = likelihood_rule(self.lens, calibration, read_again(calibration))
+        provenance: ScoredRunProvenance = {**self.provenance, "read_by": anchor.name, **rule}
+        return Stage(self.out / ANCHOR, "baselines", provenance, rows_in(self.out / RUN), parts())
+
+    def compare_stage(self, name: str, path: Path) -> Stage:
+        """Samples of another checkpoint's policy on the same problems."""
+        settings = self.settings
+
+        def load() -> rollouts.LoadedPolicy:
+            return rollouts.LoadedPolicy.load(path, self.lens.device)
+
+        questions = settings.problem_set.questions
+        parts = rollouts.unscored_samples(load, questions, settings.samples, settings.seed, name)
+        provenance: ScoredRunProvenance = {
+            **self.provenance,
+            "checkpoint": name,
+            "checkpoint_sha256": self.record["arguments"]["compare"][name],
+            "checkpoint_provenance": load_json(path / "config.json").get("provenance", {}),
+        }
+        title, file = f"sampling {name}", self.out / COMPARE / f"{name}.parquet"
+        return Stage(file, title, provenance, settings.traces, parts)
+
+
+def with_errors(parts: Iterator[Part], lines: Sequence[str]) -> Iterator[Part]:
+    """The parts, the first with the rows of the input that could not be read."""
+    for number, part in enumerate(parts):
+        if number or not lines:
+            yield part
+            continue
+
+        def make(on_step: OnStep, first: Callable[[OnStep], ScoredRows] = part.make) -> ScoredRows:
+            scored = first(on_step)
+            unread: list[RefusedRow] = [{"message": line} for line in lines]
+            return ScoredRows(scored.rows, [*unread, *scored.refused])
+
+        yield replace(part, make=make)
+
+
+def anchor_of(lens: Lens) -> Anchor | None:
+    """The model that the discriminator started from, where it is a checkpoint of ours and still there. None where it
+    reads other tokens."""
+    named = lens.config["train_config"]["model"].get("discriminator")
+    if named is None or lens.discriminator_encoder is not None:
+        return None
+    path = Path(named)
+    if not (path / "policy").is_dir() or not (path / MANIFEST).is_file():
+        return None
+    verify(path)
+    return Anchor(str(load_json(path / "config.json")["name"]), load_causal_lm(path / "policy", lens.device))
