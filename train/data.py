@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irl_core.config import TrainConfig
-from irl_core.data.formats import RowError, gsm8k, read
+from irl_core.data.fields import RowError
+from irl_core.data.formats import read
+from irl_core.data.gsm8k import gsm8k
 from irl_core.data.word_problems.drills import drills
 from irl_core.data.word_problems.generate import Split, problems
 from irl_core.data.word_problems.quantities import WordProblem

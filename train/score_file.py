@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rich.console import Console
 
-from irl_core.data.formats import Format, RowError, read
+from irl_core.data.fields import RowError
+from irl_core.data.formats import Format, read
 from irl_core.errors import InputError
 from irl_core.files import now
 from irl_core.storage.provenance import ScoredRunProvenance, file_hash

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from irl_core.data.formats import RowError, read
+from irl_core.data.fields import RowError
+from irl_core.data.formats import read
 from irl_core.errors import DatasetError, UserError
 from irl_core.types import Trace
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -11,6 +12,46 @@ from irl_core.errors import DatasetError
 
 MAX_LINE_BYTES = 8_000_000
 MAX_ARRAY_BYTES = 200_000_000
+
+
+# First bytes of files that are no text, and what to say of them.
+_SIGNATURES = (
+    (b"PAR1", "a Parquet file; write it out as JSONL first (pandas: df.to_json(path, orient='records', lines=True))"),
+    (b"\x1f\x8b", "compressed with gzip; unpack it first (gunzip)"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first (unzstd)"),
+    (b"BZh", "compressed with bzip2; unpack it first (bunzip2)"),
+    (b"\xfd7zXZ", "compressed with xz; unpack it first (unxz)"),
+    (b"PK\x03\x04", "a zip archive or a spreadsheet; unpack it, or save the sheet as JSONL"),
+    (b"ARROW1", "an Arrow file; write it out as JSONL first"),
+    (b"SQLite format 3", "an SQLite database; write its rows out as JSONL first"),
+    (b"%PDF", "a PDF"),
+    (b"\x80\x04", "a Python pickle, which is not opened"),
+    (b"\xff\xfe", "text in UTF-16; save the file as UTF-8"),
+    (b"\xfe\xff", "text in UTF-16; save the file as UTF-8"),
+    (b"{\x00", "text in UTF-16; save the file as UTF-8"),
+    (b"\x00{", "text in UTF-16; save the file as UTF-8"),
+    (b"[\x00", "text in UTF-16; save the file as UTF-8"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; fetch it (git lfs pull)"),
+)
+
+
+def unreadable_kind(path: Path) -> str | None:
+    """What a file is that cannot be JSONL, and what to do about it; None where it may be JSONL."""
+    with path.open("rb") as source:
+        start = source.read(2048)
+    for signature, kind in _SIGNATURES:
+        if start.startswith(signature):
+            return kind
+    lines = start.removeprefix(b"\xef\xbb\xbf").lstrip().splitlines()
+    if not lines or lines[0][:1] in b"{[":
+        return None
+    if lines[0][:1] == b"<":
+        return "HTML or XML"
+    for separator, kind in ((b"\t", "a table separated by tabs (TSV)"), (b",", "a CSV table"), (b";", "a CSV table")):
+        names = [name.strip(b' "') for name in lines[0].split(separator)]
+        if len(names) > 1 and all(re.fullmatch(rb"[A-Za-z_][\w .-]{0,60}", name) for name in names):
+            return f"{kind}; write it out as JSONL first (pandas: read_csv(path, dtype=str).to_json(..., lines=True))"
+    return None
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -41,10 +82,22 @@ def _parse(line: bytes) -> dict[str, Any] | str:
     except UnicodeDecodeError as error:
         return f"not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
     except json.JSONDecodeError as error:
-        return f"not JSON ({error.msg}, column {error.colno})"
+        return f"not JSON ({_reason(error)}, column {error.colno})"
     except (ValueError, RecursionError) as error:
         return f"not JSON that can be read ({type(error).__name__})"
     return row if isinstance(row, dict) else f"{kind_of(row)} instead of a JSON object"
+
+
+def _reason(error: json.JSONDecodeError) -> str:
+    """What is wrong with a line of JSON, a comma too many by its name."""
+    rest = error.doc[error.pos :].strip()
+    if error.msg == "Extra data" and rest == ",":
+        return "a comma after the object: remove it"
+    if rest[:1] in ("}", "]") and error.doc[: error.pos].rstrip().endswith(","):
+        return "a comma before the closing bracket: remove it"
+    if error.doc.strip() in ("{", "["):
+        return "an object over several lines: put it on one"
+    return error.msg
 
 
 def _array_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:

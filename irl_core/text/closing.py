@@ -109,7 +109,10 @@ def _stated(body: str) -> str | None:
     """The answer of a line's body by the first closing form that it has."""
     for pattern in (_SHORT_LABEL, _LABEL, _SENTENCE, _BOXED_ONLY, _BARE_LABEL):
         found = pattern.match(body)
-        if found and _is_answer(found["answer"], pattern in (_LABEL, _BOXED_ONLY)):
+        labelled = pattern in (_LABEL, _BOXED_ONLY) or (
+            found is not None and body[: found.start("answer")].rstrip("* ").endswith(":")
+        )
+        if found and _is_answer(found["answer"], labelled):
             return _without_assignment(clean_answer(found["answer"]))
     return None
 

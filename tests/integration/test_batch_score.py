@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from irl_core.data import formats
-from irl_core.data.formats import RowError
+from irl_core.data.fields import RowError
 from irl_core.errors import DatasetError, InputError, StoreError
 from irl_core.scorer import Lens
 from irl_core.storage.scored_run import RunWriter, read_provenance, read_run, read_trace

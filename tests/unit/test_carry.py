@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from irl_core.checkpoints.save import save_checkpoint
-from irl_core.data.formats import gsm8k
+from irl_core.data.gsm8k import gsm8k
 from irl_core.errors import CheckpointError, ConfigError, InputError
 from irl_core.models.batching import collate
 from irl_core.models.logprobs import completion_logprobs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import sys
@@ -18,9 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irl_core.data import formats
-from irl_core.data.formats import RowError, detect_format, gsm8k, read, write_jsonl
+from irl_core.data.fields import RowError
+from irl_core.data.formats import detect_format, read
+from irl_core.data.gsm8k import gsm8k
+from irl_core.data.trace_format import write_jsonl
 from irl_core.data.word_problems.generate import problem
 from irl_core.errors import DatasetError
+from irl_core.reward.localisation import token_steps
 from irl_core.text.segmentation import make_trace
 from irl_core.types import Layout, Source, Trace, Truth
 
@@ -296,6 +301,119 @@ def test_unrecognised_files(tmp_path: Path, content: bytes, message: str) -> Non
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=message):
         read(path)
+
+
+ROW = json.dumps({"question": PROBLEM, "solution": "So 30."}).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PAR1\x15\x04", "is a Parquet file; write it out as JSONL"),
+        (gzip.compress(ROW), "is compressed with gzip; unpack it first"),
+        (b"PK\x03\x04rest", "is a zip archive or a spreadsheet"),
+        (b"BZh91AY", "is compressed with bzip2"),
+        (b"%PDF-1.7", "is a PDF"),
+        (ROW.decode().encode("utf-16"), "is text in UTF-16; save the file as UTF-8"),
+        (ROW.decode().encode("utf-16-le"), "is text in UTF-16; save the file as UTF-8"),
+        (b"question,solution\nHow many?,So 30.\n", "is a CSV table; write it out as JSONL"),
+        (b"\xef\xbb\xbfquestion;solution\n", "is a CSV table"),
+        (b'"question","solution"\n', "is a CSV table"),
+        (b"question\tsolution\n", "is a table separated by tabs"),
+        (b"<!DOCTYPE html>\n", "is HTML or XML"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (ROW + b",\n", r"line 1: not JSON \(a comma after the object: remove it, column \d+\)"),
+        (ROW[:-1] + b",}\n", "line 1: not JSON .a comma before the closing bracket: remove it"),
+        (b'{\n"question": "a"\n}\n', "line 1: not JSON .an object over several lines"),
+        (b"just some words\n", r"line 1: not JSON \(Expecting value, column 1\)"),
+        (b"{'question': 'a'}\n", "line 1: not JSON .Expecting property name enclosed in double quotes"),
+    ],
+)
+def test_why_a_file_cannot_be_read_is_said_by_its_kind(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=message):
+        read(path)
+
+
+def test_values_stay_what_the_file_says(tmp_path: Path) -> None:
+    # datasets 5 makes 7 of '007' and nothing of 'NaN' in a column of numbers and texts
+    rows = [
+        {"question": f"{n}?", "solution": "#### 7", "answer": answer, "id": name}
+        for n, (answer, name) in enumerate([("007", "007"), (7, 7), ("NaN", "NaN"), ("1e3", "1e3"), ("inf", "true")])
+    ]
+    found = [row for row in read(jsonl(tmp_path / "a.jsonl", *rows)) if isinstance(row, Trace)]
+    assert [row.reference_answer for row in found] == ["007", "7", "NaN", "1e3", "inf"]
+    assert [row.trace_id for row in found] == ["007", "7", "NaN", "1e3", "true"]
+    assert [row.correct for row in found] == [True, True, None, False, None]
+
+
+@pytest.mark.parametrize(
+    ("answer", "solution", "reference", "correct"),
+    [
+        ("5 kids get 3 each, so 5*3=15 and \\boxed{15} pens.", "#### 15", "15", True),
+        ("5*3=15\n#### 15", "#### 15", "15", True),
+        ("They get 15 in all.\nThe answer is 15.", "#### 15", "15", True),
+        ("<think>5*3</think><answer>15</answer>", "#### 15", "15", True),
+        ("Step 1: 5*3=15.\n\n**Final Answer:** 15 pens", "#### 15", "15 pens", True),
+        ("A: 15", "#### 16", "15", False),
+        ("Monday", "The answer is: Monday", "Monday", True),
+        (1e-05, "#### 0.00001", "1e-05", True),
+        (1e22, "#### 10000000000000000000000", "1e+22", True),
+        (15.0, "#### 15", "15.0", True),
+        (float("nan"), "#### 15", None, None),
+        (None, "#### 15", None, None),
+    ],
+)
+def test_references_in_any_layout_and_any_number(
+    tmp_path: Path, answer: Any, solution: str, reference: str | None, correct: bool | None
+) -> None:
+    row = {"question": PROBLEM, "solution": solution, "answer": answer}
+    trace = only(jsonl(tmp_path / "a.jsonl", row))
+    assert (trace.reference_answer, trace.correct) == (reference, correct)
+
+
+def test_an_infinite_reference_is_a_bad_row(tmp_path: Path) -> None:
+    row = {"question": PROBLEM, "solution": "#### 15", "answer": float("inf")}
+    assert errors(jsonl(tmp_path / "a.jsonl", row)) == [(1, "answer", "inf where a finite number is expected")]
+
+
+def test_processbench_without_a_verdict_on_the_answer_is_accepted(tmp_path: Path) -> None:
+    row = {"id": "1", "problem": PROBLEM, "steps": WRONG, "label": 1}
+    for missing in ({}, {"final_answer_correct": None}):
+        trace = only(jsonl(tmp_path / "a.jsonl", row | missing))
+        assert trace.correct is None and trace.truth == Truth(1)
+
+
+def test_a_blank_step_keeps_its_number_and_has_no_text_of_its_own(tmp_path: Path) -> None:
+    row = {"id": "1", "problem": PROBLEM, "steps": ["3*5=15", "", " \n", "15+2=17", ""], "label": 3}
+    trace = only(jsonl(tmp_path / "a.jsonl", row))
+    assert [step.text for step in trace.steps] == ["3*5=15", "", "", "15+2=17", ""]
+    assert trace.text[trace.steps[3].start :].startswith("15+2") and trace.truth == Truth(3)
+    # one token a character: those between the steps close the first, and the blank ones own none
+    owners = token_steps([(n, n + 1) for n in range(len(trace.text))], trace.steps)
+    assert set(owners.tolist()) == {0, 3, -1}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "step", "bad"),
+    [
+        ("wrong", "N/A", True),
+        ("wrong", None, True),
+        ("correct", 2, True),
+        ("wrong", 2, False),
+        ("correct", "N/A", False),
+    ],
+)
+def test_mr_gsm8k_fields_that_contradict_each_other(tmp_path: Path, verdict: str, step: Any, bad: int) -> None:
+    row = {
+        "uuid": "1", "question": PROBLEM, "ground_truth_answer": "30", "model_output_steps": WRONG,
+        "model_output_solution_correctness": verdict, "model_output_solution_first_error_step": step,
+    }  # fmt: skip
+    found = errors(jsonl(tmp_path / "a.jsonl", row))
+    field = "model_output_solution_first_error_step"
+    expected = [(1, field, f"{step!r}, but model_output_solution_correctness is {verdict!r}")]
+    assert found == (expected if bad else [])
 
 
 def test_missing_files_folders_and_formats_are_errors_at_once(tmp_path: Path) -> None:

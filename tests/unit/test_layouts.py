@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from irl_core.data.formats import gsm8k
+from irl_core.data.gsm8k import gsm8k
 from irl_core.text.answers import answers_agree
 from irl_core.text.segmentation import make_trace
 from irl_core.text.think_answer import as_think_answer

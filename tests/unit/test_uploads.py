@@ -51,7 +51,7 @@ def test_rows_that_cannot_be_scored_are_named_by_line() -> None:
         (b" \n\n", "the file is empty"),
         (b"\x80\x04\x95\0\0\0\0pickle", "the file is no text"),
         (b"x" * 5_000_001, r"the file has 5,000,001 bytes; the limit is 5,000,000: upload it in parts"),
-        (b"\xff\xfe\xfa", "not UTF-8|no row can be scored"),
+        (b"\xff\xfe\xfa", "text in UTF-16; save the file as UTF-8"),
         (b'{"question": ""}\n', "no row can be scored|format"),
         (b"[1, 2, 3]", "no row|format"),
         (b"{" * 4_000_000, "no row|format|not JSON"),

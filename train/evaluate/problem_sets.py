@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from irl_core.data.formats import Format, RowError, detect_format, gsm8k, read
+from irl_core.data.fields import RowError
+from irl_core.data.formats import Format, detect_format, read
+from irl_core.data.gsm8k import gsm8k
 from irl_core.data.word_problems.check import first_error
 from irl_core.data.word_problems.generate import problems
 from irl_core.data.word_problems.quantities import WordProblem
