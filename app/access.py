@@ -1,4 +1,4 @@
-"""Who may train, annotate and upload: everybody, until a file names them.
+"""Permissions to train, annotate and upload: everybody has them, until a file names people.
 
 ``IRL_LENS_ACCESS`` names a TOML file with a list of e-mail addresses for each action, ``"*"`` for everybody who is
 logged in:
@@ -31,7 +31,10 @@ MOST_BYTES: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The addresses by action. ``fault``: why the file allows nobody, empty where it could be read."""
+    """The e-mail addresses allowed for each action.
+
+    ``fault``: why the file allows nobody; empty where it could be read.
+    """
 
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fault: str = ""
@@ -61,7 +64,7 @@ def rules(environ: Mapping[str, str] = os.environ) -> Rules | None:
 
 
 def person(visitor: Mapping[str, object]) -> str | None:
-    """The address of whoever is logged in; None for nobody, and for an address that the provider calls unverified."""
+    """The e-mail address of a visitor who is logged in; None otherwise, and for an unverified address."""
     if not visitor.get("is_logged_in") or str(visitor.get("email_verified", True)).lower() == "false":
         return None
     email = visitor.get("email")
@@ -69,7 +72,7 @@ def person(visitor: Mapping[str, object]) -> str | None:
 
 
 def allows(known: Rules | None, action: str, email: str | None) -> bool:
-    """Whether the rules let a person do it. Raises ValueError for an action that is none."""
+    """Whether the rules allow a person an action. Raises ValueError for an unknown action."""
     if action not in ACTIONS:
         raise ValueError(f"action is {action!r}; it is one of {', '.join(ACTIONS)}")
     if known is None:
@@ -82,22 +85,22 @@ def allows(known: Rules | None, action: str, email: str | None) -> bool:
 
 
 def user() -> Mapping[str, object]:
-    """What the login says of whoever looks at the page."""
+    """The visitor of the page, as Streamlit's login describes them."""
     return dict(st.user.to_dict())
 
 
 def may(action: str) -> bool:
-    """Whether whoever looks at the page may do it."""
+    """Whether the visitor of the page is allowed an action."""
     return allows(rules(), action, person(user()))
 
 
 def who() -> str:
-    """The address of whoever looks at the page; ``local`` where nobody is logged in."""
+    """The e-mail address of the visitor; ``local`` where nobody is logged in."""
     return person(user()) or LOCAL
 
 
 def reason(action: str) -> str:
-    """Why it is not allowed, and what to do; empty where it is."""
+    """Why the visitor is not allowed an action, and what to do; empty where they are."""
     known = rules()
     if allows(known, action, person(user())):
         return ""

@@ -52,7 +52,7 @@ COLUMN_TITLES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which rows are wanted, in which order. Empty tuples, None and empty texts ask for nothing.
+    """Filters and order of the rows. Empty tuples, None and empty texts filter nothing.
 
     ``true_steps`` and ``predicted_steps`` are 0-based, -1 = known to have none, or none named.
     """
@@ -103,6 +103,7 @@ class Listing:
 
     @property
     def is_last(self) -> bool:
+        """Whether there is no trace after the one that is looked at."""
         return self.place == len(self.numbers) - 1
 
 

@@ -1,4 +1,4 @@
-"""Traces that were uploaded: checked before anything is started, kept in a folder of their own, scored by a job.
+"""Uploaded traces: checked before anything is started, kept in a folder of their own, scored by a job.
 
 The folder's name is made here; nothing of the upload's own name ever becomes a path. Knows no streamlit.
 """

@@ -1,4 +1,4 @@
-"""Text of others on its way into streamlit elements that read Markdown."""
+"""Escaping of foreign text for Streamlit elements that read Markdown."""
 
 from __future__ import annotations
 

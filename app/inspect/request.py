@@ -1,4 +1,4 @@
-"""What is asked of a checkpoint, and what comes back: all that the Inspect page shows. Knows no streamlit."""
+"""A request to inspect a problem, and the inspection that answers it. Knows no streamlit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from irl_core.types import Localisation, ScoredTrace
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be inspected. An empty ``solution`` asks the policy for ``n`` samples."""
+    """A problem to inspect, perhaps with a solution; without one the policy samples ``n``."""
 
     problem: str
     solution: str = ""

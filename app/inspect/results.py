@@ -40,7 +40,7 @@ def stored_inspection(row: ScoredRow, run: str) -> Inspection | None:
 
 
 def to_result(inspection: Inspection, gamma: float) -> InspectionResult:
-    """The inspection in the form of ``irl-lens inspect --json``, with token ids and the roles of steps added."""
+    """The inspection in the form of ``irl-lens inspect --json``, with token ids added."""
     result = to_json(
         inspection.scored,
         inspection.localisations,
@@ -123,7 +123,7 @@ def caption(scored: ScoredTrace, inspection: Inspection) -> str:
 
 
 def description(inspection: Inspection, result: InspectionResult, index: int) -> Description:
-    """What is said of one trace, on the page and in its export."""
+    """Heading, verdict and caption of one trace, on the page and in its export."""
     trace, known = result["traces"][index], inspection.familiarity
     return describe(
         trace,

@@ -40,7 +40,7 @@ class GivenUp(Exception):
 
 @dataclass(slots=True)
 class Progress:
-    """Where a ticket is: ``stage`` in words, ``done`` of ``total`` (0 = not countable)."""
+    """The progress of a ticket: ``stage`` in words, ``done`` of ``total`` (0 = not countable)."""
 
     stage: str = "waiting"
     done: int = 0
@@ -179,7 +179,7 @@ def load_lens(path: Path, device: str) -> Lens:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where lenses and the list of checkpoints come from."""
+    """The functions that load a lens and list the checkpoints."""
 
     factory: LensFactory = load_lens
     catalogue: Catalogue = lambda: list_checkpoints(default_roots(), hashes=False)

@@ -1,4 +1,4 @@
-"""How a job ended, in a state and words: from its exit status, its log, and what a training says of itself."""
+"""The ending of a job, as a state and a reason: from its exit status, its log, and the status of a training."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def training_status(job: Job) -> TrainingStatus:
 
 
 def after_exit(job: Job, end: Exit) -> Ending:
-    """The ending of a job whose process ended before the eyes of its runner."""
+    """The ending of a job whose process has ended while its runner watched."""
     status = training_status(job)
     if end.code == 0 and (job.kind != "train" or status.get("state") == "finished"):
         return Ending("finished", "")
@@ -67,7 +67,7 @@ def after_exit(job: Job, end: Exit) -> Ending:
 
 
 def after_vanishing(job: Job) -> Ending:
-    """The ending of a job whose processes are gone without a word: killed, or the machine was restarted."""
+    """The ending of a job whose processes are gone without an exit status: killed, or the machine restarted."""
     status = training_status(job)
     own = status if status.get("pid") == job.child else {}
     if own.get("state") in ("finished", "failed", "stopped"):
@@ -79,7 +79,7 @@ def after_vanishing(job: Job) -> Ending:
 
 
 def how_it_stopped(job: Job, status: TrainingStatus, *, killed: bool = False) -> str:
-    """How a job stopped that was asked to, in words."""
+    """The reason of a job that stopped because it was asked to."""
     if killed:
         return f"killed: it did not stop within {job.grace:.0f} s. What was saved before is whole"
     if status.get("state") == "interrupted":
@@ -88,7 +88,7 @@ def how_it_stopped(job: Job, status: TrainingStatus, *, killed: bool = False) ->
 
 
 def why_it_failed(job: Job, end: Exit) -> str:
-    """Why a job failed: its last line, or what its exit status means."""
+    """The reason of a job that failed: its last line, or the meaning of its exit status."""
     if end.error:
         return one_line(end.error)
     if end.code == -9:

@@ -72,7 +72,7 @@ def active_job(device: str) -> Job | None:
 
 
 def device_named(choice: str) -> str:
-    """The one name of a device, so that two jobs on it meet: auto is the first GPU where there is one, else the CPU."""
+    """The canonical name of a device: ``auto`` is the first GPU where there is one, else the CPU."""
     if choice == "auto":
         return "cuda" if GPU_CONTROL.exists() else "cpu"
     return "cuda" if choice == "cuda:0" else choice
@@ -114,7 +114,7 @@ def start(
 
 
 def resume(job_id: int) -> Job:
-    """Go on with a job that has ended before its work was done; returns it, running.
+    """Resume a job that has ended before its work was done; returns it, running.
 
     Raises:
         Busy: it runs, or its device has another job.
@@ -227,7 +227,7 @@ def processes_of(job: Job) -> list[psutil.Process]:
 
 
 def with_descendants(process: psutil.Process) -> list[psutil.Process]:
-    """A process and all that it and they have started."""
+    """A process and its descendants."""
     try:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -238,7 +238,7 @@ def with_descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 def settled(table: Jobs, job: Job) -> Job:
-    """The job as it is now; that it has ended without its runner's word is written down."""
+    """The job as it is now; an ending that its runner could not write is written here."""
     ending = ending_of(job)
     if ending is None:
         return job
@@ -250,9 +250,9 @@ def settled(table: Jobs, job: Job) -> Job:
 
 
 def ending_of(job: Job) -> Ending | None:
-    """How a job ended whose row says that it runs, and whose processes are gone; None for every other job.
+    """The ending of a job whose row says that it runs and whose processes are gone; None for every other job.
 
-    What should have ended by now is killed: its runner does so itself, where it lives.
+    A job that should have stopped by now is killed, for its runner may be gone.
     """
     if not job.active or (job.machine != machine() and (living_process(training_status(job)) or beats(job))):
         return None

@@ -54,6 +54,7 @@ class TrainingRequest:
 
     @property
     def title(self) -> str:
+        """The name that the job is listed under."""
         return self.name if self.name == self.preset else f"{self.name} ({self.preset})"
 
     def command(self, *, force: bool = False) -> list[str]:
@@ -225,7 +226,7 @@ def missing(plan: Plan) -> str:
 
 
 def too_large(plan: Plan) -> str:
-    """That the training would not fit, with the setting to change; "" where it fits."""
+    """The refusal of a training that does not fit, with the setting to change; "" where it fits."""
     return "" if plan.fits else f"It does not fit. {settings_that_fit(plan)}."
 
 

@@ -64,7 +64,7 @@ class TrainingRun:
 
     @property
     def share(self) -> float:
-        """How much of it is done, 0 to 1."""
+        """Share of the steps that are done, 0 to 1."""
         return min(1.0, self.step / self.steps) if self.steps else 0.0
 
 
@@ -141,7 +141,7 @@ def run_of(job: Job) -> TrainingRun:
 
 
 def version(path: Path) -> tuple[str, int, int]:
-    """What changes with a run's metrics: their path, time and size."""
+    """A key that changes with a run's metrics: path, time and size of their file."""
     try:
         stat = (path / METRICS).stat()
     except OSError:

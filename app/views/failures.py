@@ -123,7 +123,7 @@ def browse(info: RunInfo, table: pa.Table, annotations: Sequence[Annotation] | N
 
 
 def choose_query(table: pa.Table) -> Query:
-    """Which rows are wanted, in which order."""
+    """The controls of filters and order."""
     known, step_words = failures.choices(table), failures.step_words
     with st.expander("Filter and sort", icon=":material/filter_alt:"):
         one, two, three = st.columns([2, 2, 1], vertical_alignment="bottom")
@@ -213,6 +213,7 @@ def walk(listing: Listing) -> None:
 
 
 def look_at(trace_id: str) -> None:
+    """Make a trace the one that is looked at."""
     st.session_state["failure"] = trace_id
 
 
