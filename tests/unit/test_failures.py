@@ -71,6 +71,15 @@ def test_it_is_sorted_and_a_filter_says_what_it_tells(info: catalogue.RunInfo) -
         assert query.telling
 
 
+def test_a_listing_finds_its_trace_wherever_a_sort_has_put_it(info: catalogue.RunInfo) -> None:
+    table = catalogue.index(info)
+    listing = failures.Listing.at_trace(info, table, [7, 3, 59], "t3")
+    assert (listing.place, listing.trace_id(listing.place), listing.is_last) == (1, "t3", False)
+    assert failures.Listing.at_trace(info, table, [7, 3, 59], "t59").is_last
+    for elsewhere in ("t4", "no such trace", None):  # filtered out, or not of this run
+        assert failures.Listing.at_trace(info, table, [7, 3, 59], elsewhere).place == 0
+
+
 def test_choices_are_the_values_that_occur(info: catalogue.RunInfo) -> None:
     found = failures.choices(catalogue.index(info))
     assert (found.kinds, found.decisions) == (("skip", "slip"), ("error", "no_error", "uncertain"))
