@@ -90,9 +90,9 @@ class World:
             return
         trained = list(parameters)
         device = trained[0].device
-        found = torch.tensor([parameter.grad is not None for parameter in trained], device=device, dtype=torch.int32)
-        torch.distributed.all_reduce(found)
-        present = [parameter for parameter, count in zip(trained, found.tolist(), strict=True) if count]
+        holders = torch.tensor([parameter.grad is not None for parameter in trained], device=device, dtype=torch.int32)
+        torch.distributed.all_reduce(holders)
+        present = [parameter for parameter, count in zip(trained, holders.tolist(), strict=True) if count]
         for bucket in buckets(present, BUCKET):
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
             flat = torch.cat([grad.reshape(-1).float() for grad in grads])

@@ -57,15 +57,15 @@ class ExpertData:
 
     def batch(self, round_number: int, size: int) -> list[Trace]:
         """The traces of a round on all processes: the same for the same round number, whatever was asked before."""
-        found = []
+        chosen = []
         for position in range(round_number * size, (round_number + 1) * size):
             epoch, offset = divmod(position, len(self.traces))
             if epoch != self._epoch:
                 self._order = list(range(len(self.traces)))
                 random.Random(f"order-{self.seed}-{epoch}").shuffle(self._order)
                 self._epoch = epoch
-            found.append(self.traces[self._order[offset]])
-        return found
+            chosen.append(self.traces[self._order[offset]])
+        return chosen
 
 
 def training_data(config: TrainConfig, encoder: TraceEncoder | None = None, say: Say = to_stderr) -> ExpertData:

@@ -270,23 +270,7 @@ class GatheredSampler:
 
     sampler: Sampler
 
-    def __call__(
-        self,
-        model: Any,
-        prompts: Sequence[Sequence[int]],
-        *,
-        num_samples: int,
-        max_new_tokens: int,
-        seeds: Sequence[int],
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> list[list[Rollout]]:
-        """See ``irl_core.policy.protocol.Sampler``; every process must call it."""
+    def __call__(self, model: Any, prompts: Sequence[Sequence[int]], **options: Any) -> list[list[Rollout]]:
+        """See ``irl_core.policy.protocol.Sampler``, whose options these are; every process must call it."""
         with gathered(model):
-            if not prompts:
-                return []
-            return self.sampler(
-                model, prompts, num_samples=num_samples, max_new_tokens=max_new_tokens, seeds=seeds,
-                temperature=temperature, top_p=top_p, on_step=on_step,
-            )  # fmt: skip
+            return self.sampler(model, prompts, **options) if prompts else []

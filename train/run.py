@@ -19,6 +19,7 @@ from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.files import one_line, write_whole
 from irl_core.storage.training_run import CHECKPOINTS, FINAL, LOG, METRICS, PROVENANCE, STATUS
+from irl_core.training.metrics import Metrics
 from train.distributed import check_visible, from_main
 from train.failures import explained
 from train.interruption import Interrupted, Stopped, StopRequests, stop_requests
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 BEST = "best"
 BEST_FIGURE = "best.json"
 
-Metrics = dict[str, float]
 OnStep = Callable[[int, int, Metrics, float], None]
 OnPhase = Callable[[str], None]
 Say = Callable[[str], None]
@@ -242,21 +242,21 @@ class TrainingRun:
 
         path = self.run_dir / PROVENANCE
         device = device_name(self.state.trainer.policy.device)
-        found = training_provenance(self.config, self.state.data.traces, device, self.world)
+        document = training_provenance(self.config, self.state.data.traces, device, self.world)
         if resume and path.exists():
             before = load_json(path)
-            if before.get("data") != found["data"]:
+            if before.get("data") != document["data"]:
                 raise ConfigError(
                     f"the data of {self.config.data.source!r} is not what {self.run_dir.name} was started with "
                     "(provenance.json has its sha256); restore it, or take a new --run-dir"
                 )
-            for line in changes(before, found):
+            for line in changes(before, document):
                 self.say(f"resumed with other code or machines, so results may differ from an unbroken run's: {line}")
-            entry = {"time": found["started"], "step": self.state.step}
-            entry |= {key: found[key] for key in ("command", "code", "versions", "device", "processes")}
+            entry = {"time": document["started"], "step": self.state.step}
+            entry |= {key: document[key] for key in ("command", "code", "versions", "device", "processes")}
             write_whole(path, json.dumps({**before, "resumed": [*before.get("resumed", []), entry]}, indent=2) + "\n")
             return
-        write_whole(path, json.dumps(found, indent=2) + "\n")
+        write_whole(path, json.dumps(document, indent=2) + "\n")
 
     # -- steps -------------------------------------------------------------------------------------------------
 

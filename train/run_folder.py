@@ -72,10 +72,10 @@ class MetricsFile:
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
-        found = read_metrics(path)
-        self.reached = max((int(row["step"]) for row in found), default=0)
-        self.rows = [row for row in found if row["step"] <= step]
-        if found or path.exists():
+        written = read_metrics(path)
+        self.reached = max((int(row["step"]) for row in written), default=0)
+        self.rows = [row for row in written if row["step"] <= step]
+        if written or path.exists():
             write_whole(path, "".join(f"{json.dumps(row)}\n" for row in self.rows))
 
     def append(self, step: int, metrics: dict[str, float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -21,7 +20,7 @@ from irl_core.config import TrainConfig
 from irl_core.distributed import World
 from irl_core.models.pretrained import OWN_TOKENIZER
 from irl_core.models.tokenization import TraceEncoder
-from irl_core.storage.provenance import data_hash
+from irl_core.storage.provenance import code_state, data_hash
 from irl_core.text.segmentation import make_trace
 from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.training.grpo import GRPOTrainer
@@ -256,12 +255,8 @@ def provenance(config: TrainConfig, step: int) -> CheckpointProvenance:
 
 def code_version() -> str:
     """The package's version, with the commit where the code is a git checkout."""
-    folder = Path(__file__).resolve().parents[1]
-    described = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    commit = described.stdout.strip()
-    return f"{version('irl-lens')}+{commit}" if described.returncode == 0 and commit else version("irl-lens")
+    commit = code_state()["commit"]
+    return f"{version('irl-lens')}+{commit[:7]}" if commit else version("irl-lens")
 
 
 # ----------------------------------------------------------------------------------------------- alignment in memory

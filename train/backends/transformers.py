@@ -130,12 +130,12 @@ def starts(config: TrainConfig, world: World) -> list[Start]:
 
     The main process asks the hub first; the others find its files.
     """
-    found: list[Start] = []
+    begin: list[Start] = []
     for turn in (True, False):
         if world.is_main is turn:
-            found = [start_of(*named) for named in configured_names(config)]
+            begin = [start_of(*named) for named in configured_names(config)]
         world.barrier()
-    return found
+    return begin
 
 
 def saved_starts(state: Path, needs_discriminator: bool) -> list[Start]:
@@ -194,7 +194,7 @@ def open_model(config: TrainConfig, start: Start, device: torch.device, loader: 
 def check_adapters(model: ModelConfig, start: Start) -> None:
     """Refuse settings that saved adapters were not trained with. Raises ConfigError."""
     lora, base = pretrained.read_adapter_config(start.model), pretrained.read_base(start.model)
-    for name, wanted, found in (
+    for name, wanted, trained in (
         ("lora.rank", model.lora.rank, lora.rank),
         ("lora.alpha", model.lora.alpha, lora.alpha),
         ("lora.dropout", model.lora.dropout, lora.dropout),
@@ -202,8 +202,8 @@ def check_adapters(model: ModelConfig, start: Start) -> None:
         ("quantisation", model.quantisation, base.quantisation),
         ("dtype", model.dtype, base.dtype),
     ):
-        if wanted != found:
-            raise ConfigError(f"model.{name} is {wanted}, but the adapters in {start.key} have {found}; set it so")
+        if wanted != trained:
+            raise ConfigError(f"model.{name} is {wanted}, but the adapters in {start.key} have {trained}; set it so")
 
 
 # -------------------------------------------------------------------------------------------------------- the parts

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from irl_core.config import TrainConfig
+from irl_core.training.metrics import Metrics
 
-Metrics = dict[str, float]
 MISMATCH_LIMIT = 0.1  # nats, the mean over the round's sampled tokens
 CHANCE_MARGIN = 0.02
 ZERO_SPREAD_STEPS = 5  # one round without a signal is bad luck
@@ -88,9 +88,9 @@ class Health:
 
 def conditions(config: TrainConfig) -> list[Condition]:
     """All conditions that are watched in a training of this configuration."""
-    found: list[Condition] = []
+    watched: list[Condition] = []
     if config.model.dtype == "float16":
-        found.append(Condition(
+        watched.append(Condition(
             "skipped updates",
             "updates are skipped, because their gradients do not fit into float16",
             "set model.dtype to bfloat16 (or float32), or lower the learning rate, in a new run",
@@ -98,10 +98,10 @@ def conditions(config: TrainConfig) -> list[Condition]:
             after=SKIPPED_STEPS, useless=True,
         ))  # fmt: skip
     if config.method.samples_policy:
-        found += sample_conditions(config)
+        watched += sample_conditions(config)
     if config.method.needs_discriminator and config.discriminator.loss != "wasserstein":
         # A Wasserstein critic has no zero: the sign of its reward means nothing.
-        found += [
+        watched += [
             Condition(
                 "perfect discriminator",
                 "the discriminator is right on every trace, so its reward ranks nothing",
@@ -115,7 +115,7 @@ def conditions(config: TrainConfig) -> list[Condition]:
                 blind_discriminator, after=config.run.patience, useless=True,
             ),
         ]  # fmt: skip
-    return found
+    return watched
 
 
 def sample_conditions(config: TrainConfig) -> list[Condition]:

@@ -46,11 +46,11 @@ def reset_peak(device: torch.device) -> None:
 
 def memory(device: torch.device) -> Metrics:
     """Memory of this process in GB (1e9 bytes): resident, and on a GPU allocated now and at the peak."""
-    found = {"memory/rss_gb": psutil.Process().memory_info().rss / GIGABYTE}
+    gigabytes = {"memory/rss_gb": psutil.Process().memory_info().rss / GIGABYTE}
     if device.type == "cuda":
-        found["memory/allocated_gb"] = torch.cuda.memory_allocated(device) / GIGABYTE
-        found["memory/peak_gb"] = torch.cuda.max_memory_allocated(device) / GIGABYTE
-    return found
+        gigabytes["memory/allocated_gb"] = torch.cuda.memory_allocated(device) / GIGABYTE
+        gigabytes["memory/peak_gb"] = torch.cuda.max_memory_allocated(device) / GIGABYTE
+    return gigabytes
 
 
 def learning_rates(learners: Mapping[str, Learner]) -> Metrics:
