@@ -81,7 +81,7 @@ def judged(encoder: TraceEncoder, expert: Trace, rollout: Rollout, number: int) 
     return replace(trace, truth=Truth(None)) if trace.correct else trace
 
 
-def corrupted(experts: Sequence[Trace], seed: int) -> list[Trace]:
+def perturbed_experts(experts: Sequence[Trace], seed: int) -> list[Trace]:
     """A perturbed copy of each expert trace that a perturbation applies to, with its true first wrong step."""
     copies = []
     for expert in experts:
@@ -139,7 +139,7 @@ def evidence_from_answers(trainer: AdversarialTrainer, config: TrainConfig) -> E
     traces = [judged(encoder, expert, one, number) for expert, rows in pairs for number, one in enumerate(rows)]
     samples = scored_traces(trainer, traces)
     right = [one for one in samples if one.trace.truth is not None]
-    wrong = corrupted(experts, seed)
+    wrong = perturbed_experts(experts, seed)
     enough = len(right) >= MIN_CORRECT_SAMPLES
     believed = [] if enough else [replace(expert, truth=Truth(None)) for expert in experts]
     others = scored_traces(trainer, [*believed, *wrong], samples[0].standardisation)

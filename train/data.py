@@ -80,7 +80,7 @@ def training_data(config: TrainConfig, encoder: TraceEncoder | None = None, say:
     Raises:
         ConfigError: a source that cannot be read or is too small for what is asked of it, or nothing left to train on.
     """
-    fits = Fits.of(config, encoder)
+    fits = LengthLimits.of(config, encoder)
     traces = generated_experts(config) if config.data.source == "demo" else training_rows(config, fits, say)
     traces = fits.only(traces, say)
     if not traces:
@@ -120,7 +120,7 @@ def generated_experts(config: TrainConfig) -> list[Trace]:
 # -------------------------------------------------------------------------------------------------------- rows
 
 
-def training_rows(config: TrainConfig, fits: Fits, say: Say) -> list[Trace]:
+def training_rows(config: TrainConfig, fits: LengthLimits, say: Say) -> list[Trace]:
     """The first ``data.train_problems`` rows of the source whose problem is not held out."""
     rows, held_out = split_held_out(read_experts(config, say), config)
     if config.method.needs_discriminator:
@@ -232,10 +232,10 @@ def calibration_traces(config: TrainConfig, encoder: TraceEncoder | None = None)
     Raises:
         ConfigError: fewer than ``MIN_CALIBRATION``.
     """
-    return for_calibration(held_out_traces(config), config, Fits.of(config, encoder))
+    return for_calibration(held_out_traces(config), config, LengthLimits.of(config, encoder))
 
 
-def for_calibration(held_out: list[Trace], config: TrainConfig, fits: Fits) -> list[Trace]:
+def for_calibration(held_out: list[Trace], config: TrainConfig, fits: LengthLimits) -> list[Trace]:
     """The traces of ``calibration_traces`` among those held out. Raises ConfigError."""
     known = [trace for trace in one_per_problem(held_out) if trace.reference_answer is not None]
     evaluated = min(config.run.eval_problems, len(known)) if config.run.eval_every else 0
@@ -259,7 +259,7 @@ def for_calibration(held_out: list[Trace], config: TrainConfig, fits: Fits) -> l
 
 
 @dataclass(frozen=True, slots=True)
-class Fits:
+class LengthLimits:
     """The configured limits of prompt and completion, in tokens; without an ``encoder`` every trace is within them.
 
     ``template`` is the number of tokens that the chat template adds to a problem.
@@ -271,7 +271,7 @@ class Fits:
     template: int = 0
 
     @classmethod
-    def of(cls, config: TrainConfig, encoder: TraceEncoder | None) -> Fits:
+    def of(cls, config: TrainConfig, encoder: TraceEncoder | None) -> LengthLimits:
         """The limits of a configuration."""
         template = 0 if encoder is None else len(encoder.encode_prompt(""))
         return cls(encoder, config.data.max_prompt_tokens, config.data.max_completion_tokens, template)
@@ -311,7 +311,7 @@ def surely_at_most(text: str, tokens: int) -> bool:
     return len(text) <= tokens and text.isascii()
 
 
-def with_errors(traces: list[Trace], share: float, seed: int, fits: Fits) -> list[Trace]:
+def with_errors(traces: list[Trace], share: float, seed: int, fits: LengthLimits) -> list[Trace]:
     """The traces, a ``share`` of them replaced by perturbed copies that training takes for the expert's.
 
     The seed decides which ones, and how; a trace that no perturbation applies to (or fits) is passed over.

@@ -28,10 +28,10 @@ from train.calibrate import (
     SAMPLES,
     best_trace_score,
     calibrated,
-    corrupted,
     evidence_from_answers,
     evidence_with_truth,
     held_out,
+    perturbed_experts,
     problem_seed,
     scored_traces,
 )
@@ -125,8 +125,8 @@ def test_thirty_correct_samples_are_enough(config: TrainConfig, right: int, solv
 
 def test_where_a_corrupted_expert_errs_is_where_its_text_first_differs(config: TrainConfig) -> None:
     experts = calibration_traces(config)
-    traces = corrupted(experts, 7)
-    assert traces == corrupted(experts, 7) != corrupted(experts, 8)
+    traces = perturbed_experts(experts, 7)
+    assert traces == perturbed_experts(experts, 7) != perturbed_experts(experts, 8)
     assert {trace.truth.kind for trace in traces if trace.truth} >= {"offset_number", "flip_operator"}
     for expert, trace in zip(experts, traces, strict=True):
         assert trace.truth is not None and trace.truth.first_error_step is not None

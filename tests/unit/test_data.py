@@ -21,7 +21,7 @@ from irl_core.types import Layout, Source, Trace
 from tests.tiny import tiny_tokenizer
 from train.data import (
     ExpertData,
-    Fits,
+    LengthLimits,
     calibration_traces,
     held_out_traces,
     normalised,
@@ -192,9 +192,10 @@ def test_lengths_are_exact_at_the_limit_with_the_end_token(encoder: TraceEncoder
     trace = make_trace("¿How many pears? " + "é" * 30, "5 + 1 = 6 pears. ¡Yes!")
     encoded = encoder.encode(trace)
     prompt, completion = len(encoded.prompt_ids), len(encoded.completion_ids)
-    assert Fits(encoder, prompt, completion).prompt(trace) and Fits(encoder, prompt, completion).completion(trace)
-    assert not Fits(encoder, prompt - 1, completion).prompt(trace)
-    assert not Fits(encoder, prompt, completion - 1).completion(trace)
+    exact = LengthLimits(encoder, prompt, completion)
+    assert exact.prompt(trace) and exact.completion(trace)
+    assert not LengthLimits(encoder, prompt - 1, completion).prompt(trace)
+    assert not LengthLimits(encoder, prompt, completion - 1).completion(trace)
 
 
 def test_no_trace_short_enough_is_an_error(tmp_path: Path, encoder: TraceEncoder) -> None:
@@ -285,7 +286,7 @@ def test_the_order_depends_on_the_seed_and_the_round_alone() -> None:
 
 # ------------------------------------------------------------------------------------------------- expert errors
 
-EVERYTHING = Fits(None, 0, 0)
+EVERYTHING = LengthLimits(None, 0, 0)
 
 
 def test_a_share_of_the_experts_errs_and_is_believed(tmp_path: Path) -> None:
@@ -328,10 +329,10 @@ def test_what_cannot_err_is_passed_over_and_the_share_met() -> None:
 def test_a_copy_that_grew_too_long_is_not_taken(encoder: TraceEncoder) -> None:
     traces = [make_trace(row(n)["question"], row(n)["answer"]) for n in range(6)]
     longest = max(len(encoder.encode(trace).completion_ids) for trace in traces)
-    found = with_errors(traces, 0.5, 0, Fits(encoder, 999, longest))
+    found = with_errors(traces, 0.5, 0, LengthLimits(encoder, 999, longest))
     assert all(len(encoder.encode(trace).completion_ids) <= longest for trace in found)
     with pytest.raises(ConfigError, match=r"only 0 can be corrupted; set it to 0\.0 at most"):
-        with_errors(traces, 0.5, 0, Fits(encoder, 999, 5))
+        with_errors(traces, 0.5, 0, LengthLimits(encoder, 999, 5))
 
 
 def test_errors_in_think_answer_keep_the_layout(tmp_path: Path) -> None:
@@ -356,6 +357,6 @@ def test_gsm8k_trains_on_all_but_its_last_rows(shared: Path, tmp_path: Path) -> 
     traces, said = loaded(wanted, llama)
     assert len(traces) == 7173 and said == []
     assert sum("expert_error" in trace.extra for trace in traces) == 717
-    assert Fits.of(wanted, qwen).only(list(traces), said.append) == traces and said == []
+    assert LengthLimits.of(wanted, qwen).only(list(traces), said.append) == traces and said == []
     held = held_out_traces(wanted)
     assert len(held) == 300 and not {normalised(t.problem) for t in held} & {normalised(t.problem) for t in traces}

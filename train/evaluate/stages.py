@@ -24,7 +24,7 @@ from irl_core.storage.scored_run import read_batches, read_run
 from irl_core.storage.training_run import METRICS
 from irl_core.types import Trace
 from train.calibrate import SAMPLES as CALIBRATION_SAMPLES
-from train.calibrate import corrupted
+from train.calibrate import perturbed_experts
 from train.evaluate import rollouts
 from train.evaluate.calibration_rules import chosen_rules, likelihood_rule
 from train.evaluate.progress import Progress
@@ -109,7 +109,7 @@ class Evaluation:
         questions, lens, seed = self.settings.problem_set.calibration, self.lens, self.settings.seed + 1
         if not questions:
             return []
-        wrong = [] if questions[0].generated else corrupted([one.expert for one in questions], seed)
+        wrong = [] if questions[0].generated else perturbed_experts([one.expert for one in questions], seed)
 
         def parts() -> Iterator[Part]:
             policy = rollouts.LoadedPolicy.of(lens)
