@@ -10,6 +10,7 @@ from typing import Any
 from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import PICKLE_SUFFIXES, check_config
 from irl_core.errors import CheckpointError
+from irl_core.models import gguf
 from irl_core.validation import nearest
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -39,9 +40,11 @@ def shown(value: Any) -> str:
 
 
 def locate(name: str, revision: str | None = None) -> Path:
-    """The folder of a model's files: ``name`` itself, or the snapshot of a model on the hub.
+    """The folder of a model's files: ``name`` itself, what a GGUF file was converted to, or the snapshot of a model on
+    the hub.
 
-    Of a model on the hub only safetensors, JSON and text are downloaded.
+    A GGUF is a local file, or ``organisation/model:file.gguf`` of the hub. Of any other model on the hub only
+    safetensors, JSON and text are downloaded.
 
     Raises:
         CheckpointError: no such folder or model, the hub cannot be reached, or the files are not safe to load.
@@ -49,6 +52,10 @@ def locate(name: str, revision: str | None = None) -> Path:
     if Path(name).is_dir():
         check_weights(Path(name), local=True)
         return Path(name)
+    if gguf.is_file_name(name) or gguf.split_name(name):
+        path = gguf_file(name, revision)
+        with gguf.shown_progress(path.name) as on_progress:
+            return gguf.converted(path, on_progress)
     if not is_hub_name(name):
         raise CheckpointError(
             f"{shown(name)} is no folder that is there, nor a name on the hub such as {KNOWN_MODELS[-2]}"
@@ -58,6 +65,29 @@ def locate(name: str, revision: str | None = None) -> Path:
         raise CheckpointError(f"{name} has no weights in safetensors in {folder}; run 'hf download {name}'")
     check_weights(folder, local=False)
     return folder
+
+
+def gguf_file(name: str, revision: str | None = None) -> Path:
+    """The GGUF file of a name: a local one, or one of the hub, downloaded where it is not in the cache.
+
+    Raises:
+        CheckpointError: there is no such file, or the hub was not reached.
+    """
+    import httpx
+    from huggingface_hub import hf_hub_download
+
+    named = gguf.split_name(name)
+    if named is None:
+        if not Path(name).is_file():
+            raise CheckpointError(f"{shown(name)} is no file that is there")
+        return Path(name)
+    for cached in (False, True):
+        try:
+            return Path(hf_hub_download(*named, revision=revision, local_files_only=cached))
+        except (OSError, ValueError, httpx.HTTPError) as error:
+            if cached or not _unreached(error):
+                raise CheckpointError(explain_hub_error(error, named[0])) from error
+    raise AssertionError("the second pass returns or raises")
 
 
 def _snapshot(name: str, revision: str | None) -> Path:
@@ -89,9 +119,12 @@ def _unreached(error: BaseException) -> bool:
 
 
 def pinned(name: str, revision: str | None) -> tuple[str, str | None]:
-    """Name and revision that find the same files later: a folder's absolute path, or a snapshot's commit."""
-    if Path(name).is_dir():
+    """Name and revision that find the same files later: an absolute path, or a snapshot's commit."""
+    if Path(name).is_dir() or gguf.is_file_name(name):
         return str(Path(name).resolve()), None
+    if gguf.split_name(name):
+        commit = gguf_file(name, revision).parent.name
+        return name, commit if COMMIT.fullmatch(commit) else revision
     commit = locate(name, revision).name
     return name, commit if COMMIT.fullmatch(commit) else revision
 

@@ -16,6 +16,8 @@ from typing import Any, Literal
 from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import MANIFEST
 from irl_core.errors import CheckpointError, ConfigError
+from irl_core.models import gguf
+from irl_core.models.gguf_header import read_header
 from irl_core.models.hub import SNAPSHOT_FILES, explain_hub_error, is_hub_name
 from train.planning.architectures import KNOWN, Architecture, architecture_of
 
@@ -67,6 +69,8 @@ def find_model(role: str, name: str, revision: str | None = None, *, ask_hub: bo
         return Origin(role, name, "checkpoint", str(folder))
     if folder.is_dir():
         return Origin(role, name, "folder", str(folder))
+    if gguf.is_file_name(name) or gguf.split_name(name):
+        return _find_gguf(role, name, revision)
     if not is_hub_name(name):
         key = f"model.{role}" if role in ("policy", "discriminator") else role
         known = next(iter(KNOWN))
@@ -77,6 +81,21 @@ def find_model(role: str, name: str, revision: str | None = None, *, ask_hub: bo
     size = 2 * KNOWN[name].shape.parameters if name in KNOWN else None
     found = Origin(role, name, "download", download_bytes=size, note=_licence(name))
     return _asked(found, revision) if ask_hub else found
+
+
+def _find_gguf(role: str, name: str, revision: str | None) -> Origin:
+    """A GGUF file, here or on the hub; it is converted when training starts. Raises ConfigError."""
+    from huggingface_hub import try_to_load_from_cache
+
+    named = gguf.split_name(name)
+    if named is None:
+        if not Path(name).is_file():
+            raise ConfigError(f"model.{role}: {name[:200]!r} is no file that is there")
+        return Origin(role, name, "folder", name)
+    cached = try_to_load_from_cache(*named, revision=revision or "main")
+    if isinstance(cached, str):
+        return Origin(role, name, "cache", cached)
+    return Origin(role, name, "download", download_bytes=None)
 
 
 def bases(role: str, folder: Path, *, ask_hub: bool = True) -> Iterator[Origin]:
@@ -160,6 +179,12 @@ def shape_of(origin: Origin, revision: str | None = None, *, download: bool = Tr
     """
     if origin.name in KNOWN:
         return KNOWN[origin.name].shape
+    if origin.where.endswith(gguf.SUFFIX):
+        try:
+            header = read_header(Path(origin.where))
+            return architecture_of(header.config(tied="output.weight" not in header.tensors), origin.name)
+        except CheckpointError as error:
+            raise ConfigError(str(error)) from error
     folder = Path(origin.where) if origin.where else cached_folder(origin.name, revision)
     if origin.kind == "checkpoint":
         folder = part_of(Path(origin.where), origin.role)
