@@ -12,13 +12,13 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import gguf
-import numpy
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from irl_core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
 READABLE_TYPES = (
@@ -144,6 +144,8 @@ class Header:
             raise CheckpointError(f"{self.path}: rope.scaling.type is {kind!r}; none and linear are read")
         if ROPE_FACTORS not in self.tensors:
             return {"rope_type": "default", "rope_theta": base}
+        import numpy
+
         factors = numpy.asarray(self.tensors[ROPE_FACTORS].data, dtype=numpy.float64).flatten()
         factor = float(factors.max())
         found = {
@@ -169,6 +171,9 @@ class Header:
 
     def values(self, tensor: str, rows: slice = slice(None)) -> NDArray[numpy.float32]:
         """A tensor's numbers as float32, its first dimension the outputs."""
+        import gguf
+        import numpy
+
         found = self.tensors[tensor]
         return numpy.asarray(gguf.dequantize(found.data[rows], found.tensor_type), dtype=numpy.float32)
 
@@ -185,6 +190,8 @@ class Header:
 
 def llama3_factors(base: float, count: int, factor: float) -> NDArray[numpy.float64]:
     """By how much Llama 3's scaling divides each of ``count`` frequencies of a rotary embedding."""
+    import numpy
+
     wavelengths = 2 * math.pi * base ** (numpy.arange(count) / count)
     share = (LLAMA3_CONTEXT / wavelengths - 1.0) / (4.0 - 1.0)
     smooth = 1 / ((1 - share) / factor + share)
@@ -198,6 +205,8 @@ def read_header(path: Path) -> Header:
         CheckpointError: it is no whole GGUF, or of an architecture, with a tokenizer or tensors that are not read here;
             the error names which, and what is.
     """
+    import gguf
+
     try:
         reader = gguf.GGUFReader(path)
         keys = {name: field.contents() for name, field in reader.fields.items()}

@@ -11,6 +11,7 @@ from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import PICKLE_SUFFIXES, check_config
 from irl_core.errors import CheckpointError
 from irl_core.models import gguf
+from irl_core.models.bases import BASES, folder_of
 from irl_core.validation import nearest
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -52,6 +53,8 @@ def locate(name: str, revision: str | None = None) -> Path:
     if Path(name).is_dir():
         check_weights(Path(name), local=True)
         return Path(name)
+    if name in BASES:
+        return folder_of(name)
     if gguf.is_file_name(name) or gguf.split_name(name):
         path = gguf_file(name, revision)
         with gguf.shown_progress(path.name) as on_progress:
@@ -120,6 +123,8 @@ def _unreached(error: BaseException) -> bool:
 
 def pinned(name: str, revision: str | None) -> tuple[str, str | None]:
     """Name and revision that find the same files later: an absolute path, or a snapshot's commit."""
+    if name in BASES:
+        return name, None
     if Path(name).is_dir() or gguf.is_file_name(name):
         return str(Path(name).resolve()), None
     if gguf.split_name(name):

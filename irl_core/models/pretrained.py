@@ -20,6 +20,7 @@ from irl_core.checkpoints.manifest import check_config
 from irl_core.config import LoraConfig
 from irl_core.errors import CheckpointError, EncodingError
 from irl_core.models import gguf
+from irl_core.models.bases import BASES
 from irl_core.models.hub import (
     ADAPTER_CONFIG,
     KNOWN_MODELS,
@@ -64,8 +65,8 @@ class Base:
     def __post_init__(self) -> None:
         odd = re.search(r"[\x00-\x1f\\]|^[~-]|^\w+:", self.name)
         plain_path = 0 < len(self.name) < 4096 and not odd and ".." not in Path(self.name).parts
-        on_hub = is_hub_name(self.name) or gguf.split_name(self.name)
-        if not (on_hub or (plain_path and Path(self.name).is_absolute())):
+        known = self.name in BASES or is_hub_name(self.name) or gguf.split_name(self.name)
+        if not (known or (plain_path and Path(self.name).is_absolute())):
             raise CheckpointError(
                 f"name is {shown(self.name)}; a hub name such as {KNOWN_MODELS[-2]} or a folder without '..' is "
                 "expected"

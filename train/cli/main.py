@@ -19,6 +19,7 @@ from train.cli.compare import compare
 from train.cli.evaluate import evaluate
 from train.cli.inspect import inspect
 from train.cli.model_card import model_card
+from train.cli.models import models
 from train.cli.presets import presets
 from train.cli.report import report
 from train.cli.score import score
@@ -47,6 +48,7 @@ for command in (
     inspect, score, train, evaluate, report, compare, study, calibrate, presets, checkpoints, model_card, app,
 ):  # fmt: skip
     cli.command()(command)
+cli.add_typer(models, name="models")
 
 
 def main() -> None:

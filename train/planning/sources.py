@@ -17,6 +17,7 @@ from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import MANIFEST
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.models import gguf
+from irl_core.models.bases import BASES
 from irl_core.models.gguf_header import read_header
 from irl_core.models.hub import SNAPSHOT_FILES, explain_hub_error, is_hub_name
 from train.planning.architectures import KNOWN, Architecture, architecture_of
@@ -69,6 +70,11 @@ def find_model(role: str, name: str, revision: str | None = None, *, ask_hub: bo
         return Origin(role, name, "checkpoint", str(folder))
     if folder.is_dir():
         return Origin(role, name, "folder", str(folder))
+    if name in BASES:
+        base = BASES[name]
+        if base.path.is_file():
+            return Origin(role, name, "cache", str(base.path), note=base.licence)
+        return Origin(role, name, "missing", note=f"{name} is not here; run 'irl-lens models fetch {name}'")
     if gguf.is_file_name(name) or gguf.split_name(name):
         return _find_gguf(role, name, revision)
     if not is_hub_name(name):
