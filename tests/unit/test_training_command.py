@@ -14,8 +14,8 @@ from irl_core.config import TrainConfig, load_config
 from irl_core.distributed import World
 from irl_core.errors import ConfigError, UnknownShape
 from train import distributed, run
-from train.cli import train
-from train.cli.train import BesideBar, TrainRequest, check_memory
+from train.cli import training
+from train.cli.training import BesideBar, TrainRequest, check_memory
 from train.interruption import Interrupted, Stopped
 from train.planning import plan
 from train.planning.plan import Device
@@ -46,7 +46,7 @@ def ending(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 
 
 def device(monkeypatch: pytest.MonkeyPatch, found: Device) -> None:
-    monkeypatch.setattr(train, "this_device", lambda memory_gb: found)
+    monkeypatch.setattr(training, "this_device", lambda memory_gb: found)
 
 
 # ------------------------------------------------------------------------------------------------------ before
@@ -55,7 +55,7 @@ def device(monkeypatch: pytest.MonkeyPatch, found: Device) -> None:
 def test_what_it_starts_from_is_trained_first_and_gone_on_with(trained: Trained, capsys: Any) -> None:
     (Path("runs/demo-expert")).mkdir(parents=True)
     Path("runs/demo-expert/config.yaml").write_text("")
-    train.train_preset(TrainRequest("demo-irl"))
+    training.train_preset(TrainRequest("demo-irl"))
     runs = Path("runs")
     assert trained == [
         ("demo-sft", runs / "demo-sft", False),
@@ -77,17 +77,17 @@ def test_what_is_finished_is_not_trained_again(trained: Trained) -> None:
         shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
         config = {"model_type": "llama", "vocab_size": 10} | shape
         (final / "policy" / "config.json").write_text(json.dumps(config))
-    train.train_preset(TrainRequest("demo-irl", ["steps=3"], Path("elsewhere")))
+    training.train_preset(TrainRequest("demo-irl", ["steps=3"], Path("elsewhere")))
     assert trained == [("demo-irl", Path("elsewhere"), False)]
 
 
 def test_what_does_not_fit_is_refused_and_force_overrides(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     device(monkeypatch, SMALL)
     with pytest.raises(ConfigError, match=r"^demo-sft needs about .* a small device has 1\.0 GB free of 1\.0; .* Set "):
-        train.train_preset(TrainRequest("demo-sft"))
+        training.train_preset(TrainRequest("demo-sft"))
     assert trained == []
-    train.train_preset(TrainRequest("demo-sft", force=True))
-    train.train_preset(TrainRequest("demo-sft", resume=True))  # it has fitted before
+    training.train_preset(TrainRequest("demo-sft", force=True))
+    training.train_preset(TrainRequest("demo-sft", resume=True))  # it has fitted before
     assert [resume for _, _, resume in trained] == [False, True]
 
 
@@ -97,7 +97,7 @@ def test_what_is_trained_first_must_fit_too(trained: Trained, monkeypatch: pytes
     check_memory(load_config("demo-irl", [*small, "run.after=[]", "model.policy=null",
                                                    "model.discriminator=null"], plan.PRESETS))  # fmt: skip
     with pytest.raises(ConfigError, match=r"^demo-sft needs about"):
-        train.train_preset(TrainRequest("demo-irl", small))
+        training.train_preset(TrainRequest("demo-irl", small))
     assert trained == []
 
 
@@ -107,8 +107,8 @@ def test_a_model_of_an_unknown_kind_is_trained_all_the_same(
     def unknown(*_: Any) -> None:
         raise UnknownShape("a/b is of the kind 'new'; shapes are known of llama")
 
-    monkeypatch.setattr(train, "make_plan", unknown)
-    train.train_preset(TrainRequest("demo-sft"))
+    monkeypatch.setattr(training, "make_plan", unknown)
+    training.train_preset(TrainRequest("demo-sft"))
     assert len(trained) == 1
     assert capsys.readouterr().err.startswith("Memory was not estimated: a/b is of the kind 'new'")
 
@@ -117,28 +117,28 @@ def test_a_model_of_an_unknown_kind_is_trained_all_the_same(
 
 
 def test_a_dry_run_trains_nothing(trained: Trained, capsys: Any) -> None:
-    train.train_preset(TrainRequest("demo-sft", ["steps=7"], dry_run=True, memory_gb=3.0))
+    training.train_preset(TrainRequest("demo-sft", ["steps=7"], dry_run=True, memory_gb=3.0))
     text = capsys.readouterr().out
     assert text.startswith("demo-sft: sft, 7 steps\n") and "a device of 3 GB is planned for: it fits" in text
     assert trained == [] and not Path("runs").exists()
 
 
 def test_a_dry_run_tells_of_what_does_not_fit(trained: Trained, capsys: Any) -> None:
-    train.train_preset(TrainRequest("demo-sft", dry_run=True, memory_gb=1.0))
+    training.train_preset(TrainRequest("demo-sft", dry_run=True, memory_gb=1.0))
     assert "IT DOES NOT FIT. Set " in capsys.readouterr().out
 
 
 def test_json_is_all_that_is_printed(trained: Trained, capsys: Any) -> None:
-    train.train_preset(TrainRequest("llama-8b-1b", dry_run=True, as_json=True, memory_gb=40.0))
+    training.train_preset(TrainRequest("llama-8b-1b", dry_run=True, as_json=True, memory_gb=40.0))
     found = json.loads(capsys.readouterr().out)
     assert found["preset"] == "llama-8b-1b" and found["memory"]["fits"] is True
     with pytest.raises(ConfigError, match="--json prints the plan of a training; give --dry-run too"):
-        train.train_preset(TrainRequest("llama-8b-1b", as_json=True))
+        training.train_preset(TrainRequest("llama-8b-1b", as_json=True))
 
 
 def test_only_the_first_process_prints_the_plan(trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("RANK", "1")
-    train.train_preset(TrainRequest("demo-sft", dry_run=True, memory_gb=3.0))
+    training.train_preset(TrainRequest("demo-sft", dry_run=True, memory_gb=3.0))
     assert capsys.readouterr().out == ""
 
 
@@ -158,7 +158,7 @@ def test_how_it_ends(
 ) -> None:
     ending(monkeypatch, error)
     with pytest.raises(typer.Exit) as caught:
-        train.train_preset(TrainRequest("demo-sft"))
+        training.train_preset(TrainRequest("demo-sft"))
     assert caught.value.exit_code == status
     out = capsys.readouterr()
     assert text in out.err and out.out == ""
@@ -172,10 +172,10 @@ def test_of_several_processes_the_first_one_speaks(
             return objects
 
     monkeypatch.setattr(distributed, "start_world", lambda config: (Second(1, 2), None))
-    train.train_preset(TrainRequest("demo-expert"))
+    training.train_preset(TrainRequest("demo-expert"))
     ending(monkeypatch, Interrupted("stopped"))
     with pytest.raises(typer.Exit) as caught:
-        train.train_preset(TrainRequest("demo-sft"))
+        training.train_preset(TrainRequest("demo-sft"))
     out = capsys.readouterr()
     assert (caught.value.exit_code, out.out, out.err) == (0, "", "")
 
@@ -205,6 +205,6 @@ def test_steps_and_phases_reach_the_bar(trained: Trained, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(run, "train", one_step)
     monkeypatch.setenv("COLUMNS", "140")
-    train.train_preset(TrainRequest("demo-sft"))
+    training.train_preset(TrainRequest("demo-sft"))
     shown = capsys.readouterr().err
     assert "demo-sft" in shown and "4/9" in shown and "2 min left  saving  policy/loss 0.250" in shown

@@ -7,9 +7,6 @@ from typing import Annotated
 
 import typer
 
-from irl_core.config import load_config
-from train.planning.plan import PRESETS
-
 
 def model_card(
     evaluation: Annotated[Path, typer.Argument(metavar="EVALUATION", help="The folder of the evaluation.")],
@@ -17,7 +14,9 @@ def model_card(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write into.")],
 ) -> None:
     """Write the embedded default's model card and sample problems from its evaluation. Runs no model."""
+    from irl_core.config import load_config
     from irl_core.report.model_card import write
+    from train.planning.plan import PRESETS
 
     sft, expert = (load_config(name, presets_dir=PRESETS).run.steps for name in ("demo-sft", "demo-expert"))
     for path in write(evaluation, checkpoint, out, sft_steps=sft, expert_steps=expert):

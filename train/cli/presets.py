@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from train.planning.presets import all_presets, described, listed
-
 
 def presets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one with all that it takes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="List them as JSON, with all settings.")] = False,
 ) -> None:
     """List the presets that can be trained, with estimates of memory and time."""
+    from train.planning.presets import all_presets, described, listed
+
     if as_json:
         summaries = [preset.to_json() for preset in all_presets()]
         typer.echo(json.dumps(summaries, ensure_ascii=False, allow_nan=False))
