@@ -31,26 +31,15 @@ def choose(multiple: bool) -> list[RunInfo]:
     if not usable:
         st.info("There is no scored run yet. Upload traces, or make one with irl-lens score or irl-lens evaluate.")
         return []
-    names = _several(list(usable)) if multiple else [_one(list(usable))]
-    st.session_state[STATE] = names
-    return [usable[name] for name in names]
-
-
-def _kept(names: list[str]) -> list[str]:
-    """What was chosen before, of the runs that are still there."""
-    return [name for name in st.session_state.get(STATE, names[:1]) if name in names]
-
-
-def _several(names: list[str]) -> list[str]:
-    chosen: list[str] = st.multiselect(
-        "Scored runs", names, _kept(names), key="runs_shown", max_selections=MOST_RUNS, placeholder="Choose runs"
-    )
-    if not chosen:
-        st.info("Choose a scored run to see it.")
-    return chosen
-
-
-def _one(names: list[str]) -> str:
-    kept = _kept(names) or names[:1]
-    chosen: str = st.selectbox("Scored run", names, names.index(kept[0]), key="run_shown")
-    return chosen
+    names = list(usable)
+    kept = [name for name in st.session_state.get(STATE, names[:1]) if name in names]  # chosen before, and still there
+    if multiple:
+        chosen: list[str] = st.multiselect(
+            "Scored runs", names, kept, key="runs_shown", max_selections=MOST_RUNS, placeholder="Choose runs"
+        )
+        if not chosen:
+            st.info("Choose a scored run to see it.")
+    else:
+        chosen = [st.selectbox("Scored run", names, names.index((kept or names)[0]), key="run_shown")]
+    st.session_state[STATE] = chosen
+    return [usable[name] for name in chosen]

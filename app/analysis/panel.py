@@ -56,24 +56,21 @@ def opened() -> list[Shown]:
             file = (str(info.path), state.st_mtime_ns, state.st_size)
             found.append(Shown(info.name, file, _sample(*file)))
         except (StoreError, OSError) as error:
-            st.error(plain(f"{info.name}: {_reason(error)}"))
-    _origins(found)
+            st.error(plain(f"{info.name}: {unreadable(error)}"))
+    for run in found:
+        st.caption(plain(f"{run.name}: {sections.origin_line(run.sample.provenance)}; {run.sample.words()}."))
+    if found:
+        with st.expander("Where these numbers come from", icon=":material/info:"):
+            st.caption(sections.SETTINGS)
+            for run in found:
+                st.text(run.name)
+                st.json(run.sample.provenance, expanded=1)
     return found
 
 
-def _reason(error: Exception) -> str:
+def unreadable(error: Exception) -> str:
+    """Why a scored run is not shown, without its path."""
     return str(error) if isinstance(error, StoreError) else f"cannot be read: {getattr(error, 'strerror', None)}"
-
-
-def _origins(runs: Sequence[Shown]) -> None:
-    for run in runs:
-        st.caption(plain(f"{run.name}: {sections.origin_line(run.sample.provenance)}; {run.sample.words()}."))
-    if runs:
-        with st.expander("Where these numbers come from", icon=":material/info:"):
-            st.caption(sections.SETTINGS)
-            for run in runs:
-                st.text(run.name)
-                st.json(run.sample.provenance, expanded=1)
 
 
 def section(name: str, runs: Sequence[Shown]) -> dict[str, Section[Any]]:
@@ -83,7 +80,7 @@ def section(name: str, runs: Sequence[Shown]) -> dict[str, Section[Any]]:
         try:
             found[run.name] = section_of(name, run.file, sections.beside(Path(run.file[0])))
         except (StoreError, OSError) as error:
-            st.error(plain(f"{run.name}: {_reason(error)}"))
+            st.error(plain(f"{run.name}: {unreadable(error)}"))
     return found
 
 
@@ -101,7 +98,7 @@ def read(table: Table, alt: str) -> None:
     from irl_core.report.tables import texts
 
     def unbroken(cell: str) -> str:
-        return plain(re.sub(r"\[(\S+), (\S+)\]", "[\\1,\u00a0\\2]", cell).replace("n ", "n\u00a0"))
+        return plain(re.sub(r"(?<=\d,) (?=-?\d)|(?<=\bn) (?=\d)", "\u00a0", cell))
 
     st.table(texts(table).map(unbroken).rename(columns=plain), hide_index=True, border="horizontal", alt=alt)
 

@@ -76,11 +76,11 @@ def sample(path: Path) -> Sample:
     ids = read_run(path, ["problem_id"]).column("problem_id")
     problems = len(ids.unique())
     large = len(ids) > MOST_TRACES or problems > MOST_PROBLEMS
-    frame = read_run(path, COLUMNS, _among(_drawn(ids.to_pylist(), path.name)) if large else None).to_pandas()
+    frame = read_run(path, COLUMNS, among(drawn_problems(ids.to_pylist(), path.name)) if large else None).to_pandas()
     return Sample(frame, len(ids), problems, known)
 
 
-def _drawn(ids: Sequence[str | None], name: str) -> list[str | None]:
+def drawn_problems(ids: Sequence[str | None], name: str) -> list[str | None]:
     """Problems in random order, as long as they and all their traces are within the limits."""
     import numpy as np
 
@@ -96,7 +96,8 @@ def _drawn(ids: Sequence[str | None], name: str) -> list[str | None]:
     return [problems[place] for place in order[: min(fit, MOST_PROBLEMS)]]
 
 
-def _among(problems: Sequence[str | None]) -> Any:
+def among(problems: Sequence[str | None]) -> Any:
+    """A filter of the rows of these problems."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -113,8 +114,8 @@ def section(name: str, path: Path, shown: Sample) -> Section[Any]:
     from irl_core.evaluation.evaluated_run import EvaluatedRun
     from irl_core.evaluation.report import SECTIONS
 
-    empty, problems = shown.frame.iloc[:0], None if shown.whole else _among(list(shown.frame["problem_id"].unique()))
-    others = {file.stem: read_run(file, COLUMNS, problems).to_pandas() for file in _compared(path)}
+    empty, problems = shown.frame.iloc[:0], None if shown.whole else among(list(shown.frame["problem_id"].unique()))
+    others = {file.stem: read_run(file, COLUMNS, problems).to_pandas() for file in compared_files(path)}
     run = EvaluatedRun(path, shown.frame, empty, empty, others, shown.provenance)
     found: Section[Any] = SECTIONS[name].section(run, seed=SEED)
     return found
@@ -127,11 +128,11 @@ def beside(path: Path) -> tuple[tuple[str, int, int], ...]:
 
     if path.name != RUN:
         return ()
-    files = [*path.parent.glob(ANCHOR), *_compared(path)]
+    files = [*path.parent.glob(ANCHOR), *compared_files(path)]
     return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
-def _compared(path: Path) -> list[Path]:
+def compared_files(path: Path) -> list[Path]:
     """The files of other policies' traces on the problems of the run in the folder that irl-lens evaluate wrote."""
     from irl_core.evaluation.evaluated_run import COMPARE, RUN
 
@@ -188,13 +189,9 @@ def centred(frame: pd.DataFrame, score: str) -> pd.DataFrame:
 # --------------------------------------------------------------------------------------------------------------- files
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 200 else f"{text[:200]} \u2026"
-
-
 def origin_line(known: Mapping[str, Any]) -> str:
     """Checkpoint, data and seed in one line; 'not said' where the run does not say."""
     names = {"checkpoint": "checkpoint", "data": "data", "input": "input", "seed": "seed"}
-    parts = [f"{words} {_short(known[name])}" for name, words in names.items() if known.get(name) is not None]
+    told = {words: str(known[name]) for name, words in names.items() if known.get(name) is not None}
+    parts = [f"{words} {text if len(text) <= 200 else text[:200] + ' …'}" for words, text in told.items()]
     return ", ".join(parts) if parts else "checkpoint and data not said"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,14 +54,17 @@ TIES = (
 )
 
 
-class Vote(NamedTuple):
-    """The rule of a reward-weighted vote: weights are exp(score / temperature), the score one of ``TITLES``."""
+@dataclass(frozen=True, slots=True)
+class VoteRule:
+    """The rule of a weighted vote: weights are exp(score / temperature), the score one of ``TITLES``; and whether it
+    was chosen on calibration problems."""
 
     score: str
     temperature: float
+    chosen_on_calibration: bool
 
 
-def choose_vote(frame: pd.DataFrame) -> Vote:
+def choose_vote(frame: pd.DataFrame) -> VoteRule:
     """The reward's score and the temperature whose vote elects most right answers on *these* problems: calibration
     problems, never the reported ones. Of equals the earlier score and the higher temperature, which is nearer to
     majority. Raises ValueError where no trace can be judged."""
@@ -72,21 +75,12 @@ def choose_vote(frame: pd.DataFrame) -> Vote:
     for name in REWARD_SCORES:
         values = score(one.frame, name)
         for times in TEMPERATURES:
-            rule = Vote(name, times * spread(values))
+            rule = VoteRule(name, times * spread(values), True)
             accuracy = float(vote(spelt, one.right, one.ids, values, rule.temperature).mean())
             if accuracy > best_share + 1e-12:
                 best, best_share = rule, accuracy
     assert best is not None
     return best
-
-
-@dataclass(frozen=True, slots=True)
-class VoteRule:
-    """The rule of the weighted vote, and whether it was chosen on calibration problems."""
-
-    score: str
-    temperature: float
-    chosen_on_calibration: bool
 
 
 @dataclass(frozen=True, slots=True)

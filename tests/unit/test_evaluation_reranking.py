@@ -237,7 +237,8 @@ class TestTheRule:
 
     def test_of_equals_the_first_score_and_the_highest_temperature(self) -> None:
         data = frame([{**row, "answer": "0", "correct": True} for row in simulated(problems=5)])
-        assert choose_vote(data) == (FIRST, pytest.approx(5 * float(data[FIRST].std(ddof=0))))
+        rule = choose_vote(data)
+        assert (rule.score, rule.temperature) == (FIRST, pytest.approx(5 * float(data[FIRST].std(ddof=0))))
         with pytest.raises(ValueError, match="no trace with a known right answer"):
             choose_vote(frame([]))
 

@@ -23,7 +23,8 @@ def chosen_rules(lens: Lens, calibration: Sequence[ScoredRow]) -> ScoredRunProve
     samples = [row for row in calibration if row["source"] == Source.POLICY.value]
     if samples:
         frame = pd.DataFrame(samples)[SUMMARY_COLUMNS]
-        rules["vote"] = choose_vote(frame)._asdict()
+        vote = choose_vote(frame)
+        rules["vote"] = {"score": vote.score, "temperature": vote.temperature}
         rules["calibration_problems"] = int(frame["problem_id"].nunique())
     return {**rules, **likelihood_rule(lens, calibration, calibration)}
 
