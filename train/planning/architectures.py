@@ -39,12 +39,12 @@ class Architecture:
 
     @property
     def attention_width(self) -> int:
-        """Of all queries together."""
+        """Width of all queries together."""
         return self.heads * self.head_width
 
     @property
     def kv_width(self) -> int:
-        """Of all keys (or values) together."""
+        """Width of all keys (or values) together."""
         return self.kv_heads * self.head_width
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
@@ -62,17 +62,17 @@ class Architecture:
 
     @property
     def linear_parameters(self) -> int:
-        """Matrices of all decoder layers, without biases."""
+        """Number of weights in the matrices of all decoder layers, without biases."""
         return self.layers * sum(a * b for a, b in self.linear_shapes().values())
 
     @property
     def embedding_parameters(self) -> int:
-        """The token embeddings and, where it is a matrix of its own, the LM head."""
+        """Number of weights of the token embeddings and, where it is a matrix of its own, the LM head."""
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     @property
     def small_parameters(self) -> int:
-        """Norms and biases."""
+        """Number of weights of norms and biases."""
         norms = 2 * self.hidden + (2 * self.head_width if self.family == "qwen3" else 0)
         biases = 0
         if self.family == "qwen2":
@@ -83,11 +83,11 @@ class Architecture:
 
     @property
     def parameters(self) -> int:
-        """All of them, tied ones once."""
+        """Number of all parameters, tied ones once."""
         return self.linear_parameters + self.embedding_parameters + self.small_parameters
 
     def adapter_parameters(self, rank: int, targets: Sequence[str]) -> int:
-        """Of low-rank adapters on the named layers: ``rank * (in + out)`` each (the LM head may be named too).
+        """Number of parameters of low-rank adapters: ``rank * (in + out)`` for each named layer, or the LM head.
 
         Raises:
             ConfigError: a name that is no layer of this model.

@@ -1,7 +1,7 @@
-"""How long a training takes, by phase, on a stated machine. An estimate: no torch, no network.
+"""Estimated time of a training, by phase, on a stated machine. No torch, no network.
 
-Arithmetic and traffic are counted in closed form and divided by shares of a machine's published peaks; decoding also
-takes a fixed time a layer for Python and kernel launches. Lengths are typical ones, since limits are rarely reached.
+Arithmetic and memory traffic are counted in closed form and divided by shares of a machine's published peaks; decoding
+also takes a fixed time a layer for Python and kernel launches. Lengths are typical ones: limits are rarely reached.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from train.planning.memory import (
     Phase,
     Processes,
     discriminator_traces,
+    groups_of_round,
     head_parameters,
     samples_at_once,
     trained_parameters,
@@ -27,8 +28,8 @@ from train.planning.memory import (
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Published peaks: dense matrix products in bfloat16 and float32 (10^12 a second), memory traffic (10^9 bytes a
-    second), memory (10^9 bytes)."""
+    """A machine's published peaks: dense matrix products in bfloat16 and float32 (10^12 operations a second), memory
+    traffic (10^9 bytes a second), memory (10^9 bytes)."""
 
     name: str
     tflops: float
@@ -36,10 +37,24 @@ class Machine:
     traffic: float
     memory_gb: float
 
+    @property
+    def float32_rate(self) -> float:
+        """Operations a second that float32 products reach."""
+        return FLOAT32_SHARE * self.float32_tflops * 1e12
+
+    def rate(self, dtype: str) -> float:
+        """Operations a second that products in ``dtype`` reach."""
+        return self.float32_rate if dtype == "float32" else COMPUTE_SHARE * self.tflops * 1e12
+
+    @property
+    def bytes_a_second(self) -> float:
+        """Memory traffic that is reached."""
+        return TRAFFIC_SHARE * self.traffic * 1e9
+
 
 A100 = Machine("A100 40 GB", 312, 19.5, 1555, 40)
 CPU = Machine("2 CPU cores", 0.05, 0.05, 20, 8)
-# By what torch calls them; the first that fits.
+# By a part of torch's name for the device; the first that fits.
 MACHINES = {
     "A100": A100,
     "H200": Machine("H200", 989, 67, 4800, 141),
@@ -62,7 +77,7 @@ LONGEST = 2.5  # how many times longer than the average the last sample of a bat
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """Seconds of an average step by phase, of all evaluations and of the start; ``total`` in seconds."""
+    """Seconds of an average step by phase, of all evaluations together, and of the start."""
 
     machine: Machine
     steps: int
@@ -72,20 +87,22 @@ class Durations:
 
     @property
     def step_seconds(self) -> float:
+        """Seconds of an average step."""
         return sum(self.step.values())
 
     @property
     def total(self) -> float:
+        """Seconds of the whole training."""
         return self.start + self.steps * self.step_seconds + self.evaluations
 
 
 def machine_named(device: str) -> Machine | None:
-    """The machine by the name that torch gives a device; None where its peaks are not known here."""
+    """The machine of torch's name for a device; None where its peaks are not known here."""
     return next((machine for key, machine in MACHINES.items() if key in device), None)
 
 
 def typical_lengths(config: TrainConfig) -> tuple[int, int]:
-    """Tokens of a prompt and of a completion, within the configured limits."""
+    """Typical numbers of tokens of a prompt and of a completion, within the configured limits."""
     prompt, completion = DEMO_LENGTHS if config.data.source == "demo" else LENGTHS
     return min(prompt, config.data.max_prompt_tokens), min(completion, config.data.max_completion_tokens)
 
@@ -94,144 +111,120 @@ def estimate_durations(
     config: TrainConfig, pair: Pair, processes: Processes = ALONE, *, machine: Machine = A100
 ) -> Durations:
     """Seconds of each phase on one of ``processes``, which share the work."""
-    work = _Work(config, pair, processes, machine)
+    work = Workload(config, pair, processes, machine)
     step: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
-    if not config.method.samples_policy:
+    if config.run.method == "sft":
         traces = -(-config.policy.batch_size // processes.size)
         step["policy"] = work.update(pair.policy, traces, with_logits=True)
     else:
-        _adversarial(work, step)
-    problems = -(-config.run.eval_problems // processes.size)
-    evaluation = work.sampling(problems, config.run.eval_samples) if config.run.eval_every else 0.0
+        step |= round_seconds(work)
+    run = config.run
+    evaluations = 0.0
+    if run.eval_every:
+        problems = -(-run.eval_problems // processes.size)
+        evaluations = -(-run.steps // run.eval_every) * work.sampling(problems, run.eval_samples)
     loaded = sum(weight_bytes(config, shape) for shape in (pair.policy, pair.discriminator) if shape is not None)
-    start = START_SECONDS + loaded / (DISK * 1e9)
-    return Durations(machine, config.run.steps, step, work.evaluations * evaluation, start)
+    return Durations(machine, run.steps, step, evaluations, START_SECONDS + loaded / (DISK * 1e9))
 
 
-def _adversarial(work: _Work, step: dict[Phase, float]) -> None:
-    """Fill in the phases of an average round; the policy waits while the discriminator is warmed up."""
+def round_seconds(work: Workload) -> dict[Phase, float]:
+    """Seconds of each phase of an average round; the policy waits while the discriminator is warmed up."""
     settings, disc, shapes = work.config.policy, work.config.discriminator, work.pair
-    groups = -(-settings.prompts_per_round // work.processes.size)
+    groups = groups_of_round(work.config, work.processes)
     members = groups * (settings.num_generations + settings.expert_in_group)
-    learning = 1.0
-    step["sampling"] = work.sampling(groups, settings.num_generations)
+    step: dict[Phase, float] = {"sampling": work.sampling(groups, settings.num_generations)}
+    learning = 1.0  # the share of the rounds in which the policy learns
     if shapes.discriminator is not None:
         learning = max(0.0, 1 - disc.warmup_rounds / work.config.run.steps)
         anchored = disc.head != "linear"
-        seen, updates = groups * discriminator_traces(work.config), disc.updates_per_round
-        step["discriminator"] = updates * work.update(shapes.discriminator, seen, with_logits=anchored)
+        read, updates = groups * discriminator_traces(work.config), disc.updates_per_round
+        step["discriminator"] = updates * work.update(shapes.discriminator, read, with_logits=anchored)
         scored = work.forward(shapes.discriminator, members, with_logits=anchored)
         step["scoring"] = learning * (scored + work.forward(shapes.policy, members, with_logits=True))
     policy = settings.updates_per_round * work.update(shapes.policy, members, with_logits=True)
     if settings.kl_coefficient:
         policy += settings.updates_per_round * work.forward(shapes.policy, members, with_logits=True)
     step["policy"] = learning * policy
+    return step
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """The arithmetic of passes on a machine."""
+class Workload:
+    """The passes of a training's models on a machine, in seconds."""
 
     config: TrainConfig
     pair: Pair
     processes: Processes
     machine: Machine
 
-    @property
-    def lengths(self) -> tuple[int, int]:
-        return typical_lengths(self.config)
-
-    @property
-    def evaluations(self) -> int:
-        run = self.config.run
-        return -(-run.steps // run.eval_every) if run.eval_every else 0
-
-    @property
-    def layer_seconds(self) -> float:
+    def layer_launches(self, shape: Architecture) -> float:
+        """Seconds for Python and kernel launches of a forward pass."""
         model = self.config.model
         adapters = ADAPTERS_SECONDS if model.lora.rank else 0.0
-        return LAYER_SECONDS + adapters + (QUANTISED_SECONDS if model.quantisation != "none" else 0.0)
+        return shape.layers * (LAYER_SECONDS + adapters + (QUANTISED_SECONDS if model.quantisation != "none" else 0.0))
 
-    @property
-    def _rate(self) -> float:
-        """Products a second in the precision that is computed in."""
-        if self.config.model.dtype == "float32":
-            return FLOAT32_SHARE * self.machine.float32_tflops * 1e12
-        return COMPUTE_SHARE * self.machine.tflops * 1e12
-
-    @property
-    def _float32_rate(self) -> float:
-        return FLOAT32_SHARE * self.machine.float32_tflops * 1e12
-
-    @property
-    def _traffic(self) -> float:
-        return TRAFFIC_SHARE * self.machine.traffic * 1e9
-
-    def _read(self, shape: Architecture) -> float:
+    def weight_traffic(self, shape: Architecture) -> float:
         """Bytes that reading all weights once moves: those of 4 and 8 bit are also written and read in 16."""
-        moved = weight_bytes(self.config, shape)
-        return moved + (4.0 * shape.linear_parameters if self.config.model.quantisation != "none" else 0.0)
+        dequantised = 4.0 * shape.linear_parameters if self.config.model.quantisation != "none" else 0.0
+        return weight_bytes(self.config, shape) + dequantised
 
-    def _pass(self, shape: Architecture, tokens: float, traces: float, logits: float, times: float) -> float:
+    def passes(self, shape: Architecture, tokens: float, traces: float, logits: float, times: float) -> float:
         """Seconds of ``times`` matrix passes (a forward pass is one, gradients of the inputs another)."""
-        length = tokens / max(1.0, traces)
+        length, machine = tokens / max(1.0, traces), self.machine
         attention = 2 * shape.layers * tokens * length * shape.attention_width  # half of the square is masked
         products = 2 * shape.linear_parameters * tokens + attention + 2 * shape.vocabulary * shape.hidden * logits
         batches = max(1.0, tokens / self.config.run.batch_tokens)
-        passes = max(products / self._rate, batches * max(self._read(shape) / self._traffic, self._launches(shape)))
+        waiting = max(self.weight_traffic(shape) / machine.bytes_a_second, self.layer_launches(shape))
+        once = max(products / machine.rate(self.config.model.dtype), batches * waiting)
         lora = self.config.model.lora
-        adapters = 2 * tokens * shape.adapter_parameters(lora.rank, lora.targets) / self._float32_rate
-        return times * (passes + adapters)
-
-    def _launches(self, shape: Architecture) -> float:
-        return shape.layers * self.layer_seconds
+        adapters = 2 * tokens * shape.adapter_parameters(lora.rank, lora.targets) / machine.float32_rate
+        return times * (once + adapters)
 
     def forward(self, shape: Architecture, traces: float, *, with_logits: bool) -> float:
         """Seconds to read traces of typical length, without gradients."""
-        prompt, completion = self.lengths
+        prompt, completion = typical_lengths(self.config)
         logits = traces * completion * with_logits
-        return self._pass(shape, traces * (prompt + completion), traces, logits, 1.0)
+        return self.passes(shape, traces * (prompt + completion), traces, logits, 1.0)
 
     def update(self, shape: Architecture, traces: float, *, with_logits: bool) -> float:
         """Seconds of one step of an optimiser on traces of typical length: forward, gradients of inputs and (of what is
         trained) of weights, and with gradient checkpointing the forward pass again; then the moments."""
         model = self.config.model
         times = 2.0 + (0.0 if model.lora.rank else 1.0) + model.gradient_checkpointing
-        prompt, completion = self.lengths
+        prompt, completion = typical_lengths(self.config)
         logits = traces * completion * with_logits
-        seconds = self._pass(shape, traces * (prompt + completion), traces, logits, times)
+        seconds = self.passes(shape, traces * (prompt + completion), traces, logits, times)
         trained = trained_parameters(self.config, shape) + head_parameters(self.config, shape)
         if model.lora.rank:  # the gradients of the adapters' own weights
-            seconds += 2 * traces * (prompt + completion) * trained / self._float32_rate
-        return seconds + 28 * trained / self._traffic  # weight, gradient and moments, read and written
+            seconds += 2 * traces * (prompt + completion) * trained / self.machine.float32_rate
+        return seconds + 28 * trained / self.machine.bytes_a_second  # weight, gradient and moments, read and written
 
     def sampling(self, prompts: int, samples: int) -> float:
         """Seconds to draw samples of so many prompts: reading the prompts, then one token of every sample at a time
         until the longest of a batch has ended."""
-        shape, (prompt, completion) = self.pair.policy, self.lengths
+        shape, (prompt, completion) = self.pair.policy, typical_lengths(self.config)
         rows = prompts * samples
         if not rows:
             return 0.0
         batches = -(-rows // max(1, min(rows, samples_at_once(self.config, self.processes))))
         together = rows / batches
         longest = min(LONGEST * completion, self.config.data.max_completion_tokens)
-        reading = self._pass(shape, together * prompt, together, together, 1.0)
-        return batches * (reading + longest * self._token(together))
+        reading = self.passes(shape, together * prompt, together, together, 1.0)
+        return batches * (reading + longest * self.decoding_step(together))
 
-    def _token(self, rows: float) -> float:
-        """Seconds of one decoding step of so many samples."""
-        shape, (prompt, completion) = self.pair.policy, self.lengths
-        cached = rows * (prompt + completion) * shape.kv_bytes(self.config.model.dtype)
+    def decoding_step(self, rows: float) -> float:
+        """Seconds to decode one token of so many samples."""
+        shape, model, machine = self.pair.policy, self.config.model, self.machine
+        cached = rows * sum(typical_lengths(self.config)) * shape.kv_bytes(model.dtype)
         logits = rows * shape.vocabulary * LOGIT_TRAFFIC
-        lora = self.config.model.lora
-        adapters = BYTES["float32"] * shape.adapter_parameters(lora.rank, lora.targets)
-        moved = self._read(shape) + adapters + cached + logits
+        adapters = BYTES["float32"] * shape.adapter_parameters(model.lora.rank, model.lora.targets)
+        moved = self.weight_traffic(shape) + adapters + cached + logits
         products = 2 * rows * (shape.linear_parameters + shape.vocabulary * shape.hidden)
-        return max(products / self._rate, moved / self._traffic, self._launches(shape))
+        return max(products / machine.rate(model.dtype), moved / machine.bytes_a_second, self.layer_launches(shape))
 
 
 def assumptions(durations: Durations, config: TrainConfig) -> Iterator[str]:
-    """What an estimate rests on, in words."""
+    """The assumptions of an estimate, a line each."""
     machine, (prompt, completion) = durations.machine, typical_lengths(config)
     yield (
         f"{machine.name}: {COMPUTE_SHARE:.0%} of {machine.tflops:g} TFLOP/s, {FLOAT32_SHARE:.0%} of "

@@ -53,56 +53,41 @@ def group_of(name: str) -> str:
     return {"demo": "demo", "ablation": "ablations", "sft": "baselines", "grpo": "baselines"}.get(first, "pairs")
 
 
-def listed() -> Iterator[str]:
-    """All presets by group, a line each; memory and time are estimates."""
+def all_presets() -> list[Preset]:
+    """Every preset, group by group."""
     order = list(GROUPS)
     names = sorted(preset_names(PRESETS), key=lambda name: (order.index(group_of(name)), name))
-    for group, members in groupby(names, key=group_of):
-        yield GROUPS[group]
-        yield from (f"  {_line(name)}" for name in members)
+    presets = []
+    for name in names:
+        config = load_config(name, presets_dir=PRESETS)
+        pair, tiny = pair_of(config), config.model.backend == "tiny"
+        memory = estimate_memory(config, pair, gpu=not tiny).total
+        seconds = estimate_durations(config, pair, machine=CPU if tiny else A100).total
+        words = " ".join(about(config.run.preset))
+        presets.append(Preset(name, GROUPS[group_of(name)], words, round(memory), round(seconds), config))
+    return presets
+
+
+def listed() -> Iterator[str]:
+    """All presets by group, a line each; memory and time are estimates."""
+    for group, members in groupby(all_presets(), key=lambda preset: preset.group):
+        yield group
+        for preset in members:
+            model, run = preset.config.model, preset.config.run
+            named = [model.policy, model.discriminator if preset.config.method.needs_discriminator else None]
+            models = " + ".join(name.rpartition("/")[2].removesuffix("-Instruct") for name in named if name in KNOWN)
+            figures = f"{preset.memory_bytes / GB:5.1f} GB  {hours(preset.seconds):>6}"
+            yield f"  {preset.name:<26} {run.method:<4} {run.steps:>5} steps  {figures}  {models}".rstrip()
         yield ""
     yield "Memory and time are estimates; 'irl-lens presets NAME' shows their parts and assumptions."
 
 
-def _line(name: str) -> str:
-    config = load_config(name, presets_dir=PRESETS)
-    memory, seconds = _estimates(config)
-    figures = f"{memory / GB:5.1f} GB  {hours(seconds):>6}"
-    return f"{name:<26} {config.run.method:<4} {config.run.steps:>5} steps  {figures}  {_models(config)}".rstrip()
-
-
-def _estimates(config: TrainConfig) -> tuple[float, float]:
-    """Bytes at the peak, and seconds, on the machine that its group is meant for."""
-    pair, tiny = pair_of(config), config.model.backend == "tiny"
-    memory = estimate_memory(config, pair, gpu=not tiny)
-    return memory.total, estimate_durations(config, pair, machine=CPU if tiny else A100).total
-
-
-def all_presets() -> list[Preset]:
-    """Every preset, in the order of ``listed``."""
-    order = list(GROUPS)
-    names = sorted(preset_names(PRESETS), key=lambda name: (order.index(group_of(name)), name))
-    return [_preset(name) for name in names]
-
-
-def _preset(name: str) -> Preset:
-    config = load_config(name, presets_dir=PRESETS)
-    memory, seconds = _estimates(config)
-    about = " ".join(_about(config.run.preset))
-    return Preset(name, GROUPS[group_of(name)], about, round(memory), round(seconds), config)
-
-
-def _about(preset: str) -> Iterator[str]:
-    """The lines that a preset's file opens with."""
+def about(preset: str) -> Iterator[str]:
+    """The lines of comment that a preset's file opens with."""
     for line in (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
         yield line.removeprefix("#").strip()
-
-
-def _models(config: TrainConfig) -> str:
-    names = [config.model.policy, config.model.discriminator if config.method.needs_discriminator else None]
-    return " + ".join(name.rpartition("/")[2].removesuffix("-Instruct") for name in names if name in KNOWN)
 
 
 def pair_of(config: TrainConfig) -> Pair:
@@ -121,6 +106,6 @@ def described(name: str) -> Iterator[str]:
     machine = CPU if config.model.backend == "tiny" else A100
     memory = machine.memory_gb * GB
     device = Device(machine.name, "cpu" if machine is CPU else "planned", memory, memory)
-    yield from _about(config.run.preset)
+    yield from about(config.run.preset)
     yield ""
     yield from lines(make_plan(config, device))
