@@ -266,6 +266,11 @@ class TrainConfig:
                 f"policy.standardise_over is 'batch' with the advantage {policy.advantage!r}; only trace knows it, "
                 "take all, last or none"
             )
+        if self.model.quantisation == "int8" and self.method.needs_discriminator:
+            raise ConfigError(
+                "model.quantisation is 'int8', in which what a discriminator says of a trace depends on the traces "
+                "beside it (by up to 1.5 nat a token); set it to none, or to nf4 above 1.5 billion parameters"
+            )
         group_size = policy.num_generations + (policy.expert_in_group and self.method.needs_discriminator)
         if self.method.samples_policy and group_size < 2:
             raise ConfigError(

@@ -20,7 +20,7 @@ from irl_core.checkpoints.load import load_json, load_tensors
 from irl_core.errors import CheckpointError
 from irl_core.models.batching import Batch
 from irl_core.models.logprobs import completion_logprobs, hidden_states
-from irl_core.models.pretrained import load_causal_lm
+from irl_core.models.pretrained import BASE, load_causal_lm, read_base
 
 HeadKind = Literal["linear", "anchored", "cumulative"]
 Likelihood = Literal["own", "policy"]
@@ -136,9 +136,16 @@ def load_discriminator(
     that was loaded from there already, where one is given.
 
     Raises:
-        CheckpointError: the head is missing, incomplete, not in float32, or not one of a known kind.
+        CheckpointError: the head is missing, incomplete, not in float32, or not one of a known kind; or the backbone is
+            held in int8, where a trace's rewards would depend on the traces beside it: outlier columns are looked for
+            over the whole batch.
     """
     kind, likelihood = read_head(directory)
+    if (directory / BASE).is_file() and read_base(directory).quantisation == "int8":
+        raise CheckpointError(
+            "the discriminator's base is held in int8, in which a trace's rewards depend on the traces beside it; "
+            "train it with model.quantisation none or nf4"
+        )
     tensors = load_tensors(directory / HEAD_WEIGHTS)
     odd = {str(value.dtype) for value in tensors.values()} - {"torch.float32"}
     if odd:

@@ -38,7 +38,6 @@ HELD: dict[str, dict[str, Any]] = {
     "nf4": NF4 | {"optimiser": "adamw_8bit"},
     "nf4 paged": NF4 | {"optimiser": "paged_adamw_8bit", "packing": True},
     "nf4 float16": NF4 | {"dtype": "float16"},
-    "int8": {"lora": LORA, "dtype": "float16", "quantisation": "int8"},
 }
 
 

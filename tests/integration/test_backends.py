@@ -51,7 +51,7 @@ HELD: dict[str, dict[str, Any]] = {
     "lora": {"lora": LORA},
     "lora-bf16": {"lora": LORA, "dtype": "bfloat16", "gradient_checkpointing": True},
     "nf4": {"lora": LORA, "dtype": "bfloat16", "quantisation": "nf4", "optimiser": "adamw_8bit"},
-    "int8": {"lora": LORA, "dtype": "bfloat16", "quantisation": "int8", "optimiser": "paged_adamw_8bit"},
+    "nf4 paged": {"lora": LORA, "dtype": "bfloat16", "quantisation": "nf4", "optimiser": "paged_adamw_8bit"},
 }
 
 
@@ -173,7 +173,7 @@ def test_outcome_rewards_open_no_discriminator_and_resume_exactly(configured: An
     [
         ("lora-bf16", "linear", "llama"), ("nf4", "anchored", "qwen"), ("full", "linear", "small"),
         ("full-bf16", "anchored", "small"), ("lora", "anchored", "small"), ("nf4", "linear", "small"),
-        ("int8", "cumulative", "small"),
+        ("nf4 paged", "cumulative", "small"),
     ],
 )  # fmt: skip
 def test_a_run_learns_resumes_exactly_and_is_loaded_with_the_same_rewards(

@@ -13,7 +13,15 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from irl_core.config import PerturbationKind, TrainConfig, load_config, preset_names
+from irl_core.config import (
+    LoraConfig,
+    ModelConfig,
+    PerturbationKind,
+    RunConfig,
+    TrainConfig,
+    load_config,
+    preset_names,
+)
 from irl_core.errors import ConfigError
 from irl_core.validation import Range
 
@@ -199,3 +207,13 @@ def test_importing_the_module_imports_no_torch() -> None:
     code = "import sys, irl_core.config; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_int8_is_for_baselines_alone() -> None:
+    held = ModelConfig(backend="transformers", policy="a/b", quantisation="int8", lora=LoraConfig(rank=8))
+    for method in ("sft", "grpo"):
+        assert TrainConfig(run=RunConfig(method=method), model=held).model.quantisation == "int8"
+    with pytest.raises(
+        ConfigError, match=r"what a discriminator says of a trace depends on the traces beside it .*nf4"
+    ):
+        TrainConfig(run=RunConfig(method="irl"), model=held)

@@ -36,7 +36,9 @@ HELD = {
 
 
 def configured(**model: Any) -> TrainConfig:
-    return load_config("llama-8b-1b", [f"model.{key}={value}" for key, value in model.items()], PRESETS)
+    method = "grpo" if model.get("quantisation") == "int8" else "irl"  # no discriminator is held in it
+    overrides = [f"run.method={method}", *(f"model.{key}={value}" for key, value in model.items())]
+    return load_config("llama-8b-1b", overrides, PRESETS)
 
 
 def part(memory: Memory, name: str, phase: str = "always") -> Part:

@@ -190,9 +190,7 @@ def saved(discriminator: Discriminator, directory: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["linear", "anchored", "cumulative"])
-@pytest.mark.parametrize(
-    "held", [{}, {"dtype": "bfloat16"}, {"quantisation": "nf4", "dtype": "bfloat16"}, {"quantisation": "int8"}]
-)
+@pytest.mark.parametrize("held", [{}, {"dtype": "bfloat16"}, {"quantisation": "nf4", "dtype": "bfloat16"}])
 @torch.no_grad()
 def test_adapters_and_head_come_back_with_the_same_rewards(
     kind: HeadKind, held: dict[str, Any], base: Path, tmp_path: Path
@@ -206,6 +204,14 @@ def test_adapters_and_head_come_back_with_the_same_rewards(
     assert torch.equal(expected.logits, found.logits)
     assert torch.equal(expected.prompt_logit, found.prompt_logit)
     assert float(expected.logits[BATCH.response_mask].std()) > 0.01
+
+
+def test_a_discriminator_in_int8_is_refused_with_the_reason(base: Path, tmp_path: Path) -> None:
+    folder = saved(small_discriminator("anchored", base, quantisation="int8"), tmp_path / "checkpoint")
+    with pytest.raises(
+        CheckpointError, match=r"held in int8, in which a trace's rewards depend on the traces beside it"
+    ):
+        load_discriminator(folder)
 
 
 def test_a_head_in_another_precision_is_refused(base: Path, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_what_fits_is_not_refused() -> None:
         (["run.batch_tokens=32768"], 32, "run.batch_tokens=16384"),
         (["model.gradient_checkpointing=false"], 40, "model.gradient_checkpointing=true"),
         (["model.quantisation=none", "model.lora.rank=16"], 24, "model.quantisation=nf4"),
-        (["model.quantisation=int8", "model.lora.rank=16"], 22, "model.quantisation=nf4"),
+        (["run.method=grpo", "model.quantisation=int8", "model.lora.rank=16"], 18, "model.quantisation=nf4"),
         (["model.quantisation=none", "model.lora.rank=0", "model.optimiser=adamw"], 60, "model.lora.rank=16"),
     ],
 )
