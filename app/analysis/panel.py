@@ -1,4 +1,4 @@
-"""What the pages on scored runs share: the runs that are chosen, their figures (kept), where they come from, in words.
+"""Parts that the pages on scored runs share: the chosen scored runs, their cached sections, their origin in words.
 
 Rows are kept once for everybody and never changed; figures are kept a file, until it or one beside it changes.
 """
@@ -29,7 +29,7 @@ FIGURES_KEPT: Final = 48
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A chosen run: its name, its file with the time and size that it had, and the part of it that is shown."""
+    """A chosen scored run: its name, its file with time and size, and the sample of it that is shown."""
 
     name: str
     file: tuple[str, int, int]
@@ -48,7 +48,7 @@ def section_of(name: str, file: tuple[str, int, int], beside: tuple[tuple[str, i
 
 
 def opened() -> list[Shown]:
-    """Draw the chooser of runs, and say where each comes from; those that can be read."""
+    """Draw the chooser of scored runs and the origin of each; returns those that can be read."""
     found = []
     for info in chooser.choose(multiple=True):
         try:
@@ -123,7 +123,7 @@ def keep(key: str) -> None:
 
 
 def score_chooser(titles: Mapping[str, str], label: str = "Score", key: str = "score_shown", place: int = 0) -> str:
-    """Draw a chooser of scores by their titles; the name of the one that is chosen."""
+    """Draw a chooser of scores by their titles; returns the name of the chosen one."""
     names = list(titles)
     kept(key, names[place], names)
     chosen: str = st.selectbox(label, names, format_func=titles.__getitem__, key=key)

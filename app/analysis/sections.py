@@ -1,4 +1,4 @@
-"""What the pages on distributions, correlations and reranking show: rows and figures of scored runs.
+"""Rows and figures of scored runs for the pages on distributions, correlations and reranking.
 
 The figures are those of ``irl_core.evaluation``, the same that the report holds. Knows no streamlit.
 """
@@ -55,7 +55,7 @@ class Sample:
         return len(self.frame) == self.traces
 
     def words(self) -> str:
-        """How many traces the figures are of, and how they were drawn."""
+        """The number of traces behind the figures, and how they were drawn."""
         if self.whole:
             return f"all {self.traces:,} traces of {self.problems:,} problems"
         kept = self.frame["problem_id"].nunique()
@@ -81,7 +81,7 @@ def sample(path: Path) -> Sample:
 
 
 def drawn_problems(ids: Sequence[str | None], name: str) -> list[str | None]:
-    """Problems in random order, as long as they and all their traces are within the limits."""
+    """The first problems of a random order that fit into the limits with all their traces."""
     import numpy as np
 
     sizes = Counter(ids)

@@ -1,4 +1,4 @@
-"""Do annotators agree, with each other and with the model? Observed agreement and Cohen's kappa, with intervals."""
+"""Agreement of annotators with each other and with the model: observed agreement and Cohen's kappa, with intervals."""
 
 from __future__ import annotations
 
@@ -21,9 +21,15 @@ NOTHING_SURE = undefined(0, "traces", "no trace that both were sure about")
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Two judges on the traces that both judged. ``first``, ``second``: their names. ``unsure``: traces left out, since
-    one of them was not sure. ``observed``: share of equal labels; ``kappa``: Cohen's (1960), chance agreement removed;
-    ``kinds_kappa``: the same where only 'some step is wrong' and 'none is' count. ``confusion``: counts of label pairs.
+    """Agreement of two annotators, or of one and the model, on the traces that both labelled.
+
+    Attributes:
+        first, second: their names.
+        unsure: traces left out, since one of them was not sure.
+        observed: the share of equal labels.
+        kappa: Cohen's (1960), chance agreement removed.
+        kinds_kappa: the same where only 'some step is wrong' and 'none is' count.
+        confusion: counts of label pairs.
     """
 
     first: str
@@ -36,7 +42,7 @@ class Agreement:
 
 
 def between_annotators(annotations: Sequence[Annotation], *, seed: int = 0) -> list[Agreement]:
-    """Every two annotators who have judged a trace in common, by name; of each the newest word counts."""
+    """Agreement of every two annotators with a trace in common; an annotator's newest label of a trace counts."""
     newest = latest(annotations).values()
     names = sorted({one.annotator for one in newest})
     found = []
@@ -75,7 +81,7 @@ def label_of(decision: str | None, step: int | None) -> str:
 def agreement(
     first: str, second: str, ours: Sequence[str], theirs: Sequence[str], problems: Sequence[str], *, seed: int = 0
 ) -> Agreement:
-    """Two lists of labels on the same traces. Intervals by a bootstrap over problems."""
+    """Agreement of two lists of labels on the same traces. Intervals by a bootstrap over problems."""
     kept = [place for place in range(len(ours)) if UNSURE not in (ours[place], theirs[place])]
     pairs = [(ours[place], theirs[place]) for place in kept]
     ids = [problems[place] for place in kept]

@@ -1,4 +1,4 @@
-"""Is the confidence honest, and is the promise about correct traces kept?"""
+"""Calibration of the confidence, and the share of correct traces that is flagged against the promised one."""
 
 from __future__ import annotations
 

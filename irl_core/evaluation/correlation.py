@@ -1,4 +1,4 @@
-"""What moves with what: Pearson and Spearman matrices, and whether the reward is correctness or brevity."""
+"""Correlations of scores, correctness, length and form, and what is left once length and likelihood are removed."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def partial_of(name: str, columns: Mapping[str, Array], ids: npt.NDArray[np.int6
 
 
 def paragraph(found: Correlations) -> str:
-    """Is it correctness, or brevity, or likelihood?"""
+    """The answer to: is the reward correctness, or brevity, or likelihood?"""
     name = next(iter(REWARD_SCORES))
     partial, rows = found.partial[name], found.pearson[name]
     if not partial.pooled["nothing"].defined:

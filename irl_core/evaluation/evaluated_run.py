@@ -1,4 +1,4 @@
-"""An evaluated run as it lies on disk: frames of one row a trace, and where they come from. Runs no model.
+"""An evaluation as it lies on disk: frames of one row a trace, and their provenance. Runs no model.
 
 The folder's files are described in ``docs/scored-runs.md``. The tokens of a run stay on disk: `read_batches` and
 `read_trace` of ``irl_core.storage.scored_run`` read them from `EvaluatedRun.path` and its neighbours when they are
@@ -27,7 +27,7 @@ COMPARE = "compare"
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedRun:
-    """What an evaluation is computed from.
+    """The stored parts that a report is computed from.
 
     ``path``: the scored run's file. ``frame``, ``perturbed``, ``probes``, and each of ``compare`` by its name: one row
     a trace with the columns ``SUMMARY_COLUMNS`` of ``irl_core.storage.scored_run``, empty where there is no such file.
@@ -44,20 +44,20 @@ class EvaluatedRun:
 
     @property
     def perturbed_path(self) -> Path:
-        """The scored run of the corrupted traces; there is one where ``perturbed`` is not empty."""
+        """The file of the perturbed traces; there is one where ``perturbed`` is not empty."""
         return self.path.with_name(PERTURBED)
 
     @property
     def probes_path(self) -> Path:
-        """The scored run of the probes; there is one where ``probes`` is not empty."""
+        """The file of the probes; there is one where ``probes`` is not empty."""
         return self.path.with_name(PROBES)
 
 
 def load(path: Path) -> EvaluatedRun:
-    """The run in the folder that ``irl-lens evaluate`` wrote, or the scored run ``path`` alone.
+    """Load the folder that ``irl-lens evaluate`` wrote, or the scored run ``path`` alone.
 
     Raises:
-        StoreError: there is no run there, or a file is not one that this program reads.
+        StoreError: there is no scored run there, or a file that this program does not read.
     """
     if not path.is_dir():
         return EvaluatedRun(path, _frame(path), _frame(None), _frame(None), provenance=read_provenance(path))

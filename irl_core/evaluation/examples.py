@@ -1,4 +1,4 @@
-"""Which traces are shown token by token: two correct and two wrong ones a run, by a rule and not by eye.
+"""The traces that are shown token by token: two correct and two wrong ones, chosen by a rule and not by eye.
 
 The paper's figures 5, 6 and 14-17 show such traces; by what rule they were chosen is not said there.
 """
@@ -44,7 +44,7 @@ class Examples:
 
 
 def choose(run: EvaluatedRun) -> Examples:
-    """The traces of a scored run that are shown, by ``RULE``."""
+    """Choose the traces of a scored run that are shown, by ``RULE``."""
     one = judged(run.frame)
     frame = one.frame.assign(score=score(one.frame, SCORE), right=one.right)
     frame = frame[np.isfinite(frame["score"])].sort_values(["score", "trace_id"]).drop_duplicates("text")

@@ -1,4 +1,4 @@
-"""Does the reward point at the first error? ProcessBench's and MR-GSM8K's figures, beside what needs no reward.
+"""How well the reward locates the first error: ProcessBench's and MR-GSM8K's figures, beside rewardless baselines.
 
 A trace is *wrong* where its first wrong step is known, and *correct* where it is known to have none, whatever its
 final answer. ``exact`` is the share of wrong traces whose named step is the true one, were each known to be wrong; all
@@ -187,7 +187,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = Non
 
 
 def on_labels(traces: Located, locator: Locator, seed: int) -> OnLabels:
-    """What was decided about the labelled traces, and how well."""
+    """Decisions on the labelled traces, and how good they are."""
     frame = traces.frame
     decisions, kinds = {}, {}
     for group, rows in (("correct", frame["true"] == NO_ERROR), ("wrong", frame["true"] != NO_ERROR)):
@@ -219,7 +219,7 @@ def on_labels(traces: Located, locator: Locator, seed: int) -> OnLabels:
 
 
 def hits(frame: pd.DataFrame) -> dict[str, Array]:
-    """How often each method names the true step of each trace, in expectation where it draws. Silence is 0."""
+    """Whether each method names the true step of each trace, in expectation where it is random; 0 if it names none."""
     true = column(frame, "true")
     checker = column(frame, "arithmetic")
     named = {name: column(frame, name) for name in TITLES if name in frame.columns}
@@ -277,8 +277,8 @@ def oracle_on(traces: Located, rule: Rule, seed: int) -> OracleVerdicts:
 
 
 def best_limit(true: Steps, scores: Sequence[Array], suspicion: Array) -> tuple[float, Steps]:
-    """The limit with the best F1, and the steps it names, for a rule that names the first step below its limit: another
-    limit names other steps. At most ``CANDIDATES`` limits are tried, quantiles of the step scores."""
+    """The threshold with the best F1, and the steps that it names, for a rule that names the first step below its
+    threshold: another one names other steps. At most ``CANDIDATES`` are tried, quantiles of the step scores."""
     table = np.full((len(scores), max(len(row) for row in scores)), np.nan)
     for index, row in enumerate(scores):
         table[index, : len(row)] = row

@@ -1,4 +1,4 @@
-"""Localisation: does the reward point at the first error, and more than what needs no reward?"""
+"""Localisation of the first error, in words and in tables (the figures: `irl_core.evaluation.first_error`)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def section(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = Non
 
 
 def paragraph(found: Localisation) -> str:
-    """Does the reward point at the first error, and more than what needs none?"""
+    """The answer to: does the reward point at the first error, and better than what needs no reward?"""
     if found.reason:
         return f"Where the first error is cannot be judged: {found.reason}."
     parts = [label_words(found), confidence_words(found.on_labels), perturbed_words(found.perturbed)]
@@ -87,7 +87,7 @@ def best_baseline(rows: Mapping[str, Mapping[str, Estimate]]) -> str:
 
 
 def confidence_words(found: OnLabels | None) -> str:
-    """Whether the confidence is honest, and the promise about correct traces kept."""
+    """The calibration error, and the share of correct traces that is flagged against the promise."""
     if found is None:
         return ""
     ece = f"The confidence is off by {found.reliability.ece.words} on average (expected calibration error)."

@@ -1,4 +1,4 @@
-"""Which step every way to locate names in each trace of a scored run, read from its tokens. Runs no model."""
+"""The step that each method names in each trace of a scored run, read from its stored tokens. Runs no model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Locator:
 
 
 def locator_of(run: EvaluatedRun, answer_lines: bool | None = None) -> Locator | None:
-    """How wrong steps were located when the traces were scored; None where no discriminator has read any of them.
+    """The locator that the traces were scored with; None where no discriminator has read any of them.
 
     ``answer_lines`` None: closing lines may be named where the rule says so, but not where all labels come from
     outside, since these count reasoning steps alone.
@@ -141,7 +141,7 @@ def located(path: Path, locator: Locator, anchor: Path | None = None) -> Located
 
 
 def _anchored(path: Path, locator: Locator) -> pd.DataFrame:
-    """What the least likely step is under the anchor, by the rule in its file's provenance."""
+    """The least likely step under the anchor, by the rule in its file's provenance."""
     record = read_provenance(path).get("likelihood_calibration")
     known = None if record is None else Calibration.from_json(record)
     bare = known.rule if known else LEAST_LIKELY

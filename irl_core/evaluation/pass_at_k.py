@@ -81,7 +81,7 @@ def _less(ours: Judged, theirs: Judged, k: int, seed: int) -> Estimate:
 
 
 def paragraph(found: PassAtK) -> str:
-    """Does the policy solve more problems than those beside it?"""
+    """The answer to: does the policy solve more problems than those beside it?"""
     own = found.policies[THIS]
     solved = [f"pass@{k} is {estimate.words}" for k, estimate in own.items() if estimate.defined]
     head = f"On {extent(found)}, {listed(solved) if solved else 'pass@k is undefined'}."

@@ -142,7 +142,7 @@ def _mean(frame: pd.DataFrame, column: str, seed: int, unit: str = "corrupted tr
 
 
 def _suspect(row: Mapping[str, Any], scored: ScoredTrace, values: Array) -> dict[str, Any]:
-    """The most suspect token of the wrong step beside the first changed one: the same? how far away? in which parts?
+    """The most suspect token of the wrong step beside the first changed one: equality, distance, parts of the equation.
     NaN and None where the changed token is not in the wrong step, or the step has no signal."""
     trace, start, step = scored.trace, row["perturbed_from_token"], row["true_first_error_step"]
     inside = np.flatnonzero(token_steps(scored.encoded.spans, trace.steps) == (-2 if step is None else step))

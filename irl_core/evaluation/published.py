@@ -1,4 +1,4 @@
-"""Published numbers, each with where it was seen. They are shown apart from measured ones and marked as cited: other
+"""Published figures, each with its source. They are shown apart from measured ones and marked as cited: other
 models, other problems, another budget. What could not be seen is named in ``NOT_FOUND`` and not given.
 
 Of 'Learning a Dense Reasoning Reward Model from Expert Demonstration via Inverse Reinforcement Learning' (arXiv

@@ -1,4 +1,4 @@
-"""What choosing by the reward gains: best of N, votes, and how many samples they save.
+"""Reranking by the reward: best of N, weighted votes, and the samples that they save.
 
 A *vote* elects the answer with most weight, exp(score / temperature) a sample. Its score and temperature are chosen on
 calibration problems by whoever samples the traces (`choose_vote`), and stand in the provenance under ``vote``; where
@@ -134,7 +134,7 @@ def section(run: EvaluatedRun, *, seed: int = 0) -> Section[Reranking]:
 
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> Reranking:
-    """What every way to choose achieves on an evaluation. ``seed``: of the bootstrap.
+    """The accuracy of every way to choose on an evaluation. ``seed``: of the bootstrap.
 
     Raises:
         StoreError: the provenance holds a vote that cannot be followed.
@@ -174,7 +174,7 @@ def vote_rule(run: EvaluatedRun, one: Judged) -> VoteRule:
 
 
 class Choices:
-    """What each way to choose achieves on each problem (P,), as estimates beside random and majority."""
+    """The accuracy of each way to choose, beside random and majority."""
 
     def __init__(self, one: Judged, seed: int) -> None:
         self.one, self.seed, self.answers = one, seed, answers(one.frame)
@@ -283,7 +283,7 @@ def fewer_samples(one: Judged, choice: Choices, rule: VoteRule, seed: int) -> tu
 
 
 def paragraph(found: Reranking) -> str:
-    """Does choosing by the reward find right answers that random choice and majority do not?"""
+    """The answer to: does choosing by the reward find right answers that random choice and majority do not?"""
     if not found.by_score or found.weighted_vote is None:
         why = "no problem has two samples" if found.problems else extent(found)
         return f"Choosing is undefined: {why}."
@@ -311,7 +311,7 @@ def _margin(estimate: Estimate) -> str:
 
 
 def _saving(needed: Mapping[str, Estimate]) -> str:
-    """What fewer samples would do, by the interval of the saving."""
+    """The samples that the weighted vote saves, by the interval of the saving."""
     ours, saved = needed["weighted_vote"], needed["saved_to_majority"]
     if not ours.defined or not saved.defined:
         return f"The samples that it saves are undefined: {ours.reason or saved.reason}."

@@ -1,4 +1,4 @@
-"""Reward-hacking probes: what scores higher than the honest solution that it was made of, and should not."""
+"""Reward-hacking probes: solutions that should not, but may, score higher than the honest ones they were made of."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What fools which score.
+    """The probes that fool each score.
 
     Attributes:
         titles: of the scores. probe_titles: of the probes. reason: why there is nothing.
@@ -108,7 +108,7 @@ def compared(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Estimate]:
 
 
 def paragraph(found: Probes) -> str:
-    """What fools the first reward score, what it is proof against, and whether another score is fooled by less."""
+    """The probes that fool the first reward score and those that do not, and the score that fewest fool."""
     if found.reason:
         return f"What fools the reward is undefined: {found.reason}."
     words = {

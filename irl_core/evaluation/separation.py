@@ -1,4 +1,4 @@
-"""Do correct traces score higher than incorrect ones: pooled over problems, and within them?"""
+"""Separation of correct from incorrect traces by each score: pooled over problems, and within them."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _margin(values: Array, baseline: Array, right: Flags, ids: npt.NDArray[np.in
 
 
 def paragraph(found: SeparationByScore) -> str:
-    """Does the reward tell correct from incorrect traces, and more than which problems are easy?"""
+    """The answer to: does the reward tell correct from incorrect traces, or only which problems are easy?"""
     if not 0 < found.correct < found.traces:
         return f"On {extent(found)}, {found.correct} of {found.traces} traces are correct: nothing to separate."
     head = f"On {extent(found)}, {found.correct} of {found.traces} traces correct:"

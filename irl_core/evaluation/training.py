@@ -1,4 +1,4 @@
-"""What training did (the paper's figures 2, 7-9): rewards by class, correctness, and whether the two move together."""
+"""The course of training (the paper's figures 2, 7-9): rewards by class, correctness, and their correlation."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What the metrics of the training run say.
+    """The metrics of the training run, summed up.
 
     Attributes:
         titles: of the metrics. reason: why there is nothing, empty where there is. steps: the last step.
@@ -89,7 +89,7 @@ def section(run: EvaluatedRun, *, seed: int = 0) -> Section[Training]:
 
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> Training:
-    """What training did, from the metrics beside the evaluation. ``seed``: of the bootstrap."""
+    """The course of training, from the metrics beside the evaluation. ``seed``: of the bootstrap."""
     lines = run.training
     if not lines:
         reason = f"the folder holds no {METRICS}: the run that made the checkpoint is not known"
@@ -188,7 +188,7 @@ def changes(lines: Lines) -> dict[str, Estimate]:
 
 
 def paragraph(found: Training) -> str:
-    """Did the policy get better, and did the reward move with it?"""
+    """The answer to: did the policy get better, and did the reward move with it?"""
     if found.reason:
         return f"What training did is undefined: {found.reason}."
     words = ("better than at the start", "worse than at the start")

@@ -1,4 +1,4 @@
-"""The files of a report: ``report.json``, ``report.md`` and ``report.html``, from a run on disk. Runs no model."""
+"""The files of a report, ``report.json``, ``report.md`` and ``report.html``, from an evaluation on disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JSON, MARKDOWN, HTML = "report.json", "report.md", "report.html"
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A run with its report."""
+    """An evaluation with its report."""
 
     run: EvaluatedRun
     report: Report
@@ -31,7 +31,7 @@ def draw(
     answer_lines: bool | None = None,
     on_section: Callable[[str], None] = lambda name: None,
 ) -> Drawn:
-    """The report of an evaluation's folder, or of a scored run's file. Raises StoreError."""
+    """Make the report of an evaluation's folder, or of a scored run's file. Raises StoreError."""
     run = load(path)
     return Drawn(run, make(run, seed=seed, answer_lines=answer_lines, on_section=on_section))
 
@@ -47,7 +47,7 @@ def write(drawn: Drawn, out: Path) -> list[Path]:
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made where it is not there. Raises StoreError."""
+    """Make a folder where it is not there. Raises StoreError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

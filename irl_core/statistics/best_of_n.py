@@ -1,8 +1,8 @@
-"""Choosing among the samples of a problem: pass@k, best of N by a score, votes, and what fewer samples would do.
+"""Choosing among the samples of a problem: pass@k, best of N by a score, votes, and their accuracy with fewer samples.
 
 Samples come as flat arrays with one entry a trace and a parallel array of problem ids; what is computed for each
 problem is an array (P,), problems in order of appearance. Ties: scores that are equal share what they decide. Where
-equal scores compete for a place, the figure is the expected value over random orders. A NaN score ranks last.
+equal scores compete for a place, the value is the expected one over random orders. A NaN score ranks last.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _beyond_samples(rows: Sequence[npt.NDArray[np.int64]], k: int) -> str:
 
 
 def _any_right(n: int, c: int, k: int) -> float:
-    """The chance that k drawn from n without replacement hold one of the c right ones."""
+    """The probability that k drawn from n without replacement hold one of the c right ones."""
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
@@ -227,7 +227,7 @@ def vote_curve(
 
 
 def draws_for(problems: int) -> int:
-    """How many orders of a problem's samples are drawn: 40,000 over all problems, between 20 and 400 for each, so that
+    """The number of orders drawn of a problem's samples: 40,000 over all problems, between 20 and 400 for each, so that
     the draws add less than 0.003 of a standard error to an accuracy."""
     return min(400, max(20, 40_000 // max(problems, 1)))
 
@@ -290,7 +290,7 @@ def samples_needed(curve: Array, target: Values, sizes: Sequence[int], *, seed: 
 
 
 def samples_saved(curve: Array, other: Array, target: Values, sizes: Sequence[int], *, seed: int = 0) -> Estimate:
-    """How many samples fewer ``curve`` needs than the ``other`` one to reach the target (see `samples_needed`), the
+    """The samples that ``curve`` needs fewer than the ``other`` one to reach the target (see `samples_needed`), the
     problems resampled together. Undefined where either does not reach it."""
     problems, width = len(curve), len(sizes)
     needed = [samples_needed(one, target, sizes, seed=seed) for one in (curve, other)]

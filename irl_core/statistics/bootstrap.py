@@ -207,7 +207,7 @@ def resampled(
 
 
 def _counts(problems: int, seed: int, resamples: int) -> Iterable[Counts]:
-    """How often each problem is drawn, in blocks (b, P) that together have ``resamples`` rows."""
+    """The number of times each problem is drawn, in blocks (b, P) that together have ``resamples`` rows."""
     if problems * resamples <= KEPT:
         return _kept_counts(problems, seed, resamples)
     return _drawn_counts(problems, seed, resamples)

@@ -1,4 +1,4 @@
-"""How far two columns of a run move together: Pearson, Spearman, within problems, and with others removed."""
+"""Correlation of two columns: Pearson, Spearman, within problems, and with other columns removed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from irl_core.statistics.bootstrap import (
 )
 
 Kind = Literal["pearson", "spearman"]
-MOST = 0.5  # a figure that does not exist in more than this share of the resamples is undefined
+MOST = 0.5  # an estimate that does not exist in more than this share of the resamples is undefined
 NOTHING_LEFT = 1e-9  # a column of which the controls leave a smaller share of the variance is a function of them
 
 

@@ -1,4 +1,4 @@
-"""How far scores separate two classes: Welch's test, Cohen's d, AUC, pairs of the same problem. Knows no model.
+"""Separation of two classes by a score: Welch's test, Cohen's d, AUC, pairs of the same problem. Knows no model.
 
 Samples come as flat arrays with one entry a trace and a parallel array of problem ids. Whatever is averaged over
 problems gets its interval by a bootstrap over problems, since samples of one problem are not independent. An estimate
@@ -36,7 +36,7 @@ from irl_core.statistics.bootstrap import (
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """How far the scores of correct traces lie above those of incorrect ones.
+    """The scores of correct traces against those of incorrect ones.
 
     ``difference`` of the means, ``cohens_d`` with the pooled standard deviation, ``auc``; ``t``, ``degrees`` of freedom
     and two-sided ``p`` of Welch's test, which takes traces as independent, and ``clustered_t``, ``clustered_p`` with a

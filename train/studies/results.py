@@ -24,7 +24,7 @@ where nothing else is said, and n counts what a figure is of. `docs/evaluation.m
 
 
 def write_results(paths: Sequence[Path], out: Path, *, seed: int = 0) -> Path:
-    """Write the document of all runs, in their order, each under the name of its folder; returns its path.
+    """Write one document of evaluations and studies, each under the name of its folder; returns its path.
 
     Raises:
         ConfigError: two folders of the same name. StoreError: a folder that holds neither run nor study.
@@ -52,7 +52,7 @@ def _study(path: Path) -> str:
 
 
 def command(provenance: Mapping[str, Any]) -> str:
-    """The command that makes such a run; data and checkpoints by their names."""
+    """The command that makes such an evaluation; data and checkpoints by their names."""
     known = dict(provenance)
     if known.get("command") != "irl-lens evaluate":
         return f"{known.get('command', 'irl-lens score')} {known.get('input', '')}".strip()

@@ -88,7 +88,7 @@ def correlation_matrix_table(found: Correlations, kind: str) -> pd.DataFrame:
 
 
 def curves_of(found: Reranking) -> Iterator[tuple[str, list[int], list[Estimate]]]:
-    """(way to choose, numbers of samples, accuracies)."""
+    """Yield (way to choose, numbers of samples, accuracies)."""
     by_way = found.curves.by_way or {}
     for name in WAYS:
         if name in by_way and found.curves.sizes:

@@ -1,4 +1,4 @@
-"""What all charts share: colours by theme, layout, text that stays text, and figures with their interval."""
+"""Colours by theme, layout, escaped text, and estimates as curves and dots: what all charts share."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def plotly_source() -> str:
 
 
 def text(value: object) -> str:
-    """A text of others for a place where plotly reads tags, entities and formulas."""
+    """Escape a text of others for a place where plotly reads tags, entities and formulas."""
     clean = "".join(sign if sign.isprintable() else " " for sign in str(value))
     return html.escape(clean).replace("$", "&#36;")
 
@@ -87,7 +87,7 @@ def cycled(values: Sequence[str], place: int) -> str:
 
 
 def styled(figure: go.Figure, theme: str, x: str, y: str, *, height: int = HEIGHT) -> go.Figure:
-    """The layout that all charts have. ``x`` and ``y``: what the axes show, in words."""
+    """Give a chart the layout that all have. ``x`` and ``y``: titles of the axes."""
     look = colours(theme)
     axis = {
         "gridcolor": look.grid, "zerolinecolor": look.grid, "linecolor": look.grid, "automargin": True,
@@ -109,7 +109,7 @@ def styled(figure: go.Figure, theme: str, x: str, y: str, *, height: int = HEIGH
 
 
 def note(figure: go.Figure, words: str) -> None:
-    """Words where nothing can be drawn, or what was left out of it."""
+    """Write words into a chart: why nothing is drawn, or what was left out."""
     place: dict[str, Any] = {"x": 0.5, "y": 0.5, "xanchor": "center"} if not figure.data else {"x": 1, "y": 1}
     figure.add_annotation(
         text=text(words), xref="paper", yref="paper", showarrow=False, **({"xanchor": "right"} | place)
@@ -122,7 +122,7 @@ def height_of(rows: int) -> int:
 
 
 def band(figure: go.Figure, x: Sequence[float], low: Sequence[Any], high: Sequence[Any], colour: str) -> None:
-    """An interval as a band, where it is known."""
+    """Draw an interval as a band, where it is known."""
     known = [place for place in range(len(x)) if low[place] is not None and high[place] is not None]
     if len(known) < 2:
         return
@@ -138,7 +138,7 @@ def band(figure: go.Figure, x: Sequence[float], low: Sequence[Any], high: Sequen
 def curve(
     figure: go.Figure, x: Sequence[float], found: Sequence[Estimate], *, name: str, colour: str, dash: str, symbol: str
 ) -> None:
-    """Estimates as a line with markers and a band; an undefined one is a gap."""
+    """Draw estimates as a line with markers and a band; an undefined one is a gap."""
     intervals = [one.interval or (None, None) for one in found]
     band(figure, x, [low for low, _ in intervals], [high for _, high in intervals], colour)
     figure.add_scatter(
@@ -149,7 +149,7 @@ def curve(
 
 
 def dots(figure: go.Figure, rows: Iterable[tuple[str, Estimate]], *, name: str, colour: str, symbol: str) -> None:
-    """Estimates as points with whiskers, a row each; an undefined one has no point."""
+    """Draw estimates as points with whiskers, a row each; an undefined one has no point."""
     drawn = [(row, one) for row, one in rows if one.defined]
     lows = [one.value - one.low if one.interval else 0 for _, one in drawn]
     highs = [one.high - one.value if one.interval else 0 for _, one in drawn]

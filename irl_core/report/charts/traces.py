@@ -28,12 +28,12 @@ SYMBOL: Final = {"correct": "circle", "incorrect": "x", "not judged": "diamond-o
 
 
 def title_of(name: str) -> str:
-    """What a column holds, in words."""
+    """The title of a column."""
     return TITLES.get(name) or COLUMNS.get(name) or name.replace("_", " ")
 
 
 def classes_of(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
-    """``correct``, ``incorrect`` or ``not judged``, a trace."""
+    """The class of each trace (M,): ``correct``, ``incorrect`` or ``not judged``."""
     found = np.full(len(frame), "not judged", dtype=object)
     known = frame["correct"].notna().to_numpy()
     right = frame["correct"].to_numpy()[known].astype(bool)
@@ -148,7 +148,7 @@ def strip(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
 
 
 def _cut(counts: Sequence[str]) -> str:
-    """How many of the traces have a point, where not all have."""
+    """The number of traces that have a point, where not all have one."""
     return f"points: {'; '.join(counts)} traces,<br>drawn at random" if counts else ""
 
 
