@@ -19,12 +19,12 @@ from irl_core.data.fields import RowError
 from irl_core.data.formats import Format, read
 from irl_core.errors import InputError
 from irl_core.files import now
+from irl_core.progress import progress_bar
 from irl_core.storage.provenance import ScoredRunProvenance, file_hash
 from irl_core.storage.rows import row_of
 from irl_core.storage.schema import RefusedRow, ScoredRow
 from irl_core.storage.scored_run import RunWriter, errors_path
 from train.planning.describe import hours
-from train.progress import progress_bar
 
 if TYPE_CHECKING:
     from irl_core.scorer import Lens

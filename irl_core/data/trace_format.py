@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from irl_core.data.fields import FieldError, Row, flag, identifier, text_field
 from irl_core.data.jsonl import kind_of
+from irl_core.errors import DatasetError
+from irl_core.files import atomic_replacement
 from irl_core.types import Layout, Source, Step, Trace, Truth
 
 TRACE_FORMAT = "irl-lens-trace-1"
 
 
 def write_jsonl(traces: Iterable[Trace], path: Path) -> int:
-    """Write traces, one a line, whole: ``read`` gives them back equal. Returns their number.
+    """Write traces, one a line, atomically: ``read`` gives them back equal. Returns their number.
 
-    ``question``, ``solution`` and ``answer`` stand where other programs look for them. Written beside and renamed,
-    so that an interrupted write leaves an earlier file as it was.
+    ``question``, ``solution`` and ``answer`` stand where other programs look for them.
+
+    Raises:
+        DatasetError: the file could not be written; an earlier one is untouched.
     """
-    partial = path.with_name(path.name + ".new")
     count = 0
-    with partial.open("w", encoding="ascii") as target:
+    with atomic_replacement(path, error=DatasetError) as temporary, temporary.open("w", encoding="ascii") as target:
         for trace in traces:
             target.write(json.dumps(trace_row(trace)) + "\n")
             count += 1
-    os.replace(partial, path)
     return count
 
 

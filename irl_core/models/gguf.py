@@ -22,10 +22,10 @@ from irl_core.checkpoints.load import load_json
 from irl_core.errors import CheckpointError
 from irl_core.files import not_written, write_whole
 from irl_core.models.gguf_header import CONTROL, PRE_TOKENIZERS, ROPE_FACTORS, UNUSED, USER_DEFINED, Header, read_header
+from irl_core.progress import progress_bar
 
 if TYPE_CHECKING:
     import torch
-    from rich.progress import TaskID
     from transformers import PreTrainedTokenizerFast
 
 SUFFIX = ".gguf"
@@ -64,19 +64,9 @@ def is_file_name(name: str) -> bool:
 
 @contextmanager
 def shown_progress(name: str) -> Iterator[OnProgress]:
-    """What reports progress as a bar on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(f"{what} {name}")
-            progress.update(tasks[what], completed=done, total=total)
-
-        yield report
+    """A function that reports progress as a bar on stderr, erased at its end."""
+    with progress_bar(transient=True) as bar:
+        yield lambda what, done, total: bar.update(done, total=total, title=f"{what} {name}")
 
 
 # -------------------------------------------------------------------------------------------------------- the cache

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from train.progress import progress_bar
+from irl_core.progress import progress_bar
 
 
 def written(*, terminal: bool, shown: bool = True) -> str:

@@ -99,7 +99,7 @@ def score_solutions(
 
 def sample_with_progress(lens: Lens, problem: str, samples: int, seed: int) -> list[Trace]:
     """Samples of the policy, with a bar on stderr while they are drawn."""
-    from train.progress import progress_bar
+    from irl_core.progress import progress_bar
 
     with progress_bar(f"Sampling {samples}", transient=True) as bar:
         return lens.sample(problem, samples, seed, on_progress=lambda done, total: bar.update(done, total=total))

@@ -130,8 +130,8 @@ def train_prerequisites(config: TrainConfig, world: World) -> None:
 def train_with_progress(config: TrainConfig, directory: Path, resume: bool, world: World) -> None:
     """Train with a progress bar, and say how it ended. Raises typer.Exit where it did not finish: with status 0 where
     it was asked to stop, else 1."""
+    from irl_core.progress import progress_bar
     from train import run
-    from train.progress import progress_bar
 
     try:
         with progress_bar(directory.name, config.run.steps, shown=world.is_main) as bar:

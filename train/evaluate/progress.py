@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from irl_core.progress import ProgressBar, progress_bar
 from irl_core.storage.training_run import STATUS
 from train.interruption import Interrupted, StopRequests
 from train.planning.describe import hours
-from train.progress import ProgressBar, progress_bar
 from train.run_folder import Status
 
 
