@@ -25,7 +25,7 @@ from irl_core.reward.calibration import HeldOut, calibrate, candidate_rules
 from irl_core.reward.rewards import TRACE_SCORES
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals, trace_score
 from irl_core.statistics.separation import pair_accuracy
-from irl_core.text.perturbations import ALL_KINDS, corrupt, perturbed_trace
+from irl_core.text.perturbations import ALL_KINDS, perturb, perturbed_trace
 from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.types import ScoredTrace, Standardisation, Trace, Truth
 from train.data import calibration_traces, demo_problems
@@ -85,7 +85,7 @@ def perturbed_experts(experts: Sequence[Trace], seed: int) -> list[Trace]:
     """A perturbed copy of each expert trace that a perturbation applies to, with its true first wrong step."""
     copies = []
     for expert in experts:
-        change = corrupt(expert, random.Random(f"locate-{seed}-{expert.problem}"), LOCATED_KINDS)
+        change = perturb(expert, random.Random(f"locate-{seed}-{expert.problem}"), LOCATED_KINDS)
         if change is not None:
             copies.append(perturbed_trace(expert, change))
     return copies

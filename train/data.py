@@ -23,7 +23,7 @@ from irl_core.data.word_problems.drills import drills
 from irl_core.data.word_problems.generate import Split, problems
 from irl_core.data.word_problems.quantities import WordProblem
 from irl_core.errors import ConfigError, DatasetError
-from irl_core.text.perturbations import corrupt
+from irl_core.text.perturbations import perturb
 from irl_core.text.segmentation import make_trace
 from irl_core.text.think_answer import as_think_answer
 from irl_core.types import Source, Trace
@@ -326,7 +326,7 @@ def with_errors(traces: list[Trace], share: float, seed: int, fits: LengthLimits
         if len(replaced) == wanted:
             break
         trace = traces[index]
-        change = corrupt(trace, random.Random(f"expert-error-{seed}-{index}"))
+        change = perturb(trace, random.Random(f"expert-error-{seed}-{index}"))
         if change is None:
             continue
         changed = make_trace(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from irl_core.text.answers import answers_agree
-from irl_core.text.perturbations import SAME_ANSWER, corrupt
+from irl_core.text.perturbations import SAME_ANSWER, perturb
 from irl_core.text.segmentation import make_trace
 from irl_core.types import Step, Trace, Truth
 
@@ -99,7 +99,7 @@ def _right_answer_wrong_steps(trace: Trace, _: Sequence[Trace], rng: random.Rand
     found: Made | None = None
     for _step in trace.steps:
         current = trace if found is None else make_trace(trace.problem, found[0], truth=found[1])
-        changes = [corrupt(current, rng, tuple(sorted(SAME_ANSWER))) for _ in range(TRIES)]
+        changes = [perturb(current, rng, tuple(sorted(SAME_ANSWER))) for _ in range(TRIES)]
         known = [change for change in changes if change is not None]
         if not known:
             break
@@ -109,7 +109,7 @@ def _right_answer_wrong_steps(trace: Trace, _: Sequence[Trace], rng: random.Rand
 
 
 def _wrong_answer_right_steps(trace: Trace, _: Sequence[Trace], rng: random.Random) -> Made | None:
-    change = corrupt(trace, rng, ("swap_answer",))
+    change = perturb(trace, rng, ("swap_answer",))
     return None if change is None else (change.text, Truth(change.first_error_step, change.kind))
 
 

@@ -136,7 +136,7 @@ def parse_numbers(text: str) -> tuple[Fraction, ...]:
 # ---------------------------------------------------------------- answers
 
 
-def _spelt(value: Fraction) -> str:
+def spell_number(value: Fraction) -> str:
     """``value`` as a terminating decimal, else as ``n/d``."""
     rest, twos, fives = value.denominator, 0, 0
     while rest % 2 == 0:
@@ -159,10 +159,10 @@ def normalise_answer(text: str) -> str:
     """
     number = parse_number(text)
     if number is not None:
-        return _spelt(number)
+        return spell_number(number)
     several = parse_numbers(text)
     if several:
-        return ", ".join(map(_spelt, several))
+        return ", ".join(map(spell_number, several))
     plain, before = text, None
     while plain != before:  # markup within markup; each turn shortens the text
         before = plain

@@ -74,7 +74,8 @@ class Worked:
     repeated: frozenset[Fraction]  # the result of more than one sum
 
 
-def _number(text: str, span: Span) -> Number | None:
+def number_at(text: str, span: Span) -> Number | None:
+    """The number that a stretch of the text is; None where it is anything else."""
     found = _NUMBER.fullmatch(text[slice(*span)])
     if not found or len(found[0]) > MAX_DIGITS:
         return None
@@ -100,7 +101,7 @@ def _merged(text: str, step: int, note: Equation | None, visible: Equation | Non
     parts = [equation for equation in (visible, note) if equation]
     spans = [equation.right for equation in parts]
     shown = shown_after(text, note) if note and not visible else None
-    results = [_number(text, span) for span in [*spans, *([shown] if shown else [])]]
+    results = [number_at(text, span) for span in [*spans, *([shown] if shown else [])]]
     written = [number for number in results if number]
     if len(written) < len(results) or len({number.value for number in written}) != 1:
         return None
@@ -132,7 +133,8 @@ def _paired(text: str) -> Iterator[tuple[Equation | None, Equation | None]]:
             yield None, equation
 
 
-def _read_sums(trace: Trace) -> list[Sum]:
+def read_sums(trace: Trace) -> list[Sum]:
+    """The true sums of the reasoning steps, in order."""
     starts = [step.start for step in trace.steps]
     sums: list[Sum] = []
     for note, visible in _paired(trace.text):
@@ -144,7 +146,7 @@ def _read_sums(trace: Trace) -> list[Sum]:
     return sorted(sums, key=lambda one: one.start)
 
 
-def _prose(trace: Trace, sums: list[Sum]) -> list[Number]:
+def prose_numbers(trace: Trace, sums: list[Sum]) -> list[Number]:
     """Numbers of the steps that belong to no sum and are not the number of a step."""
     taken = {
         number.start for one in sums for left in one.lefts for number in operands(trace.text, left)
@@ -159,13 +161,13 @@ def _prose(trace: Trace, sums: list[Sum]) -> list[Number]:
 
 def work_out(trace: Trace) -> Worked:
     """The sums of a trace, its other numbers, and what its problem gives."""
-    sums = _read_sums(trace)
+    sums = read_sums(trace)
     given = numbers_in(trace.problem, (0, len(trace.problem)))
     words = {Fraction(_WORDS[word]) for word in re.findall(r"[a-z]+", trace.problem.lower()) if word in _WORDS}
     known = frozenset({number.value for number in given} | words | _IMPLIED)
     results = Counter(one.value for one in sums)
     repeated = frozenset(value for value, times in results.items() if times > 1)
-    return Worked(trace, tuple(sums), tuple(_prose(trace, sums)), tuple(given), known, repeated)
+    return Worked(trace, tuple(sums), tuple(prose_numbers(trace, sums)), tuple(given), known, repeated)
 
 
 def written_like(value: Fraction, like: str) -> str | None:
@@ -183,7 +185,7 @@ def written_like(value: Fraction, like: str) -> str | None:
     return f"{whole}.{rest}" if decimals else whole
 
 
-def _replaced(text: str, span: Span, edits: Mapping[Span, str]) -> str:
+def with_edits(text: str, span: Span, edits: Mapping[Span, str]) -> str:
     """``text[span]`` with the edits made, all of which lie in it."""
     parts: list[str] = []
     position = span[0]
@@ -202,7 +204,7 @@ def apply_edits(text: str, edits: Mapping[Span, str]) -> tuple[str, Span]:
     old = text[start:end]
     same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
     same = max(0, min(same, len(new) - 1))
-    return _replaced(text, (0, len(text)), edits), (start + same, start + len(new))
+    return with_edits(text, (0, len(text)), edits), (start + same, start + len(new))
 
 
 @dataclass(slots=True)
@@ -241,7 +243,7 @@ class Carried:
     def _edited(self, left: Span) -> str:
         text = self.worked.trace.text
         spans = [(token.start, token.end) for token in tokenise(text, *left)]
-        return _replaced(text, left, {span: self.edits[span] for span in spans if span in self.edits})
+        return with_edits(text, left, {span: self.edits[span] for span in spans if span in self.edits})
 
     def restate(self, one: Sum, value: Fraction) -> bool:
         """Write another result for a sum, also where its own step mentions it before the sum."""

@@ -102,22 +102,22 @@ def closing_answer(line: str) -> str | None:
     if hashes >= 0 and PREFIX.fullmatch(line[:hashes]):
         return _answer_after_hashes(line[hashes + 4 :])
     prefix = PREFIX.match(line)
-    return _stated(line[prefix.end() if prefix else 0 :].strip())
+    return stated_answer(line[prefix.end() if prefix else 0 :].strip())
 
 
-def _stated(body: str) -> str | None:
+def stated_answer(body: str) -> str | None:
     """The answer of a line's body by the first closing form that it has."""
     for pattern in (_SHORT_LABEL, _LABEL, _SENTENCE, _BOXED_ONLY, _BARE_LABEL):
         found = pattern.match(body)
         labelled = pattern in (_LABEL, _BOXED_ONLY) or (
             found is not None and body[: found.start("answer")].rstrip("* ").endswith(":")
         )
-        if found and _is_answer(found["answer"], labelled):
+        if found and is_answer(found["answer"], labelled):
             return _without_assignment(clean_answer(found["answer"]))
     return None
 
 
-def _is_answer(answer: str, labelled: bool) -> bool:
+def is_answer(answer: str, labelled: bool) -> bool:
     """Whether a remainder is an answer and nothing else: no equation in it, and a number unless it is labelled."""
     if last_boxed(answer) is not None:
         return True
@@ -139,7 +139,7 @@ def _answer_after_hashes(rest: str) -> str | None:
     bare = plain.lstrip("*_`#✅✔☑ \t\ufe0f")
     if re.match(r"[0-9]{1,3}[.)][ \t]+[^\W\d]", bare):
         return None
-    stated = _stated(bare)
+    stated = stated_answer(bare)
     if stated is not None:
         return stated
     assigned = _ASSIGNED.match(bare.rstrip("*_` "))

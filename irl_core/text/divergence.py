@@ -32,9 +32,9 @@ def departure(expert: str, text: str) -> int | None:
         known = meaning(equation)
         if known not in wanted:
             following = next(iter(waiting.values()), None)
-            return equation.start if following is None else _first_other_character(equation, following)
+            return equation.start if following is None else first_other_character(equation, following)
         waiting.pop(known, None)
-    return _answer_departure(expert, text)
+    return answer_departure(expert, text)
 
 
 def meaning(equation: Equation) -> Hashable:
@@ -63,7 +63,7 @@ def _operands(expression: Expression, op: str) -> list[Expression]:
     return _operands(expression.left, op) + _operands(expression.right, op)
 
 
-def _first_other_character(equation: Equation, expected: Equation) -> int:
+def first_other_character(equation: Equation, expected: Equation) -> int:
     """Where an equation first differs from the expected one, units and spelling aside: within a number, its digit."""
     ours, theirs = (_signs(one.text) for one in (equation, expected))
     for mine, other in zip(ours, theirs, strict=False):
@@ -79,7 +79,8 @@ def _signs(text: str) -> list[Token]:
     return [token for token in tokenise(text, 0, len(text), bullets=False) if token.kind not in ("word", "per")]
 
 
-def _answer_departure(expert: str, text: str) -> int | None:
+def answer_departure(expert: str, text: str) -> int | None:
+    """Where the final answer departs from the expert's; None where it agrees or the expert has none."""
     (_, _, right), (_, steps, answer) = segment(expert), segment(text)
     if right is None or (answer is not None and answers_agree(answer, right)):
         return None

@@ -48,7 +48,7 @@ _PARTS = {"number", "percent", "operator", "of", "open", "close", "power", "per"
 _OPERANDS = ("number", "open", "fraction", "root")
 
 
-def _left_sides(tokens: Sequence[Token], equals: int, text: str) -> Iterator[tuple[int, Side]]:
+def left_sides(tokens: Sequence[Token], equals: int, text: str) -> Iterator[tuple[int, Side]]:
     """Expressions that end at the equals sign, with the index of their first token.
 
     The longest among the last ``MAX_TOKENS`` tokens of the line; also those that begin at a minus sign attached to
@@ -89,7 +89,7 @@ def may_start(tokens: Sequence[Token], start: int) -> bool:
     return token.spaced or not (inside_number or before.kind == "word")
 
 
-def _right_side(tokens: Sequence[Token], equals: int, text: str) -> tuple[int, Side] | None:
+def right_side(tokens: Sequence[Token], equals: int, text: str) -> tuple[int, Side] | None:
     """The expression that starts after the equals sign, with the index of the token behind it."""
     high = equals + 1
     while high < len(tokens) and high - equals <= MAX_TOKENS and tokens[high].kind in _PARTS:
@@ -134,7 +134,7 @@ def cut_to(value: Fraction, stated: Fraction, decimals: int) -> bool:
     return decimals >= 2 and 0 <= abs(value) - abs(stated) < Fraction(1, 10**decimals) and value * stated >= 0
 
 
-def _is_residue(text: str) -> bool:
+def has_residue(text: str) -> bool:
     """Whether a stretch of text holds a number with as many digits as a calculator shows."""
     return any(
         len(found.replace(".", "").strip("0")) >= RESIDUE_DIGITS for found in re.findall(r"[0-9]*\.[0-9]+", text)
@@ -166,7 +166,7 @@ def matches(value: Fraction, stated: Fraction, source: str, approximate: bool, r
     return approximate and abs(value - stated) * 10**decimals < 1
 
 
-def _compare(left: Side, right: Side, approximate: bool, residue: bool) -> tuple[Fraction, Fraction, bool]:
+def compare_sides(left: Side, right: Side, approximate: bool, residue: bool) -> tuple[Fraction, Fraction, bool]:
     """Value, stated value, and whether some reading of the two sides makes them equal."""
     percent = right.source.rstrip().endswith("%")
     for value in left.values:
@@ -191,21 +191,21 @@ def in_other_unit(around: str, value: Fraction, stated: Fraction) -> bool:
 # ---------------------------------------------------------------- equations
 
 
-def _equation(tokens: Sequence[Token], equals: int, text: str, noted: bool) -> Equation | None:
+def equation_at(tokens: Sequence[Token], equals: int, text: str, noted: bool) -> Equation | None:
     """The equation around one equals sign; None where there is none, or where it is false and not read whole."""
-    behind = _right_side(tokens, equals, text)
+    behind = right_side(tokens, equals, text)
     if behind is None:
         return None
     after, right = behind
     found: Equation | None = None
-    for first, left in _left_sides(tokens, equals, text):
+    for first, left in left_sides(tokens, equals, text):
         if left.operators == 0 and (
             _names(left, tokens, first) or not (right.operators or _in_chain(tokens, equals, first))
         ):
             continue
         approximate = tokens[equals].text in ("≈", "≅", "\\approx")
-        residue = _is_residue(text[left.start : right.end])
-        value, stated, true = _compare(left, right, approximate, residue)
+        residue = has_residue(text[left.start : right.end])
+        value, stated, true = compare_sides(left, right, approximate, residue)
         span, sides = (left.start, right.end), ((left.start, left.end), (right.start, right.end))
         equation = Equation(*span, text[slice(*span)], value, stated, true, *sides, noted)
         if true:
@@ -300,7 +300,7 @@ def read_equations(text: str) -> list[Equation]:
 def _equations_between(text: str, start: int, end: int, noted: bool) -> list[Equation]:
     tokens = tokenise(text, start, end)
     spots = [index for index, token in enumerate(tokens) if token.kind == "equals"]
-    equations = (_equation(tokens, index, text, noted) for index in spots)
+    equations = (equation_at(tokens, index, text, noted) for index in spots)
     return [equation for equation in equations if equation]
 
 
@@ -316,14 +316,14 @@ def shown_after(text: str, noted: Equation) -> Span | None:
     return shown.span(1) if shown and len(shown[1]) <= MAX_DIGITS else None
 
 
-def _contradiction(text: str, noted: Equation) -> Equation | None:
+def contradiction_of(text: str, noted: Equation) -> Equation | None:
     """The false equation between an annotation's result and another number shown behind it, if there is one."""
     span = shown_after(text, noted)
     if span is None:
         return None
     written = text[slice(*span)]
     shown = number_value(written)
-    residue = _is_residue(text[slice(*noted.right)])
+    residue = has_residue(text[slice(*noted.right)])
     exact = (noted.stated, noted.stated * 100, noted.stated / 100)  # 0.5 shown as 50%, cents as dollars
     decimals = min(places(written), places(text[slice(*noted.right)]))
     if any(matches(stated, shown, written, False, residue) for stated in exact[:1]) or shown in exact:
@@ -356,7 +356,7 @@ def find_equations(text: str) -> list[Equation]:
         around = [other for other in visible[position : position + 2] if other.start < note.start < other.end]
         if not any((other.value, other.stated) == (note.value, note.stated) for other in around):
             kept.append(note)
-        contradiction = None if around else _contradiction(text, note)
+        contradiction = None if around else contradiction_of(text, note)
         if contradiction:
             kept.append(contradiction)
     return sorted(kept, key=lambda equation: (equation.start, equation.end))

@@ -16,7 +16,7 @@ from irl_core.text.tokens import SCALE_WORDS, Token, is_unit, is_whole_number, t
 
 MAX_TOKENS = 48  # in one side of an equation
 MAX_EXPONENT = 20
-MAX_BITS = 1000  # of a numerator or denominator: every value still fits a float
+MAX_BITS = 400  # of a numerator or denominator: 120 digits; larger values are not worked out
 MAX_UNIT_WORDS = 3
 OPERAND_KINDS = ("number", "open", "fraction", "root")
 
@@ -43,22 +43,19 @@ class NoParseError(Exception):
 def apply(op: str, left: Fraction, right: Fraction) -> Fraction | None:
     """``left op right``, exactly; None where it is undefined, irrational or too large (``MAX_BITS``)."""
     if op == "^":
-        return _power(left, right)
+        return raise_to(left, right)
     if op == "/" and not right:
         return None
     result = left + right if op == "+" else left - right if op == "-" else left * right if op == "*" else left / right
-    return result if _fits(result) else None
+    return result if max(result.numerator.bit_length(), result.denominator.bit_length()) <= MAX_BITS else None
 
 
-def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
+def raise_to(base: Fraction, exponent: Fraction) -> Fraction | None:
+    """``base`` to a whole exponent of at most ``MAX_EXPONENT``; None for any other or where the value is too large."""
     if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT or (base == 0 and exponent < 0):
         return None
     size = max(base.numerator.bit_length(), base.denominator.bit_length())
     return Fraction(base ** int(exponent)) if size * abs(int(exponent)) <= MAX_BITS else None
-
-
-def _fits(number: Fraction) -> bool:
-    return number.numerator.bit_length() <= MAX_BITS and number.denominator.bit_length() <= MAX_BITS
 
 
 def value(expression: Expression) -> Fraction | None:
@@ -211,7 +208,7 @@ class _Parser:
         if self.kind() == "root":
             self.take()
             self.operators += 1
-            return _root(self.argument())
+            return square_root(self.argument())
         return self.group()
 
     def argument(self) -> Expression:
@@ -283,7 +280,7 @@ class _Parser:
             self.at += ahead
 
 
-def _root(inner: Expression) -> Expression:
+def square_root(inner: Expression) -> Expression:
     """The square root of a perfect square."""
     square = value(inner)
     if square is None or square < 0:

@@ -1,4 +1,4 @@
-"""Corrupted copies of a solution, each with the span that changed and its first wrong step.
+"""Perturbed copies of a solution, each with the span that changed and its first wrong step.
 
 The first three kinds are the paper's (arXiv 2510.01857); the others look right line by line and are wrong. What a
 kind returns has been checked: the text differs, and it is wrong in the way that the kind says; else it is None.
@@ -60,26 +60,27 @@ _RATE = re.compile(
 )
 
 
-def _shuffled(rng: random.Random, items: Sequence[T]) -> list[T]:
+def shuffled(rng: random.Random, items: Sequence[T]) -> list[T]:
+    """The items in a random order."""
     return rng.sample(items, len(items))
 
 
 # ---------------------------------------------------------------- the paper's kinds
 
 
-def _signs(text: str, one: Sum) -> list[list[Token]]:
+def operators_of(text: str, one: Sum) -> list[list[Token]]:
     """The operators of each left side, in order."""
     return [[token for token in tokenise(text, *left) if token.kind == "operator"] for left in one.lefts]
 
 
-def _flip_operator(worked: Worked, rng: random.Random) -> Candidates:
+def flip_operator(worked: Worked, rng: random.Random) -> Candidates:
     """An arithmetic operator becomes another; the result stays, and is wrong."""
-    for one in _shuffled(rng, worked.sums):
-        sides = _signs(worked.trace.text, one)
+    for one in shuffled(rng, worked.sums):
+        sides = operators_of(worked.trace.text, one)
         if len({tuple(token.text for token in side) for side in sides}) != 1:
             continue
-        for index in _shuffled(rng, range(len(sides[0]))):
-            for sign in _shuffled(rng, [s for s in "+-*/" if s != sides[0][index].text]):
+        for index in shuffled(rng, range(len(sides[0]))):
+            for sign in shuffled(rng, [s for s in "+-*/" if s != sides[0][index].text]):
                 yield {(side[index].start, side[index].end): sign for side in sides}
 
 
@@ -91,11 +92,11 @@ def _copies(worked: Worked, one: Sum) -> Iterator[list[Number]]:
         yield from (list(copies) for copies in zip(*sides, strict=True))
 
 
-def _offset_number(worked: Worked, rng: random.Random) -> Candidates:
+def offset_number(worked: Worked, rng: random.Random) -> Candidates:
     """A number of a sum is off by a little; nothing else follows it, so the sum is wrong."""
-    for one in _shuffled(rng, worked.sums):
-        for copies in _shuffled(rng, list(_copies(worked, one))):
-            for offset in _shuffled(rng, [-3, -2, -1, 1, 2, 3]):
+    for one in shuffled(rng, worked.sums):
+        for copies in shuffled(rng, list(_copies(worked, one))):
+            for offset in shuffled(rng, [-3, -2, -1, 1, 2, 3]):
                 places = len(copies[0].text.partition(".")[2])
                 value = copies[0].value + Fraction(offset, 10**places)
                 new = [written_like(value, number.text) for number in copies]
@@ -112,14 +113,14 @@ def _stated_answers(trace: Trace) -> list[Number]:
     return [number for span in spans for number in numbers_in(trace.text, span) if number.value == value]
 
 
-def _swap_answer(worked: Worked, rng: random.Random) -> Candidates:
+def swap_answer(worked: Worked, rng: random.Random) -> Candidates:
     """The final answer becomes a number that was calculated on the way, or else one that was mentioned."""
     stated = _stated_answers(worked.trace)
     if not stated:
         return
     earlier = [number for number in worked.prose if number.end <= stated[0].start]
     for pool in ([one.results[-1] for one in worked.sums], earlier):
-        for number in _shuffled(rng, pool):
+        for number in shuffled(rng, pool):
             if number.value != stated[0].value:
                 yield {(place.start, place.end): number.text for place in stated}
 
@@ -127,10 +128,10 @@ def _swap_answer(worked: Worked, rng: random.Random) -> Candidates:
 # ---------------------------------------------------------------- right line by line, and wrong
 
 
-def _carry_wrong_value(worked: Worked, rng: random.Random) -> Candidates:
+def carry_wrong_value(worked: Worked, rng: random.Random) -> Candidates:
     """A result is off, and every later step calculates with it."""
-    for one in _shuffled(rng, worked.sums[:-1]):
-        for offset in _shuffled(rng, [-10, -5, -3, -2, -1, 1, 2, 3, 5, 10]):
+    for one in shuffled(rng, worked.sums[:-1]):
+        for offset in shuffled(rng, [-10, -5, -3, -2, -1, 1, 2, 3, 5, 10]):
             places = len(one.results[-1].text.partition(".")[2])
             carried = Carried(worked, {}, {})
             wrong = one.value + Fraction(offset, 10**places)
@@ -170,31 +171,32 @@ def _is_new(worked: Worked, carried: Carried, one: Sum) -> bool:
     return result is not None and result not in elsewhere
 
 
-def _wrong_operand(worked: Worked, rng: random.Random) -> Candidates:
+def wrong_operand(worked: Worked, rng: random.Random) -> Candidates:
     """An operand that the problem gives becomes another number of the problem.
 
     Not one that a later sum adds or subtracts anyway: two additions in another order are no mistake.
     """
-    for one in _shuffled(rng, worked.sums):
+    for one in shuffled(rng, worked.sums):
         used = {number.value for number in operands(worked.trace.text, one.lefts[0])}
         given = {number.value for number in worked.given} - _added_later(worked, one)
-        for old in _shuffled(rng, sorted(used & worked.known)):
-            for new in _shuffled(rng, sorted(given - used)):
+        for old in shuffled(rng, sorted(used & worked.known)):
+            for new in shuffled(rng, sorted(given - used)):
                 yield _exchanged(worked, one, old, new) or {}
 
 
 def _added_later(worked: Worked, one: Sum) -> set[Fraction]:
-    later = [other for other in worked.sums if other.start > one.start and _is_additive(worked, other)]
-    if not _is_additive(worked, one):
+    later = [other for other in worked.sums if other.start > one.start and is_additive(worked, other)]
+    if not is_additive(worked, one):
         return set()
     return {number.value for other in later for number in operands(worked.trace.text, other.lefts[0])}
 
 
-def _is_additive(worked: Worked, one: Sum) -> bool:
-    return all(token.text in "+-" for token in _signs(worked.trace.text, one)[0])
+def is_additive(worked: Worked, one: Sum) -> bool:
+    """Whether a sum only adds and subtracts."""
+    return all(token.text in "+-" for token in operators_of(worked.trace.text, one)[0])
 
 
-def _drop_step(worked: Worked, rng: random.Random) -> Candidates:
+def drop_step(worked: Worked, rng: random.Random) -> Candidates:
     """A step is left out, and the next calculates with one of that step's operands instead of its result.
 
     Not one addition before another: without the first, the second may still be a sensible step.
@@ -203,50 +205,51 @@ def _drop_step(worked: Worked, rng: random.Random) -> Candidates:
     per_step = Counter(one.step for one in worked.sums)
     if trace.layout is Layout.NUMBERED:
         return
-    for one, following in _shuffled(rng, list(zip(worked.sums, worked.sums[1:], strict=False))):
-        reordered = _is_additive(worked, one) and _is_additive(worked, following)
+    for one, following in shuffled(rng, list(zip(worked.sums, worked.sums[1:], strict=False))):
+        reordered = is_additive(worked, one) and is_additive(worked, following)
         if per_step[one.step] > 1 or following.step != one.step + 1 or reordered:
             continue
         uses = {number.value for left in following.lefts for number in operands(trace.text, left)}
         gap = (trace.steps[one.step].start, trace.steps[following.step].start)
-        for instead in _shuffled(rng, sorted({number.value for number in operands(trace.text, one.lefts[0])})):
+        for instead in shuffled(rng, sorted({number.value for number in operands(trace.text, one.lefts[0])})):
             carried = Carried(worked, {one.value: instead}, {})
             done = one.value in uses and carried.onward(gap[1]) and carried.sums_changed
             yield {gap: "", **carried.edits} if done and _is_new(worked, carried, following) else {}
 
 
-def _unit_or_rate(worked: Worked, rng: random.Random) -> Candidates:
+def unit_or_rate(worked: Worked, rng: random.Random) -> Candidates:
     """A conversion by the wrong factor, or a rate multiplied, divided or added where it should not be."""
     explained = {number.value for number in worked.given} | {one.value for one in worked.sums}
-    for one in _shuffled(rng, worked.sums):
+    for one in shuffled(rng, worked.sums):
         used = {number.value for number in operands(worked.trace.text, one.lefts[0])}
-        for factor in _shuffled(rng, sorted(used - explained)):
+        for factor in shuffled(rng, sorted(used - explained)):
             confused = _CONFUSED.get(int(factor), ()) if factor.denominator == 1 else ()
-            for new in _shuffled(rng, confused):
+            for new in shuffled(rng, confused):
                 yield _exchanged(worked, one, factor, Fraction(new)) or {}
-        yield from _wrong_rate(worked, one, rng)
+        yield from wrong_rate(worked, one, rng)
 
 
-def _wrong_rate(worked: Worked, one: Sum, rng: random.Random) -> Candidates:
+def wrong_rate(worked: Worked, one: Sum, rng: random.Random) -> Candidates:
+    """A rate multiplied, divided or added where another operation is right."""
     about = (worked.trace.steps[one.step].text, worked.trace.problem)
-    sides = _signs(worked.trace.text, one)
+    sides = operators_of(worked.trace.text, one)
     alike = {tuple(token.text for token in side) for side in sides}
     if len(alike) > 1 or alike.pop() not in (("*",), ("/",)) or not any(_RATE.search(part) for part in about):
         return
-    for sign in _shuffled(rng, ["/", "+"] if sides[0][0].text == "*" else ["*", "-"]):
+    for sign in shuffled(rng, ["/", "+"] if sides[0][0].text == "*" else ["*", "-"]):
         yield _rewritten(worked, one, {(side[0].start, side[0].end): sign for side in sides}) or {}
 
 
 # ---------------------------------------------------------------- checks
 
 _KINDS: dict[str, Callable[[Worked, random.Random], Candidates]] = {
-    "flip_operator": _flip_operator,
-    "offset_number": _offset_number,
-    "swap_answer": _swap_answer,
-    "carry_wrong_value": _carry_wrong_value,
-    "wrong_operand": _wrong_operand,
-    "drop_step": _drop_step,
-    "unit_or_rate": _unit_or_rate,
+    "flip_operator": flip_operator,
+    "offset_number": offset_number,
+    "swap_answer": swap_answer,
+    "carry_wrong_value": carry_wrong_value,
+    "wrong_operand": wrong_operand,
+    "drop_step": drop_step,
+    "unit_or_rate": unit_or_rate,
 }
 ALL_KINDS: tuple[str, ...] = tuple(_KINDS)
 # These make an equation false; the others leave every equation true.
@@ -254,7 +257,7 @@ FALSE_EQUATION = frozenset({"flip_operator", "offset_number", "carry_wrong_value
 SAME_ANSWER = frozenset({"flip_operator", "offset_number"})
 
 
-def _false_steps(trace: Trace) -> Counter[int]:
+def false_steps(trace: Trace) -> Counter[int]:
     """How many false equations each step holds."""
     starts = [step.start for step in trace.steps]
     return Counter(bisect_right(starts, one.start) - 1 for one in find_equations(trace.text) if not one.true)
@@ -268,7 +271,7 @@ def _first_known_error(trace: Trace) -> int:
 
 def _is_wrong(trace: Trace, changed: Trace, step: int, kind: str) -> bool:
     """Whether the changed text is wrong in the way of its kind, and first at that step."""
-    before, after = _false_steps(trace), _false_steps(changed)
+    before, after = false_steps(trace), false_steps(changed)
     if kind in FALSE_EQUATION:
         if not (after - before)[step] or len(after - before) != 1:
             return False
@@ -305,14 +308,14 @@ def _up_to_first_number(changed: Trace, step: int, edits: Edits) -> tuple[int, i
     return start, max(start, first[0] - removed + len(edits[first]))
 
 
-def corrupt(trace: Trace, rng: random.Random, kinds: Sequence[str] = ALL_KINDS) -> Perturbation | None:
-    """A corrupted copy of the trace, of one of the kinds, in an order that ``rng`` draws.
+def perturb(trace: Trace, rng: random.Random, kinds: Sequence[str] = ALL_KINDS) -> Perturbation | None:
+    """A perturbed copy of the trace, of one of the kinds, in an order that ``rng`` draws.
 
     None where no kind applies: the unchanged text is never returned, nor one whose answer is the reference's for a
-    kind that corrupts the answer. ``span`` starts at the first character that differs, in the new text (``drop_step``:
+    kind that changes the answer. ``span`` starts at the first character that differs, in the new text (``drop_step``:
     from where the step is missing to the first number that follows from nothing); ``first_error_step`` is an index
     into the steps of ``segment(new text)``. In a trace whose errors are not known, an earlier one may exist.
-    Texts of more than ``MAX_LENGTH`` characters are not corrupted. Raises ValueError for an unknown kind.
+    Texts of more than ``MAX_LENGTH`` characters are not perturbed. Raises ValueError for an unknown kind.
     """
     unknown = [kind for kind in kinds if kind not in _KINDS]
     if unknown:
@@ -320,7 +323,7 @@ def corrupt(trace: Trace, rng: random.Random, kinds: Sequence[str] = ALL_KINDS) 
     if len(trace.text) > MAX_LENGTH or not trace.steps:
         return None
     worked = work_out(trace)
-    for kind in _shuffled(rng, kinds):
+    for kind in shuffled(rng, kinds):
         for tried, edits in enumerate(_KINDS[kind](worked, rng)):
             found = _perturbation(trace, edits, kind) if edits else None
             if found or tried >= MAX_CANDIDATES:
@@ -333,7 +336,7 @@ def corrupt(trace: Trace, rng: random.Random, kinds: Sequence[str] = ALL_KINDS) 
 
 
 def perturbed_trace(trace: Trace, perturbation: Perturbation) -> Trace:
-    """The corrupted copy as a trace of the *same* problem, with its first wrong step as the truth."""
+    """The perturbed copy as a trace of the *same* problem, with its first wrong step as the truth."""
     return make_trace(
         trace.problem,
         perturbation.text,

@@ -62,7 +62,7 @@ def _trim(text: str, start: int, end: int) -> Span:
 # ---------------------------------------------------------------- reasoning
 
 
-def _lines(text: str, start: int, end: int) -> list[Span]:
+def line_spans(text: str, start: int, end: int) -> list[Span]:
     r"""Non-blank lines, trimmed; a label and its value on the next line are one.
 
     A line of markup (``\[``, ``---``, ``\begin{align}``, the fence of a code block) joins its neighbour.
@@ -84,7 +84,7 @@ def _lines(text: str, start: int, end: int) -> list[Span]:
     return spans
 
 
-def _sentences(text: str, start: int, end: int) -> list[Span]:
+def sentence_spans(text: str, start: int, end: int) -> list[Span]:
     """Sentences of one line, trimmed. A point inside 3.5 or $1,000.00 ends none, nor one before a lower-case letter."""
     spans: list[Span] = []
     low = start
@@ -101,7 +101,7 @@ def _sentences(text: str, start: int, end: int) -> list[Span]:
     return [span for span in spans if span[0] < span[1]]
 
 
-def _marks(text: str, start: int, end: int) -> list[int]:
+def step_marks(text: str, start: int, end: int) -> list[int]:
     """Where numbered steps start: every 'Step n', else the lines '1.', '(a)', '①', ... when they count up from 1."""
     steps = [found.start() for found in _STEP_MARK.finditer(text, start, end)]
     if steps:
@@ -131,16 +131,16 @@ def _split_closing_sentence(text: str, span: Span) -> list[Span]:
     """A last line 'She pays 3 + 4 = 7. The answer is 7.' as two spans."""
     if span[1] - span[0] > 4 * MAX_CLOSING_LENGTH:
         return [span]
-    sentences = _sentences(text, *span)
+    sentences = sentence_spans(text, *span)
     if len(sentences) < 2 or closing_answer(text[slice(*span)]) is not None:
         return [span]
     last = sentences[-1]
     return [(span[0], sentences[-2][1]), last] if closing_answer(text[slice(*last)]) is not None else [span]
 
 
-def _pieces(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:
+def plain_steps(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:
     """The lines of a stretch of reasoning, closing sentences split off, each with whether it is a closing line."""
-    lines = [part for line in _lines(text, start, end) for part in _split_hashes(text, line)]
+    lines = [part for line in line_spans(text, start, end) for part in _split_hashes(text, line)]
     if lines:
         lines[-1:] = _split_closing_sentence(text, lines[-1])
     closing = [closing_answer(text[slice(*span)]) is not None for span in lines]
@@ -149,7 +149,7 @@ def _pieces(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:
         if len(reasoning) > 1 or closes:
             yield span, closes
         else:
-            for sentence in _sentences(text, *span):
+            for sentence in sentence_spans(text, *span):
                 yield sentence, closing_answer(text[slice(*sentence)]) is not None
 
 
@@ -163,9 +163,9 @@ def _cut_at(spans: Sequence[Span], marks: Sequence[int], text: str) -> Iterator[
                 yield low, high
 
 
-def _numbered(text: str, start: int, end: int, marks: Sequence[int]) -> Iterator[tuple[Span, bool]]:
+def numbered_steps(text: str, start: int, end: int, marks: Sequence[int]) -> Iterator[tuple[Span, bool]]:
     """Steps from mark to mark; what is before the first is a step; closing lines are steps of their own."""
-    lines = [part for line in _lines(text, start, end) for part in _split_hashes(text, line)]
+    lines = [part for line in line_spans(text, start, end) for part in _split_hashes(text, line)]
     parts = list(_cut_at(lines, marks, text))
     if parts:
         parts[-1:] = _split_closing_sentence(text, parts[-1])
@@ -187,8 +187,8 @@ def _numbered(text: str, start: int, end: int, marks: Sequence[int]) -> Iterator
 
 
 def _reasoning(text: str, start: int, end: int) -> tuple[Layout, list[Step]]:
-    marks = _marks(text, start, end)
-    pieces = _numbered(text, start, end, marks) if marks else _pieces(text, start, end)
+    marks = step_marks(text, start, end)
+    pieces = numbered_steps(text, start, end, marks) if marks else plain_steps(text, start, end)
     steps = [Step(low, high, text[low:high], "answer" if closes else "reasoning") for (low, high), closes in pieces]
     if marks:
         return Layout.NUMBERED, steps
@@ -199,7 +199,7 @@ def _reasoning(text: str, start: int, end: int) -> tuple[Layout, list[Step]]:
 # ---------------------------------------------------------------- tags
 
 
-def _tags(text: str) -> dict[str, tuple[Span, Span]]:
+def tag_pairs(text: str) -> dict[str, tuple[Span, Span]]:
     """Opening and closing tag of each well-formed pair, by name: once each, in order, not nested in another.
 
     A ``</think>`` that no tag opens, with more text behind it, was opened by the chat template. What follows a closed
@@ -227,7 +227,7 @@ def _tags(text: str) -> dict[str, tuple[Span, Span]]:
     return pairs
 
 
-def _tagged(text: str, tags: Mapping[str, tuple[Span, Span]]) -> tuple[list[Step], str | None]:
+def tagged_steps(text: str, tags: Mapping[str, tuple[Span, Span]]) -> tuple[list[Step], str | None]:
     """The steps of a text with tags; the answer tag's contents are one step. The tags belong to no step."""
     edges = sorted(span for pair in tags.values() for span in pair)
     bounds = [0, *(edge for span in edges for edge in span), len(text)]
@@ -246,7 +246,7 @@ def _tagged(text: str, tags: Mapping[str, tuple[Span, Span]]) -> tuple[list[Step
 
 def _tag_answer(content: str) -> str | None:
     """The answer that an answer tag holds: that of its last closing line where it has one, else all of it."""
-    closing = [closing_answer(content[slice(*span)]) for span in _lines(content, 0, len(content))]
+    closing = [closing_answer(content[slice(*span)]) for span in line_spans(content, 0, len(content))]
     stated = [answer for answer in closing if answer]
     return stated[-1] if stated else clean_answer(content) or None
 
@@ -270,8 +270,8 @@ def segment(text: str) -> tuple[Layout, tuple[Step, ...], str | None]:
     Closing lines ('#### 12', 'The answer is 12.', 'A: 12', the answer tag) have the role ``answer``. A text that is
     not blank has at least one step. The last answer stated counts; an answer tag's before all others.
     """
-    tags = _tags(text)
-    steps, answer = _tagged(text, tags) if tags else ([], None)
+    tags = tag_pairs(text)
+    steps, answer = tagged_steps(text, tags) if tags else ([], None)
     layout = Layout.THINK_ANSWER
     if not steps:
         layout, steps = _reasoning(text, 0, len(text))
@@ -285,18 +285,15 @@ def _stated_answer(text: str, steps: Sequence[Step]) -> str | None:
 
     Where the text runs on into another problem after an answer, only what is before that counts.
     """
-    stated = [(step, _answer_of(step)) for step in steps if step.role == "answer"]
-    stated = [(step, answer) for step, answer in stated if answer]
+    closing = [step for step in steps if step.role == "answer"]
+    found = [(step, closing_answer(step.text) or clean_answer(step.text.replace("#", ""))) for step in closing]
+    stated = [(step, answer) for step, answer in found if answer]
     another = another_problem(text, stated[0][0].end) if stated else None
     own = [answer for step, answer in stated if another is None or step.start < another[0]]
     if own:
         return own[-1]
     cued = (cued_answer(step.text) for step in reversed(steps))
     return next((answer for answer in cued if answer), None)
-
-
-def _answer_of(step: Step) -> str:
-    return closing_answer(step.text) or clean_answer(step.text.replace("#", ""))
 
 
 def make_trace(

@@ -79,7 +79,7 @@ UNITS: dict[str, Factor] = {
 def unread_before(tokens: Sequence[Token], first: int) -> bool:
     """Whether something before ``tokens[first]``, where an expression starts, belongs to it and was not read."""
     token = tokens[first]
-    if token.kind == "number" and _leading_zero(token):
+    if token.kind == "number" and re.match("0[0-9]", token.text):  # a time or a code: 0900
         return True
     if token.first or first == 0:
         return False
@@ -95,11 +95,6 @@ def unread_before(tokens: Sequence[Token], first: int) -> bool:
     if near.kind in ("word", "of", "per"):
         return _unread_words(tokens, first)
     return False
-
-
-def _leading_zero(token: Token) -> bool:
-    """Whether a number is a time or a code: 0900."""
-    return len(token.text) > 1 and token.text[0] == "0" and token.text[1].isdecimal()
 
 
 def _numeric_group(tokens: Sequence[Token], close: int) -> bool:
@@ -155,10 +150,10 @@ def _unread_words(tokens: Sequence[Token], first: int) -> bool:
         if tokens[index].first:
             return False
         index -= 1
-    return index >= 0 and _continues(tokens, index, first)
+    return index >= 0 and continues(tokens, index, first)
 
 
-def _continues(tokens: Sequence[Token], index: int, first: int) -> bool:
+def continues(tokens: Sequence[Token], index: int, first: int) -> bool:
     """Whether the token before the words before an expression shows that it began earlier: '25 + his 1 + 1'."""
     token, near = tokens[index], tokens[first - 1]
     if token.kind == "operator":
@@ -227,11 +222,8 @@ def _unread_words_after(rest: Sequence[Token]) -> bool:
         return following is not None and following.text in "+*/^"
     joined = following.text.lower() in ("and", ",") and len(rest) > 2
     second = rest[2] if joined else following
-    return word in UNITS and second.kind == "number" and _has_unit(rest[2 + joined :])
-
-
-def _has_unit(rest: Sequence[Token]) -> bool:
-    return bool(rest) and rest[0].text.lower() in UNITS
+    unit_follows = any(token.text.lower() in UNITS for token in rest[2 + joined : 3 + joined])
+    return word in UNITS and second.kind == "number" and unit_follows
 
 
 def _mixed_tail(rest: Sequence[Token]) -> bool:
@@ -269,8 +261,8 @@ def converted(left: Sequence[Token], right: Sequence[Token]) -> bool | None:
 
     Only sums of numbers that each have a unit, of one family and at least two of them, are converted.
     """
-    terms = _terms(left)
-    stated = _terms(right)
+    terms = terms_with_units(left)
+    stated = terms_with_units(right)
     if terms is None or not stated or len(stated) != 1:
         return None
     used = {factor for _, factor in terms}
@@ -281,7 +273,7 @@ def converted(left: Sequence[Token], right: Sequence[Token]) -> bool | None:
     return bool(total == stated[0][0] * stated[0][1][1])
 
 
-def _terms(tokens: Sequence[Token]) -> list[tuple[Fraction, Factor]] | None:
+def terms_with_units(tokens: Sequence[Token]) -> list[tuple[Fraction, Factor]] | None:
     """Numbers with units, joined by plus and minus; None where the tokens are anything else."""
     terms: list[tuple[Fraction, Factor]] = []
     sign = 1

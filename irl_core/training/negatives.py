@@ -11,7 +11,7 @@ from irl_core.config import DiscriminatorConfig
 from irl_core.distributed import World
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.text.divergence import departed_token, departure, first_difference
-from irl_core.text.perturbations import corrupt
+from irl_core.text.perturbations import perturb
 from irl_core.text.segmentation import make_trace
 from irl_core.training.groups import Group
 from irl_core.training.model_pair import ModelPair
@@ -96,7 +96,7 @@ def perturbed(
     """
     kinds = tuple(settings.perturbations)
     for original in (group.expert, rng.choice(group.samples)) if kinds else ():
-        change = corrupt(original.trace, rng, kinds)
+        change = perturb(original.trace, rng, kinds)
         if change is None or change.text == group.expert.trace.text:
             continue
         changed = make_trace(

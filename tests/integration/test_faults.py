@@ -365,7 +365,7 @@ def test_the_perturbed_copy_of_a_truncated_sample_is_truncated_too() -> None:
 
 def test_a_perturbation_that_gives_the_expert_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     text = EXPERTS[0][1]
-    monkeypatch.setattr(negatives, "corrupt", lambda trace, rng, kinds: Perturbation(text, (0, 1), 0, "offset_number"))
+    monkeypatch.setattr(negatives, "perturb", lambda trace, rng, kinds: Perturbation(text, (0, 1), 0, "offset_number"))
     assert not list(perturbed_of(tiny_trainer(), wrong_solutions()[0], random.Random(0)))
 
 

@@ -516,7 +516,7 @@ def test_a_perturbation_is_made_of_the_same_problems_traces(monkeypatch: pytest.
         assert kinds == ("swap_answer",)
         return None
 
-    monkeypatch.setattr(negatives, "corrupt", refuse)
+    monkeypatch.setattr(negatives, "perturb", refuse)
     trainer = tiny_trainer(config(discriminator={"perturbations": ("swap_answer",)}))
     assert classes(examples_of(trainer, drafts())) == ["expert"] * 4 + ["policy"] * 4
     assert seen == [text for (problem, draft) in DRAFTS for text in (EXPERTS[problem][1], draft)]

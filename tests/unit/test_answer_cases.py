@@ -260,6 +260,29 @@ def test_what_cannot_be_compared_is_neither_right_nor_wrong(a: str, b: str, same
     assert compare_answers(b, a) is same
 
 
+LATEX_PAIRS = [
+    (r"\frac{1}{2}", "0.5"),
+    (r"1\frac{1}{2}", r"\frac{3}{2}"),
+    (r"\dfrac{3}{4}", r"\frac34"),
+    (r"33\frac{1}{3}", r"\frac{100}{3}"),
+    (r"1{,}200", "1200"),
+    (r"2^{10}", "1024"),
+    (r"\sqrt{16}", "4"),
+    (r"-\frac{1}{2}", "-0.5"),
+    (r"24\text{ cm}^2", "24"),
+    (r"\frac{1}{2}", r"\frac{1}{3}"),
+    (r"\boxed{12}", "13"),
+    (r"2^{3}", "6"),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), LATEX_PAIRS)
+def test_latex_answers_are_judged_as_math_verify_judges_them(a: str, b: str) -> None:
+    math_verify = pytest.importorskip("math_verify", reason="math-verify is in the extra 'test'")
+    theirs = math_verify.verify(math_verify.parse(f"${a}$"), math_verify.parse(f"${b}$"))
+    assert compare_answers(a, b) is theirs
+
+
 def test_no_answer_found_is_unknown() -> None:
     for text in ("In all they cost $29.00, therefore.", "It is 72 clips, altogether.", "Twelve."):
         assert make_trace("How many?", text, reference_answer="29").correct is None

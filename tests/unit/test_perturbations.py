@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from irl_core.data.word_problems.check import first_error
 from irl_core.data.word_problems.generate import problem
 from irl_core.text.equations import find_equations, first_false_step
-from irl_core.text.perturbations import ALL_KINDS, FALSE_EQUATION, MAX_LENGTH, corrupt, perturbed_trace
+from irl_core.text.perturbations import ALL_KINDS, FALSE_EQUATION, MAX_LENGTH, perturb, perturbed_trace
 from irl_core.text.segmentation import make_trace, segment
 from irl_core.types import Perturbation, Source, Trace, Truth
 
@@ -64,13 +64,13 @@ def check(trace: Trace, found: Perturbation) -> None:
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_every_kind_applies_to_every_layout(text: str, kind: str) -> None:
     for seed in range(20):
-        found = corrupt(expert(text), random.Random(seed), (kind,))
+        found = perturb(expert(text), random.Random(seed), (kind,))
         assert found is not None and found.kind == kind
         check(expert(text), found)
 
 
 def versions(text: str, kind: str, seeds: int = 60) -> set[str]:
-    found = (corrupt(expert(text), random.Random(seed), (kind,)) for seed in range(seeds))
+    found = (perturb(expert(text), random.Random(seed), (kind,)) for seed in range(seeds))
     return {one.text for one in found if one}
 
 
@@ -84,7 +84,7 @@ def test_flip_operator_leaves_the_result_and_changes_both_copies() -> None:
 def test_flip_operator_never_gives_a_true_equation() -> None:
     # 2 + 2 = 2 * 2, so only '-' and '/' are wrong
     trace = make_trace("How many?", "It is <<2+2=4>>4.\n#### 4")
-    found = [corrupt(trace, random.Random(seed), ("flip_operator",)) for seed in range(30)]
+    found = [perturb(trace, random.Random(seed), ("flip_operator",)) for seed in range(30)]
     assert {one.text for one in found if one} == {"It is <<2-2=4>>4.\n#### 4", "It is <<2/2=4>>4.\n#### 4"}
 
 
@@ -104,7 +104,7 @@ def test_swap_answer_takes_a_number_calculated_before() -> None:
 
 def test_swap_answer_of_a_box() -> None:
     trace = make_trace("How many?", "First 4 * 3 = 12.\nThen she pays \\boxed{21}.")
-    found = corrupt(trace, random.Random(0), ("swap_answer",))
+    found = perturb(trace, random.Random(0), ("swap_answer",))
     assert found is not None
     assert found.text == "First 4 * 3 = 12.\nThen she pays \\boxed{12}."
     assert (found.span, found.first_error_step) == ((39, 41), 1)
@@ -129,7 +129,7 @@ def test_drop_step_calculates_on_without_it() -> None:
     # without the mugs' sum, 3 + 9 = 12 would be a known number, so 4 + 9 = 13; 50 - 13 = 37
     wrong = "In total it is <<4+9=13>>13.\nShe keeps <<50-13=37>>37.\n#### 37"
     assert versions(DEMO, "drop_step") == {wrong}
-    found = corrupt(expert(), random.Random(0), ("drop_step",))
+    found = perturb(expert(), random.Random(0), ("drop_step",))
     assert found is not None
     assert (found.first_error_step, found.text[slice(*found.span)]) == (0, "In total it is <<4")
 
@@ -139,14 +139,14 @@ def test_unit_or_rate_adds_or_divides_where_it_should_multiply() -> None:
         "Each box holds 6 eggs. How many eggs are in 5 boxes and 8 bowls of 1 egg?",
         "<<6*5=30>>30\n<<30+8=38>>38\n#### 38",
     )
-    found = corrupt(trace, random.Random(0), ("unit_or_rate",))
+    found = perturb(trace, random.Random(0), ("unit_or_rate",))
     assert found is not None
     assert found.text == "<<6+5=11>>11\n<<11+8=19>>19\n#### 19"  # 6 / 5 is not whole
 
 
 def test_unit_or_rate_confuses_conversions() -> None:
     trace = make_trace("She walks 3 hours. How many minutes and 5 more?", "<<3*60=180>>180\n<<180+5=185>>185\n#### 185")
-    texts = {found.text for seed in range(20) if (found := corrupt(trace, random.Random(seed), ("unit_or_rate",)))}
+    texts = {found.text for seed in range(20) if (found := perturb(trace, random.Random(seed), ("unit_or_rate",)))}
     # 3 * 24 = 72, + 5 = 77; 3 * 100 = 300, + 5 = 305
     assert texts == {"<<3*24=72>>72\n<<72+5=77>>77\n#### 77", "<<3*100=300>>300\n<<300+5=305>>305\n#### 305"}
 
@@ -158,46 +158,46 @@ def test_unit_or_rate_confuses_conversions() -> None:
 def test_none_where_no_kind_applies(text: str) -> None:
     """Fault 2: what did not apply is None, never the unchanged text."""
     for seed in range(5):
-        assert corrupt(make_trace("How many?", text), random.Random(seed)) is None
+        assert perturb(make_trace("How many?", text), random.Random(seed)) is None
 
 
 def test_a_text_too_long_is_left_alone() -> None:
-    assert corrupt(expert(DEMO + " " * MAX_LENGTH), random.Random(0)) is None
+    assert perturb(expert(DEMO + " " * MAX_LENGTH), random.Random(0)) is None
 
 
 def test_an_ambiguous_number_is_not_carried() -> None:
     # the result 3 is also a number of the problem: which 3 follows from it cannot be told
     trace = make_trace("She has 5 of 3 kinds and loses 2.", "<<5-2=3>>3\n<<3*4=12>>12\n#### 12")
-    assert corrupt(trace, random.Random(0), ("carry_wrong_value",)) is None
+    assert perturb(trace, random.Random(0), ("carry_wrong_value",)) is None
 
 
 def test_swapping_a_wrong_answer_never_makes_it_right() -> None:
     trace = make_trace("How many?", "It is <<4*3=12>>12.\n#### 15", reference_answer="12", source=Source.POLICY)
-    assert all(corrupt(trace, random.Random(seed), ("swap_answer",)) is None for seed in range(10))
+    assert all(perturb(trace, random.Random(seed), ("swap_answer",)) is None for seed in range(10))
 
 
 def test_only_what_comes_before_a_known_error_is_corrupted() -> None:
     text = DEMO.replace("50-21=29", "50-21=30")
     for kind in ("flip_operator", "offset_number"):
         for seed in range(20):
-            found = corrupt(expert(text), random.Random(seed), (kind,))
+            found = perturb(expert(text), random.Random(seed), (kind,))
             assert found is not None and found.first_error_step < 2
     known = make_trace(PROBLEM, DEMO, truth=Truth(0, "wrong operand"))
-    assert all(corrupt(known, random.Random(seed)) is None for seed in range(10))
+    assert all(perturb(known, random.Random(seed)) is None for seed in range(10))
 
 
 def test_an_unknown_kind_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown kind of perturbation 'flip'; use flip_operator, offset_number"):
-        corrupt(expert(), random.Random(0), ("flip",))
+        perturb(expert(), random.Random(0), ("flip",))
 
 
 def test_the_same_seed_gives_the_same_perturbation() -> None:
-    assert corrupt(expert(), random.Random(5)) == corrupt(expert(), random.Random(5))
+    assert perturb(expert(), random.Random(5)) == perturb(expert(), random.Random(5))
 
 
 def test_a_perturbed_trace_keeps_its_problem() -> None:
     """Fault 3: the corrupted copy carries the problem and the reference of the trace it was made from."""
-    found = corrupt(expert(), random.Random(0), ("carry_wrong_value",))
+    found = perturb(expert(), random.Random(0), ("carry_wrong_value",))
     assert found is not None
     trace = perturbed_trace(expert(), found)
     assert (trace.problem, trace.problem_id, trace.reference_answer) == (PROBLEM, "p", "29")
@@ -212,7 +212,7 @@ def test_demo_problems_are_corrupted_as_promised(index: int, seed: int) -> None:
     given_problem = problem(index)
     trace = make_trace(given_problem.text, given_problem.solution, reference_answer=given_problem.answer)
     for kind in ALL_KINDS:
-        found = corrupt(trace, random.Random(seed), (kind,))
+        found = perturb(trace, random.Random(seed), (kind,))
         if found:
             check(trace, found)
 
@@ -225,7 +225,7 @@ def test_the_corpus_checker_finds_the_same_first_error() -> None:
         source = problem(index)
         trace = make_trace(source.text, source.solution, reference_answer=source.answer)
         for kind in ALL_KINDS:
-            found = corrupt(trace, rng, (kind,))
+            found = perturb(trace, rng, (kind,))
             if found:
                 applied[kind] += 1
                 agreed[kind] += first_error(source, found.text).first_error_step == found.first_error_step
@@ -259,7 +259,7 @@ def test_the_corpus_checker_finds_the_same_first_error() -> None:
 def test_any_text_is_corrupted_as_promised_or_not_at_all(text: str, seed: int) -> None:
     trace = make_trace("Each of 3 boxes holds 4 eggs.", text)
     for kind in ALL_KINDS:
-        found = corrupt(trace, random.Random(seed), (kind,))
+        found = perturb(trace, random.Random(seed), (kind,))
         if found:
             assert found.text != text
             steps = segment(found.text)[1]
@@ -277,7 +277,7 @@ def test_real_solutions_are_corrupted_as_promised() -> None:
         if first_false_step(trace) is not None:
             continue
         for kind in ALL_KINDS:
-            found = corrupt(trace, rng, (kind,))
+            found = perturb(trace, rng, (kind,))
             if found:
                 applied[kind] += 1
                 check(trace, found)

@@ -25,7 +25,7 @@ from irl_core.scorer import Lens
 from irl_core.storage.rows import row_of, unscored_row
 from irl_core.storage.schema import RefusedRow, ScoredRow
 from irl_core.text.divergence import first_difference
-from irl_core.text.perturbations import ALL_KINDS, corrupt
+from irl_core.text.perturbations import ALL_KINDS, perturb
 from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Floats, Source, Trace, Truth
 from train.calibrate import problem_seed
@@ -190,7 +190,7 @@ def perturbed_traces(encoder: TraceEncoder, experts: Sequence[Trace], seed: int)
         rng = random.Random(f"perturbed-{seed}-{expert.problem}")
         honest = encoder.encode(replace(expert, token_ids=None, logprobs=None)).completion_ids
         for kind in ALL_KINDS:
-            change = corrupt(expert, rng, (kind,))
+            change = perturb(expert, rng, (kind,))
             if change is None:
                 continue
             trace = make_trace(
