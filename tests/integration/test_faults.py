@@ -309,9 +309,13 @@ def test_swapped_labels_are_seen() -> None:
 
 def test_a_sampled_expression_is_read_as_text(tmp_path: Path) -> None:
     target = tmp_path / "written"
-    for text in (f"#### __import__('pathlib').Path({str(target)!r}).touch()", "#### 9**9**9**9", "#### 11 or exit()"):
+    for text, correct in (  # none is right, and the first two cannot be compared with a number
+        (f"#### __import__('pathlib').Path({str(target)!r}).touch()", None),
+        ("#### 9**9**9**9", None),
+        ("#### 11 or exit()", False),
+    ):
         sample = as_sample(0, f"2 * 2 = 4\n{text}")
-        assert sample.trace.correct is False
+        assert sample.trace.correct is correct
         trainer = tiny_trainer()
         trainer.update_policy(trainer.score([Group(TRACES[0], (sample, sample))]))
     assert not target.exists()
