@@ -46,7 +46,8 @@ from train.training_state import TrainingState
 
 LOGGED = {
     "step", "disc/loss", "disc/grad_norm", "disc/learning_rate", "policy/learning_rate", "rollout/samples",
-    "rollout/correct", "rollout/truncated", "rollout/length", "rollout/tokens", "train/tokens", "tokens/s",
+    "rollout/correct", "rollout/unknown", "rollout/truncated", "rollout/length", "rollout/tokens", "train/tokens",
+    "tokens/s",
     "disc/reward_expert", "disc/reward_policy", "disc/accuracy_expert", "disc/accuracy_policy", "memory/rss_gb",
     "time/generate_s", "time/discriminator_s", "time/step_s",
 }  # fmt: skip
