@@ -41,6 +41,7 @@ class Range:
     below: bool = False
 
     def holds(self, value: float) -> bool:
+        """Whether the number lies within the limits."""
         over = value > self.low if self.above else value >= self.low
         return over and (value < self.high if self.below else value <= self.high)
 
@@ -120,7 +121,7 @@ def explain(failure: ValidationError, kind: type) -> str:
     key = _dotted(place)
     match sort:
         case "unexpected_keyword_argument" | "invalid_key":
-            key = _dotted((*place[:-1], str(place[-1])))  # YAML has keys that are numbers
+            key = _dotted((*place[:-1], str(place[-1])))[:200]  # YAML has keys that are numbers
             return f"unknown key {key!r}{_nearest_key(place, kind)}"
         case "missing" if isinstance(place[-1], int):  # of a list of a fixed length
             missing = sum(one["loc"][:-1] == place[:-1] for one in details)

@@ -15,6 +15,7 @@ from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import verify
 from irl_core.config import PolicyConfig
 from irl_core.data.reward_hacking import probe_traces
+from irl_core.errors import CheckpointError
 from irl_core.models.batching import collate, token_budget_batches
 from irl_core.models.logprobs import completion_logprobs
 from irl_core.models.pretrained import load_causal_lm, load_encoder
@@ -28,6 +29,7 @@ from irl_core.text.divergence import first_difference
 from irl_core.text.perturbations import ALL_KINDS, perturb
 from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Floats, Source, Trace, Truth
+from irl_core.validation import validated
 from train.calibrate import problem_seed
 from train.evaluate.problem_sets import Question
 from train.evaluate.resumable import OnStep, Part
@@ -83,8 +85,9 @@ class LoadedPolicy:
         trained = config["train_config"]
         settings = PolicyConfig()
         if next(model.parameters()).is_cuda:
-            names = [name for name in ("sampler", "cache", "sampling_tokens") if name in trained["policy"]]
-            settings = PolicyConfig(**{name: trained["policy"][name] for name in names})
+            names = [key for key in ("sampler", "cache", "sampling_tokens") if key in trained["policy"]]
+            sampling = {key: trained["policy"][key] for key in names}
+            settings = validated(PolicyConfig, sampling, CheckpointError, f"{name}: train_config.policy.")
         return cls(name, model, encoder, int(trained["data"]["max_completion_tokens"]), context, settings)
 
     def sample(
