@@ -20,7 +20,7 @@ help:
 	@echo "make app [PORT=8501]   install into $(VENV) and open the app on the bundled checkpoint"
 	@echo "make test [ARGS=...]   install what the tests need and run them all (WORKERS= one after the other)"
 	@echo "make lint              ruff and mypy"
-	@echo "make assets            train the bundled checkpoint anew and judge it"
+	@echo "make assets            train the bundled checkpoint anew and evaluate it"
 	@echo "make clean             remove $(VENV) and the caches"
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH=$(TORCH)"
 

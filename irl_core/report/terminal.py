@@ -1,4 +1,4 @@
-"""An inspection in the terminal: the exact text, each token on a colour, the steps' scores and the verdict in words.
+"""An inspection in the terminal: the exact text with a colour behind each token, the step scores, the verdict.
 
 Model output is only ever the content of ``rich.text.Text``, never markup, and its control characters are drawn as
 visible signs, so it can neither colour nor move anything. Without colour (``NO_COLOR``, a pipe, a dumb terminal)
@@ -24,24 +24,26 @@ BLUE, ORANGE = (33, 102, 172), (217, 95, 2)
 BRACKET_SHARE = 1 / 3
 VERDICT_STYLES = {"error": "bold red", "no_error": "bold green", "uncertain": "bold yellow", "no_signal": "bold"}
 
+HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode categories that are not drawn as they are
+
 Tokens = Sequence[Mapping[str, Any]]
 
 
 def visible(text: str) -> str:
     """``text`` with control and format characters as signs: ␀, ␛, and ⟨U+202E⟩; line ends stay line ends."""
-    return "".join(_sign(character) for character in text)
-
-
-def _sign(character: str) -> str:
-    if character == "\n" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
-        return character
-    if ord(character) < 0x20:
-        return chr(0x2400 + ord(character))
-    return "␡" if character == "\x7f" else f"⟨U+{ord(character):04X}⟩"
+    signs = []
+    for character in text:
+        if character == "\n" or unicodedata.category(character) not in HIDDEN:
+            signs.append(character)
+        elif ord(character) < 0x20:
+            signs.append(chr(0x2400 + ord(character)))
+        else:
+            signs.append("␡" if character == "\x7f" else f"⟨U+{ord(character):04X}⟩")
+    return "".join(signs)
 
 
 def background(value: float | None, full: float) -> tuple[int, int, int]:
-    """Red, green, blue of a token: exactly white at zero (and where undefined), blue above, orange below."""
+    """Red, green and blue behind a token: exactly white at zero (and where undefined), blue above, orange below."""
     if value is None:
         return 255, 255, 255
     share = max(-1.0, min(1.0, value / full))
@@ -50,16 +52,9 @@ def background(value: float | None, full: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _style(value: float | None, full: float) -> Style:
-    colour = background(value, full)
-    dark = sum(weight * part for weight, part in zip((0.299, 0.587, 0.114), colour, strict=True)) < 128
-    ink = Color.from_rgb(255, 255, 255) if dark else Color.from_rgb(0, 0, 0)
-    return Style(color=ink, bgcolor=Color.from_rgb(*colour))
-
-
 def pieces(text: str, tokens: Tokens) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
-    """``text`` cut at its tokens, in order and whole: a character that several tokens share goes to the first of them,
-    what no token covers comes with None."""
+    """Pieces of ``text`` with their tokens, in order and whole: a character that several tokens share goes to the first
+    of them, text that no token covers comes with None."""
     position = 0
     for token in tokens:
         if token["start"] > position:
@@ -76,12 +71,18 @@ def coloured(trace: Mapping[str, Any], view: str, full: float) -> Text:
     """The trace's exact text with the value of ``view`` as each token's background; white is exactly zero."""
     result = Text()
     for piece, token in pieces(trace["text"], trace["tokens"]):
-        result.append(visible(piece), style=_style(token[view], full) if token else None)
+        style = None
+        if token:
+            colour = background(token[view], full)
+            dark = sum(weight * part for weight, part in zip((0.299, 0.587, 0.114), colour, strict=True)) < 128
+            ink = Color.from_rgb(255, 255, 255) if dark else Color.from_rgb(0, 0, 0)
+            style = Style(color=ink, bgcolor=Color.from_rgb(*colour))
+        result.append(visible(piece), style=style)
     return result
 
 
 def bracketed(trace: Mapping[str, Any], view: str, full: float) -> Text:
-    """The same without colour: tokens from a third of ``full`` on stand in brackets behind their value."""
+    """The same without colour: tokens from a third of ``full`` on are in brackets, behind their value."""
     result = Text()
     for piece, token in pieces(trace["text"], trace["tokens"]):
         value = token[view] if token else None
@@ -94,7 +95,8 @@ def bracketed(trace: Mapping[str, Any], view: str, full: float) -> Text:
     return result
 
 
-def _step_lines(trace: Mapping[str, Any]) -> Text:
+def step_lines(trace: Mapping[str, Any]) -> Text:
+    """A line for each step with its score; an arrow marks the first error."""
     result = Text()
     for index, step in enumerate(trace["steps"]):
         first = trace["decision"] == "error" and index == trace["first_error_step"]
@@ -103,10 +105,6 @@ def _step_lines(trace: Mapping[str, Any]) -> Text:
         line = f"{mark}{name:>7} {signed(step['score']):>9}  {visible(' '.join(step['text'].split()))}\n"
         result.append(line, style="bold" if first else None)
     return result
-
-
-def _arithmetic_lines(trace: Mapping[str, Any]) -> Text:
-    return Text("".join(f"{visible(one['text'])}: is {one['value']}\n" for one in trace["arithmetic"]))
 
 
 def print_result(
@@ -121,8 +119,14 @@ def print_result(
 ) -> None:
     """Print an inspection: every trace with its tokens, steps and verdict.
 
-    ``score_name`` names the trace score, ``gamma`` is the discount of its discounted rewards. ``familiar``: see
-    `irl_core.report.heatmap.verdict.verdict`.
+    Args:
+        console: where to.
+        result: the inspection.
+        view: the signal behind the tokens' colours.
+        gamma: the discount of the discounted rewards.
+        score_name: the name of the trace score.
+        notes: warnings above the traces.
+        familiar: see `irl_core.report.heatmap.verdict.verdict`.
     """
     full = ranges(gamma)[view]
     console.print(Text(f"Checkpoint {visible(result['checkpoint'])}"), style="dim")
@@ -131,20 +135,22 @@ def print_result(
         console.print(Text(visible(note)), style="yellow")
     for title, trace in zip(titles(result["traces"]), result["traces"], strict=True):
         console.rule(Text(visible(f"{title} · {score_name} {signed(trace['trace_score'])}")), align="left")
-        _print_trace(console, trace, view, full, familiar)
+        print_trace(console, trace, view, full, familiar)
 
 
-def _print_trace(console: Console, trace: InspectedTrace, view: str, full: float, familiar: bool | None) -> None:
-    found = verdict(trace, familiar)
+def print_trace(console: Console, trace: InspectedTrace, view: str, full: float, familiar: bool | None) -> None:
+    """Print one trace; ``full`` is the value of full colour."""
+    conclusion = verdict(trace, familiar)
     plain = console.no_color or console.color_system is None
     value = f"{view} reward: orange {signed(-full, 1)}, white 0, blue {signed(full, 1)}"
     limit = f"{view} reward in brackets from {BRACKET_SHARE * full:.1f} away from 0 on"
     console.print((bracketed if plain else coloured)(trace, view, full), soft_wrap=plain)
     console.print(Text(limit if plain else value), style="dim")
     console.print(Text("Steps and their scores (lower is more suspect):"))
-    console.print(_step_lines(trace), end="", soft_wrap=True)
-    console.print(Text(visible(found["headline"])), style=VERDICT_STYLES[found["kind"]])
-    console.print(Text(visible(found["detail"])), soft_wrap=True)
+    console.print(step_lines(trace), end="", soft_wrap=True)
+    console.print(Text(visible(conclusion["headline"])), style=VERDICT_STYLES[conclusion["kind"]])
+    console.print(Text(visible(conclusion["detail"])), soft_wrap=True)
     if trace["arithmetic"]:
         console.print(Text("Equations that do not hold (checked exactly, apart from the reward):"))
-        console.print(_arithmetic_lines(trace), end="", soft_wrap=True)
+        false_equations = "".join(f"{visible(one['text'])}: is {one['value']}\n" for one in trace["arithmetic"])
+        console.print(Text(false_equations), end="", soft_wrap=True)
