@@ -19,7 +19,7 @@ from irl_core.text.surroundings import converted, has_remainder, is_approximate,
 from irl_core.text.tokens import MAX_DIGITS, Token, number_value, tokenise
 from irl_core.types import Span, Trace
 
-RESIDUE_DIGITS = 12  # of a number that a calculator wrote with all its digits
+RESIDUE_DIGITS = 9  # of a number that a calculator wrote with all its digits
 RESIDUE = Fraction(1, 10**9)  # relative error that floating point may leave in it
 
 
@@ -80,6 +80,8 @@ def may_start(tokens: Sequence[Token], start: int) -> bool:
         return False
     if before is None or before.kind == "close":
         return True
+    if token.text == "{" and before.text == "]":  # the argument of a command: \sqrt[3]{8}
+        return False
     if before.kind in ("operator", "of", "power", "per", "number", "percent", "fraction", "root"):
         return before.kind == "of" and token.spaced
     earlier = tokens[start - 2] if start > 1 else before
@@ -233,9 +235,9 @@ def accusable(equation: Equation, tokens: Sequence[Token], places: tuple[int, in
         for token in tokens[first:after]
     ):
         return False
-    if _is_ambiguous(tokens[first:after]) or (
-        "¢" in equation.text and "$" in text[max(0, equation.start - 2) : equation.end]
-    ):
+    additive = any(token.text in ("+", "-") for token in tokens[first:equals])
+    around = text[max(0, equation.start - 2) : equation.end + 8]
+    if _is_ambiguous(tokens[first:after]) or tokens[equals].text == "==" or (additive and _two_currencies(around)):
         return False
     if in_other_unit(text[equation.start : equation.end + 8], equation.value, equation.stated):
         return False
@@ -244,6 +246,9 @@ def accusable(equation: Equation, tokens: Sequence[Token], places: tuple[int, in
         units_end += 1
     if converted(tokens[first:equals], tokens[equals + 1 : units_end]):
         return False
+    percent = (equation.value * 100, equation.stated * 100)
+    if tokens[after - 1].kind == "percent" and 100 % percent[0].denominator and abs(percent[0] - percent[1]) < 1:
+        return False  # 2/3 is 67% to everyone, and 66% to some
     divided = any(token.text == "/" or token.kind == "fraction" for token in tokens[first:equals])
     if divided and equation.stated in (floor(equation.value), ceil(equation.value)):
         line_end = len(text) if not equation.noted else equation.end
@@ -252,6 +257,13 @@ def accusable(equation: Equation, tokens: Sequence[Token], places: tuple[int, in
         ):
             return False
     return True
+
+
+def _two_currencies(text: str) -> bool:
+    """Whether dollars and cents, pounds and pence stand in one sum."""
+    return bool(
+        re.search(r"[$£€]", text) and re.search(r"¢|\b(?:cents?|penn\w+|pence|nickels?|dimes?|quarters?)\b", text)
+    )
 
 
 def _is_ambiguous(tokens: Sequence[Token]) -> bool:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 
+from irl_core.text.expressions import read_number
 from irl_core.text.tokens import ARITHMETIC_WORDS, SCALE_WORDS, Token, words
 
 LOOK_BACK = 8  # tokens
@@ -36,8 +37,8 @@ _NUMBER_WORDS = words(
     eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"""
 )
 _LABELS = re.compile(
-    r"(?:week|day|month|year|hour|page|chapter|grade|step|question|problem|level|lesson|round|game|period|section|part|unit"
-    r"|class|floor|number|no|team|group|room|test|exercise|phase|equation|eq|case|option|line|row|age)s?",
+    r"(?:week|day|month|year|hour|page|item|figure|example|player|chapter|grade|step|question|problem|level"
+    r"|lesson|round|game|period|section|part|unit|class|floor|number|no|team|group|room|test|exercise|phase|equation|eq|case|option|line|row|age)s?",
     re.IGNORECASE,
 )
 _RATES = words("each every per a an one this that the next last first another")
@@ -51,7 +52,7 @@ _APPROXIMATE = re.compile(
 
 Factor = tuple[str, Fraction]
 _FAMILIES: dict[str, dict[str, str]] = {
-    "length": {"1": "inch inches", "12": "foot feet ft", "36": "yard yards yd yds", "63360": "mile miles"},
+    "length": {"1": "inch inches in", "12": "foot feet ft", "36": "yard yards yd yds", "63360": "mile miles"},
     "metric length": {"1": "mm millimeters", "10": "cm centimeter centimeters", "1000": "m meter meters metre metres",
                       "1000000": "km kilometer kilometers kilometre kilometres"},
     "weight": {"1": "ounce ounces oz", "16": "pound pounds lb lbs", "32000": "ton tons"},
@@ -134,6 +135,8 @@ def _unread_words(tokens: Sequence[Token], first: int) -> bool:
         return not (first > 1 and tokens[first - 2].text.lower() in ("total", "sum", "cost", "price", "amount"))
     if near.kind == "per":
         return not token.spaced
+    if len(near.text) == 1 and near.text not in "aAI" and first > 1 and tokens[first - 2].kind == "number":
+        return True
     if near.text.lower() in _BEFORE or near.text.lower() in SCALE_WORDS or near.text.lower() in _NUMBER_WORDS:
         return True
     if _LABELS.fullmatch(near.text) and token.kind == "number" and token.text.isdecimal():
@@ -190,6 +193,8 @@ def unread_after(tokens: Sequence[Token], after: int, text: str) -> bool:
         return False
     near = rest[0]
     following = rest[1] if len(rest) > 1 else None
+    if near.kind == "open" and following is not None and following.text.lower() in ("mod", "base", "in"):
+        return True
     if near.kind in ("number", "ellipsis", "power", "operator", "root", "fraction", "open"):
         return near.kind != "open" or not near.spaced or (following is not None and following.kind == "number")
     if near.kind == "command":
@@ -222,8 +227,8 @@ def _unread_words_after(rest: Sequence[Token]) -> bool:
         return following is not None and following.text in "+*/^"
     joined = following.text.lower() in ("and", ",") and len(rest) > 2
     second = rest[2] if joined else following
-    unit_follows = any(token.text.lower() in UNITS for token in rest[2 + joined : 3 + joined])
-    return word in UNITS and second.kind == "number" and unit_follows
+    families = [UNITS.get(token.text.lower(), ("",))[0] for token in (near, *rest[2 + joined : 3 + joined])]
+    return second.kind == "number" and len(families) == 2 and "" != families[0] == families[1]
 
 
 def _mixed_tail(rest: Sequence[Token]) -> bool:
@@ -274,15 +279,18 @@ def converted(left: Sequence[Token], right: Sequence[Token]) -> bool | None:
 
 
 def terms_with_units(tokens: Sequence[Token]) -> list[tuple[Fraction, Factor]] | None:
-    """Numbers with units, joined by plus and minus; None where the tokens are anything else."""
+    """Numbers or fractions with units, joined by plus and minus; None where the tokens are anything else."""
     terms: list[tuple[Fraction, Factor]] = []
     sign = 1
     index = 0
     while index < len(tokens):
-        if index + 1 >= len(tokens) or tokens[index].kind != "number" or tokens[index + 1].text.lower() not in UNITS:
+        length = 3 if [token.kind for token in tokens[index : index + 3]] == ["number", "operator", "number"] else 1
+        number = read_number(tokens[index : index + length])
+        unit = tokens[index + length].text.lower() if index + length < len(tokens) else ""
+        if number is None or number[1] != length or unit not in UNITS:
             return terms if terms and tokens[index - 1].kind != "operator" else None
-        terms.append((sign * tokens[index].value, UNITS[tokens[index + 1].text.lower()]))
-        index += 2
+        terms.append((sign * number[0], UNITS[unit]))
+        index += length + 1
         if index < len(tokens) and tokens[index].kind == "operator" and tokens[index].text in "+-":
             sign = 1 if tokens[index].text == "+" else -1
             index += 1
