@@ -112,7 +112,7 @@ STUDIES = {
         Study(
             "perturbation",
             "Perturbed experts as negatives",
-            "Is the reward better where the discriminator also sees corrupted expert solutions?",
+            "Is the reward better where the discriminator also sees perturbed expert solutions?",
             4,
             "rewards",
             (
