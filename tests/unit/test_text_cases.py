@@ -406,7 +406,7 @@ FALSE = [
     "Then 20 - 5 = 10 dollars are left",
     "$20 - $5 = $10",
     "The total is 3 + 4 = 8 dollars",
-    "3 + 4 = 8 and 5 + 5 = 10",
+    "5 + 5 = 10 and 3 + 4 = 8",
     "Thus 15 - 6 = 8 are left",
     "Ann has 3 * 5 = 16.",
     "3*5=16",
