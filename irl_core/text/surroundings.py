@@ -164,6 +164,8 @@ def continues(tokens: Sequence[Token], index: int, first: int) -> bool:
         return not hyphen
     if token.kind not in ("number", "percent", "close"):
         return False
+    if index and tokens[index - 1].kind == "equals":  # the result of an equation before: '5 + 5 = 10 and 3 + 4 = 7'
+        return False
     if near.text.lower() in _JOINERS:
         return True
     unit = UNITS.get(near.text.lower())

@@ -125,6 +125,8 @@ def test_a_text_file_over_the_limit_and_one_that_is_no_text(tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"bytes.txt is not UTF-8 text"):
         inspect.text_of(f"@{tmp_path / 'bytes.txt'}")
     assert inspect.text_of(f"@{tmp_path / 'fine.txt'}") == "Zwölf $5"  # the line end is the editor's
+    (tmp_path / "marked.txt").write_bytes("\ufeffZwölf $5\r\n".encode())
+    assert inspect.text_of(f"@{tmp_path / 'marked.txt'}") == "Zwölf $5"  # and so is a byte order mark
     assert inspect.text_of("plain") == "plain"
 
 

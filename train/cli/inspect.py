@@ -67,9 +67,8 @@ def text_of(given: str) -> str:
         size = path.stat().st_size
         if size > MAX_TEXT_FILE_BYTES:
             raise InputError(f"{path.name} has {size:,} bytes; the limit is {MAX_TEXT_FILE_BYTES:,}. Shorten it.")
-        return path.read_text(encoding="utf-8-sig").rstrip(
-            "\r\n"
-        )  # the last line end is the editor's, not the solution's
+        # a byte order mark and the last line end are the editor's, not the solution's
+        return path.read_text(encoding="utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
         raise InputError(f"{path.name} is not UTF-8 text; save it as UTF-8.") from None
     except OSError as error:
