@@ -22,21 +22,24 @@ X, Y = "score_mean_discounted", "length"
 
 
 def show() -> None:
+    """Draw the page."""
     st.header("What does the reward move with?")
     runs = panel.opened()
     told = panel.section("correlation", runs)
     found = {name: section.figures for name, section in told.items()}
     runs = [run for run in runs if run.name in found]
     if runs:
-        _matrix(found)
+        matrix(found)
         panel.paragraphs(told)
-        _partials(found)
-        _scatter(runs, next(iter(found.values())).titles)
+        st.subheader("With correctness, once length and log-probability are removed")
+        panel.read(figure_tables.partial_summary(found), "Correlations with correctness, with others removed")
+        with st.expander("These figures with their n and method", icon=":material/table:"):
+            chart.show_table(numbers(figure_tables.partial_table(found)), "partial-correlations")
+        scatter(runs, next(iter(found.values())).titles)
 
 
-def _matrix(found: Mapping[str, Correlations]) -> None:
-    """The matrix of one run; the others are chosen beside the kind of correlation."""
-
+def matrix(found: Mapping[str, Correlations]) -> None:
+    """Draw the matrix of one scored run, which is chosen beside the kind of correlation."""
     left, right = st.columns(2, vertical_alignment="bottom")
     names = list(found)
     panel.kept("matrix_run", names[0], names)
@@ -58,15 +61,8 @@ def _matrix(found: Mapping[str, Correlations]) -> None:
         st.caption(sections.TIES_OF_RANKS)
 
 
-def _partials(found: Mapping[str, Correlations]) -> None:
-    st.subheader("With correctness, once length and log-probability are removed")
-    panel.read(figure_tables.partial_summary(found), "Correlations with correctness, with others removed")
-    with st.expander("These figures with their n and method", icon=":material/table:"):
-        chart.show_table(numbers(figure_tables.partial_table(found)), "partial-correlations")
-
-
-def _scatter(runs: Sequence[Shown], titles: Mapping[str, str]) -> None:
-
+def scatter(runs: Sequence[Shown], titles: Mapping[str, str]) -> None:
+    """Draw any two columns against each other, a point a trace."""
     st.subheader("Any two, a point a trace")
     left, right = st.columns(2)
     names = list(titles)

@@ -10,13 +10,12 @@ import streamlit as st
 from app.analysis import panel, sections
 from app.analysis.panel import Shown
 from app.components import chart
+from irl_core.evaluation.scores import TITLES
 from irl_core.report import figure_tables
 from irl_core.report.charts import traces
 from irl_core.report.tables import numbers
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from irl_core.evaluation.separation import SeparationByScore
 
 POOLED = "All traces"
@@ -24,24 +23,27 @@ WITHIN = "Within problems"
 
 
 def show() -> None:
+    """Draw the page."""
     st.header("Do correct traces score higher?")
     runs = panel.opened()
     told = panel.section("separation", runs)
     found = {name: section.figures for name, section in told.items()}
     runs = [run for run in runs if run.name in found]
     if runs:
-        score = _controls(found)
-        _charts(runs, score)
+        score = controls(found)
+        draw_charts(runs, score)
         panel.paragraphs(told)
-        _tests(found, score)
+        show_tests(found, score)
+        compare_scores(found)
         panel.surprising(runs, score)
 
 
-def _controls(found: Mapping[str, SeparationByScore]) -> str:
-    """The score and the view that are chosen; the score's name."""
+def controls(found: Mapping[str, SeparationByScore]) -> str:
+    """Draw the choosers of score and view; returns the score's name."""
     left, right = st.columns(2, vertical_alignment="bottom")
+    offered = {name: title for name, title in TITLES.items() if all(name in one.scores for one in found.values())}
     with left:
-        score = panel.score_chooser(_offered(found))
+        score = panel.score_chooser(offered)
     panel.kept("compared", POOLED, (POOLED, WITHIN))
     right.segmented_control(
         "Compared",
@@ -55,17 +57,12 @@ def _controls(found: Mapping[str, SeparationByScore]) -> str:
     return score
 
 
-def _offered(found: Mapping[str, SeparationByScore]) -> dict[str, str]:
-    """The scores that stand in the rows of every run, with their titles."""
-    from irl_core.evaluation.scores import TITLES
-
-    return {name: title for name, title in TITLES.items() if all(name in one.scores for one in found.values())}
-
-
-def _charts(runs: Sequence[Shown], score: str) -> None:
-
+def draw_charts(runs: Sequence[Shown], score: str) -> None:
+    """Draw the score's distribution and its traces, by class."""
     theme, names = chart.theme(), [run.name for run in runs]
-    drawn = _frames(runs, score)
+    drawn = panel.frames(runs)
+    if st.session_state["compared"] == WITHIN:
+        drawn = {name: sections.centred(frame, score) for name, frame in drawn.items()}
     histogram, strip = traces.histogram(drawn, score, theme=theme), traces.strip(drawn, score, theme=theme)
     if st.session_state["compared"] == WITHIN:
         words = f"{traces.title_of(score)}<br>less its problem's mean"
@@ -91,25 +88,17 @@ def _charts(runs: Sequence[Shown], score: str) -> None:
         st.caption("Click a point to open its trace in Inspect.")
 
 
-def _frames(runs: Sequence[Shown], score: str) -> dict[str, pd.DataFrame]:
-    """The rows that are drawn, by run."""
-    whole = panel.frames(runs)
-    if st.session_state["compared"] == POOLED:
-        return whole
-    return {name: sections.centred(frame, score) for name, frame in whole.items()}
-
-
-def _tests(found: Mapping[str, SeparationByScore], score: str) -> None:
+def show_tests(found: Mapping[str, SeparationByScore], score: str) -> None:
+    """Show the tests of a score, in words and as a table to save."""
     st.subheader("The tests")
     panel.read(figure_tables.tests_summary(found, score), "The tests of this score, pooled and within problems")
     st.caption(f"{sections.TIES_OF_PAIRS} A figure that does not exist is undefined, with the reason.")
     with st.expander("Every figure of this score, with its interval, n and method", icon=":material/table:"):
         chart.show_table(numbers(figure_tables.separation_table(found, score)), "separation")
-    _scores(found)
 
 
-def _scores(found: Mapping[str, SeparationByScore]) -> None:
-    """Every score beside the others, pooled or within problems as the page is set."""
+def compare_scores(found: Mapping[str, SeparationByScore]) -> None:
+    """Draw every score beside the others, pooled or within problems as the page is set."""
     from irl_core.report.charts.forest_plot import LEAST_WIDTH, intervals
 
     st.subheader("All scores beside each other")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def show() -> None:
+    """Draw the page."""
     st.header("What does choosing by the reward gain?")
     runs = panel.opened()
     told, solved = panel.section("reranking", runs), panel.section("pass_at_k", runs)
@@ -29,22 +30,22 @@ def show() -> None:
         return
     judged = {name: one for name, one in found.items() if one.by_score}
     if judged:
-        _curves(judged)
+        curves(judged)
     panel.paragraphs(told)
     if judged:
-        _choices(judged)
-        _saved(judged)
+        choices(judged)
+        saved(judged)
     else:
         st.info("Choosing needs several samples of a problem: irl-lens evaluate --samples 16 makes them, and an upload "
                 "may hold many solutions of the same question.")  # fmt: skip
-    _solved({name: one for name, one in solved.items() if one.figures.problems})
+    solved_by_k({name: one for name, one in solved.items() if one.figures.problems})
     if judged:
         rule = next(iter(judged.values())).vote.score
         panel.surprising([run for run in runs if run.name in judged], rule)
 
 
-def _curves(found: Mapping[str, Reranking]) -> None:
-
+def curves(found: Mapping[str, Reranking]) -> None:
+    """Draw the accuracy of each way to choose among 1 to N samples."""
     chart.draw(
         evaluation.reranking(found, theme=chart.theme()),
         evaluation.reranking_table(found),
@@ -55,7 +56,8 @@ def _curves(found: Mapping[str, Reranking]) -> None:
     st.caption(next(iter(found.values())).ties)
 
 
-def _choices(found: Mapping[str, Reranking]) -> None:
+def choices(found: Mapping[str, Reranking]) -> None:
+    """Show every way to choose one answer, beside random and majority."""
     from irl_core.report.charts.forest_plot import LEAST_WIDTH, intervals
 
     st.subheader("Every way to choose one answer among all samples")
@@ -70,14 +72,16 @@ def _choices(found: Mapping[str, Reranking]) -> None:
     panel.read(figure_tables.choices_summary(found), "Accuracy of every way to choose, and the paired differences")
 
 
-def _saved(found: Mapping[str, Reranking]) -> None:
+def saved(found: Mapping[str, Reranking]) -> None:
+    """Show the samples that each way to choose needs."""
     st.subheader("What it saves")
     panel.read(figure_tables.saved_summary(found), "Samples that each way to choose needs")
     with st.expander("These figures with their method", icon=":material/table:"):
         chart.show_table(numbers(figure_tables.saved_table(found)), "samples-needed")
 
 
-def _solved(solved: Mapping[str, Section[PassAtK]]) -> None:
+def solved_by_k(solved: Mapping[str, Section[PassAtK]]) -> None:
+    """Draw pass@k: what there is to choose from."""
     if not solved:
         return
     found = {name: section.figures for name, section in solved.items()}

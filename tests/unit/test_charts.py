@@ -159,6 +159,7 @@ def test_training_is_smoothed_with_its_values_faintly_and_pass_at_1_never() -> N
     assert list(loss.y) == [1, 0.5, 0.5, 0.5, 0.5, 0.5]  # the mean of a value and the one before
     held_out = next(one for one in figure.data if one.name == "pass@1 on held-out problems")
     assert (list(held_out.x), list(held_out.y)) == ([3, 6], [0.3, 0.5])
+    assert list(held_out.customdata) == ["0.300 [0.200, 0.400] (n 9)", "0.500 [0.400, 0.600] (n 9)"]
     table = training_table({"a": lines}, ["eval/pass@1"])
     assert table.to_dict("records")[0] == {
         "run": "a", "step": 3.0, "eval/pass@1": 0.3, "eval/low": 0.2, "eval/high": 0.4, "eval/n": 9.0,

@@ -8,7 +8,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from irl_core.evaluation.training import TITLES as METRICS
+from irl_core.evaluation.training import held_out_of
 from irl_core.report.charts.style import DASHES, band, colours, cycled, labelled, note, styled, text
+
+LOGGED = {"eval/low", "eval/high", "eval/n"}  # with pass@1
 
 
 def training(
@@ -45,18 +48,13 @@ def _metric(
         figure.add_scatter(x=x, y=y, mode="lines", line={"color": colour, "width": 1}, opacity=0.25,
                            showlegend=False, hoverinfo="skip")  # fmt: skip
         y = pd.Series(y).rolling(smooth, min_periods=1).mean().tolist()
-    beside = [_held_out(line) if metric == "eval/pass@1" else "" for line in lines]
+    held_out = metric == "eval/pass@1" and all(line.keys() >= LOGGED for line in lines)
+    beside = [str(held_out_of(line)) for line in lines] if held_out else None
     figure.add_scatter(
         x=x, y=y, name=text(name), mode="lines+markers" if evaluated or len(x) < 3 else "lines",
         line={"color": colour, "dash": dash, "width": 2}, marker={"size": 7}, customdata=beside,
-        hovertemplate=f"%{{x:,}}: %{{y:.4g}}%{{customdata}}<extra>{text(name)}</extra>",
+        hovertemplate=f"%{{x:,}}: {'%{customdata}' if held_out else '%{y:.4g}'}<extra>{text(name)}</extra>",
     )  # fmt: skip
-
-
-def _held_out(line: Mapping[str, float]) -> str:
-    """The interval and n of a held-out evaluation, as it was logged."""
-    ends = f" [{line['eval/low']:.3f}, {line['eval/high']:.3f}]" if {"eval/low", "eval/high"} <= line.keys() else ""
-    return ends + (f", n {line['eval/n']:,.0f}" if "eval/n" in line else "")
 
 
 def training_table(
@@ -65,8 +63,7 @@ def training_table(
     """A row a run and step with a column a metric, and the interval and n of pass@1 where that is among them.
 
     ``across``: what the lines hold as their step."""
-    extra = ["eval/low", "eval/high", "eval/n"] if "eval/pass@1" in metrics else []
-    names = [*metrics, *extra]
+    names = [*metrics, *(["eval/low", "eval/high", "eval/n"] if "eval/pass@1" in metrics else [])]
     rows = [
         {"run": run, across: line["step"], **{name: line.get(name) for name in names}}
         for run, lines in runs.items()
