@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -208,23 +208,8 @@ def held_out(scored: ScoredTrace, gamma: float = DEFAULT_GAMMA) -> HeldOut:
     )
 
 
-class ReferenceStatistics(TypedDict):
-    """What a single pasted solution is compared with.
-
-    ``mean`` and ``std`` are of the raw rewards, ``prompt_logprob_quantiles`` pairs ``[q, value]`` of the prompts' mean
-    log-probability, ``n`` and ``origin`` the number of samples and where they come from.
-    """
-
-    mean: float
-    std: float
-    prompt_reward_mean: float
-    prompt_logprob_quantiles: list[list[float]]
-    n: int
-    origin: str
-
-
-def reference(evidence: Evidence, encoder: TraceEncoder, policy: Any) -> ReferenceStatistics:
-    """Statistics of the held-out samples and problems."""
+def reference(evidence: Evidence, encoder: TraceEncoder, policy: Any) -> dict[str, object]:
+    """Statistics of held-out samples and problems that a single pasted solution is compared with."""
     unit = evidence.samples[0].standardisation
     prompts = [prompt_logprob(policy, encoder.encode_prompt(problem)) for problem in evidence.problems]
     return {

@@ -228,20 +228,8 @@ def replayed_example(encoder: TraceEncoder, row: ReplayRow) -> Example:
 # --------------------------------------------------------------------------------------------------- where it is from
 
 
-class CheckpointProvenance(TypedDict):
-    """Where a checkpoint comes from; shown wherever its figures are."""
-
-    command: str
-    preset: str
-    seed: int
-    date: str
-    data: str
-    steps: int
-    code_version: str
-
-
-def provenance(config: TrainConfig, step: int) -> CheckpointProvenance:
-    """The provenance of a checkpoint that is saved now."""
+def provenance(config: TrainConfig, step: int) -> dict[str, str | int]:
+    """Where a checkpoint that is saved now comes from; shown wherever its figures are."""
     return {
         "command": f"irl-lens train {config.run.preset}",
         "preset": config.run.preset,
