@@ -22,6 +22,7 @@ from app.jobs import machine
 from app.jobs.supervisor import GRACE_SECONDS, RUNS, command_line, root
 from irl_core.config import TrainConfig, load_config
 from irl_core.errors import UserError
+from irl_core.storage.training_run import is_finished
 from irl_core.validation import Range
 from train.planning.describe import hours
 from train.planning.fitting import settings_that_fit, value_of
@@ -210,7 +211,7 @@ def lines_of(plan: Plan) -> list[str]:
 
 def trained_first(plan: Plan) -> list[str]:
     """The presets that would be trained before this one, because it starts from them; not in the plan's time."""
-    return [name for name in plan.config.run.after if not (root() / name / "final" / "manifest.json").is_file()]
+    return [name for name in plan.config.run.after if not is_finished(root() / name)]
 
 
 def missing(plan: Plan) -> str:

@@ -23,6 +23,12 @@ ANSWER_SCORE = "score_mean_discounted_answer"
 FORMAT_COLUMNS = ("xml_count", "strict_format", "soft_format", "integer_answer")
 EXTRA_COLUMNS = ("perturbed_kind", "perturbed_from_token", "probe", "honest_trace_id")
 
+STEP = pa.struct(
+    {"start": pa.int32(), "end": pa.int32(), "text": pa.string(), "score": pa.float32(), "role": pa.string()}
+)
+TOKEN = pa.struct(
+    {"start": pa.int32(), "end": pa.int32(), "raw": pa.float32(), "logprob": pa.float32(), "id": pa.int32()}
+)
 COLUMNS = pa.schema(
     {
         "run_id": pa.string(),
@@ -71,28 +77,8 @@ COLUMNS = pa.schema(
         "honest_trace_id": pa.string(),
         "extra": pa.map_(pa.string(), pa.string()),
         "prompt_ids": pa.list_(pa.int32()),
-        "steps": pa.list_(
-            pa.struct(
-                {
-                    "start": pa.int32(),
-                    "end": pa.int32(),
-                    "text": pa.string(),
-                    "score": pa.float32(),
-                    "role": pa.string(),
-                }
-            )
-        ),
-        "tokens": pa.list_(
-            pa.struct(
-                {
-                    "start": pa.int32(),
-                    "end": pa.int32(),
-                    "raw": pa.float32(),
-                    "logprob": pa.float32(),
-                    "id": pa.int32(),
-                }
-            )
-        ),
+        "steps": pa.list_(STEP),
+        "tokens": pa.list_(TOKEN),
     }
 )
 NESTED_COLUMNS = ("extra", "prompt_ids", "steps", "tokens")

@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 import psutil
 
 from irl_core.checkpoints.load import load_json
+from irl_core.checkpoints.manifest import MANIFEST
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
@@ -69,6 +70,11 @@ def read_status(run_dir: Path) -> TrainingStatus:
     path = run_dir / STATUS
     status: TrainingStatus = load_json(path) if path.exists() else {}  # type: ignore[assignment]
     return status
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether a training run has left its final checkpoint (which is not verified here)."""
+    return (run_dir / FINAL / MANIFEST).is_file()
 
 
 def living_process(status: TrainingStatus) -> str | None:

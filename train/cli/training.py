@@ -13,6 +13,7 @@ import typer
 
 from irl_core.config import TrainConfig, load_config
 from irl_core.errors import ConfigError, UnknownShape
+from irl_core.storage.training_run import is_finished
 from train.interruption import Interrupted, Stopped
 from train.planning.describe import hours, lines, to_json
 from train.planning.fitting import refuse
@@ -86,21 +87,16 @@ def unfinished_prerequisites(config: TrainConfig) -> dict[str, TrainConfig]:
     """The presets that this one starts from and that are not trained yet, in the order in which they are trained."""
     unfinished: dict[str, TrainConfig] = {}
     for name in config.run.after:
-        if not is_trained(name):
+        if not is_finished(RUNS / name):
             earlier = load_config(name, presets_dir=PRESETS)
             unfinished |= unfinished_prerequisites(earlier) | {name: earlier}
     return unfinished
 
 
-def is_trained(preset: str) -> bool:
-    """Whether the preset's training run has left its final checkpoint."""
-    return (RUNS / preset / "final" / "manifest.json").is_file()
-
-
 def check_memory(config: TrainConfig, memory_gb: float | None = None) -> None:
     """Refuse what would not fit, also of the presets that are trained first. Raises ConfigError."""
     for name in config.run.after:
-        if not is_trained(name):
+        if not is_finished(RUNS / name):
             check_memory(load_config(name, presets_dir=PRESETS), memory_gb)
     try:
         refuse(make_plan(config, this_device(memory_gb), launched_processes()))
@@ -114,7 +110,7 @@ def train_prerequisites(config: TrainConfig, world: World) -> None:
 
     for name in config.run.after:
         begun = (RUNS / name / "config.yaml").is_file()
-        trained, begun = world.gather([(is_trained(name), begun)])[0]  # as the first process sees it
+        trained, begun = world.gather([(is_finished(RUNS / name), begun)])[0]  # as the first process sees it
         if not trained:
             earlier = load_config(name, presets_dir=PRESETS)
             check_division(earlier, world.size)

@@ -28,7 +28,7 @@ from irl_core.storage.provenance import ScoredRunProvenance, code_state, this_ma
 from irl_core.storage.rows import trace_of
 from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_run
-from irl_core.storage.training_run import CONFIG, FINAL
+from irl_core.storage.training_run import CONFIG, FINAL, is_finished
 from train.distributed import training_device
 from train.evaluate import rollouts
 from train.evaluate.problem_sets import ProblemSet, open_problem_set
@@ -101,11 +101,6 @@ def study(
             asked = isinstance(error, Interrupted | KeyboardInterrupt)
             progress.end("interrupted" if asked else "failed", "" if asked else one_line(f"{error}")[:500])
             raise
-
-
-def is_finished(run_dir: Path) -> bool:
-    """Whether a training run has left its final checkpoint."""
-    return (run_dir / FINAL / "manifest.json").is_file()
 
 
 def traces_in_all(plan: Plan) -> int:
