@@ -143,7 +143,7 @@ class Desk:
 
 def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -> Inspection:
     """Serve a request with loaded models; ``calls`` counts what was done. Raises GivenUp when nobody waits any more."""
-    from irl_core.text.answers import answers_agree
+    from irl_core.text.answers import compare_answers
     from irl_core.text.segmentation import make_trace
 
     ticket.report("comparing the problem with held-out ones")
@@ -158,7 +158,7 @@ def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -
             on_progress=lambda done, total: ticket.report("sampling, at most token", done, total),
         )  # fmt: skip
         if request.answer:
-            correct = [trace.answer is not None and answers_agree(trace.answer, request.answer) for trace in traces]
+            correct = [compare_answers(trace.answer or "", request.answer) for trace in traces]
             traces = [
                 replace(trace, reference_answer=request.answer, correct=agrees)
                 for trace, agrees in zip(traces, correct, strict=True)
