@@ -168,7 +168,7 @@ def test_what_is_finished_is_not_made_again(unbroken: Path, monkeypatch: pytest.
 
     first = without_measured(unbroken / "study.json")
     monkeypatch.setattr("train.studies.runner.train", never)
-    monkeypatch.setattr(rollouts, "read_row", never)
+    monkeypatch.setattr(rollouts, "unscored_row", never)
     monkeypatch.setattr(rollouts, "scored_rows", never)
     small("wasserstein", "unbroken", seeds=(1,))
     assert without_measured(unbroken / "study.json") == first
