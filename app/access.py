@@ -8,12 +8,14 @@ logged in:
     upload = []
 
 People are known by Streamlit's own login (OIDC, ``st.login``). A file that cannot be read, or an action that it does
-not name, allows nobody.
+not name, allows nobody. Whoever knows the secret that signs the login's cookie can log in as anybody: with one that is
+empty or short nobody is logged in. ``python -m app.access`` checks both before the server starts.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,12 +23,16 @@ from pathlib import Path
 from typing import Final
 
 import streamlit as st
+from streamlit.errors import StreamlitSecretNotFoundError
+from streamlit.web.server.server_util import get_cookie_secret
 
 VARIABLE: Final = "IRL_LENS_ACCESS"
 ACTIONS: Final = {"train": "start trainings", "annotate": "annotate", "upload": "upload traces"}
 EVERYBODY: Final = "*"
 LOCAL: Final = "local"
 MOST_BYTES: Final = 1_000_000
+SHORTEST_SECRET: Final = 32  # characters of the secret that signs the cookie of the login
+ASCII_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,15 @@ def rules(environ: Mapping[str, str] = os.environ) -> Rules | None:
     for action, names in people.items():
         if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
             return Rules(fault=f"{action} is no list of e-mail addresses")
-    return Rules({action: frozenset(name.strip().casefold() for name in names) for action, names in people.items()})
+    return Rules({action: frozenset(map(folded, names)) for action, names in people.items()})
+
+
+def folded(address: str) -> str:
+    """An address without blanks around it, its letters A to Z as a to z and every other character as it is.
+
+    Unicode's rules make two addresses one: they take the Kelvin sign for a k, and the long s for an s.
+    """
+    return address.strip().translate(ASCII_LOWER)
 
 
 def person(visitor: Mapping[str, object]) -> str | None:
@@ -68,7 +82,7 @@ def person(visitor: Mapping[str, object]) -> str | None:
     if not visitor.get("is_logged_in") or str(visitor.get("email_verified", True)).lower() == "false":
         return None
     email = visitor.get("email")
-    return email.strip().casefold() if isinstance(email, str) and email.strip() else None
+    return folded(email) if isinstance(email, str) and email.strip() else None
 
 
 def allows(known: Rules | None, action: str, email: str | None) -> bool:
@@ -84,9 +98,25 @@ def allows(known: Rules | None, action: str, email: str | None) -> bool:
 # ------------------------------------------------------------------------------------------ whoever looks at the page
 
 
+def login_fault() -> str:
+    """Why nobody can log in although this server has a login; empty where all is well, or it has none."""
+    try:
+        has_login = "auth" in st.secrets
+    except StreamlitSecretNotFoundError:
+        return ""
+    length = len(str(get_cookie_secret()).strip())
+    if not has_login or length >= SHORTEST_SECRET:
+        return ""
+    known = f"has {length} characters" if length else "is empty"
+    return (
+        f"Nobody can log in: cookie_secret in secrets.toml {known}, and at least {SHORTEST_SECRET} are needed. With "
+        "such a secret anybody could log in as anybody. deploy/make-secrets.sh makes one (docs/serving.md)."
+    )
+
+
 def user() -> Mapping[str, object]:
-    """The visitor of the page, as Streamlit's login describes them."""
-    return dict(st.user.to_dict())
+    """The visitor of the page, as Streamlit's login describes them; nobody where the login's cookie can be forged."""
+    return {"is_logged_in": False} if login_fault() else dict(st.user.to_dict())
 
 
 def may(action: str) -> bool:
@@ -108,12 +138,15 @@ def reason(action: str) -> str:
     if known is not None and known.fault:
         return f"Nobody may {what}: the file that {VARIABLE} names allows nothing, because {known.fault}."
     if person(user()) is None:
-        return f"Log in to {what}."
+        return login_fault() or f"Log in to {what}."
     return f"{who()} may not {what} here; ask who runs this server."
 
 
 def show_login() -> None:
     """Draw who is logged in and the button that logs in or out, where this server limits what people may do."""
+    if fault := login_fault():
+        st.error(fault)
+        return
     if rules() is None:
         return
     visitor = user()
@@ -124,3 +157,18 @@ def show_login() -> None:
         st.button("Log in", on_click=st.login)
     else:
         st.caption("Nobody can log in: this server has no login (docs/serving.md).")
+
+
+def check_server() -> int:
+    """Print what keeps people from logging in or from writing; the exit status is 1 where something does."""
+    known = rules()
+    broken = (
+        f"Nobody may do anything: {VARIABLE} allows nothing, because {known.fault}." if known and known.fault else ""
+    )
+    faults = list(filter(None, (login_fault(), broken)))
+    print("\n".join(f"irl-lens: {fault}" for fault in faults), file=sys.stderr, end="\n" if faults else "")
+    return int(bool(faults))
+
+
+if __name__ == "__main__":
+    sys.exit(check_server())

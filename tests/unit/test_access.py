@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,8 @@ import pytest
 from app import access
 from app.access import Rules, allows, person, rules
 
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
 FILE = 'train = ["Ada@Example.org"]\nannotate = ["*"]\nupload = []\n'
 
 
@@ -95,3 +101,74 @@ def test_why_not_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert access.reason("train") == "bob@example.org may not start trainings here; ask who runs this server."
     (tmp_path / "access.toml").write_text("train = [")
     assert access.reason("train").startswith("Nobody may start trainings: the file that IRL_LENS_ACCESS names allows")
+
+
+@pytest.mark.parametrize(
+    "address", ["\u212aim@example.org", "mi\u017fs@example.org", "stra\u00dfe@x.org", "\u0130@x.org"]
+)
+def test_only_ascii_letters_are_folded(tmp_path: Path, address: str) -> None:
+    """Unicode's rules take each of these for another address: kim@, miss@, strasse@, i + a dot."""
+    plain = address.casefold()
+    found = read(tmp_path, f'train = ["{plain}"]\nannotate = ["{address}"]\n')
+    someone = person({"is_logged_in": True, "email": address})
+    assert someone != plain and not allows(found, "train", someone) and allows(found, "annotate", someone)
+    assert not allows(found, "annotate", person({"is_logged_in": True, "email": plain}))
+
+
+# ------------------------------------------------------------------------------------------- the secret of the login
+
+
+def checked(folder: Path, secrets: str, **environ: str) -> tuple[int, str]:
+    """Exit status and words of ``python -m app.access`` where this is the server's ``secrets.toml``."""
+    (folder / ".streamlit").mkdir(exist_ok=True)
+    (folder / ".streamlit" / "secrets.toml").write_text(secrets)
+    known = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), **environ}
+    command = [sys.executable, "-m", "app.access"]
+    done = subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+def test_the_example_as_it_is_lets_nobody_log_in_and_says_so_at_the_start(tmp_path: Path) -> None:
+    status, said = checked(tmp_path, (DEPLOY / "secrets.toml.example").read_text())
+    assert status == 1 and "Nobody can log in: cookie_secret in secrets.toml is empty, and at least 32" in said
+    status, said = checked(tmp_path, '[auth]\ncookie_secret = "' + "x" * 31 + '"\n')
+    assert status == 1 and "cookie_secret in secrets.toml has 31 characters" in said
+    assert checked(tmp_path, '[auth]\ncookie_secret = "' + "x" * 32 + '"\n') == (0, "")
+    assert "ExecStartPre=/opt/irl-lens/.venv/bin/python -m app.access\n" in (DEPLOY / "irl-lens.service").read_text()
+
+
+def test_a_broken_access_file_is_said_at_the_start(tmp_path: Path) -> None:
+    status, said = checked(tmp_path, "", **{access.VARIABLE: str(tmp_path / "no.toml")})
+    assert status == 1 and "IRL_LENS_ACCESS allows nothing, because it cannot be read" in said
+
+
+def test_the_shipped_script_makes_a_secret_of_its_own_for_its_owner_alone(tmp_path: Path) -> None:
+    made = []
+    for name in ("one.toml", "two.toml"):
+        path = tmp_path / name
+        subprocess.run([DEPLOY / "make-secrets.sh", path], check=True)
+        assert path.stat().st_mode & 0o777 == 0o600
+        made.append(tomllib.loads(path.read_text())["auth"]["cookie_secret"])
+    assert all(len(secret) == 64 and set(secret) <= set("0123456789abcdef") for secret in made) and made[0] != made[1]
+    assert checked(tmp_path, (tmp_path / "one.toml").read_text()) == (0, "")
+    again = subprocess.run([DEPLOY / "make-secrets.sh", tmp_path / "one.toml"], check=False, capture_output=True)
+    assert again.returncode == 1 and b"is there already" in again.stderr
+    assert tomllib.loads((tmp_path / "one.toml").read_text())["auth"]["cookie_secret"] == made[0]
+
+
+def test_a_cookie_is_not_believed_while_its_secret_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Visitor:
+        @staticmethod
+        def to_dict() -> dict[str, Any]:
+            return {"is_logged_in": True, "email": "ada@example.org"}
+
+    monkeypatch.setattr(access.st, "user", Visitor())
+    monkeypatch.setattr(access.st, "secrets", {"auth": {}})
+    monkeypatch.setattr(access, "rules", lambda: Rules({"annotate": frozenset({"ada@example.org"})}))
+    secrets = ["", "x" * 31]
+    for secret in secrets:
+        monkeypatch.setattr(access, "get_cookie_secret", lambda secret=secret: secret)
+        assert not access.may("annotate") and access.who() == "local"
+        assert access.reason("annotate").startswith("Nobody can log in: cookie_secret")
+    monkeypatch.setattr(access, "get_cookie_secret", lambda: "x" * 32)
+    assert access.may("annotate") and access.who() == "ada@example.org" and access.login_fault() == ""
