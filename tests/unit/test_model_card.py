@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from irl_core.config import load_config
 from irl_core.evaluation.report import QUESTIONS, make
 from irl_core.report.model_card import EXAMPLES, MEANING, example_rows, facts_of, model_card, parameters
+from irl_core.storage.scored_run import read_run, write_run
 from tests.evaluated import evaluated, simulated
+from train.cli.model_card import model_card as command
+from train.planning.plan import PRESETS
 
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "scored_run.parquet"
 DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
 MACHINE = {"processor": "CPU X", "cores": 2, "threads": 1, "gpu": None}
 PROVENANCE = {"problems": 160, "samples": 16, "created": "2026-11-23T00:00:00+00:00", "machine": MACHINE}
@@ -47,3 +57,22 @@ def test_the_card_says_what_it_is_and_what_was_measured() -> None:
     assert all(f"## {question}" in card for question in QUESTIONS)
     for policy in report.sections["pass_at_k"].figures.policies.values():
         assert policy["1"].interval and f"{policy['1'].words} (n " in card
+
+
+def test_the_command_writes_card_and_problems_with_the_presets_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = replace(make(evaluated(simulated(problems=12, samples=4))), provenance=PROVENANCE)
+    monkeypatch.setattr("irl_core.report.model_card.draw", lambda folder: SimpleNamespace(report=report))
+    evaluation, out = tmp_path / "evaluation", tmp_path / "out"
+    evaluation.mkdir()
+    out.mkdir()
+    rows = read_run(GOLDEN).to_pylist()
+    rows[3]["kind"] = MEANING[0].value  # a wrong sample, whose mistake was a slip
+    write_run(evaluation / "run.parquet", rows, {})
+    command(evaluation, DEMO, out)
+    steps = load_config("demo-sft", presets_dir=PRESETS).run.steps
+    assert f"`demo-sft` ({steps} steps of likelihood" in (out / "MODEL_CARD.md").read_text()
+    (problem,) = [json.loads(line) for line in (out / "problems.jsonl").read_text().splitlines()]
+    assert (problem["id"], problem["wrong_solution"]) == (rows[3]["problem_id"], rows[3]["text"])
+    assert capsys.readouterr().out == f"Wrote {out / 'MODEL_CARD.md'}\nWrote {out / 'problems.jsonl'}\n"
