@@ -36,7 +36,7 @@ TIE = 1e-9  # answers whose total weights differ by less than this share are tie
 def pass_at_k(correct: Values, problem_ids: Groups, k: int, *, seed: int = 0) -> Estimate:
     """Unbiased pass@k, 1 - C(n-c, k) / C(n, k) averaged over problems (Chen et al. 2021). k = N is the oracle."""
     rows = problem_rows(problem_ids)
-    if reason := _beyond_samples(rows, k):
+    if reason := beyond_samples(rows, k):
         return undefined(len(rows), "problems", reason)
     return mean_over_problems(pass_values(correct, problem_ids, k), seed=seed)
 
@@ -44,12 +44,13 @@ def pass_at_k(correct: Values, problem_ids: Groups, k: int, *, seed: int = 0) ->
 def pass_values(correct: Values, problem_ids: Groups, k: int) -> Array:
     """pass@k of each problem (P,). Raises ValueError where a problem has fewer than k samples."""
     right, rows = np.asarray(correct, dtype=bool), problem_rows(problem_ids)
-    if reason := _beyond_samples(rows, k):
+    if reason := beyond_samples(rows, k):
         raise ValueError(reason)
-    return np.array([_any_right(len(r), int(right[r].sum()), k) for r in rows], dtype=np.float64)
+    return np.array([any_right(len(r), int(right[r].sum()), k) for r in rows], dtype=np.float64)
 
 
-def _beyond_samples(rows: Sequence[npt.NDArray[np.int64]], k: int) -> str:
+def beyond_samples(rows: Sequence[npt.NDArray[np.int64]], k: int) -> str:
+    """Why k samples cannot be chosen from every problem; empty where they can."""
     if k < 1:
         return f"k is {k}; it must be 1 or more"
     smallest = min((len(r) for r in rows), default=0)
@@ -57,7 +58,7 @@ def _beyond_samples(rows: Sequence[npt.NDArray[np.int64]], k: int) -> str:
     return f"k is {k}, but a problem has {smallest} sample{plural}" if k > smallest else ""
 
 
-def _any_right(n: int, c: int, k: int) -> float:
+def any_right(n: int, c: int, k: int) -> float:
     """The probability that k drawn from n without replacement hold one of the c right ones."""
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
@@ -70,13 +71,13 @@ def best_of(scores: Values, correct: Values, problem_ids: Groups, k: int = 1) ->
     """
     values = np.asarray(scores, dtype=np.float64)
     values, right = np.where(np.isnan(values), -np.inf, values), np.asarray(correct, dtype=bool)
-    if reason := _beyond_samples(problem_rows(problem_ids), k):
+    if reason := beyond_samples(problem_rows(problem_ids), k):
         raise ValueError(reason)
     found = []
     for rows in problem_rows(problem_ids):
         limit = np.sort(values[rows])[-k]
         above, tied = right[rows[values[rows] > limit]], right[rows[values[rows] == limit]]
-        found.append(1.0 if above.any() else _any_right(tied.size, int(tied.sum()), k - above.size))
+        found.append(1.0 if above.any() else any_right(tied.size, int(tied.sum()), k - above.size))
     return np.array(found, dtype=np.float64)
 
 
@@ -93,27 +94,26 @@ def random_text_top(texts: Sequence[str], correct: Values, problem_ids: Groups, 
     Correct samples repeat each other, so that this is below pass@k; it is what a score that knows nothing but the text
     achieves. With k = 1 it is the share of a problem's distinct texts that is correct."""
     right, rows = np.asarray(correct, dtype=bool), problem_rows(problem_ids)
-    if reason := _beyond_samples(rows, k):
+    if reason := beyond_samples(rows, k):
         raise ValueError(reason)
-    return np.array([_random_top([texts[i] for i in r], right[r], k) for r in rows], dtype=np.float64)
-
-
-def _random_top(texts: Sequence[str], right: npt.NDArray[np.bool_], k: int) -> float:
-    verdict = dict(zip(texts, right.tolist(), strict=True))
-    copies = Counter(texts)
-    wrong = Counter(min(copies[text], k) for text, is_right in verdict.items() if not is_right)
-    return 1 - _all_wrong(sum(verdict.values()), tuple(wrong[size] for size in range(1, k + 1)), k)
+    found = []
+    for of_problem in rows:
+        copies = Counter(texts[i] for i in of_problem)
+        is_right = {texts[i]: bool(right[i]) for i in of_problem}
+        wrong = Counter(min(copies[text], k) for text, known in is_right.items() if not known)
+        found.append(1 - all_wrong(sum(is_right.values()), tuple(wrong[size] for size in range(1, k + 1)), k))
+    return np.array(found, dtype=np.float64)
 
 
 @lru_cache(maxsize=100_000)
-def _all_wrong(right: int, wrong: tuple[int, ...], k: int) -> float:
+def all_wrong(right: int, wrong: tuple[int, ...], k: int) -> float:
     """The chance that texts in random order fill k places with wrong samples alone. ``right`` counts the right texts,
     ``wrong[i]`` the wrong ones with i + 1 copies."""
     total, chance = right + sum(wrong), 0.0
     for index, count in enumerate(wrong):
         if count:
             left = (*wrong[:index], count - 1, *wrong[index + 1 :])
-            rest = _all_wrong(right, left, k - index - 1) if index + 1 < k else 1.0
+            rest = all_wrong(right, left, k - index - 1) if index + 1 < k else 1.0
             chance += count / total * rest
     return chance
 
@@ -143,7 +143,7 @@ def vote(
             elected.append(0.0)
             continue
         count, codes = problem_index([answers[i] for i in rows])
-        totals = np.bincount(codes, weights=_softmax(values[rows], temperature), minlength=count)
+        totals = np.bincount(codes, weights=vote_weights(values[rows], temperature), minlength=count)
         hits = np.bincount(codes, weights=right[rows]) / np.bincount(codes)
         elected.append(float(hits[totals >= totals.max() * (1 - TIE)].mean()))
     return np.array(elected, dtype=np.float64)
@@ -153,7 +153,8 @@ def _missing(answer: Hashable | None) -> bool:
     return answer is None or answer == "" or answer != answer  # NaN is not equal to itself
 
 
-def _softmax(scores: Array, temperature: float) -> Array:
+def vote_weights(scores: Array, temperature: float) -> Array:
+    """exp(score / temperature), the highest 1; 0 for a missing score, unless all are missing."""
     known = scores[~np.isnan(scores)]
     if not known.size or math.isinf(temperature):
         return np.ones_like(scores)
@@ -178,23 +179,21 @@ def best_of_curve(scores: Values, correct: Values, problem_ids: Groups, sizes: S
     """(P, S): best of n by the score, for n samples drawn from all of a problem's without replacement; exact."""
     values, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=bool)
     rows = problem_rows(problem_ids)
-    if reason := _beyond_samples(rows, max(sizes)) or _beyond_samples(rows, min(sizes)):
+    if reason := beyond_samples(rows, max(sizes)) or beyond_samples(rows, min(sizes)):
         raise ValueError(reason)
     values = np.where(np.isnan(values), -np.inf, values)
-    return np.array([_best_of_sizes(values[r], right[r], sizes) for r in rows], dtype=np.float64)
-
-
-def _best_of_sizes(scores: Array, right: npt.NDArray[np.bool_], sizes: Sequence[int]) -> Array:
-    """The sum over groups of equal scores of the chance that the best of n is among them, times their share right."""
-    levels, codes = np.unique(-scores, return_inverse=True)
-    counts = np.bincount(codes, minlength=levels.size)
-    shares = np.bincount(codes, weights=right, minlength=levels.size) / counts
-    above = np.append(0, np.cumsum(counts))
-    return np.array([-np.diff(_none_of_the_top(len(scores), n)[above]) @ shares for n in sizes])
+    curves = []
+    for of_problem in rows:  # the sum over groups of equal scores: the chance that the best is one of them, times right
+        levels, codes = np.unique(-values[of_problem], return_inverse=True)
+        counts = np.bincount(codes, minlength=levels.size)
+        shares = np.bincount(codes, weights=right[of_problem], minlength=levels.size) / counts
+        above = np.append(0, np.cumsum(counts))
+        curves.append([-np.diff(none_of_the_top(len(of_problem), n)[above]) @ shares for n in sizes])
+    return np.array(curves, dtype=np.float64)
 
 
 @lru_cache(maxsize=4096)
-def _none_of_the_top(total: int, drawn: int) -> Array:
+def none_of_the_top(total: int, drawn: int) -> Array:
     """(total + 1,): the chance that none of ``drawn`` out of ``total`` is among the b highest, for b = 0 ... total."""
     ways = math.comb(total, drawn)
     return np.array([math.comb(total - best, drawn) / ways for best in range(total + 1)])
@@ -217,12 +216,12 @@ def vote_curve(
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0")
     rows = problem_rows(problem_ids)
-    if reason := _beyond_samples(rows, max(sizes)) or _beyond_samples(rows, min(sizes)):
+    if reason := beyond_samples(rows, max(sizes)) or beyond_samples(rows, min(sizes)):
         raise ValueError(reason)
     right = np.asarray(correct, dtype=np.float64)
     values = np.zeros(len(right)) if scores is None else np.asarray(scores, dtype=np.float64)
     rng, times = np.random.default_rng(seed), draws or draws_for(len(rows))
-    problems = (([answers[i] for i in r], right[r], _log_weights(values[r], temperature)) for r in rows)
+    problems = (([answers[i] for i in r], right[r], log_vote_weights(values[r], temperature)) for r in rows)
     return np.array([_vote_of_sizes(*problem, sizes, times, rng) for problem in problems], dtype=np.float64)
 
 
@@ -236,7 +235,7 @@ MISSING_WEIGHT = -2e9  # log weights, below and above every finite one, so that 
 LOWEST_WEIGHT = -1e9
 
 
-def _log_weights(scores: Array, temperature: float) -> Array:
+def log_vote_weights(scores: Array, temperature: float) -> Array:
     """log of the weight of each vote. A NaN score counts only among NaN scores, an infinite one before all finite; at
     infinite temperature all are equal."""
     if math.isinf(temperature):
@@ -280,12 +279,12 @@ def samples_needed(curve: Array, target: Values, sizes: Sequence[int], *, seed: 
     if problems < 2:
         return undefined(problems, method, "fewer than two problems")
     columns = np.column_stack([curve, np.asarray(target, dtype=np.float64)])
-    value = float(_first_reaching(columns.sum(0, keepdims=True), sizes, problems)[0])
+    value = float(first_reaching(columns.sum(0, keepdims=True), sizes, problems)[0])
     if value > sizes[-1]:
         return undefined(problems, method, f"not reached with {sizes[-1]} samples")
     if few := too_few(problems):
         return without_interval(value, problems, "samples a problem", few)
-    draws = resampled(columns, lambda totals: _first_reaching(totals, sizes, problems), seed=seed)
+    draws = resampled(columns, lambda totals: first_reaching(totals, sizes, problems), seed=seed)
     return Estimate(value, *percentile_interval(draws), problems, method, whole=True)
 
 
@@ -300,7 +299,7 @@ def samples_saved(curve: Array, other: Array, target: Values, sizes: Sequence[in
 
     def saved(totals: Array) -> Array:
         ours, theirs = totals[:, [*range(width), -1]], totals[:, width:]
-        return _first_reaching(theirs, sizes, problems) - _first_reaching(ours, sizes, problems)
+        return first_reaching(theirs, sizes, problems) - first_reaching(ours, sizes, problems)
 
     value = needed[1].value - needed[0].value
     if few := too_few(problems):
@@ -313,7 +312,7 @@ def _needed_method(problems: int, sizes: Sequence[int]) -> str:
     return f"samples a problem; bootstrap over {problems} problems; {sizes[-1] + 1} = more than {sizes[-1]}"
 
 
-def _first_reaching(totals: Array, sizes: Sequence[int], problems: int) -> Array:
+def first_reaching(totals: Array, sizes: Sequence[int], problems: int) -> Array:
     """The first of ``sizes`` whose column (B, S + 1) reaches the last one, and one more than the last where none does.
     Sums of values in [0, 1] over ``problems`` are equal to within a billionth of their number."""
     reached = totals[:, :-1] >= totals[:, -1:] - TIE * problems

@@ -45,9 +45,9 @@ def clustered_correlations(
         both = np.isfinite(values[a]) & np.isfinite(values[b])
         reasons.append(_pair_reason(said[a], values[a][both]) or _pair_reason(said[b], values[b][both]))
         sizes.append(int(both.sum()))
-        x, y = (_scaled(values[name][both], kind) for name in (a, b))
-        sums.append(_moments(x, y, codes[both], int(codes.max(initial=-1)) + 1))
-    figures = _pearson_figures(np.stack(sums, axis=1), sizes, reasons, kind, seed) if pairs else []
+        x, y = (standardised(values[name][both], kind) for name in (a, b))
+        sums.append(moments(x, y, codes[both], int(codes.max(initial=-1)) + 1))
+    figures = bootstrapped_pearson(np.stack(sums, axis=1), sizes, reasons, kind, seed) if pairs else []
     found: dict[str, dict[str, Estimate]] = {name: {} for name in names}
     for (a, b), figure in zip(pairs, figures, strict=True):
         found[a][b] = found[b][a] = figure
@@ -60,7 +60,7 @@ def _pair_reason(name: str, values: Array) -> str:
     return f"{name} is constant ({values[0]:g})" if np.ptp(values) == 0 else ""
 
 
-def _scaled(values: Array, kind: Kind) -> Array:
+def standardised(values: Array, kind: Kind) -> Array:
     """Values, or their ranks, with mean 0 and standard deviation 1, so that sums of squares do not cancel."""
     numbers = stats.rankdata(values) if kind == "spearman" and values.size else values
     spread = numbers.std() if numbers.size else 0.0
@@ -68,14 +68,14 @@ def _scaled(values: Array, kind: Kind) -> Array:
     return scaled
 
 
-def _moments(x: Array, y: Array, codes: npt.NDArray[np.int64], problems: int) -> Array:
+def moments(x: Array, y: Array, codes: npt.NDArray[np.int64], problems: int) -> Array:
     """(P, 6): n, sum x, sum y, sum xx, sum yy, sum xy of each problem."""
     parts = (np.ones_like(x), x, y, x * x, y * y, x * y)
     return np.column_stack([np.bincount(codes, weights=part, minlength=problems) for part in parts])
 
 
-def _pearson(totals: Array) -> Array:
-    """r (...) of sums (..., 6) as `_moments` orders them; NaN where a side does not vary."""
+def pearson_of_moments(totals: Array) -> Array:
+    """r (...) of sums (..., 6) as `moments` orders them; NaN where a side does not vary."""
     n, x, y, xx, yy, xy = np.moveaxis(totals, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         sides = np.maximum(xx - x * x / n, 0) * np.maximum(yy - y * y / n, 0)
@@ -84,18 +84,21 @@ def _pearson(totals: Array) -> Array:
     return clipped
 
 
-def _pearson_figures(
+def bootstrapped_pearson(
     sums: Array, sizes: Sequence[int], reasons: Sequence[str], kind: Kind, seed: int
 ) -> list[Estimate]:
-    """One figure a pair from its sums, (P, pairs, 6)."""
+    """An estimate for each pair from its moments (P, pairs, 6)."""
     problems, pairs, _ = sums.shape
     method = f"{kind}, traces; bootstrap over {problems} problems"
     if kind == "spearman":
         method += ", ranks kept"
     if few := too_few(problems):
         return [undefined(n, method, few) for n in sizes]
-    draws = resampled(sums.reshape(problems, -1), lambda t: _pearson(t.reshape(-1, pairs, 6)), seed=seed)
-    values, known = _pearson(sums.sum(axis=0)), (sums[:, :, 0] > 0).sum(axis=0)  # problems with a trace of the pair
+    draws = resampled(sums.reshape(problems, -1), lambda t: pearson_of_moments(t.reshape(-1, pairs, 6)), seed=seed)
+    values, known = (
+        pearson_of_moments(sums.sum(axis=0)),
+        (sums[:, :, 0] > 0).sum(axis=0),
+    )  # problems with a trace of the pair
     whys = [reason or too_few(int(count)) for reason, count in zip(reasons, known, strict=True)]
     return [
         undefined(n, method, why) if why else _bootstrapped(float(value), column, n, method)
@@ -126,7 +129,7 @@ def partial_correlation(
     method = f"pearson, {'within problems' if within else 'pooled'}, traces; bootstrap over {problems} problems"
     if reason := too_few(problems) or (f"n is {n}; too few traces" if n < columns.shape[1] + 1 else ""):
         return undefined(n, method, reason)
-    scaled = np.column_stack([_scaled(centred(c, codes) if within else c, "pearson") for c in columns.T])
+    scaled = np.column_stack([standardised(centred(c, codes) if within else c, "pearson") for c in columns.T])
     if not scaled.any(axis=0).all():
         return undefined(n, method, "no variance" + (" within problems" if within else ""))
     if within:  # only problems in which both vary tell how they go together
@@ -139,13 +142,15 @@ def partial_correlation(
     rows = np.concatenate([np.ones((n, 1)), scaled], axis=1)
     products = np.einsum("ni,nj->nij", rows, rows).reshape(n, -1)
     sums = np.column_stack([problem_sums(column, codes) for column in products.T])
-    value = float(_partial(sums.sum(axis=0)[None], width)[0])
+    value = float(partial_of_products(sums.sum(axis=0)[None], width)[0])
     if math.isnan(value):
         return undefined(n, method, "a linear function of what is removed: nothing is left")
-    return _bootstrapped(value, resampled(sums, lambda totals: _partial(totals, width), seed=seed), n, method)
+    return _bootstrapped(
+        value, resampled(sums, lambda totals: partial_of_products(totals, width), seed=seed), n, method
+    )
 
 
-def _partial(totals: Array, width: int) -> Array:
+def partial_of_products(totals: Array, width: int) -> Array:
     """The partial correlation (B,) of the first two columns given the others, from sums of products (B, (1 + w)^2)."""
     sums = totals.reshape(-1, width + 1, width + 1)
     means = sums[:, 0, 1:] / sums[:, :1, 0]

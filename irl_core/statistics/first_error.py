@@ -39,7 +39,7 @@ def first_error(true: Values, predicted: Values, problem_ids: Groups | None = No
     return FirstError(
         error_acc=_existing(columns[:, :2], n_wrong, "wrong traces", seed),
         correct_acc=_existing(columns[:, 2:], n - n_wrong, "correct traces", seed),
-        f1=bootstrap(columns, _harmonic, n=n, unit="traces", seed=seed)
+        f1=bootstrap(columns, harmonic_mean, n=n, unit="traces", seed=seed)
         if 0 < n_wrong < n
         else undefined(n, "traces", f"one class: {n_wrong} wrong, {n - n_wrong} correct"),
     )
@@ -61,7 +61,8 @@ def _existing(columns: Array, n: int, unit: str, seed: int) -> Estimate:
     return bootstrap(columns[columns[:, 1] > 0], ratio, n=n, unit=unit, seed=seed)
 
 
-def _harmonic(totals: Array) -> Array:
+def harmonic_mean(totals: Array) -> Array:
+    """The harmonic mean of two ratios from their totals (B, 4), 0 where both are 0."""
     a, b = ratio(totals[:, :2]), ratio(totals[:, 2:])
     return np.where(a + b == 0, 0.0, 2 * a * b / np.where(a + b == 0, 1.0, a + b))
 
@@ -77,11 +78,11 @@ def mr_gsm8k(true: Values, predicted: Values, problem_ids: Groups | None = None,
     steps = np.column_stack([problem_sums(v, ids) for v in (hits & wrong, wrong)])
     return ProcessJudgement(
         step_accuracy=_existing(steps, int(wrong.sum()), "wrong traces", seed),
-        mcc=bootstrap(table, _matthews, n=wrong.size, unit="traces", bounded=False, seed=seed),
+        mcc=bootstrap(table, matthews_correlation, n=wrong.size, unit="traces", bounded=False, seed=seed),
     )
 
 
-def _matthews(totals: Array) -> Array:
+def matthews_correlation(totals: Array) -> Array:
     """Matthews' correlation of (true positive, false positive, false negative, true negative) totals."""
     tp, fp, fn, tn = totals.T
     scale = np.sqrt(tp + fp) * np.sqrt(tp + fn) * np.sqrt(tn + fp) * np.sqrt(tn + fn)
@@ -100,6 +101,6 @@ def oracle_threshold(true: Values, named: Values, suspicion: Values) -> tuple[fl
     flagged_correct = np.append(0, np.cumsum(~wrong[order]))[flagged]
     ones = np.ones(limits.size)
     totals = np.column_stack([found, ones * wrong.sum(), (~wrong).sum() - flagged_correct, ones * (~wrong).sum()])
-    f1 = np.nan_to_num(_harmonic(totals.astype(np.float64)))
+    f1 = np.nan_to_num(harmonic_mean(totals.astype(np.float64)))
     best = int(np.argmax(f1))
     return float(limits[best]), float(f1[best])

@@ -69,7 +69,7 @@ def separation(scores: Values, correct: Values, problem_ids: Groups | None = Non
     test = stats.ttest_ind(yes, no, equal_var=False)
     low, high = test.confidence_interval(LEVEL)
     if problem_ids is not None:
-        clustered = _clustered_t(values, right, problem_ids)
+        clustered = clustered_t_test(values, right, problem_ids)
         difference, size = _resampled_separation(values, right, problem_ids, seed)
     else:
         m, n, less = yes.size, no.size, float(yes.mean() - no.mean())
@@ -80,7 +80,7 @@ def separation(scores: Values, correct: Values, problem_ids: Groups | None = Non
     return Separation(difference, float(test.statistic), float(test.df), float(test.pvalue), *clustered, size, area)
 
 
-def _clustered_t(values: Array, right: npt.NDArray[np.bool_], problem_ids: Groups) -> tuple[float, float]:
+def clustered_t_test(values: Array, right: npt.NDArray[np.bool_], problem_ids: Groups) -> tuple[float, float]:
     """(t, two-sided p): the difference of the means over its standard error from the problems' influences on it."""
     pull = np.where(right, values - values[right].mean(), values[~right].mean() - values)
     pull = pull / np.where(right, right.sum(), (~right).sum())
@@ -135,7 +135,7 @@ def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Estimat
     clusters = np.arange(m + n) if groups is None else problem_index(groups)[1]
     if np.ptp(values) == 0:
         return undefined(m + n, method, "every score is the same")
-    error = math.sqrt(_clustered_variance(above, below, clusters[positive], clusters[~positive], area))
+    error = math.sqrt(clustered_variance(above, below, clusters[positive], clusters[~positive], area))
     few = groups is not None and too_few(np.unique(clusters).size)
     if few or not error > SAME:  # NaN too: a class of one unit
         units = min(np.unique(clusters[positive]).size, np.unique(clusters[~positive]).size)
@@ -144,7 +144,7 @@ def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Estimat
     return Estimate(area, max(0.0, area - Z * error), min(1.0, area + Z * error), m + n, method)
 
 
-def _clustered_variance(above: Array, below: Array, yes: Array, no: Array, area: float) -> float:
+def clustered_variance(above: Array, below: Array, yes: Array, no: Array, area: float) -> float:
     """Obuchowski's variance of the AUC from placements and the clusters of positives and negatives; with clusters
     of one trace each it is DeLong's."""
     size = int(max(yes.max(), no.max())) + 1
@@ -178,13 +178,13 @@ def pair_columns(scores: Values, correct: Values, problem_ids: Groups) -> Array:
     problems, codes = problem_index(problem_ids)
     yes, total, ranks = (
         np.bincount(codes, weights=weights, minlength=problems)
-        for weights in (right, np.ones_like(right), right * _ranks_within(values, codes))
+        for weights in (right, np.ones_like(right), right * ranks_within(values, codes))
     )
     pairs = yes * (total - yes)
     return np.column_stack([np.where(pairs > 0, ranks - yes * (yes + 1) / 2, 0.0), pairs])
 
 
-def _ranks_within(values: Array, codes: npt.NDArray[np.int64]) -> Array:
+def ranks_within(values: Array, codes: npt.NDArray[np.int64]) -> Array:
     """Ranks (M,) of the values among their problem's, from 1; equal ones share the mean. NaN where one is NaN."""
     order = np.lexsort((values, codes))
     problem, ordered = codes[order], values[order]
