@@ -117,6 +117,8 @@ def _scale_after(rest: Sequence[Token], number: Fraction) -> tuple[Fraction, Fra
     if text.lower() == "and" and number.denominator == 1 and following[:1] in (["a"], ["one"]):
         part = _HALVES.get(following[-1])
         return plain if part is None else (Fraction(1), part)
+    if len(text) == 1 and near.spaced and text in "xyzn":
+        return None
     if len(text) == 1 and not near.spaced:
         return (Fraction(_LETTERS.get(text, 1)), Fraction(0)) if text in _LETTERS or text in _UNIT_LETTERS else None
     return None if text.lower() in _CALCULATING_AFTER else plain

@@ -16,7 +16,7 @@ MAX_CLOSING_LENGTH = 240
 ANNOTATION = re.compile(r"<<[^<>\r\n]{1,200}>>")
 # What may precede a closing form in its line: Markdown, an emoji, 'Step 3:', '2.'
 PREFIX = re.compile(
-    r"(?:[^\w$\\(\[{<\"'`.,;:!?+=/%]|\s){0,12}"
+    r"(?:[^\w$\\(\[{<\"'.,;:!?+=/%]|[_\s]|=>){0,12}"
     r"(?:[Ss]tep[ \t]{1,4}[0-9]{1,4}[ \t*]{0,4}[:.)][ \t*]{0,4}|[0-9]{1,3}[.)][ \t]+)?"
 )
 
@@ -29,14 +29,15 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _BARE_LABEL = re.compile(
-    rf"(?:the[ ]+)?(?:final[ ]+answer|answer|ans\.?)[ ]+(?P<answer>{_OPENING}{_NUMBER}.*)$", re.IGNORECASE
+    rf"(?:the[ ]+)?(?:final[ ]+answer|answer|ans\.?)[ ]+(?:-[ ]+)?(?P<answer>{_OPENING}{_NUMBER}.*)$", re.IGNORECASE
 )
 _SHORT_LABEL = re.compile(rf"A[ ]*[:.][ ]*(?P<answer>(?:\*\*|\\boxed\{{|\\\()?{_NUMBER}.*)$")
 _SENTENCE = re.compile(
     r"(?:(?:so|thus|therefore|hence|and|finally|in[ ]conclusion|consequently)[ ]?,?[ ]+)?"
-    r"(?:the|our|my)[ ]+[*_]{0,3}(?:final[ ]+|correct[ ]+)?answer[*_]{0,3}"
+    r"(?:(?:the|our|my)[ ]+)?[*_]{0,3}(?:final[ ]+|correct[ ]+)?answer[*_]{0,3}"
     r"(?:[ ]+(?:to[ ](?:the|this)[ ](?:problem|question)))?(?:,?[ ]+(?:therefore|thus|then))?"
-    r",?[ ]+(?:is|equals|would[ ]be|must[ ]be)"
+    r",?[ ]+"
+    r"(?:is[ ]equal[ ]to|is|was|equals|comes[ ](?:out[ ])?to|(?:would|must|should|will)[ ]be)"
     r"(?:[ ]+(?:therefore|thus|then|simply|exactly))?[ ]*:?[ ]*(?P<answer>\S.*)$",
     re.IGNORECASE,
 )
@@ -52,7 +53,8 @@ _LABEL_ALONE = re.compile(
     re.IGNORECASE,
 )
 _ANOTHER_PROBLEM = re.compile(
-    r"^[#*_>\s]{0,8}(?:(?:next|new|another|second)[ ]+)?"
+    r"^[#*_>\s]{0,8}(?:question|problem|exercise)[ ]+#?[0-9]{1,4}[*_ ]{0,4}$"
+    r"|^[#*_>\s]{0,8}(?:now,?[ ]+)?(?:(?:next|new|another|second)[ ]+)?"
     r"(?:question|problem|q|exercise|task|instruction|user|human|student)"
     r"[ ]*(?:#?[0-9]{1,4})?[ ]*[*_]{0,3}[ ]*[:：.]"
     r"|^\s{0,4}(?:<\|(?:im_start\|>\s?)?user|\[INST\]|<\|start_header_id\|>user)",
@@ -95,9 +97,10 @@ def closing_answer(line: str) -> str | None:
     """
     if len(line) > MAX_CLOSING_LENGTH:
         return None
-    label, *value = re.split(r"[\r\n]+", line, maxsplit=1)
-    if value and is_label(label):
-        return clean_answer(value[0])
+    lines = [part for part in re.split(r"[\r\n]+", line) if re.search(r"\w|####", part)]  # without lines of markup
+    if len(lines) > 1:
+        return clean_answer("\n".join(lines[1:])) if is_label(lines[0]) else None
+    line = lines[0] if lines else line
     hashes = line.find("####")
     if hashes >= 0 and PREFIX.fullmatch(line[:hashes]):
         return _answer_after_hashes(line[hashes + 4 :])
@@ -136,7 +139,7 @@ def _answer_after_hashes(rest: str) -> str | None:
     plain = rest.strip()
     if not plain:
         return ""
-    bare = plain.lstrip("*_`#✅✔☑ \t\ufe0f")
+    bare = plain.lstrip("*_`#=≈~✅✔☑ \t\ufe0f")
     if re.match(r"[0-9]{1,3}[.)][ \t]+[^\W\d]", bare):
         return None
     stated = stated_answer(bare)
@@ -145,7 +148,7 @@ def _answer_after_hashes(rest: str) -> str | None:
     assigned = _ASSIGNED.match(bare.rstrip("*_` "))
     if assigned:
         return clean_answer(assigned["answer"])
-    return clean_answer(plain) if re.match(_OPENING + _NUMBER, bare) else None
+    return clean_answer(plain.lstrip("=≈~ ")) if re.match(_OPENING + _NUMBER, bare) else None
 
 
 def cued_answer(line: str) -> str | None:

@@ -6,6 +6,7 @@ the digits of a number and the size of every value are bounded; nothing is ever 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -233,7 +234,7 @@ class _Parser:
         window = self.tokens[self.at + joined : self.at + joined + 3]
         if first.value.denominator != 1 or not window:
             return first.value
-        if window[0].vulgar and (joined or not window[0].spaced):
+        if window[0].vulgar:
             self.at += joined
             return first.value + self.take().value
         if window[0].kind == "fraction":
@@ -343,7 +344,7 @@ def read_number(tokens: Sequence[Token]) -> tuple[Fraction, int] | None:
         return None
     used = tokens[: parser.at]
     shape = "".join(token.text if token.kind in ("operator", "open", "of") else token.kind[0] for token in used)
-    powers_of_ten = shape.replace("*n^", "", 1) if any(token.text == "10" for token in used) else shape
+    powers_of_ten = re.sub(r"\*n[\^p]", "", shape, count=1) if any(token.text == "10" for token in used) else shape
     if number is None or "*" in powers_of_ten or "(" in shape or "of" in shape or shape.count("/") > 1:
         return None
     return number, parser.at

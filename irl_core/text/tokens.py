@@ -170,7 +170,8 @@ def tokenise(text: str, start: int, end: int, bullets: bool = True) -> list[Toke
         else:
             wanted = 0
         lexeme = text[position:stop]
-        tokens.append(Token(kind, _OPERATORS.get(lexeme, lexeme), position, stop, spaced, first or kind == "line"))
+        meaning = _OPERATORS.get(lexeme, lexeme) if kind == "operator" else lexeme
+        tokens.append(Token(kind, meaning, position, stop, spaced, first or kind == "line"))
         spaced = first = kind == "line"
         position = stop
     return tokens
