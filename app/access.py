@@ -26,6 +26,8 @@ import streamlit as st
 from streamlit.errors import StreamlitSecretNotFoundError
 from streamlit.web.server.server_util import get_cookie_secret
 
+from irl_core.errors import UserError
+
 VARIABLE: Final = "IRL_LENS_ACCESS"
 ACTIONS: Final = {"train": "start trainings", "annotate": "annotate", "upload": "upload traces"}
 EVERYBODY: Final = "*"
@@ -33,6 +35,10 @@ LOCAL: Final = "local"
 MOST_BYTES: Final = 1_000_000
 SHORTEST_SECRET: Final = 32  # characters of the secret that signs the cookie of the login
 ASCII_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
+
+class NotAllowedError(UserError, PermissionError):
+    """An action that whoever asks for it is not allowed; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,23 @@ def reason(action: str) -> str:
     if person(user()) is None:
         return login_fault() or f"Log in to {what}."
     return f"{who()} may not {what} here; ask who runs this server."
+
+
+def writer(action: str, named: str = LOCAL) -> str:
+    """The name that an action is written down with, asked at the moment of writing.
+
+    It is the address of who is logged in. ``named``, the name that the page sends, counts only on a server without a
+    login, where everybody may be anybody.
+
+    Raises:
+        NotAllowedError: the visitor is not allowed the action, or not any more.
+    """
+    if not may(action):
+        raise NotAllowedError(reason(action))
+    visitor = user()
+    if "is_logged_in" in visitor:
+        return person(visitor) or LOCAL
+    return named.strip() or LOCAL
 
 
 def show_login() -> None:

@@ -151,14 +151,20 @@ def where_it_is(name: str, method: str, checkpoints: Collection[str]) -> str:
 
 def may_change(job: Job) -> bool:
     """Whether whoever looks at the page may stop the job, or go on with it: who may start such a one."""
-    return access.may("train" if job.kind == "train" else "upload")
+    return access.may(action_of(job))
+
+
+def action_of(job: Job) -> str:
+    """The action that starting, stopping and resuming such a job belongs to."""
+    return "train" if job.kind == "train" else "upload"
 
 
 def change(action: Callable[[int], Job], job: Job) -> None:
     """Cancel or resume a job, and draw the page anew; a refusal is told in its place."""
     try:
+        access.writer(action_of(job))
         action(job.id)
-    except JobError as error:
+    except (JobError, access.NotAllowedError) as error:
         st.error(plain(str(error)))
         return
     st.rerun()

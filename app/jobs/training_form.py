@@ -191,14 +191,15 @@ def start(request: TrainingRequest, plan: Plan, force: bool) -> None:
     """Start the job and close the dialog; where the device is busy its job is named."""
     device = plan.device.kind
     try:
+        who = access.writer("train")
         if (other := supervisor.active_job(device)) is not None:
             raise supervisor.Busy(other)
         training_plan.check_name(request.name)
         job = supervisor.start(
             "train", request.title, request.command(force=force), Path(supervisor.RUNS) / request.name, device,
-            access.who(), grace=training_plan.grace_of(plan),
+            who, grace=training_plan.grace_of(plan),
         )  # fmt: skip
-    except (PlanError, store.JobError) as error:
+    except (PlanError, store.JobError, access.NotAllowedError) as error:
         st.error(plain(str(error)))
         return
     st.session_state.pop(CHECKED, None)

@@ -89,7 +89,7 @@ def read_annotations() -> list[Annotation] | None:
 def choose_reviewer(left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Ask who annotates, and whether the model's answer is hidden until the person has given theirs."""
     name = access.who()
-    known = name != access.LOCAL
+    known = name != access.LOCAL or "is_logged_in" in access.user()
     if known or not st.session_state.get("annotator", "").strip():
         st.session_state["annotator"] = name
     left.text_input("Annotator", key="annotator", max_chars=MOST_NAME, disabled=known)
@@ -293,6 +293,8 @@ def ask(info: RunInfo, row: ScoredRow, *, blind: bool, following: str | None) ->
 
     Once it is answered, Enter goes to the ``following`` trace, until another choice is made.
     """
+    if "annotation_error" in st.session_state:
+        st.error(plain(st.session_state.pop("annotation_error")))
     if not access.may("annotate"):
         st.info(plain(access.reason("annotate")))
         return
@@ -321,8 +323,6 @@ def ask(info: RunInfo, row: ScoredRow, *, blind: bool, following: str | None) ->
                 "Save", type="primary", shortcut="Enter", disabled=state["choice"] is None, width="stretch",
                 on_click=save, args=(info, row, blind),
             )  # fmt: skip
-    if "annotation_error" in state:
-        st.error(plain(state.pop("annotation_error")))
     if "annotation_saved" in state:
         st.toast(plain(state.pop("annotation_saved")))
 
@@ -338,15 +338,21 @@ def choice_button(value: str, label: str, key: str | None) -> None:
 
 
 def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
-    """Write the annotation of the very row that was shown. The model's answer is shown from then on."""
+    """Write the annotation of the very row that was shown, in the name of who is logged in.
+
+    Whether they may, and who they are, is asked here: the page may have been drawn for hours, and its widgets send what
+    anybody makes them send. The model's answer is shown from then on.
+    """
     state = st.session_state
+    if state["choice"] is None:  # sent by a button that is disabled
+        return
     try:
         annotation = failures.annotation(
-            row, info.name, state["annotator"].strip(), state["choice"], category=state["category"],
+            row, info.name, access.writer("annotate", state["annotator"]), state["choice"], category=state["category"],
             note=state["note"].strip(), blind=blind,
         )  # fmt: skip
         Annotations(failures.DATABASE).add(annotation)
-    except AnnotationError as error:
+    except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not saved: {error}"
         return
     state["annotation_saved"] = f"Saved: {annotation.label} in {annotation.trace_id}"
@@ -384,10 +390,11 @@ def exchange(annotations: Sequence[Annotation]) -> None:
             return
         try:
             rows = from_jsonl(given.getvalue().decode("utf-8"))
-            new = Annotations(failures.DATABASE).add_all(rows)
+            importer = access.writer("annotate", st.session_state["annotator"])
+            new = Annotations(failures.DATABASE).add_all(rows, importer=importer)
         except UnicodeDecodeError:
             st.error("Nothing was imported: the file is not UTF-8 text.")
-        except AnnotationError as error:
+        except (AnnotationError, access.NotAllowedError) as error:
             st.error(plain(f"Nothing was imported: {error}"))
         else:
             st.success(f"{new:,} of {len(rows):,} annotations were new.")

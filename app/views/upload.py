@@ -75,16 +75,15 @@ def offer(data: bytes, name: str, layout: str, info: CheckpointInfo) -> None:
 def start(data: bytes, title: str, layout: str, checked: uploads.Checked, info: CheckpointInfo) -> None:
     """Keep the traces and start the job; where it cannot start nothing is kept."""
     state, device = st.session_state, st.session_state.get("device", "auto")
-    if not access.may("upload"):  # the file may have changed since the button was drawn
-        return
     try:
-        folder = uploads.keep(data, title, access.who(), checked, layout)
-    except UploadError as error:
+        who = access.writer("upload")  # the file may have changed since the button was drawn
+        folder = uploads.keep(data, title, who, checked, layout)
+    except (UploadError, access.NotAllowedError) as error:
         state["upload_error"] = f"Not taken: {error}"
         return
     command = supervisor.command_line(*uploads.arguments(folder, info.path, device, layout))
     try:
-        job = supervisor.start("score", f"scoring of {folder.name}", command, folder, device, access.who())
+        job = supervisor.start("score", f"scoring of {folder.name}", command, folder, device, who)
     except JobError as error:
         uploads.remove(folder)
         wait = " Upload again when it has ended." if isinstance(error, Busy) else ""

@@ -2,7 +2,7 @@
 
 An annotation names its trace by scored run and trace id, and by a hash of problem and completion, so that it also
 applies to another scored run of the same texts. Of an annotator's annotations of a trace the newest counts; all stay.
-Triggers refuse every change of a row.
+Triggers refuse every change of a row. An annotation that was imported keeps who imported it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar, Final, Literal, get_args
 
@@ -28,6 +28,7 @@ MOST_NAME: Final = 100
 MOST_ID: Final = 2_000
 MOST_STEPS: Final = 10_000
 MOST_ROWS: Final = 100_000
+CLOCKS_DIFFER: Final = timedelta(days=1)  # an import may come from a machine whose clock is that much ahead
 CATEGORIES: Final = (
     "", "arithmetic", "wrong operation", "wrong quantity", "skipped step", "misread problem", "wrong unit", "other",
 )  # fmt: skip
@@ -35,6 +36,15 @@ CATEGORIES: Final = (
 Verdict = Literal["error", "none", "unsure"]
 VERDICTS: Final = get_args(Verdict)
 
+IMPORTS: Final = (  # in a file of an earlier release they are made by the first import
+    """CREATE TABLE IF NOT EXISTS imports (
+    annotation INTEGER PRIMARY KEY REFERENCES annotations (id), importer TEXT NOT NULL, imported TEXT NOT NULL
+)""",
+    """CREATE TRIGGER IF NOT EXISTS import_never_changed BEFORE UPDATE ON imports
+    BEGIN SELECT RAISE(ABORT, 'annotations are never changed'); END""",
+    """CREATE TRIGGER IF NOT EXISTS import_never_removed BEFORE DELETE ON imports
+    BEGIN SELECT RAISE(ABORT, 'annotations are never removed'); END""",
+)
 SCHEMA: Final = (
     """CREATE TABLE annotations (
     id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, trace_id TEXT NOT NULL, text_sha256 TEXT NOT NULL,
@@ -47,6 +57,7 @@ SCHEMA: Final = (
     BEGIN SELECT RAISE(ABORT, 'annotations are never changed'); END""",
     """CREATE TRIGGER never_removed BEFORE DELETE ON annotations
     BEGIN SELECT RAISE(ABORT, 'annotations are never removed'); END""",
+    *IMPORTS,
 )
 
 
@@ -75,6 +86,7 @@ class Annotation:
     note: str = ""
     blind: Flag = True
     created: str = ""
+    importer: str = ""
 
     def __post_init__(self) -> None:
         for name, limit in (("run", MOST_ID), ("trace_id", MOST_ID), ("annotator", MOST_NAME)):
@@ -94,6 +106,20 @@ class Annotation:
             raise AnnotationError(f"the category is {self.category[:40]!r}; it is one of {known}, or empty")
 
     @property
+    def own(self) -> bool:
+        """Whether nobody else has imported it in the annotator's name."""
+        return self.importer in ("", self.annotator)
+
+    @property
+    def time(self) -> datetime:
+        """``created`` as a time, in UTC where it names no other zone; the earliest of all where it is none."""
+        try:
+            time = datetime.fromisoformat(self.created)
+        except ValueError:
+            return datetime.min.replace(tzinfo=UTC)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+    @property
     def label(self) -> str:
         """``none``, ``unsure`` or ``step 3``, which counts from 1."""
         return f"step {self.step + 1}" if self.step is not None else self.verdict
@@ -111,7 +137,7 @@ def now() -> str:
 
 # ------------------------------------------------------------------------------------------------------- the file
 
-NAMES: Final = tuple(field.name for field in fields(Annotation))
+NAMES: Final = tuple(field.name for field in fields(Annotation) if field.name != "importer")
 
 
 class Annotations(Database):
@@ -127,22 +153,32 @@ class Annotations(Database):
         self.add_all([dated])
         return dated
 
-    def add_all(self, annotations: Sequence[Annotation]) -> int:
-        """Store annotations, all or none, except those stored already; returns the number of new ones."""
+    def add_all(self, annotations: Sequence[Annotation], *, importer: str = "") -> int:
+        """Store annotations, all or none, except those stored already; returns the number of new ones.
+
+        ``importer``: who imports them, which is kept with each new one; empty for annotations given here.
+        """
+        insert = f"INSERT OR IGNORE INTO annotations ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))})"
         with self.writing() as connection:
-            before = connection.total_changes
-            connection.executemany(
-                f"INSERT OR IGNORE INTO annotations ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))})",
-                [tuple(getattr(one, name) for name in NAMES) for one in annotations],
-            )
-            return connection.total_changes - before
+            for statement in IMPORTS if importer else ():
+                connection.execute(statement)
+            new = 0
+            for one in annotations:
+                done = connection.execute(insert, [getattr(one, name) for name in NAMES])
+                new += done.rowcount
+                if importer and done.rowcount:
+                    connection.execute("INSERT INTO imports VALUES (?, ?, ?)", (done.lastrowid, importer, now()))
+        return new
 
     def all(self) -> list[Annotation]:
         """Every annotation in the order of storing. Raises AnnotationError."""
         if not self.path.exists():
             return []
         with self.reading() as connection:
-            rows = connection.execute(f"SELECT {', '.join(NAMES)} FROM annotations ORDER BY id").fetchall()
+            imported = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'imports'").fetchone() is not None
+            importer = "(SELECT importer FROM imports WHERE annotation = id)" if imported else "NULL"
+            chosen = f"{', '.join(NAMES)}, ifnull({importer}, '') AS importer"
+            rows = connection.execute(f"SELECT {chosen} FROM annotations ORDER BY id").fetchall()
         return [Annotation(**dict(row) | {"blind": bool(row["blind"])}) for row in rows]
 
     def latest(self) -> dict[tuple[str, str], Annotation]:
@@ -151,11 +187,14 @@ class Annotations(Database):
 
 
 def latest(annotations: Iterable[Annotation]) -> dict[tuple[str, str], Annotation]:
-    """The newest annotation by (text_sha256, annotator), of annotations in the order of storing."""
+    """The newest annotation by (text_sha256, annotator), of annotations in the order of storing.
+
+    What an annotator said here counts before what somebody else imported in their name, whatever its time.
+    """
     newest: dict[tuple[str, str], Annotation] = {}
     for one in annotations:
         key = (one.text_sha256, one.annotator)
-        if key not in newest or one.created >= newest[key].created:
+        if key not in newest or (one.own, one.time) >= (newest[key].own, newest[key].time):
             newest[key] = one
     return newest
 
@@ -164,16 +203,19 @@ def latest(annotations: Iterable[Annotation]) -> dict[tuple[str, str], Annotatio
 
 
 def to_jsonl(annotations: Iterable[Annotation]) -> str:
-    """JSON Lines: an annotation a line, with all its fields."""
-    return "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in annotations)
+    """JSON Lines: an annotation a line, with all its fields; ``importer`` where it has one."""
+    rows = ({name: value for name, value in asdict(one).items() if name != "importer" or value} for one in annotations)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def from_jsonl(text: str) -> list[Annotation]:
     """The annotations in a text as `to_jsonl` makes it; ``created`` is required.
 
     Raises:
-        AnnotationError: a line is no annotation (named by its number), or there are more than ``MOST_ROWS``.
+        AnnotationError: a line is no annotation, or one of the future (named by its number), or there are more than
+            ``MOST_ROWS``.
     """
+    latest_time = datetime.now(UTC) + CLOCKS_DIFFER
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if len(lines) > MOST_ROWS:
         raise AnnotationError(f"{len(lines):,} lines; the limit is {MOST_ROWS:,}: import them in parts")
@@ -189,6 +231,8 @@ def from_jsonl(text: str) -> list[Annotation]:
             datetime.fromisoformat(one.created)
         except ValueError:
             raise AnnotationError(f"{label}created is {one.created[:40]!r}; a time in ISO 8601 is expected") from None
+        if one.time > latest_time:
+            raise AnnotationError(f"{label}created is {one.created[:40]!r}, which is still to come; correct the time")
         if re.search(r"[\0\ud800-\udfff]", "".join(value for value in astuple(one) if isinstance(value, str))):
             raise AnnotationError(f"{label}a text holds NUL or half a character")
         annotations.append(one)

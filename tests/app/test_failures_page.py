@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from app import access
 from app.analysis import catalogue, chooser, failures
 from irl_core import errors
-from irl_core.data.annotations import Annotations
+from irl_core.data.annotations import Annotations, to_jsonl
 from irl_core.storage.scored_run import read_run, write_run
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
@@ -124,3 +126,70 @@ def test_an_order_that_tells_the_answer_is_warned_of_where_one_answers(store: An
     press(page, "Step 1")
     press(page, "Save")
     assert [one.blind for one in store.all()] == [False] and not page.warning
+
+
+# ------------------------------------------------------------------------------------------------- who it is, and may
+
+
+@pytest.fixture
+def visitor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Ada, who is logged in on a server where she may annotate."""
+    someone: dict[str, Any] = {"is_logged_in": True, "email": "ada@example.org"}
+    (tmp_path / "access.toml").write_text('annotate = ["ada@example.org"]\n')
+    monkeypatch.setenv(access.VARIABLE, str(tmp_path / "access.toml"))
+    monkeypatch.setattr(access, "user", lambda: someone)
+    return someone
+
+
+def test_the_name_is_that_of_who_is_logged_in_whatever_the_widget_sends(
+    store: Annotations, visitor: dict[str, Any]
+) -> None:
+    page = open_page()
+    press(page, "Step 1")
+    field = page.text_input(key="annotator")
+    field.proto.disabled = False  # a browser is made to send it all the same
+    field.set_value("ben@example.org")
+    press(page, "Save")
+    (one,) = store.all()
+    assert (one.annotator, one.label) == ("ada@example.org", "step 1")
+
+
+def test_a_right_withdrawn_since_the_page_was_drawn_does_not_write(
+    store: Annotations, visitor: dict[str, Any], tmp_path: Path
+) -> None:
+    page = open_page()
+    press(page, "Step 1")
+    (tmp_path / "access.toml").write_text("annotate = []\n")
+    press(page, "Save")
+    assert store.all() == []
+    assert [one.value.replace("\\", "").replace("\u2060", "") for one in page.error] == [
+        "Not saved: ada@example.org may not annotate here; ask who runs this server."
+    ]
+
+
+def test_who_has_logged_out_since_the_page_was_drawn_does_not_write(
+    store: Annotations, visitor: dict[str, Any]
+) -> None:
+    page = open_page()
+    press(page, "Step 1")
+    visitor["is_logged_in"] = False
+    press(page, "Save")
+    assert store.all() == [] and page.error[0].value.replace("\\", "") == "Not saved: Log in to annotate."
+
+
+def test_a_save_without_a_choice_writes_nothing(store: Annotations) -> None:
+    page = open_page()
+    next(one for one in page.button if one.label == "Save").proto.disabled = False
+    press(page, "Save")
+    assert store.all() == []
+
+
+def test_an_import_is_written_down_with_who_imported_it(store: Annotations, visitor: dict[str, Any]) -> None:
+    page = open_page()
+    press(page, "Step 1")
+    press(page, "Save")
+    (own,) = store.all()
+    forged = replace(own, annotator="ben@example.org", created="2020-01-01T00:00:00+00:00")
+    page.file_uploader(key="import").upload("all.jsonl", to_jsonl([own, forged]).encode(), "application/x-ndjson").run()
+    press(page, "Import")
+    assert store.all() == [own, replace(forged, importer="ada@example.org")]

@@ -7,6 +7,7 @@ import re
 import sqlite3
 import threading
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,45 @@ def test_nothing_is_changed_or_removed(store: Annotations) -> None:
 def test_values_outside_their_limits_are_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(AnnotationError, match=said):
         made(**change)
+
+
+def test_an_import_keeps_its_importer_and_does_not_speak_for_the_annotator(store: Annotations) -> None:
+    own = store.add(made(annotator="ada", step=0))
+    forged = made(annotator="ada", step=5, created=(datetime.now(UTC) + timedelta(hours=1)).isoformat(), importer="ada")
+    assert store.add_all([own, forged], importer="ben") == 1
+    first, second = store.all()
+    assert (first, second.importer, second.step) == (
+        own,
+        "ben",
+        5,
+    )  # what the file says of its importer is not believed
+    assert list(store.latest().values()) == [own]
+    assert store.add_all([made("t9", "ada", step=3, created="2026-01-01T00:00:00+00:00")], importer="ada") == 1
+    assert store.latest()[text_hash("p", "t9"), "ada"].step == 3
+    assert from_jsonl(to_jsonl(store.all())) == store.all()
+    with sqlite3.connect(store.path) as connection:
+        for statement in ("UPDATE imports SET importer = 'x'", "DELETE FROM imports"):
+            with pytest.raises(sqlite3.IntegrityError, match="annotations are never"):
+                connection.execute(statement)
+
+
+def test_a_file_of_an_earlier_release_takes_an_import(store: Annotations) -> None:
+    first = store.add(made())
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("DROP TABLE imports")
+    assert store.all() == [first]
+    store.add_all([made("t2", created="2026-01-01T00:00:00+00:00")], importer="ben")
+    assert [one.importer for one in store.all()] == ["", "ben"]
+
+
+def test_times_are_compared_as_times() -> None:
+    """As texts, the first of each pair would be the later one."""
+    for old, new in (
+        ("2026-01-01T23:00:00+00:00", "2026-01-01T22:30:00-01:00"),
+        ("20260101", "2026-01-02T00:00:00+00:00"),
+        ("0001-01-01T00:00:00+05:00", "0001-01-01T00:00:00-05:00"),
+    ):
+        assert [one.created for one in latest([made(created=new), made(created=old)]).values()] == [new]
 
 
 # ------------------------------------------------------------------------------------------------------- faults
@@ -162,6 +202,10 @@ def line(**change: Any) -> str:
         (line(note=5), "line 2: note is 5 (a whole number); text is expected"),
         (line(created="yesterday"), "line 2: created is 'yesterday'; a time in ISO 8601 is expected"),
         (line(created=""), "line 2: created is ''; a time in ISO 8601 is expected"),
+        (
+            line(created="9999-12-31T23:59:59+00:00"),
+            "line 2: created is '9999-12-31T23:59:59+00:00', which is still to",
+        ),
         (line(note="\ud800"), "line 2: a text holds NUL or half a character"),
         (line(note="\0"), "line 2: a text holds NUL or half a character"),
         (line(verdict="maybe"), "line 2: verdict is 'maybe'; one of error, none, unsure is expected"),
