@@ -19,7 +19,7 @@ from app.inspect import links
 from app.inspect.results import stored_inspection, to_result
 from irl_core.data.annotations import CATEGORIES, MOST_NAME, MOST_NOTE, Annotations, from_jsonl, to_jsonl
 from irl_core.errors import AnnotationError, StoreError
-from irl_core.report.csv_export import csv_of
+from irl_core.report.csv_export import csv_of, inert
 from irl_core.report.heatmap import payload
 from irl_core.reward.token_scores import DEFAULT_GAMMA
 from irl_core.storage.schema import ScoredRow
@@ -178,8 +178,8 @@ def draw_table(listing: Listing, annotations: Sequence[Annotation]) -> None:
     config |= {name: columns.TextColumn(titles[name], width="medium") for name in ("problem", "text")}
     config["here"] = columns.TextColumn("", width=30)
     config[failures.SCORE] = columns.NumberColumn(titles[failures.SCORE], format="%.2f")
-    st.dataframe(
-        rows, hide_index=True, height=TABLE_PIXELS, key=key, on_select=take, selection_mode="single-row",
+    st.dataframe(  # the table's own menu saves what it shows
+        inert(rows), hide_index=True, height=TABLE_PIXELS, key=key, on_select=take, selection_mode="single-row",
         column_config=config,
     )  # fmt: skip
     left, right = st.columns([4, 1], vertical_alignment="center")

@@ -1,9 +1,14 @@
-"""An inspection as a table of tokens (CSV) that no spreadsheet takes for formulas."""
+"""An inspection as a table of tokens (CSV) that no spreadsheet takes for formulas.
+
+Every text is quoted, so that no line end within it begins a row: programs take other characters than a line feed for
+one, a bare carriage return above all.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from typing import Final, Literal, get_args
 
 import pandas as pd
@@ -13,18 +18,22 @@ from irl_core.report.inspection_json import InspectedToken, InspectedTrace, Insp
 Signal = Literal["raw", "standardised", "discounted", "credit", "logprob"]
 SIGNALS: Final[tuple[Signal, ...]] = get_args(Signal)
 COLUMNS = ("trace", "step", "token", "start", "end", "id", "text", *SIGNALS)
-_FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_COMPUTED = re.compile("[\\s\0\u200b-\u200f\u2060\ufeff]*[=+@\uff1d\uff0b\uff0d\uff20-]")  # after what is not seen
+_CONTROLS = tuple("\t\r\n")
 
 
 def safe_cell(text: str) -> str:
-    """``text`` with an apostrophe before it where a spreadsheet would compute it, even after leading blanks."""
-    return "'" + text if text.startswith(_FORMULA_STARTS) or text.lstrip().startswith(_FORMULA_STARTS) else text
+    """``text`` with an apostrophe where a spreadsheet would compute it: before it, even after leading blanks, and
+    before each of its lines, which would be cells to a program that ends a row there (any of Unicode's line ends)."""
+    lines = text.splitlines(keepends=True)
+    safe = "".join("'" + line if _COMPUTED.match(line) else line for line in lines)
+    return "'" + safe if safe.startswith(_CONTROLS) else safe
 
 
 def to_csv(result: InspectionResult) -> str:
     """One row a token, with a header; ``trace``, ``step`` and ``token`` are 0-based, an empty cell is 'no value'."""
     sheet = io.StringIO()
-    writer = csv.writer(sheet)
+    writer = csv.writer(sheet, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)
     for number, trace in enumerate(result["traces"]):
         for index, token in enumerate(trace["tokens"]):
@@ -51,4 +60,4 @@ def inert(table: pd.DataFrame) -> pd.DataFrame:
 
 def csv_of(table: pd.DataFrame) -> str:
     """A table as CSV with a header; an empty cell is 'no value', and there is no formula in it."""
-    return str(inert(table).to_csv(index=False))
+    return str(inert(table).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC))

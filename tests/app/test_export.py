@@ -10,9 +10,10 @@ import json
 import re
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from irl_core.report.csv_export import safe_cell, to_csv
+from irl_core.report.csv_export import csv_of, safe_cell, to_csv
 from irl_core.report.heatmap.export import embed, to_html
 from irl_core.report.heatmap.payload import ranges
 from irl_core.report.heatmap.verdict import signed, verdict
@@ -80,13 +81,30 @@ def test_a_number_that_is_not_finite_is_refused() -> None:
         to_html(a_result("1", threshold=float("nan")))
 
 
-@pytest.mark.parametrize("text", ["=cmd()", "+1", "-1", "@x", "\t=1", " =1", "\uff1d1"])
+@pytest.mark.parametrize("text", ["=cmd()", "+1", "-1", "@x", "\t=1", " =1", "\uff1d1", "\ufeff=1", "\0-1"])
 def test_a_cell_that_a_spreadsheet_would_compute_is_made_inert(text: str) -> None:
     assert safe_cell(text) == "'" + text
 
 
 def test_other_cells_stay_as_they_are() -> None:
     assert [safe_cell(text) for text in ("pens", "3 = 3", "", " ")] == ["pens", "3 = 3", "", " "]
+
+
+LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+
+
+@pytest.mark.parametrize("end", [*LINE_ENDS, "\r\n"])
+def test_no_line_end_in_a_text_makes_a_live_cell(end: str) -> None:
+    text = f"pens{end}=cmd(){end} +1{end}3 = 3"
+    safe = f"pens{end}'=cmd(){end}' +1{end}3 = 3"
+    assert safe_cell(text) == safe
+    sheet = csv_of(pd.DataFrame({text: [text, None], "value": [1.5, 2.0]}))
+    assert sheet == f'"{safe}","value"\n"{safe}",1.5\n"",2.0\n'
+    tokens = to_csv(a_result(text))
+    told = [row["text"] for row in csv.DictReader(io.StringIO(tokens, newline=""))]
+    assert told == [safe_cell(part) for part in (text[: len(text) // 2], text[len(text) // 2 :])]
+    for row in (*sheet.splitlines(), *tokens.splitlines()):
+        assert not row.lstrip(' ",').startswith(tuple("=+-@")), row
 
 
 def test_csv_has_a_row_a_token_with_its_values() -> None:
