@@ -155,7 +155,8 @@ class PolicyConfig:
 
     ``advantage``: the discounted sum of standardised rewards (the paper's, eq. 5) or of credit, the soft minimum, or
     ``trace``: the ``trace_score`` standardised within the group, on every token (GRPO with the learned reward).
-    ``negative_weight`` scales advantages below 0; at 0 the policy only follows what is better than its group.
+    ``unknown_answer``: with outcome rewards (``grpo``), whether a sample whose answer is missing or cannot be compared
+    has no advantage, or counts as wrong. ``negative_weight`` scales advantages below 0; at 0 the policy only follows what is better than its group.
     ``sampler``: our decoding loop, or transformers' ``generate`` (with a dynamic or static
     ``cache``); ``sampling_tokens`` bounds the cached tokens (prompt and completion) of the samples decoded at once.
     """
@@ -178,6 +179,7 @@ class PolicyConfig:
     baseline: Literal["group", "leave_one_out"] = "group"
     standardise_over: Literal["last", "all", "batch", "none"] = "all"
     expert_in_group: Flag = True
+    unknown_answer: Literal["left_out", "wrong"] = "left_out"
     negative_weight: Share = 1.0
     clip_eps: Momentum = 0.2
     kl_coefficient: NotNegative = 0.0

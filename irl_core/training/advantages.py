@@ -49,15 +49,18 @@ def token_advantages(
     return rewards.discount(values, mask, settings.gamma)
 
 
-def outcome_advantages(traces: Sequence[EncodedTrace], group_ids: Tensor, mask: Tensor) -> Tensor:
+def outcome_advantages(
+    traces: Sequence[EncodedTrace], group_ids: Tensor, mask: Tensor, unknown_answer: str = "left_out"
+) -> Tensor:
     """GRPO's outcome supervision: correctness standardised within the group, on every token; ``(B, T)``.
 
     An expert's trace counts as correct unless it is known not to be. A sample whose answer is missing or cannot be
-    compared is neither right nor wrong: its advantage is 0, and it is left out of its group's mean and spread.
+    compared is neither right nor wrong: its advantage is 0, and it is left out of its group's mean and spread, unless
+    ``unknown_answer`` is ``wrong``.
     """
     outcomes = [_outcome(one.trace) for one in traces]
     scores = torch.tensor([float(outcome or False) for outcome in outcomes])
-    known = torch.tensor([outcome is not None for outcome in outcomes], dtype=torch.bool)
+    known = torch.tensor([outcome is not None or unknown_answer == "wrong" for outcome in outcomes], dtype=torch.bool)
     return trace_advantages(scores, group_ids, mask, known=known)
 
 

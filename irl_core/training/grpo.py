@@ -34,7 +34,8 @@ class GRPOTrainer(PolicyTrainer):
         """Samples (and expert traces, where ``expert_in_group``) with advantages from the correctness of the group."""
         self.on_progress("scoring")
         members = group_members(groups, with_expert=self.config.policy.expert_in_group)
-        gains = outcome_advantages(members.traces, members.group_ids, members.mask)
+        settings = self.config.policy
+        gains = outcome_advantages(members.traces, members.group_ids, members.mask, settings.unknown_answer)
         return ScoredBatch(members.traces, members.mask, gains, zero_spread_groups(gains, members.group_ids))
 
     def sample_rewards(self) -> list[float | None]:

@@ -426,6 +426,19 @@ def test_a_sample_without_an_answer_to_compare_is_neither_right_nor_wrong() -> N
     # of 1 and 0 alone: mean 1/2, squares 2 * 1/4, over 1: std sqrt(1/2); +-(1/2) sqrt 2, and 0 for the third
     level = torch.tensor([0.5, -0.5, 0.0]) * math.sqrt(2)
     torch.testing.assert_close(result, torch.where(mask, level.unsqueeze(1), torch.zeros(mask.shape)))
+    counted = outcome_advantages(traces, torch.tensor([0, 0, 0]), mask, "wrong")
+    # 1, 0, 0: mean 1/3, squares 4/9 + 2 * 1/9 = 2/3, over 2: std sqrt(1/3); 2/3 sqrt 3 and twice -1/3 sqrt 3
+    level = torch.tensor([2 / 3, -1 / 3, -1 / 3]) * math.sqrt(3)
+    torch.testing.assert_close(counted, torch.where(mask, level.unsqueeze(1), torch.zeros(mask.shape)))
+
+
+def test_the_setting_of_unknown_answers_reaches_grpo() -> None:
+    groups = [Group(TRACES[0], (as_sample(0, "#### 10"), as_sample(0, "many.")))]
+    policy = {"expert_in_group": False}
+    left_out = tiny_trainer(config(run={"method": "grpo"}, policy=policy)).score(groups).advantages
+    policy |= {"unknown_answer": "wrong"}
+    wrong = tiny_trainer(config(run={"method": "grpo"}, policy=policy)).score(groups).advantages
+    assert not left_out.any() and wrong[1].min() < 0 < wrong[0].max()
     assert rollout_metrics(traces, World())["rollout/unknown"] == pytest.approx(1 / 3)
 
 
