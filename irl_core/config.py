@@ -156,7 +156,8 @@ class PolicyConfig:
     ``advantage``: the discounted sum of standardised rewards (the paper's, eq. 5) or of credit, the soft minimum, or
     ``trace``: the ``trace_score`` standardised within the group, on every token (GRPO with the learned reward).
     ``unknown_answer``: with outcome rewards (``grpo``), whether a sample whose answer is missing or cannot be compared
-    has no advantage, or counts as wrong. ``negative_weight`` scales advantages below 0; at 0 the policy only follows what is better than its group.
+    has no advantage, or counts as wrong. ``negative_weight`` scales advantages below 0; at 0 the policy only follows
+    what is better than its group.
     ``sampler``: our decoding loop, or transformers' ``generate`` (with a dynamic or static
     ``cache``); ``sampling_tokens`` bounds the cached tokens (prompt and completion) of the samples decoded at once.
     """

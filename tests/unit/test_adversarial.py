@@ -430,6 +430,7 @@ def test_a_sample_without_an_answer_to_compare_is_neither_right_nor_wrong() -> N
     # 1, 0, 0: mean 1/3, squares 4/9 + 2 * 1/9 = 2/3, over 2: std sqrt(1/3); 2/3 sqrt 3 and twice -1/3 sqrt 3
     level = torch.tensor([2 / 3, -1 / 3, -1 / 3]) * math.sqrt(3)
     torch.testing.assert_close(counted, torch.where(mask, level.unsqueeze(1), torch.zeros(mask.shape)))
+    assert rollout_metrics(traces, World())["rollout/unknown"] == pytest.approx(1 / 3)
 
 
 def test_the_setting_of_unknown_answers_reaches_grpo() -> None:
@@ -439,7 +440,6 @@ def test_the_setting_of_unknown_answers_reaches_grpo() -> None:
     policy |= {"unknown_answer": "wrong"}
     wrong = tiny_trainer(config(run={"method": "grpo"}, policy=policy)).score(groups).advantages
     assert not left_out.any() and wrong[1].min() < 0 < wrong[0].max()
-    assert rollout_metrics(traces, World())["rollout/unknown"] == pytest.approx(1 / 3)
 
 
 # --------------------------------------------------------------------------------------- the policy's update
