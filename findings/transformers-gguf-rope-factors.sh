@@ -9,7 +9,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-    torch==2.13.0 transformers==5.17.0 gguf==0.19.0 numpy
+    torch==2.13.0 transformers==5.17.0 gguf==0.19.0 numpy accelerate==1.15.0
 "$work/venv/bin/python" "$here/tiny_gguf.py" "$work/tiny.gguf"
 "$work/venv/bin/python" - "$work" <<'END'
 import sys

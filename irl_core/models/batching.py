@@ -16,7 +16,7 @@ from irl_core.types import EncodedTrace
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Encoded traces as one tensor of ids ``(R, L)``: one trace a row padded on the right (``collate``), or all of them
-    end to end in one row (``irl_core.models.batching.pack``), whose positions restart and are then given in
+    end to end in one row (``pack``), whose positions restart and are then given in
     ``position_ids``.
 
     What belongs to trace ``b`` is found by *flat* indices, into the ``R * L`` positions: ``first`` ``(B,)`` is where it
@@ -95,16 +95,12 @@ class Batching:
         lengths = [len(trace.prompt_ids) + len(trace.completion_ids) for trace in encoded]
         if not self.packed:
             return token_budget_batches(lengths, self.tokens)
-        from irl_core.models.batching import token_budget_rows
-
         return token_budget_rows(lengths, self.tokens)
 
     def collate(self, encoded: Sequence[EncodedTrace]) -> Batch:
         """These traces as one batch."""
         if not self.packed:
             return collate(encoded, self.pad_id)
-        from irl_core.models.batching import pack
-
         return pack(encoded)
 
 

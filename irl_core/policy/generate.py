@@ -67,7 +67,6 @@ class GenerateSampler:
             )
 
     def _decode(self, model: Any, request: Request, rows: list[Row], tick: OnStep) -> list[Rollout]:
-
         device = device_of(model)
         input_ids, attention = left_padded([request.prompts[prompt] for prompt, _ in rows], self.pad_id, device)
         width = input_ids.shape[1]
@@ -91,7 +90,6 @@ class GenerateSampler:
     def _prompts_read(self, model: Any, request: Request, rows: list[Row], width: int) -> dict[str, Any]:
         """The cache with each prompt but its last token, read once and repeated for its samples; nothing where
         ``generate`` is not transformers' own, the cache is static, or there is nothing to share."""
-
         base = base_of(model)
         different = list(dict.fromkeys(prompt for prompt, _ in rows))
         own_generate = "generate" not in vars(base) and "generate" not in vars(model)
@@ -112,7 +110,6 @@ class GenerateSampler:
         return {"past_key_values": cache}
 
     def _config(self, max_new_tokens: int, compiles: bool) -> Any:
-
         return GenerationConfig(
             do_sample=False,
             max_new_tokens=max_new_tokens,
@@ -151,7 +148,6 @@ class _DrawnScores:
 def plain_generation_config(model: Any) -> Iterator[None]:
     """The model without a ``generation_config`` of its own, from which ``generate`` takes whatever it is not told:
     repetition penalties, suppressed tokens, a least length."""
-
     parts = [part for part in (model, base_of(model)) if "generation_config" in vars(part)]
     own = [part.generation_config for part in parts]
     try:
