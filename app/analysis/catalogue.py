@@ -64,6 +64,7 @@ def catalogue(roots: Sequence[Path] | None = None) -> list[RunInfo]:
             relative = path.relative_to(root).with_suffix("")
             is_main = relative.name == MAIN and len(relative.parts) > 1
             name = "/".join(relative.parts[:-1] if is_main else relative.parts)
+            name = name.encode("utf-8", "replace").decode()  # a file's name may be any bytes
             while name in runs:
                 name = f"{root.name}/{name}"
             runs[name] = run_info(name, path)
@@ -106,13 +107,21 @@ def is_inside(entry: Path, root: Path) -> bool:
 
 def run_info(name: str, path: Path) -> RunInfo:
     """The scored run in a file, with its number of rows; or why it cannot be read."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
+        str(path).encode()
         stat = path.stat()
         provenance = read_provenance(path)
-        rows = int(pq.read_metadata(path).num_rows)
-    except StoreError as error:
+        metadata = pq.read_metadata(path)
+        lacking = [name for name in COLUMNS.names if name not in metadata.schema.to_arrow_schema().names]
+        rows = int(metadata.num_rows)
+        if lacking:
+            raise StoreError(f"{path.name}: has no column {', '.join(lacking)}; score the input again")
+    except UnicodeEncodeError:
+        return RunInfo(name, path, reason="its name is not text in UTF-8; give the file or its folder another")
+    except (pa.ArrowException, StoreError) as error:
         return RunInfo(name, path, reason=str(error))
     except OSError as error:
         return RunInfo(name, path, reason=f"{path.name}: cannot be read ({error.strerror})")

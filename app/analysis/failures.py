@@ -90,11 +90,20 @@ class Listing:
     place: int
 
     @classmethod
-    def at_trace(cls, info: RunInfo, table: pa.Table, numbers: Sequence[int], trace_id: str | None) -> Listing:
-        """The listing at the trace of that id, wherever a sort has put it; at the first row where it is not there."""
+    def at_trace(
+        cls, info: RunInfo, table: pa.Table, numbers: Sequence[int], trace_id: str | None, number: int | None = None
+    ) -> Listing:
+        """The listing at the trace of that id, wherever a sort has put it; at the first row where it is not there.
+
+        ``number``: of its row, for a file may hold several traces of one id.
+        """
         import pyarrow.compute as pc
 
-        number = -1 if trace_id is None else pc.index(table.column("trace_id"), trace_id).as_py()
+        ids = table.column("trace_id")
+        if trace_id is None:
+            number = None
+        elif number is None or number not in numbers or ids[number].as_py() != trace_id:
+            number = pc.index(ids, trace_id).as_py()
         return cls(info, table, numbers, numbers.index(number) if number in numbers else 0)
 
     def trace_id(self, place: int) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from app.jobs.logs import HEAD, job_tail
 from app.jobs.store import Job, State
-from irl_core.errors import CheckpointError
+from irl_core.errors import CheckpointError, StoreError
 from irl_core.storage.training_run import TrainingStatus, read_status
 
 MAX_REASON: Final = 500
+OUT: Final = "--out"  # the option of irl-lens score that names the run
 NOT_FOUND: Final = 127  # exit status of a command that could not be started, as in a shell
 
 
@@ -61,6 +63,8 @@ def after_exit(job: Job, end: Exit) -> Ending:
     own = status if status.get("pid") == job.child else {}
     if own.get("state") in ("failed", "stopped"):
         return Ending("failed", one_line(own.get("reason")))
+    if (end.code < 0 or job.asked or end.asked) and made_its_run(job):
+        return Ending("finished", "")
     if job.asked or end.asked or end.code in (0, -15, -2, -1):
         return Ending("cancelled" if job.asked else "interrupted", how_it_stopped(job, own, killed=end.killed))
     return Ending("failed", why_it_failed(job, end))
@@ -69,13 +73,29 @@ def after_exit(job: Job, end: Exit) -> Ending:
 def after_vanishing(job: Job) -> Ending:
     """The ending of a job whose processes are gone without an exit status: killed, or the machine restarted."""
     status = training_status(job)
-    own = status if status.get("pid") == job.child else {}
-    if own.get("state") in ("finished", "failed", "stopped"):
-        return Ending("finished" if own["state"] == "finished" else "failed", one_line(own.get("reason")))
+    own = status if job.child in (status.get("pid"), None) else {}  # its runner may have gone before it noted the id
+    if own.get("state") == "finished" or made_its_run(job):
+        return Ending("finished", "")
+    own = own if job.child is not None else {}
+    if own.get("state") in ("failed", "stopped"):
+        return Ending("failed", one_line(own.get("reason")))
     if job.asked or own.get("state") == "interrupted":
         return Ending("cancelled" if job.asked else "interrupted", how_it_stopped(job, own))
     reason = "its process is gone without a word: it was killed, or the machine restarted. What was saved is whole"
     return Ending("interrupted", reason)
+
+
+def made_its_run(job: Job) -> bool:
+    """Whether a scoring has written its whole run, which it does in one rename at its end, into a folder of its own."""
+    if job.kind != "score" or OUT not in job.command[:-1]:
+        return False
+    from irl_core.storage.scored_run import read_provenance
+
+    try:
+        read_provenance(Path(job.command[job.command.index(OUT) + 1]))
+    except StoreError:
+        return False
+    return True
 
 
 def how_it_stopped(job: Job, status: TrainingStatus, *, killed: bool = False) -> str:

@@ -111,8 +111,8 @@ def browse(info: RunInfo, table: pa.Table, annotations: Sequence[Annotation] | N
     if not numbers:
         st.info(f"None of the {table.num_rows:,} traces passes these filters.")
         return
-    listing = Listing.at_trace(info, table, numbers, st.session_state.get("failure"))
-    look_at(listing.trace_id(listing.place))
+    listing = Listing.at_trace(info, table, numbers, *map(st.session_state.get, ("failure", "failure_row")))
+    look_at(listing, listing.place)
     draw_table(listing, annotations or [])
     row = catalogue.numbered_row(info, numbers[listing.place])
     if row["trace_id"] != listing.trace_id(listing.place):
@@ -166,12 +166,12 @@ def draw_table(listing: Listing, annotations: Sequence[Annotation]) -> None:
     saved = csv_of(rows)
     rows.insert(0, "here", [HERE if number == listing.place - first else "" for number in range(len(rows))])
     # a table of other rows is another table: a row that was selected in the one before is not selected in it
-    key = "table_" + hashlib.sha256("\n".join(rows["trace_id"]).encode()).hexdigest()[:16]
+    key = "table_" + hashlib.sha256(repr((listed, list(rows["trace_id"]))).encode()).hexdigest()[:16]
 
     def take() -> None:
         selected = st.session_state[key]["selection"]["rows"]
         if selected:
-            look_at(rows["trace_id"].iloc[selected[0]])
+            look_at(listing, first + selected[0])
 
     columns, titles = st.column_config, failures.COLUMN_TITLES
     config = {name: columns.Column(title) for name, title in titles.items() if name in rows}
@@ -199,7 +199,7 @@ def walk(listing: Listing) -> None:
     st.session_state["place"] = place + 1
 
     def go(to: int) -> None:
-        look_at(listing.trace_id(to))
+        look_at(listing, to)
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button("First", on_click=go, args=(0,), disabled=place == 0)
@@ -212,9 +212,9 @@ def walk(listing: Listing) -> None:
         )  # fmt: skip
 
 
-def look_at(trace_id: str) -> None:
-    """Make a trace the one that is looked at."""
-    st.session_state["failure"] = trace_id
+def look_at(listing: Listing, place: int) -> None:
+    """Make the trace at a place of the list the one that is looked at."""
+    st.session_state.update(failure=listing.trace_id(place), failure_row=listing.numbers[place])
 
 
 # ------------------------------------------------------------------------------------------------------------ one trace
@@ -238,8 +238,7 @@ def draw_trace(listing: Listing, row: ScoredRow, query: Query, annotations: Sequ
         return
     if query.telling and not revealed:
         st.warning("Not blind: the filters or the order above say something of the model's answer or the label.")
-    following = None if own is None or listing.is_last else listing.trace_id(listing.place + 1)
-    ask(listing.info, row, blind=not (revealed or query.telling), following=following)
+    ask(listing, row, blind=not (revealed or query.telling), answered=own is not None)
 
 
 def draw_solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
@@ -288,20 +287,20 @@ def draw_comparison(listing: Listing, row: ScoredRow) -> None:
 # ----------------------------------------------------------------------------------------------------------- annotating
 
 
-def ask(info: RunInfo, row: ScoredRow, *, blind: bool, following: str | None) -> None:
+def ask(listing: Listing, row: ScoredRow, *, blind: bool, answered: bool) -> None:
     """Ask for the first wrong step (by button or key), a category and a note, and save them.
 
-    Once it is answered, Enter goes to the ``following`` trace, until another choice is made.
+    Once it is ``answered``, Enter goes to the next trace, until another choice is made.
     """
     if "annotation_error" in st.session_state:
         st.error(plain(st.session_state.pop("annotation_error")))
-    if not access.may("annotate"):
-        st.info(plain(access.reason("annotate")))
+    if why := access.reason("annotate"):
+        st.info(plain(why))
         return
     st.markdown(
         "**Which step is the first wrong one?** Keys: 1 to 9 a step, 0 none, U unsure; Enter saves, and then goes on."
     )
-    state, identity = st.session_state, row["trace_id"]
+    state, identity = st.session_state, (row["trace_id"], listing.numbers[listing.place])
     if state.get("answering") != identity:  # another trace: nothing is chosen yet
         state.update(answering=identity, choice=None, category="", note="")
     with st.container(horizontal=True):
@@ -314,14 +313,15 @@ def ask(info: RunInfo, row: ScoredRow, *, blind: bool, following: str | None) ->
         left, right, save_column = st.columns([1, 2, 1], vertical_alignment="bottom")
         left.selectbox("Category", CATEGORIES, key="category", format_func=lambda name: name or "not said")
         right.text_input("Note", key="note", max_chars=MOST_NOTE)
-        if state["choice"] is None and following is not None:
+        if state["choice"] is None and answered and not listing.is_last:
             save_column.form_submit_button(
-                "Next trace", type="primary", shortcut="Enter", width="stretch", on_click=look_at, args=(following,)
-            )
+                "Next trace", type="primary", shortcut="Enter", width="stretch", on_click=look_at,
+                args=(listing, listing.place + 1),
+            )  # fmt: skip
         else:
             save_column.form_submit_button(
                 "Save", type="primary", shortcut="Enter", disabled=state["choice"] is None, width="stretch",
-                on_click=save, args=(info, row, blind),
+                on_click=save, args=(listing.info, row, blind),
             )  # fmt: skip
     if "annotation_saved" in state:
         st.toast(plain(state.pop("annotation_saved")))
@@ -338,11 +338,8 @@ def choice_button(value: str, label: str, key: str | None) -> None:
 
 
 def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
-    """Write the annotation of the very row that was shown, in the name of who is logged in.
-
-    Whether they may, and who they are, is asked here: the page may have been drawn for hours, and its widgets send what
-    anybody makes them send. The model's answer is shown from then on.
-    """
+    """Write the annotation of the very row that was shown; the model's answer is shown from then on. Who writes, and
+    whether they may, is asked here: the page may be hours old, and its widgets send what a browser is made to send."""
     state = st.session_state
     if state["choice"] is None:  # sent by a button that is disabled
         return
@@ -382,16 +379,16 @@ def exchange(annotations: Sequence[Annotation]) -> None:
             f"JSONL of all {len(annotations):,} annotations", to_jsonl(annotations), "annotations.jsonl",
             "application/x-ndjson", on_click="ignore", icon=":material/download:",
         )  # fmt: skip
-        if not access.may("annotate"):
-            st.caption(plain(access.reason("annotate")))
+        if why := access.reason("annotate"):
+            st.caption(plain(why))
             return
         given = st.file_uploader("Import JSONL; what is there already is passed over", type=["jsonl"], key="import")
         if given is None or not st.button("Import"):
             return
         try:
             rows = from_jsonl(given.getvalue().decode("utf-8"))
-            importer = access.writer("annotate", st.session_state["annotator"])
-            new = Annotations(failures.DATABASE).add_all(rows, importer=importer)
+            who = access.writer("annotate", st.session_state["annotator"])
+            new = Annotations(failures.DATABASE).add_all(rows, importer=who)
         except UnicodeDecodeError:
             st.error("Nothing was imported: the file is not UTF-8 text.")
         except (AnnotationError, access.NotAllowedError) as error:

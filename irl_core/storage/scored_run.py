@@ -37,8 +37,15 @@ COMPRESSION = 9  # a tenth smaller than the default, and read as fast
 
 
 def read_provenance(path: Path) -> ScoredRunProvenance:
-    """The provenance of a run, as it was written. Raises StoreError for a file that is no run."""
-    known: ScoredRunProvenance = json.loads(checked_metadata(path)[PROVENANCE_KEY])
+    """The provenance of a run, as it was written. Raises StoreError for a file that is no run, or does not tell it."""
+    written = checked_metadata(path).get(PROVENANCE_KEY, b"")
+    try:
+        known: ScoredRunProvenance = json.loads(written)
+        json.dumps(known, ensure_ascii=False).encode()  # half a character cannot be shown
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path.name}: its provenance is not JSON; score the input again") from error
+    if not isinstance(known, dict):
+        raise StoreError(f"{path.name}: its provenance is not a JSON object; score the input again")
     return known
 
 

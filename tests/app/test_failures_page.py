@@ -6,14 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import access
 from app.analysis import catalogue, chooser, failures
 from irl_core import errors
-from irl_core.data.annotations import Annotations, to_jsonl
-from irl_core.storage.scored_run import read_run, write_run
+from irl_core.data.annotations import Annotations, text_hash, to_jsonl
+from irl_core.storage.scored_run import PROVENANCE_KEY, read_run, write_run
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 BUNDLED = MAIN.parents[1] / "assets" / "scored_run" / "run.parquet"
@@ -116,6 +117,37 @@ def test_any_place_of_the_list_is_gone_to(store: Annotations) -> None:
     for label, expected in (("Last", 5), ("Previous", 4), ("First", 1)):
         press(page, label)
         assert page.session_state["failure"] == ids[expected - 1] and page.number_input(key="place").value == expected
+
+
+def test_next_goes_through_traces_of_one_id_and_an_answer_stays_with_its_own(
+    store: Annotations, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine" / "run.parquet"
+    write_run(path, [row | {"trace_id": "same"} for row in read_run(path).to_pylist()], {"checkpoint": "demo"})
+    texts = read_run(path, ["text"]).column("text").to_pylist()
+    page = open_page()
+    for place in range(1, 5):
+        press(page, "Step 1")
+        press(page, "Next")
+        assert page.number_input(key="place").value == place + 1 and page.session_state["choice"] is None
+    press(page, "Step 1")
+    press(page, "Save")
+    assert page.number_input(key="place").value == 5
+    assert [one.text_sha256 for one in store.all()] == [text_hash(page.text[0].value, texts[4])]
+
+
+def test_one_bad_file_closes_no_page(store: Annotations, tmp_path: Path) -> None:
+    table = pq.read_table(tmp_path / "mine" / "run.parquet")
+    metadata = dict(table.schema.metadata) | {PROVENANCE_KEY: b"[1]"}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "bad.parquet")
+    page = AppTest.from_file(str(MAIN), default_timeout=60).run()
+    for name in ("failures", "distributions", "correlations", "reranking"):
+        page.switch_page(f"views/{name}.py").run()
+        assert not page.exception and not page.main.error
+        words = [one.value.replace("\\", "") for one in page.main.caption]
+        assert any(
+            one.startswith("Not offered: bad. bad.parquet: its provenance is not a JSON object") for one in words
+        )
 
 
 def test_an_order_that_tells_the_answer_is_warned_of_where_one_answers(store: Annotations) -> None:

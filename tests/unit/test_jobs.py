@@ -289,6 +289,43 @@ def test_both_processes_gone_without_a_word_is_an_interruption() -> None:
     assert done.state == "interrupted" and "gone without a word" in done.reason
 
 
+def scoring(end: str) -> Job:
+    """A scoring that writes its whole run, and then ends by the code ``end``."""
+    out = Path("runs/a/run.parquet").resolve()
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
+        "from irl_core.storage.scored_run import write_run\n"
+        f"write_run(Path(sys.argv[2]), [], {{}}); print('whole', flush=True); {end}"
+    )
+    command = [sys.executable, "-c", code, "--out", str(out)]
+    return supervisor.start("score", "scoring of a", command, out.parent, "cpu")
+
+
+def test_a_scoring_whose_run_is_whole_is_finished_however_its_processes_went() -> None:
+    job = scoring(SLEEP)
+    said(job, "whole")
+    own = child(job)
+    psutil.Process(job.pid or 0).kill()
+    own.kill()
+    assert (ended(job).state, ended(job).reason) == ("finished", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_scoring_that_is_killed_after_its_run_is_whole_is_finished(number: int) -> None:
+    assert ended(scoring(f"import os; os.kill(os.getpid(), {int(number)})")).state == "finished"
+
+
+def test_a_training_that_finished_before_its_process_was_noted_is_finished() -> None:
+    job = python(SLEEP, kind="train")
+    own = child(job)
+    status = {"state": "finished", "step": 9, "steps": 9, "pid": own.pid}
+    (job.run_dir / "status.json").write_text(json.dumps(status))
+    psutil.Process(job.pid or 0).kill()
+    own.kill()
+    changed(job, child=None, child_started=None)  # the table was locked when its runner was killed
+    assert ended(job).state == "finished"
+
+
 def changed(job: Job, **values: Any) -> None:
     with sqlite3.connect("runs/jobs.sqlite") as connection:
         for name, value in values.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from app.analysis import catalogue
+from app.analysis import catalogue, sections
 from irl_core.errors import StoreError
 from irl_core.storage.schema import COLUMNS
-from irl_core.storage.scored_run import write_run
+from irl_core.storage.scored_run import PROVENANCE_KEY, write_run
 from tests.evaluated import simulated
 from tests.scored import written
 
@@ -71,6 +72,51 @@ def test_a_broken_file_is_listed_with_its_reason(root: Path) -> None:
     assert "not a scored run" in found["foreign"].reason
     with pytest.raises(StoreError, match=r"broken\.parquet"):
         catalogue.find("broken", [root])
+
+
+def with_provenance(path: Path, written: bytes | None) -> None:
+    """A whole scored run but for the bytes of its provenance; None: it has none."""
+    table = pq.read_table(written_run(path))
+    metadata = dict(table.schema.metadata) | {PROVENANCE_KEY: written or b""}
+    if written is None:
+        del metadata[PROVENANCE_KEY]
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def written_run(path: Path) -> Path:
+    return written(path, simulated(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (None, "its provenance is not JSON"),
+        (b"", "its provenance is not JSON"),
+        (b"{", "its provenance is not JSON"),
+        (b"\xff\xfe", "its provenance is not JSON"),
+        (b"[" * 100_000, "its provenance is not JSON"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "its provenance is not JSON"),
+        (b'{"checkpoint": "\\ud800"}', "its provenance is not JSON"),
+        (b"[1]", "its provenance is not a JSON object"),
+        (b'"demo"', "its provenance is not a JSON object"),
+        (b"null", "its provenance is not a JSON object"),
+    ],
+)
+def test_one_bad_provenance_is_named_and_left_out(root: Path, bad: bytes | None, said: str) -> None:
+    with_provenance(root / "bad.parquet", bad)
+    found = {info.name: info for info in catalogue.catalogue([root])}
+    assert found["bad"].reason.startswith(f"bad.parquet: {said}") and not found["demo"].reason
+    with pytest.raises(StoreError, match=said):
+        sections.sample(root / "bad.parquet")
+
+
+def test_a_run_that_lacks_a_column_and_a_name_that_is_no_text_are_left_out(root: Path) -> None:
+    table = pq.read_table(written_run(root / "short.parquet"))
+    pq.write_table(table.drop_columns(["trace_id", "kind"]), root / "short.parquet")
+    os.rename(written_run(root / "odd.parquet"), os.fsencode(root) + b"/odd\xff.parquet")
+    found = {info.name: info.reason for info in catalogue.catalogue([root])}
+    assert found["short"] == "short.parquet: has no column trace_id, kind; score the input again"
+    assert found["odd?"].startswith("its name is not text in UTF-8") and not found["demo"]
 
 
 def test_a_changed_file_has_another_key(root: Path) -> None:
