@@ -19,7 +19,7 @@ from typing import ClassVar, Final, Literal, get_args
 from pydantic import ConfigDict
 
 from irl_core.errors import AnnotationError
-from irl_core.sqlite import Database
+from irl_core.sqlite import Database, schema_version
 from irl_core.validation import STRICT, Flag, Whole, validated
 
 VERSION: Final = 1
@@ -171,12 +171,15 @@ class Annotations(Database):
         return new
 
     def all(self) -> list[Annotation]:
-        """Every annotation in the order of storing. Raises AnnotationError."""
+        """Every annotation in the order of storing; none in a file that a first write left without any table, for it was
+        killed or the disk was full. Raises AnnotationError."""
         if not self.path.exists():
             return []
         with self.reading() as connection:
-            imported = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'imports'").fetchone() is not None
-            importer = "(SELECT importer FROM imports WHERE annotation = id)" if imported else "NULL"
+            known = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}
+            if not known and not schema_version(connection):
+                return []
+            importer = "(SELECT importer FROM imports WHERE annotation = id)" if "imports" in known else "NULL"
             chosen = f"{', '.join(NAMES)}, ifnull({importer}, '') AS importer"
             rows = connection.execute(f"SELECT {chosen} FROM annotations ORDER BY id").fetchall()
         return [Annotation(**dict(row) | {"blind": bool(row["blind"])}) for row in rows]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -20,6 +23,7 @@ from irl_core.data.annotations import Annotation, Annotations, from_jsonl, lates
 from irl_core.errors import AnnotationError
 from irl_core.evaluation.agreement import agreement, between_annotators, kappa, label_of, with_model
 
+ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "<img src=x onerror=alert(1)> =cmd() $5 \u202e ' \"; DROP TABLE annotations; --"
 
 
@@ -162,6 +166,76 @@ def test_a_full_disk_keeps_what_was_there(store: Annotations, monkeypatch: pytes
         store.add_all([made(f"t{i}", note="x" * 2000, created="2026-01-01") for i in range(50)])
     monkeypatch.undo()
     assert store.all() == [first]
+
+
+FIRST = """
+import os, resource, signal, sqlite3, sys
+from pathlib import Path
+from irl_core import sqlite
+from irl_core.data.annotations import Annotations, from_jsonl
+from irl_core.errors import AnnotationError
+path, kill_at, most_bytes, line = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+if most_bytes >= 0:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+class Dying(sqlite3.Connection):
+    statements = 0
+    def execute(self, *arguments):
+        Dying.statements += 1
+        if Dying.statements == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.statement = super().execute(*arguments)
+        return self.statement
+real = sqlite3.connect
+sqlite.sqlite3.connect = lambda *arguments, **options: real(*arguments, **options, factory=Dying)
+try:
+    Annotations(path).add_all(from_jsonl(line))
+except AnnotationError as error:
+    sys.exit(f"irl-lens: {error}")
+"""
+
+
+def first_write(path: Path, one: Annotation, kill_at: int = 0, most_bytes: int = -1) -> tuple[int, str]:
+    """A first annotation in a process that is killed before one of its statements, or that may write few bytes."""
+    command = [sys.executable, "-c", FIRST, str(path), str(kill_at), str(most_bytes), to_jsonl([one])]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+def test_a_first_annotation_that_is_killed_at_any_point_locks_nothing(tmp_path: Path) -> None:
+    one, other = (made(name, created="2026-01-01T00:00:00+00:00") for name in ("t1", "t2"))
+    killed = 0
+    for point in range(1, 40):
+        store = Annotations(tmp_path / str(point) / "annotations.sqlite")
+        status, said = first_write(store.path, one, kill_at=point)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL, said
+        killed += 1
+        assert store.all() == []
+        store.add(other)
+        assert store.all() == [other]
+    assert killed >= 8 and store.all() == [one]
+
+
+@pytest.mark.parametrize("most_bytes", [0, 512, 4096, 8192, 20_000])
+def test_a_first_annotation_on_a_full_disk_locks_nothing(store: Annotations, most_bytes: int) -> None:
+    one = made(created="2026-01-01T00:00:00+00:00")
+    status, said = first_write(store.path, one, most_bytes=most_bytes)
+    assert status == 1 and "annotations.sqlite could not be written" in said and "free space" in said
+    assert store.all() == []
+    store.add(one)
+    assert store.all() == [one]
+
+
+def test_an_empty_file_is_nothing_saved_and_another_database_is_damage(store: Annotations) -> None:
+    store.path.parent.mkdir()
+    store.path.touch()
+    assert store.all() == [] and store.latest() == {}
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("CREATE TABLE others (id INTEGER)")
+    with pytest.raises(AnnotationError, match="is damaged, and is left as it is"):
+        store.all()
 
 
 def test_a_later_version_is_not_touched(store: Annotations) -> None:
