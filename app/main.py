@@ -7,7 +7,7 @@ from typing import Final
 
 import streamlit as st
 
-from app import sidebar
+from app import sidebar, upload_limits
 from app.inspect import session
 
 HERE = Path(__file__).resolve().parent
@@ -21,6 +21,7 @@ PAGES: Final = {
     "upload": ("Upload", ":material/upload_file:"),
 }
 
+upload_limits.limit_uploads()
 st.set_page_config(page_title="irl-lens", page_icon=str(HERE / "icon.svg"), layout="wide")
 ROOM = "<style>[data-testid=stMainBlockContainer] { padding: 3.5rem 3rem 4rem; }</style>"  # less air, more text
 page = st.navigation(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from irl_core.scorer import Lens
 
 MAX_WAITING: Final = 32
+MOST_TRACES_WAITING: Final = 256  # of all requests together: a few large ones leave room for many small ones
+MOST_A_SESSION: Final = 1
 LensFactory = Callable[[Path, str], "Lens"]
 Catalogue = Callable[[], list[CheckpointInfo]]
 
@@ -48,10 +50,12 @@ class Progress:
 
 
 class Ticket:
-    """A place in the queue of a desk, and later its result."""
+    """A place in the queue of a desk, and later its result; ``traces``: how many it samples or scores."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, traces: int = 1, session: str = "") -> None:
         self._desk = desk
+        self.traces = traces
+        self.session = session
         self._given_up = threading.Event()
         self.progress = Progress()
         self.future: Future[Inspection] | None = None
@@ -61,6 +65,11 @@ class Ticket:
         if self._given_up.is_set():
             raise GivenUp
         self.progress = Progress(stage, done, total)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for the result."""
+        return not self._given_up.is_set()
 
     def ahead(self) -> int:
         """How many requests will be served before this one."""
@@ -98,15 +107,33 @@ class Desk:
         self._queue_lock = threading.Lock()
         self.calls: Counter[str] = Counter()
 
-    def submit(self, request: Request) -> Ticket:
-        """A ticket for the request. Raises Refused when MAX_WAITING others wait already."""
-        ticket = Ticket(self)
+    def submit(self, request: Request, session: str = "") -> Ticket:
+        """A ticket for the request.
+
+        ``session``: of the page that asks; empty for a caller that is none.
+
+        Raises:
+            Refused: too many requests wait, or too many traces, or one of this session; the message names the limit.
+        """
+        ticket = Ticket(self, 1 if request.solution else request.n, session)
         with self._queue_lock:
-            if len(self._queue) >= MAX_WAITING:
-                raise Refused(f"Busy: {len(self._queue)} requests are ahead, the most allowed. Try again in a minute.")
+            self._check_room(ticket)
             self._queue.append(ticket)
         ticket.future = self._worker.submit(self._serve, request, ticket)
         return ticket
+
+    def _check_room(self, ticket: Ticket) -> None:
+        if len(self._queue) >= MAX_WAITING:
+            raise Refused(f"Busy: {len(self._queue)} requests are ahead, the most allowed. Try again in a minute.")
+        own = sum(other.session == ticket.session and other.wanted for other in self._queue)
+        if ticket.session and own >= MOST_A_SESSION:
+            raise Refused(f"Busy: {own} request of this session is ahead, the most allowed. Wait for it, or stop it.")
+        waiting = sum(other.traces for other in self._queue)
+        if waiting + ticket.traces > MOST_TRACES_WAITING:
+            raise Refused(
+                f"Busy: {waiting} traces are ahead, and with yours more than {MOST_TRACES_WAITING}, the most allowed. "
+                "Sample fewer, paste a solution, or try again in a minute."
+            )
 
     def ahead(self, ticket: Ticket) -> int:
         """How many requests will be served before this one."""

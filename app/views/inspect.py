@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlencode
@@ -106,7 +107,8 @@ def serve(request: Request, info: CheckpointInfo) -> None:
     st.session_state.pop("inspection", None)
     try:
         check_inputs(request.problem, request.solution or None)
-        ticket = scoring_queue.desk(info, st.session_state.get("device", "auto")).submit(request)
+        own = st.session_state.setdefault("queue_session", uuid.uuid4().hex)
+        ticket = scoring_queue.desk(info, st.session_state.get("device", "auto")).submit(request, own)
         st.session_state["inspection"] = follow(ticket)
     except (InputError, Refused, CheckpointError) as error:
         st.error(plain(str(error)))

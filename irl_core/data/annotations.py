@@ -171,8 +171,10 @@ class Annotations(Database):
         return new
 
     def all(self) -> list[Annotation]:
-        """Every annotation in the order of storing; none in a file that a first write left without any table, for it was
-        killed or the disk was full. Raises AnnotationError."""
+        """Every annotation in the order of storing. Raises AnnotationError.
+
+        None in a file that a first write left without any table: it was killed, or the disk was full.
+        """
         if not self.path.exists():
             return []
         with self.reading() as connection:

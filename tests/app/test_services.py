@@ -54,6 +54,29 @@ def test_the_queue_says_how_many_are_ahead_and_is_bounded() -> None:
     assert tickets[0].ahead() == 0
 
 
+def test_sessions_of_many_samples_do_not_fill_the_queue_and_one_session_waits_once() -> None:
+    held = Held()
+    desk = Desk(Path("fake"), "cpu", held)
+    taken, refused = [], []
+    for number in range(33):
+        try:
+            taken.append(desk.submit(Request("How many?", n=64), f"session {number}"))
+        except Refused as error:
+            refused.append(str(error))
+    assert len(taken) == 4 and len(set(refused)) == 1
+    assert refused[0].startswith("Busy: 256 traces are ahead, and with yours more than 256, the most allowed.")
+    taken.pop().give_up()
+    small = [desk.submit(Request("How many?", "1"), f"small {number}") for number in range(20)]  # 1 trace each
+    with pytest.raises(Refused, match="Busy: 1 request of this session is ahead, the most allowed"):
+        desk.submit(Request("How many?", "1"), "small 3")
+    small[3].give_up()
+    again = desk.submit(Request("How many?", "1"), "small 3")
+    taken[0].give_up()  # it is being served, and still in the queue; its session may ask again all the same
+    after = desk.submit(Request("How many?", "1"), "session 0")
+    held.go.set()
+    assert again.result().checkpoint == after.result().checkpoint == "fake"
+
+
 def test_a_ticket_given_up_leaves_the_queue_and_the_next_is_served() -> None:
     held = Held()
     desk = Desk(Path("fake"), "cpu", held)
