@@ -88,4 +88,8 @@ def test_the_shipped_proxy_files_limit_what_the_app_cannot() -> None:
     assert pages and "limit_conn lens_pages 16;" in pages[1] and "limit_conn lens_all_pages 400;" in pages[1]
     assert uploads and "limit_conn lens_uploads 4;" in uploads[1] and "zone=lens_upload_rate" in uploads[1]
     assert nginx.count("{") == nginx.count("}") and caddy.count("{") == caddy.count("}")
-    assert "client_max_body_size 6m;" in nginx and "max_size 6MB" in caddy and "unhealthy_request_count 400" in caddy
+    assert (
+        "client_max_body_size 6m;" in nginx
+        and "max_size 6MB" in caddy
+        and re.search(r"unhealthy_request_count 400\n\s+max_fails 1\b", caddy)
+    )
