@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from irl_core.checkpoints.find import default_roots
 from irl_core.errors import StoreError
 from irl_core.storage.schema import COLUMNS, ScoredRow
-from irl_core.storage.scored_run import read_provenance, read_row, read_run
+from irl_core.storage.scored_run import parquet_errors, read_provenance, read_row, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,21 +107,21 @@ def is_inside(entry: Path, root: Path) -> bool:
 
 def run_info(name: str, path: Path) -> RunInfo:
     """The scored run in a file, with its number of rows; or why it cannot be read."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         str(path).encode()
         stat = path.stat()
         provenance = read_provenance(path)
-        metadata = pq.read_metadata(path)
-        lacking = [name for name in COLUMNS.names if name not in metadata.schema.to_arrow_schema().names]
-        rows = int(metadata.num_rows)
+        with parquet_errors(path):
+            metadata = pq.read_metadata(path)
+            lacking = [name for name in COLUMNS.names if name not in metadata.schema.to_arrow_schema().names]
+            rows = int(metadata.num_rows)
         if lacking:
             raise StoreError(f"{path.name}: has no column {', '.join(lacking)}; score the input again")
     except UnicodeEncodeError:
         return RunInfo(name, path, reason="its name is not text in UTF-8; give the file or its folder another")
-    except (pa.ArrowException, StoreError) as error:
+    except StoreError as error:
         return RunInfo(name, path, reason=str(error))
     except OSError as error:
         return RunInfo(name, path, reason=f"{path.name}: cannot be read ({error.strerror})")
@@ -194,7 +194,10 @@ def numbered_rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) 
 
     by_number: dict[int, dict[str, object]] = {}
     wanted = sorted(set(chosen))
-    with pq.ParquetFile(info.path) as file:  # opened once: its footer grows with the number of row groups
+    with (
+        parquet_errors(info.path),
+        pq.ParquetFile(info.path) as file,
+    ):  # opened once: its footer grows with the number of row groups
         start = done = 0
         for group in range(file.num_row_groups):
             end = start + file.metadata.row_group(group).num_rows

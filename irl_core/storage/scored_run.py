@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,23 @@ def read_provenance(path: Path) -> ScoredRunProvenance:
     return known
 
 
-def checked_metadata(path: Path) -> dict[bytes, bytes]:
-    """The Parquet metadata of a run of this schema version. Raises StoreError for any other file."""
+@contextmanager
+def parquet_errors(path: Path) -> Iterator[None]:
+    """What pyarrow raises while it reads a damaged file (in one byte, it may be half a dozen kinds) as a StoreError."""
     try:
-        metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
+        yield
     except FileNotFoundError:
         raise StoreError(f"{path.name}: there is no such run") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, StoreError):
+            raise
         raise StoreError(f"{path.name}: is not a readable Parquet file ({error})") from error
+
+
+def checked_metadata(path: Path) -> dict[bytes, bytes]:
+    """The Parquet metadata of a run of this schema version. Raises StoreError for any other file."""
+    with parquet_errors(path):
+        metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
     version = metadata.get(VERSION_KEY)
     if version is None:
         raise StoreError(f"{path.name}: is a Parquet file, but not a scored run; make one with irl-lens score")
@@ -86,10 +96,11 @@ def read_batches(path: Path, columns: Sequence[str] | None = None, filters: Any 
     unknown = [name for name in names if name not in COLUMNS.names]
     if unknown:
         raise StoreError(f"{path.name}: no column {', '.join(unknown)}; there are {', '.join(COLUMNS.names)}")
-    data = pa.dataset.dataset(path, format="parquet")
-    for batch in data.to_batches(columns=names, filter=filters, batch_size=ROWS_PER_GROUP):
-        if batch.num_rows:
-            yield pa.Table.from_batches([batch]).replace_schema_metadata(None)
+    with parquet_errors(path):
+        data = pa.dataset.dataset(path, format="parquet")
+        for batch in data.to_batches(columns=names, filter=filters, batch_size=ROWS_PER_GROUP):
+            if batch.num_rows:
+                yield pa.Table.from_batches([batch]).replace_schema_metadata(None)
 
 
 def read_row(path: Path, trace_id: str) -> ScoredRow:
@@ -99,7 +110,7 @@ def read_row(path: Path, trace_id: str) -> ScoredRow:
         StoreError: not a run, or no trace of that id.
     """
     checked_metadata(path)
-    with pq.ParquetFile(path) as file:
+    with parquet_errors(path), pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             ids = file.read_row_group(group, columns=["trace_id"]).column("trace_id")
             index = pa.compute.index(ids, trace_id).as_py()

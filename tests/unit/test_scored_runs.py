@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from app.analysis import catalogue, sections
+from app.analysis import catalogue, failures, sections
 from irl_core.errors import StoreError
 from irl_core.storage.schema import COLUMNS
 from irl_core.storage.scored_run import PROVENANCE_KEY, write_run
@@ -117,6 +118,33 @@ def test_a_run_that_lacks_a_column_and_a_name_that_is_no_text_are_left_out(root:
     found = {info.name: info.reason for info in catalogue.catalogue([root])}
     assert found["short"] == "short.parquet: has no column trace_id, kind; score the input again"
     assert found["odd?"].startswith("its name is not text in UTF-8") and not found["demo"]
+
+
+def test_a_file_damaged_anywhere_is_said_and_the_others_are_there(root: Path) -> None:
+    """Some bytes are changed at 150 places, half of them in the footer, which holds schema, statistics and metadata."""
+    whole = written_run(root / "bad.parquet").read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    rng = random.Random(0)
+    said = 0
+    for trial in range(150):
+        damaged = bytearray(whole)
+        start = rng.randrange(*((footer, len(whole) - 8) if trial % 2 else (4, footer)))
+        damaged[start : start + rng.choice([1, 8, 40])] = rng.randbytes(min(rng.choice([1, 8, 40]), len(whole) - start))
+        (root / "bad.parquet").write_bytes(damaged)
+        found = {info.name: info for info in catalogue.catalogue([root])}
+        assert not found["demo"].reason
+        said += bool(found["bad"].reason)
+        for read in (catalogue.index, lambda info: catalogue.rows(info, [0, 1], ["text"]), failures_words):
+            try:
+                read(found["bad"])
+            except StoreError as error:
+                assert str(error).startswith("bad.parquet: ")
+                said += 1
+    assert said > 50
+
+
+def failures_words(info: catalogue.RunInfo) -> list[int]:
+    return failures.rows_with_words(info, "pen")
 
 
 def test_a_changed_file_has_another_key(root: Path) -> None:
