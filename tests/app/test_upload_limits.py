@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from streamlit import config
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
+from streamlit.web.server.starlette.starlette_routes import create_upload_routes
 
 from app import upload_limits
 from app.upload_limits import limit_uploads
@@ -71,6 +76,30 @@ def test_empty_files_are_counted_too(files: MemoryUploadedFileManager) -> None:
     add(files, "a", "3", 0)
     add(files, "c", "0", 0)
     assert "all sessions together may hold 8 MB in 9 files" in refused(files, "c", "1", 0)
+
+
+def test_the_upload_route_answers_413_with_the_limit(
+    files: MemoryUploadedFileManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streamlit's own route, over this store: what a browser, or a script in its place, is told."""
+    real = config.get_option
+    monkeypatch.setattr(config, "get_option", lambda key: False if key == "server.enableXsrfProtection" else real(key))
+
+    class Active:
+        def is_active_session(self, session_id: str) -> bool:
+            return session_id == "a"
+
+    server = Starlette(routes=create_upload_routes(Active(), files, ""))  # type: ignore[arg-type]
+
+    async def put(name: str, size: int) -> tuple[int, str]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(server), base_url="http://lens") as client:
+            sent = {"file": ("a.jsonl", b"x" * size)}
+            answer = await client.put(f"/_stcore/upload_file/a/{name}", files=sent)
+        return answer.status_code, answer.text
+
+    assert asyncio.run(put("1", 2_000_000)) == (204, "")
+    status, words = asyncio.run(put("2", 2_000_000))
+    assert status == 413 and words.startswith("Too much is uploaded: this session may hold 3 MB in 4 files")
 
 
 def test_the_shipped_proxy_files_limit_what_the_app_cannot() -> None:
