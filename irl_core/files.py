@@ -34,18 +34,25 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_replacement(path: Path, *, durable: bool = True, error: type[UserError] = CheckpointError) -> Iterator[Path]:
+def atomic_replacement(
+    path: Path,
+    *,
+    durable: bool = True,
+    error: type[UserError] = CheckpointError,
+    temporary: Path | None = None,
+) -> Iterator[Path]:
     """A temporary path to write to, renamed to ``path`` when the block ends and removed when it fails.
 
     Args:
         path: the file to create or replace; its folder exists.
         durable: sync the new file before the rename.
         error: the kind of `UserError` that an `OSError` becomes.
+        temporary: the path to write to, on the same file system. [default: ``path`` with ``.tmp`` behind it]
 
     Raises:
         error: the file could not be written; an earlier one is untouched.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.tmp") if temporary is None else temporary
     try:
         yield temporary
         if durable:
@@ -94,6 +101,11 @@ def append_lines(path: Path, text: str, *, durable: bool = True) -> None:
 def now() -> str:
     """The time in UTC, ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def escaped(text: str) -> str:
+    """The text with every lone surrogate, which UTF-8 cannot write, as its escape sequence."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(text: str) -> str:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from rich.console import Console
 
 from irl_core.data.fields import RowError
-from irl_core.data.formats import Format, read
+from irl_core.data.formats import UNREADABLE, Format, read
 from irl_core.errors import InputError
-from irl_core.files import now
+from irl_core.files import escaped, now
 from irl_core.progress import progress_bar
 from irl_core.storage.provenance import ScoredRunProvenance, file_hash
 from irl_core.storage.rows import row_of
@@ -165,10 +165,17 @@ def windows(rows: Iterable[Trace | RowError], size: int) -> Iterator[Window]:
 
 
 def score_window(lens: Lens, traces: Iterable[Trace], *, run_id: str, batch_tokens: int) -> ScoredRows:
-    """Rows of the traces in their order, and those that the checkpoint cannot read (too long, blank)."""
+    """Rows of the traces in their order, and those that the checkpoint cannot read (too long, blank), or that make no
+    row of a scored run."""
     encoded, refused = encode_all(lens, traces)
-    scored = lens.score_encoded(encoded, batch_tokens)
-    return ScoredRows([row_of(one, lens.locate(one), run_id=run_id) for one in scored], refused)
+    rows: list[ScoredRow] = []
+    for scored in lens.score_encoded(encoded, batch_tokens):
+        try:
+            rows.append(row_of(scored, lens.locate(scored), run_id=run_id))
+        except UNREADABLE as error:
+            message = f"makes no row of a scored run ({type(error).__name__}: {escaped(str(error))[:300]})"
+            refused.append({"trace_id": scored.trace.trace_id, "message": message})
+    return ScoredRows(rows, refused)
 
 
 def encode_all(lens: Lens, traces: Iterable[Trace]) -> tuple[list[EncodedTrace], list[RefusedRow]]:
@@ -179,5 +186,5 @@ def encode_all(lens: Lens, traces: Iterable[Trace]) -> tuple[list[EncodedTrace],
         try:
             encoded.append(lens.encode(trace))
         except InputError as error:
-            refused.append({"trace_id": trace.trace_id, "message": str(error)})
+            refused.append({"trace_id": trace.trace_id, "message": escaped(str(error))})
     return encoded, refused

@@ -60,9 +60,13 @@ def text_field(row: Row, *names: str, blank: bool = False) -> str:
 
 
 def limited(field: str, text: str) -> str:
-    """The text, if it has at most ``MAX_TEXT`` characters."""
+    """The text, if it has at most ``MAX_TEXT`` characters and can be written as UTF-8."""
     if len(text) > MAX_TEXT:
         raise FieldError(field, f"{len(text):,} characters; the limit is {MAX_TEXT:,}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise FieldError(field, f"character {error.start} is half of a surrogate pair; remove it") from error
     return text
 
 

@@ -18,6 +18,7 @@ from irl_core.data.jsonl import json_rows, unreadable_kind
 from irl_core.data.labelled_formats import read_mr_gsm8k, read_processbench
 from irl_core.data.trace_format import TRACE_FORMAT, read_trace
 from irl_core.errors import DatasetError
+from irl_core.files import escaped
 from irl_core.text.segmentation import make_trace, segment
 from irl_core.types import Source, Trace
 
@@ -86,6 +87,10 @@ def _existing(path: Path) -> Path:
     return path
 
 
+# What values of odd kinds and sizes raise in a reader, whatever the format: such a row is a bad row, and no more.
+UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
+
+
 def traces_of(
     file: str, rows: Iterable[tuple[int, dict[str, Any] | str]], reader: Callable[[Row], Trace]
 ) -> Iterator[Trace | RowError]:
@@ -99,8 +104,8 @@ def traces_of(
             trace = reader(row)
         except FieldError as error:
             yield RowError(file, line, error.field, str(error))
-        except ValueError as error:
-            yield RowError(file, line, "", str(error)[:300])
+        except UNREADABLE as error:
+            yield RowError(file, line, "", escaped(str(error) or type(error).__name__)[:300])
         else:
             yield _with_ids(trace, line, seen)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from irl_core.data.fields import FieldError, Row, flag, identifier, text_field
+from irl_core.data.fields import FieldError, Row, flag, identifier, limited, text_field
 from irl_core.data.jsonl import kind_of
 from irl_core.errors import DatasetError
 from irl_core.files import atomic_replacement
 from irl_core.types import Layout, Source, Step, Trace, Truth
 
 TRACE_FORMAT = "irl-lens-trace-1"
+MAX_NUMBER = 2**31 - 1  # the largest that a column of a scored run holds
+CHANGED_TOKEN = "perturbed_from_token"
 
 
 def write_jsonl(traces: Iterable[Trace], path: Path) -> int:
@@ -67,14 +69,14 @@ def read_trace(row: Row) -> Trace:
             source=Source(row["source"]),
             trace_id=identifier(row, "id"),
             problem_id=identifier(row, "problem_id"),
-            answer=_optional(row, "final_answer", str),
-            reference_answer=_optional(row, "answer", str),
-            correct=_optional(row, "correct", bool),
-            truth=Truth(**row["truth"]) if row["truth"] is not None else None,
-            token_ids=_tuple(row["token_ids"], int),
-            logprobs=_tuple(row["logprobs"], float),
+            answer=_optional_text(row, "final_answer"),
+            reference_answer=_optional_text(row, "answer"),
+            correct=flag(row, "correct") if row["correct"] is not None else None,
+            truth=_truth(row["truth"]),
+            token_ids=_token_ids(row["token_ids"]),
+            logprobs=_logprobs(row["logprobs"]),
             finished=flag(row, "finished"),
-            extra={str(key): str(value) for key, value in row["extra"].items()},
+            extra=_extra(row["extra"]),
         )
     except KeyError as error:
         raise FieldError(str(error.args[0]), "missing") from error
@@ -92,11 +94,56 @@ def _spans_to_steps(text: str, spans: Any) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _optional(row: Row, name: str, kind: type) -> Any:
-    if row[name] is not None and type(row[name]) is not kind:
-        raise FieldError(name, f"{kind_of(row[name])} where {kind.__name__} or null is expected")
-    return row[name]
+def _optional_text(row: Row, name: str) -> str | None:
+    value = row[name]
+    if value is not None and not isinstance(value, str):
+        raise FieldError(name, f"{kind_of(value)} where text or null is expected")
+    return None if value is None else limited(name, value)
 
 
-def _tuple(values: Any, kind: type) -> tuple[Any, ...] | None:
-    return None if values is None else tuple(kind(value) for value in values)
+def _truth(value: Any) -> Truth | None:
+    if value is None:
+        return None
+    first, kind, note = Truth(**value).first_error_step, value.get("kind"), value.get("note", "")
+    if first is not None and type(first) is not int:
+        raise FieldError("truth", f"first_error_step is {kind_of(first)}; a whole number or null is expected")
+    for name, text in (("kind", kind or ""), ("note", note)):
+        if not isinstance(text, str):
+            raise FieldError("truth", f"{name} is {kind_of(text)} where text is expected")
+        limited("truth", text)
+    return Truth(first, kind, note)
+
+
+def _token_ids(values: Any) -> tuple[int, ...] | None:
+    if values is None:
+        return None
+    for number, value in enumerate(_list("token_ids", values), 1):
+        if type(value) is not int or not 0 <= value <= MAX_NUMBER:
+            said = value if type(value) is int and abs(value) < 10**20 else kind_of(value)
+            raise FieldError(
+                "token_ids", f"entry {number} is {said}; a whole number from 0 to {MAX_NUMBER:,} is expected"
+            )
+    return tuple(values)
+
+
+def _logprobs(values: Any) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    for number, value in enumerate(_list("logprobs", values), 1):
+        if type(value) not in (int, float):
+            raise FieldError("logprobs", f"entry {number} is {kind_of(value)} where a number is expected")
+    return tuple(float(value) for value in values)
+
+
+def _list(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise FieldError(name, f"{kind_of(value)} where a list or null is expected")
+    return value
+
+
+def _extra(values: Mapping[str, Any]) -> dict[str, str]:
+    extra = {limited("extra", str(key)): limited("extra", str(value)) for key, value in values.items()}
+    changed = extra.get(CHANGED_TOKEN, "0")
+    if not (changed.isascii() and changed.isdecimal() and len(changed) < 10):
+        raise FieldError("extra", f"{CHANGED_TOKEN} is {changed[:40]!r}; a token's number is expected")
+    return extra

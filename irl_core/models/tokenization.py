@@ -21,6 +21,7 @@ from irl_core.types import EncodedTrace, Source, Span, Trace
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+LARGEST_ID = 2**31 - 1  # tokenizers raises OverflowError above
 _SENTINEL = "\x02problem\x03"
 # The day that templates which write today's date see, and its name in the tokenizer's files.
 PROMPT_DATE = date(2024, 7, 26)
@@ -156,7 +157,7 @@ class TraceEncoder:
     def _bytes_of(self, token_id: int) -> bytes:
         if token_id in self._added:
             return self._added[token_id]
-        piece = self._special.id_to_token(token_id)
+        piece = self._special.id_to_token(token_id) if 0 <= token_id <= LARGEST_ID else None
         if piece is None:
             raise EncodingError(f"token id {token_id} is not in the tokenizer's vocabulary of {len(self.tokenizer)}")
         return bytes(self._symbols[symbol] for symbol in piece)

@@ -9,8 +9,11 @@ continues after the last whole part and ends as the same file.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
+import os
+import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +25,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from irl_core.errors import StoreError
-from irl_core.files import atomic_replacement, write_whole
+from irl_core.files import atomic_replacement, escaped, not_written
 from irl_core.storage.provenance import ScoredRunProvenance
 from irl_core.storage.rows import scored_of
 from irl_core.storage.schema import COLUMNS, SCHEMA_VERSION, RefusedRow, ScoredRow
@@ -31,6 +34,8 @@ from irl_core.types import ScoredTrace
 VERSION_KEY = b"irl_lens.schema_version"
 PROVENANCE_KEY = b"irl_lens.provenance"
 ROWS_PER_GROUP = 512
+NO_ROW = (pa.ArrowException, ValueError, TypeError, OverflowError)  # what a value raises that no column can hold
+OWN_NAME = re.compile(r"\.?(run\.json|merged|errors|part-\d{6}(\.errors\.jsonl|\.parquet))(\.[\w-]+)?(\.tmp)?")
 COMPRESSION = 9  # a tenth smaller than the default, and read as fast
 
 
@@ -152,12 +157,17 @@ class RunWriter:
     def __init__(self, path: Path, provenance: Mapping[str, Any], *, resume: bool = True) -> None:
         self.path = path
         self.parts = path.with_name(path.name + ".parts")
-        if not resume:
-            shutil.rmtree(self.parts, ignore_errors=True)
-        self.parts.mkdir(parents=True, exist_ok=True)
-        marker = self.parts / "run.json"
-        if marker.exists():
-            begun = json.loads(marker.read_text())
+        self.marker = self.parts / "run.json"
+        self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.provenance: Mapping[str, Any] = dict(provenance)
+        try:
+            self.parts.mkdir(parents=True, exist_ok=True)
+            if not (resume and self.marker.exists()):
+                self.remove_parts()  # without a marker they are what is left of a run that was merged
+        except OSError as error:
+            raise not_written(self.parts.name, error, StoreError) from error
+        if self.marker.exists():
+            begun = self.begun()
             self.provenance = begun["provenance"]
             if begun.get("schema_version") != SCHEMA_VERSION:
                 changed = ["schema version"]
@@ -169,11 +179,35 @@ class RunWriter:
                     f"{self.parts.name}: an unfinished run with another {', '.join(changed)}. "
                     "Finish it as it was begun, or start again with --no-resume."
                 )
-        else:
-            self.provenance = dict(provenance)
-            document = json.dumps({"schema_version": SCHEMA_VERSION, "provenance": self.provenance})
-            write_whole(marker, document, error=StoreError)
+        document = {"schema_version": SCHEMA_VERSION, "provenance": self.provenance, "owner": self.owner}
+        with atomic_replacement(self.marker, error=StoreError, temporary=self.temporary("run.json")) as temporary:
+            temporary.write_text(json.dumps(document), encoding="utf-8")
         self.done = len(self.finished_parts())
+
+    def temporary(self, name: str) -> Path:
+        """A path among the parts that no other writer uses."""
+        return self.parts / f"{name}.{self.owner}.tmp"
+
+    def begun(self) -> dict[str, Any]:
+        """The schema version, provenance and owner of the parts that are there. Raises StoreError."""
+        try:
+            found: dict[str, Any] = json.loads(self.marker.read_text(encoding="utf-8"))
+            found["provenance"].keys()
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise StoreError(f"{self.parts.name}: its run.json cannot be read; start again with --no-resume") from error
+        return found
+
+    def check_owner(self) -> None:
+        """Raise StoreError where another writer has taken the parts over, which a lock prevents where there are any."""
+        if self.begun().get("owner") != self.owner:
+            raise StoreError(f"{self.parts.name}: another process has taken it over; this one stops")
+
+    def remove_parts(self) -> None:
+        """Remove the parts, the marker first; and nothing else that lies in their folder."""
+        self.marker.unlink(missing_ok=True)
+        for path in self.parts.iterdir():
+            if OWN_NAME.fullmatch(path.name):
+                path.unlink()
 
     def finished_parts(self) -> list[Path]:
         """The part files written so far, in order. Raises StoreError where one is missing."""
@@ -183,19 +217,28 @@ class RunWriter:
         return parts
 
     def write(self, rows: Sequence[ScoredRow], errors: Sequence[RefusedRow] = ()) -> None:
-        """Write one part: its rows, and the input rows that could not be scored. Whole when this returns."""
+        """Write one part: its rows, and the input rows that could not be scored. Whole when this returns.
+
+        A row that no column can hold becomes one of those that could not be scored.
+
+        Raises:
+            StoreError: the part could not be written, or another writer has taken over.
+        """
         name = f"part-{self.done:06d}"
-        lines = "".join(json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
-        write_whole(self.parts / f"{name}.errors.jsonl", lines, error=StoreError)
-        table = pa.Table.from_pylist([dict(row) for row in rows], schema=COLUMNS)
-        with atomic_replacement(self.parts / f"{name}.parquet", error=StoreError) as temporary:
+        self.check_owner()
+        table, refused = table_of(rows)
+        lines = "".join(json_line(error) for error in (*errors, *refused))
+        part, told = self.parts / f"{name}.parquet", self.parts / f"{name}.errors.jsonl"
+        with atomic_replacement(told, error=StoreError, temporary=self.temporary(told.name)) as temporary:
+            temporary.write_text(lines, encoding="utf-8")
+        with atomic_replacement(part, error=StoreError, temporary=self.temporary(part.name)) as temporary:
             pq.write_table(table, temporary)
         self.done += 1
 
     def errors(self) -> Iterator[RefusedRow]:
         """The refused rows, in the order of the input, of all parts written so far."""
         for part in self.finished_parts():
-            with part.with_suffix(".errors.jsonl").open() as lines:
+            with part.with_suffix(".errors.jsonl").open(encoding="utf-8") as lines:
                 yield from map(json.loads, lines)
 
     def rows(self) -> int:
@@ -205,32 +248,64 @@ class RunWriter:
     def write_errors(self) -> int:
         """Write the refused rows to `errors_path`, a JSON object a line; no file where there is none. Returns their
         number."""
-        lines = [json.dumps(error, ensure_ascii=False) + "\n" for error in self.errors()]
+        self.check_owner()
+        lines, told = [json_line(error) for error in self.errors()], errors_path(self.path)
         if lines:
-            write_whole(errors_path(self.path), "".join(lines), error=StoreError)
+            with atomic_replacement(told, error=StoreError, temporary=self.temporary("errors")) as temporary:
+                temporary.write_text("".join(lines), encoding="utf-8")
         else:
-            errors_path(self.path).unlink(missing_ok=True)
+            told.unlink(missing_ok=True)
         return len(lines)
 
     def finish(self, *, keep_empty: bool = True) -> int:
         """Merge the parts into the run, in one rename, and remove them; without ``keep_empty`` no run is written where
         there is no row. Returns the number of rows."""
+        self.check_owner()
         if not (keep_empty or self.rows()):
-            shutil.rmtree(self.parts)
+            self.clear()
             return 0
         metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), PROVENANCE_KEY: json.dumps(self.provenance).encode()}
         options = {"compression": "zstd", "compression_level": COMPRESSION}
         count = 0
         with (
-            atomic_replacement(self.path, error=StoreError) as temporary,
+            atomic_replacement(self.path, error=StoreError, temporary=self.temporary("merged")) as temporary,
             pq.ParquetWriter(temporary, COLUMNS.with_metadata(metadata), **options) as writer,
         ):
             for part in self.finished_parts():
                 table = pq.read_table(part, schema=COLUMNS)
                 writer.write_table(table.replace_schema_metadata(metadata), row_group_size=ROWS_PER_GROUP)
                 count += table.num_rows
-        shutil.rmtree(self.parts)
+        self.clear()
         return count
+
+    def clear(self) -> None:
+        """Remove the parts and their folder, where nothing else lies in it."""
+        self.remove_parts()
+        with contextlib.suppress(OSError):  # the lock, or something of another's
+            self.parts.rmdir()
+
+
+def json_line(error: RefusedRow) -> str:
+    """A refused row as a line of JSON; a lone surrogate is written as its escape sequence."""
+    return escaped(json.dumps(error, ensure_ascii=False)) + "\n"
+
+
+def table_of(rows: Sequence[ScoredRow]) -> tuple[pa.Table, list[RefusedRow]]:
+    """The rows as a table, and those that no column can hold."""
+    try:
+        return pa.Table.from_pylist([dict(row) for row in rows], schema=COLUMNS), []
+    except NO_ROW:
+        pass  # one of them, at least: each is asked for itself
+    fit: list[ScoredRow] = []
+    refused: list[RefusedRow] = []
+    for row in rows:
+        try:
+            pa.Table.from_pylist([dict(row)], schema=COLUMNS)
+            fit.append(row)
+        except NO_ROW as error:
+            message = f"no column of a scored run holds one of its values ({str(error)[:300]})"
+            refused.append({"trace_id": str(row["trace_id"]), "message": message})
+    return pa.Table.from_pylist([dict(row) for row in fit], schema=COLUMNS), refused
 
 
 def write_run(path: Path, rows: Sequence[ScoredRow], provenance: Mapping[str, Any]) -> int:

@@ -152,7 +152,6 @@ def test_many_unreadable_rows_are_named_up_to_twenty_and_all_are_counted(tmp_pat
         ({"question": "q?", "solution": "It is 1 + 1 = 2.\nThe answer is 2.", "answer": 3}, "ends in '2'.*is '3'"),
         ({"question": "q?", "solution": "The answer is 2.", "is_correct": False}, "marked wrong"),
         ({"problem": "q?", "steps": ["a", "b"], "label": 1, "final_answer_correct": True}, "wrong from step 2 on"),
-        ({"question": "q?", "solution": "half \ud800 of a pair", "answer": 1}, "surrogates not allowed"),
     ],
 )
 def test_a_row_that_is_no_expert_by_its_own_account(tmp_path: Path, bad: dict[str, Any], reason: str) -> None:
@@ -161,6 +160,15 @@ def test_a_row_that_is_no_expert_by_its_own_account(tmp_path: Path, bad: dict[st
     traces, said = loaded(config(source(tmp_path / "a.jsonl", [bad, *good])))
     assert [trace.problem for trace in traces] == ["r"] and len(said) == 2
     assert re.match(f"left out: 'q\\?': .*{reason}", said[0]) and said[1].startswith("left out: 1 of 4 rows")
+
+
+def test_a_row_with_half_a_character_is_named_with_its_field(tmp_path: Path) -> None:
+    good = [{"question": q, "solution": "It is 2.", "answer": 2} for q in "rst"]
+    bad = {"question": "q?", "solution": "half \ud800 of a pair", "answer": 1}
+    traces, said = loaded(config(source(tmp_path / "a.jsonl", [bad, *good])))
+    assert [trace.problem for trace in traces] == ["r"] and len(said) == 2
+    assert "line 1, solution: character 5 is half of a surrogate pair; remove it" in said[0]
+    assert said[1].startswith("left out: 1 of 4 rows")
 
 
 def test_a_row_that_does_not_fit_the_layout_is_named(tmp_path: Path) -> None:
