@@ -57,7 +57,7 @@ ODD: list[dict[str, Any]] = [
     whole(extra={"family": HALF}),
     whole(extra={HALF: "x"}),
     *[whole(extra={"perturbed_from_token": one}) for one in ("many", "-1", 2**31, "٣")],
-    *[whole(token_ids=one) for one in ([-1], [2**31], [2**64], [10**400], [float("inf")], ["a"], [None], [2.5], [True])],
+    *[whole(token_ids=[one]) for one in (-1, 2**31, 2**64, 10**400, float("inf"), "a", None, 2.5, True)],
     *[whole(token_ids=[1], logprobs=one) for one in ([HUGE], ["a"], [[]], 3, {"a": 1})],
     *[whole(token_ids=one) for one in (5, "12", {"a": 1}, [10**6], [1, 2])],
     *[whole(step_spans=one) for one in (5, None, [HUGE], [[0, HUGE, "answer"]], [[0, 2, {}]], [[-5, -1, "answer"]])],
