@@ -54,8 +54,8 @@ def detect_format(path: Path) -> Format:
         fields = fields or sorted(map(str, row))
     if not path.stat().st_size:
         raise DatasetError(f"{path.name}: the file is empty; a JSON object a line is expected")
-    found = f"its fields are {', '.join(fields)[:200]}" if fields else f"it has no row that is a JSON object; {reason}"
-    raise DatasetError(f"{path.name}: the format is not recognised ({found}); question and solution are expected")
+    seen = f"its fields are {', '.join(fields)[:200]}" if fields else f"it has no row that is a JSON object; {reason}"
+    raise DatasetError(f"{path.name}: the format is not recognised ({seen}); question and solution are expected")
 
 
 def format_of(row: Row) -> Format | None:

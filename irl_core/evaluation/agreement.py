@@ -45,15 +45,15 @@ def between_annotators(annotations: Sequence[Annotation], *, seed: int = 0) -> l
     """Agreement of every two annotators with a trace in common; an annotator's newest label of a trace counts."""
     newest = latest(annotations).values()
     names = sorted({one.annotator for one in newest})
-    found = []
+    pairs = []
     for first, second in combinations(names, 2):
         sides = [{one.text_sha256: one for one in newest if one.annotator == name} for name in (first, second)]
         common = [key for key in sides[0] if key in sides[1]]
         if common:
             ours, theirs = ([side[key].label for key in common] for side in sides)
             problems = [sides[0][key].problem_id for key in common]
-            found.append(agreement(first, second, ours, theirs, problems, seed=seed))
-    return found
+            pairs.append(agreement(first, second, ours, theirs, problems, seed=seed))
+    return pairs
 
 
 def with_model(
@@ -62,13 +62,13 @@ def with_model(
     """Each annotator against the model. ``said``: the model's label by text_sha256, as `label_of` spells it; an
     annotation that was not blind is left out, unless ``blind_only`` is False."""
     newest = [one for one in latest(annotations).values() if one.blind or not blind_only]
-    found = []
+    pairs = []
     for name in sorted({one.annotator for one in newest}):
         own = [one for one in newest if one.annotator == name and one.text_sha256 in said]
         if own:
             ours, theirs = [one.label for one in own], [said[one.text_sha256] for one in own]
-            found.append(agreement(name, "model", ours, theirs, [one.problem_id for one in own], seed=seed))
-    return found
+            pairs.append(agreement(name, "model", ours, theirs, [one.problem_id for one in own], seed=seed))
+    return pairs
 
 
 def label_of(decision: str | None, step: int | None) -> str:
@@ -118,8 +118,8 @@ def kappa(pairs: Sequence[tuple[str, str]], ids: Sequence[str], *, seed: int = 0
         n = table.sum(axis=(1, 2))
         observed = np.trace(table, axis1=1, axis2=2) / n
         expected = (table.sum(axis=1) * table.sum(axis=2)).sum(axis=1) / n**2
-        found: Array = np.full(len(table), np.nan)
-        np.divide(observed - expected, 1 - expected, out=found, where=1 - expected > 1e-12)
-        return found
+        kappas: Array = np.full(len(table), np.nan)
+        np.divide(observed - expected, 1 - expected, out=kappas, where=1 - expected > 1e-12)
+        return kappas
 
     return bootstrap(columns, statistic, n=len(pairs), unit="traces", bounded=False, seed=seed)

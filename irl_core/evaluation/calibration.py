@@ -68,17 +68,17 @@ def reliability(frame: pd.DataFrame, seed: int) -> Reliability:
     return Reliability(int((~kept).sum()), bins, calibration_error(confidence, right, ids, seed=seed))
 
 
-def reliability_table(found: Reliability) -> Table:
+def reliability_table(reliability: Reliability) -> Table:
     """A row a bin that has a decision."""
     return Table(
         "Confidence and how often it is right",
         ["confidence", "mean", "decision right"],
         [
             [f"{one.low:.1f} to {one.high:.1f}", f"{one.confidence:.3f}", one.right]
-            for one in found.bins
+            for one in reliability.bins
             if one.confidence is not None
         ],
-        f"Expected calibration error: {found.ece}. Undecided traces left out: {found.left_out}.",
+        f"Expected calibration error: {reliability.ece}. Undecided traces left out: {reliability.left_out}.",
     )
 
 
@@ -101,8 +101,8 @@ def calibration_error(
         return undefined(n, method, "fewer than two problems")
 
     def error(totals: Array) -> Array:
-        found: Array = np.abs(totals[:, :BINS]).sum(1) / np.maximum(totals[:, BINS], 1)
-        return found
+        errors: Array = np.abs(totals[:, :BINS]).sum(1) / np.maximum(totals[:, BINS], 1)
+        return errors
 
     value = float(error(columns.sum(0, keepdims=True))[0])
     if few := too_few(problems):
@@ -181,7 +181,7 @@ def conformal(frame: pd.DataFrame, locator: Locator, seed: int) -> Conformal:
     return Conformal("", known.n, levels)
 
 
-def conformal_table(found: Conformal) -> Table:
+def conformal_table(conformal: Conformal) -> Table:
     """A row a level."""
     rows = [
         [
@@ -190,8 +190,8 @@ def conformal_table(found: Conformal) -> Table:
             one.verdict,
             None if one.expected is None else f"{one.expected[0]:.3f} to {one.expected[1]:.3f}",
         ]
-        for one in found.levels
+        for one in conformal.levels
     ]
-    known = f"Calibrated on {found.n} correct traces of other problems; the range holds 95 % of such calibrations."
+    known = f"Calibrated on {conformal.n} correct traces of other problems; the range holds 95 % of such calibrations."
     head = ["at most", "flagged", "verdict", "range expected"]
-    return Table("Correct traces that are flagged", head, rows, found.reason or known)
+    return Table("Correct traces that are flagged", head, rows, conformal.reason or known)

@@ -76,8 +76,8 @@ class Correlations(Counts):
 
 def section(run: EvaluatedRun, *, seed: int = 0) -> Section[Correlations]:
     """Correlation as a section of the report."""
-    found = figures(run, seed=seed)
-    return Section("Correlation", found, paragraph(found), tables(found))
+    correlations = figures(run, seed=seed)
+    return Section("Correlation", correlations, paragraph(correlations), tables(correlations))
 
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> Correlations:
@@ -122,22 +122,22 @@ def partial_of(name: str, columns: Mapping[str, Array], ids: npt.NDArray[np.int6
     return Partial(pooled, within)
 
 
-def paragraph(found: Correlations) -> str:
+def paragraph(correlations: Correlations) -> str:
     """The answer to: is the reward correctness, or brevity, or likelihood?"""
     name = next(iter(REWARD_SCORES))
-    partial, rows = found.partial[name], found.pearson[name]
+    partial, rows = correlations.partial[name], correlations.pearson[name]
     if not partial.pooled["nothing"].defined:
-        return f"On {extent(found)}, the correlation with correctness is {partial.pooled['nothing'].words}."
+        return f"On {extent(correlations)}, the correlation with correctness is {partial.pooled['nothing'].words}."
     both = {key: f"{partial.pooled[key].words} pooled, within problems {partial.within[key].words}" for key in REMOVED}
     others = [f"{COLUMNS[other]} {rows[other].words}" for other in ("length", "log_prob_mean", "arithmetic_false")]
     text = (
-        f"On {extent(found)}, {COLUMNS[name]} correlates with correctness at r {both['nothing']}; with "
+        f"On {extent(correlations)}, {COLUMNS[name]} correlates with correctness at r {both['nothing']}; with "
         f"{listed(others)}. With length removed r is {both['length']}: {left_beyond(partial, 'length', 'length')} With "
         f"log-probability removed too it is {both['length_and_log_prob']}: "
         f"{left_beyond(partial, 'length_and_log_prob', 'length and likelihood')}"
     )
-    if found.constant:
-        text += f" Undefined because they never vary: {listed([COLUMNS[column] for column in found.constant])}."
+    if correlations.constant:
+        text += f" Undefined because they never vary: {listed([COLUMNS[column] for column in correlations.constant])}."
     return text
 
 
@@ -149,9 +149,9 @@ def left_beyond(partial: Partial, key: str, removed: str) -> str:
     return VERDICTS[sides[0], sides[1]].format(removed)
 
 
-def tables(found: Correlations) -> tuple[Table, ...]:
+def tables(correlations: Correlations) -> tuple[Table, ...]:
     """The matrices (reward scores against the rest), and what is left once something is removed."""
-    titles, rest = found.titles, [name for name in found.titles if name not in REWARD_SCORES]
+    titles, rest = correlations.titles, [name for name in correlations.titles if name not in REWARD_SCORES]
     matrices = [
         Table(
             f"{kind} correlation",
@@ -159,7 +159,7 @@ def tables(found: Correlations) -> tuple[Table, ...]:
             [[titles[name], *(rows[name][other] for other in rest)] for name in REWARD_SCORES],
             "report.json holds every pair.",
         )
-        for kind, rows in (("Pearson", found.pearson), ("Spearman", found.spearman))
+        for kind, rows in (("Pearson", correlations.pearson), ("Spearman", correlations.spearman))
     ]
     removed = ("nothing removed", "length removed", "length and log-probability removed")
     partial = Table(
@@ -167,7 +167,7 @@ def tables(found: Correlations) -> tuple[Table, ...]:
         ["score", *(f"{where}, {what}" for where in ("pooled", "within problems") for what in removed)],
         [
             [titles[name], *(part.get(key) for part in (one.pooled, one.within) for key in REMOVED)]
-            for name, one in found.partial.items()
+            for name, one in correlations.partial.items()
         ],
     )
     return (*matrices, partial)

@@ -79,5 +79,5 @@ def _frame(path: Path | None) -> pd.DataFrame:
     """The summary columns of a file, or no row where a folder has none."""
     if path is None or (path.name in (PERTURBED, PROBES) and not path.exists()):
         return pd.DataFrame(columns=SUMMARY_COLUMNS)
-    found: pd.DataFrame = read_run(path, SUMMARY_COLUMNS).to_pandas()
-    return found
+    frame: pd.DataFrame = read_run(path, SUMMARY_COLUMNS).to_pandas()
+    return frame

@@ -224,8 +224,8 @@ def hits(frame: pd.DataFrame) -> dict[str, Array]:
     checker = column(frame, "arithmetic")
     named = {name: column(frame, name) for name in TITLES if name in frame.columns}
     named[COMBINED] = np.where(checker == NO_ERROR, named[REWARD], checker)
-    found = {name: (named[name] == true).astype(np.float64) for name in TITLES if name in named}
-    return found | {"random": frame["chance"].to_numpy(dtype=np.float64)}
+    exact = {name: (named[name] == true).astype(np.float64) for name in TITLES if name in named}
+    return exact | {"random": frame["chance"].to_numpy(dtype=np.float64)}
 
 
 def methods_on(frame: pd.DataFrame, seed: int) -> dict[str, dict[str, Estimate]]:
@@ -246,12 +246,12 @@ def methods_on(frame: pd.DataFrame, seed: int) -> dict[str, dict[str, Estimate]]
 def exact_by_method(frame: pd.DataFrame, seed: int, unit: str = "wrong traces") -> dict[str, dict[str, Estimate]]:
     """``exact`` of every method over the wrong traces, and the reward's less it, paired."""
     part = frame[frame["true"] != NO_ERROR]
-    found, ids = hits(part), part["problem_id"].to_numpy()
+    exact, ids = hits(part), part["problem_id"].to_numpy()
     rows: dict[str, dict[str, Estimate]] = {}
-    for name in sorted(found, key=list(TITLES).index):
-        rows[name] = {"exact": share(found[name], ids, unit=unit, seed=seed)}
+    for name in sorted(exact, key=list(TITLES).index):
+        rows[name] = {"exact": share(exact[name], ids, unit=unit, seed=seed)}
         if name != REWARD:
-            less = share_difference(found[REWARD], found[name], ids, unit=unit, seed=seed)
+            less = share_difference(exact[REWARD], exact[name], ids, unit=unit, seed=seed)
             rows[name]["reward_minus_this"] = less
     return rows
 
@@ -259,8 +259,8 @@ def exact_by_method(frame: pd.DataFrame, seed: int, unit: str = "wrong traces") 
 def verdicts_of(frame: pd.DataFrame, predicted: Steps, seed: int) -> dict[str, Estimate]:
     """The fields of `Verdicts` for the predicted steps."""
     true, ids = column(frame, "true"), frame["problem_id"].to_numpy()
-    found, other = first_error(true, predicted, ids, seed=seed), mr_gsm8k(true, predicted, ids, seed=seed)
-    values = (found.error_acc, found.correct_acc, found.f1, other.step_accuracy, other.mcc)
+    processbench, other = first_error(true, predicted, ids, seed=seed), mr_gsm8k(true, predicted, ids, seed=seed)
+    values = (processbench.error_acc, processbench.correct_acc, processbench.f1, other.step_accuracy, other.mcc)
     return dict(zip(VERDICTS, values, strict=True))
 
 
@@ -301,8 +301,8 @@ def f1_of(true: Steps, predicted: Steps) -> float:
     wrong = true != NO_ERROR
     if wrong.all() or not wrong.any():
         return float((predicted == true).mean())
-    found, kept = (predicted == true)[wrong].mean(), (predicted == true)[~wrong].mean()
-    return float(2 * found * kept / (found + kept)) if found + kept else 0.0
+    exact, kept = (predicted == true)[wrong].mean(), (predicted == true)[~wrong].mean()
+    return float(2 * exact * kept / (exact + kept)) if exact + kept else 0.0
 
 
 def distance_on(frame: pd.DataFrame, seed: int) -> Distance:

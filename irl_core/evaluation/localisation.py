@@ -30,25 +30,29 @@ def section(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = Non
     Raises:
         StoreError: the traces cannot be judged by one rule.
     """
-    found = first_error.figures(run, seed=seed, answer_lines=answer_lines)
-    return Section("Localisation", found, paragraph(found), tables(found), found.reason)
+    localisation = first_error.figures(run, seed=seed, answer_lines=answer_lines)
+    return Section("Localisation", localisation, paragraph(localisation), tables(localisation), localisation.reason)
 
 
 # ------------------------------------------------------------------------------------------------ words
 
 
-def paragraph(found: Localisation) -> str:
+def paragraph(localisation: Localisation) -> str:
     """The answer to: does the reward point at the first error, and better than what needs no reward?"""
-    if found.reason:
-        return f"Where the first error is cannot be judged: {found.reason}."
-    parts = [label_words(found), confidence_words(found.on_labels), perturbed_words(found.perturbed)]
+    if localisation.reason:
+        return f"Where the first error is cannot be judged: {localisation.reason}."
+    parts = [
+        label_words(localisation),
+        confidence_words(localisation.on_labels),
+        perturbed_words(localisation.perturbed),
+    ]
     return " ".join(part for part in parts if part)
 
 
-def label_words(found: Localisation) -> str:
+def label_words(localisation: Localisation) -> str:
     """The methods on the labelled traces."""
-    labels, rows = found.labels, found.methods
-    if not labels or not labels.wrong or not rows or not found.judged_by or not found.on_labels:
+    labels, rows = localisation.labels, localisation.methods
+    if not labels or not labels.wrong or not rows or not localisation.judged_by or not localisation.on_labels:
         correct = labels.correct if labels else 0
         return f"No trace of the run itself has a known first error ({correct} are known to have none)."
     rivals = [name for name in ("random", "first", "least_likely", "likelihood", "arithmetic") if name in rows]
@@ -56,9 +60,9 @@ def label_words(found: Localisation) -> str:
     best = best_baseline(rows)
     text = (
         f"On {labels.wrong} wrong and {labels.correct} correct traces of {labels.problems} problems, the reward (rule: "
-        f"{rule(found.judged_by.rule)}) names the first wrong step in {rows[REWARD]['exact'].words} of the wrong ones; "
-        f"beside it: {', '.join(told)}. Against the best of what needs no reward, {TITLES[best]}, the margin is "
-        f"{_margin(rows[best])}. "
+        f"{rule(localisation.judged_by.rule)}) names the first wrong step in {rows[REWARD]['exact'].words} of the "
+        f"wrong ones; beside it: {', '.join(told)}. Against the best of what needs no reward, {TITLES[best]}, "
+        f"the margin is {_margin(rows[best])}. "
     )
     if "anchor" in rows:
         text += (
@@ -66,7 +70,7 @@ def label_words(found: Localisation) -> str:
             "log-probability alone, before any adversarial training; the reward less this is "
             f"{_margin(rows['anchor'])}. "
         )
-    row, oracle = rows[REWARD], found.on_labels.oracle
+    row, oracle = rows[REWARD], localisation.on_labels.oracle
     if not row["f1"].defined:
         return f"{text}ProcessBench's F1 is {row['f1'].words}."
     return (
@@ -86,35 +90,35 @@ def best_baseline(rows: Mapping[str, Mapping[str, Estimate]]) -> str:
     return max(rivals, key=lambda name: rows[name]["exact"].value if rows[name]["exact"].defined else 0.0)
 
 
-def confidence_words(found: OnLabels | None) -> str:
+def confidence_words(labelled: OnLabels | None) -> str:
     """The calibration error, and the share of correct traces that is flagged against the promise."""
-    if found is None:
+    if labelled is None:
         return ""
-    ece = f"The confidence is off by {found.reliability.ece.words} on average (expected calibration error)."
-    promised = next(level for level in found.conformal.levels if level.promised)
+    ece = f"The confidence is off by {labelled.reliability.ece.words} on average (expected calibration error)."
+    promised = next(level for level in labelled.conformal.levels if level.promised)
     flagged = promised.flagged
     if not flagged.defined:
         return f"{ece} Whether correct traces are spared as promised is not known: {flagged.reason}."
     if promised.alpha is None:
-        return f"{ece} Of the correct traces {flagged.words} are flagged; {found.conformal.reason}."
+        return f"{ece} Of the correct traces {flagged.words} are flagged; {labelled.conformal.reason}."
     return (
         f"{ece} Of the correct traces {flagged.words} are flagged where at most {promised.alpha:g} was promised: "
         f"{promised.verdict}."
     )
 
 
-def perturbed_words(found: OnPerturbed | None) -> str:
+def perturbed_words(results: OnPerturbed | None) -> str:
     """The methods and tokens on the perturbed traces."""
-    if found is None or found.reason or found.tokens is None:
-        return f"On corrupted expert traces nothing can be said: {found.reason if found else ''}."
-    exact = {name: row["exact"].words for name, row in found.methods.items()}
+    if results is None or results.reason or results.tokens is None:
+        return f"On corrupted expert traces nothing can be said: {results.reason if results else ''}."
+    exact = {name: row["exact"].words for name, row in results.methods.items()}
     text = (
-        f"On {found.traces} corrupted expert traces the reward names the corrupted step in {exact[REWARD]}, the least "
-        f"likely token in {exact['least_likely']}, the checker in {exact['arithmetic']}, a random step in "
+        f"On {results.traces} corrupted expert traces the reward names the corrupted step in {exact[REWARD]}, the "
+        f"least likely token in {exact['least_likely']}, the checker in {exact['arithmetic']}, a random step in "
         f"{exact['random']}."
     )
-    signal, step = found.tokens.signal, found.tokens.within_step
-    area = found.tokens.token_auc[perturbed.ALL].get(signal)
+    signal, step = results.tokens.signal, results.tokens.within_step
+    area = results.tokens.token_auc[perturbed.ALL].get(signal)
     if area is None:
         return text
     return (
@@ -148,20 +152,20 @@ WITHIN = {
 }
 
 
-def tables(found: Localisation) -> tuple[Table, ...]:
+def tables(localisation: Localisation) -> tuple[Table, ...]:
     """Methods, decisions, distance, confidence, kinds of mistakes; then the perturbed traces."""
-    if found.reason:
+    if localisation.reason:
         return ()
     keys = ("exact", "reward_minus_this", *VERDICTS)
     rows: list[list[Cell]] = []
-    for name, row in (found.methods or {}).items():
+    for name, row in (localisation.methods or {}).items():
         cells: list[Cell] = [row.get(key) for key in keys]
         rows.append(
             [TITLES[name], *("-" if isinstance(one, Estimate) and one.reason == ALWAYS else one for one in cells)]
         )
-    if found.on_labels:
-        oracle = [getattr(found.on_labels.oracle, key) for key in VERDICTS]
-        forced = [getattr(found.on_labels.forced, key) for key in VERDICTS]
+    if localisation.on_labels:
+        oracle = [getattr(localisation.on_labels.oracle, key) for key in VERDICTS]
+        forced = [getattr(localisation.on_labels.forced, key) for key in VERDICTS]
         rows.append(["reward, oracle threshold", None, None, *oracle])
         rows.append(["reward, undecided counted as no error", None, None, *forced])
     methods = Table(
@@ -171,51 +175,51 @@ def tables(found: Localisation) -> tuple[Table, ...]:
         "A dash: the method names a step in every trace and has no threshold. The oracle threshold has the best F1 on "
         "these very traces, and is an upper bound.",
     )
-    return (methods, *label_tables(found.on_labels), *perturbed_tables(found.perturbed))
+    return (methods, *label_tables(localisation.on_labels), *perturbed_tables(localisation.perturbed))
 
 
-def label_tables(found: OnLabels | None) -> list[Table]:
+def label_tables(labelled: OnLabels | None) -> list[Table]:
     """Decisions, distance, confidence, the flagged share, kinds of mistakes."""
-    if found is None:
+    if labelled is None:
         return []
-    names = [name for name in TITLES if any(name in row for row in found.kinds.values())]
+    names = [name for name in TITLES if any(name in row for row in labelled.kinds.values())]
     return [
         Table(
             "What was decided, at the held-out threshold",
             ["truth and decision", "share"],
-            [[DECISIONS[key], estimate] for key, estimate in found.decisions.items()],
+            [[DECISIONS[key], estimate] for key, estimate in labelled.decisions.items()],
         ),
         Table(
             "Distance of the named from the true step, in wrong traces",
             ["", "steps or share"],
-            [[title, getattr(found.distance, key)] for key, title in DISTANCES.items()],
+            [[title, getattr(labelled.distance, key)] for key, title in DISTANCES.items()],
         ),
-        reliability_table(found.reliability),
-        conformal_table(found.conformal),
+        reliability_table(labelled.reliability),
+        conformal_table(labelled.conformal),
         Table(
             "Kinds of mistakes",
             ["kind", "share of wrong traces", *(TITLES[name] for name in names)],
-            [[kind, row["share"], *(row.get(name) for name in names)] for kind, row in found.kinds.items()],
+            [[kind, row["share"], *(row.get(name) for name in names)] for kind, row in labelled.kinds.items()],
         ),
     ]
 
 
-def perturbed_tables(found: OnPerturbed | None) -> list[Table]:
+def perturbed_tables(results: OnPerturbed | None) -> list[Table]:
     """Methods, kinds of perturbation, tokens."""
-    if found is None or found.reason or found.tokens is None:
+    if results is None or results.reason or results.tokens is None:
         return []
-    areas = {kind: row for kind, row in found.tokens.token_auc.items() if row}
+    areas = {kind: row for kind, row in results.tokens.token_auc.items() if row}
     signals = list(next(iter(areas.values()), {}))
     return [
         Table(
             "First wrong step, corrupted expert traces",
             ["method", "exact", "reward less this"],
-            [[TITLES[name], row["exact"], row.get("reward_minus_this")] for name, row in found.methods.items()],
+            [[TITLES[name], row["exact"], row.get("reward_minus_this")] for name, row in results.methods.items()],
         ),
         Table(
             "First wrong step by corruption",
-            ["corruption", *(TITLES[name] for name in found.methods)],
-            [[kind, *(row.get(name) for name in found.methods)] for kind, row in (found.kinds or {}).items()],
+            ["corruption", *(TITLES[name] for name in results.methods)],
+            [[kind, *(row.get(name) for name in results.methods)] for kind, row in (results.kinds or {}).items()],
         ),
         Table(
             "Corrupted tokens",
@@ -229,6 +233,6 @@ def perturbed_tables(found: OnPerturbed | None) -> list[Table]:
         Table(
             "Within the wrong step: the most suspect token",
             ["", "share or tokens"],
-            [[title, getattr(found.tokens.within_step, key)] for key, title in WITHIN.items()],
+            [[title, getattr(results.tokens.within_step, key)] for key, title in WITHIN.items()],
         ),
     ]

@@ -131,8 +131,8 @@ def located(path: Path, locator: Locator, anchor: Path | None = None) -> Located
     for table in read_batches(path, COLUMNS.names):
         for row in table.to_pylist():
             if row["true_first_error_step"] is not None and row["prompt_reward"] is not None:
-                found, eligible = _row(row, locator)
-                rows.append(found)
+                cells, eligible = _row(row, locator)
+                rows.append(cells)
                 scores.append(eligible)
     frame = pd.DataFrame(rows)
     if len(frame) and anchor is not None and anchor.exists():
@@ -153,10 +153,10 @@ def _anchored(path: Path, locator: Locator) -> pd.DataFrame:
             steps = [Step(step["start"], step["end"], step["text"], step["role"]) for step in row["steps"]]
             signals = {"logprob": np.array([token["logprob"] for token in row["tokens"]], dtype=np.float32)}
             named = most_suspect(signals, spans, steps, rule, known.threshold if known else -math.inf)
-            found = {"trace_id": row["trace_id"], "anchor": UNDECIDED if named is None else named}
+            cells = {"trace_id": row["trace_id"], "anchor": UNDECIDED if named is None else named}
             if known:
-                found["anchor_decision"] = locate(signals, spans, steps, replace(known, rule=rule)).decision
-            rows.append(found)
+                cells["anchor_decision"] = locate(signals, spans, steps, replace(known, rule=rule)).decision
+            rows.append(cells)
     return pd.DataFrame(rows)
 
 
@@ -177,7 +177,7 @@ def _row(row: ScoredRow, locator: Locator) -> tuple[dict[str, Any], Array]:
     least = most_suspect(signals, spans, steps, replace(LEAST_LIKELY, include_answer=locator.rule.include_answer))
     false = row["arithmetic_first_false_step"]
     may = [place for place, step in enumerate(steps) if locator.rule.include_answer or step.role == "reasoning"]
-    found: dict[str, Any] = {
+    cells: dict[str, Any] = {
         "trace_id": row["trace_id"],
         "problem_id": row["problem_id"],
         "true": true,
@@ -196,9 +196,9 @@ def _row(row: ScoredRow, locator: Locator) -> tuple[dict[str, Any], Array]:
     }
     if known := locator.likelihood:
         likely = most_suspect(signals, spans, steps, known.rule, known.threshold)
-        found["likelihood"] = UNDECIDED if likely is None else likely
-        found["likelihood_decision"] = locate(signals, spans, steps, known).decision
-    return found, eligible
+        cells["likelihood"] = UNDECIDED if likely is None else likely
+        cells["likelihood_decision"] = locate(signals, spans, steps, known).decision
+    return cells, eligible
 
 
 def signals_of(scored: ScoredTrace, locator: Locator) -> dict[str, npt.NDArray[Any]]:

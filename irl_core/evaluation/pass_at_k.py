@@ -39,8 +39,8 @@ class PassAtK(Counts):
 
 def section(run: EvaluatedRun, *, seed: int = 0) -> Section[PassAtK]:
     """pass@k as a section of the report."""
-    found = figures(run, seed=seed)
-    return Section("pass@k", found, paragraph(found), tables(found))
+    estimates = figures(run, seed=seed)
+    return Section("pass@k", estimates, paragraph(estimates), tables(estimates))
 
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> PassAtK:
@@ -80,26 +80,26 @@ def _less(ours: Judged, theirs: Judged, k: int, seed: int) -> Estimate:
     return paired_difference(list(mine.values()), [others[problem] for problem in mine], seed=seed)
 
 
-def paragraph(found: PassAtK) -> str:
+def paragraph(estimates: PassAtK) -> str:
     """The answer to: does the policy solve more problems than those beside it?"""
-    own = found.policies[THIS]
+    own = estimates.policies[THIS]
     solved = [f"pass@{k} is {estimate.words}" for k, estimate in own.items() if estimate.defined]
-    head = f"On {extent(found)}, {listed(solved) if solved else 'pass@k is undefined'}."
+    head = f"On {extent(estimates)}, {listed(solved) if solved else 'pass@k is undefined'}."
     if missing := [k for k, estimate in own.items() if not estimate.defined]:
         head += f" pass@{', '.join(missing)} cannot be given: {own[missing[0]].reason}."
-    if found.given:
+    if estimates.given:
         return head + " These solutions were given, not sampled: this says nothing of the checkpoint's policy."
-    if not found.differences:
+    if not estimates.differences:
         return head + " No other policy was sampled on these problems, so nothing is said about what training changed."
-    told = [f"{name} {difference(by_k['1'])}" for name, by_k in found.differences.items()]
+    told = [f"{name} {difference(by_k['1'])}" for name, by_k in estimates.differences.items()]
     return f"{head} pass@1 of this run minus that of the others, paired by problem: {'; '.join(told)}."
 
 
-def tables(found: PassAtK) -> tuple[Table, ...]:
+def tables(estimates: PassAtK) -> tuple[Table, ...]:
     """pass@k by policy."""
     rows = [
-        [name, *by_k.values(), difference_cell(found.differences.get(name, {}).get("1"))]
-        for name, by_k in found.policies.items()
+        [name, *by_k.values(), difference_cell(estimates.differences.get(name, {}).get("1"))]
+        for name, by_k in estimates.policies.items()
     ]
     head = ["policy", *(f"pass@{k}" for k in KS), "pass@1 of this run minus its"]
     return (Table("pass@k by policy", head, rows, "The differences are paired by problem."),)

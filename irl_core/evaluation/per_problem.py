@@ -60,44 +60,44 @@ UNITS = {
 
 def measured(run: EvaluatedRun) -> dict[str, Columns]:
     """Every measure of ``TITLES`` that a scored run allows, by name."""
-    found: dict[str, Columns] = {}
+    columns: dict[str, Columns] = {}
     one = judged(run.frame)
     if one.problems:
-        found |= of_samples(one)
+        columns |= of_samples(one)
     if (locator := locator_of(run)) is not None:
         frame = located(run.path, locator).frame
         if len(frame):
             wrong = column(frame, "true") != NO_ERROR
             exact, said = column(frame, "reward") == column(frame, "true"), decided(frame) == column(frame, "true")
-            found["first_step"] = _shares(frame, run.frame, exact, wrong)
-            found["error_acc"] = _shares(frame, run.frame, said, wrong)
-            found["correct_acc"] = _shares(frame, run.frame, said, ~wrong)
+            columns["first_step"] = _shares(frame, run.frame, exact, wrong)
+            columns["error_acc"] = _shares(frame, run.frame, said, wrong)
+            columns["correct_acc"] = _shares(frame, run.frame, said, ~wrong)
         frame = located(run.perturbed_path, locator).frame if len(run.perturbed) else frame.iloc[:0]
         if len(frame):
             exact = column(frame, "reward") == column(frame, "true")
-            found["perturbed"] = _shares(frame, run.perturbed, exact, np.ones(len(frame), dtype=bool))
-    return {name: found[name] for name in TITLES if any(total for _, total in found.get(name, {}).values())}
+            columns["perturbed"] = _shares(frame, run.perturbed, exact, np.ones(len(frame), dtype=bool))
+    return {name: columns[name] for name in TITLES if any(total for _, total in columns.get(name, {}).values())}
 
 
 def of_samples(one: Judged) -> dict[str, Columns]:
     """The measures that need sampled solutions; a problem is known by its text, which is the same in two runs."""
     first = np.unique(one.ids, return_index=True)[1]
     names = [str(text) for text in one.frame["problem"].iloc[first]]
-    found: dict[str, Array] = {}
+    columns: dict[str, Array] = {}
     for k in (1, 3, 5, 10, 16):
         if k <= one.samples[0]:
-            found[f"pass@{k}"] = pass_values(one.right, one.ids, k)
+            columns[f"pass@{k}"] = pass_values(one.right, one.ids, k)
     spelt = answers(one.frame)
     if one.samples[0] > 1 and any(answer is not None for answer in spelt):
-        found["majority"] = vote(spelt, one.right, one.ids)
+        columns["majority"] = vote(spelt, one.right, one.ids)
     for suffix, name in (("", PAPER), ("_lowest", LOWEST)):
         values = score(one.frame, name)
         if np.isfinite(values).all() and one.samples[0] > 1:
-            found[f"best{suffix}"] = best_of(values, one.right, one.ids, 1)
-            found[f"pairs{suffix}"] = pair_columns(values, one.right, one.ids)
+            columns[f"best{suffix}"] = best_of(values, one.right, one.ids, 1)
+            columns[f"pairs{suffix}"] = pair_columns(values, one.right, one.ids)
     return {
         name: _columns(names, values if values.ndim == 2 else np.column_stack([values, np.ones_like(values)]))
-        for name, values in found.items()
+        for name, values in columns.items()
     }
 
 

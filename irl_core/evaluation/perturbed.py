@@ -96,13 +96,13 @@ def _row(row: ScoredRow, names: tuple[str, ...], locator: Locator) -> dict[str, 
     scored, start = scored_of(row), row["perturbed_from_token"]
     assert start is not None
     signals = {name: np.asarray(values, dtype=np.float64) for name, values in signals_of(scored, locator).items()}
-    found: dict[str, Any] = {"problem_id": row["problem_id"], "kind": row["perturbed_kind"] or "unknown"}
-    found["start"] = start
+    cells: dict[str, Any] = {"problem_id": row["problem_id"], "kind": row["perturbed_kind"] or "unknown"}
+    cells["start"] = start
     for name in names:
-        values = found[name] = signals[name]
-        found[f"from:{name}"] = _area(values[start:], values[:start])
-        found[f"at:{name}"] = _area(values[start : start + 1], values[:start])
-    return found | _suspect(row, scored, signals[locator.rule.signal])
+        values = cells[name] = signals[name]
+        cells[f"from:{name}"] = _area(values[start:], values[:start])
+        cells[f"at:{name}"] = _area(values[start : start + 1], values[:start])
+    return cells | _suspect(row, scored, signals[locator.rule.signal])
 
 
 def _area(changed: Array, before: Array) -> float:

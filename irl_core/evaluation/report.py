@@ -66,11 +66,11 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """What ``report.json`` holds: the keys ``KEYS``, of each section its paragraph and figures."""
-        found: dict[str, Any] = {"provenance": to_json(self.provenance)}
+        document: dict[str, Any] = {"provenance": to_json(self.provenance)}
         for name, section in self.sections.items():
-            found[name] = {"paragraph": section.paragraph, **to_json(section.figures)}
-        found["localisation"]["examples"] = to_json(self.examples)
-        return found
+            document[name] = {"paragraph": section.paragraph, **to_json(section.figures)}
+        document["localisation"]["examples"] = to_json(self.examples)
+        return document
 
 
 def make(

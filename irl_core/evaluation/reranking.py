@@ -129,8 +129,8 @@ class Reranking(Counts):
 
 def section(run: EvaluatedRun, *, seed: int = 0) -> Section[Reranking]:
     """Reranking as a section of the report."""
-    found = figures(run, seed=seed)
-    return Section("Reranking", found, paragraph(found), tables(found))
+    reranking = figures(run, seed=seed)
+    return Section("Reranking", reranking, paragraph(reranking), tables(reranking))
 
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> Reranking:
@@ -200,16 +200,16 @@ class Choices:
         values = score(self.one.frame, name)
         if not np.isfinite(values).any():
             return {str(k): Choice(self.undefined("every score is missing")) for k in KS}
-        found = {}
+        scores = {}
         for k in KS:
             if k > self.smallest:
-                found[str(k)] = Choice(self.mean(None))
+                scores[str(k)] = Choice(self.mean(None))
                 continue
             ours = best_of(values, self.one.right, self.one.ids, k)
             rivals = {RANDOM_TEXT: self.random_text[k], RANDOM_SAMPLE: self.random_sample[k]}
             less = self.less(ours, rivals | ({MAJORITY: self.majority} if k == 1 else {}))
-            found[str(k)] = Choice(self.mean(ours), **less)
-        return found
+            scores[str(k)] = Choice(self.mean(ours), **less)
+        return scores
 
     def vote(self, name: str, temperature: float) -> Choice:
         """A vote weighted by a score."""
@@ -282,28 +282,28 @@ def fewer_samples(one: Judged, choice: Choices, rule: VoteRule, seed: int) -> tu
 # ------------------------------------------------------------------------------------------------ words and tables
 
 
-def paragraph(found: Reranking) -> str:
+def paragraph(reranking: Reranking) -> str:
     """The answer to: does choosing by the reward find right answers that random choice and majority do not?"""
-    if not found.by_score or found.weighted_vote is None:
-        why = "no problem has two samples" if found.problems else extent(found)
+    if not reranking.by_score or reranking.weighted_vote is None:
+        why = "no problem has two samples" if reranking.problems else extent(reranking)
         return f"Choosing is undefined: {why}."
-    name, base = found.vote.score, found.baselines
-    best = found.by_score[name]["1"]
-    text = f"On {extent(found)}, the sample with the highest {TITLES[name]} is right in {best.value.words}"
+    name, base = reranking.vote.score, reranking.baselines
+    best = reranking.by_score[name]["1"]
+    text = f"On {extent(reranking)}, the sample with the highest {TITLES[name]} is right in {best.value.words}"
     if best.value.defined:
         rivals = [
             f"{NAMES[rival]} {base[rival]['1'].words} (difference {_margin(getattr(best, f'minus_{rival}'))})"
             for rival in (RANDOM_TEXT, RANDOM_SAMPLE, MAJORITY)
         ]
         text += f". Beside it: {'; '.join(rivals)}; {NAMES[ORACLE]} {base[ORACLE]['1'].words}"
-    elected = found.weighted_vote
-    chosen = found.vote.chosen_on_calibration
+    elected = reranking.weighted_vote
+    chosen = reranking.vote.chosen_on_calibration
     where = "chosen on calibration problems" if chosen else "fixed, not chosen on other problems"
-    text += f". A vote weighted by exp({TITLES[name]} / {found.vote.temperature:.3g}), {where}, elects the right answer"
-    text += f" in {elected.value.words}"
+    text += f". A vote weighted by exp({TITLES[name]} / {reranking.vote.temperature:.3g}), {where}, elects "
+    text += f"the right answer in {elected.value.words}"
     if elected.value.defined and elected.minus_majority:
         text += f", against the majority {_margin(elected.minus_majority)}"
-    return f"{text}. {_saving(found.samples_needed)}"
+    return f"{text}. {_saving(reranking.samples_needed)}"
 
 
 def _margin(estimate: Estimate) -> str:
@@ -336,27 +336,27 @@ WAYS = {
 }
 
 
-def tables(found: Reranking) -> tuple[Table, ...]:
+def tables(reranking: Reranking) -> tuple[Table, ...]:
     """Best of N, votes, and the samples that they save."""
-    if not found.by_score or found.weighted_vote is None:
+    if not reranking.by_score or reranking.weighted_vote is None:
         return ()
-    titles, rule, ks = found.titles, found.vote, [str(k) for k in KS]
+    titles, rule, ks = reranking.titles, reranking.vote, [str(k) for k in KS]
     best = [
         [titles[name], *(by_k[k].value for k in ks), by_k["1"].minus_random_text, by_k["1"].minus_majority]
-        for name, by_k in found.by_score.items()
+        for name, by_k in reranking.by_score.items()
     ]
-    best += [[titles[name], *(by_k.get(k) for k in ks), None, None] for name, by_k in found.baselines.items()]
+    best += [[titles[name], *(by_k.get(k) for k in ks), None, None] for name, by_k in reranking.baselines.items()]
     where = "chosen on calibration problems" if rule.chosen_on_calibration else "not chosen on other problems"
     votes = {
-        f"{titles[rule.score]}, temperature {rule.temperature:.3g}, {where}": found.weighted_vote,
-        **{f"{titles[name]}, one standard deviation": one for name, one in found.votes.items()},
+        f"{titles[rule.score]}, temperature {rule.temperature:.3g}, {where}": reranking.weighted_vote,
+        **{f"{titles[name]}, one standard deviation": one for name, one in reranking.votes.items()},
     }
     return (
         Table(
             "Best of N",
             ["chosen by", *(f"pass@{k}|N" for k in KS), "pass@1|N less random text", "less majority"],
             best,
-            found.ties,
+            reranking.ties,
         ),
         Table(
             "Votes weighted by exp(score / temperature)",
@@ -366,6 +366,6 @@ def tables(found: Reranking) -> tuple[Table, ...]:
         Table(
             "Samples a problem that reach the majority's accuracy with all of them",
             ["way to choose", "samples"],
-            [[WAYS[name], estimate] for name, estimate in found.samples_needed.items()],
+            [[WAYS[name], estimate] for name, estimate in reranking.samples_needed.items()],
         ),
     )

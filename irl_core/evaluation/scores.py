@@ -97,5 +97,5 @@ def answers(frame: pd.DataFrame) -> list[str | None]:
 
 def spread(values: Array) -> float:
     """One standard deviation of a score, the temperature of a vote for which none was chosen; 1 where there is none."""
-    found = float(np.nanstd(values)) if np.isfinite(values).any() else 0.0
-    return found if found > 0 else 1.0
+    deviation = float(np.nanstd(values)) if np.isfinite(values).any() else 0.0
+    return deviation if deviation > 0 else 1.0

@@ -69,8 +69,8 @@ class SeparationByScore(Counts):
 
 def section(run: EvaluatedRun, *, seed: int = 0) -> Section[SeparationByScore]:
     """Separation as a section of the report."""
-    found = figures(run, seed=seed)
-    return Section("Separation", found, paragraph(found), tables(found))
+    by_score = figures(run, seed=seed)
+    return Section("Separation", by_score, paragraph(by_score), tables(by_score))
 
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> SeparationByScore:
@@ -131,24 +131,24 @@ def _separation_of(values: Array, baseline: Array, one: Judged, seed: int) -> Sc
     )
 
 
-def _tests(found: Separation, n: int) -> dict[str, Estimate]:
-    reason = found.difference.reason or "no variance"
-    welch = f"Welch's test, traces taken as independent, {found.degrees:.0f} degrees of freedom"
+def _tests(separation: Separation, n: int) -> dict[str, Estimate]:
+    reason = separation.difference.reason or "no variance"
+    welch = f"Welch's test, traces taken as independent, {separation.degrees:.0f} degrees of freedom"
     clustered = "t test with a standard error over problems"
     numbers = {
-        "t": (found.t, welch),
-        "p": (found.p, f"{welch}, two-sided"),
-        "clustered_t": (found.clustered_t, clustered),
-        "clustered_p": (found.clustered_p, f"{clustered}, two-sided"),
+        "t": (separation.t, welch),
+        "p": (separation.p, f"{welch}, two-sided"),
+        "clustered_t": (separation.clustered_t, clustered),
+        "clustered_p": (separation.clustered_p, f"{clustered}, two-sided"),
     }
     return {
-        "difference": found.difference,
+        "difference": separation.difference,
         **{
             name: undefined(n, method, reason) if math.isnan(value) else point(value, n, method)
             for name, (value, method) in numbers.items()
         },
-        "cohens_d": found.cohens_d,
-        "auc": found.auc,
+        "cohens_d": separation.cohens_d,
+        "auc": separation.auc,
     }
 
 
@@ -163,36 +163,38 @@ def _margin(values: Array, baseline: Array, right: Flags, ids: npt.NDArray[np.in
     return bootstrap(columns[ours[:, 1] > 0], ratio, n=pairs, unit="pairs, paired", bounded=False, seed=seed)
 
 
-def paragraph(found: SeparationByScore) -> str:
+def paragraph(by_score: SeparationByScore) -> str:
     """The answer to: does the reward tell correct from incorrect traces, or only which problems are easy?"""
-    if not 0 < found.correct < found.traces:
-        return f"On {extent(found)}, {found.correct} of {found.traces} traces are correct: nothing to separate."
-    head = f"On {extent(found)}, {found.correct} of {found.traces} traces correct:"
-    if found.scores[FIRST].within["pair_accuracy"].n == 0:
+    if not 0 < by_score.correct < by_score.traces:
+        return (
+            f"On {extent(by_score)}, {by_score.correct} of {by_score.traces} traces are correct: nothing to separate."
+        )
+    head = f"On {extent(by_score)}, {by_score.correct} of {by_score.traces} traces correct:"
+    if by_score.scores[FIRST].within["pair_accuracy"].n == 0:
         names = [*list(REWARD_SCORES)[:2], BASELINE, "shortness"]
-        told = [f"{TITLES[name]} {_ranked(found.scores[name].pooled['auc'])}" for name in names]
+        told = [f"{TITLES[name]} {_ranked(by_score.scores[name].pooled['auc'])}" for name in names]
         return (
             f"{head} AUC, pooled: {'; '.join(told)}. No problem has both correct and incorrect samples, so it is not "
             "known whether this is more than which problems are easy."
         )
-    scopes = [_sentence(found.scores[name], TITLES[name]) for name in list(REWARD_SCORES)[:2]]
+    scopes = [_sentence(by_score.scores[name], TITLES[name]) for name in list(REWARD_SCORES)[:2]]
     rivals = [
-        f"{title} {found.scores[name].within['pair_accuracy'].words}"
+        f"{title} {by_score.scores[name].within['pair_accuracy'].words}"
         for name, title in WITHOUT_REWARD.items()
         if name in (BASELINE, "shortness")
     ]
-    within = found.scores[FIRST].within
+    within = by_score.scores[FIRST].within
     text = (
         f"{head} {' '.join(scopes)} Without a reward, the same share of pairs is: {'; '.join(rivals)}. The first "
         "reward's less that of the mean log-probability is "
         f"{difference(within['minus_log_prob'], 'better than it', 'worse than it')}."
     )
-    if START not in found.scores:
+    if START not in by_score.scores:
         return text
     return (
         f"{text} The model that the discriminator started from ranks "
-        f"{found.scores[START].within['pair_accuracy'].words} of them right by its log-probability alone, before any "
-        "adversarial training; the first reward's less this is "
+        f"{by_score.scores[START].within['pair_accuracy'].words} of them right by its log-probability alone, before "
+        "any adversarial training; the first reward's less this is "
         f"{difference(within['minus_start'], 'better than it', 'worse than it')}."
     )
 
@@ -212,27 +214,28 @@ def _ranked(estimate: Estimate) -> str:
     return f"{estimate.words} ({ranking(estimate)})" if estimate.defined else estimate.words
 
 
-def tables(found: SeparationByScore) -> tuple[Table, ...]:
+def tables(by_score: SeparationByScore) -> tuple[Table, ...]:
     """The tests of every score, pooled and within problems."""
     pooled = ("difference", "cohens_d", "auc", "t", "p", "clustered_t", "clustered_p")
     within = ["pair_accuracy", "minus_log_prob", "cohens_d", "auc"]
     head = ["score", "pairs ranked right", "less mean log-probability", "Cohen's d", "AUC"]
-    if START in found.scores:
+    if START in by_score.scores:
         within.insert(2, "minus_start")
         head.insert(3, "less the discriminator's start")
+    titled = [(by_score.titles[name], row) for name, row in by_score.scores.items()]
     return (
         Table(
             "Correct against incorrect traces, pooled",
             ["score", "correct less incorrect", "Cohen's d", "AUC", "Welch t", "p", "t over problems",
              "p over problems"],
-            [[found.titles[name], *(row.pooled[key] for key in pooled)] for name, row in found.scores.items()],
+            [[title, *(row.pooled[key] for key in pooled)] for title, row in titled],
             "Welch's test takes traces as independent, which samples of one problem are not; the last two columns do "
             "not.",
         ),
         Table(
             "Correct against incorrect traces of the same problem",
             head,
-            [[found.titles[name], *(row.within.get(key) for key in within)] for name, row in found.scores.items()],
+            [[title, *(row.within.get(key) for key in within)] for title, row in titled],
             "d and AUC after each problem's mean is subtracted, over the problems that have both kinds.",
         ),
     )  # fmt: skip

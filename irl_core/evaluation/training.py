@@ -84,8 +84,8 @@ class Training:
 
 def section(run: EvaluatedRun, *, seed: int = 0) -> Section[Training]:
     """Training as a section of the report."""
-    found = figures(run, seed=seed)
-    return Section("Training", found, paragraph(found), tables(found), found.reason)
+    training = figures(run, seed=seed)
+    return Section("Training", training, paragraph(training), tables(training), training.reason)
 
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> Training:
@@ -187,16 +187,17 @@ def changes(lines: Lines) -> dict[str, Estimate]:
 # ------------------------------------------------------------------------------------------------ words
 
 
-def paragraph(found: Training) -> str:
+def paragraph(training: Training) -> str:
     """The answer to: did the policy get better, and did the reward move with it?"""
-    if found.reason:
-        return f"What training did is undefined: {found.reason}."
+    if training.reason:
+        return f"What training did is undefined: {training.reason}."
     words = ("better than at the start", "worse than at the start")
     text = (
-        f"Over {found.steps} steps, the change of held-out pass@1 is {difference(found.change[HELD_OUT], *words)}, "
-        f"that of the correctness of training samples {difference(found.change[TRAIN], *words)}."
+        f"Over {training.steps} steps, the change of held-out pass@1 is "
+        f"{difference(training.change[HELD_OUT], *words)}, that of the correctness of training samples "
+        f"{difference(training.change[TRAIN], *words)}."
     )
-    ranks = found.rank_correlation
+    ranks = training.rank_correlation
     level, moved = ranks[TRAIN]["levels"], ranks[TRAIN]["changes"]
     if not level.defined:
         return f"{text} Whether the reward moves with correctness is {level.words}."
@@ -210,19 +211,21 @@ def paragraph(found: Training) -> str:
     )
 
 
-def tables(found: Training) -> tuple[Table, ...]:
+def tables(training: Training) -> tuple[Table, ...]:
     """Held-out pass@1 by step, and reward and correctness over steps."""
-    if found.reason:
+    if training.reason:
         return ()
-    rows = [(f"change, {TITLES[name]}", estimate) for name, estimate in found.change.items()]
+    rows = [(f"change, {TITLES[name]}", estimate) for name, estimate in training.change.items()]
     rows += [
         (f"rank correlation of the reward with: {TITLES[name]}, {what}", estimate)
-        for name, parts in found.rank_correlation.items()
+        for name, parts in training.rank_correlation.items()
         for what, estimate in parts.items()
     ]
     return (
         Table(
-            "pass@1 on held-out problems", ["step", "pass@1"], [(str(one.step), one.solved) for one in found.held_out]
+            "pass@1 on held-out problems",
+            ["step", "pass@1"],
+            [(str(one.step), one.solved) for one in training.held_out],
         ),
         Table("Reward and correctness over steps", ["", "value"], rows),
     )

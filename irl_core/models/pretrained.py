@@ -168,9 +168,9 @@ def load_whole(
             raise
         reason = str(error).strip().splitlines() or [""]
         raise CheckpointError(f"{folder}: cannot be loaded ({type(error).__name__}: {reason[0][:200]})") from error
-    model, found = loaded
-    if found["missing_keys"]:
-        raise CheckpointError(f"{folder}: {min(found['missing_keys'])} is missing from its weights; copy it anew")
+    model, loading = loaded
+    if loading["missing_keys"]:
+        raise CheckpointError(f"{folder}: {min(loading['missing_keys'])} is missing from its weights; copy it anew")
     model.generation_config = plain_generation(model.generation_config)
     # On CPUs with AVX512-BF16, bitsandbytes packs 4-bit weights anew at the first evaluation, for a kernel without a
     # backward pass, and never back: a policy that has sampled could not be trained. Keep the packing as it is.
@@ -290,8 +290,10 @@ def adapter_config(model: Any) -> AdapterConfig:
 def read_adapter_config(directory: Path) -> LoraConfig:
     """The adapters' settings in a folder, of which every key and value is checked. Raises CheckpointError."""
     label = f"{ADAPTER_CONFIG} (only plain LoRA adapters are loaded): "
-    found = validated(AdapterConfig, load_json(directory / ADAPTER_CONFIG), CheckpointError, label)
-    return LoraConfig(rank=found.r, alpha=found.lora_alpha, dropout=found.lora_dropout, targets=found.target_modules)
+    adapter = validated(AdapterConfig, load_json(directory / ADAPTER_CONFIG), CheckpointError, label)
+    return LoraConfig(
+        rank=adapter.r, alpha=adapter.lora_alpha, dropout=adapter.lora_dropout, targets=adapter.target_modules
+    )
 
 
 def load_adapter_weights(model: Any, directory: Path, name: str = "default") -> None:

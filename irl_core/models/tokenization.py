@@ -107,8 +107,8 @@ class TraceEncoder:
         rendered = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, **self._clock()
         )
-        before, found, after = str(rendered).partition(_SENTINEL)
-        if not found:
+        before, sentinel, after = str(rendered).partition(_SENTINEL)
+        if not sentinel:
             raise EncodingError("the chat template does not contain the user's message unchanged")
         encode = self._special.encode
         return tuple(encode(before, add_special_tokens=False).ids), tuple(encode(after, add_special_tokens=False).ids)

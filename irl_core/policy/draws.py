@@ -67,13 +67,13 @@ def inverse_cdf(probabilities: Tensor, numbers: Tensor) -> Tensor:
     return at_or_before(probabilities, places.gather(1, place).clamp(max=width - 1)).squeeze(1)
 
 
-def at_or_before(probabilities: Tensor, found: Tensor) -> Tensor:
-    """``found`` ``(B, 1)``, moved back to an id that has a probability where rounding went past the last such id, or
+def at_or_before(probabilities: Tensor, ids: Tensor) -> Tensor:
+    """``ids`` ``(B, 1)``, moved back to an id that has a probability where rounding went past the last such id, or
     where sums in another order put a step at an id that has none."""
-    if (probabilities.gather(1, found) != 0).all():
-        return found
-    places = torch.arange(probabilities.shape[1], device=found.device)
-    possible = (places <= found) & (probabilities > 0)
+    if (probabilities.gather(1, ids) != 0).all():
+        return ids
+    places = torch.arange(probabilities.shape[1], device=ids.device)
+    possible = (places <= ids) & (probabilities > 0)
     return torch.where(possible, places, 0).amax(1, keepdim=True)
 
 

@@ -84,8 +84,8 @@ class GenerateSampler:
             stopping_criteria=StoppingCriteriaList([report]),
             **self._prompts_read(model, request, rows, width),
         )
-        found = zip(rows, sequences[:, width:].tolist(), torch.stack(drawn.logprobs, 1).tolist(), strict=True)
-        return [self._rollout(prompt, ids, logprobs) for (prompt, _), ids, logprobs in found]
+        generated = zip(rows, sequences[:, width:].tolist(), torch.stack(drawn.logprobs, 1).tolist(), strict=True)
+        return [self._rollout(prompt, ids, logprobs) for (prompt, _), ids, logprobs in generated]
 
     def _prompts_read(self, model: Any, request: Request, rows: list[Row], width: int) -> dict[str, Any]:
         """The cache with each prompt but its last token, read once and repeated for its samples; nothing where

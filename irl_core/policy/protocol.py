@@ -105,7 +105,7 @@ class Request:
         self, model: Any, max_tokens: int, on_step: OnStep | None, decode: Callable[[list[Row], OnStep], list[Rollout]]
     ) -> list[list[Rollout]]:
         """All rollouts, ``decode`` giving those of one batch; it is handed what to call after each token position."""
-        found: dict[Row, Rollout] = {}
+        rollouts: dict[Row, Rollout] = {}
         batches = self.batches(max_tokens)
         with evaluating(model):
             for number, rows in enumerate(batches):
@@ -114,10 +114,10 @@ class Request:
                     if on_step:
                         on_step(batch * total + done, len(batches) * total)
 
-                found |= zip(rows, decode(rows, tick), strict=True)
+                rollouts |= zip(rows, decode(rows, tick), strict=True)
         if device_of(model).type == "cuda":
             torch.cuda.empty_cache()  # a cache that grew token by token leaves blocks of sizes that nothing else needs
-        return [[found[prompt, sample] for sample in range(self.num_samples)] for prompt in range(len(self.prompts))]
+        return [[rollouts[prompt, sample] for sample in range(self.num_samples)] for prompt in range(len(self.prompts))]
 
 
 @contextmanager
@@ -153,21 +153,21 @@ def check_cached_types(model: Any, setting: str) -> None:
         ConfigError: naming the types, the ``setting`` and the mend.
     """
 
-    found: set[torch.dtype] = set()
+    dtypes: set[torch.dtype] = set()
 
     class Seen(DynamicCache):
         def update(
             self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
         ) -> tuple[Tensor, Tensor]:
-            found.update((key_states.dtype, value_states.dtype))
+            dtypes.update((key_states.dtype, value_states.dtype))
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
     token = torch.zeros(1, 1, dtype=torch.long, device=device_of(model))
     with evaluating(model):
         model(input_ids=token, past_key_values=Seen(config=base_of(model).config), use_cache=True)
-    if len(found) > 1:
+    if len(dtypes) > 1:
         raise ConfigError(
-            f"{setting} holds keys and values in one type, and here they come in {' and '.join(map(str, found))}, "
+            f"{setting} holds keys and values in one type, and here they come in {' and '.join(map(str, dtypes))}, "
             "as they do of float32 weights that compute in another; set policy.sampler to loop"
         )
 

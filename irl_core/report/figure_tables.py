@@ -45,10 +45,10 @@ NEEDED: Final = {
 }
 
 
-def separation_table(found: Mapping[str, SeparationByScore], score: str) -> Table:
+def separation_table(by_run: Mapping[str, SeparationByScore], score: str) -> Table:
     """Every estimate on a score: means of both classes, and the tests pooled and within problems."""
     rows: list[list[Cell]] = []
-    for run, one in found.items():
+    for run, one in by_run.items():
         entry = one.scores[score]
         rows.append([run, "pooled", "mean of correct traces", entry.correct])
         rows.append([run, "pooled", "mean of incorrect traces", entry.incorrect])
@@ -57,15 +57,15 @@ def separation_table(found: Mapping[str, SeparationByScore], score: str) -> Tabl
     return Table("The tests of a score", ("run", "where", "figure", "value"), rows)
 
 
-def tests_summary(found: Mapping[str, SeparationByScore], score: str) -> Table:
+def tests_summary(by_run: Mapping[str, SeparationByScore], score: str) -> Table:
     """`separation_table` with a column a run and place."""
-    return across(separation_table(found, score), ["figure"], ["run", "where"] if len(found) > 1 else ["where"])
+    return across(separation_table(by_run, score), ["figure"], ["run", "where"] if len(by_run) > 1 else ["where"])
 
 
-def scores_table(found: Mapping[str, SeparationByScore]) -> Table:
+def scores_table(by_run: Mapping[str, SeparationByScore]) -> Table:
     """AUC pooled and the share of pairs ranked right within problems, by score."""
     rows: list[list[Cell]] = []
-    for run, one in found.items():
+    for run, one in by_run.items():
         for name, entry in one.scores.items():
             rows.append([run, one.titles[name], "pooled: AUC", entry.pooled["auc"]])
             within = entry.within["pair_accuracy"]
@@ -73,20 +73,20 @@ def scores_table(found: Mapping[str, SeparationByScore]) -> Table:
     return Table("All scores", ("run", "score", "where", "value"), rows)
 
 
-def ranking_marks(found: Mapping[str, SeparationByScore], where: str) -> Marks:
+def ranking_marks(by_run: Mapping[str, SeparationByScore], where: str) -> Marks:
     """How well every score ranks: its AUC ``pooled``, or the share of pairs ranked right ``within`` problems."""
     return [
         (run, one.titles[name], entry.pooled["auc"] if where == "pooled" else entry.within["pair_accuracy"])
-        for run, one in found.items()
+        for run, one in by_run.items()
         for name, entry in one.scores.items()
     ]
 
 
-def partial_table(found: Mapping[str, Correlations]) -> Table:
+def partial_table(by_run: Mapping[str, Correlations]) -> Table:
     """Correlations of each score with correctness, pooled and within problems, with something removed."""
     rows: list[list[Cell]] = [
         [run, one.titles[name], where, REMOVED[key], estimate]
-        for run, one in found.items()
+        for run, one in by_run.items()
         for name, entry in one.partial.items()
         for where, by_removed in (("pooled", entry.pooled), ("within problems", entry.within))
         for key, estimate in by_removed.items()
@@ -94,15 +94,15 @@ def partial_table(found: Mapping[str, Correlations]) -> Table:
     return Table("Correlations with correctness", ("run", "score", "where", "removed", "value"), rows)
 
 
-def partial_summary(found: Mapping[str, Correlations]) -> Table:
+def partial_summary(by_run: Mapping[str, Correlations]) -> Table:
     """`partial_table` with a column for what is removed."""
-    long = partial_table(found)
+    long = partial_table(by_run)
     rows = [[*names, f"{removed} removed", estimate] for *names, removed, estimate in long.rows]
-    down = ["run", "score", "where"] if len(found) > 1 else ["score", "where"]
+    down = ["run", "score", "where"] if len(by_run) > 1 else ["score", "where"]
     return across(Table(long.title, long.head, rows), down, ["removed"])
 
 
-def choices_table(found: Mapping[str, Reranking]) -> Table:
+def choices_table(by_run: Mapping[str, Reranking]) -> Table:
     """pass@k|N by each way to choose, with the paired differences from random and majority."""
     rows: list[list[Cell]] = []
 
@@ -110,7 +110,7 @@ def choices_table(found: Mapping[str, Reranking]) -> Table:
         held = ((words, getattr(choice, key)) for key, words in LESS.items())
         rows.extend([run, name, int(k), words, estimate] for words, estimate in held if estimate is not None)
 
-    for run, one in found.items():
+    for run, one in by_run.items():
         for name, by_k in one.baselines.items():
             rows += [[run, one.titles[name], int(k), LESS["value"], estimate] for k, estimate in by_k.items()]
         for name, chosen in one.by_score.items():
@@ -123,17 +123,17 @@ def choices_table(found: Mapping[str, Reranking]) -> Table:
     return Table("Ways to choose", ("run", "chosen by", "k", "figure", "value"), rows)
 
 
-def choices_summary(found: Mapping[str, Reranking]) -> Table:
+def choices_summary(by_run: Mapping[str, Reranking]) -> Table:
     """The accuracy of every way to choose one answer, and the paired differences in columns of their own."""
-    long = choices_table(found)
+    long = choices_table(by_run)
     one = Table(long.title, long.head, [row for row in long.rows if row[2] == 1])
-    return across(one, ["run", "chosen by"] if len(found) > 1 else ["chosen by"], ["figure"])
+    return across(one, ["run", "chosen by"] if len(by_run) > 1 else ["chosen by"], ["figure"])
 
 
-def choice_marks(found: Mapping[str, Reranking]) -> Marks:
+def choice_marks(by_run: Mapping[str, Reranking]) -> Marks:
     """The accuracy of every way to choose one answer among all samples."""
     marks: Marks = []
-    for run, one in found.items():
+    for run, one in by_run.items():
         marks += [(run, one.titles[name], by_k["1"]) for name, by_k in one.baselines.items()]
         marks += [(run, f"best by {one.titles[name]}", by_k["1"].value) for name, by_k in one.by_score.items()]
         if one.weighted_vote:
@@ -141,17 +141,17 @@ def choice_marks(found: Mapping[str, Reranking]) -> Marks:
     return marks
 
 
-def saved_table(found: Mapping[str, Reranking]) -> Table:
+def saved_table(by_run: Mapping[str, Reranking]) -> Table:
     """The samples that each way to choose needs for the accuracy of the majority among all."""
     rows: list[list[Cell]] = [
         [run, title, one.samples_needed[name]]
-        for run, one in found.items()
+        for run, one in by_run.items()
         for name, title in NEEDED.items()
         if name in one.samples_needed
     ]
     return Table("Samples needed", ("run", "figure", "value"), rows)
 
 
-def saved_summary(found: Mapping[str, Reranking]) -> Table:
+def saved_summary(by_run: Mapping[str, Reranking]) -> Table:
     """`saved_table` with a column a run."""
-    return across(saved_table(found), ["figure"], ["run"])
+    return across(saved_table(by_run), ["figure"], ["run"])

@@ -102,8 +102,8 @@ def _policy(script: str) -> str:
 
 def charts_of(name: str, run: EvaluatedRun, section: Section[Any]) -> Iterator[Chart]:
     """The charts of a section; none where there are no figures."""
-    found = section.figures
-    alone, frames = {"this run": found}, {"this run": run.frame}
+    figures = section.figures
+    alone, frames = {"this run": figures}, {"this run": run.frame}
     makers: dict[str, list[tuple[str, Callable[..., Any]]]] = {
         "pass_at_k": [("Problems solved by k samples", partial(evaluation.pass_at_k, alone))],
         "separation": [
@@ -112,19 +112,19 @@ def charts_of(name: str, run: EvaluatedRun, section: Section[Any]) -> Iterator[C
         ],
         "reranking": [("Choosing among N samples", partial(evaluation.reranking, alone))],
         "correlation": [
-            ("Pearson correlation", partial(evaluation.correlation_matrix, found, "pearson")),
-            ("Spearman correlation", partial(evaluation.correlation_matrix, found, "spearman")),
+            ("Pearson correlation", partial(evaluation.correlation_matrix, figures, "pearson")),
+            ("Spearman correlation", partial(evaluation.correlation_matrix, figures, "spearman")),
         ],
         "localisation": [
-            ("Finding the first wrong step", partial(localisation.localisation, found)),
-            ("By kind of mistake", partial(localisation.kinds, found)),
-            ("How far away", partial(localisation.distance, found)),
-            ("Is the confidence true?", partial(localisation.reliability, found)),
+            ("Finding the first wrong step", partial(localisation.localisation, figures)),
+            ("By kind of mistake", partial(localisation.kinds, figures)),
+            ("How far away", partial(localisation.distance, figures)),
+            ("Is the confidence true?", partial(localisation.reliability, figures)),
         ],
         "training": [
             (title, partial(training, {"": run.training}, names, smooth=10)) for title, names in CURVES.items()
         ],
-        "probes": [("What fools the reward", partial(evaluation.probes, found))],
+        "probes": [("What fools the reward", partial(evaluation.probes, figures))],
     }
     if not section.reason:
         for number, (title, draw) in enumerate(makers[name]):

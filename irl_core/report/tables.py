@@ -43,7 +43,7 @@ def markdown(table: Table) -> str:
 
 def escaped(text: str) -> str:
     """A text as one line of Markdown that shows it as it is: no markup, link, image, formula, mention or table cell."""
-    line = SPECIAL.sub(lambda found: "\\" + found[0], " ".join(text.split()))
+    line = SPECIAL.sub(lambda match: "\\" + match[0], " ".join(text.split()))
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = line.replace("://", ":\\//").replace("www.", "www\\.")
     return "".join(c if c.isprintable() else f"U+{ord(c):04X}" for c in line)
@@ -75,12 +75,12 @@ def page(title: str, paragraphs: Sequence[str], tables: Sequence[Table]) -> str:
 
 def for_terminal(table: Table) -> TerminalTable:
     """The table for rich; cells are plain text."""
-    found = TerminalTable(title=Text(table.title), caption=Text(table.note) if table.note else None)
+    terminal = TerminalTable(title=Text(table.title), caption=Text(table.note) if table.note else None)
     for head in table.head:
-        found.add_column(Text(head))
+        terminal.add_column(Text(head))
     for row in table.rows:
-        found.add_row(*(Text(shown(cell)) for cell in row))
-    return found
+        terminal.add_row(*(Text(shown(cell)) for cell in row))
+    return terminal
 
 
 # ------------------------------------------------------------------------------------------------ data frames

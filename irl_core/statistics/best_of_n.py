@@ -73,12 +73,12 @@ def best_of(scores: Values, correct: Values, problem_ids: Groups, k: int = 1) ->
     values, right = np.where(np.isnan(values), -np.inf, values), np.asarray(correct, dtype=bool)
     if reason := beyond_samples(problem_rows(problem_ids), k):
         raise ValueError(reason)
-    found = []
+    shares = []
     for rows in problem_rows(problem_ids):
         limit = np.sort(values[rows])[-k]
         above, tied = right[rows[values[rows] > limit]], right[rows[values[rows] == limit]]
-        found.append(1.0 if above.any() else any_right(tied.size, int(tied.sum()), k - above.size))
-    return np.array(found, dtype=np.float64)
+        shares.append(1.0 if above.any() else any_right(tied.size, int(tied.sum()), k - above.size))
+    return np.array(shares, dtype=np.float64)
 
 
 def oracle(correct: Values, problem_ids: Groups) -> Array:
@@ -96,13 +96,13 @@ def random_text_top(texts: Sequence[str], correct: Values, problem_ids: Groups, 
     right, rows = np.asarray(correct, dtype=bool), problem_rows(problem_ids)
     if reason := beyond_samples(rows, k):
         raise ValueError(reason)
-    found = []
+    shares = []
     for of_problem in rows:
         copies = Counter(texts[i] for i in of_problem)
         is_right = {texts[i]: bool(right[i]) for i in of_problem}
         wrong = Counter(min(copies[text], k) for text, known in is_right.items() if not known)
-        found.append(1 - all_wrong(sum(is_right.values()), tuple(wrong[size] for size in range(1, k + 1)), k))
-    return np.array(found, dtype=np.float64)
+        shares.append(1 - all_wrong(sum(is_right.values()), tuple(wrong[size] for size in range(1, k + 1)), k))
+    return np.array(shares, dtype=np.float64)
 
 
 @lru_cache(maxsize=100_000)
@@ -317,5 +317,5 @@ def first_reaching(totals: Array, sizes: Sequence[int], problems: int) -> Array:
     Sums of values in [0, 1] over ``problems`` are equal to within a billionth of their number."""
     reached = totals[:, :-1] >= totals[:, -1:] - TIE * problems
     numbers = np.append(np.asarray(sizes, dtype=np.float64), sizes[-1] + 1)
-    found: Array = numbers[np.where(reached.any(axis=1), reached.argmax(axis=1), len(sizes))]
-    return found
+    reached_at: Array = numbers[np.where(reached.any(axis=1), reached.argmax(axis=1), len(sizes))]
+    return reached_at

@@ -122,12 +122,12 @@ def to_json(value: Any) -> Any:
     if hasattr(value, "to_json"):
         return to_json(value.to_json())
     if dataclasses.is_dataclass(value):
-        found: dict[str, Any] = {}
+        document: dict[str, Any] = {}
         for field in dataclasses.fields(value):
             if (held := getattr(value, field.name)) != field.default:
                 part = to_json(held)
-                found |= part if field.metadata.get("flat") else {field.metadata.get("key", field.name): part}
-        return found
+                document |= part if field.metadata.get("flat") else {field.metadata.get("key", field.name): part}
+        return document
     if isinstance(value, dict):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

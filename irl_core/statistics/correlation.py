@@ -48,10 +48,10 @@ def clustered_correlations(
         x, y = (standardised(values[name][both], kind) for name in (a, b))
         sums.append(moments(x, y, codes[both], int(codes.max(initial=-1)) + 1))
     figures = bootstrapped_pearson(np.stack(sums, axis=1), sizes, reasons, kind, seed) if pairs else []
-    found: dict[str, dict[str, Estimate]] = {name: {} for name in names}
+    matrix: dict[str, dict[str, Estimate]] = {name: {} for name in names}
     for (a, b), figure in zip(pairs, figures, strict=True):
-        found[a][b] = found[b][a] = figure
-    return {a: {b: found[a][b] for b in names} for a in names}
+        matrix[a][b] = matrix[b][a] = figure
+    return {a: {b: matrix[a][b] for b in names} for a in names}
 
 
 def _pair_reason(name: str, values: Array) -> str:
@@ -163,8 +163,8 @@ def partial_of_products(totals: Array, width: int) -> Array:
     something = np.all(np.diagonal(left, axis1=1, axis2=2) > NOTHING_LEFT * scale, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         values = left[:, 0, 1] / np.sqrt(left[:, 0, 0] * left[:, 1, 1])
-    found: Array = np.where(something, np.clip(values, -1.0, 1.0), np.nan)
-    return found
+    partial: Array = np.where(something, np.clip(values, -1.0, 1.0), np.nan)
+    return partial
 
 
 def centred(values: Values, problem_ids: Groups) -> Array:

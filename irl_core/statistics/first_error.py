@@ -97,10 +97,10 @@ def oracle_threshold(true: Values, named: Values, suspicion: Values) -> tuple[fl
     limits = np.append(np.unique(scores[~np.isnan(scores)]), np.inf)
     order = np.argsort(scores, kind="stable")  # NaN last: never flagged
     flagged = np.searchsorted(scores[order], limits, side="left")
-    found = np.append(0, np.cumsum((hits & wrong)[order]))[flagged]
+    exact = np.append(0, np.cumsum((hits & wrong)[order]))[flagged]
     flagged_correct = np.append(0, np.cumsum(~wrong[order]))[flagged]
     ones = np.ones(limits.size)
-    totals = np.column_stack([found, ones * wrong.sum(), (~wrong).sum() - flagged_correct, ones * (~wrong).sum()])
+    totals = np.column_stack([exact, ones * wrong.sum(), (~wrong).sum() - flagged_correct, ones * (~wrong).sum()])
     f1 = np.nan_to_num(harmonic_mean(totals.astype(np.float64)))
     best = int(np.argmax(f1))
     return float(limits[best]), float(f1[best])

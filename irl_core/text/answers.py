@@ -43,16 +43,16 @@ def parse_number(text: str) -> Fraction | None:
     stated = _right_of_equals(text)
     if stated is None:
         return None
-    plain = _SPACED_GROUPS.sub(lambda found: found[0].replace(" ", ""), stated)
+    plain = _SPACED_GROUPS.sub(lambda parsed: parsed[0].replace(" ", ""), stated)
     tokens = tokenise(plain, 0, len(plain), bullets=False)
     start = next((index for index, token in enumerate(tokens) if token.kind in _NUMERIC), None)
     if start is None or any(_has_digit(token) for token in tokens[:start]):
         return None
-    found = read_number(tokens[start:])
+    parsed = read_number(tokens[start:])
     sign = _sign_before(tokens, start)
-    if found is None or sign is None:
+    if parsed is None or sign is None:
         return None
-    number, used = found
+    number, used = parsed
     rest = tokens[start + used :]
     if any(token.kind in _NUMERIC or _has_digit(token) for token in rest):
         return None

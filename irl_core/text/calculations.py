@@ -76,18 +76,18 @@ class Worked:
 
 def number_at(text: str, span: Span) -> Number | None:
     """The number that a stretch of the text is; None where it is anything else."""
-    found = _NUMBER.fullmatch(text[slice(*span)])
-    if not found or len(found[0]) > MAX_DIGITS:
+    match = _NUMBER.fullmatch(text[slice(*span)])
+    if not match or len(match[0]) > MAX_DIGITS:
         return None
-    return Number(*span, found[0], Fraction(found[0].replace(",", "")))
+    return Number(*span, match[0], Fraction(match[0].replace(",", "")))
 
 
 def numbers_in(text: str, span: Span) -> list[Number]:
     """The numbers written in that stretch of the text, those that are part of a word (``3rd``) left out."""
     return [
-        Number(found.start(), found.end(), found[0], Fraction(found[0].replace(",", "")))
-        for found in _NUMBER.finditer(text, *span)
-        if len(found[0]) <= MAX_DIGITS
+        Number(match.start(), match.end(), match[0], Fraction(match[0].replace(",", "")))
+        for match in _NUMBER.finditer(text, *span)
+        if len(match[0]) <= MAX_DIGITS
     ]
 
 
@@ -140,9 +140,9 @@ def read_sums(trace: Trace) -> list[Sum]:
     for note, visible in _paired(trace.text):
         start = min(equation.start for equation in (note, visible) if equation)
         step = bisect_right(starts, start) - 1
-        found = _merged(trace.text, step, note, visible) if step >= 0 else None
-        if found and trace.steps[step].role == "reasoning" and found.end <= trace.steps[step].end:
-            sums.append(found)
+        merged = _merged(trace.text, step, note, visible) if step >= 0 else None
+        if merged and trace.steps[step].role == "reasoning" and merged.end <= trace.steps[step].end:
+            sums.append(merged)
     return sorted(sums, key=lambda one: one.start)
 
 
@@ -151,12 +151,12 @@ def prose_numbers(trace: Trace, sums: list[Sum]) -> list[Number]:
     taken = {
         number.start for one in sums for left in one.lefts for number in operands(trace.text, left)
     } | {number.start for one in sums for number in one.results}  # fmt: skip
-    found: list[Number] = []
+    numbers: list[Number] = []
     for step in trace.steps:
         mark = _MARK.match(trace.text, step.start, step.end)
         start = mark.end() if mark and step.role == "reasoning" else step.start
-        found += [number for number in numbers_in(trace.text, (start, step.end)) if number.start not in taken]
-    return found
+        numbers += [number for number in numbers_in(trace.text, (start, step.end)) if number.start not in taken]
+    return numbers
 
 
 def work_out(trace: Trace) -> Worked:

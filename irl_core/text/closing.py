@@ -77,12 +77,12 @@ def clean_answer(answer: str) -> str:
 def last_boxed(text: str) -> str | None:
     r"""The contents of the last ``\boxed{...}`` of ``text``, also ``\fbox{2}`` and ``\boxed 2``; None where none is."""
     at = max(text.rfind("\\boxed"), text.rfind("\\fbox"), text.rfind("\\framebox"))
-    found = _BOX_START.match(text, at) if at >= 0 else None
-    if found is None:
+    box = _BOX_START.match(text, at) if at >= 0 else None
+    if box is None:
         return None
-    if found["bare"]:
-        return found["bare"].strip("*_. ") or None
-    depth, start = 1, found.end()
+    if box["bare"]:
+        return box["bare"].strip("*_. ") or None
+    depth, start = 1, box.end()
     for position in range(start, min(len(text), start + MAX_CLOSING_LENGTH)):
         depth += {"{": 1, "}": -1}.get(text[position], 0)
         if depth == 0:
@@ -111,12 +111,12 @@ def closing_answer(line: str) -> str | None:
 def stated_answer(body: str) -> str | None:
     """The answer of a line's body by the first closing form that it has."""
     for pattern in (_SHORT_LABEL, _LABEL, _SENTENCE, _BOXED_ONLY, _BARE_LABEL):
-        found = pattern.match(body)
+        match = pattern.match(body)
         labelled = pattern in (_LABEL, _BOXED_ONLY) or (
-            found is not None and body[: found.start("answer")].rstrip("* ").endswith(":")
+            match is not None and body[: match.start("answer")].rstrip("* ").endswith(":")
         )
-        if found and is_answer(found["answer"], labelled):
-            return _without_assignment(clean_answer(found["answer"]))
+        if match and is_answer(match["answer"], labelled):
+            return _without_assignment(clean_answer(match["answer"]))
     return None
 
 
@@ -130,8 +130,8 @@ def is_answer(answer: str, labelled: bool) -> bool:
 
 
 def _without_assignment(answer: str) -> str:
-    found = _ASSIGNED.match(answer)
-    return clean_answer(found["answer"]) if found else answer
+    match = _ASSIGNED.match(answer)
+    return clean_answer(match["answer"]) if match else answer
 
 
 def _answer_after_hashes(rest: str) -> str | None:
@@ -159,8 +159,8 @@ def cued_answer(line: str) -> str | None:
     if len(line) > MAX_CLOSING_LENGTH or "=" not in line:
         return None
     prefix = PREFIX.match(line)
-    found = _SENTENCE.match(line, prefix.end() if prefix else 0)
-    last = clean_answer(ANNOTATION.sub("", found["answer"]).rpartition("=")[2]) if found else ""
+    sentence = _SENTENCE.match(line, prefix.end() if prefix else 0)
+    last = clean_answer(ANNOTATION.sub("", sentence["answer"]).rpartition("=")[2]) if sentence else ""
     return last if last and parse_number(last) is not None else None
 
 
@@ -186,5 +186,5 @@ def is_number_alone(text: str) -> bool:
 
 def another_problem(text: str, start: int) -> Span | None:
     """Where, from ``start`` on, a completion runs on into another problem: 'Question: ...', a turn of the user's."""
-    found = _ANOTHER_PROBLEM.search(text, start)
-    return found.span() if found else None
+    match = _ANOTHER_PROBLEM.search(text, start)
+    return match.span() if match else None

@@ -57,14 +57,14 @@ def left_sides(tokens: Sequence[Token], equals: int, text: str) -> Iterator[tupl
     low = equals
     while low > 0 and equals - low < MAX_TOKENS and tokens[low - 1].kind in _PARTS:
         low -= 1
-    found = False
+    any_found = False
     for start in range(low, equals):
         token = tokens[start]
         own_sign = token.text == "-" and start > low and tokens[start - 1].kind == "word" and token.spaced
-        if (not found or own_sign) and may_start(tokens, start):
+        if (not any_found or own_sign) and may_start(tokens, start):
             side = read_side(tokens[start:equals], text, whole=True)
             if side:
-                found = True
+                any_found = True
                 yield start, side
 
 
@@ -139,7 +139,7 @@ def cut_to(value: Fraction, stated: Fraction, decimals: int) -> bool:
 def has_residue(text: str) -> bool:
     """Whether a stretch of text holds a number with as many digits as a calculator shows."""
     return any(
-        len(found.replace(".", "").strip("0")) >= RESIDUE_DIGITS for found in re.findall(r"[0-9]*\.[0-9]+", text)
+        len(decimal.replace(".", "").strip("0")) >= RESIDUE_DIGITS for decimal in re.findall(r"[0-9]*\.[0-9]+", text)
     )
 
 
@@ -199,7 +199,7 @@ def equation_at(tokens: Sequence[Token], equals: int, text: str, noted: bool) ->
     if behind is None:
         return None
     after, right = behind
-    found: Equation | None = None
+    recognised: Equation | None = None
     for first, left in left_sides(tokens, equals, text):
         if left.operators == 0 and (
             _names(left, tokens, first) or not (right.operators or _in_chain(tokens, equals, first))
@@ -214,8 +214,8 @@ def equation_at(tokens: Sequence[Token], equals: int, text: str, noted: bool) ->
             return equation
         if not accusable(equation, tokens, (first, equals, after), text):
             return None
-        found = found or equation
-    return found
+        recognised = recognised or equation
+    return recognised
 
 
 def accusable(equation: Equation, tokens: Sequence[Token], places: tuple[int, int, int], text: str) -> bool:
@@ -300,13 +300,13 @@ _NOTE = re.compile(r"<<([^<>\r\n]{1,200})>>")
 
 def read_equations(text: str) -> list[Equation]:
     """Every equation of the text in order of its start, annotations and the visible ones around them alike."""
-    found: list[Equation] = []
+    equations: list[Equation] = []
     for line in _LINE.finditer(text):
         if _RELATION.search(text, *line.span()):
-            found += _equations_between(text, *line.span(), noted=False)
+            equations += _equations_between(text, *line.span(), noted=False)
     for note in _NOTE.finditer(text):
-        found += _equations_between(text, note.start(1), note.end(1), noted=True)
-    return sorted(found, key=lambda equation: (equation.start, -equation.end))
+        equations += _equations_between(text, note.start(1), note.end(1), noted=True)
+    return sorted(equations, key=lambda equation: (equation.start, -equation.end))
 
 
 def _equations_between(text: str, start: int, end: int, noted: bool) -> list[Equation]:

@@ -310,7 +310,7 @@ class Side:
 
 def read_side(tokens: Sequence[Token], text: str, whole: bool) -> Side | None:
     """The expression at the start of the tokens; with ``whole`` it must use them all. None where there is none."""
-    found: Side | None = None
+    side: Side | None = None
     for reading in readings(tokens):
         parser = _Parser(tokens, reading)
         try:
@@ -321,15 +321,15 @@ def read_side(tokens: Sequence[Token], text: str, whole: bool) -> Side | None:
         if result is None or (whole and parser.at != len(tokens)):
             continue
         start, end = tokens[0].start, parser.last_end
-        if found is None:
+        if side is None:
             counts = (parser.operators, parser.unit_words)
-            found = Side((result,), start, end, *counts, text[start:end], expression)
+            side = Side((result,), start, end, *counts, text[start:end], expression)
         else:
-            found = Side(
-                (*found.values, result), start, found.end, found.operators, found.unit_words, found.source,
-                found.expression,
+            side = Side(
+                (*side.values, result), start, side.end, side.operators, side.unit_words, side.source,
+                side.expression,
             )  # fmt: skip
-    return found
+    return side
 
 
 def read_number(tokens: Sequence[Token]) -> tuple[Fraction, int] | None:

@@ -325,13 +325,13 @@ def perturb(trace: Trace, rng: random.Random, kinds: Sequence[str] = ALL_KINDS) 
     worked = work_out(trace)
     for kind in shuffled(rng, kinds):
         for tried, edits in enumerate(_KINDS[kind](worked, rng)):
-            found = _perturbation(trace, edits, kind) if edits else None
-            if found or tried >= MAX_CANDIDATES:
+            perturbed = _perturbation(trace, edits, kind) if edits else None
+            if perturbed or tried >= MAX_CANDIDATES:
                 break
         else:
             continue
-        if found:
-            return found
+        if perturbed:
+            return perturbed
     return None
 
 

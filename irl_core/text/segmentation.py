@@ -69,8 +69,8 @@ def line_spans(text: str, start: int, end: int) -> list[Span]:
     """
     spans: list[Span] = []
     only_markup = False  # in the last span
-    for found in _LINE.finditer(text, start, end):
-        low, high = _trim(text, found.start(), found.end())
+    for match in _LINE.finditer(text, start, end):
+        low, high = _trim(text, match.start(), match.end())
         if low >= high:
             continue
         markup = not _WORD.search(text, low, high) or bool(_MARKUP.fullmatch(text, low, high))
@@ -88,8 +88,8 @@ def sentence_spans(text: str, start: int, end: int) -> list[Span]:
     """Sentences of one line, trimmed. A point inside 3.5 or $1,000.00 ends none, nor one before a lower-case letter."""
     spans: list[Span] = []
     low = start
-    for found in _SENTENCE_END.finditer(text, start, end):
-        cut = found.end()
+    for match in _SENTENCE_END.finditer(text, start, end):
+        cut = match.end()
         following = text[cut : cut + 4].lstrip()[:1]
         if following.islower() or _ABBREVIATION.search(text, max(low, cut - 8), cut):
             continue
@@ -103,15 +103,15 @@ def sentence_spans(text: str, start: int, end: int) -> list[Span]:
 
 def step_marks(text: str, start: int, end: int) -> list[int]:
     """Where numbered steps start: every 'Step n', else the lines '1.', '(a)', '①', ... when they count up from 1."""
-    steps = [found.start() for found in _STEP_MARK.finditer(text, start, end)]
+    steps = [match.start() for match in _STEP_MARK.finditer(text, start, end)]
     if steps:
         return steps
     for pattern, names in _LIST_MARKS:
         marks: list[int] = []
-        for found in pattern.finditer(text, start, end):
+        for match in pattern.finditer(text, start, end):
             expected = str(len(marks) + 1) if names is None else names[min(len(marks), len(names) - 1)]
-            if found[1].lower() == expected or (names is None and int(found[1]) == len(marks) + 1):
-                marks.append(found.start())
+            if match[1].lower() == expected or (names is None and int(match[1]) == len(marks) + 1):
+                marks.append(match.start())
         if len(marks) > 1:
             return marks
     return []
@@ -205,21 +205,21 @@ def tag_pairs(text: str) -> dict[str, tuple[Span, Span]]:
     A ``</think>`` that no tag opens, with more text behind it, was opened by the chat template. What follows a closed
     answer as another problem has tags of its own, which are not looked at.
     """
-    found: dict[str, list[re.Match[str]]] = {"think": [], "answer": []}
+    tags_of: dict[str, list[re.Match[str]]] = {"think": [], "answer": []}
     limit = len(text)
     for tag in _TAG.finditer(text):
         if tag.start() >= limit:
             break
-        found[tag[2].lower()].append(tag)
+        tags_of[tag[2].lower()].append(tag)
         if tag[2].lower() == "answer" and tag[1] and limit == len(text):
             another = another_problem(text, tag.end())
             limit = another[0] if another else limit + 1
     pairs = {
         name: (tags[0].span(), tags[1].span())
-        for name, tags in found.items()
+        for name, tags in tags_of.items()
         if len(tags) == 2 and not tags[0][1] and tags[1][1]
     }
-    thought = found["think"]
+    thought = tags_of["think"]
     if len(thought) == 1 and thought[0][1] and text[: thought[0].start()].strip() and text[thought[0].end() :].strip():
         pairs["think"] = ((0, 0), thought[0].span())
     if len(pairs) == 2 and pairs["think"][1][1] > pairs["answer"][0][0]:
@@ -286,8 +286,8 @@ def _stated_answer(text: str, steps: Sequence[Step]) -> str | None:
     Where the text runs on into another problem after an answer, only what is before that counts.
     """
     closing = [step for step in steps if step.role == "answer"]
-    found = [(step, closing_answer(step.text) or clean_answer(step.text.replace("#", ""))) for step in closing]
-    stated = [(step, answer) for step, answer in found if answer]
+    answers = [(step, closing_answer(step.text) or clean_answer(step.text.replace("#", ""))) for step in closing]
+    stated = [(step, answer) for step, answer in answers if answer]
     another = another_problem(text, stated[0][0].end) if stated else None
     own = [answer for step, answer in stated if another is None or step.start < another[0]]
     if own:

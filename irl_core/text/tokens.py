@@ -128,11 +128,11 @@ def tokenise(text: str, start: int, end: int, bullets: bool = True) -> list[Toke
     groups: list[tuple[bool, int]] = []  # of each open brace: whether it is a token, arguments wanted after it
     spaced, first, wanted, position = True, True, 0, start
     while position < end:
-        found = _LEXEMES.match(text, position, end)
-        if found is None:
+        match = _LEXEMES.match(text, position, end)
+        if match is None:
             break
-        kind, stop = found.lastgroup or "other", found.end()
-        lexeme = found[0]
+        kind, stop = match.lastgroup or "other", match.end()
+        lexeme = match[0]
         if kind in ("note", "skip", "blank"):
             spaced, position = spaced or kind != "skip", stop
             continue

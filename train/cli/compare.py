@@ -23,13 +23,13 @@ def compare(
     from irl_core.statistics.bootstrap import to_json
     from train.evaluate.compare import comparison, open_runs, tables, to_html
 
-    found = comparison(open_runs(runs), seed=seed)
+    compared = comparison(open_runs(runs), seed=seed)
     if html is not None:
-        write_whole(html, to_html(found))
+        write_whole(html, to_html(compared))
         typer.echo(f"Wrote {html}", err=True)
     if as_json:
-        typer.echo(json.dumps(to_json(found), allow_nan=False))
+        typer.echo(json.dumps(to_json(compared), allow_nan=False))
         return
     console = Console(highlight=False)
-    for table in tables(found):
+    for table in tables(compared):
         console.print(for_terminal(table))

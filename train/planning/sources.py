@@ -85,8 +85,8 @@ def find_model(role: str, name: str, revision: str | None = None, *, ask_hub: bo
     if cached is not None and _is_whole(cached):
         return Origin(role, name, "cache", str(cached), note=_licence(name))
     size = 2 * KNOWN[name].shape.parameters if name in KNOWN else None
-    found = Origin(role, name, "download", download_bytes=size, note=_licence(name))
-    return _asked(found, revision) if ask_hub else found
+    origin = Origin(role, name, "download", download_bytes=size, note=_licence(name))
+    return _asked(origin, revision) if ask_hub else origin
 
 
 def _find_gguf(role: str, name: str, revision: str | None) -> Origin:
@@ -157,8 +157,8 @@ def cached_folder(name: str, revision: str | None = None) -> Path | None:
     """The snapshot of a model in the hub's cache, complete or not."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=revision or "main")
-    return Path(found).parent if isinstance(found, str) else None
+    cached = try_to_load_from_cache(name, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=revision or "main")
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def _is_whole(folder: Path) -> bool:

@@ -176,46 +176,46 @@ def gains(rewards: Mapping[str, BySeed], given: Mapping[str, Columns]) -> dict[s
 # -------------------------------------------------------------------------------------------------------- words
 
 
-def paragraphs(found: StudyReport) -> list[str]:
+def paragraphs(study: StudyReport) -> list[str]:
     """What the figures bear out, and under which conditions."""
     chief = ("pass@1", "pass@16")
-    said = [found.question, _conditions(found), _differences_in_words("Policies", found, found.policies, chief)]
-    if found.rewards:
+    said = [study.question, _conditions(study), _differences_in_words("Policies", study, study.policies, chief)]
+    if study.rewards:
         names = ("pairs_lowest", "best_lowest", "first_step")
-        said.append(_differences_in_words("Rewards", found, found.rewards, names))
+        said.append(_differences_in_words("Rewards", study, study.rewards, names))
         parts = [
-            f"{found.arms[arm]['title']} {difference(one['best_lowest_over_random'])}"
-            for arm, one in (found.rewards.gains or {}).items()
+            f"{study.arms[arm]['title']} {difference(one['best_lowest_over_random'])}"
+            for arm, one in (study.rewards.gains or {}).items()
             if "best_lowest_over_random" in one
         ]
         said.append("Best of 16 by lowest credit less a random one: " + "; ".join(parts) + "." if parts else "")
-    if failed := found.about["failed"]:
+    if failed := study.about["failed"]:
         runs = listed([f"{name} ({reason})" for name, reason in failed.items()])
         said.append(f"Diverged, and counted in no figure of its arm: {runs}.")
-    return [text for text in [*said, found.note] if text]
+    return [text for text in [*said, study.note] if text]
 
 
-def _conditions(found: StudyReport) -> str:
-    done, about = found.seeds_done, found.about
-    state = f" Unfinished: seeds {listed([str(s) for s in done])} of {len(found.seeds)} are done."
-    scale = "" if found.scale == 1 else f" At {found.scale:g} of the full number of rounds."
+def _conditions(study: StudyReport) -> str:
+    done, about = study.seeds_done, study.about
+    state = f" Unfinished: seeds {listed([str(s) for s in done])} of {len(study.seeds)} are done."
+    scale = "" if study.scale == 1 else f" At {study.scale:g} of the full number of rounds."
     started = listed([f"{name} (sha256 {digest[:12]})" for name, digest in about["starts"].items()])
     plural = "seed" if len(done) == 1 else "seeds"
     resampled = "problems and seeds resampled together" if len(done) > 1 else "problems resampled; no spread over seeds"
     return (
-        f"{len(done)} {plural}; {found.samples} samples of each of {found.problems} held-out problems of the bundled "
-        f"generator, the same for every policy.{scale}{'' if done == found.seeds else state} All arms start from "
+        f"{len(done)} {plural}; {study.samples} samples of each of {study.problems} held-out problems of the bundled "
+        f"generator, the same for every policy.{scale}{'' if done == study.seeds else state} All arms start from "
         f"{started}. Intervals: 95 %, {resampled}. {machine_in_words(about['machine'])}, {about['created'][:10]}."
     )
 
 
-def _differences_in_words(what: str, found: StudyReport, held: Compared, names: Sequence[str]) -> str:
+def _differences_in_words(what: str, study: StudyReport, held: Compared, names: Sequence[str]) -> str:
     """The differences of every two arms on the chief measures, with their verdicts."""
     said = []
     for pair in held.differences:
         measures = [f"{TITLES[name]} {difference(pair.figures[name])}" for name in names if name in pair.figures]
         if measures:
-            said.append(f"{found.arms[pair.ours]['title']} less {found.arms[pair.theirs]['title']}: ")
+            said.append(f"{study.arms[pair.ours]['title']} less {study.arms[pair.theirs]['title']}: ")
             said[-1] += ", ".join(measures)
     return f"{what}: " + "; ".join(said) + "." if said else ""
 
@@ -223,10 +223,10 @@ def _differences_in_words(what: str, found: StudyReport, held: Compared, names: 
 # ------------------------------------------------------------------------------------------------------- tables
 
 
-def tables(found: StudyReport) -> list[Table]:
+def tables(study: StudyReport) -> list[Table]:
     """The measured tables, and the published one, which is apart and marked as cited."""
-    titles, made = {arm: one["title"] for arm, one in found.arms.items()}, []
-    for heading, held in (("Policies", found.policies), ("Rewards, on the same samples of the start", found.rewards)):
+    titles, made = {arm: one["title"] for arm, one in study.arms.items()}, []
+    for heading, held in (("Policies", study.policies), ("Rewards, on the same samples of the start", study.rewards)):
         if held is None:
             continue
         names = [name for name in TITLES if any(name in one for one in held.figures.values())]
@@ -243,7 +243,7 @@ def tables(found: StudyReport) -> list[Table]:
         ]
         note = "Paired by problem and seed. 'No difference shown': the interval holds 0."
         made.append(Table(f"{heading}: differences", head, rows, note))
-    if found.rewards:
+    if study.rewards:
         heads = {
             f"{best}_{key}": f"{TITLES[best]}, less {'a random sample' if key == 'over_random' else 'the majority'}"
             for best in RERANKED
@@ -251,11 +251,11 @@ def tables(found: StudyReport) -> list[Table]:
         }
         rows = [
             [titles[arm], *(difference_cell(one.get(name)) for name in heads)]
-            for arm, one in (found.rewards.gains or {}).items()
+            for arm, one in (study.rewards.gains or {}).items()
         ]
         head = ["", *heads.values()]
         made.append(Table("What reranking by the reward adds", head, rows, "One of 16 samples is chosen."))
-    return [*made, *_published(found.published)]
+    return [*made, *_published(study.published)]
 
 
 def _published(number: int) -> list[Table]:
@@ -278,16 +278,16 @@ def _published(number: int) -> list[Table]:
 # ------------------------------------------------------------------------------------------------------- writing
 
 
-def write(found: StudyReport, out: Path) -> dict[str, Any]:
+def write(study: StudyReport, out: Path) -> dict[str, Any]:
     """``study.json``, ``study.md`` and ``study.html``, each whole or not at all; returns what the first holds.
 
     Raises:
         CheckpointError: a file cannot be written.
     """
-    said, shown = paragraphs(found), tables(found)
-    document: dict[str, Any] = to_json(found) | {"paragraphs": said}
+    said, shown = paragraphs(study), tables(study)
+    document: dict[str, Any] = to_json(study) | {"paragraphs": said}
     write_whole(out / JSON, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    text = [f"# {found.title}\n", *(f"{escaped(line)}\n" for line in said), *(markdown(table) for table in shown)]
+    text = [f"# {study.title}\n", *(f"{escaped(line)}\n" for line in said), *(markdown(table) for table in shown)]
     write_whole(out / MARKDOWN, "\n".join(text))
-    write_whole(out / HTML, page(found.title, said, shown))
+    write_whole(out / HTML, page(study.title, said, shown))
     return document

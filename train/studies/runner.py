@@ -274,8 +274,8 @@ class StudyInProgress:
             "versions": versions(),
             "code": code_state(),
         }
-        found = report.figures(self.plan, seeds, self.policies, self.rewards, given, about)
-        return report.write(found, self.out)
+        study = report.figures(self.plan, seeds, self.policies, self.rewards, given, about)
+        return report.write(study, self.out)
 
 
 def readings(given: Path, final: Path) -> Iterator[Part]:

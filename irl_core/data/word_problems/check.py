@@ -55,7 +55,7 @@ def first_error(problem: WordProblem, text: str) -> Truth:
 
 def _judge_answer(problem: WordProblem, reading: Reading, index: int, text: str) -> Truth:
     words = text.replace("####", " ").replace("<", " ").replace(">", " ").split()
-    stated = next((found for word in reversed(words) if (found := number(word)) is not None), None)
+    stated = next((value for word in reversed(words) if (value := number(word)) is not None), None)
     if stated is None:
         return reading.blame(index, MistakeKind.UNREADABLE)
     if stated == int(problem.answer):
@@ -112,30 +112,30 @@ def _combine(op: str, left: Signature, right: Signature) -> Signature | None:
 
 def _rearrangements(quantities: Mapping[str, Quantity], signatures: Mapping[str, Signature]) -> list[Signature]:
     """Intermediate results of the same computation in another order, as ``b+c`` for ``(a+b)+c``."""
-    found: list[Signature | None] = []
+    rearranged: list[Signature | None] = []
     for quantity in quantities.values():
         sides = [(quantity.left, quantity.right), (quantity.right, quantity.left)] if quantity.op else []
         for inner_name, outer in sides:
             inner = quantities[inner_name]
             if inner.op and (quantity.op in "+-") == (inner.op in "+-"):
-                found += [
+                rearranged += [
                     _combine(op, signatures[part], signatures[outer])
                     for part in (inner.left, inner.right)
                     for op in _same_level(quantity.op)
                 ]
-                found += [
+                rearranged += [
                     _combine("-", signatures[outer], signatures[part])
                     for part in (inner.left, inner.right)
                     if quantity.op in "+-"
                 ]
             elif inner.op and quantity.op in "*/":
-                found += [
+                rearranged += [
                     _combine(quantity.op, signatures[part], signatures[quantity.right])
                     for part in (inner.left, inner.right)
                     if inner_name == quantity.left or quantity.op == "*"
                 ]
-        found += _factored(quantity, quantities, signatures)
-    return [signature for signature in found if signature]
+        rearranged += _factored(quantity, quantities, signatures)
+    return [signature for signature in rearranged if signature]
 
 
 def _same_level(op: str) -> str:

@@ -30,8 +30,8 @@ def stated_equations(text: str) -> list[StatedEquation]:
     if "<<" not in text:
         return [_equation(match.group(), None) for match in _BARE.finditer(text)]
     noted = [(match.group(1), match.group(2)) for match in _ANNOTATION.finditer(text)]
-    found = [_equation(inside, None if behind is None else number(behind)) for inside, behind in noted]
-    return found or [StatedEquation(None, None)]
+    equations = [_equation(inside, None if behind is None else number(behind)) for inside, behind in noted]
+    return equations or [StatedEquation(None, None)]
 
 
 def _equation(text: str, repeated: Fraction | None) -> StatedEquation:

@@ -44,16 +44,17 @@ WAYS: Final = {
 }
 
 
-def correlation_matrix(found: Correlations, kind: str, *, theme: str = "light") -> go.Figure:
+def correlation_matrix(correlations: Correlations, kind: str, *, theme: str = "light") -> go.Figure:
     """``pearson`` or ``spearman`` correlations, with their values; an undefined one says why on hovering."""
-    matrix = found.pearson if kind == "pearson" else found.spearman
-    names, titles = list(matrix), [text(found.titles[name]) for name in matrix]
+    matrix = correlations.pearson if kind == "pearson" else correlations.spearman
+    names, title_of = list(matrix), correlations.titles
+    titles = [text(title_of[name]) for name in names]
     figure = go.Figure(
         go.Heatmap(
             x=titles, y=titles, zmin=-1, zmax=1, colorscale=[list(step) for step in DIVERGING], xgap=1, ygap=1,
             z=[[matrix[a][b].value if matrix[a][b].defined else None for b in names] for a in names],
             hovertext=[
-                [text(f"{found.titles[a]} and {found.titles[b]}: {matrix[a][b]}") for b in names] for a in names
+                [text(f"{title_of[a]} and {title_of[b]}: {matrix[a][b]}") for b in names] for a in names
             ],
             hoverinfo="text", colorbar={"title": {"text": kind.capitalize(), "side": "right"}, "thickness": 14},
         )
@@ -74,12 +75,14 @@ def correlation_matrix(found: Correlations, kind: str, *, theme: str = "light") 
     return figure
 
 
-def correlation_matrix_table(found: Correlations, kind: str) -> pd.DataFrame:
+def correlation_matrix_table(correlations: Correlations, kind: str) -> pd.DataFrame:
     """A row a pair, each pair once."""
-    matrix = found.pearson if kind == "pearson" else found.spearman
+    matrix = correlations.pearson if kind == "pearson" else correlations.spearman
     names = list(matrix)
     rows: list[list[Cell]] = [
-        [found.titles[a], found.titles[b], matrix[a][b]] for place, a in enumerate(names) for b in names[place + 1 :]
+        [correlations.titles[a], correlations.titles[b], matrix[a][b]]
+        for place, a in enumerate(names)
+        for b in names[place + 1 :]
     ]
     return numbers(Table("Correlations", ("one", "other", "value"), rows))
 
@@ -87,31 +90,31 @@ def correlation_matrix_table(found: Correlations, kind: str) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------ choosing, pass@k
 
 
-def curves_of(found: Reranking) -> Iterator[tuple[str, list[int], list[Estimate]]]:
+def curves_of(reranked: Reranking) -> Iterator[tuple[str, list[int], list[Estimate]]]:
     """Yield (way to choose, numbers of samples, accuracies)."""
-    by_way = found.curves.by_way or {}
+    by_way = reranked.curves.by_way or {}
     for name in WAYS:
-        if name in by_way and found.curves.sizes:
-            yield name, found.curves.sizes, by_way[name]
+        if name in by_way and reranked.curves.sizes:
+            yield name, reranked.curves.sizes, by_way[name]
 
 
-def reranking(found: Mapping[str, Reranking], *, theme: str = "light") -> go.Figure:
+def reranking(by_run: Mapping[str, Reranking], *, theme: str = "light") -> go.Figure:
     """Accuracy of each way to choose among 1 to N samples, with 95 % bands; a random sample as a level."""
     look, figure = colours(theme), go.Figure()
-    for place, (run, one) in enumerate(found.items()):
+    for place, (run, one) in enumerate(by_run.items()):
         dash = cycled(DASHES, place)
         for way, across, values in curves_of(one):
             number = list(WAYS).index(way)
             curve(
-                figure, across, values, name=labelled(run, WAYS[way], len(found)), colour=cycled(look.series, number),
+                figure, across, values, name=labelled(run, WAYS[way], len(by_run)), colour=cycled(look.series, number),
                 dash=dash, symbol=cycled(SYMBOLS, number),
             )  # fmt: skip
         level, sizes = one.baselines.get("random_sample", {}).get("1"), one.curves.sizes
         if level and level.defined and sizes:
-            name = labelled(run, "random sample", len(found))
+            name = labelled(run, "random sample", len(by_run))
             curve(figure, [sizes[0], sizes[-1]], [level, level], name=name, colour=look.unknown,
                   dash="dot" if place == 0 else dash, symbol="line-ew")  # fmt: skip
-    title = f"samples to choose from, N ({counted(found)})" if figure.data else ""
+    title = f"samples to choose from, N ({counted(by_run)})" if figure.data else ""
     rows = math.ceil(len(figure.data) / 2 / LEGEND_COLUMNS)  # a curve has its band
     styled(figure, theme, title, "share of problems answered right", height=HEIGHT + 50 + LEGEND_ROW * rows)
     figure.update_layout(legend={"y": -60 / HEIGHT, "yanchor": "top"})
@@ -125,45 +128,45 @@ def any_value(figure: go.Figure) -> bool:
     return any(value is not None for drawn in figure.data for value in drawn.y)
 
 
-def counted(found: Mapping[str, Counts]) -> str:
+def counted(by_run: Mapping[str, Counts]) -> str:
     """The number of problems behind the bands, in words."""
-    sizes = sorted({one.problems for one in found.values()})
+    sizes = sorted({one.problems for one in by_run.values()})
     noun = "problem" if sizes == [1] else "problems"
     return f"{' and '.join(f'{n:,}' for n in sizes)} {noun}; bands: 95 %"
 
 
-def reranking_table(found: Mapping[str, Reranking]) -> pd.DataFrame:
+def reranking_table(by_run: Mapping[str, Reranking]) -> pd.DataFrame:
     """A row a scored run, way to choose and number of samples."""
     rows: list[list[Cell]] = [
         [run, WAYS[way], size, value]
-        for run, one in found.items()
+        for run, one in by_run.items()
         for way, sizes, values in curves_of(one)
         for size, value in zip(sizes, values, strict=True)
     ]
     return numbers(Table("Choosing", ("run", "chosen by", "samples", "value"), rows))
 
 
-def pass_at_k(found: Mapping[str, PassAtK], *, theme: str = "light") -> go.Figure:
+def pass_at_k(by_run: Mapping[str, PassAtK], *, theme: str = "light") -> go.Figure:
     """pass@k of each policy of each scored run, with 95 % bands; k beyond the samples is a gap."""
     look, figure = colours(theme), go.Figure()
-    policies = [(run, policy, by_k) for run, one in found.items() for policy, by_k in one.policies.items()]
+    policies = [(run, policy, by_k) for run, one in by_run.items() for policy, by_k in one.policies.items()]
     for place, (run, policy, by_k) in enumerate(policies):
         curve(
-            figure, [int(k) for k in by_k], list(by_k.values()), name=labelled(run, policy, len(found)),
-            colour=cycled(look.series, place), dash=cycled(DASHES, list(found).index(run)),
+            figure, [int(k) for k in by_k], list(by_k.values()), name=labelled(run, policy, len(by_run)),
+            colour=cycled(look.series, place), dash=cycled(DASHES, list(by_run).index(run)),
             symbol=cycled(SYMBOLS, place),
         )  # fmt: skip
-    styled(figure, theme, f"samples, k ({counted(found)})", "share of problems solved, pass@k")
+    styled(figure, theme, f"samples, k ({counted(by_run)})", "share of problems solved, pass@k")
     if not any_value(figure):
         note(figure, "undefined: fewer than two problems have judged samples")
     return figure
 
 
-def pass_at_k_table(found: Mapping[str, PassAtK]) -> pd.DataFrame:
+def pass_at_k_table(by_run: Mapping[str, PassAtK]) -> pd.DataFrame:
     """A row a scored run, policy and k."""
     rows: list[list[Cell]] = [
         [run, policy, int(k), value]
-        for run, one in found.items()
+        for run, one in by_run.items()
         for policy, by_k in one.policies.items()
         for k, value in by_k.items()
     ]
@@ -173,17 +176,21 @@ def pass_at_k_table(found: Mapping[str, PassAtK]) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------ probes
 
 
-def probes(found: Probes, *, theme: str = "light", scores: Sequence[str] = tuple(REWARD_SCORES)[:3]) -> go.Figure:
+def probes(estimates: Probes, *, theme: str = "light", scores: Sequence[str] = tuple(REWARD_SCORES)[:3]) -> go.Figure:
     """How often a probe scores higher than the honest trace that it was made of; above a half it fools the score."""
     look, figure = colours(theme), go.Figure()
     for place, score in enumerate(scores):
-        rows = [(found.probe_titles[name], one.scores[score]["fooled"]) for name, one in found.probes.items()]
-        dots(figure, rows, name=found.titles[score], colour=cycled(look.series, place), symbol=cycled(SYMBOLS, place))
-    styled(figure, theme, "share of pairs in which the probe scores higher", "", height=height_of(len(found.probes)))
+        rows = [(estimates.probe_titles[name], one.scores[score]["fooled"]) for name, one in estimates.probes.items()]
+        dots(
+            figure, rows, name=estimates.titles[score], colour=cycled(look.series, place), symbol=cycled(SYMBOLS, place)
+        )
+    styled(
+        figure, theme, "share of pairs in which the probe scores higher", "", height=height_of(len(estimates.probes))
+    )
     figure.update_xaxes(range=[-0.02, 1.02])
     figure.update_yaxes(autorange="reversed")
-    if found.probes:
+    if estimates.probes:
         figure.add_vline(x=0.5, line={"color": look.unknown, "dash": "dot"})
     else:
-        note(figure, f"undefined: {found.reason or 'no probes'}")
+        note(figure, f"undefined: {estimates.reason or 'no probes'}")
     return figure

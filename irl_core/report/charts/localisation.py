@@ -17,29 +17,31 @@ MEASURES: Final = {
 }
 
 
-def localisation(found: Localisation, *, theme: str = "light") -> go.Figure:
+def localisation(estimates: Localisation, *, theme: str = "light") -> go.Figure:
     """How well each way finds the first wrong step, with 95 % intervals."""
     look, figure = colours(theme), go.Figure()
-    methods = found.methods or {}
+    methods = estimates.methods or {}
     for place, (measure, title) in enumerate(MEASURES.items()):
-        rows = [(found.titles[name], one[measure]) for name, one in methods.items()]
+        rows = [(estimates.titles[name], one[measure]) for name, one in methods.items()]
         dots(figure, rows, name=title, colour=cycled(look.series, place), symbol=cycled(SYMBOLS, place))
     styled(figure, theme, "share (95 % intervals, over problems)", "", height=height_of(len(methods)))
     figure.update_yaxes(autorange="reversed", categoryorder="array",
-                        categoryarray=[text(found.titles[name]) for name in methods])  # fmt: skip
+                        categoryarray=[text(estimates.titles[name]) for name in methods])  # fmt: skip
     if not methods:
-        note(figure, f"undefined: {found.reason or 'no trace has a known first wrong step'}")
+        note(figure, f"undefined: {estimates.reason or 'no trace has a known first wrong step'}")
     return figure
 
 
-def kinds(found: Localisation, *, theme: str = "light") -> go.Figure:
+def kinds(estimates: Localisation, *, theme: str = "light") -> go.Figure:
     """The share of first wrong steps named exactly, by kind of mistake and way."""
     look, figure = colours(theme), go.Figure()
-    by_kind = found.on_labels.kinds if found.on_labels else {}
-    names = [name for name in found.titles if any(name in one for one in by_kind.values())]
+    by_kind = estimates.on_labels.kinds if estimates.on_labels else {}
+    names = [name for name in estimates.titles if any(name in one for one in by_kind.values())]
     for place, name in enumerate(names):
         rows = [(kind, one[name]) for kind, one in by_kind.items()]
-        dots(figure, rows, name=found.titles[name], colour=cycled(look.series, place), symbol=cycled(SYMBOLS, place))
+        dots(
+            figure, rows, name=estimates.titles[name], colour=cycled(look.series, place), symbol=cycled(SYMBOLS, place)
+        )
     styled(figure, theme, "share named exactly (95 % intervals)", "", height=height_of(len(by_kind)))
     figure.update_yaxes(autorange="reversed")
     if not figure.data:
@@ -47,10 +49,10 @@ def kinds(found: Localisation, *, theme: str = "light") -> go.Figure:
     return figure
 
 
-def distance(found: Localisation, *, theme: str = "light") -> go.Figure:
+def distance(estimates: Localisation, *, theme: str = "light") -> go.Figure:
     """How many steps too early (below 0) or too late the named step is, in wrong traces."""
     look, figure = colours(theme), go.Figure()
-    counts = found.on_labels.distance.distribution if found.on_labels else {}
+    counts = estimates.on_labels.distance.distribution if estimates.on_labels else {}
     if counts:
         figure.add_bar(
             x=list(counts), y=list(counts.values()), marker={"color": look.series[0]},
@@ -62,14 +64,14 @@ def distance(found: Localisation, *, theme: str = "light") -> go.Figure:
     return figure
 
 
-def reliability(found: Localisation, *, theme: str = "light") -> go.Figure:
+def reliability(estimates: Localisation, *, theme: str = "light") -> go.Figure:
     """The share of right decisions against the confidence that was stated; on the diagonal the two are equal."""
     look, figure = colours(theme), go.Figure()
     figure.add_scatter(
         x=[0, 1], y=[0, 1], mode="lines", name="as stated", line={"color": look.unknown, "dash": "dot"},
         hoverinfo="skip",
     )  # fmt: skip
-    held = found.on_labels.reliability if found.on_labels else None
+    held = estimates.on_labels.reliability if estimates.on_labels else None
     drawn = (
         [(one.confidence, one.right) for one in held.bins if one.right.defined and one.confidence is not None]
         if held

@@ -136,15 +136,22 @@ def band(figure: go.Figure, x: Sequence[float], low: Sequence[Any], high: Sequen
 
 
 def curve(
-    figure: go.Figure, x: Sequence[float], found: Sequence[Estimate], *, name: str, colour: str, dash: str, symbol: str
+    figure: go.Figure,
+    x: Sequence[float],
+    estimates: Sequence[Estimate],
+    *,
+    name: str,
+    colour: str,
+    dash: str,
+    symbol: str,
 ) -> None:
     """Draw estimates as a line with markers and a band; an undefined one is a gap."""
-    intervals = [one.interval or (None, None) for one in found]
+    intervals = [one.interval or (None, None) for one in estimates]
     band(figure, x, [low for low, _ in intervals], [high for _, high in intervals], colour)
     figure.add_scatter(
-        x=list(x), y=[one.value if one.defined else None for one in found], name=text(name), mode="lines+markers",
+        x=list(x), y=[one.value if one.defined else None for one in estimates], name=text(name), mode="lines+markers",
         line={"color": colour, "dash": dash, "width": 2}, marker={"symbol": symbol, "size": 7},
-        hovertext=[text(f"{name}: {one}") for one in found], hoverinfo="x+text",
+        hovertext=[text(f"{name}: {one}") for one in estimates], hoverinfo="x+text",
     )  # fmt: skip
 
 

@@ -34,11 +34,11 @@ def title_of(name: str) -> str:
 
 def classes_of(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
     """The class of each trace (M,): ``correct``, ``incorrect`` or ``not judged``."""
-    found = np.full(len(frame), "not judged", dtype=object)
+    classes = np.full(len(frame), "not judged", dtype=object)
     known = frame["correct"].notna().to_numpy()
     right = frame["correct"].to_numpy()[known].astype(bool)
-    found[known] = np.where(right, "correct", "incorrect")
-    return found
+    classes[known] = np.where(right, "correct", "incorrect")
+    return classes
 
 
 def values_of(frame: pd.DataFrame, name: str) -> Array:
