@@ -107,14 +107,10 @@ def traces_of(
         except UNREADABLE as error:
             yield RowError(file, line, "", escaped(str(error) or type(error).__name__)[:300])
         else:
-            yield _with_ids(trace, line, seen)
-
-
-def _with_ids(trace: Trace, line: int, seen: _Seen) -> Trace:
-    trace_id = trace.trace_id or _hash(trace.problem, trace.text)
-    if seen.before(trace_id):
-        trace_id = f"{trace_id}-L{line}"
-    return replace(trace, trace_id=trace_id, problem_id=trace.problem_id or _hash(trace.problem))
+            trace_id = trace.trace_id or _hash(trace.problem, trace.text)
+            if seen.before(trace_id):
+                trace_id = f"{trace_id}-L{line}"
+            yield replace(trace, trace_id=trace_id, problem_id=trace.problem_id or _hash(trace.problem))
 
 
 def _hash(*texts: str) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from irl_core.errors import DatasetError
 
@@ -65,15 +65,11 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         while line := source.readline(MAX_LINE_BYTES + 1):
             number += 1
             if len(line) > MAX_LINE_BYTES:
-                _skip_line(source, line)
+                while line and not line.endswith(b"\n"):  # the rest of it
+                    line = source.readline(MAX_LINE_BYTES)
                 yield number, f"longer than {MAX_LINE_BYTES:,} bytes; split it"
             elif row := line.removeprefix(b"\xef\xbb\xbf").strip():
                 yield number, _parse(row)
-
-
-def _skip_line(source: IO[bytes], line: bytes) -> None:
-    while line and not line.endswith(b"\n"):
-        line = source.readline(MAX_LINE_BYTES)
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:

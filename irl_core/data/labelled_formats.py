@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from irl_core.data.fields import (
     NO_ERROR,
@@ -36,17 +36,13 @@ def trace_of_steps(problem: str, steps: Sequence[str], truth: Truth, **known: An
     for text in reversed(steps):
         start = end - len(text)
         if text.strip():
-            kept.append(Step(start, end, text, _role(start, end, trace.steps)))
+            roles = {step.role for step in trace.steps if step.start < end and start < step.end}
+            kept.append(Step(start, end, text, "answer" if roles == {"answer"} else "reasoning"))
             following = start
         else:
             kept.append(Step(following, following, ""))
         end = start - 1
     return replace(trace, steps=tuple(reversed(kept)), truth=truth)
-
-
-def _role(start: int, end: int, segmented: Sequence[Step]) -> Literal["reasoning", "answer"]:
-    roles = {step.role for step in segmented if step.start < end and start < step.end}
-    return "answer" if roles == {"answer"} else "reasoning"
 
 
 def read_processbench(row: Row) -> Trace:
@@ -74,19 +70,14 @@ def read_mr_gsm8k(row: Row) -> Trace:
         raise FieldError(field, f"{value!r}, but model_output_solution_correctness is 'wrong'")
     if verdict == "correct" and first is not None:
         raise FieldError(field, f"{value!r}, but model_output_solution_correctness is 'correct'")
+    names = ("model_output_solution_first_error_reason", "error_reason")
+    given = [name for name in names if isinstance(row.get(name), str) and row[name].strip().lower() not in NO_ERROR]
     trace = trace_of_steps(
         text_field(row, "question"),
         steps,
-        Truth(first, note=_reason(row)),
+        Truth(first, note=limited(given[0], row[given[0]]) if given else ""),
         trace_id=identifier(row, "uuid"),
         reference_answer=reference_answer(row, "ground_truth_answer", "answer"),
     )
     stated = row.get("model_output_answer_correctness")
     return replace(trace, correct=stated == "correct") if stated in ("correct", "incorrect", "wrong") else trace
-
-
-def _reason(row: Row) -> str:
-    for name in ("model_output_solution_first_error_reason", "error_reason"):
-        if isinstance(row.get(name), str) and row[name].strip().lower() not in NO_ERROR:
-            return limited(name, row[name])
-    return ""

@@ -34,7 +34,7 @@ class Cited(Table):
 _FIGURES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 PAPER: str = _FIGURES["paper"]
 NOT_FOUND: tuple[str, ...] = tuple(_FIGURES["not_found"])
-TABLES = tuple(Cited(**table) for table in _FIGURES["tables"])
+TABLES = tuple(Cited(**table | {"rows": tuple(map(tuple, table["rows"]))}) for table in _FIGURES["tables"])
 
 
 def beside(section: str) -> list[Cited]:

@@ -1,9 +1,9 @@
-"""Many traces in one row, without padding, and the attention that keeps them apart.
+"""Attention for packed rows: several traces in one row, without padding, none of which attends to another.
 
-A packed row needs two things of a model: positions that restart with every trace, which ``pack`` gives, and attention
-that does not look across traces. ``use_packed_attention`` sets the latter: each trace attends to itself alone, by
-torch's variable-length kernel where that runs and trace by trace elsewhere. No ``(L, L)`` mask is ever made. Whatever
-is not packed (padded batches, generation with a cache) goes through transformers' own ``sdpa``, unchanged.
+A packed row needs positions that restart with every trace (see ``batching.pack``) and attention within each trace.
+``use_packed_attention`` sets the attention: torch's variable-length kernel where it runs, else ``sdpa`` trace by trace.
+No ``(L, L)`` mask is made. Batches that are not packed (padded ones, generation with a cache) use transformers' own
+``sdpa``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from irl_core.errors import ConfigError
 from irl_core.models.batching import Batch
 
 ATTENTION = "packed_rows"
-_WIDEST_HEAD = 256  # of the flash kernels, which also need a multiple of 8
-# What some models ask of their attention, or write into a mask, and a packed row would silently go without.
+_WIDEST_HEAD = 256  # the flash kernels take head widths up to this, in multiples of 8
+# Options of some models' attention that packed attention does not implement.
 _NOT_READ = ("sliding_window", "position_bias", "s_aux", "softcap")
 
 
@@ -33,10 +33,10 @@ _NOT_READ = ("sliding_window", "position_bias", "s_aux", "softcap")
 
 
 def use_packed_attention(model: Any) -> None:
-    """Make a causal LM of transformers, adapters around it or not, read packed rows; all else it reads as before.
+    """Set the attention of a causal LM, with or without adapters, to one that also takes packed rows.
 
     Raises:
-        ConfigError: a model whose traces could not be kept apart in one row.
+        ConfigError: a model with more than plain causal attention between tokens.
     """
     decoder = model.get_decoder()
     reason = _cannot_pack(decoder)
@@ -48,7 +48,7 @@ def use_packed_attention(model: Any) -> None:
 
 
 def _cannot_pack(decoder: Any) -> str:
-    """What of a decoder would be lost in packed rows; empty where causal attention is all that joins tokens."""
+    """Why a decoder cannot take packed rows; empty for plain causal attention."""
     config = decoder.config
     others = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
     if others:
@@ -63,10 +63,10 @@ def _cannot_pack(decoder: Any) -> str:
 
 
 def attention_arguments(model: Any, batch: Batch) -> dict[str, Any]:
-    """What the decoder of ``model`` is called with so that attention stays within each trace; empty for padded rows.
+    """Arguments of the decoder's forward pass for a packed batch; empty for a padded one.
 
     Raises:
-        ConfigError: a packed batch, and ``use_packed_attention`` was not called on the model.
+        ConfigError: the batch is packed, but ``use_packed_attention`` was not called on the model.
     """
     if batch.cu_seqlens is None:
         return {}
@@ -99,10 +99,20 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention within each trace of a packed row, or ``sdpa`` where ``packed_lengths`` is not given.
 
-    ``query`` ``(1, heads, L, D)``, ``key`` and ``value`` ``(1, key heads, L, D)``; returns ``(1, L, heads, D)``.
+    Args:
+        module: the attention layer.
+        query: (1, heads, L, D).
+        key, value: (1, key heads, L, D).
+        attention_mask: of padded rows; empty for packed ones.
+        dropout, scaling, options: as of transformers' attention functions.
+        cu_seq_lens_q: (B + 1,), the bounds of the B traces in the row.
+        packed_lengths: their B lengths.
+
+    Returns:
+        (1, L, heads, D), and None for the attention weights.
 
     Raises:
-        ConfigError: the model loses what ``attention_arguments`` gave on its way here, or asks for what is not read.
+        ConfigError: the model does not pass on ``attention_arguments``, or uses an option that is not implemented.
     """
     if packed_lengths is None or cu_seq_lens_q is None:
         if attention_mask is not None and not attention_mask.numel():
@@ -122,8 +132,11 @@ def packed_attention(
 
 
 def _in_autocast_dtype(*states: Tensor) -> list[Tensor]:
-    """As autocast would hand them to ``scaled_dot_product_attention``: it does not know the variable-length kernel, and
-    rotated queries and keys leave it in float32."""
+    """Queries, keys and values in autocast's type, where autocast is on.
+
+    Autocast does so for ``scaled_dot_product_attention``, but not for the variable-length kernel, and rotated queries
+    and keys are float32.
+    """
     device_type = states[0].device.type
     if not torch.is_autocast_enabled(device_type):
         return list(states)
@@ -132,8 +145,10 @@ def _in_autocast_dtype(*states: Tensor) -> list[Tensor]:
 
 
 def _varlen_runs(query: Tensor, value: Tensor) -> bool:
-    """Whether torch's variable-length kernel (flash attention: Ampere and later) takes these, and is not switched off
-    as flash attention is where a second derivative is wanted."""
+    """Whether torch's variable-length kernel (flash attention, on Ampere GPUs and later) takes these tensors.
+
+    Flash attention is switched off where a second derivative is needed.
+    """
     width = query.shape[-1]
     return (
         query.is_cuda
@@ -148,8 +163,8 @@ def _varlen_runs(query: Tensor, value: Tensor) -> bool:
 
 @cache
 def _varlen_keywords() -> frozenset[str]:
-    """What ``varlen_attn`` takes: ``is_causal`` in torch 2.10, ``window_size`` and ``scale`` from 2.11, ``enable_gqa``
-    from 2.12."""
+    """The parameters of ``varlen_attn``: ``is_causal`` in torch 2.10, ``window_size`` and ``scale`` from 2.11 on,
+    ``enable_gqa`` from 2.12 on."""
     return frozenset(inspect.signature(varlen_attn).parameters)
 
 

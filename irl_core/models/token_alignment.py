@@ -1,8 +1,8 @@
-"""Rewards read in one tokenizer's tokens, brought to another's by the characters that both spell.
+"""Alignment of rewards from the discriminator's tokens to the policy's, where the two have different tokenizers.
 
-The discriminator reads its own tokens where its tokenizer is not the policy's. Only levels (raw rewards) are carried:
-credit, discounts and scores are computed from them afterwards, in the policy's tokens, so that credit telescopes to
-the same sum. Log-probabilities cannot be carried; ``check_same_tokens`` refuses what would need it.
+Tokens are aligned by the characters that both tokenizers spell. Only levels (raw rewards) are aligned: credit, discounts
+and scores are computed from them afterwards, in the policy's tokens, so that credit telescopes to the same sum.
+Log-probabilities cannot be aligned; ``check_same_tokens`` refuses settings that would need it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ Indices = npt.NDArray[np.int64]
 def carry_levels(values: Floats, from_spans: Sequence[Span], to_spans: Sequence[Span], start: float) -> Floats:
     """Levels ``(S,)`` at the tokens of ``from_spans`` as levels ``(T,)`` float32 at the tokens of ``to_spans``.
 
-    Both spell the same text. A token gets the level at the other's token that covers its last character: what has been
-    read by then. The pieces of one character (an emoji split over tokens) follow the other's pieces of it in order,
-    the last to the last; an end-of-turn token (an empty span) gets the end-of-turn token's level. ``start`` is the
-    level before the first token, for text that the other tokens leave out at the beginning.
+    A token gets the level of the source token that covers its last character, the level after the text up to there has
+    been read. Tokens that share one character (an emoji split over tokens) are matched in order, the last with the
+    last; an end-of-turn token (an empty span) gets the end-of-turn token's level.
+
+    Args:
+        values: (S,), a level for each source token.
+        from_spans, to_spans: character spans of the source and the target tokens in the same text.
+        start: the level before the first token, for leading text that no source token covers.
 
     Raises:
-        ValueError: not one value a span.
+        ValueError: ``values`` and ``from_spans`` differ in length.
     """
     if len(values) != len(from_spans):
         raise ValueError(f"{len(values)} levels with {len(from_spans)} spans; give one a token")
@@ -36,13 +40,12 @@ def carry_levels(values: Floats, from_spans: Sequence[Span], to_spans: Sequence[
 
 
 def carried_from(from_spans: Sequence[Span], to_spans: Sequence[Span]) -> Indices:
-    """For each token of ``to_spans`` the token of ``from_spans`` whose level it gets, ``(T,)`` int64, never falling;
-    -1 where none has begun."""
+    """Index of the source token whose level each target token gets, ``(T,)`` int64, non-decreasing; -1: none yet."""
     source, target = _bounds(from_spans), _bounds(to_spans)
     last = np.where(target[:, 1] > target[:, 0], target[:, 1] - 1, target[:, 1])
     first, end = _covering(source, last)
     own_first, own_end = _covering(target, last)
-    # Of the k tokens that share the character this is the (rank + 1)-th, and the other has n pieces of it.
+    # This is number rank + 1 of the k target tokens that share the character, which n source tokens share.
     rank, k, n = np.arange(len(target)) - own_first, own_end - own_first, end - first
     index = np.where(n > 0, first - 1 + -(-(rank + 1) * n // np.maximum(k, 1)), end - 1)
     return np.maximum.accumulate(index) if len(index) else index
@@ -53,21 +56,21 @@ def _bounds(spans: Sequence[Span]) -> Indices:
 
 
 def _covering(bounds: Indices, characters: Indices) -> tuple[Indices, Indices]:
-    """The half-open range of tokens that cover each character; of tokens with empty spans, those that stand there."""
+    """The half-open range of tokens that cover each character; an empty span covers the position where it stands."""
     ends = np.where(bounds[:, 1] > bounds[:, 0], bounds[:, 1], bounds[:, 1] + 1)
     first = np.searchsorted(ends, characters, side="right")
     return first, np.maximum(first, np.searchsorted(bounds[:, 0], characters, side="right"))
 
 
 def check_same_tokens(policy: str, discriminator: str, likelihood: str) -> None:
-    """Refuse a discriminator that is anchored to the policy's likelihood and reads other tokens than the policy.
+    """Refuse a discriminator that is anchored to the policy's likelihood but has another tokenizer.
 
     Args:
         policy, discriminator: ``TraceEncoder.fingerprint`` of either tokenizer.
         likelihood: ``discriminator.likelihood`` of the configuration.
 
     Raises:
-        ConfigError: naming the setting and the mend.
+        ConfigError: the fingerprints differ and ``likelihood`` is ``policy``.
     """
     if likelihood == "policy" and policy != discriminator:
         raise ConfigError(

@@ -1,8 +1,8 @@
-"""The one place where text becomes tokens, with spans back to characters, and tokens become batches.
+"""Tokenisation of traces, with the character span of every token.
 
-Prompt and completion are tokenised apart, as sampling sees them: a completion token never straddles the prompt, and
-no template adds anything after the end-of-turn token. Problem and solution are *data*: a special token written out in
-them is encoded as plain text, so that a pasted ``<|eot_id|>`` ends nothing.
+Prompt and completion are tokenised separately, as in sampling: no token crosses from the prompt into the completion,
+and no template adds anything after the end-of-turn token. Special tokens that are spelt out in a problem or a solution
+are encoded as plain text, so that a pasted ``<|eot_id|>`` does not end the turn.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 LARGEST_ID = 2**31 - 1  # tokenizers raises OverflowError above
 _SENTINEL = "\x02problem\x03"
-# The day that templates which write today's date see, and its name in the tokenizer's files.
+# The date that chat templates see in place of today's, and its key in the tokenizer's settings.
 PROMPT_DATE = date(2024, 7, 26)
 _DATE_KEY = "prompt_date"
 
 
 def spans_of_bytes(pieces: Sequence[bytes]) -> tuple[str, tuple[Span, ...]]:
-    """Decode byte pieces as one UTF-8 text; returns it with the character span of each piece.
+    """Decode pieces of bytes as one UTF-8 text; returns it with the character span of each piece.
 
     Pieces that share one character (an emoji split over tokens) share its span. Invalid bytes become U+FFFD.
     """
@@ -44,7 +44,7 @@ def spans_of_bytes(pieces: Sequence[bytes]) -> tuple[str, tuple[Span, ...]]:
 
 
 def spellable(text: str) -> str:
-    """The text, unless it holds a lone surrogate, which no encoding can spell. Raises EncodingError."""
+    """The text itself. Raises EncodingError for a lone surrogate, which has no encoding."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -53,24 +53,24 @@ def spellable(text: str) -> str:
 
 
 def closed(offsets: Sequence[Span], length: int) -> tuple[Span, ...]:
-    """Spans that leave no character out: what a normaliser folded into a token belongs to the token before the gap."""
+    """Spans without gaps: characters that a normaliser dropped belong to the token before them."""
     starts = [*(start for start, _ in offsets[1:]), length]
     return tuple((start, max(end, following)) for (start, end), following in zip(offsets, starts, strict=True))
 
 
-def _byte_of_symbol() -> dict[str, int]:
-    """The printable symbols that byte-level BPE writes bytes with (Radford et al. 2019), inverted."""
+def byte_of_symbol() -> dict[str, int]:
+    """The byte of each printable symbol of byte-level BPE (Radford et al. 2019)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
 
 
 class TraceEncoder:
-    """Renders problems with the tokenizer's chat template and turns traces into tokens with character spans.
+    """Encoder of traces: the prompt by the tokenizer's chat template, the completion as tokens with character spans.
 
     Args:
         tokenizer: a fast byte-level BPE tokenizer with a chat template (Llama 3, Qwen2, the bundled one).
-        instruction: text put before every problem.
+        instruction: text before every problem.
         end_tokens: ids that end a turn; default: the tokenizer's eos and, where it has one, ``<|eot_id|>``.
 
     Raises:
@@ -90,19 +90,16 @@ class TraceEncoder:
         self._plain = copy.deepcopy(tokenizer.backend_tokenizer)
         self._plain.encode_special_tokens = True
         self._added = {token_id: str(token).encode() for token_id, token in tokenizer.added_tokens_decoder.items()}
-        self._symbols = _byte_of_symbol()
-        self.end_ids = tuple(end_tokens) or self._default_end_ids()
+        self._symbols = byte_of_symbol()
+        named = (tokenizer.get_vocab().get("<|eot_id|>"), tokenizer.eos_token_id)
+        self.end_ids = tuple(end_tokens) or tuple(dict.fromkeys(i for i in named if i is not None))
+        if not self.end_ids:
+            raise EncodingError("the tokenizer names no end-of-turn token; set eos_token")
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end_ids[0]
         self._before, self._after = self._render()
 
-    def _default_end_ids(self) -> tuple[int, ...]:
-        turn = self.tokenizer.get_vocab().get("<|eot_id|>")
-        ids = tuple(i for i in (turn, self.tokenizer.eos_token_id) if i is not None)
-        if not ids:
-            raise EncodingError("the tokenizer names no end-of-turn token; set eos_token")
-        return tuple(dict.fromkeys(ids))
-
     def _render(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Token ids of the rendered prompt before and after the problem."""
         content = f"{self.instruction}\n\n{_SENTINEL}" if self.instruction else _SENTINEL
         rendered = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, **self._clock()
@@ -114,9 +111,9 @@ class TraceEncoder:
         return tuple(encode(before, add_special_tokens=False).ids), tuple(encode(after, add_special_tokens=False).ids)
 
     def _clock(self) -> dict[str, Any]:
-        """A fixed date for a template that looks at the clock, the same on every day.
+        """Template arguments with a fixed date, for a template that writes today's date.
 
-        It is kept among the tokenizer's settings, so that a checkpoint saves it and a later score sees the same prompt.
+        The date is kept in the tokenizer's settings: a checkpoint saves it, and the prompt stays the same.
         """
         template = str(self.tokenizer.chat_template)
         if "strftime_now" not in template and "date_string" not in template:
@@ -130,7 +127,11 @@ class TraceEncoder:
         return (*self._before, *ids, *self._after)
 
     def encode(self, trace: Trace) -> EncodedTrace:
-        """Tokens of a trace with spans; a sampled trace keeps the ids it was sampled with."""
+        """A trace as tokens with spans; a sampled trace keeps the ids that it was sampled with.
+
+        Raises:
+            EncodingError: a text that cannot be encoded, or ids that do not spell the trace's text.
+        """
         prompt_ids = self.encode_prompt(trace.problem)
         if trace.token_ids is not None:
             text, spans = self.spans_of_ids(trace.token_ids)
@@ -138,18 +139,17 @@ class TraceEncoder:
                 raise EncodingError(f"the ids of trace {trace.trace_id!r} do not spell its text; score it unsampled")
             return EncodedTrace(trace, prompt_ids, trace.token_ids, spans)
         encoding = self._plain.encode(spellable(trace.text), add_special_tokens=False)
-        ids, spans = tuple(encoding.ids), self._spans_of_encoding(trace.text, encoding.ids, encoding.offsets)
+        ids = tuple(encoding.ids)
+        decoded, spans = self.spans_of_ids(ids)
+        if decoded != trace.text:  # a normaliser (NFC) changed the text
+            spans = closed(encoding.offsets, len(trace.text))
         if not trace.finished:
             return EncodedTrace(trace, prompt_ids, ids, spans)
         end = len(trace.text)
         return EncodedTrace(trace, prompt_ids, (*ids, self.end_ids[0]), (*spans, (end, end)))
 
-    def _spans_of_encoding(self, text: str, ids: Sequence[int], offsets: Sequence[Span]) -> tuple[Span, ...]:
-        decoded, spans = self.spans_of_ids(ids)
-        return spans if decoded == text else closed(offsets, len(text))  # a normaliser (NFC) changed the text
-
     def spans_of_ids(self, ids: Sequence[int]) -> tuple[str, tuple[Span, ...]]:
-        """Text and spans of sampled ids; an end token, only as the last one, spells nothing."""
+        """Text and character spans of token ids; an end-of-turn token at the end has an empty span."""
         body = ids[:-1] if ids and ids[-1] in self.end_ids else ids
         text, spans = spans_of_bytes([self._bytes_of(token_id) for token_id in body])
         return text, spans if len(body) == len(ids) else (*spans, (len(text), len(text)))
@@ -163,7 +163,7 @@ class TraceEncoder:
         return bytes(self._symbols[symbol] for symbol in piece)
 
     def sampled_trace(self, problem: str, token_ids: Sequence[int], logprobs: Sequence[float], **fields: Any) -> Trace:
-        """A rollout as a segmented trace that keeps its ids and log-probabilities."""
+        """A rollout as a segmented trace with its token ids and log-probabilities."""
         text, _ = self.spans_of_ids(token_ids)
         finished = bool(token_ids) and token_ids[-1] in self.end_ids
         return make_trace(
@@ -172,7 +172,7 @@ class TraceEncoder:
         )  # fmt: skip
 
     def fingerprint(self) -> str:
-        """Whether two encoders share a vocabulary: the sorted vocabulary as JSON, hashed."""
+        """Hash of the vocabulary, equal for encoders that share one."""
         import hashlib
 
         return hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()

@@ -150,7 +150,7 @@ def check_cached_types(model: Any, setting: str) -> None:
     """Refuse a model whose keys and values are not of one type.
 
     Raises:
-        ConfigError: naming the types, the ``setting`` and the mend.
+        ConfigError: naming the types, the ``setting`` and the fix.
     """
 
     dtypes: set[torch.dtype] = set()

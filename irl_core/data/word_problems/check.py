@@ -1,7 +1,7 @@
-"""The true first wrong step of any solution of a generated problem, and the kind of mistake.
+"""Checker of solutions of generated problems: the first wrong step and the kind of mistake.
 
-A step is right when its equation is true *and* means something: each number names a quantity that is given or
-computed before, and the expression agrees with a quantity of the problem for other random values of the givens.
+A step is correct when its equation is true *and* meaningful: each number names a quantity that was given or computed
+before, and the expression equals a quantity of the problem under other random values of the given numbers too.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from irl_core.text.segmentation import segment
 from irl_core.types import Truth
 
 ASSIGNMENTS = 3
-Signature = tuple[Fraction, ...]
+Signature = tuple[Fraction, ...]  # the values of an expression under each assignment of random numbers to the givens
 
 
 class MistakeKind(StrEnum):
-    """What the first wrong step gets wrong."""
+    """The kind of mistake of the first wrong step."""
 
     SLIP = "slip of arithmetic"
     OPERAND = "wrong operand"
@@ -38,14 +38,14 @@ class MistakeKind(StrEnum):
 def first_error(problem: WordProblem, text: str) -> Truth:
     """The first wrong step of ``text``, an index into ``segment(text)``'s steps, with its ``MistakeKind``.
 
-    A correct solution is ``Truth(None)``. A text without any step has no step to blame:
-    ``Truth(None, "unfinished")``. Never raises on any text.
+    A correct solution gives ``Truth(None)``, a text without any step ``Truth(None, "unfinished")``. Does not raise,
+    whatever the text.
     """
     steps = segment(text)[1]
     reading = Reading(_meaning(problem))
     for index, step in enumerate(steps):
         if step.role == "answer":
-            return _judge_answer(problem, reading, index, step.text)
+            return _check_answer(problem, reading, index, step.text)
         for equation in stated_equations(step.text):
             mistake = reading.mistake(index, equation)
             if mistake:
@@ -53,9 +53,10 @@ def first_error(problem: WordProblem, text: str) -> Truth:
     return Truth(len(steps) - 1 if steps else None, MistakeKind.UNFINISHED, "no answer line")
 
 
-def _judge_answer(problem: WordProblem, reading: Reading, index: int, text: str) -> Truth:
+def _check_answer(problem: WordProblem, reading: Reading, index: int, text: str) -> Truth:
+    """The verdict on a solution whose reasoning steps are correct, by its answer step."""
     words = text.replace("####", " ").replace("<", " ").replace(">", " ").split()
-    stated = next((value for word in reversed(words) if (value := number(word)) is not None), None)
+    stated = next((parsed for word in reversed(words) if (parsed := number(word)) is not None), None)
     if stated is None:
         return reading.blame(index, MistakeKind.UNREADABLE)
     if stated == int(problem.answer):
@@ -65,7 +66,16 @@ def _judge_answer(problem: WordProblem, reading: Reading, index: int, text: str)
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """A problem prepared for checking: names by value, values under each assignment, names by signature."""
+    """A problem prepared for checking.
+
+    Attributes:
+        names: the quantity of each value, under the problem's own numbers.
+        quantities: by name.
+        signatures: by the quantity's name.
+        derived: the name of the quantity of each signature.
+        rearranged: signatures of intermediate results that a correct solution may compute instead.
+        inputs: by the name of a quantity, all those that it is computed from, directly or not.
+    """
 
     names: Mapping[Fraction, Quantity]
     quantities: Mapping[str, Quantity]
@@ -81,7 +91,13 @@ def _meaning(problem: WordProblem) -> Meaning:
     signatures: dict[str, Signature] = {}
     inputs: dict[str, frozenset[str]] = {}
     for quantity in problem.quantities:
-        signatures[quantity.name] = _signature_of(quantity, signatures, rng)
+        if quantity.role == "constant":
+            signature = (Fraction(quantity.value),) * ASSIGNMENTS
+        elif quantity.role == "derived":
+            signature = _combine(quantity.op, signatures[quantity.left], signatures[quantity.right]) or ()
+        else:
+            signature = tuple(Fraction(rng.randrange(1000, 1_000_000)) for _ in range(ASSIGNMENTS))
+        signatures[quantity.name] = signature
         sides = {quantity.left, quantity.right} - {""}
         inputs[quantity.name] = frozenset(sides).union(*(inputs[side] for side in sides))
     by_name = {quantity.name: quantity for quantity in problem.quantities}
@@ -96,15 +112,8 @@ def _meaning(problem: WordProblem) -> Meaning:
     )
 
 
-def _signature_of(quantity: Quantity, known: Mapping[str, Signature], rng: random.Random) -> Signature:
-    if quantity.role == "constant":
-        return (Fraction(quantity.value),) * ASSIGNMENTS
-    if quantity.role == "derived":
-        return _combine(quantity.op, known[quantity.left], known[quantity.right]) or ()
-    return tuple(Fraction(rng.randrange(1000, 1_000_000)) for _ in range(ASSIGNMENTS))
-
-
 def _combine(op: str, left: Signature, right: Signature) -> Signature | None:
+    """``left op right`` under each assignment; None where one of them is undefined (a division by zero)."""
     values = [apply(op, a, b) for a, b in zip(left, right, strict=True)]
     known = tuple(value for value in values if value is not None)
     return known if len(known) == len(values) else None
@@ -121,7 +130,7 @@ def _rearrangements(quantities: Mapping[str, Quantity], signatures: Mapping[str,
                 rearranged += [
                     _combine(op, signatures[part], signatures[outer])
                     for part in (inner.left, inner.right)
-                    for op in _same_level(quantity.op)
+                    for op in ("+-" if quantity.op in "+-" else "*/")
                 ]
                 rearranged += [
                     _combine("-", signatures[outer], signatures[part])
@@ -136,10 +145,6 @@ def _rearrangements(quantities: Mapping[str, Quantity], signatures: Mapping[str,
                 ]
         rearranged += _factored(quantity, quantities, signatures)
     return [signature for signature in rearranged if signature]
-
-
-def _same_level(op: str) -> str:
-    return "+-" if op in "+-" else "*/"
 
 
 def _factored(
@@ -158,7 +163,14 @@ def _factored(
 
 @dataclass(slots=True)
 class Reading:
-    """What a solution has computed so far; ``pending`` are partial results that no right step has used yet."""
+    """What a solution has computed so far.
+
+    Attributes:
+        meaning: the problem.
+        computed: names of the derived quantities computed so far.
+        partial: rearranged intermediate results by value.
+        pending: of those, the ones that no correct step has used yet: their step and what is wrong if none does.
+    """
 
     meaning: Meaning
     computed: set[str] = field(default_factory=set)
@@ -166,7 +178,7 @@ class Reading:
     pending: dict[Fraction, tuple[int, MistakeKind]] = field(default_factory=dict)
 
     def mistake(self, index: int, equation: StatedEquation) -> MistakeKind | None:
-        """What is wrong with one equation, None for a right one, which then counts as computed."""
+        """The mistake in one equation; None for a correct one, whose result then counts as computed."""
         expression = equation.expression
         if expression is None or equation.stated is None:
             return MistakeKind.UNREADABLE
@@ -185,22 +197,21 @@ class Reading:
         return None
 
     def blame(self, index: int, kind: MistakeKind) -> Truth:
-        """The error at ``index``, or at the earlier partial result that no right step went on from."""
+        """The error at ``index``, or at the earliest pending partial result before it."""
         return Truth(*min(self.pending.values(), default=(index, kind)))
 
     def _signature(self, expression: Expression) -> Signature | None:
+        """The signature of an expression; None where it names a number that is neither given nor computed."""
         if isinstance(expression, Fraction):
-            return self._resolve(expression)
+            quantity = self.meaning.names.get(expression)
+            if quantity and (quantity.role != "derived" or quantity.name in self.computed):
+                return self.meaning.signatures[quantity.name]
+            return self.partial.get(expression)
         left, right = self._signature(expression.left), self._signature(expression.right)
         return None if left is None or right is None else _combine(expression.op, left, right)
 
-    def _resolve(self, literal: Fraction) -> Signature | None:
-        quantity = self.meaning.names.get(literal)
-        if quantity and (quantity.role != "derived" or quantity.name in self.computed):
-            return self.meaning.signatures[quantity.name]
-        return self.partial.get(literal)
-
     def _kind(self, expression: Expression) -> MistakeKind:
+        """The kind of mistake of a true equation that means nothing."""
         named = [self.meaning.names.get(literal) for literal in literals(expression)]
         if any(one and one.role == "derived" and one.name not in self.computed for one in named):
             return MistakeKind.SKIPPED
@@ -215,6 +226,7 @@ class Reading:
         return MistakeKind.OPERAND
 
     def _skips(self, quantity: Quantity, op: str, left: str, right: str) -> bool:
+        """Whether ``left op right`` computes ``quantity`` with a step left out."""
         orders = [(left, right), (right, left)] if op in "+*" else [(left, right)]
         return op == quantity.op and any(
             self._stands_for(a, quantity.left) and self._stands_for(b, quantity.right) for a, b in orders

@@ -1,4 +1,4 @@
-"""Relations and changes that stories share: the same words in another order or direction mean another operation."""
+"""Sentences that relate two counts, or change one: the same words in another order mean another operation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ TIMES = {2: "twice", 3: "three times", 4: "four times"}
 def relate(
     story: Story, known: Node, knower: str, other: str, noun: str, line: str, verb: str = "has"
 ) -> tuple[str, Node]:
-    """A sentence that ties ``other``'s count to the ``known`` one of ``knower``, and that count.
+    """A sentence that relates the count of ``other`` to that of ``knower``, and the former.
 
-    ``line`` is the solution line, with ``{}`` for the equation. Half of the relations are told from the known side
-    ('Tom has 4 more than Mia' gives Mia's count from Tom's), so that 'more' may mean a subtraction.
+    Half of the relations are told from the known side ('Tom has 4 more than Mia' gives Mia's count from Tom's), so that
+    'more' may mean a subtraction.
+
+    Args:
+        story: the problem under construction.
+        known: the count of ``knower``.
+        knower, other: who has them.
+        noun: what is counted.
+        line: the solution line, with ``{}`` for the equation.
+        verb: of both.
     """
     if story.chance(0.35):
         return _multiple(story, known, knower, other, noun, line, verb)
@@ -29,6 +37,7 @@ def relate(
 
 
 def _multiple(story: Story, known: Node, knower: str, other: str, noun: str, line: str, verb: str) -> tuple[str, Node]:
+    """A relation by a factor ('twice as many', 'half as many')."""
     factor = story.constant(story.rng.choice((2, 2, 3, 4)))
     times = f"{TIMES[factor.value]} as many {noun} as"
     if story.chance(0.5):

@@ -1,4 +1,4 @@
-"""A story under construction: draws distinct numbers, derives quantities, collects sentences and solution lines."""
+"""A word problem under construction: distinct numbers, derived quantities, sentences and solution lines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A quantity of the story; formats as its value, and combines with others by one operator."""
+    """A quantity of the story; formatted as its value, combined with another by an operator."""
 
     name: str
     value: int
@@ -84,7 +84,7 @@ class Story:
         return self._declare(value, "given")
 
     def forget(self, node: Node) -> None:
-        """Takes back a number that the text does not state after all."""
+        """Remove a number that the text does not state after all."""
         self.quantities = [quantity for quantity in self.quantities if quantity.name != node.name]
         self.used.discard(node.value)
 
@@ -94,7 +94,7 @@ class Story:
         return Node(known.name, value) if known else self._declare(value, "constant")
 
     def derive(self, computed: Computed, *wordings: str) -> Node:
-        """A quantity that follows, with at most two wordings of its solution line; ``{}`` takes the equation."""
+        """A derived quantity, with at most two wordings of its solution line, in which ``{}`` is the equation."""
         value = _easy(computed)
         if value > MAX_VALUE or (value > MOSTLY_AT_MOST and self.rng.random() < 0.8):
             raise Rejected
@@ -112,7 +112,7 @@ class Story:
         return self.rng.choice(options)
 
     def chance(self, share: float) -> bool:
-        """True in this share of the stories."""
+        """True with this probability."""
         return self.rng.random() < share
 
     def person(self) -> Person:
@@ -124,38 +124,51 @@ class Story:
         return self.rng.sample(kinds, count)
 
     def say(self, *variants: str) -> None:
-        """Adds the next sentence, in one of its variants."""
+        """Add the next sentence, in one of its variants."""
         self.sentences.append(self.pick(*variants))
 
     def facts(self, *sentences: str) -> None:
-        """Adds sentences whose order does not matter, shuffled."""
+        """Add sentences whose order does not matter, shuffled."""
         shuffled = list(sentences)
         self.rng.shuffle(shuffled)
         self.sentences += shuffled
 
     def aside(self, *variants: str, low: int = 2, high: int = 40, share: float = 0.6) -> None:
-        """Sometimes adds a true sentence with a number that nothing needs; ``{}`` takes the number."""
+        """Add, with probability ``share``, a true sentence with a number (``{}``) that nothing needs."""
         if self.rng.random() < share:
             number = self._declare(self._free(low, high, 1), "distractor")
             self.asides.append(self.pick(*variants).replace("{}", str(number)))
 
     def ask(self, target: Node, *variants: str) -> None:
-        """The question, in one of its variants, and the quantity that answers it."""
+        """Set the question, in one of its variants, and the quantity that answers it."""
         self.question, self.target = self.pick(*variants), target.name
 
     def finish(self, problem_id: str, family: str) -> WordProblem:
-        """The problem. Raises ``Rejected`` unless its solution has two to six steps."""
+        """The finished problem.
+
+        Raises:
+            Rejected: its solution has fewer than two or more than six steps.
+        """
         route = needed(self.quantities, self.target)
         if not 2 <= len(route) <= 6:
             raise Rejected
-        text = " ".join([*self._with_asides(), self.question])
+        sentences = list(self.sentences)
+        for aside in self.asides:
+            sentences.insert(self.rng.randint(1, len(sentences)), aside)
+        text = " ".join([*sentences, self.question])
         kept = self._kept(route, set(re.findall(r"\d+", text)))
         answer = str(next(quantity.value for quantity in route if quantity.name == self.target))
-        solution = "\n".join([*(self._line(quantity) for quantity in route), f"#### {answer}"])
+        values = {quantity.name: quantity.value for quantity in self.quantities}
+        lines = []
+        for quantity in route:
+            left, right, value = values[quantity.left], values[quantity.right], quantity.value
+            equation = f"<<{left}{quantity.op}{right}={value}>>{value}"
+            lines.append(self.wordings[quantity.name].replace("{}", equation))
+        solution = "\n".join([*lines, f"#### {answer}"])
         return WordProblem(problem_id, family, text, solution, answer, self.target, kept)
 
     def _kept(self, route: list[Quantity], stated: set[str]) -> tuple[Quantity, ...]:
-        """What the question needs and, as distractors, the other numbers that the text states."""
+        """The quantities that the solution uses and, as distractors, the other numbers that the text states."""
         inputs = {name for quantity in route for name in (quantity.left, quantity.right)}
         kept: list[Quantity] = []
         for quantity in self.quantities:
@@ -165,17 +178,6 @@ class Story:
                 role: Role = "constant" if quantity.role == "constant" else "distractor"
                 kept.append(Quantity(quantity.name, quantity.value, role))
         return tuple(kept)
-
-    def _with_asides(self) -> list[str]:
-        sentences = list(self.sentences)
-        for aside in self.asides:
-            sentences.insert(self.rng.randint(1, len(sentences)), aside)
-        return sentences
-
-    def _line(self, quantity: Quantity) -> str:
-        values = {q.name: q.value for q in self.quantities}
-        equation = f"<<{values[quantity.left]}{quantity.op}{values[quantity.right]}={quantity.value}>>{quantity.value}"
-        return self.wordings[quantity.name].replace("{}", equation)
 
     def _free(self, low: int, high: int, step: int) -> int:
         for _ in range(20):
@@ -198,7 +200,11 @@ class Story:
 
 
 def _easy(computed: Computed) -> int:
-    """The value, where a child can do the sum in the head: times tables, exact divisions, nothing below 2."""
+    """The value of an operation easy enough for mental arithmetic: times tables, exact divisions, nothing below 2.
+
+    Raises:
+        Rejected: any other operation.
+    """
     left, right = computed.left.value, computed.right.value
     if computed.op == "+":
         return left + right
