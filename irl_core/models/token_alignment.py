@@ -1,8 +1,8 @@
 """Alignment of rewards from the discriminator's tokens to the policy's, where the two have different tokenizers.
 
-Tokens are aligned by the characters that both tokenizers spell. Only levels (raw rewards) are aligned: credit, discounts
-and scores are computed from them afterwards, in the policy's tokens, so that credit telescopes to the same sum.
-Log-probabilities cannot be aligned; ``check_same_tokens`` refuses settings that would need it.
+Tokens are aligned by the characters that both tokenizers spell. Only levels (raw rewards) are aligned: credit,
+discounts and scores are computed from them afterwards, in the policy's tokens, so that credit telescopes to the same
+sum. Log-probabilities cannot be aligned; ``check_same_tokens`` refuses settings that would need it.
 """
 
 from __future__ import annotations
