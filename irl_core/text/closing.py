@@ -57,6 +57,7 @@ _ANOTHER_PROBLEM = re.compile(
     r"|^[#*_>\s]{0,8}(?:now,?[ ]+)?(?:(?:next|new|another|second)[ ]+)?"
     r"(?:question|problem|q|exercise|task|instruction|user|human|student)"
     r"[ ]*(?:#?[0-9]{1,4})?[ ]*[*_]{0,3}[ ]*[:：.]"
+    r"|(?<=[.!?0-9])[ \t]+(?:question|problem|q)[ ]*[0-9]{0,4}[ ]*[:：]"
     r"|^\s{0,4}(?:<\|(?:im_start\|>\s?)?user|\[INST\]|<\|start_header_id\|>user)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -184,7 +185,7 @@ def is_number_alone(text: str) -> bool:
     return bool(_NUMBER_ONLY.fullmatch(text))
 
 
-def another_problem(text: str, start: int) -> Span | None:
+def another_problem(text: str, start: int, end: int | None = None) -> Span | None:
     """Where, from ``start`` on, a completion runs on into another problem: 'Question: ...', a turn of the user's."""
-    match = _ANOTHER_PROBLEM.search(text, start)
+    match = _ANOTHER_PROBLEM.search(text, start, len(text) if end is None else end)
     return match.span() if match else None

@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import product
 from math import isqrt
 
-from irl_core.text.tokens import SCALE_WORDS, Token, is_unit, is_whole_number, tokenise
+from irl_core.text.tokens import SCALE_WORDS, SET_WORDS, Token, is_unit, is_whole_number, tokenise
 
 MAX_TOKENS = 48  # in one side of an equation
 MAX_EXPONENT = 20
@@ -85,6 +85,7 @@ class Reading:
     tight: bool = True  # 25 / 1/5 divides by a fifth
     of: bool = True  # 1/3 of 150 is 50; else the expression ends before 'of'
     scaled: bool = True  # 2 dozen is 24; else 'dozen' is a unit
+    sets: bool = True  # 2 pairs are 4; else 'pairs' is a unit
 
 
 def readings(tokens: Sequence[Token]) -> Iterator[Reading]:
@@ -95,6 +96,7 @@ def readings(tokens: Sequence[Token]) -> Iterator[Reading]:
         sum(token.text == "/" for token in tokens) > 1,
         "of" in kinds,
         any(token.kind == "word" and token.text.lower() in SCALE_WORDS for token in tokens),
+        any(token.kind == "word" and token.text.lower() in SET_WORDS for token in tokens),
     )
     for flags in product(*[(True, False) if choice else (True,) for choice in choices]):
         yield Reading(*flags)
@@ -258,9 +260,9 @@ class _Parser:
         if self.percentage:
             self.take()
             inner = Operation("/", inner, Fraction(100)) if self.reading.share else inner
-        while self.kind() == "word" and self.tokens[self.at].text.lower() in SCALE_WORDS and self.reading.scaled:
-            scale = SCALE_WORDS[self.take().text.lower()]
-            inner = Operation("*", inner, Fraction(scale))
+        multiples = (SCALE_WORDS if self.reading.scaled else {}) | (SET_WORDS if self.reading.sets else {})
+        while self.kind() == "word" and self.tokens[self.at].text.lower() in multiples:
+            inner = Operation("*", inner, Fraction(multiples[self.take().text.lower()]))
             self.unit_words += 1
         self.units(closing=False)
         return inner
@@ -337,7 +339,7 @@ def read_number(tokens: Sequence[Token]) -> tuple[Fraction, int] | None:
 
     A number may be a fraction, a power, ``3 \times 10^5``, in percent or with a scale word; no other product is one.
     """
-    parser = _Parser(tokens, Reading(share=False, tight=False))
+    parser = _Parser(tokens, Reading(share=False, tight=False, sets=False))
     try:
         number = value(parser.product())
     except NoParseError:

@@ -138,9 +138,18 @@ def _split_closing_sentence(text: str, span: Span) -> list[Span]:
     return [(span[0], sentences[-2][1]), last] if closing_answer(text[slice(*last)]) is not None else [span]
 
 
+def _split_run_on(text: str, span: Span) -> list[Span]:
+    """A line 'The answer is 14. Question: ...' as two spans: the second is of another problem."""
+    another = another_problem(text, span[0] + 1, span[1])
+    if another is None or closing_answer(text[span[0] : another[0]]) is None:
+        return [span]
+    return [_trim(text, span[0], another[0]), _trim(text, another[0], span[1])]
+
+
 def plain_steps(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:
     """The lines of a stretch of reasoning, closing sentences split off, each with whether it is a closing line."""
-    lines = [part for line in line_spans(text, start, end) for part in _split_hashes(text, line)]
+    whole = [part for line in line_spans(text, start, end) for part in _split_run_on(text, line)]
+    lines = [part for line in whole for part in _split_hashes(text, line)]
     if lines:
         lines[-1:] = _split_closing_sentence(text, lines[-1])
     closing = [closing_answer(text[slice(*span)]) is not None for span in lines]

@@ -24,6 +24,11 @@ SCALE_WORDS = {
     **{"million": 10**6, "millions": 10**6, "billion": 10**9, "billions": 10**9, "trillion": 10**12},
     **{"lakh": 10**5, "crore": 10**7},
 }
+# Words of sets: in an expression '2 pairs' may be 4 or two pairs; as an answer it is two of them.
+SET_WORDS = {
+    **{"pair": 2, "pairs": 2, "couple": 2, "couples": 2, "twos": 2, "trio": 3, "trios": 3, "threes": 3, "fours": 4},
+    **{"fives": 5, "sixes": 6, "sevens": 7, "eights": 8, "nines": 9, "tens": 10, "gross": 144},
+}
 # Words that calculate with what stands beside them: no expression that touches one has been read whole.
 ARITHMETIC_WORDS = words(
     """times plus minus multiplied divided over squared cubed twice thrice double doubled triple tripled quadruple
