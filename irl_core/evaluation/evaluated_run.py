@@ -47,11 +47,6 @@ class EvaluatedRun:
         """The file of the perturbed traces; there is one where ``perturbed`` is not empty."""
         return self.path.with_name(PERTURBED)
 
-    @property
-    def probes_path(self) -> Path:
-        """The file of the probes; there is one where ``probes`` is not empty."""
-        return self.path.with_name(PROBES)
-
 
 def load(path: Path) -> EvaluatedRun:
     """Load the folder that ``irl-lens evaluate`` wrote, or the scored run ``path`` alone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -77,19 +77,13 @@ class Tokens:
 def figures(path: Path, locator: Locator, *, seed: int = 0) -> Tokens:
     """The tokens of the perturbed traces in a file; those whose first changed token is not known are left out."""
     names = tuple(dict.fromkeys((locator.rule.signal, "raw", "credit", "logprob")))
-    frame = pd.DataFrame([_row(row, names, locator) for row in _rows(path)])
+    rows = (row for table in read_batches(path, COLUMNS.names) for row in table.to_pylist())
+    known = (row for row in rows if row["prompt_reward"] is not None and row["perturbed_from_token"] is not None)
+    frame = pd.DataFrame([_row(row, names, locator) for row in known])
     kinds = [ALL, *sorted(set(frame["kind"]))] if len(frame) else []
     areas: dict[str, dict[str, TokenAuc]] = {ALL: {}}
     areas |= {kind: _areas(frame, kind, names, seed) for kind in kinds}
     return Tokens(locator.rule.signal, areas, _within_step(frame, seed))
-
-
-def _rows(path: Path) -> Iterator[ScoredRow]:
-    """The rows whose first changed token is known."""
-    for table in read_batches(path, COLUMNS.names):
-        for row in table.to_pylist():
-            if row["prompt_reward"] is not None and row["perturbed_from_token"] is not None:
-                yield row
 
 
 def _row(row: ScoredRow, names: tuple[str, ...], locator: Locator) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Final, Literal, get_args
 
 import pandas as pd
 
-from irl_core.report.inspection_json import InspectedToken, InspectedTrace, InspectionResult
+from irl_core.report.inspection_json import InspectionResult
 
 Signal = Literal["raw", "standardised", "discounted", "credit", "logprob"]
 SIGNALS: Final[tuple[Signal, ...]] = get_args(Signal)
@@ -37,17 +37,11 @@ def to_csv(result: InspectionResult) -> str:
     writer.writerow(COLUMNS)
     for number, trace in enumerate(result["traces"]):
         for index, token in enumerate(trace["tokens"]):
-            place = (number, _step_of(trace, token), index, token["start"], token["end"], token.get("id"))
+            start, end = token["start"], token["end"]
+            overlapping = (i for i, step in enumerate(trace["steps"]) if start < step["end"] and step["start"] < end)
+            place = (number, next(overlapping, None), index, start, end, token.get("id"))
             writer.writerow((*place, safe_cell(token["text"]), *(token[name] for name in SIGNALS)))
     return sheet.getvalue()
-
-
-def _step_of(trace: InspectedTrace, token: InspectedToken) -> int | None:
-    """The step that holds the first character of the token that is in any step."""
-    for index, step in enumerate(trace["steps"]):
-        if token["start"] < step["end"] and step["start"] < token["end"]:
-            return index
-    return None
 
 
 def inert(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from irl_core.reward.token_scores import DEFAULT_GAMMA, trace_score
 from irl_core.storage.schema import NO_ERROR, RewardColumns, ScoredRow, TraceColumns
 from irl_core.text.divergence import departed_token, first_difference
 from irl_core.text.equations import find_equations, first_false_step
-from irl_core.text.verifiable import INTEGER_REWARD, is_integer, soft_format, strict_format, xml_count
+from irl_core.text.verifiable import integer_answer, soft_format, strict_format, xml_count
 from irl_core.types import (
     EncodedTrace,
     Floats,
@@ -129,10 +129,10 @@ def trace_columns(
         "log_prob_min": finite_or_none(logprobs.min()) if logprobs.size else None,
         "arithmetic_false": false_equations,
         "arithmetic_first_false_step": first_false_step(trace) if false_equations else None,
-        "xml_count": xml_count([trace.text])[0],
-        "strict_format": strict_format([trace.text])[0],
-        "soft_format": soft_format([trace.text])[0],
-        "integer_answer": INTEGER_REWARD * is_integer(trace.answer),
+        "xml_count": xml_count(trace.text),
+        "strict_format": strict_format(trace.text),
+        "soft_format": soft_format(trace.text),
+        "integer_answer": integer_answer(trace.answer),
         "checkpoint": checkpoint,
         "layout": trace.layout.value,
         "source": trace.source.value,

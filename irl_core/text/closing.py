@@ -117,7 +117,9 @@ def stated_answer(body: str) -> str | None:
             match is not None and body[: match.start("answer")].rstrip("* ").endswith(":")
         )
         if match and is_answer(match["answer"], labelled):
-            return _without_assignment(clean_answer(match["answer"]))
+            answer = clean_answer(match["answer"])
+            assigned = _ASSIGNED.match(answer)  # 'x = 12'
+            return clean_answer(assigned["answer"]) if assigned else answer
     return None
 
 
@@ -128,11 +130,6 @@ def is_answer(answer: str, labelled: bool) -> bool:
     if "=" in answer and not _ASSIGNED.match(answer.strip("*_$ \\()[]")):
         return False
     return len(clean_answer(answer)) <= 80 and (labelled or bool(re.match(_OPENING + _NUMBER, answer)))
-
-
-def _without_assignment(answer: str) -> str:
-    match = _ASSIGNED.match(answer)
-    return clean_answer(match["answer"]) if match else answer
 
 
 def _answer_after_hashes(rest: str) -> str | None:

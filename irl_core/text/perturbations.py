@@ -263,12 +263,6 @@ def false_steps(trace: Trace) -> Counter[int]:
     return Counter(bisect_right(starts, one.start) - 1 for one in find_equations(trace.text) if not one.true)
 
 
-def _first_known_error(trace: Trace) -> int:
-    """The first step known to be wrong already; the number of steps where none is."""
-    known = [trace.truth.first_error_step if trace.truth else None, first_false_step(trace)]
-    return min((step for step in known if step is not None), default=len(trace.steps))
-
-
 def _is_wrong(trace: Trace, changed: Trace, step: int, kind: str) -> bool:
     """Whether the changed text is wrong in the way of its kind, and first at that step."""
     before, after = false_steps(trace), false_steps(changed)
@@ -291,21 +285,17 @@ def _perturbation(trace: Trace, edits: Edits, kind: str) -> Perturbation | None:
         return None
     changed = make_trace(trace.problem, text, reference_answer=trace.reference_answer)
     step = bisect_right([one.start for one in changed.steps], span[0]) - 1
-    if step < 0 or step >= _first_known_error(trace) or changed.layout is not trace.layout:
+    known = [trace.truth.first_error_step if trace.truth else None, first_false_step(trace)]
+    first_error = min((one for one in known if one is not None), default=len(trace.steps))
+    if not 0 <= step < first_error or changed.layout is not trace.layout:
         return None
-    if kind == "drop_step":
-        span = _up_to_first_number(changed, step, edits)
+    if kind == "drop_step":  # from the gap to the end of the first number whose source is now missing
+        gap, number = sorted(edits)[:2]
+        start = changed.steps[step].start
+        span = start, max(start, number[0] - (gap[1] - gap[0]) + len(edits[number]))
     if not _is_wrong(trace, changed, step, kind):
         return None
     return Perturbation(text, span, step, kind)
-
-
-def _up_to_first_number(changed: Trace, step: int, edits: Edits) -> tuple[int, int]:
-    """Of a text with a step left out: from the gap to the end of the first number that has nothing behind it."""
-    gap, first = sorted(edits)[:2]
-    removed = gap[1] - gap[0]
-    start = changed.steps[step].start
-    return start, max(start, first[0] - removed + len(edits[first]))
 
 
 def perturb(trace: Trace, rng: random.Random, kinds: Sequence[str] = ALL_KINDS) -> Perturbation | None:

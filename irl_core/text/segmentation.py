@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from irl_core.text.answers import compare_answers
@@ -247,25 +248,13 @@ def tagged_steps(text: str, tags: Mapping[str, tuple[Span, Span]]) -> tuple[list
         low, high = _trim(text, start, end)
         if start == inside_answer and low < high:
             steps.append(Step(low, high, text[low:high], "answer"))
-            answer = _tag_answer(text[low:high])
+            # the answer of the tag's last closing line; where it has none, all of its content
+            content = text[low:high]
+            closing = [closing_answer(content[slice(*span)]) for span in line_spans(content, 0, len(content))]
+            answer = next((stated for stated in reversed(closing) if stated), clean_answer(content) or None)
         elif low < high:
             steps.extend(_reasoning(text, low, high)[1])
     return steps, answer
-
-
-def _tag_answer(content: str) -> str | None:
-    """The answer that an answer tag holds: that of its last closing line where it has one, else all of it."""
-    closing = [closing_answer(content[slice(*span)]) for span in line_spans(content, 0, len(content))]
-    stated = [answer for answer in closing if answer]
-    return stated[-1] if stated else clean_answer(content) or None
-
-
-def _bare_number_last(text: str, steps: list[Step]) -> list[Step]:
-    """Steps of a text with think tags alone: a last line that is nothing but a number is its answer."""
-    last = steps[-1]
-    if last.role == "reasoning" and is_number_alone(last.text):
-        return [*steps[:-1], Step(last.start, last.end, last.text, "answer")]
-    return steps
 
 
 # ---------------------------------------------------------------- public
@@ -285,7 +274,9 @@ def segment(text: str) -> tuple[Layout, tuple[Step, ...], str | None]:
     if not steps:
         layout, steps = _reasoning(text, 0, len(text))
     elif "answer" not in tags:
-        steps = _bare_number_last(text, steps)
+        last = steps[-1]
+        if last.role == "reasoning" and is_number_alone(last.text):
+            steps[-1] = replace(last, role="answer")
     return layout, tuple(steps), answer or _stated_answer(text, steps)
 
 

@@ -7,7 +7,7 @@ import re
 from irl_core.text.answers import answers_agree
 from irl_core.text.segmentation import make_trace
 from irl_core.text.verifiable import strict_format
-from irl_core.types import Step, Trace
+from irl_core.types import Trace
 
 _ANNOTATION = re.compile(r"<<[^<>\n]*>>")
 
@@ -24,7 +24,11 @@ def as_think_answer(trace: Trace) -> Trace:
     answer = trace.answer or trace.reference_answer
     if answer is None:
         raise ValueError("there is no final answer to put between <answer> tags")
-    lines = [line for step in _reasoning(trace) if (line := _ANNOTATION.sub("", step.text).strip())]
+    steps = list(trace.steps)
+    while steps and steps[-1].role == "answer":
+        steps.pop()
+    kept = [step for step in steps if step.role == "reasoning" or "####" not in step.text]
+    lines = [line for step in kept if (line := _ANNOTATION.sub("", step.text).strip())]
     if not lines:
         raise ValueError("there is no reasoning to put between <think> tags")
     reasoning = "\n".join(lines)
@@ -40,14 +44,6 @@ def as_think_answer(trace: Trace) -> Trace:
         problem_id=trace.problem_id,
         extra=trace.extra,
     )
-    if not strict_format([text])[0] or made.answer is None or not answers_agree(made.answer, answer):
+    if not strict_format(text) or made.answer is None or not answers_agree(made.answer, answer):
         raise ValueError(f"think and answer tags do not hold its answer {answer[:40]!r}; does its text have tags?")
     return made
-
-
-def _reasoning(trace: Trace) -> list[Step]:
-    """The steps without the closing lines at the end, and without '####' lines anywhere."""
-    steps = list(trace.steps)
-    while steps and steps[-1].role == "answer":
-        steps.pop()
-    return [step for step in steps if step.role == "reasoning" or "####" not in step.text]

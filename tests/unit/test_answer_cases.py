@@ -459,7 +459,8 @@ def test_no_answer_found_is_unknown() -> None:
 
 
 def test_a_think_tag_that_the_template_opened_counts_for_the_format() -> None:
-    assert soft_format(["2+3=5.\n</think>\n<answer>5</answer>", "2+3=5.\n<answer>5</answer>"]) == [0.5, 0.0]
+    assert soft_format("2+3=5.\n</think>\n<answer>5</answer>") == 0.5
+    assert soft_format("2+3=5.\n<answer>5</answer>") == 0.0
 
 
 @given(st.text(alphabet="0123456789.,/ \\{}frac()[]$*`½²^-–=eEk%:;andx×√<>\n", max_size=80))

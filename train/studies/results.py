@@ -33,22 +33,25 @@ def write_results(paths: Sequence[Path], out: Path, *, seed: int = 0) -> Path:
     twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
     if twice is not None:
         raise ConfigError(f"two of the runs are called {twice}; a result stands under its folder's name")
-    parts = [HEAD, *(_study(path) if (path / STUDY).is_file() else _evaluation(path, seed) for path in paths)]
+    parts = [HEAD]
+    for path in paths:
+        if (path / STUDY).is_file():  # its headings one level further down
+            text = (path / STUDY).read_text(encoding="utf-8")
+            parts.append("\n".join(f"#{line}" if line.startswith("#") else line for line in text.splitlines()) + "\n")
+        else:
+            parts.append(_evaluation(path, seed))
     write_whole(out, "\n".join(parts))
     return out
 
 
 def _evaluation(path: Path, seed: int) -> str:
     report = draw(path, seed=seed).report
-    lines = [*origin(report.provenance), *_seconds(path)]
+    lines = list(origin(report.provenance))
+    record = path / RECORD
+    if record.is_file() and (seconds := load_json(record).get("seconds")):
+        lines.append(f"took {seconds / 60:.1f} minutes, as busy as the machine was")
     head = [f"## {escaped(path.resolve().stem)}\n", f"    {command(report.provenance)}\n"]
     return "\n".join([*head, *(f"- {escaped(line)}" for line in lines), "", summary(report, 3)])
-
-
-def _study(path: Path) -> str:
-    """What a study wrote, its headings one level further down."""
-    text = (path / STUDY).read_text(encoding="utf-8")
-    return "\n".join(f"#{line}" if line.startswith("#") else line for line in text.splitlines()) + "\n"
 
 
 def command(provenance: Mapping[str, Any]) -> str:
