@@ -102,7 +102,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Perturbation:
-    """A corrupted copy of a solution: new text, the changed span in it, the first wrong step, the kind."""
+    """A perturbed copy of a solution: new text, the changed span in it, the first wrong step, the kind."""
 
     text: str
     span: Span

@@ -72,8 +72,8 @@ def labelled(encoder: TraceEncoder, problem: WordProblem, rollout: Rollout, numb
     )  # fmt: skip
 
 
-def judged(encoder: TraceEncoder, expert: Trace, rollout: Rollout, number: int) -> Trace:
-    """A rollout as a trace, correct where its final answer is right; else its first error is not known."""
+def graded_rollout(encoder: TraceEncoder, expert: Trace, rollout: Rollout, number: int) -> Trace:
+    """A rollout as a trace without an error where its final answer is correct; else its first error is unknown."""
     trace = encoder.sampled_trace(
         expert.problem, rollout.token_ids, rollout.logprobs, reference_answer=expert.reference_answer,
         problem_id=expert.problem_id, trace_id=f"{expert.problem_id}/{number}",
@@ -136,7 +136,7 @@ def evidence_from_answers(trainer: AdversarialTrainer, config: TrainConfig) -> E
     experts = calibration_traces(config, encoder)
     texts = [expert.problem for expert in experts]
     pairs = zip(experts, sample(trainer, config, texts), strict=True)
-    traces = [judged(encoder, expert, one, number) for expert, rows in pairs for number, one in enumerate(rows)]
+    traces = [graded_rollout(encoder, expert, one, number) for expert, rows in pairs for number, one in enumerate(rows)]
     samples = scored_traces(trainer, traces)
     right = [one for one in samples if one.trace.truth is not None]
     wrong = perturbed_experts(experts, seed)

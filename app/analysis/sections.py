@@ -152,10 +152,10 @@ def surprising(frame: pd.DataFrame, score: str) -> list[tuple[str, str]]:
     the correct, in turns; at most ``MOST_SHOWN``, the first in the file among equals."""
     import numpy as np
 
-    from irl_core.evaluation.scores import judged
+    from irl_core.evaluation.scores import graded
     from irl_core.evaluation.scores import score as values_of
 
-    one = judged(frame)
+    one = graded(frame)
     values, ids = values_of(one.frame, score), one.frame["trace_id"].tolist()
     sides = []
     for right, sign, words in ((False, -1.0, "incorrect, scored high"), (True, 1.0, "correct, scored low")):
@@ -171,11 +171,11 @@ def centred(frame: pd.DataFrame, score: str) -> pd.DataFrame:
     the traces that are not judged, or without the score, are left out."""
     import numpy as np
 
-    from irl_core.evaluation.scores import judged
+    from irl_core.evaluation.scores import graded
     from irl_core.evaluation.scores import score as values_of
     from irl_core.statistics.correlation import centred as less
 
-    one = judged(frame)
+    one = graded(frame)
     values = values_of(one.frame, score)
     known = np.isfinite(values)
     right, ids, values = one.right[known], one.ids[known], values[known]

@@ -98,8 +98,10 @@ def agreement(
 
 
 def kappa(pairs: Sequence[tuple[str, str]], ids: Sequence[str], *, seed: int = 0) -> Estimate:
-    """Cohen's kappa of pairs of labels: (observed - expected) / (1 - expected) agreement; undefined where both judges
-    give one and the same label to all."""
+    """Cohen's kappa of pairs of labels: (observed - expected) / (1 - expected) agreement.
+
+    Undefined where both annotators give one and the same label to all traces.
+    """
     if not pairs:
         return NOTHING_SURE
     labels = {label: place for place, label in enumerate(sorted({label for pair in pairs for label in pair}))}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Counts, judged, score
+from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Counts, graded, score
 from irl_core.evaluation.section import Section, Table
 from irl_core.evaluation.wording import extent, listed, side
 from irl_core.statistics.bootstrap import Estimate, problem_index
@@ -91,7 +91,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> Correlations:
         if not known.size or np.ptp(known) == 0:
             constant[name] = float(known[0]) if known.size else None
     return Correlations(
-        **asdict(judged(frame).counts()),
+        **asdict(graded(frame).counts()),
         titles=dict(COLUMNS),
         constant=constant,
         pearson=clustered_correlations(columns, ids, "pearson", seed=seed, titles=COLUMNS),

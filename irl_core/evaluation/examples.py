@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.scores import TITLES, judged, score
+from irl_core.evaluation.scores import TITLES, graded, score
 from irl_core.statistics.first_error import NO_ERROR
 
 SCORE = "score_mean_discounted"
@@ -45,7 +45,7 @@ class Examples:
 
 def choose(run: EvaluatedRun) -> Examples:
     """Choose the traces of a scored run that are shown, by ``RULE``."""
-    one = judged(run.frame)
+    one = graded(run.frame)
     frame = one.frame.assign(score=score(one.frame, SCORE), right=one.right)
     frame = frame[np.isfinite(frame["score"])].sort_values(["score", "trace_id"]).drop_duplicates("text")
     sound = frame["true_first_error_step"].isna() | (frame["true_first_error_step"] == NO_ERROR)

@@ -162,7 +162,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = Non
     `locator_of`; ``seed``: of the bootstrap.
 
     Raises:
-        StoreError: the traces cannot be judged by one rule.
+        StoreError: the traces cannot be located by one rule.
     """
     locator = locator_of(run, answer_lines)
     if locator is None:

@@ -28,7 +28,7 @@ def section(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = Non
     """Localisation as a section of the report; ``answer_lines``: may a closing line be the wrong step?
 
     Raises:
-        StoreError: the traces cannot be judged by one rule.
+        StoreError: the traces cannot be located by one rule.
     """
     localisation = first_error.figures(run, seed=seed, answer_lines=answer_lines)
     return Section("Localisation", localisation, paragraph(localisation), tables(localisation), localisation.reason)

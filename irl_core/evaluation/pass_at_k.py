@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.scores import Counts, Judged, judged
+from irl_core.evaluation.scores import Counts, Graded, graded
 from irl_core.evaluation.section import Section, Table, difference_cell
 from irl_core.evaluation.wording import difference, extent, listed
 from irl_core.statistics.best_of_n import pass_at_k, pass_values
@@ -45,8 +45,8 @@ def section(run: EvaluatedRun, *, seed: int = 0) -> Section[PassAtK]:
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> PassAtK:
     """pass@k of every policy of an evaluation. ``seed``: of the bootstrap."""
-    ours = judged(run.frame)
-    others = {name: judged(frame) for name, frame in run.compare.items()}
+    ours = graded(run.frame)
+    others = {name: graded(frame) for name, frame in run.compare.items()}
     every = {THIS: ours, **others}
     sources = set(run.frame["source"].dropna())
     nothing = undefined(0, "problems", "no trace with a known right answer")
@@ -62,14 +62,14 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> PassAtK:
     )
 
 
-def _less(ours: Judged, theirs: Judged, k: int, seed: int) -> Estimate:
+def _less(ours: Graded, theirs: Graded, k: int, seed: int) -> Estimate:
     """pass@k of ours minus theirs, paired on the problems that both have."""
     common = set(ours.frame["problem_id"]) & set(theirs.frame["problem_id"])
     if not common:
         return undefined(0, "problems", "no problem in common")
     by_problem = []
     for one in (ours, theirs):
-        part = judged(one.frame[one.frame["problem_id"].isin(common).to_numpy(dtype=bool)])
+        part = graded(one.frame[one.frame["problem_id"].isin(common).to_numpy(dtype=bool)])
         try:
             values = pass_values(part.right, part.ids, k)
         except ValueError as error:

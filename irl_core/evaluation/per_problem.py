@@ -13,7 +13,7 @@ import pandas as pd
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.located_traces import column, decided, located, locator_of
-from irl_core.evaluation.scores import Judged, answers, judged, score
+from irl_core.evaluation.scores import Graded, answers, graded, score
 from irl_core.statistics.best_of_n import best_of, pass_values, vote
 from irl_core.statistics.bootstrap import (
     Estimate,
@@ -61,7 +61,7 @@ UNITS = {
 def measured(run: EvaluatedRun) -> dict[str, Columns]:
     """Every measure of ``TITLES`` that a scored run allows, by name."""
     columns: dict[str, Columns] = {}
-    one = judged(run.frame)
+    one = graded(run.frame)
     if one.problems:
         columns |= of_samples(one)
     if (locator := locator_of(run)) is not None:
@@ -79,7 +79,7 @@ def measured(run: EvaluatedRun) -> dict[str, Columns]:
     return {name: columns[name] for name in TITLES if any(total for _, total in columns.get(name, {}).values())}
 
 
-def of_samples(one: Judged) -> dict[str, Columns]:
+def of_samples(one: Graded) -> dict[str, Columns]:
     """The measures that need sampled solutions; a problem is known by its text, which is the same in two runs."""
     first = np.unique(one.ids, return_index=True)[1]
     names = [str(text) for text in one.frame["problem"].iloc[first]]

@@ -89,7 +89,7 @@ def make(
         on_section: called with the name of each section before it is computed.
 
     Raises:
-        StoreError: the traces cannot be judged by one rule, or their provenance holds something unreadable.
+        StoreError: the traces cannot be located by one rule, or their provenance holds something unreadable.
     """
     sections: dict[str, Section[Any]] = {}
     for name, module in SECTIONS.items():

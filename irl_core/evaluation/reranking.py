@@ -17,7 +17,7 @@ import pandas as pd
 
 from irl_core.errors import StoreError
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Counts, Judged, answers, judged, score, spread
+from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Counts, Graded, answers, graded, score, spread
 from irl_core.evaluation.section import Section, Table
 from irl_core.evaluation.wording import difference, extent, side
 from irl_core.statistics.best_of_n import (
@@ -67,8 +67,8 @@ class VoteRule:
 def choose_vote(frame: pd.DataFrame) -> VoteRule:
     """The reward's score and the temperature whose vote elects most right answers on *these* problems: calibration
     problems, never the reported ones. Of equals the earlier score and the higher temperature, which is nearer to
-    majority. Raises ValueError where no trace can be judged."""
-    one = judged(frame)
+    majority. Raises ValueError where no trace's correctness is known."""
+    one = graded(frame)
     if not one.problems:
         raise ValueError("no trace with a known right answer: a vote cannot be chosen")
     spelt, best, best_share = answers(one.frame), None, -math.inf
@@ -139,7 +139,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> Reranking:
     Raises:
         StoreError: the provenance holds a vote that cannot be followed.
     """
-    one = judged(run.frame)
+    one = graded(run.frame)
     rule = vote_rule(run, one)
     known: dict[str, Any] = {**asdict(one.counts()), "titles": TITLES | NAMES, "ties": TIES, "vote": rule}
     if max(one.samples, default=0) < 2:  # nothing to choose among: all would be the share of right samples
@@ -157,7 +157,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> Reranking:
     )
 
 
-def vote_rule(run: EvaluatedRun, one: Judged) -> VoteRule:
+def vote_rule(run: EvaluatedRun, one: Graded) -> VoteRule:
     """The rule in the provenance, else the paper's score at one standard deviation. Raises StoreError."""
     known = run.provenance.get("vote")
     if known is None:
@@ -176,7 +176,7 @@ def vote_rule(run: EvaluatedRun, one: Judged) -> VoteRule:
 class Choices:
     """The accuracy of each way to choose, beside random and majority."""
 
-    def __init__(self, one: Judged, seed: int) -> None:
+    def __init__(self, one: Graded, seed: int) -> None:
         self.one, self.seed, self.answers = one, seed, answers(one.frame)
         self.smallest = one.samples[0]
         texts = one.frame["text"].astype(object).tolist()
@@ -247,7 +247,7 @@ class Choices:
 # ------------------------------------------------------------------------------------------------ fewer samples
 
 
-def fewer_samples(one: Judged, choice: Choices, rule: VoteRule, seed: int) -> tuple[Curves, dict[str, Estimate]]:
+def fewer_samples(one: Graded, choice: Choices, rule: VoteRule, seed: int) -> tuple[Curves, dict[str, Estimate]]:
     """The accuracy of every way to choose among fewer samples, and the samples that it needs for the accuracy of the
     majority among all. Of many samples ``MAX_SIZES`` numbers are tried, closer at the start."""
     smallest, spelt = choice.smallest, choice.answers

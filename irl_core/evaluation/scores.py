@@ -1,4 +1,4 @@
-"""The scores that are compared in every table, and the traces that can be judged by them."""
+"""The scores that are compared in every table, and the traces whose correctness is known."""
 
 from __future__ import annotations
 
@@ -44,9 +44,15 @@ class Counts:
     left_out: int
 
 
-class Judged(NamedTuple):
-    """The traces whose answer could be judged: ``right`` (M,), ``ids`` (M,) the number of each one's problem, and how
-    many traces were left out because the right answer is not known."""
+class Graded(NamedTuple):
+    """The M traces that are known to be correct or incorrect.
+
+    Attributes:
+        frame: a row for each of them.
+        right: (M,), whether it is correct.
+        ids: (M,), the number of its problem.
+        left_out: number of traces whose correctness is not known.
+    """
 
     frame: pd.DataFrame
     right: npt.NDArray[np.bool_]
@@ -71,12 +77,12 @@ class Judged(NamedTuple):
         )  # fmt: skip
 
 
-def judged(frame: pd.DataFrame) -> Judged:
-    """The traces of a frame that are known to be correct or not."""
+def graded(frame: pd.DataFrame) -> Graded:
+    """The traces of a frame whose correctness is known."""
     known = frame["correct"].notna().to_numpy(dtype=bool)
     kept = frame[known].reset_index(drop=True)
     right, ids = kept["correct"].to_numpy(dtype=bool), problem_index(list(kept["problem_id"]))[1]
-    return Judged(kept, right, ids, int((~known).sum()))
+    return Graded(kept, right, ids, int((~known).sum()))
 
 
 def score(frame: pd.DataFrame, name: str) -> Array:

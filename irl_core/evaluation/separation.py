@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.located_traces import ANCHOR
-from irl_core.evaluation.scores import REWARD_SCORES, TITLES, WITHOUT_REWARD, Array, Counts, Judged, judged, score
+from irl_core.evaluation.scores import REWARD_SCORES, TITLES, WITHOUT_REWARD, Array, Counts, Graded, graded, score
 from irl_core.evaluation.section import Section, Table
 from irl_core.evaluation.wording import difference, extent, ranking
 from irl_core.statistics.bootstrap import Estimate, bootstrap, point, ratio, share, undefined
@@ -75,7 +75,7 @@ def section(run: EvaluatedRun, *, seed: int = 0) -> Section[SeparationByScore]:
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> SeparationByScore:
     """The separation of every score of an evaluation. ``seed``: of the bootstrap."""
-    one = judged(run.frame)
+    one = graded(run.frame)
     baseline, titles = score(one.frame, BASELINE), dict(TITLES)
     values = {name: score(one.frame, name) for name in TITLES}
     start = log_prob_under_the_start(run, one)
@@ -90,7 +90,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> SeparationByScore:
     return SeparationByScore(**asdict(one.counts()), titles=titles, scores=rows)
 
 
-def log_prob_under_the_start(run: EvaluatedRun, one: Judged) -> Array | None:
+def log_prob_under_the_start(run: EvaluatedRun, one: Graded) -> Array | None:
     """The mean log-probability of each trace (M,) under the model that the discriminator started from: what the reward
     knew before its adversarial training. None where the run has no such file, NaN where it lacks a trace."""
     path = run.path.with_name(ANCHOR)
@@ -101,7 +101,7 @@ def log_prob_under_the_start(run: EvaluatedRun, one: Judged) -> Array | None:
     return np.array([known.get(name, math.nan) for name in one.frame["trace_id"]], dtype=np.float64)
 
 
-def _separation_of(values: Array, baseline: Array, one: Judged, seed: int) -> ScoreSeparation:
+def _separation_of(values: Array, baseline: Array, one: Graded, seed: int) -> ScoreSeparation:
     known = np.isfinite(values)
     values, baseline, right, ids = values[known], baseline[known], one.right[known], one.ids[known]
     means = {

@@ -1,4 +1,4 @@
-"""Numbers as people write them, read exactly and never executed; when two final answers mean the same."""
+"""Parser of numbers as people write them, exact and never executed, and comparison of final answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FORMATTING = frozenset(("\\boxed", "\\fbox", "\\displaystyle", "\\end", "\\begi
 def parse_number(text: str) -> Fraction | None:
     r"""The one number that ``text`` states, exactly: ``1,000``, ``$5``, ``50%``, ``1 1/2``, ``\frac12``, ``1e3``.
 
-    Words around it are passed over (``12 dollars``), and so is everything before the last ``=``. Currency and
+    Words around it are ignored (``12 dollars``), and so is everything before the last ``=``. Currency and
     percent signs are units: ``50%`` is 50; scale words count: ``3 dozen`` is 36. None where there is no number, more
     than one (``3,5``), a part of something else (``2x``), a wrongly grouped one (``1,00``), a division by zero, or
     more than ``MAX_ANSWER_LENGTH`` characters. Nothing is ever executed.
@@ -61,7 +61,7 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def _right_of_equals(text: str) -> str | None:
-    """What stands behind the last equals sign; None where several quantities are set: 'x=5, y=6'."""
+    """The text after the last equals sign; None where several quantities are assigned: 'x=5, y=6'."""
     parts = re.split(r"=+|≈|\\approx", text)
     if len(parts) > 2 and any(re.search(r"[;]|,\s*\\?[A-Za-z]|\b(?:and|or)\b", part) for part in parts[1:-1]):
         return None

@@ -1,4 +1,4 @@
-"""The sums of a solution: which numbers each step calculates with, and every place where they are written.
+"""The calculations of a solution: the numbers that each step calculates with, and every place where they stand.
 
 ``48/2 = <<48/2=24>>24`` is one sum with two left sides and two results. Values can be exchanged and carried on through
 the sums that follow, the prose between them and the final answer, so that the text stays consistent with itself.
@@ -75,7 +75,7 @@ class Worked:
 
 
 def number_at(text: str, span: Span) -> Number | None:
-    """The number that a stretch of the text is; None where it is anything else."""
+    """The number that a span of the text consists of; None where it is anything else."""
     match = _NUMBER.fullmatch(text[slice(*span)])
     if not match or len(match[0]) > MAX_DIGITS:
         return None
@@ -83,7 +83,7 @@ def number_at(text: str, span: Span) -> Number | None:
 
 
 def numbers_in(text: str, span: Span) -> list[Number]:
-    """The numbers written in that stretch of the text, those that are part of a word (``3rd``) left out."""
+    """The numbers in a span of the text, except those that are part of a word (``3rd``)."""
     return [
         Number(match.start(), match.end(), match[0], Fraction(match[0].replace(",", "")))
         for match in _NUMBER.finditer(text, *span)
@@ -147,7 +147,7 @@ def read_sums(trace: Trace) -> list[Sum]:
 
 
 def prose_numbers(trace: Trace, sums: list[Sum]) -> list[Number]:
-    """Numbers of the steps that belong to no sum and are not the number of a step."""
+    """Numbers of the steps that belong to no sum and do not number a step."""
     taken = {
         number.start for one in sums for left in one.lefts for number in operands(trace.text, left)
     } | {number.start for one in sums for number in one.results}  # fmt: skip
@@ -171,7 +171,7 @@ def work_out(trace: Trace) -> Worked:
 
 
 def written_like(value: Fraction, like: str) -> str | None:
-    """A positive number in the manner of another: whole stays whole, with its decimals and separators; else None."""
+    """A positive number in the format of another (whole, decimals, separators); None where that cannot be."""
     decimals = len(like.partition(".")[2])
     scaled = value * 10**decimals
     if value <= 0 or scaled.denominator != 1:
@@ -186,7 +186,7 @@ def written_like(value: Fraction, like: str) -> str | None:
 
 
 def with_edits(text: str, span: Span, edits: Mapping[Span, str]) -> str:
-    """``text[span]`` with the edits made, all of which lie in it."""
+    """``text[span]`` after the edits, all of which lie in it."""
     parts: list[str] = []
     position = span[0]
     for (start, end), new in sorted(edits.items()):
@@ -196,7 +196,7 @@ def with_edits(text: str, span: Span, edits: Mapping[Span, str]) -> str:
 
 
 def apply_edits(text: str, edits: Mapping[Span, str]) -> tuple[str, Span]:
-    """The text with every edit made, and the span of the first in the new text, from its first differing character.
+    """The edited text, and the span of the first edit in it, from its first differing character.
 
     Edits do not overlap; at least one is given.
     """
@@ -221,7 +221,7 @@ class Carried:
         return value in self.worked.known or value in self.worked.repeated
 
     def replace(self, number: Number) -> bool:
-        """Replace a number if its value changed. False where that cannot be told or cannot be written."""
+        """Replace a number if its value changed. False where that is ambiguous or the value cannot be written."""
         if number.value not in self.values or (number.start, number.end) in self.edits:
             return True
         new = written_like(self.values[number.value], number.text)
@@ -231,7 +231,7 @@ class Carried:
         return True
 
     def recalculate(self, one: Sum) -> bool:
-        """State the new value of a sum whose left sides have edits; no edit, no change."""
+        """Update the result of a sum whose left sides have edits. False where it has no one value."""
         text = self.worked.trace.text
         new = {evaluate(self._edited(left)) for left in one.lefts}
         old = {evaluate(text[slice(*left)]) for left in one.lefts}
@@ -246,7 +246,7 @@ class Carried:
         return with_edits(text, left, {span: self.edits[span] for span in spans if span in self.edits})
 
     def restate(self, one: Sum, value: Fraction) -> bool:
-        """Write another result for a sum, also where its own step mentions it before the sum."""
+        """Replace the result of a sum, also where its step mentions it before the sum."""
         if value == one.value or self.values.get(one.value, value) != value:
             return False
         for number in one.results:

@@ -1,7 +1,7 @@
-r"""Closing lines: whether a line states the final answer of a solution, and which.
+r"""Closing lines: whether a line states the final answer of a solution, and the answer.
 
-Known are ``#### 12``, ``The answer is 12.``, ``A: 12``, ``**Final Answer:** 12``, ``\boxed{12}``, a label on one line
-with its value on the next, and their like in Markdown and LaTeX.
+Recognised are ``#### 12``, ``The answer is 12.``, ``A: 12``, ``**Final Answer:** 12``, ``\boxed{12}``, a label on one
+line with its value on the next, and their like in Markdown and LaTeX.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _ANOTHER_PROBLEM = re.compile(
 
 
 def clean_answer(answer: str) -> str:
-    """An answer without what surrounds it: markdown, math delimiters, a box, the full stop of its sentence."""
+    """An answer without its surroundings: Markdown, math delimiters, a box, the full stop of its sentence."""
     boxed = last_boxed(answer)
     if boxed is not None:
         return boxed
@@ -76,7 +76,7 @@ def clean_answer(answer: str) -> str:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The contents of the last ``\boxed{...}`` of ``text``, also ``\fbox{2}`` and ``\boxed 2``; None where none is."""
+    r"""The contents of the last ``\boxed{...}`` of ``text``, also ``\fbox{2}`` and ``\boxed 2``; None without one."""
     at = max(text.rfind("\\boxed"), text.rfind("\\fbox"), text.rfind("\\framebox"))
     box = _BOX_START.match(text, at) if at >= 0 else None
     if box is None:
@@ -110,7 +110,7 @@ def closing_answer(line: str) -> str | None:
 
 
 def stated_answer(body: str) -> str | None:
-    """The answer of a line's body by the first closing form that it has."""
+    """The answer that a line's body states, by the first closing form that matches."""
     for pattern in (_SHORT_LABEL, _LABEL, _SENTENCE, _BOXED_ONLY, _BARE_LABEL):
         match = pattern.match(body)
         labelled = pattern in (_LABEL, _BOXED_ONLY) or (

@@ -1,6 +1,6 @@
-"""Where a solution leaves the expert's way: the first equation, or the final answer, that the expert does not have.
+"""Where a solution diverges from the expert's: the first equation, or the final answer, that the expert does not have.
 
-Words differ between good solutions; what is worked out differs less. Comparing equations rather than tokens lets a
+Correct solutions differ more in their words than in their equations. Comparing equations rather than tokens lets a
 sampled trace count as the expert's for as long as it computes what the expert computes, however it is phrased. No
 label of correctness is used, only the demonstration.
 """
@@ -19,7 +19,7 @@ from irl_core.types import Span
 
 
 def departure(expert: str, text: str) -> int | None:
-    """Character of ``text`` at which it departs from the ``expert`` solution; None where it never does.
+    """Character of ``text`` at which it departs from the ``expert`` solution; None where it does not.
 
     Equations are compared by their operators and values, however they are spelt (``3 \\times 4``, ``$3 * 4``,
     ``3 boxes * 4``); sums and products match in any order. Within the first equation that the expert lacks, the
@@ -38,7 +38,7 @@ def departure(expert: str, text: str) -> int | None:
 
 
 def meaning(equation: Equation) -> Hashable:
-    """What an equation says, equal for equal operators and values: its two sides, in no order."""
+    """The two sides of an equation, unordered: equal for equal operators and values."""
     left, right = equation.left, equation.right
     sides = [equation.text[start - equation.start : end - equation.start] for start, end in (left, right)]
     parsed = [parse(side) for side in sides]

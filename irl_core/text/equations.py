@@ -1,8 +1,8 @@
-"""An arithmetic checker: the equations written in a text, evaluated exactly, false ones found by their span.
+"""Arithmetic checker: the equations of a text with their spans, evaluated exactly.
 
-It is a signal of its own beside the reward, and never accuses what it has not read whole: see ``surroundings``. Each
-equals sign is judged with the bounded windows of tokens around it, so the work is linear in the length of the text;
-nothing is ever executed.
+It is a baseline beside the reward. An equation that was not read completely is never called false: see
+``surroundings``. Each equals sign is evaluated within bounded windows of tokens around it, so the time is linear in the
+length of the text; nothing is ever executed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ RESIDUE = Fraction(1, 10**9)  # relative error that floating point may leave in 
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """``left = right`` as written at ``text[start:end]``: what the left side is worth, what the right side states.
+    """``left = right`` as written at ``text[start:end]``.
 
-    ``true`` allows for the rounding that the right side is written with. ``left`` and ``right`` are the spans of the
-    sides; ``noted`` marks a calculator annotation ``<<3*4=12>>``.
+    Attributes:
+        value: of the left side, exactly.
+        stated: the value that the right side states.
+        true: whether they agree, up to the rounding that the right side is written with.
+        left, right: spans of the two sides.
+        noted: whether it is a calculator annotation ``<<3*4=12>>``.
     """
 
     start: int
@@ -122,7 +126,7 @@ _LITERAL = re.compile(r"[-−–]?\s?[\\$€£]{0,2}\s?([0-9,]*\.?[0-9]+)\s?\\?%
 
 
 def places(number: str) -> int:
-    """How many decimals a number is written with: 2 for ``1,000.50``, 0 for ``12``."""
+    """Number of decimals that a number is written with: 2 for ``1,000.50``, 0 for ``12``."""
     return len(number.partition(".")[2])
 
 
@@ -137,7 +141,7 @@ def cut_to(value: Fraction, stated: Fraction, decimals: int) -> bool:
 
 
 def has_residue(text: str) -> bool:
-    """Whether a stretch of text holds a number with as many digits as a calculator shows."""
+    """Whether a text holds a number with as many digits as a calculator shows."""
     return any(
         len(decimal.replace(".", "").strip("0")) >= RESIDUE_DIGITS for decimal in re.findall(r"[0-9]*\.[0-9]+", text)
     )

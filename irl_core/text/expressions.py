@@ -1,4 +1,4 @@
-r"""Arithmetic expressions as people write them: a lexer, and a recursive-descent parser whose values are exact.
+r"""Recursive-descent parser of arithmetic expressions as people write them, with exact values.
 
 Plain text, Markdown and LaTeX (``\frac``, ``\times``, ``\sqrt``, ``^{}``) are one notation here. The number of tokens,
 the digits of a number and the size of every value are bounded; nothing is ever executed.
@@ -79,7 +79,7 @@ def literals(expression: Expression) -> list[Fraction]:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One way to read what is ambiguous in writing. The first of ``readings`` is the most usual."""
+    """An interpretation of ambiguous notation. The first of ``readings`` is the most usual."""
 
     share: bool = True  # 20% is 1/5, not 20
     tight: bool = True  # 25 / 1/5 divides by a fifth

@@ -74,7 +74,7 @@ def operators_of(text: str, one: Sum) -> list[list[Token]]:
 
 
 def flip_operator(worked: Worked, rng: random.Random) -> Candidates:
-    """An arithmetic operator becomes another; the result stays, and is wrong."""
+    """Replace an arithmetic operator; the result stays and is wrong."""
     for one in shuffled(rng, worked.sums):
         sides = operators_of(worked.trace.text, one)
         if len({tuple(token.text for token in side) for side in sides}) != 1:
@@ -93,7 +93,7 @@ def _copies(worked: Worked, one: Sum) -> Iterator[list[Number]]:
 
 
 def offset_number(worked: Worked, rng: random.Random) -> Candidates:
-    """A number of a sum is off by a little; nothing else follows it, so the sum is wrong."""
+    """Change a number of a sum by a small offset; nothing else changes, so the sum is wrong."""
     for one in shuffled(rng, worked.sums):
         for copies in shuffled(rng, list(_copies(worked, one))):
             for offset in shuffled(rng, [-3, -2, -1, 1, 2, 3]):
@@ -114,7 +114,7 @@ def _stated_answers(trace: Trace) -> list[Number]:
 
 
 def swap_answer(worked: Worked, rng: random.Random) -> Candidates:
-    """The final answer becomes a number that was calculated on the way, or else one that was mentioned."""
+    """Replace the final answer by an intermediate result, or else by a number of the text."""
     stated = _stated_answers(worked.trace)
     if not stated:
         return
@@ -129,7 +129,7 @@ def swap_answer(worked: Worked, rng: random.Random) -> Candidates:
 
 
 def carry_wrong_value(worked: Worked, rng: random.Random) -> Candidates:
-    """A result is off, and every later step calculates with it."""
+    """Change a result; every later step calculates with the wrong value."""
     for one in shuffled(rng, worked.sums[:-1]):
         for offset in shuffled(rng, [-10, -5, -3, -2, -1, 1, 2, 3, 5, 10]):
             places = len(one.results[-1].text.partition(".")[2])
@@ -172,7 +172,7 @@ def _is_new(worked: Worked, carried: Carried, one: Sum) -> bool:
 
 
 def wrong_operand(worked: Worked, rng: random.Random) -> Candidates:
-    """An operand that the problem gives becomes another number of the problem.
+    """Replace an operand that the problem gives by another number of the problem.
 
     Not one that a later sum adds or subtracts anyway: two additions in another order are no mistake.
     """
@@ -197,7 +197,7 @@ def is_additive(worked: Worked, one: Sum) -> bool:
 
 
 def drop_step(worked: Worked, rng: random.Random) -> Candidates:
-    """A step is left out, and the next calculates with one of that step's operands instead of its result.
+    """Leave out a step; the next one calculates with one of its operands instead of its result.
 
     Not one addition before another: without the first, the second may still be a sensible step.
     """
@@ -218,7 +218,7 @@ def drop_step(worked: Worked, rng: random.Random) -> Candidates:
 
 
 def unit_or_rate(worked: Worked, rng: random.Random) -> Candidates:
-    """A conversion by the wrong factor, or a rate multiplied, divided or added where it should not be."""
+    """Convert by a wrong factor, or multiply, divide or add a rate where another operation is right."""
     explained = {number.value for number in worked.given} | {one.value for one in worked.sums}
     for one in shuffled(rng, worked.sums):
         used = {number.value for number in operands(worked.trace.text, one.lefts[0])}
@@ -258,7 +258,7 @@ SAME_ANSWER = frozenset({"flip_operator", "offset_number"})
 
 
 def false_steps(trace: Trace) -> Counter[int]:
-    """How many false equations each step holds."""
+    """Number of false equations of each step."""
     starts = [step.start for step in trace.steps]
     return Counter(bisect_right(starts, one.start) - 1 for one in find_equations(trace.text) if not one.true)
 

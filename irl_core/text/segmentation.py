@@ -1,4 +1,4 @@
-"""Text to steps: where each step of a written solution starts and ends, and what its final answer is.
+"""Segmentation of a solution into steps, with their spans and roles, and its final answer.
 
 Every function is linear in the length of the text. Spans are half-open character offsets into the text as given.
 """
@@ -174,7 +174,7 @@ def _cut_at(spans: Sequence[Span], marks: Sequence[int], text: str) -> Iterator[
 
 
 def numbered_steps(text: str, start: int, end: int, marks: Sequence[int]) -> Iterator[tuple[Span, bool]]:
-    """Steps from mark to mark; what is before the first is a step; closing lines are steps of their own."""
+    """Steps from mark to mark; the text before the first mark is a step, and so is each closing line."""
     lines = [part for line in line_spans(text, start, end) for part in _split_hashes(text, line)]
     parts = list(_cut_at(lines, marks, text))
     if parts:

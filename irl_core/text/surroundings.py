@@ -1,4 +1,4 @@
-"""What touches an equation: whether all that belongs to it has been read.
+"""The text around an equation: whether everything that belongs to it has been read.
 
 'twice 5 + 3 = 13' and '17 / 5 = 3 remainder 2' are true, and a reader who takes '5 + 3 = 13' and '17 / 5 = 3' out of
 them finds them false. An equation is called false only where nothing of the kind is beside it.

@@ -1,4 +1,4 @@
-"""How an expert's solution is laid out for training, with the same steps and the same answer."""
+"""The think/answer layout of expert solutions for training, with the same steps and the same answer."""
 
 from __future__ import annotations
 

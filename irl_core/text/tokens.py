@@ -1,7 +1,7 @@
 r"""The lexer of arithmetic: numbers, signs, units and words of a text, with their spans.
 
-Plain text, Markdown and LaTeX are read alike: ``\times`` and ``×`` are ``*``, ``1{,}200`` and ``1,200`` are one number,
-``24\text{ cm}^2`` is a number and its unit. The work is linear in the length of the text.
+Plain text, Markdown and LaTeX have the same tokens: ``\times`` and ``×`` are ``*``, ``1{,}200`` and ``1,200`` are one
+number, ``24\text{ cm}^2`` is a number and its unit. The work is linear in the length of the text.
 """
 
 from __future__ import annotations
