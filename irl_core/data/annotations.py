@@ -194,7 +194,7 @@ class Annotations(Database):
 def latest(annotations: Iterable[Annotation]) -> dict[tuple[str, str], Annotation]:
     """The newest annotation by (text_sha256, annotator), of annotations in the order of storing.
 
-    What an annotator said here counts before what somebody else imported in their name, whatever its time.
+    An annotation given here takes precedence over one imported in the annotator's name, whatever its time.
     """
     newest: dict[tuple[str, str], Annotation] = {}
     for one in annotations:

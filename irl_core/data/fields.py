@@ -1,6 +1,6 @@
-"""Fields of a row that another program wrote, checked one by one; what is wrong with one names the field.
+"""Validation of the fields of a row from outside; an error names the field.
 
-Values are kept as the file says: the text '007' stays text, and no library guesses a type.
+Values keep the type that they have in the file: the text '007' stays text.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Every outside format -> ``Trace``, and back. The only place where other conventions of step numbers are known.
+"""Readers of every outside format as ``Trace``; the only place that knows other conventions of step numbers.
 
-A bad row never stops the reading: it comes out as a ``RowError`` that names file, line and field, and the rest follows.
+A bad row does not stop the reading: it gives a ``RowError`` that names file, line and field.
 JSONL is read line by line, so memory does not grow with the file.
 """
 
@@ -122,7 +122,7 @@ def _hash(*texts: str) -> str:
 
 
 class _Seen:
-    """Which ids came before, in constant memory (a Bloom filter of 4 MB): a false 'yes' only lengthens an id."""
+    """The ids seen so far, in constant memory (a Bloom filter of 4 MB): a false 'yes' only lengthens an id."""
 
     def __init__(self) -> None:
         self.bits = bytearray(1 << 22)

@@ -1,4 +1,4 @@
-"""Rows out of JSONL files and JSON arrays, line by line; a line that cannot be read becomes the reason why."""
+"""Reader of JSONL files and JSON arrays, line by line; an unreadable line gives the reason."""
 
 from __future__ import annotations
 

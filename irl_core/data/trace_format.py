@@ -1,4 +1,4 @@
-"""Our own format: a trace a line, whole, so that what was written is read back equal."""
+"""The project's own JSONL format, a complete trace a line: reading gives back equal traces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration of the confidence, and the share of correct traces that is flagged against the promised one."""
+"""Calibration of the confidence, and the flagged share of correct traces against the promised one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Correlations of scores, correctness, length and form, and what is left once length and likelihood are removed."""
+"""Correlations of scores, correctness, length and format, and partial ones with length and likelihood removed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Partial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correlations(Counts):
-    """How the columns of an evaluation move together; intervals by a bootstrap over problems.
+    """Correlations between the columns of an evaluation, with intervals by a bootstrap over problems.
 
     Attributes:
         titles: of the columns.

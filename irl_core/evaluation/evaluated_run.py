@@ -1,4 +1,4 @@
-"""An evaluation as it lies on disk: frames of one row a trace, and their provenance. Runs no model.
+"""An evaluation as stored on disk: data frames of one row a trace, and their provenance. No model is run.
 
 The folder's files are described in ``docs/scored-runs.md``. The tokens of a run stay on disk: `read_batches` and
 `read_trace` of ``irl_core.storage.scored_run`` read them from `EvaluatedRun.path` and its neighbours when they are

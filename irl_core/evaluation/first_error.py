@@ -1,8 +1,8 @@
-"""How well the reward locates the first error: ProcessBench's and MR-GSM8K's figures, beside rewardless baselines.
+"""Localisation of the first error: the metrics of ProcessBench and MR-GSM8K, with baselines that need no reward.
 
 A trace is *wrong* where its first wrong step is known, and *correct* where it is known to have none, whatever its
 final answer. ``exact`` is the share of wrong traces whose named step is the true one, were each known to be wrong; all
-other figures heed the decision: a trace may be left without an error, or undecided, which counts as wrong.
+other figures depend on the decision: a trace may be left without an error, or undecided, which counts as wrong.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ VERDICTS = tuple(one.name for one in fields(Verdicts))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OracleVerdicts(Verdicts):
     """The reward's verdicts at the threshold with the best F1 on these very traces: an upper bound. The intervals do
-    not heed that it was chosen on them."""
+    not account for that choice."""
 
     threshold: float
 
@@ -83,7 +83,7 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedBy:
+class AppliedRule:
     """The rule that named steps. ``threshold``: infinite where none flags; ``alpha``: the promised share of flagged
     correct traces, None where it is not known; ``answer_lines``: whether closing lines may be named."""
 
@@ -108,7 +108,7 @@ class Distance:
 
 @dataclass(frozen=True, slots=True)
 class OnLabels:
-    """What was found on the labelled traces of the scored run, beside the methods.
+    """Figures of the labelled traces of a scored run, besides those of the methods.
 
     Attributes:
         oracle: the reward's verdicts at the oracle threshold. forced: those with undecided counted as no error.
@@ -128,7 +128,7 @@ class OnLabels:
 
 @dataclass(frozen=True, slots=True)
 class OnPerturbed:
-    """What was found on perturbed expert traces: ``exact`` and the reward's less it by method, ``exact`` by kind of
+    """Figures of the perturbed expert traces: ``exact`` and the reward's less it by method, ``exact`` by kind of
     perturbation, and the tokens. ``reason``: why there is nothing."""
 
     reason: str
@@ -141,7 +141,7 @@ class OnPerturbed:
 
 @dataclass(frozen=True, slots=True)
 class Localisation:
-    """Where the first error is. What is None was not found: ``reason`` says why there is nothing at all.
+    """Localisation figures of an evaluation; None where the traces allow none. ``reason``: why there are none at all.
 
     Attributes:
         labels: numbers of labelled traces, on which the rest but ``perturbed`` is.
@@ -150,7 +150,7 @@ class Localisation:
 
     titles: dict[str, str]
     reason: str
-    judged_by: JudgedBy | None = field(default=None, metadata={"flat": True})
+    judged_by: AppliedRule | None = field(default=None, metadata={"flat": True})
     labels: Labels | None = field(default=None, metadata={"key": "counts"})
     methods: dict[str, dict[str, Estimate]] | None = None
     on_labels: OnLabels | None = field(default=None, metadata={"flat": True})
@@ -178,7 +178,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = Non
     return Localisation(
         TITLES,
         "",
-        JudgedBy(locator.rule.name, locator.threshold, alpha, locator.answer_lines),
+        AppliedRule(locator.rule.name, locator.threshold, alpha, locator.answer_lines),
         labels,
         methods_on(frame, seed) if len(frame) else {},
         on_labels(traces, locator, seed) if len(frame) else None,
@@ -187,7 +187,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = Non
 
 
 def on_labels(traces: Located, locator: Locator, seed: int) -> OnLabels:
-    """Decisions on the labelled traces, and how good they are."""
+    """The figures of the labelled traces of an evaluation."""
     frame = traces.frame
     decisions, kinds = {}, {}
     for group, rows in (("correct", frame["true"] == NO_ERROR), ("wrong", frame["true"] != NO_ERROR)):
@@ -306,7 +306,7 @@ def f1_of(true: Steps, predicted: Steps) -> float:
 
 
 def distance_on(frame: pd.DataFrame, seed: int) -> Distance:
-    """How far the reward's step is from the true one."""
+    """The distance of the step that the reward names from the true one."""
     part = frame[(frame["true"] != NO_ERROR) & (frame[REWARD] >= 0)]
     away, ids = column(part, REWARD) - column(part, "true"), part["problem_id"].to_numpy()
     values, counts = np.unique(away, return_counts=True)
@@ -322,7 +322,7 @@ def distance_on(frame: pd.DataFrame, seed: int) -> Distance:
 
 
 def on_perturbed(run: EvaluatedRun, locator: Locator, seed: int) -> OnPerturbed:
-    """What was found on the perturbed expert traces of an evaluation."""
+    """The figures of the perturbed expert traces of an evaluation."""
     frame = located(run.perturbed_path, locator).frame if len(run.perturbed) else pd.DataFrame()
     if not len(frame):
         return OnPerturbed("the run has no corrupted traces with a known first wrong step", {})

@@ -109,13 +109,13 @@ def parse_rule(name: str) -> Rule:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """Traces with a known truth, one row a trace, and what each method makes of them.
+    """Traces whose first error is known, one row a trace, with the step that each method names.
 
     ``frame``: ``trace_id``, ``problem_id``, ``true`` (`NO_ERROR` where there is none), ``kind``, ``right_answer``;
     ``reward`` and ``reward_suspicion`` (the step that the rule names were the trace known to be wrong, and its lowest
     step score, NaN without a signal), ``decision`` and ``confidence``; ``least_likely``; ``likelihood`` and
     ``likelihood_decision`` where that rule is known, and the same of the ``anchor``, the model that the discriminator
-    started from, where its file lies beside the run; ``arithmetic`` (`NO_ERROR` where the checker is silent);
+    started from, where its file lies beside the run; ``arithmetic`` (`NO_ERROR` where the checker finds none);
     ``first``, ``middle``, ``last`` of the steps that may be named and ``chance``, that of a random one to be right.
     ``scores``: the step scores of each row, NaN where a step may not be named.
     """

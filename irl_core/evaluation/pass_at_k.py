@@ -24,7 +24,7 @@ class PassAtK(Counts):
     """pass@k by policy.
 
     Attributes:
-        given: the traces are somebody else's solutions: their pass@k says nothing of the checkpoint's policy.
+        given: whether the traces are external solutions, whose pass@k is not that of the checkpoint's policy.
         policies: pass@k by policy and k.
         counts: the traces of each policy.
         differences: pass@k of this run minus that of each other policy, on the problems that both were sampled on, the
@@ -81,7 +81,7 @@ def _less(ours: Graded, theirs: Graded, k: int, seed: int) -> Estimate:
 
 
 def paragraph(estimates: PassAtK) -> str:
-    """The answer to: does the policy solve more problems than those beside it?"""
+    """The answer to: does the policy solve more problems than the compared ones?"""
     own = estimates.policies[THIS]
     solved = [f"pass@{k} is {estimate.words}" for k, estimate in own.items() if estimate.defined]
     head = f"On {extent(estimates)}, {listed(solved) if solved else 'pass@k is undefined'}."

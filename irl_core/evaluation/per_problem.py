@@ -1,5 +1,5 @@
-"""Measures as a numerator and a denominator a problem, so that scored runs, and seeds of a training, can be set against
-each other problem by problem. Knows no model.
+"""Metrics as a numerator and a denominator for each problem, so that scored runs, and seeds of a training run, can be
+compared problem by problem. No model is involved.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Perturbed traces down to their tokens: is the first changed one told from those before, and what is suspected?"""
+"""Token-level figures of perturbed traces: AUC of the first changed token, and the most suspect token of the step."""
 
 from __future__ import annotations
 

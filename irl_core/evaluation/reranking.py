@@ -1,8 +1,8 @@
 """Reranking by the reward: best of N, weighted votes, and the samples that they save.
 
-A *vote* elects the answer with most weight, exp(score / temperature) a sample. Its score and temperature are chosen on
-calibration problems by whoever samples the traces (`choose_vote`), and stand in the provenance under ``vote``; where
-they do not, the paper's score at one standard deviation is used, and the report says that it was not chosen.
+A weighted vote elects the answer with the largest sum of weights exp(score / temperature) over its samples. Score and
+temperature are chosen on calibration problems when the traces are sampled (`choose_vote`) and stored in the provenance
+under ``vote``; without them the paper's score at one standard deviation is used, and the report says so.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def choose_vote(frame: pd.DataFrame) -> VoteRule:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The accuracy of one way to choose, and that accuracy less each rival's; None where it was not set against it.
+    """The accuracy of one selection method, and its difference to each rival; None where the two were not compared.
     ``temperature``: of a vote."""
 
     value: Estimate
@@ -97,7 +97,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """The accuracy of each way to choose (by its name) among so many samples; None without a choice."""
+    """The accuracy of each selection method, by name, among so many samples; None where it selects none."""
 
     sizes: list[int] | None = None
     by_way: dict[str, list[Estimate]] | None = field(default=None, metadata={"flat": True})
@@ -108,7 +108,7 @@ class Reranking(Counts):
     """Choosing one of a problem's samples; empty where no problem has two.
 
     Attributes:
-        titles: of scores and baselines. ties: how equal scores are dealt with, in words. vote: the vote's rule.
+        titles: of scores and baselines. ties: how equal scores are handled, in words. vote: the vote's rule.
         by_score: pass@k|N by each score and k, less random and less majority.
         baselines: by name and k; majority elects one answer and has k = 1 alone, the oracle is pass@N.
         votes: the vote by each score at one standard deviation. weighted_vote: the one by the rule.
@@ -134,7 +134,7 @@ def section(run: EvaluatedRun, *, seed: int = 0) -> Section[Reranking]:
 
 
 def figures(run: EvaluatedRun, *, seed: int = 0) -> Reranking:
-    """The accuracy of every way to choose on an evaluation. ``seed``: of the bootstrap.
+    """The accuracy of every selection method on an evaluation. ``seed``: of the bootstrap.
 
     Raises:
         StoreError: the provenance holds a vote that cannot be followed.
@@ -158,7 +158,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> Reranking:
 
 
 def vote_rule(run: EvaluatedRun, one: Graded) -> VoteRule:
-    """The rule in the provenance, else the paper's score at one standard deviation. Raises StoreError."""
+    """The vote's rule in the provenance, else the paper's score at one standard deviation. Raises StoreError."""
     known = run.provenance.get("vote")
     if known is None:
         name = next(iter(REWARD_SCORES))
@@ -174,7 +174,7 @@ def vote_rule(run: EvaluatedRun, one: Graded) -> VoteRule:
 
 
 class Choices:
-    """The accuracy of each way to choose, beside random and majority."""
+    """The accuracy of each selection method, with its difference to random and majority."""
 
     def __init__(self, one: Graded, seed: int) -> None:
         self.one, self.seed, self.answers = one, seed, answers(one.frame)
@@ -187,7 +187,7 @@ class Choices:
         self.voted = any(answer is not None for answer in self.answers)
 
     def baselines(self) -> dict[str, dict[str, Estimate]]:
-        """What needs no score, by name and k."""
+        """The baselines that need no score, by name and k."""
         return {
             RANDOM_TEXT: {str(k): self.mean(self.random_text.get(k)) for k in KS},
             RANDOM_SAMPLE: {str(k): self.mean(self.random_sample.get(k)) for k in KS},

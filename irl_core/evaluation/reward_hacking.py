@@ -1,4 +1,4 @@
-"""Reward-hacking probes: solutions that should not, but may, score higher than the honest ones they were made of."""
+"""Reward-hacking probes: whether a score prefers them to the honest solutions that they were made from."""
 
 from __future__ import annotations
 

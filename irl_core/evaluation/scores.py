@@ -70,7 +70,7 @@ class Graded(NamedTuple):
         return [int(sizes.min()), int(sizes.max())] if sizes.size else []
 
     def counts(self) -> Counts:
-        """What every section says of the traces behind it."""
+        """The counts that every section gives of its traces."""
         return Counts(
             problems=self.problems, samples=self.samples, traces=len(self.frame), correct=int(self.right.sum()),
             left_out=self.left_out,
@@ -96,7 +96,7 @@ def score(frame: pd.DataFrame, name: str) -> Array:
 
 
 def answers(frame: pd.DataFrame) -> list[str | None]:
-    """The final answers in one spelling each, None where there is none: what votes are counted by."""
+    """The final answers in normalised spelling, by which votes are counted; None where there is none."""
     spelt = {answer: normalise_answer(answer) or None for answer in frame["answer"].dropna().unique()}
     return [spelt.get(answer) for answer in frame["answer"]]
 

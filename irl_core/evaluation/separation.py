@@ -36,7 +36,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class ScoreSeparation:
-    """How far one score separates correct from incorrect traces.
+    """The separation of correct from incorrect traces by one score.
 
     Attributes:
         missing: traces without this score, which are left out.

@@ -61,7 +61,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """The metrics of the training run, summed up.
+    """A summary of the training run's metrics.
 
     Attributes:
         titles: of the metrics. reason: why there is nothing, empty where there is. steps: the last step.

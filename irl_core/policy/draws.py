@@ -1,7 +1,7 @@
-"""Drawing tokens from logits with numbers that are fixed beforehand, so that a seed gives the same tokens anywhere.
+"""Drawing of tokens from logits by uniform numbers fixed in advance, so that a seed gives the same tokens everywhere.
 
-A token is the inverse of the cumulative distribution at a uniform number of its own. What is drawn for a sample then
-depends on its logits and its seed alone: not on the device, on the other rows of the batch, or on how many there are.
+A token is the inverse of the cumulative distribution at a uniform number of its own. The draws of a sample depend on
+its logits and its seed alone, not on the device or the other rows of the batch.
 """
 
 from __future__ import annotations

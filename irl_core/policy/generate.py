@@ -27,12 +27,12 @@ from irl_core.policy.protocol import (
 
 @dataclass(frozen=True, slots=True)
 class GenerateSampler:
-    """transformers' ``generate``, greedy over scores that we have turned into the token drawn: the same seeds give the
-    same tokens as ``LoopSampler``.
+    """transformers' ``generate`` with our draws: a logits processor leaves the drawn token alone possible, so that the
+    same seeds give the same tokens as ``LoopSampler``.
 
     With the dynamic cache a prompt is read once for all of its samples; unsloth's ``generate`` and a static cache take
-    no cache that is filled already, so that there every sample reads its prompt for itself. A row that has ended stays
-    in the batch until all have. Of a model's own ``generation_config`` nothing is used. With the static cache the model
+    no prefilled cache, so that every sample reads its prompt again. A row that has ended stays in the batch until all
+    have. The model's own ``generation_config`` is not used. With the static cache the model
     is compiled on a GPU, and not on the CPU.
 
     Args: as of ``LoopSampler``, and ``cache``.
@@ -121,7 +121,7 @@ class GenerateSampler:
         )
 
     def _rollout(self, prompt: int, ids: Sequence[int], logprobs: Sequence[float]) -> Rollout:
-        """A row of what ``generate`` gave, without what follows its end token."""
+        """A generated row as a rollout, cut after its end token."""
         length = next((place for place, token in enumerate(ids, start=1) if token in self.end_ids), len(ids))
         check_finite(logprobs[:length], prompt)
         return Rollout(tuple(ids[:length]), tuple(logprobs[:length]), ids[length - 1] in self.end_ids)
@@ -146,8 +146,8 @@ class _DrawnScores:
 
 @contextmanager
 def plain_generation_config(model: Any) -> Iterator[None]:
-    """The model without a ``generation_config`` of its own, from which ``generate`` takes whatever it is not told:
-    repetition penalties, suppressed tokens, a least length."""
+    """Replace the model's own ``generation_config`` (repetition penalties, suppressed tokens, minimum length) by the
+    default inside the block."""
     parts = [part for part in (model, base_of(model)) if "generation_config" in vars(part)]
     own = [part.generation_config for part in parts]
     try:

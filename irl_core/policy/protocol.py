@@ -1,4 +1,4 @@
-"""What every sampler takes and returns: requests, rollouts, and the checks they share."""
+"""The interface of samplers: requests, rollouts, and shared checks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Rollout:
 
 
 class Sampler(Protocol):
-    """What samples completions."""
+    """Sampler of completions."""
 
     def __call__(
         self,
@@ -95,7 +95,7 @@ class Request:
 
     def batches(self, max_tokens: int) -> list[list[Row]]:
         """The rows to decode together: rows x (longest prompt + new tokens) within ``max_tokens``, prompts of similar
-        length together. A prompt's samples may be parted; a row longer than the limit stands alone."""
+        length together. A prompt's samples may be split over batches; a row longer than the limit is its own batch."""
         lengths = [len(prompt) + self.max_new_tokens for prompt in self.prompts for _ in range(self.num_samples)]
         return [
             [divmod(index, self.num_samples) for index in batch] for batch in token_budget_batches(lengths, max_tokens)
@@ -104,7 +104,7 @@ class Request:
     def decoded(
         self, model: Any, max_tokens: int, on_step: OnStep | None, decode: Callable[[list[Row], OnStep], list[Rollout]]
     ) -> list[list[Rollout]]:
-        """All rollouts, ``decode`` giving those of one batch; it is handed what to call after each token position."""
+        """All rollouts; ``decode`` returns those of one batch and calls its second argument after each token."""
         rollouts: dict[Row, Rollout] = {}
         batches = self.batches(max_tokens)
         with evaluating(model):
@@ -122,7 +122,7 @@ class Request:
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """The model in evaluation mode, without gradients; afterwards as it was."""
+    """Set evaluation mode and switch off gradients inside the block."""
     was_training = model.training
     model.eval()
     try:
@@ -141,7 +141,7 @@ def left_padded(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.dev
 
 
 def device_of(model: Any) -> torch.device:
-    """Where the model's weights are."""
+    """The device of the model's weights."""
     device: torch.device = next(model.parameters()).device
     return device
 

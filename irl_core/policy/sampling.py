@@ -49,14 +49,14 @@ class LoopSampler:
     """Our own decoding loop: a prompt is read once for all its samples, and rows that have ended leave the batch.
 
     On the CPU, Llama- and Qwen2-shaped models are decoded with fused weights (``irl_core.policy.decoder``); any other
-    model by its own forward pass, which is said once.
+    model by its own forward pass, with one warning.
 
     Args:
         end_ids: ids that end a completion.
-        pad_id: fills what no one reads.
+        pad_id: id at masked positions.
         max_tokens: bounds the cached tokens (prompt and completion) of the samples decoded at once; what is drawn does
             not depend on it.
-        vocab_size: ids from it on are never drawn; default: all that have logits may be.
+        vocab_size: ids from it on are never drawn; default: no limit.
     """
 
     end_ids: Sequence[int]
@@ -128,7 +128,7 @@ class LoopSampler:
 
 @cache
 def say_slow(name: str, reason: str) -> None:
-    """Tell, once for each kind of model, that it is decoded by its own forward pass."""
+    """Warn, once for each type of model, that it is decoded by its own forward pass."""
     logging.getLogger(__name__).warning("%s is sampled by its own forward pass, more slowly: %s", name, reason)
 
 
@@ -167,7 +167,7 @@ class ForwardDecoding:
 
 
 class Samples:
-    """What has been drawn for each row; ``alive`` are the rows that the batch still holds."""
+    """The tokens drawn for each row; ``alive``: the rows that are still in the batch."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
@@ -176,7 +176,7 @@ class Samples:
         self.logprobs: list[list[float]] = [[] for _ in rows]
 
     def append(self, ids: Sequence[int], logprobs: Sequence[float]) -> None:
-        """One token of each row that is alive."""
+        """Add one token to each row that is alive."""
         for row, token, value in zip(self.alive, ids, logprobs, strict=True):
             check_finite([value], self.rows[row][0], len(self.ids[row]))
             self.ids[row].append(token)

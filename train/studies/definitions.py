@@ -168,7 +168,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that a study will do. ``trainings`` are in the order in which they are done: seed by seed."""
+    """The training runs and settings of a study. ``trainings``: in the order in which they are done, seed by seed."""
 
     study: Study
     seeds: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What a study found: figures over seeds, paired differences, tables, and paragraphs that say no more."""
+"""The report of a study: figures over seeds, paired differences, tables and paragraphs."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def gains(rewards: Mapping[str, BySeed], given: Mapping[str, Columns]) -> dict[s
 
 
 def paragraphs(study: StudyReport) -> list[str]:
-    """What the figures bear out, and under which conditions."""
+    """The findings that the figures support, and the conditions they were made under."""
     chief = ("pass@1", "pass@16")
     said = [study.question, _conditions(study), _differences_in_words("Policies", study, study.policies, chief)]
     if study.rewards:
@@ -259,7 +259,7 @@ def tables(study: StudyReport) -> list[Table]:
 
 
 def _published(number: int) -> list[Table]:
-    """The published table of this number, or a row that says that it could not be seen."""
+    """The published table of this number, or a row that says that it could not be read."""
     place = f"table {number}"
     cited = [one for one in published.TABLES if one.source == published.PAPER and one.place.startswith(place)]
     if not cited:

@@ -1,4 +1,4 @@
-"""Bare sums, to teach a model from nothing the arithmetic that the stories take for granted."""
+"""Arithmetic drills without a story, for models trained from scratch."""
 
 from __future__ import annotations
 
