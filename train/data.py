@@ -26,6 +26,7 @@ from irl_core.errors import ConfigError, DatasetError
 from irl_core.text.perturbations import perturb
 from irl_core.text.segmentation import make_trace
 from irl_core.text.think_answer import as_think_answer
+from irl_core.text.visible import visible
 from irl_core.types import Source, Trace
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ Say = Callable[[str], None]
 
 def to_stderr(line: str) -> None:
     """Say a line to the user."""
-    print(line, file=sys.stderr)
+    print(visible(line), file=sys.stderr)
 
 
 # ------------------------------------------------------------------------------------------------------ training

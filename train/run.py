@@ -19,6 +19,7 @@ from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.files import one_line, write_whole
 from irl_core.storage.training_run import CHECKPOINTS, FINAL, LOG, METRICS, PROVENANCE, STATUS
+from irl_core.text.visible import visible
 from irl_core.training.metrics import Metrics
 from train.distributed import check_visible, from_main
 from train.failures import explained
@@ -78,7 +79,7 @@ def train(
     with stop_requests() as stopped, watched(world, clean=(Interrupted,)) as watch:
         from_main(world, lambda: check_trackers(config))
         claimed = from_main(world, lambda: claim(config, run_dir, resume))
-        say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+        say = say or (lambda line: print(visible(line), file=sys.stderr, flush=True))
         run = TrainingRun(config, run_dir, world, on_step, on_phase, say, stopped)
         watch.on_lost = run.failed
         if claimed.finished:

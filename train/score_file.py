@@ -7,6 +7,8 @@ whole part. A window is always cut and batched alike, so the result equals that 
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,19 +19,21 @@ from rich.console import Console
 
 from irl_core.data.fields import RowError
 from irl_core.data.formats import UNREADABLE, Format, read
-from irl_core.errors import InputError
-from irl_core.files import escaped, now
-from irl_core.progress import progress_bar
+from irl_core.errors import InputError, StoreError
+from irl_core.files import escaped, now, one_line
+from irl_core.progress import ProgressBar, progress_bar
 from irl_core.storage.provenance import ScoredRunProvenance, file_hash
 from irl_core.storage.rows import row_of
 from irl_core.storage.schema import RefusedRow, ScoredRow
-from irl_core.storage.scored_run import RunWriter, errors_path
+from irl_core.storage.scored_run import RunWriter, errors_path, parts_folder, read_provenance
+from irl_core.storage.sole_writer import sole_writer
 from train.planning.describe import hours
 
 if TYPE_CHECKING:
     from irl_core.scorer import Lens
     from irl_core.types import EncodedTrace, Trace
 
+COMMAND = "irl-lens score"
 WINDOW = 512
 FORMAT_NAMES = {"model-solutions": "solutions"}
 
@@ -72,20 +76,89 @@ def read_traces(source: Path, layout: str) -> Iterator[Trace | RowError]:
     return read(source, cast(Format, FORMAT_NAMES.get(layout, layout)))
 
 
-def check_source(source: Path, out: Path, layout: str) -> None:
-    """Refuse, before any model is loaded, what cannot be read or written.
+def check_source(source: Path, out: Path, layout: str, *, force: bool = False) -> None:
+    """Refuse, before any model is loaded, what cannot be read or written, or must not be replaced.
 
     Raises:
         DatasetError: the source is missing or of no known format.
-        InputError: ``out`` is a folder, the source, or no .parquet.
+        InputError: ``out`` is no name of a scored run's file.
+        StoreError: `check_target` refuses it, it cannot be written, or another process is writing it.
     """
     read_traces(source, layout)
-    if out.is_dir() or out.resolve() == source.resolve():
-        raise InputError(
-            f"{out} is {'a folder' if out.is_dir() else 'the input itself'}; name another file with --out."
-        )
+    check_target(source, out, force=force)
     if out.suffix.lower() not in ("", ".parquet"):
-        raise InputError(f"{out.name}: a scored run is a Parquet file; name it {out.stem}.parquet.")
+        raise InputError(f"{escaped(out.name)}: a scored run is a Parquet file; name it {escaped(out.stem)}.parquet.")
+    with sole_writer(parts_folder(out), escaped(out.name)):
+        pass
+
+
+def check_target(source: Path, out: Path, *, force: bool) -> None:
+    """Refuse to write over anything but a scored run of the same input and its refused rows.
+
+    Args:
+        source: the input, which is never written over.
+        out: the scored run to write.
+        force: write over other files too.
+
+    Raises:
+        InputError: ``out``, or the file of refused rows beside it, is the input or no plain file.
+        StoreError: it is a file of another kind, or a run of another input, and ``force`` is not set.
+    """
+    told = errors_path(out)
+    try:
+        if escaped(out.name) != out.name:
+            raise InputError(f"{escaped(out.name)}: the name is not UTF-8; name another file with --out.")
+        for path in (out, told):
+            if path.exists() and path.samefile(source):
+                which = "" if path == out else f", where the refused rows of {out.name} go"
+                raise InputError(f"{escaped(str(path))} is the input itself{which}; name another file with --out.")
+            if os.path.lexists(path) and not path.is_file():
+                kind = "a folder" if path.is_dir() else "no plain file"
+                raise InputError(f"{escaped(str(path))} is {kind}; name another file with --out.")
+        if force:
+            return
+        if replaceable := out.exists():
+            check_same_input(source, out)
+        if told.exists() and not are_refused_rows(told, source.name, named=not replaceable):
+            raise StoreError(
+                f"{escaped(str(told))} is there and does not hold the refused rows of {escaped(source.name)}, which "
+                "would replace it; name another --out, or replace it with --force"
+            )
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StoreError(f"{escaped(str(out))} cannot be written ({reason}); name another --out") from error
+
+
+def check_same_input(source: Path, out: Path) -> None:
+    """Raise StoreError unless ``out`` is a run that this command scored of the same input."""
+    what = "is there and is not a scored run"
+    try:
+        known = read_provenance(out)
+    except StoreError:
+        known = {}
+    if known:
+        what = "is a scored run of another command"
+        if known.get("command") == COMMAND:
+            what = f"is a scored run of another input, {one_line(str(known.get('input')))[:80]}"
+            if known.get("input_sha256") == file_hash(source)[0]:
+                return
+    raise StoreError(f"{escaped(str(out))} {what}; name another --out, or replace it with --force")
+
+
+def are_refused_rows(path: Path, name: str, *, named: bool) -> bool:
+    """Whether a file holds refused rows of an input of that name and nothing else; ``named``: each says so itself."""
+    known = RefusedRow.__annotations__.keys()
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                if not (isinstance(row, dict) and "message" in row and row.keys() <= known):
+                    return False
+                if row.get("file", None if named else escaped(name)) != escaped(name):
+                    return False
+    except (ValueError, RecursionError):
+        return False
+    return path.stat().st_size > 0
 
 
 def score_file(
@@ -95,6 +168,7 @@ def score_file(
     *,
     layout: str = "auto",
     resume: bool = True,
+    force: bool = False,
     batch_tokens: int = 8192,
     window: int = WINDOW,
     console: Console | None = None,
@@ -107,46 +181,59 @@ def score_file(
         lens: the loaded checkpoint.
         layout: the file's format, by its name on the command line.
         resume: continue an unfinished scored run of the same input.
+        force: write over files that are not a scored run of the same input.
         batch_tokens: most tokens, padding included, in one batch.
         window: traces that are scored and written together.
         console: shows the progress.
 
     Raises:
         DatasetError: the source cannot be read at all.
-        StoreError: the scored run cannot be written, or there is an unfinished one of another input or checkpoint.
+        InputError, StoreError: `check_target` refuses ``out``, it cannot be written, another process is writing it,
+            or there is an unfinished run of another input or checkpoint.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    digest, lines = file_hash(source)
-    provenance: ScoredRunProvenance = {
-        "command": "irl-lens score",
-        "input": source.name,
-        "input_sha256": digest,
-        "format": layout,
-        "checkpoint": lens.name,
-        "checkpoint_sha256": lens.fingerprint,
-        "checkpoint_provenance": lens.provenance,
-        "standardised_over": lens.reference.origin,
-        "batch_tokens": batch_tokens,
-        "window": window,
-        "created": now(),
-    }
-    writer = RunWriter(out, provenance, resume=resume)
-    continued, done, fresh, started = 0, 0, 0, time.monotonic()
-    with progress_bar("Scoring", lines, console=console, shown=console is not None) as bar:
-        for number, (traces, errors) in enumerate(windows(read_traces(source, layout), window)):
-            if number < writer.done:
-                continued += len(traces)
-            else:
-                rows, refused = score_window(lens, traces, run_id=out.stem, batch_tokens=batch_tokens)
-                writer.write(rows, [*errors, *refused])
-                fresh += len(traces) + len(errors)
-            done += len(traces) + len(errors)
-            left = (time.monotonic() - started) / fresh * max(0, lines - done) if fresh else None
-            bar.update(done, beside="" if left is None else f"{hours(left)} left")
-            bar.log(f"Scored {done:,} of {lines:,}")
-    failed = writer.write_errors()
-    scored = writer.finish(keep_empty=False)
+    with sole_writer(parts_folder(out), escaped(out.name)):
+        check_target(source, out, force=force)
+        digest, lines = file_hash(source)
+        provenance: ScoredRunProvenance = {
+            "command": COMMAND,
+            "input": escaped(source.name),
+            "input_sha256": digest,
+            "format": layout,
+            "checkpoint": lens.name,
+            "checkpoint_sha256": lens.fingerprint,
+            "checkpoint_provenance": lens.provenance,
+            "standardised_over": lens.reference.origin,
+            "batch_tokens": batch_tokens,
+            "window": window,
+            "created": now(),
+        }
+        writer = RunWriter(out, provenance, resume=resume)
+        with progress_bar("Scoring", lines, console=console, shown=console is not None) as bar:
+            parts = windows(read_traces(source, layout), window)
+            continued = write_parts(writer, parts, lens, source.name, lines, bar)
+        failed = writer.write_errors()
+        scored = writer.finish(keep_empty=False)
     return Summary(scored, failed, min(continued, scored), out, errors_path(out))
+
+
+def write_parts(writer: RunWriter, parts: Iterable[Window], lens: Lens, name: str, lines: int, bar: ProgressBar) -> int:
+    """Score the windows of the input ``name`` that have no part yet, and write each; returns the number of traces that
+    had one."""
+    batch_tokens = int(writer.provenance["batch_tokens"])
+    continued, done, fresh, started = 0, 0, 0, time.monotonic()
+    for number, (traces, errors) in enumerate(parts):
+        if number < writer.done:
+            continued += len(traces)
+        else:
+            rows, refused = score_window(lens, traces, run_id=writer.path.stem, batch_tokens=batch_tokens)
+            named: list[RefusedRow] = [{"file": escaped(name), **row} for row in refused]
+            writer.write(rows, [*errors, *named])
+            fresh += len(traces) + len(errors)
+        done += len(traces) + len(errors)
+        left = (time.monotonic() - started) / fresh * max(0, lines - done) if fresh else None
+        bar.update(done, beside="" if left is None else f"{hours(left)} left")
+        bar.log(f"Scored {done:,} of {lines:,}")
+    return continued
 
 
 def windows(rows: Iterable[Trace | RowError], size: int) -> Iterator[Window]:
@@ -154,7 +241,9 @@ def windows(rows: Iterable[Trace | RowError], size: int) -> Iterator[Window]:
     window = Window([], [])
     for row in rows:
         if isinstance(row, RowError):
-            window.errors.append({"file": row.file, "line": row.line, "field": row.field, "message": row.message})
+            window.errors.append(
+                {"file": escaped(row.file), "line": row.line, "field": row.field, "message": row.message}
+            )
         else:
             window.traces.append(row)
         if len(window.traces) == size or len(window.errors) >= 10 * size:

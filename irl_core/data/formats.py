@@ -77,11 +77,15 @@ def format_of(row: Row) -> Format | None:
 
 
 def _existing(path: Path) -> Path:
-    if path.is_dir():
-        raise DatasetError(f"{path.name} is a folder; give one of its files, such as train.jsonl")
-    if not path.is_file():
-        raise DatasetError(f"the file {path.name!r} is not there, or is not a plain file")
-    kind = unreadable_kind(path)
+    try:
+        if path.is_dir():
+            raise DatasetError(f"{path.name} is a folder; give one of its files, such as train.jsonl")
+        if not path.is_file():
+            raise DatasetError(f"the file {path.name!r} is not there, or is not a plain file")
+        kind = unreadable_kind(path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DatasetError(f"{escaped(path.name)[:80]!r} cannot be read ({reason}); name another file") from error
     if kind:
         raise DatasetError(f"{path.name} is {kind}; a JSON object a line is expected")
     return path

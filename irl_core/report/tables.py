@@ -16,6 +16,7 @@ from rich.text import Text
 from irl_core.evaluation.section import Cell, Difference, Table
 from irl_core.report.csv_export import safe_cell
 from irl_core.statistics.bootstrap import Estimate
+from irl_core.text.visible import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,11 +76,13 @@ def page(title: str, paragraphs: Sequence[str], tables: Sequence[Table]) -> str:
 
 def for_terminal(table: Table) -> TerminalTable:
     """The table for rich; cells are plain text."""
-    terminal = TerminalTable(title=Text(table.title), caption=Text(table.note) if table.note else None)
+    terminal = TerminalTable(
+        title=Text(visible(table.title)), caption=Text(visible(table.note)) if table.note else None
+    )
     for head in table.head:
-        terminal.add_column(Text(head))
+        terminal.add_column(Text(visible(head)))
     for row in table.rows:
-        terminal.add_row(*(Text(shown(cell)) for cell in row))
+        terminal.add_row(*(Text(visible(shown(cell))) for cell in row))
     return terminal
 
 

@@ -7,7 +7,6 @@ tokens are marked with brackets: ``[-2.1 text]`` below zero, ``[+2.1 text]`` abo
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,27 +18,13 @@ from rich.text import Text
 from irl_core.report.heatmap.payload import ranges, titles
 from irl_core.report.heatmap.verdict import signed, verdict
 from irl_core.report.inspection_json import InspectedTrace, InspectionResult
+from irl_core.text.visible import visible
 
 BLUE, ORANGE = (33, 102, 172), (217, 95, 2)
 BRACKET_SHARE = 1 / 3
 VERDICT_STYLES = {"error": "bold red", "no_error": "bold green", "uncertain": "bold yellow", "no_signal": "bold"}
 
-HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode categories that are not drawn as they are
-
 Tokens = Sequence[Mapping[str, Any]]
-
-
-def visible(text: str) -> str:
-    """``text`` with control and format characters as signs: ␀, ␛, and ⟨U+202E⟩; line ends stay line ends."""
-    signs = []
-    for character in text:
-        if character == "\n" or unicodedata.category(character) not in HIDDEN:
-            signs.append(character)
-        elif ord(character) < 0x20:
-            signs.append(chr(0x2400 + ord(character)))
-        else:
-            signs.append("␡" if character == "\x7f" else f"⟨U+{ord(character):04X}⟩")
-    return "".join(signs)
 
 
 def background(value: float | None, full: float) -> tuple[int, int, int]:

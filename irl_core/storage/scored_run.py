@@ -141,6 +141,11 @@ def errors_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.errors.jsonl")
 
 
+def parts_folder(path: Path) -> Path:
+    """The folder beside a run that holds its parts until it is finished."""
+    return path.with_name(f"{path.name}.parts")
+
+
 class RunWriter:
     """Writer of a scored run, part by part; a part that was written stays, whatever happens to the process.
 
@@ -156,7 +161,7 @@ class RunWriter:
 
     def __init__(self, path: Path, provenance: Mapping[str, Any], *, resume: bool = True) -> None:
         self.path = path
-        self.parts = path.with_name(path.name + ".parts")
+        self.parts = parts_folder(path)
         self.marker = self.parts / "run.json"
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.provenance: Mapping[str, Any] = dict(provenance)

@@ -18,9 +18,11 @@ from rich.console import Console
 
 from irl_core.errors import CheckpointError, InputError
 from irl_core.report import terminal
+from irl_core.report.tables import Table, for_terminal
 from irl_core.scorer import Lens
 from tests.tiny import PROBLEM, SOLUTION
 from train.cli import app, inspect, options
+from train.cli.say import say
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -209,6 +211,27 @@ def test_markup_and_control_characters_are_text() -> None:
     out = printed(trace(hostile), problem=hostile)
     assert "\x1b" not in out and "\x07" not in out and "\x00" not in out and "\u202e" not in out
     assert "[red]x[/red] ␛[31m␇␀ :smile: $5 and $10 ⟨U+202E⟩[/]" in out
+
+
+def test_every_line_of_the_command_is_made_inert(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines go through ``say``; what is echoed as it is, is JSON in ASCII, where control characters are escaped."""
+    say("\x1b]0;title\x07\x9b31m \u202e\ud800 \x7f ok")
+    assert capsys.readouterr().out == "␛]0;title␇⟨U+009B⟩31m ⟨U+202E⟩⟨U+D800⟩ ␡ ok\n"
+    sources = [*(ROOT / "train").rglob("*.py")]
+    lines = [(path.name, line.strip()) for path in sources for line in path.read_text().splitlines()]
+    echoed = [(name, line) for name, line in lines if re.search(r"typer\.echo\(|\bprint\(|click\.echo\(", line)]
+    assert len(echoed) > 5
+    inert = r"visible\(|json\.dumps\(|for_terminal\(|echo\(as_text\)"
+    assert not [one for one in echoed if not re.search(inert, one[1])]
+    assert not [one for one in lines if "ensure_ascii=False" in one[1] and "echo" in one[1]]
+
+
+def test_a_table_holds_no_escape_code() -> None:
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    console.print(for_terminal(Table("\x1b[31mt", ["\x1b[2J"], [["\x9bx"]], note="\x1b]0;n\x07")))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "␛[31mt" in shown and "␛[2J" in shown and "⟨U+009B⟩x" in shown and "␛]0;n␇" in shown
+    assert "\x1b[31mt" not in shown and "\x1b[2J" not in shown and "\x9b" not in shown and "\x1b]" not in shown
 
 
 def test_pieces_join_to_the_text_even_where_tokens_share_a_character() -> None:

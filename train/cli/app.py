@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from irl_core.errors import InputError
+from train.cli.say import say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIRST_PORT = 8501
@@ -24,7 +25,7 @@ def app(
 ) -> None:
     """Open the app on the bundled checkpoint, on this machine alone."""
     chosen = free_port(port)
-    typer.echo(f"irl-lens is at http://localhost:{chosen} (Ctrl+C stops it)")
+    say(f"irl-lens is at http://localhost:{chosen} (Ctrl+C stops it)")
     options = [f"--server.port={chosen}", "--server.address=localhost", "--server.headless=true"]
     command = [sys.executable, "-m", "streamlit", "run", str(REPOSITORY / "app" / "main.py"), *options]
     # ``streamlit run`` puts only the script's own folder on the path

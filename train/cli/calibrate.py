@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, checkpoint_folder
+from train.cli.say import say
 
 
 def calibrate(
@@ -25,4 +26,4 @@ def calibrate(
 
     request = CalibrationRequest(annotations, run, checkpoint_folder(checkpoint), out, seen, seed)
     for line in calibrate_annotated(request):
-        typer.echo(line)
+        say(line)

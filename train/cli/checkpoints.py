@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 from irl_core.checkpoints.find import default_roots, list_checkpoints
 from train.cli.options import NO_CHECKPOINT
+from train.cli.say import say
 
 
 def checkpoints() -> None:
@@ -13,6 +12,6 @@ def checkpoints() -> None:
     listed = list_checkpoints(default_roots())
     for info in listed:
         origin = ", ".join(f"{key} {value}" for key, value in info.provenance.items())
-        typer.echo(f"{info.name:<28} {'verified' if info.verified else 'REFUSED: ' + info.reason}  {origin}".rstrip())
+        say(f"{info.name:<28} {'verified' if info.verified else 'REFUSED: ' + info.reason}  {origin}".rstrip())
     if not listed:
-        typer.echo(NO_CHECKPOINT)
+        say(NO_CHECKPOINT)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from train.cli.say import say
+
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="A B ...", help="Folders of evaluations, or scored runs.")],
@@ -26,7 +28,7 @@ def compare(
     compared = comparison(open_runs(runs), seed=seed)
     if html is not None:
         write_whole(html, to_html(compared))
-        typer.echo(f"Wrote {html}", err=True)
+        say(f"Wrote {html}", err=True)
     if as_json:
         typer.echo(json.dumps(to_json(compared), allow_nan=False))
         return

@@ -13,6 +13,7 @@ from irl_core.checkpoints.load import load_json
 from irl_core.errors import ConfigError, InputError
 from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, checkpoint_folder
 from train.cli.report import print_answers
+from train.cli.say import say
 
 if TYPE_CHECKING:
     from irl_core.evaluation.report import Report
@@ -100,7 +101,7 @@ def run_evaluation(request: EvaluateRequest) -> None:
     settings = settings_of(request)
     if request.dry_run:
         for line in planned(settings):
-            typer.echo(line)
+            say(line)
         return
     from train.interruption import Interrupted, stop_requests
 
@@ -118,7 +119,7 @@ def run_evaluation(request: EvaluateRequest) -> None:
 def end_interrupted(folder: Path, resume: bool) -> NoReturn:
     """Say how to continue, and end the program as a training that was asked to stop."""
     again = "the same command" if resume else "the same command without --no-resume"
-    typer.echo(f"interrupted. Go on with {again} (folder: {folder}).", err=True)
+    say(f"interrupted. Go on with {again} (folder: {folder}).", err=True)
     raise typer.Exit(0)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from irl_core.errors import InputError
 from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, load_lens
+from train.cli.say import say
 
 if TYPE_CHECKING:
     from irl_core.report.inspection_json import InspectionResult
@@ -49,7 +50,7 @@ def inspect(
     scored = score_solutions(lens, problem, solution, samples, seed, gamma)
     localisations, kind = [lens.locate(one) for one in scored], lens.default_trace_score
     result = to_json(scored, localisations, problem=problem, checkpoint=lens.name, gamma=gamma, kind=kind)
-    as_text = json.dumps(result, ensure_ascii=False, allow_nan=False)
+    as_text = json.dumps(result, allow_nan=False)
     if html is not None:
         write_page(html, with_ids(result, scored), lens, solution, view, gamma)
     if as_json:
@@ -132,4 +133,4 @@ def write_page(path: Path, result: InspectionResult, lens: Lens, solution: str |
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}).") from None
-    typer.echo(f"Wrote {path}", err=True)
+    say(f"Wrote {path}", err=True)

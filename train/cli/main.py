@@ -22,6 +22,7 @@ from train.cli.model_card import model_card
 from train.cli.models import models
 from train.cli.presets import presets
 from train.cli.report import report
+from train.cli.say import say
 from train.cli.score import score
 from train.cli.study import study
 from train.cli.train import train
@@ -32,7 +33,7 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def print_version(wanted: bool) -> None:
     """Print the version and stop, where it is asked for."""
     if wanted:
-        typer.echo(f"irl-lens {importlib.metadata.version('irl-lens')}")
+        say(f"irl-lens {importlib.metadata.version('irl-lens')}")
         raise typer.Exit
 
 
@@ -56,7 +57,7 @@ def main() -> None:
     try:
         cli()
     except UserError as error:
-        typer.echo(f"irl-lens: {error}", err=True)
+        say(f"irl-lens: {error}", err=True)
         sys.exit(2)
 
 

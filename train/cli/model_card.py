@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from train.cli.say import say
+
 
 def model_card(
     evaluation: Annotated[Path, typer.Argument(metavar="EVALUATION", help="The folder of the evaluation.")],
@@ -20,4 +22,4 @@ def model_card(
 
     sft, expert = (load_config(name, presets_dir=PRESETS).run.steps for name in ("demo-sft", "demo-expert"))
     for path in write(evaluation, checkpoint, out, sft_steps=sft, expert_steps=expert):
-        typer.echo(f"Wrote {path}")
+        say(f"Wrote {path}")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from train.cli.say import say
+
 models = typer.Typer(invoke_without_command=True, help="List the pretrained models that are here; fetch known ones.")
 ROW = "{:<44} {:>9}  {:<12} {:<16} {}"
 
@@ -24,12 +26,12 @@ def list_models(
 
     listed = all_bases()
     if as_json:
-        typer.echo(json.dumps([base.to_json() for base in listed], ensure_ascii=False))
+        typer.echo(json.dumps([base.to_json() for base in listed]))
         return
-    typer.echo(ROW.format("name", "MB", "licence", "hash", "where"))
+    say(ROW.format("name", "MB", "licence", "hash", "where"))
     for base in listed:
         size = f"{base.bytes / 1e6:,.0f}" if base.bytes is not None else ""
-        typer.echo(ROW.format(base.name, size, base.licence or "?", base.hash[:16], base.where))
+        say(ROW.format(base.name, size, base.licence or "?", base.hash[:16], base.where))
 
 
 @models.command("fetch")
@@ -49,9 +51,9 @@ def fetch_model(
     if base is None:
         if "/" not in name:
             raise InputError(f"no model is known as {name!r}{nearest(name, list(BASES))}; known are {', '.join(BASES)}")
-        typer.echo(f"{name}: in {hub.locate(name)}")
+        say(f"{name}: in {hub.locate(name)}")
         return
     with shown_progress(base.file) as on_progress:
         _, origin = fetch(base, folder, on_progress)
-    typer.echo(f"{name} ({base.licence}), from {origin}: in {folder_of(name)}")
-    typer.echo(f"Use it as --set model.policy={name}")
+    say(f"{name} ({base.licence}), from {origin}: in {folder_of(name)}")
+    say(f"Use it as --set model.policy={name}")

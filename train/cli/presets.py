@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from train.cli.say import say
+
 
 def presets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one with all that it takes.")] = None,
@@ -17,7 +19,7 @@ def presets(
 
     if as_json:
         summaries = [preset.to_json() for preset in all_presets()]
-        typer.echo(json.dumps(summaries, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(summaries, allow_nan=False))
         return
     for line in listed() if name is None else described(name):
-        typer.echo(line)
+        say(line)

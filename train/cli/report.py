@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from irl_core.errors import ConfigError
+from train.cli.say import say
 
 if TYPE_CHECKING:
     from irl_core.evaluation.report import Report
@@ -33,14 +34,14 @@ def report(
     if results is not None:
         from train.studies.results import write_results  # imports transformers, which drawing a report does not need
 
-        typer.echo(f"Wrote {write_results(runs, results, seed=seed)}")
+        say(f"Wrote {write_results(runs, results, seed=seed)}")
         return
     if out is not None and len(runs) > 1:
         raise ConfigError(f"--out is one folder, and {len(runs)} runs are named; report them one by one")
     for path in runs:
         drawn = draw(path, seed=seed, answer_lines=answer_lines)
         if out is None and not path.is_dir():
-            typer.echo(to_markdown(drawn.report), nl=False)
+            say(to_markdown(drawn.report).removesuffix("\n"))
         else:
             folder = make_folder(out or path)
             print_answers(drawn.report, write(drawn, folder))
@@ -52,5 +53,5 @@ def print_answers(report: Report, files: Sequence[Path]) -> None:
     from irl_core.files import one_line
 
     for question, names in QUESTIONS.items():
-        typer.echo(f"{question}\n  " + "\n  ".join(one_line(report.sections[name].paragraph) for name in names) + "\n")
-    typer.echo("Wrote " + ", ".join(map(str, files)))
+        say(f"{question}\n  " + "\n  ".join(one_line(report.sections[name].paragraph) for name in names) + "\n")
+    say("Wrote " + ", ".join(map(str, files)))

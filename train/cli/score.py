@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, load_lens
+from train.cli.say import say
 
 
 def score(
@@ -18,6 +19,7 @@ def score(
     ] = "auto",
     checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
     resume: Annotated[bool, typer.Option(help="Continue an unfinished run of the same input.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is no run of this input.")] = False,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens, padding included, in one batch.")] = 8192,
     device: Device = "auto",
 ) -> None:
@@ -26,9 +28,11 @@ def score(
 
     from train.score_file import check_source, score_file
 
-    check_source(source, out, layout)
+    check_source(source, out, layout, force=force)
     lens, console = load_lens(checkpoint, device), Console(stderr=True)
-    summary = score_file(source, out, lens, layout=layout, resume=resume, batch_tokens=batch_tokens, console=console)
-    typer.echo(summary.sentence())
+    summary = score_file(
+        source, out, lens, layout=layout, resume=resume, force=force, batch_tokens=batch_tokens, console=console
+    )
+    say(summary.sentence())
     if summary.scored == 0:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ import typer
 
 from train.cli.evaluate import end_interrupted
 from train.cli.options import RUNS
+from train.cli.say import say
 
 
 def study(
@@ -28,11 +29,11 @@ def study(
     chosen = seeds or (1, 2, 3)
     if dry_run:
         for line in runner.planned(name, seeds=chosen, scale=scale):
-            typer.echo(line)
+            say(line)
         return
     folder = out or RUNS / f"study-{name}"
     try:
         runner.study(name, folder, seeds=chosen, scale=scale, resume=resume, console=Console(stderr=True))
     except Interrupted:
         end_interrupted(folder, resume)
-    typer.echo(f"Wrote {folder / 'study.json'}, {folder / 'study.md'}, {folder / 'study.html'}")
+    say(f"Wrote {folder / 'study.json'}, {folder / 'study.md'}, {folder / 'study.html'}")

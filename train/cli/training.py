@@ -14,6 +14,7 @@ import typer
 from irl_core.config import TrainConfig, load_config
 from irl_core.errors import ConfigError, UnknownShape
 from irl_core.storage.training_run import is_finished
+from train.cli.say import say
 from train.interruption import Interrupted, Stopped
 from train.planning.describe import hours, lines, to_json
 from train.planning.fitting import refuse
@@ -70,17 +71,17 @@ def print_plan(config: TrainConfig, request: TrainRequest) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     if request.as_json:
-        typer.echo(json.dumps(to_json(plan), ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(to_json(plan), allow_nan=False))
         return
     for line in lines(plan):
-        typer.echo(line)
+        say(line)
     seconds = {
         name: make_plan(earlier, device, processes).durations.total
         for name, earlier in unfinished_prerequisites(config).items()
     }
     if seconds:
         listed = ", ".join(f"{name} {hours(one)}" for name, one in seconds.items())
-        typer.echo(f"Trained first: {listed}; in all {hours(plan.durations.total + sum(seconds.values()))}")
+        say(f"Trained first: {listed}; in all {hours(plan.durations.total + sum(seconds.values()))}")
 
 
 def unfinished_prerequisites(config: TrainConfig) -> dict[str, TrainConfig]:
@@ -101,7 +102,7 @@ def check_memory(config: TrainConfig, memory_gb: float | None = None) -> None:
     try:
         refuse(make_plan(config, this_device(memory_gb), launched_processes()))
     except UnknownShape as error:
-        typer.echo(f"Memory was not estimated: {error}.", err=True)
+        say(f"Memory was not estimated: {error}.", err=True)
 
 
 def train_prerequisites(config: TrainConfig, world: World) -> None:
@@ -115,7 +116,7 @@ def train_prerequisites(config: TrainConfig, world: World) -> None:
             earlier = load_config(name, presets_dir=PRESETS)
             check_division(earlier, world.size)
             if world.is_main:
-                typer.echo(f"{config.run.preset} starts from {name}, which is trained first.", err=True)
+                say(f"{config.run.preset} starts from {name}, which is trained first.", err=True)
             train_prerequisites(earlier, world)
             train_with_progress(earlier, RUNS / name, begun, world)
 
@@ -146,10 +147,10 @@ def train_with_progress(config: TrainConfig, directory: Path, resume: bool, worl
         asked = isinstance(error, Interrupted) and not isinstance(error, Stopped)
         if world.is_main:
             how = f"interrupted. Go on with the same command and --resume (run: {directory})."
-            typer.echo(how if asked else f"irl-lens: {error}", err=True)
+            say(how if asked else f"irl-lens: {error}", err=True)
         raise typer.Exit(0 if asked else 1) from None
     if world.is_main:
-        typer.echo(f"Finished: {directory / 'final'}")
+        say(f"Finished: {directory / 'final'}")
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ import psutil
 
 from irl_core.errors import ProcessLost
 from irl_core.storage.training_run import is_alive, machine
+from irl_core.text.visible import visible
 
 if TYPE_CHECKING:
     from irl_core.distributed import World
@@ -134,7 +135,7 @@ class Watch:
             self.tell(lost)
             self.on_lost(lost)
         finally:
-            print(f"irl-lens: {lost}", file=sys.stderr, flush=True)
+            print(visible(f"irl-lens: {lost}"), file=sys.stderr, flush=True)
             os._exit(1)
 
     def look(self) -> ProcessLost | None:

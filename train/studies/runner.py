@@ -29,6 +29,7 @@ from irl_core.storage.rows import trace_of
 from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_run
 from irl_core.storage.training_run import CONFIG, FINAL, is_finished
+from irl_core.text.visible import visible
 from train.distributed import training_device
 from train.evaluate import rollouts
 from train.evaluate.problem_sets import ProblemSet, open_problem_set
@@ -205,7 +206,7 @@ class StudyInProgress:
 
         def say(line: str) -> None:
             if self.console is not None:
-                self.console.print(Text(line))
+                self.console.print(Text(visible(line)))
 
         final = train(config, run_dir, (run_dir / CONFIG).is_file(), on_step, say=say)
         progress.advance(cost)
