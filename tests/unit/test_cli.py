@@ -17,8 +17,9 @@ import pytest
 from rich.console import Console
 
 from irl_core.errors import CheckpointError, InputError
+from irl_core.evaluation.section import Table
 from irl_core.report import terminal
-from irl_core.report.tables import Table, for_terminal
+from irl_core.report.tables import for_terminal
 from irl_core.scorer import Lens
 from tests.tiny import PROBLEM, SOLUTION
 from train.cli import app, inspect, options
