@@ -196,11 +196,11 @@ class RunWriter:
     def begun(self) -> dict[str, Any]:
         """The schema version, provenance and owner of the parts that are there. Raises StoreError."""
         try:
-            found: dict[str, Any] = json.loads(self.marker.read_text(encoding="utf-8"))
-            found["provenance"].keys()
+            begun: dict[str, Any] = json.loads(self.marker.read_text(encoding="utf-8"))
+            begun["provenance"].keys()
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise StoreError(f"{self.parts.name}: its run.json cannot be read; start again with --no-resume") from error
-        return found
+        return begun
 
     def check_owner(self) -> None:
         """Raise StoreError where another writer has taken the parts over, which a lock prevents where there are any."""

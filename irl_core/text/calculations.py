@@ -233,17 +233,16 @@ class Carried:
     def recalculate(self, one: Sum) -> bool:
         """Update the result of a sum whose left sides have edits. False where it has no one value."""
         text = self.worked.trace.text
-        new = {evaluate(self._edited(left)) for left in one.lefts}
+        new = set()
+        for left in one.lefts:
+            spans = [(token.start, token.end) for token in tokenise(text, *left)]
+            edits = {span: self.edits[span] for span in spans if span in self.edits}
+            new.add(evaluate(with_edits(text, left, edits)))
         old = {evaluate(text[slice(*left)]) for left in one.lefts}
         if new == old:
             return True
         value = new.pop()
         return not new and value is not None and old == {one.value} and self.restate(one, value)
-
-    def _edited(self, left: Span) -> str:
-        text = self.worked.trace.text
-        spans = [(token.start, token.end) for token in tokenise(text, *left)]
-        return with_edits(text, left, {span: self.edits[span] for span in spans if span in self.edits})
 
     def restate(self, one: Sum, value: Fraction) -> bool:
         """Replace the result of a sum, also where its step mentions it before the sum."""

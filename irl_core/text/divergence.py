@@ -14,7 +14,7 @@ from irl_core.text.answers import answers_agree
 from irl_core.text.equations import Equation, read_equations
 from irl_core.text.expressions import Expression, parse
 from irl_core.text.segmentation import segment
-from irl_core.text.tokens import Token, tokenise
+from irl_core.text.tokens import tokenise
 from irl_core.types import Span
 
 
@@ -65,18 +65,16 @@ def _operands(expression: Expression, op: str) -> list[Expression]:
 
 def first_other_character(equation: Equation, expected: Equation) -> int:
     """Where an equation first differs from the expected one, units and spelling aside: within a number, its digit."""
-    ours, theirs = (_signs(one.text) for one in (equation, expected))
+    ours, theirs = (  # their numbers, operators and brackets
+        [sign for sign in tokenise(one.text, 0, len(one.text), bullets=False) if sign.kind not in ("word", "per")]
+        for one in (equation, expected)
+    )
     for mine, other in zip(ours, theirs, strict=False):
         if mine.kind != other.kind or (mine.kind != "number" and mine.text != other.text):
             return equation.start + mine.start
         if mine.kind == "number" and mine.value != other.value:
             return min(equation.start + mine.start + first_difference(mine.text, other.text), equation.end - 1)
     return equation.start + ours[len(theirs)].start if len(ours) > len(theirs) else equation.end - 1
-
-
-def _signs(text: str) -> list[Token]:
-    """Numbers, operators and brackets of an equation, without its words."""
-    return [token for token in tokenise(text, 0, len(text), bullets=False) if token.kind not in ("word", "per")]
 
 
 def answer_departure(expert: str, text: str) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from irl_core.evaluation import published
 from irl_core.evaluation.per_problem import TITLES, Columns, difference_over_seeds, over_seeds
@@ -16,7 +16,7 @@ from irl_core.evaluation.wording import difference, listed
 from irl_core.files import write_whole
 from irl_core.report.tables import escaped, markdown, page
 from irl_core.statistics.bootstrap import Estimate, to_json
-from irl_core.storage.provenance import machine_in_words
+from irl_core.storage.provenance import CodeState, Machine, Versions, machine_in_words
 from train.studies.definitions import SAMPLES, START, Plan
 
 BySeed = Mapping[int, Mapping[str, Columns]]
@@ -54,15 +54,36 @@ class Compared:
     gains: dict[str, dict[str, Estimate]] | None = None
 
 
+class ArmRecord(TypedDict, total=False):
+    """An arm in ``study.json``; of the start only the ``title``. ``steps``, ``warmup_rounds``: as trained, scaled."""
+
+    title: str
+    preset: str
+    settings: list[str]
+    backbone: str
+    steps: int
+    warmup_rounds: int
+
+
+class StudyProvenance(TypedDict):
+    """Provenance of a study. ``starts``: sha256 by name; ``failed``: the diverged training runs with the reason."""
+
+    created: str
+    starts: dict[str, str]
+    failed: dict[str, str]
+    input_sha256: str
+    machine: Machine
+    versions: Versions
+    code: CodeState
+
+
 @dataclass(frozen=True, slots=True)
 class StudyReport:
     """What ``study.json`` holds of the seeds that are done.
 
     Attributes:
-        arms: by name, each with its ``title``, its length, and what it sets.
+        arms: by name.
         published: the number of the paper's table that the study repeats.
-        about: ``created``, ``starts`` (sha256 by name), ``failed`` (training runs with the reason), ``machine`` and
-            other provenance.
         rewards: of a study whose arms differ in the reward.
     """
 
@@ -75,10 +96,10 @@ class StudyReport:
     scale: float
     problems: int
     samples: int
-    arms: dict[str, dict[str, Any]]
+    arms: dict[str, ArmRecord]
     policies: Compared
     published: int
-    about: dict[str, Any] = field(metadata={"flat": True})
+    about: StudyProvenance = field(metadata={"flat": True})
     rewards: Compared | None = None
 
 
@@ -91,7 +112,7 @@ def figures(
     policies: Mapping[str, BySeed],
     rewards: Mapping[str, BySeed],
     given: Mapping[str, Columns],
-    about: Mapping[str, Any],
+    about: StudyProvenance,
 ) -> StudyReport:
     """The report of the seeds that are done.
 
@@ -101,11 +122,11 @@ def figures(
         policies: measures by arm and seed, as ``measured`` gives them.
         rewards: the same of the arms' rewards.
         given: measures of the fixed samples that the rewards were read on.
-        about: provenance, see `StudyReport`.
+        about: provenance.
     """
     study = plan.study
     first = {training.arm.name: training.config for training in reversed(plan.trainings)}
-    arms: dict[str, dict[str, Any]] = {
+    arms: dict[str, ArmRecord] = {
         arm.name: {
             "title": arm.title,
             "preset": arm.preset,
@@ -127,10 +148,10 @@ def figures(
         scale=plan.scale,
         problems=plan.problems,
         samples=SAMPLES,
-        arms={START: {"title": "the start"}} | arms,
+        arms={START: {"title": "the start"}, **arms},
         policies=compared(policies, PASS),
         published=study.published,
-        about=dict(about),
+        about=about,
         rewards=replace(compared(rewards, REWARD), gains=gains(rewards, given)) if read else None,
     )
 

@@ -266,7 +266,7 @@ class StudyInProgress:
     def write_report(self, seeds: Sequence[int]) -> dict[str, Any]:
         """Write and return the report of the seeds that are done."""
         given = self.policies[START][self.plan.seeds[0]]
-        about = {
+        about: report.StudyProvenance = {
             "created": now(),
             "starts": self.starts,
             "failed": self.failed,
