@@ -1,8 +1,8 @@
-"""Choosing among the samples of a problem: pass@k, best of N by a score, votes, and their accuracy with fewer samples.
+"""Selection among a problem's samples: pass@k, best of N by a score, votes, and their accuracy with fewer samples.
 
-Samples come as flat arrays with one entry a trace and a parallel array of problem ids; what is computed for each
-problem is an array (P,), problems in order of appearance. Ties: scores that are equal share what they decide. Where
-equal scores compete for a place, the value is the expected one over random orders. A NaN score ranks last.
+Samples are flat arrays with one entry a trace, and a parallel array of problem ids. A value for each problem is an
+array (P,), problems in order of appearance. Ties: the expected value over random orders of the equal scores. A NaN
+score ranks last.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def best_of(scores: Values, correct: Values, problem_ids: Groups, k: int = 1) ->
 
 
 def oracle(correct: Values, problem_ids: Groups) -> Array:
-    """One value a problem (P,): is any sample correct? The limit of every way to choose."""
+    """One value a problem (P,): is any sample correct? The upper bound of every selection method."""
     right = np.asarray(correct, dtype=bool)
     return np.array([right[rows].any() for rows in problem_rows(problem_ids)], dtype=np.float64)
 
@@ -91,8 +91,8 @@ def random_text_top(texts: Sequence[str], correct: Values, problem_ids: Groups, 
     """pass@k|N by a random score a distinct text, in expectation, one value a problem (P,): texts come in random
     order, each with all its copies, until k samples are chosen. Raises ValueError: k > N.
 
-    Correct samples repeat each other, so that this is below pass@k; it is what a score that knows nothing but the text
-    achieves. With k = 1 it is the share of a problem's distinct texts that is correct."""
+    Correct samples repeat each other, so that this is below pass@k; it is the accuracy of an uninformed score of the
+    text. With k = 1 it is the share of a problem's distinct texts that is correct."""
     right, rows = np.asarray(correct, dtype=bool), problem_rows(problem_ids)
     if reason := beyond_samples(rows, k):
         raise ValueError(reason)
@@ -211,8 +211,8 @@ def vote_curve(
     seed: int = 0,
 ) -> Array:
     """(P, S): `vote` among n samples drawn from all of a problem's without replacement, averaged over at least
-    ``draws`` orders of them (default: `draws_for` the number of problems): seeded orders, each begun at every sample in
-    turn. At n = 1 and n = all samples it is exact, and at the latter `vote` itself."""
+    ``draws`` orders of them (default: `draws_for` the number of problems): seeded orders, each also rotated to
+    begin at every sample. At n = 1 and n = all samples it is exact, and at the latter `vote` itself."""
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0")
     rows = problem_rows(problem_ids)

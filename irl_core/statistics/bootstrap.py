@@ -1,7 +1,7 @@
-"""An estimate: a value with its n and 95 % interval, and the bootstrap over problems that most of them come from.
+"""Estimates, each a value with its n and 95 % interval, and the bootstrap over problems.
 
-Whatever is averaged over problems gets its interval by a bootstrap over problems, since samples of one problem are
-not independent. An estimate that does not exist is *undefined*: NaN, with the reason.
+Intervals come from a bootstrap over problems, since samples of one problem are not independent. An estimate that does
+not exist is *undefined*: NaN, with the reason.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def too_few(problems: int) -> str:
 
 
 def point(value: float, n: int, method: str) -> Estimate:
-    """A number that has no interval of its own, such as a test statistic or its p. Its method says what it is."""
+    """A number without an interval, such as a test statistic or its p value; ``method`` says what it is."""
     return Estimate(value, math.nan, math.nan, n, method)
 
 
@@ -161,8 +161,8 @@ def bootstrap(
 
     ``columns`` (P, C) holds C sums a problem; ``statistic`` takes (B, C) totals to (B,) values, NaN where it does
     not exist. ``n`` and ``unit`` say what the figure counts. A ``bounded`` figure (in [0, 1]) that is the same in
-    every resample, or of fewer than ``LEAST_PROBLEMS``, gets Wilson's interval with n = problems: no spread was seen,
-    which is not that there is none. One that is not bounded has no such way out, and then no interval.
+    every resample, or of fewer than ``LEAST_PROBLEMS``, gets Wilson's interval with n = problems, since resamples
+    without spread do not mean that there is none. An unbounded figure then has no interval.
     """
     problems = len(columns)
     method = f"{unit}; bootstrap over {problems} problems"

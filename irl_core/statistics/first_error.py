@@ -23,7 +23,7 @@ class FirstError:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessJudgement:
+class MrGsm8k:
     """MR-GSM8K (Zeng et al. 2024): exact first step on wrong traces, and Matthews' correlation of the verdicts."""
 
     step_accuracy: Estimate
@@ -67,7 +67,7 @@ def harmonic_mean(totals: Array) -> Array:
     return np.where(a + b == 0, 0.0, 2 * a * b / np.where(a + b == 0, 1.0, a + b))
 
 
-def mr_gsm8k(true: Values, predicted: Values, problem_ids: Groups | None = None, *, seed: int = 0) -> ProcessJudgement:
+def mr_gsm8k(true: Values, predicted: Values, problem_ids: Groups | None = None, *, seed: int = 0) -> MrGsm8k:
     """MR-GSM8K's figures, labels as in `first_error`. A verdict is 'wrong' where a step is predicted; `UNDECIDED`
     counts as the wrong verdict. MCC is undefined where one side is all the same (some libraries say 0)."""
     wrong, hits, ids = _hits(true, predicted, problem_ids)
@@ -76,7 +76,7 @@ def mr_gsm8k(true: Values, predicted: Values, problem_ids: Groups | None = None,
     cells = (wrong & said, ~wrong & said, wrong & ~said, ~wrong & ~said)
     table = np.column_stack([problem_sums(cell, ids) for cell in cells])
     steps = np.column_stack([problem_sums(v, ids) for v in (hits & wrong, wrong)])
-    return ProcessJudgement(
+    return MrGsm8k(
         step_accuracy=_existing(steps, int(wrong.sum()), "wrong traces", seed),
         mcc=bootstrap(table, matthews_correlation, n=wrong.size, unit="traces", bounded=False, seed=seed),
     )

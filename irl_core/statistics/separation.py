@@ -1,10 +1,8 @@
-"""Separation of two classes by a score: Welch's test, Cohen's d, AUC, pairs of the same problem. Knows no model.
+"""Separation of two classes by a score: Welch's test, Cohen's d, AUC, pairs of the same problem.
 
-Samples come as flat arrays with one entry a trace and a parallel array of problem ids. Whatever is averaged over
-problems gets its interval by a bootstrap over problems, since samples of one problem are not independent. An estimate
-that does not exist (one class, n < 2, no variance, a missing score) is *undefined*: NaN, with the reason.
-
-Ties: scores that are equal share what they decide. A pair of equal scores counts half.
+Samples are flat arrays with one entry a trace, and a parallel array of problem ids. Intervals come from a bootstrap
+over problems, since samples of one problem are not independent. An estimate that does not exist (one class, n < 2, no
+variance, a missing score) is *undefined*: NaN, with the reason. A pair of equal scores counts half.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ class Separation:
 
     ``difference`` of the means, ``cohens_d`` with the pooled standard deviation, ``auc``; ``t``, ``degrees`` of freedom
     and two-sided ``p`` of Welch's test, which takes traces as independent, and ``clustered_t``, ``clustered_p`` with a
-    standard error that heeds the problems (sandwich estimator, degrees = problems - 1).
+    standard error clustered by problem (sandwich estimator, degrees = problems - 1).
     """
 
     difference: Estimate
@@ -54,8 +52,8 @@ class Separation:
 
 
 def separation(scores: Values, correct: Values, problem_ids: Groups | None = None, *, seed: int = 0) -> Separation:
-    """Correct against incorrect traces. Where problems are given, the intervals heed them (bootstrap over problems, for
-    the AUC clustered DeLong); else they are Welch's, Hedges and Olkin's, and DeLong's."""
+    """Correct against incorrect traces. With problem ids the intervals are clustered by problem (bootstrap, for the
+    AUC clustered DeLong); else they are Welch's, Hedges and Olkin's, and DeLong's."""
     values, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=bool)
     yes, no = values[right], values[~right]
     missing = int((~np.isfinite(values)).sum())
