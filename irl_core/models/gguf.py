@@ -1,8 +1,8 @@
-"""Models in GGUF files (llama.cpp's format), turned once into bfloat16 safetensors with a tokenizer, in a cache.
+"""Conversion of GGUF files (llama.cpp's format) into bfloat16 safetensors with a tokenizer, once, in a cache.
 
-What comes of a file is a folder as a download from the hub would be, in ``$IRL_LENS_CACHE`` (default
-``~/.cache/irl-lens``), named by the sha256 of the file. It is written beside its place and moved there when whole, and
-every file of it is verified by its sha256 when it is first used.
+A converted model is a folder like a download from the hub, in ``$IRL_LENS_CACHE`` (default ``~/.cache/irl-lens``),
+named by the sha256 of the GGUF file. It is moved into place when complete, and each of its files is verified by its
+sha256 on first use.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def write_weights(header: Header, folder: Path, tied: bool, on_progress: OnProgr
 def weights_of(header: Header, tied: bool, on_progress: OnProgress = silent) -> Iterator[tuple[str, torch.Tensor]]:
     """The model's tensors by transformers' names, in bfloat16, one after the other.
 
-    A tied table is in some files twice, quantised apart: the finer of the two is taken.
+    Some files hold a tied table twice, in two quantisations: the finer one is used.
     """
     import torch
 

@@ -1,8 +1,7 @@
-"""What a GGUF file says of the model in it: shape, tokenizer, ends and licence, read without torch.
+"""The header of a GGUF file: shape, tokenizer, end tokens and licence of the model, read without torch.
 
-The file's own header is taken at its word, where common loaders guess: the end token is the header's, text is cut as
-the header's pre-tokenizer cuts it, and Llama 3's rotary scaling, which is written as a tensor of factors, is found
-again. Whatever is not known is refused by name rather than read wrongly.
+End token and pre-tokenizer are those of the header, where common loaders guess; Llama 3's rotary scaling is recovered
+from its tensor of factors. An unknown architecture, tokenizer or tensor is refused by name.
 """
 
 from __future__ import annotations
@@ -157,7 +156,7 @@ class Header:
         return settings
 
     def name_in_transformers(self, tensor: str) -> str:
-        """What transformers calls a tensor. Raises CheckpointError for one that the architecture does not have."""
+        """A tensor's name in transformers. Raises CheckpointError for one that the architecture does not have."""
         body, _, kind = tensor.rpartition(".")
         block = re.fullmatch(r"blk\.(\d+)\.(\w+)", body)
         if block and block[2] in LAYER_TENSORS:
@@ -170,7 +169,7 @@ class Header:
         )
 
     def values(self, tensor: str, rows: slice = slice(None)) -> NDArray[numpy.float32]:
-        """A tensor's numbers as float32, its first dimension the outputs."""
+        """A tensor as float32, outputs first."""
         import gguf
         import numpy
 
@@ -189,7 +188,7 @@ class Header:
 
 
 def llama3_factors(base: float, count: int, factor: float) -> NDArray[numpy.float64]:
-    """By how much Llama 3's scaling divides each of ``count`` frequencies of a rotary embedding."""
+    """The divisors of Llama 3's scaling for each of ``count`` frequencies of a rotary embedding."""
     import numpy
 
     wavelengths = 2 * math.pi * base ** (numpy.arange(count) / count)

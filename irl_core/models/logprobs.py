@@ -1,4 +1,4 @@
-"""What a causal LM says of given tokens: hidden states, and log-probabilities without the (T, V) matrix."""
+"""Hidden states and log-probabilities of given tokens under a causal LM, without the (T, V) matrix."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def logprobs_of_hidden(
 def hidden_states(model: Any, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
     """Last hidden states ``(R * L, H)`` of a causal LM's backbone, flat; of ``embeddings`` ``(R, L, H)`` where given.
 
-    Rows are padded on the right, where a causal model's tokens never look: no mask is passed, so that attention takes
-    its fast path. States at padding mean nothing, and nothing reads them. Packed rows need a model prepared by
+    Rows are padded on the right, which causal attention never reads: no mask is passed, so that attention takes its
+    fast path. States at padding are undefined. Packed rows need a model prepared by
     ``irl_core.models.packed_attention.use_packed_attention``.
     """
     inputs: dict[str, Any] = {"input_ids": batch.input_ids} if embeddings is None else {"inputs_embeds": embeddings}
