@@ -16,7 +16,7 @@ from rich.console import Console
 from irl_core.files import one_line, write_whole
 from irl_core.scorer import Lens
 from train.evaluate.progress import progress_of
-from train.evaluate.resumable import claim_folder
+from train.evaluate.resumable import claimed_folder
 from train.evaluate.settings import RECORD, EvaluationSettings, arguments_of, begin
 from train.evaluate.stages import Evaluation
 from train.interruption import Interrupted, StopRequests
@@ -49,19 +49,19 @@ def evaluate(
         ConfigError: another process is evaluating into it.
         CheckpointError: a checkpoint to compare with cannot be loaded.
     """
-    claim_folder(out)
-    record = begin(out, arguments_of(lens, settings), resume)
-    evaluation = Evaluation(lens, out, settings, record)
-    with progress_of(out, evaluation.total, console, stopped) as progress:
-        try:
-            evaluation.make_files(progress)
-            progress.stage("reporting")
-            report()
-        except BaseException as error:
-            asked = isinstance(error, Interrupted | KeyboardInterrupt)
-            progress.end("interrupted" if asked else "failed", "" if asked else one_line(f"{error}")[:500])
-            raise
-        finally:
-            record["seconds"] = round(record.get("seconds", 0.0) + progress.seconds, 1)
-            write_whole(out / RECORD, json.dumps(record, indent=1) + "\n")
-        progress.end("finished")
+    with claimed_folder(out):
+        record = begin(out, arguments_of(lens, settings), resume)
+        evaluation = Evaluation(lens, out, settings, record)
+        with progress_of(out, evaluation.total, console, stopped) as progress:
+            try:
+                evaluation.make_files(progress)
+                progress.stage("reporting")
+                report()
+            except BaseException as error:
+                asked = isinstance(error, Interrupted | KeyboardInterrupt)
+                progress.end("interrupted" if asked else "failed", "" if asked else one_line(f"{error}")[:500])
+                raise
+            finally:
+                record["seconds"] = round(record.get("seconds", 0.0) + progress.seconds, 1)
+                write_whole(out / RECORD, json.dumps(record, indent=1) + "\n")
+            progress.end("finished")

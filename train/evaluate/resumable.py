@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from irl_core.errors import ConfigError, StoreError
+from irl_core.files import escaped
 from irl_core.storage.scored_run import RunWriter, errors_path, read_provenance
+from irl_core.storage.sole_writer import sole_writer
 from irl_core.storage.training_run import living_process, read_status
 from train.evaluate.progress import Progress
 from train.score_file import ScoredRows
@@ -73,15 +76,18 @@ def write(stage: Stage, progress: Progress) -> int:
     return writer.finish(keep_empty=False)
 
 
-def claim_folder(out: Path) -> None:
-    """Make the folder of an evaluation or a study. Raises StoreError where that is impossible, ConfigError where
-    another process writes into it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{out} cannot be made ({error.strerror}); name another --out") from error
-    if process := living_process(read_status(out)):
-        raise ConfigError(f"{out.name} is being written by {process}; wait for it, or end it with SIGTERM")
+@contextmanager
+def claimed_folder(out: Path) -> Iterator[None]:
+    """Make the folder of an evaluation or a study, in which this process alone writes while the block runs.
+
+    Raises:
+        StoreError: the folder cannot be made or written.
+        ConfigError: another process writes into it.
+    """
+    with sole_writer(out, escaped(out.name), ConfigError):
+        if process := living_process(read_status(out)):  # of another machine, or where there are no locks
+            raise ConfigError(f"{out.name} is being written by {process}; wait for it, or end it with SIGTERM")
+        yield
 
 
 def check_finished(stage: Stage) -> None:

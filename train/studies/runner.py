@@ -34,7 +34,7 @@ from train.distributed import training_device
 from train.evaluate import rollouts
 from train.evaluate.problem_sets import ProblemSet, open_problem_set
 from train.evaluate.progress import Progress, progress_of
-from train.evaluate.resumable import OnStep, Part, Stage, changed_keys, claim_folder, differing, write
+from train.evaluate.resumable import OnStep, Part, Stage, changed_keys, claimed_folder, differing, write
 from train.evaluate.settings import checkpoint_hash
 from train.interruption import Interrupted, stop_requests
 from train.planning import plan as planning
@@ -92,16 +92,16 @@ def study(
         StoreError, CheckpointError: a file cannot be read or written.
     """
     plan = make_plan(name, seeds, scale, out)
-    claim_folder(out)
-    begin(out, plan, resume)
-    with stop_requests() as stopped, progress_of(out, traces_in_all(plan), console, stopped) as progress:
-        progress.stage("starting")
-        try:
-            return StudyInProgress(plan, out, progress, console).make()
-        except BaseException as error:
-            asked = isinstance(error, Interrupted | KeyboardInterrupt)
-            progress.end("interrupted" if asked else "failed", "" if asked else one_line(f"{error}")[:500])
-            raise
+    with claimed_folder(out):
+        begin(out, plan, resume)
+        with stop_requests() as stopped, progress_of(out, traces_in_all(plan), console, stopped) as progress:
+            progress.stage("starting")
+            try:
+                return StudyInProgress(plan, out, progress, console).make()
+            except BaseException as error:
+                asked = isinstance(error, Interrupted | KeyboardInterrupt)
+                progress.end("interrupted" if asked else "failed", "" if asked else one_line(f"{error}")[:500])
+                raise
 
 
 def traces_in_all(plan: Plan) -> int:
