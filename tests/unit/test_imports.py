@@ -26,7 +26,7 @@ LEVELS = (
 )
 PURE = ("text", "statistics")  # know neither torch nor transformers
 MOST_FILES = 20  # side by side in a folder
-MOST_LINES = 500  # in a file
+MOST_LINES = 400  # in a file
 HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "streamlit", "plotly", "unsloth", "bitsandbytes"}
 NOT_IN_CORE = {"train", "app", "streamlit", "unsloth", "bitsandbytes", "wandb"}
 
