@@ -101,9 +101,13 @@ def download(page: Page, place: int) -> list[list[str]]:
     """The rows of the CSV under a chart."""
     panel = page.get_by_test_id("stExpander").filter(has_text="The values of this chart as a table").nth(place)
     panel.locator("summary").click()
-    # The button of the panel itself: the table's own toolbar has one too, which hides when the pointer leaves.
+    # The button of the panel itself: the table's own toolbar has one too, which hides when the pointer leaves. It is
+    # pressed when the page has run to its end: a run that goes on replaces the file behind the button.
+    button = panel.get_by_test_id("stDownloadButton").get_by_role("button")
+    expect(button).to_be_visible()
+    ready(page)
     with page.expect_download() as found:
-        panel.get_by_test_id("stDownloadButton").get_by_role("button").click()
+        button.click()
     return list(csv.reader(io.StringIO(Path(found.value.path()).read_text())))
 
 

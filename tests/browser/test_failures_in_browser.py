@@ -124,7 +124,7 @@ def test_a_second_annotator_disagrees_and_keys_in_a_text_are_letters(watched: An
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as CSV").click()
     table = Path(download.value.path()).read_text()
-    assert 'first,second,"0.500' in table  # of two traces judged by both, one alike
+    assert '"first","second","0.500' in table  # of two traces judged by both, one alike
 
 
 def test_the_annotation_lands_on_the_trace_whatever_is_sorted(watched: Any, reviewed: str, folder: Path) -> None:
