@@ -16,11 +16,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from irl_core.evaluation import published
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.examples import Example
 from irl_core.evaluation.report import QUESTIONS, Report
 from irl_core.evaluation.section import Section
+from irl_core.report import published
 from irl_core.report.charts import evaluation, localisation, style, traces
 from irl_core.report.charts.training import training
 from irl_core.report.heatmap import payload

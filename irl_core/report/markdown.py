@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from irl_core.evaluation import published
 from irl_core.evaluation.report import QUESTIONS, Report
+from irl_core.report import published
 from irl_core.report.tables import escaped, markdown
 from irl_core.storage.provenance import machine_in_words
 

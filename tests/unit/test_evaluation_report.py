@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from irl_core.evaluation import published
 from irl_core.evaluation.examples import RULE, choose
 from irl_core.evaluation.report import KEYS, QUESTIONS, make, to_text
 from irl_core.evaluation.section import Table
+from irl_core.report import published
 from irl_core.report.markdown import SHOWN, summary, to_markdown
 from irl_core.report.tables import escaped, markdown
 from tests.evaluated import evaluated, figures_in, frame, simulated

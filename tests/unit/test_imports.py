@@ -164,7 +164,7 @@ def test_a_name_is_imported_from_its_home(path: Path) -> None:
 
 
 def test_no_folder_is_crowded() -> None:
-    counts = Counter(path.parent for path in MODULES.values() if path.stem != "__init__")
+    counts = Counter(path.parent for path in MODULES.values())
     assert {str(folder.relative_to(ROOT)): n for folder, n in counts.items() if n > MOST_FILES} == {}
 
 

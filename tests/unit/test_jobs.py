@@ -597,7 +597,7 @@ def test_an_ended_job_is_shown_as_it_is_while_the_table_cannot_be_written(
     own = child(job)
     psutil.Process(job.pid or 0).kill()
     own.kill()
-    until(lambda: not supervisor.processes_of(supervisor.Jobs(runs / "jobs.sqlite").get(job.id)))
+    until(lambda: not supervisor.processes_of(store.Jobs(runs / "jobs.sqlite").get(job.id)))
     monkeypatch.setattr(sqlite, "SECONDS_PER_TRY", 0.1)
     holder = sqlite3.connect("runs/jobs.sqlite", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
