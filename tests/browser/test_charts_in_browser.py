@@ -102,12 +102,13 @@ def download(page: Page, place: int) -> list[list[str]]:
     panel = page.get_by_test_id("stExpander").filter(has_text="The values of this chart as a table").nth(place)
     panel.locator("summary").click()
     # The button of the panel itself: the table's own toolbar has one too, which hides when the pointer leaves. It is
-    # pressed when the page has run to its end: a run that goes on replaces the file behind the button.
+    # pressed when the page has run to its end, since a run that goes on replaces the file behind the button, and by
+    # key: the panel is still unfolding, and a button that moves between press and release of the mouse is not clicked.
     button = panel.get_by_test_id("stDownloadButton").get_by_role("button")
     expect(button).to_be_visible()
     ready(page)
     with page.expect_download() as found:
-        button.click()
+        button.press("Enter")
     return list(csv.reader(io.StringIO(Path(found.value.path()).read_text())))
 
 

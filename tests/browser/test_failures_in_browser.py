@@ -91,7 +91,7 @@ def test_ten_are_annotated_by_keyboard_and_exported(watched: Any, reviewed: str,
     assert [one.trace_id for one in said] == wrong[:10] and all(one.blind for one in said)
     page.get_by_text("Export and import annotations").click()
     with page.expect_download() as download:
-        page.get_by_role("button", name="JSONL of all 10 annotations").click()
+        page.get_by_role("button", name="JSONL of all 10 annotations").press("Enter")
     lines = Path(download.value.path()).read_text().splitlines()
     assert [json.loads(line)["annotator"] for line in lines] == ["first"] * 10
     assert page.locator("img[src=x]").count() == 0
@@ -122,7 +122,7 @@ def test_a_second_annotator_disagrees_and_keys_in_a_text_are_letters(watched: An
     page.get_by_text("Agreement between annotators", exact=False).click()
     page.wait_for_selector(READY)
     with page.expect_download() as download:
-        page.get_by_role("button", name="Save as CSV").click()
+        page.get_by_role("button", name="Save as CSV").press("Enter")
     table = Path(download.value.path()).read_text()
     assert '"first","second","0.500' in table  # of two traces judged by both, one alike
 
