@@ -134,9 +134,16 @@ class Lens:
         from irl_core.checkpoints.load import load_json
         from irl_core.checkpoints.manifest import verify
         from irl_core.errors import CheckpointError
-        from irl_core.models.pretrained import OWN_TOKENIZER, load_causal_lm, load_encoder
+        from irl_core.models.pretrained import (
+            OWN_TOKENIZER,
+            check_ids,
+            context_window,
+            load_causal_lm,
+            load_encoder,
+        )
         from irl_core.reward.discriminator import load_discriminator
         from irl_core.reward.localisation import Calibration
+        from irl_core.reward.rewards import TRACE_SCORES
 
         verify(path)
         config = load_json(path / "config.json")
@@ -149,9 +156,11 @@ class Lens:
         missing = [key for key in ("reference", "localisation") if key not in config]
         if missing:
             raise CheckpointError(f"config.json has no {' and no '.join(missing)}: the checkpoint was not calibrated")
-        instruction = config.get("instruction", "")
-        if not isinstance(instruction, str):
-            raise CheckpointError(f"config.json: instruction is {type(instruction).__name__}; text is expected")
+        instruction, score = config.get("instruction", ""), config.get("default_trace_score", "minimum")
+        if score not in TRACE_SCORES:
+            raise CheckpointError(
+                f"config.json: default_trace_score is {score[:80]!r}; one of {', '.join(TRACE_SCORES)}"
+            )
         chosen = usable_device(device)
         policy = load_causal_lm(path / "policy", chosen)
         discriminator = load_discriminator(path / "discriminator", chosen)
@@ -161,12 +170,17 @@ class Lens:
                 "discriminator/head.json: likelihood is 'policy', which needs the policy's tokens, but there is a "
                 f"discriminator/{OWN_TOKENIZER}; train with discriminator.likelihood own"
             )
+        encoder = load_encoder(path, policy, instruction)
+        if not own.is_dir():
+            check_ids(encoder, discriminator.backbone, path)
+        for model in (policy, discriminator.backbone):
+            context_window(model)
         return cls(
             name=str(config["name"]),
             config=config,
             policy=policy,
             discriminator=discriminator,
-            encoder=load_encoder(path, policy, instruction),
+            encoder=encoder,
             calibration=Calibration.from_json(config["localisation"]),
             device=chosen,
             fingerprint=hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest(),
@@ -186,8 +200,9 @@ class Lens:
     @property
     def context_window(self) -> int:
         """The longest prompt plus completion, in tokens, that both models accept."""
-        models = (self.policy, self.discriminator.backbone)
-        return min(int(model.config.max_position_embeddings) for model in models)
+        from irl_core.models.pretrained import context_window
+
+        return min(context_window(model) for model in (self.policy, self.discriminator.backbone))
 
     @property
     def reference(self) -> Standardisation:

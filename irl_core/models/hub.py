@@ -12,6 +12,7 @@ from irl_core.checkpoints.manifest import PICKLE_SUFFIXES, check_config
 from irl_core.errors import CheckpointError
 from irl_core.models import gguf
 from irl_core.models.bases import BASES, folder_of
+from irl_core.models.sizes import check_sizes
 from irl_core.validation import nearest
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -158,13 +159,15 @@ def check_weights(folder: Path, *, local: bool) -> None:
 
 
 def check_model_config(name: str, document: Mapping[str, Any]) -> None:
-    """Refuse a model's configuration that names code, kernels or a quantiser. Raises CheckpointError."""
+    """Refuse a model's configuration that names code, kernels, a quantiser, or sizes out of bounds. Raises
+    CheckpointError."""
     check_config(f"model/{name}", document)  # without "model/" it would be a checkpoint's own config.json
     for key in REFUSED_KEYS:
         if document.get(key) is not None:
             raise CheckpointError(
                 f"{name}: the key {key!r} is not loaded; name the plain model, and set model.quantisation"
             )
+    check_sizes(name, document)
 
 
 def explain_hub_error(error: BaseException, name: str) -> str:

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from irl_core.checkpoints.load import load_json, load_tensors
 from irl_core.checkpoints.manifest import check_config
 from irl_core.config import LoraConfig
-from irl_core.errors import CheckpointError, EncodingError
+from irl_core.errors import CheckpointError
 from irl_core.models import gguf
 from irl_core.models.bases import BASES
 from irl_core.models.hub import (
@@ -29,6 +29,7 @@ from irl_core.models.hub import (
     locate,
     shown,
 )
+from irl_core.models.sizes import check_fits_weights
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.validation import STRICT, Range, Whole, validated
 
@@ -45,6 +46,7 @@ REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,99}", re.ASCII)
 TARGET = re.compile(r"[A-Za-z_][\w.]{0,99}", re.ASCII)
 MAX_RANK = 1024
 MAX_TARGETS = 64
+MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES = 400_000, 60_000_000  # the largest tokenizers of open models have 35 MB
 
 
 # ------------------------------------------------------------------------------------------------------- the base
@@ -143,13 +145,15 @@ def load_whole(
         device: where to load it.
 
     Raises:
-        CheckpointError: weights are missing, of another shape or unreadable, or bitsandbytes is not installed.
+        CheckpointError: weights are missing, left over, of another shape or unreadable, the configuration names sizes
+            out of bounds or no context length, or bitsandbytes is not installed.
     """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # its report on missing weights shows a stranger's names as they are; ours follows
     check_model_config("config.json", load_json((folder / "config.json").resolve()))
     settings: dict[str, Any] = {}
     if quantisation != "none" or str(device) != "cpu":
@@ -159,18 +163,24 @@ def load_whole(
     if quantisation != "none":
         settings["quantization_config"] = quantisation_config(quantisation, dtype or "bfloat16")
     try:
+        check_fits_weights(folder)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa",
             output_loading_info=True, **settings,
         )  # fmt: skip
     except Exception as error:  # damaged files raise errors of many classes, none of which names the folder
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        if isinstance(error, torch.OutOfMemoryError | MemoryError | CheckpointError):
             raise
         reason = str(error).strip().splitlines() or [""]
         raise CheckpointError(f"{folder}: cannot be loaded ({type(error).__name__}: {reason[0][:200]})") from error
     model, loading = loaded
     if loading["missing_keys"]:
         raise CheckpointError(f"{folder}: {min(loading['missing_keys'])} is missing from its weights; copy it anew")
+    if left := loading["unexpected_keys"]:
+        raise CheckpointError(
+            f"{folder}: {min(left)[:200]} is in its weights and in no layer that config.json names ({len(left):,} "
+            "are); copy both anew"
+        )
     model.generation_config = plain_generation(model.generation_config)
     # On CPUs with AVX512-BF16, bitsandbytes packs 4-bit weights anew at the first evaluation, for a kernel without a
     # backward pass, and never back: a policy that has sampled could not be trained. Keep the packing as it is.
@@ -178,6 +188,14 @@ def load_whole(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model.eval()
+
+
+def context_window(model: Any) -> int:
+    """The longest prompt plus completion, in tokens, that a model reads. Raises CheckpointError where it says none."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(limit, int):
+        raise CheckpointError("the model's config.json has no max_position_embeddings, the longest text it can read")
+    return limit
 
 
 def plain_generation(given: Any) -> Any:
@@ -326,13 +344,14 @@ def load_encoder(folder: Path, model: Any, instruction: str = "") -> TraceEncode
     """The trace encoder of the tokenizer in a folder; its end tokens are the tokenizer's, then the model's.
 
     Raises:
-        CheckpointError: no tokenizer, one that cannot be used, or one with more tokens than the model.
+        CheckpointError: no tokenizer, one that cannot be used, or one with tokens that the model does not have.
     """
     from transformers import AutoTokenizer
 
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():
             check_config(name, load_json((folder / name).resolve()))
+    check_file_sizes(folder)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False,
@@ -343,12 +362,29 @@ def load_encoder(folder: Path, model: Any, instruction: str = "") -> TraceEncode
         known = [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
         end_ids = tuple(dict.fromkeys((*encoder.end_ids, *(end for end in known if 0 <= end < len(tokenizer)))))
         encoder = encoder if end_ids == encoder.end_ids else TraceEncoder(tokenizer, instruction, end_ids)
-    except (OSError, ValueError, EncodingError) as error:
-        reason = str(error).strip().splitlines() or [""]
+    except BaseException as error:  # of odd files, of many classes; a panic of tokenizers is not even an Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"the tokenizer in {folder}: {reason[0][:200]}") from error
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise CheckpointError(
-            f"the tokenizer in {folder} has {len(tokenizer):,} tokens, the model {rows:,}; take the model's own"
-        )
+    check_ids(encoder, model, folder)
     return encoder
+
+
+def check_file_sizes(folder: Path) -> None:
+    """Raise CheckpointError for a tokenizer's files that would take long to read."""
+    for path in (*folder.glob("*"), *folder.glob("additional_chat_templates/*")):
+        limit = MAX_TEMPLATE_BYTES if path.suffix == ".jinja" else MAX_TOKENIZER_BYTES
+        if path.suffix in (".jinja", ".json") and (size := path.stat().st_size) > limit:
+            raise CheckpointError(f"{path.name}: {size:,} bytes; the limit for a tokenizer is {limit:,}")
+
+
+def check_ids(encoder: TraceEncoder, model: Any, folder: Path) -> None:
+    """Raise CheckpointError where a model lacks ids of the tokenizer in a folder, which may leave numbers out."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    largest = max(encoder.tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise CheckpointError(
+            f"the tokenizer in {folder} has tokens up to id {largest:,}, the model {rows:,} tokens; take the "
+            "model's own"
+        )

@@ -10,8 +10,11 @@ from __future__ import annotations
 import codecs
 import copy
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from irl_core.errors import EncodingError
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 LARGEST_ID = 2**31 - 1  # tokenizers raises OverflowError above
+MAX_TEMPLATE = 100_000  # characters; the longest of open models have some 20,000
+MAX_TEMPLATE_LINES = 20_000_000  # of Python, compiling the template (100 a character) and running it: some 3 s
+TraceFunction = Callable[[FrameType, str, object], "TraceFunction"]
 _SENTINEL = "\x02problem\x03"
 # The date that chat templates see in place of today's, and its key in the tokenizer's settings.
 PROMPT_DATE = date(2024, 7, 26)
@@ -65,6 +71,25 @@ def byte_of_symbol() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
 
 
+@contextmanager
+def bounded_lines(limit: int) -> Iterator[None]:
+    """Stop Python code of this thread that runs more than ``limit`` lines within the block, by a RuntimeError."""
+    left, before = limit, sys.gettrace()
+
+    def count(frame: FrameType, event: str, argument: object) -> TraceFunction:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise RuntimeError(f"it runs more than {limit:,} lines")
+        return count
+
+    sys.settrace(count)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
 class TraceEncoder:
     """Encoder of traces: the prompt by the tokenizer's chat template, the completion as tokens with character spans.
 
@@ -74,7 +99,8 @@ class TraceEncoder:
         end_tokens: ids that end a turn; default: the tokenizer's eos and, where it has one, ``<|eot_id|>``.
 
     Raises:
-        EncodingError: the tokenizer is not byte-level, or has no chat template or no end token.
+        EncodingError: the tokenizer is not byte-level, or has no chat template, one that is too long or cannot be
+            rendered, or no end token.
     """
 
     def __init__(
@@ -84,6 +110,12 @@ class TraceEncoder:
             raise EncodingError("the tokenizer is not a fast byte-level BPE one; Llama 3 and Qwen2 tokenizers are")
         if not tokenizer.chat_template:
             raise EncodingError("the tokenizer has no chat template; use the tokenizer of the instruct model")
+        if (length := len(str(tokenizer.chat_template))) > MAX_TEMPLATE:
+            raise EncodingError(f"the chat template has {length:,} characters; the limit is {MAX_TEMPLATE:,}")
+        # A tokenizer's file may say that texts are cut, padded, or split by chance: then tokens would not be the text.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.model.dropout = None
         self.tokenizer = tokenizer
         self.instruction = instruction
         self._special = tokenizer.backend_tokenizer
@@ -101,9 +133,18 @@ class TraceEncoder:
     def _render(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Token ids of the rendered prompt before and after the problem."""
         content = f"{self.instruction}\n\n{_SENTINEL}" if self.instruction else _SENTINEL
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, **self._clock()
-        )
+        try:
+            with bounded_lines(MAX_TEMPLATE_LINES):
+                rendered = self.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, **self._clock()
+                )
+        except Exception as error:  # a template is a stranger's program: it may raise whatever Python does
+            reason = str(error).strip().splitlines() or [""]
+            raise EncodingError(
+                f"the chat template cannot be rendered ({type(error).__name__}: {reason[0][:200]})"
+            ) from error
+        if len(str(rendered)) > MAX_TEMPLATE + len(content):
+            raise EncodingError(f"the chat template renders to {len(rendered):,} characters; limit {MAX_TEMPLATE:,}")
         before, sentinel, after = str(rendered).partition(_SENTINEL)
         if not sentinel:
             raise EncodingError("the chat template does not contain the user's message unchanged")
@@ -160,7 +201,10 @@ class TraceEncoder:
         piece = self._special.id_to_token(token_id) if 0 <= token_id <= LARGEST_ID else None
         if piece is None:
             raise EncodingError(f"token id {token_id} is not in the tokenizer's vocabulary of {len(self.tokenizer)}")
-        return bytes(self._symbols[symbol] for symbol in piece)
+        try:
+            return bytes(self._symbols[symbol] for symbol in piece)
+        except KeyError as error:
+            raise EncodingError(f"token {token_id} of the tokenizer, {piece[:40]!r}, spells no bytes") from error
 
     def sampled_trace(self, problem: str, token_ids: Sequence[int], logprobs: Sequence[float], **fields: Any) -> Trace:
         """A rollout as a segmented trace with its token ids and log-probabilities."""

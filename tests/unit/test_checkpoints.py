@@ -236,7 +236,19 @@ def test_names_that_lead_out_are_refused_and_not_echoed(saved: Path, name: str) 
     [
         ({"hed": "linear"}, "config.json: unknown key 'hed'; nearest is 'head'"),
         ({"format": 2}, "config.json: format 2; this version reads format 1"),
-        ({"kind": "pickle"}, "kind 'pickle' is not one of tiny, transformers"),
+        ({"kind": "pickle"}, "kind is 'pickle'; one of tiny, transformers is expected"),
+        ({"name": 5}, r"config.json: name is 5 \(a whole number\); text is expected"),
+        ({"name": "x" * 201}, "name has 201 characters; the limit is 200"),
+        ({"instruction": ["Think."]}, r"instruction is .* \(a list\); text is expected"),
+        ({"instruction": "x" * 20_001}, "instruction has 20,001 characters; the limit is 20,000"),
+        ({"provenance": "mine"}, "config.json: provenance is 'mine'"),
+        ({"train_config": {"model": 5}}, "config.json: train_config.model is 5"),
+        ({"reference": {"mean": 0.0}}, "config.json: reference.std is missing"),
+        ({"reference": {"mean": 0.0, "std": -1.0}}, r"reference.std is -1.0; it must lie in \[0, inf\)"),
+        ({"reference": {"mean": "0", "std": 1.0}}, r"reference.mean is '0' \(text\); a number is expected"),
+        ({"reference": {"mean": 0, "std": 1, "prompt_logprob_quantiles": [[2.0, 0.0]]}}, "it must lie in"),
+        ({"reference": {"mean": 0, "std": 1, "prompt_logprob_quantiles": [[0.5]]}}, "has 1 entries; 2 are expected"),
+        ({"localisation": [1]}, "config.json: localisation is"),
     ],
 )
 def test_the_checkpoints_own_configuration(saved: Path, change: dict[str, Any], message: str) -> None:

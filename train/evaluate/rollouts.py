@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from irl_core.checkpoints.description import trained_with
 from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import verify
 from irl_core.config import PolicyConfig
@@ -18,7 +19,7 @@ from irl_core.data.reward_hacking import probe_traces
 from irl_core.errors import CheckpointError
 from irl_core.models.batching import collate, token_budget_batches
 from irl_core.models.logprobs import completion_logprobs
-from irl_core.models.pretrained import load_causal_lm, load_encoder
+from irl_core.models.pretrained import context_window, load_causal_lm, load_encoder
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.policy.protocol import Rollout
 from irl_core.policy.sampling import make_sampler
@@ -74,21 +75,25 @@ class LoadedPolicy:
         verify(path)
         config = load_json(path / "config.json")
         model = load_causal_lm(path / "policy", device)
-        encoder = load_encoder(path, model, str(config.get("instruction", "")))
-        return cls.of_config(str(config["name"]), model, encoder, config, int(model.config.max_position_embeddings))
+        encoder = load_encoder(path, model, config.get("instruction", ""))
+        return cls.of_config(config["name"], model, encoder, config, context_window(model))
 
     @classmethod
     def of_config(
         cls, name: str, model: Any, encoder: TraceEncoder, config: Mapping[str, Any], context: int
     ) -> LoadedPolicy:
         """The policy with the sampler of its training; on a CPU with our own loop, which is as fast there."""
-        trained = config["train_config"]
-        settings = PolicyConfig()
+        settings, longest = PolicyConfig(), trained_with(config, "data").get("max_completion_tokens")
+        if type(longest) is not int or longest < 1:
+            raise CheckpointError(
+                f"{name}: train_config.data.max_completion_tokens is {str(longest)[:40]}; a whole number above 0 is "
+                "expected"
+            )
         if next(model.parameters()).is_cuda:
-            names = [key for key in ("sampler", "cache", "sampling_tokens") if key in trained["policy"]]
-            sampling = {key: trained["policy"][key] for key in names}
+            trained = trained_with(config, "policy")
+            sampling = {key: trained[key] for key in ("sampler", "cache", "sampling_tokens") if key in trained}
             settings = validated(PolicyConfig, sampling, CheckpointError, f"{name}: train_config.policy.")
-        return cls(name, model, encoder, int(trained["data"]["max_completion_tokens"]), context, settings)
+        return cls(name, model, encoder, longest, context, settings)
 
     def sample(
         self, questions: Sequence[Question], samples: int, seed: int, on_step: OnStep

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from irl_core.checkpoints.description import trained_with
 from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import MANIFEST, verify
 from irl_core.data.formats import read
@@ -197,8 +198,8 @@ def with_errors(parts: Iterator[Part], lines: Sequence[str]) -> Iterator[Part]:
 def anchor_of(lens: Lens) -> Anchor | None:
     """The model that the discriminator started from, where it is a checkpoint of ours and still there. None where it
     reads other tokens."""
-    named = lens.config["train_config"]["model"].get("discriminator")
-    if named is None or lens.discriminator_encoder is not None:
+    named = trained_with(lens.config, "model").get("discriminator")
+    if not isinstance(named, str) or lens.discriminator_encoder is not None:
         return None
     path = Path(named)
     if not (path / "policy").is_dir() or not (path / MANIFEST).is_file():
