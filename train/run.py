@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from train.monitoring.health import Health, finite
 from train.monitoring.throughput import PASS, Clock, best_of, learning_rates, memory, reset_peak, speed
 from train.monitoring.trackers import Trackers, check_trackers
 from train.monitoring.watch import watched
-from train.run_folder import Claim, Log, MetricsFile, Status, claim, newest_state, rounded
+from train.run_folder import Claim, Log, MetricsFile, Status, claimed, newest_state, rounded
 
 if TYPE_CHECKING:
     from irl_core.types import Trace
@@ -76,17 +77,17 @@ def train(
         ProcessLost: another data-parallel process failed or is gone.
     """
     world = world or World()
-    with stop_requests() as stopped, watched(world, clean=(Interrupted,)) as watch:
+    with ExitStack() as held, stop_requests() as stopped, watched(world, clean=(Interrupted,)) as watch:
         from_main(world, lambda: check_trackers(config))
-        claimed = from_main(world, lambda: claim(config, run_dir, resume))
+        claim = from_main(world, lambda: held.enter_context(claimed(config, run_dir, resume)))
         say = say or (lambda line: print(visible(line), file=sys.stderr, flush=True))
         run = TrainingRun(config, run_dir, world, on_step, on_phase, say, stopped)
         watch.on_lost = run.failed
-        if claimed.finished:
+        if claim.finished:
             run.say(f"{run_dir.name} is finished already; nothing to resume")
             return run_dir / FINAL
         try:
-            return run.go(resume, claimed)
+            return run.go(resume, claim)
         except Interrupted:
             if run.status.state == "running":  # at once, in the middle of something that may be left
                 raise run.interrupted() from None
@@ -173,16 +174,16 @@ class TrainingRun:
 
     # -- from start to end -------------------------------------------------------------------------------------
 
-    def go(self, resume: bool, claimed: Claim) -> Path:
+    def go(self, resume: bool, claim: Claim) -> Path:
         """Load, train, finish."""
         from train.monitoring.validation import held_out_problems, short_enough
         from train.training_state import TrainingState
 
-        self.status.step, self.status.best = claimed.previous.get("step", 0), claimed.previous.get("best")
+        self.status.step, self.status.best = claim.previous.get("step", 0), claim.previous.get("best")
         self.progress("loading")
         with self.stopped.obeyed_at_once(self.world.size == 1):
             self.problems = held_out_problems(self.config)
-            saved = self.state_to_resume(claimed) if resume else None
+            saved = self.state_to_resume(claim) if resume else None
             self.state = TrainingState.start(self.config, saved, self.world)
         self.state.trainer.on_progress = self.progress
         self.problems = short_enough(self.problems, self.state.trainer.encoder, self.config)
@@ -200,10 +201,10 @@ class TrainingRun:
         self.end("interrupted")
         return Interrupted(f"stopped at step {self.status.step} of {self.status.steps}; go on with --resume")
 
-    def state_to_resume(self, claimed: Claim) -> Path | None:
+    def state_to_resume(self, claim: Claim) -> Path | None:
         """The newest whole training state; None where nothing was saved yet."""
-        if claimed.previous.get("state") == "running":
-            self.say(f"the process {claimed.previous.get('pid')} that trained {self.run_dir.name} is gone; taking over")
+        if claim.previous.get("state") == "running":
+            self.say(f"the process {claim.previous.get('pid')} that trained {self.run_dir.name} is gone; taking over")
         state, passed_over = from_main(self.world, lambda: newest_state(self.run_dir))
         for line in passed_over:
             self.say(f"passed over {line}")

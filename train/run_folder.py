@@ -6,7 +6,7 @@ kill, never meets half of one.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import fcntl
 import json
 import os
@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from irl_core.checkpoints.find import newest_verified
 from irl_core.checkpoints.manifest import failure
+from irl_core.checkpoints.save import LEFTOVER_SUFFIXES
 from irl_core.config import TrainConfig
 from irl_core.errors import ConfigError
 from irl_core.files import append_lines, not_written, now, write_whole
+from irl_core.storage.sole_writer import NO_LOCKS
 from irl_core.storage.training_run import (
     CHECKPOINTS,
     CONFIG,
@@ -32,8 +32,10 @@ from irl_core.storage.training_run import (
     STATUS,
     TrainingStatus,
     living_process,
+    machine,
     read_metrics,
     read_status,
+    started,
 )
 
 SIGNIFICANT_DIGITS = 8
@@ -107,8 +109,8 @@ class Status:
             "state": self.state, "phase": self.phase, "step": self.step, "steps": self.steps,
             "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
             "reason": self.reason, "warnings": self.warnings, "best": self.best,
-            "pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": socket.gethostname(),
-            "heartbeat": now(),
+            "pid": os.getpid(), "process_started": started(os.getpid()), "host": socket.gethostname(),
+            "machine": machine(), "heartbeat": now(),
         }  # fmt: skip
         write_whole(self.path, json.dumps(document, indent=2) + "\n", durable=False)
 
@@ -130,10 +132,13 @@ class Claim:
     finished: bool
 
 
-def claim(config: TrainConfig, run_dir: Path, resume: bool) -> Claim:
+@contextmanager
+def claimed(config: TrainConfig, run_dir: Path, resume: bool) -> Iterator[Claim]:
     """Create a training run's folder, or take over the one to resume; its status then names this process.
 
-    A folder whose training failed before its first step holds nothing to lose, and is used for a new one.
+    While the block runs no other process can: a lock of the operating system decides, which is free however this
+    process ends. Where the file system has none, the status does. A folder whose training failed before its first step
+    holds nothing to lose, and is used for a new one.
 
     Raises:
         ConfigError: it holds another configuration, a training run while ``resume`` is not set, or is in use.
@@ -146,25 +151,27 @@ def claim(config: TrainConfig, run_dir: Path, resume: bool) -> Claim:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_written(run_dir.name, error) from error
-    with locked(run_dir):
+    with contextlib.ExitStack() as held:
+        free = held.enter_context(locked(run_dir))
         previous = read_status(run_dir)
-        if process := living_process(previous):
+        process = living_process(previous)
+        if not free or process:
             raise ConfigError(
-                f"{run_dir.name} is being trained by {process} (step {previous.get('step')}); wait for it, or end it "
-                "with SIGTERM (it saves) and then --resume"
+                f"{run_dir.name} is being trained by {process or 'another process'} (step {previous.get('step', 0)}); "
+                "wait for it, or end it with SIGTERM (it saves) and then --resume"
             )
         settle_config(path, config, resume)
         finished = previous.get("state") == "finished" and failure(run_dir / FINAL) is None
         if not finished:
             step, best = previous.get("step", 0), previous.get("best")
             Status(run_dir / STATUS, config.run.steps, step=step, best=best).write()
-    return Claim(previous, finished)
+        yield Claim(previous, finished)
 
 
 def settle_config(path: Path, config: TrainConfig, resume: bool) -> None:
     """Write ``config.yaml``, or check that it is the one to resume with. Raises ConfigError."""
     name = path.parent.name
-    nothing_to_lose = not read_metrics(path.with_name(METRICS)) and not path.with_name(CHECKPOINTS).exists()
+    nothing_to_lose = not read_metrics(path.with_name(METRICS)) and nothing_saved(path.with_name(CHECKPOINTS))
     if not path.exists() or (not resume and nothing_to_lose):
         write_whole(path, config.to_yaml())
     elif not resume:
@@ -174,16 +181,19 @@ def settle_config(path: Path, config: TrainConfig, resume: bool) -> None:
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Let one process at a time into the block, where the file system has locks."""
+def locked(run_dir: Path) -> Iterator[bool]:
+    """Hold the lock of a folder while the block runs; the block is given whether it was free."""
     descriptor = os.open(run_dir, os.O_RDONLY)
     try:
+        free = True
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            free = False
         except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EBADF):
+            if error.errno not in NO_LOCKS:
                 raise
-        yield
+        yield free
     finally:
         os.close(descriptor)
 
@@ -191,10 +201,22 @@ def locked(run_dir: Path) -> Iterator[None]:
 def newest_state(run_dir: Path) -> tuple[Path | None, list[str]]:
     """The newest whole training state (None where nothing was saved yet), and a line for each one passed over.
 
+    What a kill left of the first save alone is nothing saved.
+
     Raises:
         CheckpointError: there are saves, and none of them is whole.
     """
     folder = run_dir / CHECKPOINTS
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return None, []
-    return newest_verified(folder)
+    if not nothing_saved(folder):
+        return newest_verified(folder)
+    return None, [f"{path.name}: a first save that was not finished" for path in saves_in(folder)]
+
+
+def saves_in(folder: Path) -> list[Path]:
+    """What lies in the folder of a training's states, sorted; nothing where it is not there."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def nothing_saved(folder: Path) -> bool:
+    """Whether the folder of a training's states holds none, or half of the first one alone."""
+    return all(path.name.endswith(LEFTOVER_SUFFIXES) and failure(path) is not None for path in saves_in(folder))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from pyarrow.parquet import read_metadata
 from rich.console import Console
 
 from irl_core.data.fields import RowError
@@ -25,7 +26,14 @@ from irl_core.progress import ProgressBar, progress_bar
 from irl_core.storage.provenance import ScoredRunProvenance, file_hash
 from irl_core.storage.rows import row_of
 from irl_core.storage.schema import RefusedRow, ScoredRow
-from irl_core.storage.scored_run import RunWriter, errors_path, parts_folder, read_provenance
+from irl_core.storage.scored_run import (
+    RunWriter,
+    errors_path,
+    is_leftover,
+    parts_folder,
+    read_provenance,
+    remove_parts,
+)
 from irl_core.storage.sole_writer import sole_writer
 from train.planning.describe import hours
 
@@ -207,6 +215,11 @@ def score_file(
             "window": window,
             "created": now(),
         }
+        if resume and is_leftover(out, provenance):  # killed while it removed its parts
+            remove_parts(parts_folder(out))
+            rows, told = read_metadata(out).num_rows, errors_path(out)
+            failed = len(told.read_text(encoding="utf-8").splitlines()) if told.exists() else 0
+            return Summary(rows, failed, rows, out, told)
         writer = RunWriter(out, provenance, resume=resume)
         with progress_bar("Scoring", lines, console=console, shown=console is not None) as bar:
             parts = windows(read_traces(source, layout), window)

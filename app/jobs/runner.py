@@ -25,6 +25,7 @@ import psutil
 
 from app.jobs.endings import NOT_FOUND, Exit, after_exit, now
 from app.jobs.store import Job, JobError, Jobs, is_locked
+from irl_core.storage.training_run import started
 
 SECONDS_BETWEEN_LOOKS: Final = 0.1
 SECONDS_BETWEEN_BEATS: Final = 10.0  # of the log's time of change, by which another machine knows that the job lives
@@ -70,7 +71,7 @@ def run(table: Jobs, job: Job, command: list[str]) -> int:
 
 def follow(table: Jobs, job: Job, child: subprocess.Popen[bytes], request: StopRequest) -> Exit:
     """Wait for the end; pass the request to stop on once, and kill when the grace is over."""
-    started = created(child.pid)
+    began = started(child.pid)
     noted = asked = False
     next_beat = time.monotonic()
     while True:
@@ -78,7 +79,7 @@ def follow(table: Jobs, job: Job, child: subprocess.Popen[bytes], request: StopR
             next_beat = time.monotonic() + SECONDS_BETWEEN_BEATS
             with contextlib.suppress(OSError):
                 os.utime(job.log)
-            noted = noted or note_child(table, job, child.pid, started)
+            noted = noted or note_child(table, job, child.pid, began)
         with contextlib.suppress(subprocess.TimeoutExpired):
             return Exit(child.wait(SECONDS_BETWEEN_LOOKS), asked=asked)
         if request.since is None:
@@ -91,10 +92,10 @@ def follow(table: Jobs, job: Job, child: subprocess.Popen[bytes], request: StopR
             return Exit(child.wait(), killed=True, asked=True)
 
 
-def note_child(table: Jobs, job: Job, pid: int, started: float | None) -> bool:
+def note_child(table: Jobs, job: Job, pid: int, began: float | None) -> bool:
     """Write the id of the job's own process into the row; False where that has to be tried again."""
     try:
-        table.change(job, child=pid, child_started=started)
+        table.change(job, child=pid, child_started=began)
     except JobError as error:
         print(f"irl-lens: {error}", file=sys.stderr, flush=True)
         return False
@@ -130,14 +131,6 @@ def end_the_rest(group: int) -> None:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def created(pid: int) -> float | None:
-    """When a process was created, in seconds since the epoch; None where it is gone."""
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        return None
 
 
 def main(arguments: list[str]) -> int:

@@ -52,7 +52,8 @@ class Job:
         command: what it runs, without ``--resume``.
         run_dir: folder of the training run or scored run that it makes.
         device: cpu, cuda, cuda:1, ...
-        pid, process_started: of its runner (`app.jobs.runner`); the time tells whether the id was used again.
+        pid, process_started: of its runner (`app.jobs.runner`), and its start in seconds since the machine's boot, by
+            which an id that was used again is known.
         child, child_started: of the process that runs the command; None until it was started.
         machine: where those ids mean something.
         reason: why it ended as it did, in words; empty while it runs, and where it finished.

@@ -24,9 +24,8 @@ import psutil
 
 from app.jobs.endings import Ending, after_vanishing, now, training_status
 from app.jobs.logs import HEAD
-from app.jobs.runner import created
 from app.jobs.store import FILE, Job, JobError, Jobs, Kind, insert, select, update
-from irl_core.storage.training_run import CONFIG, SECONDS_OF_SILENCE, is_alive, living_process, machine
+from irl_core.storage.training_run import CONFIG, SECONDS_OF_SILENCE, is_alive, living_process, machine, started
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 RUNS: Final = "runs"
@@ -144,7 +143,7 @@ def launch(row: Callable[[sqlite3.Connection], Job], device: str, run_dir: Path)
             if not job.active:  # somebody else has resumed it since it was read, and that has ended already
                 raise JobError(f"job {job.id}, {job.title}, was resumed by somebody else and is {job.state} now")
             runner = start_runner(job)
-            job = update(connection, job, pid=runner.pid, process_started=created(runner.pid))
+            job = update(connection, job, pid=runner.pid, process_started=started(runner.pid))
         assert runner.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended, and its log says why
             runner.stdin.write(b"go")
@@ -219,9 +218,9 @@ def processes_of(job: Job) -> list[psutil.Process]:
     if job.machine != machine():
         return []
     living = []
-    for pid, started in known:
+    for pid, began in known:
         with contextlib.suppress(psutil.NoSuchProcess):
-            if pid is not None and is_alive(pid, started):
+            if pid is not None and is_alive(pid, began):
                 living.append(psutil.Process(pid))
     return living
 
@@ -252,14 +251,15 @@ def settled(table: Jobs, job: Job) -> Job:
 def ending_of(job: Job) -> Ending | None:
     """The ending of a job whose row says that it runs and whose processes are gone; None for every other job.
 
-    A job that should have stopped by now is killed, for its runner may be gone.
+    A job that should have stopped by now and whose runner is gone is killed; a living runner sees to it itself, by a
+    clock that nobody sets.
     """
     if not job.active or (job.machine != machine() and (living_process(training_status(job)) or beats(job))):
         return None
     living = processes_of(job)
     if not living:
         return after_vanishing(job)
-    if job.asked is not None:
+    if job.asked is not None and living[0].pid != job.pid:
         since = (datetime.now(UTC) - datetime.fromisoformat(job.asked)).total_seconds()
         if since > job.grace + SECONDS_FOR_RUNNER:
             for process in (one for parent in living for one in with_descendants(parent)):

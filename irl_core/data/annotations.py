@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,7 @@ MOST_ID: Final = 2_000
 MOST_STEPS: Final = 10_000
 MOST_ROWS: Final = 100_000
 CLOCKS_DIFFER: Final = timedelta(days=1)  # an import may come from a machine whose clock is that much ahead
+EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 CATEGORIES: Final = (
     "", "arithmetic", "wrong operation", "wrong quantity", "skipped step", "misread problem", "wrong unit", "other",
 )  # fmt: skip
@@ -116,7 +118,7 @@ class Annotation:
         try:
             time = datetime.fromisoformat(self.created)
         except ValueError:
-            return datetime.min.replace(tzinfo=UTC)
+            return EARLIEST
         return time if time.tzinfo else time.replace(tzinfo=UTC)
 
     @property
@@ -135,6 +137,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
+def time_after(before: datetime) -> str:
+    """The time as `now` gives it, and at least a microsecond after another one, though the clock says less."""
+    if before < datetime.now(UTC):
+        return now()
+    return (before.astimezone(UTC) + timedelta(microseconds=1)).isoformat(timespec="microseconds")
+
+
 # ------------------------------------------------------------------------------------------------------- the file
 
 NAMES: Final = tuple(field.name for field in fields(Annotation) if field.name != "importer")
@@ -148,27 +157,32 @@ class Annotations(Database):
         super().__init__(path, SCHEMA, VERSION, AnnotationError, fix)
 
     def add(self, annotation: Annotation) -> Annotation:
-        """Store one annotation, dated now where it has no time; returns it as stored."""
-        dated = annotation if annotation.created else replace(annotation, created=now())
-        self.add_all([dated])
-        return dated
+        """Store one annotation, dated now where it has no time; returns it as stored.
+
+        It is dated after what the annotator said of this text before, though the clock was set back since: the order of
+        storing is that of the times, here and in every export.
+        """
+        with self.writing() as connection:
+            if not annotation.created:
+                key = (annotation.text_sha256, annotation.annotator)
+                said = select(connection, "text_sha256 = ? AND annotator = ?", key)
+                times = [one.time for one in said if one.own]
+                annotation = replace(annotation, created=time_after(max(times, default=EARLIEST)))
+            insert(connection, [annotation])
+        return annotation
 
     def add_all(self, annotations: Sequence[Annotation], *, importer: str = "") -> int:
         """Store annotations, all or none, except those stored already; returns the number of new ones.
 
         ``importer``: who imports them, which is kept with each new one; empty for annotations given here.
         """
-        insert = f"INSERT OR IGNORE INTO annotations ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))})"
         with self.writing() as connection:
             for statement in IMPORTS if importer else ():
                 connection.execute(statement)
-            new = 0
-            for one in annotations:
-                done = connection.execute(insert, [getattr(one, name) for name in NAMES])
-                new += done.rowcount
-                if importer and done.rowcount:
-                    connection.execute("INSERT INTO imports VALUES (?, ?, ?)", (done.lastrowid, importer, now()))
-        return new
+            new = insert(connection, annotations)
+            for number in new if importer else ():
+                connection.execute("INSERT INTO imports VALUES (?, ?, ?)", (number, importer, now()))
+        return len(new)
 
     def all(self) -> list[Annotation]:
         """Every annotation in the order of storing. Raises AnnotationError.
@@ -178,17 +192,28 @@ class Annotations(Database):
         if not self.path.exists():
             return []
         with self.reading() as connection:
-            known = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}
-            if not known and not schema_version(connection):
-                return []
-            importer = "(SELECT importer FROM imports WHERE annotation = id)" if "imports" in known else "NULL"
-            chosen = f"{', '.join(NAMES)}, ifnull({importer}, '') AS importer"
-            rows = connection.execute(f"SELECT {chosen} FROM annotations ORDER BY id").fetchall()
-        return [Annotation(**dict(row) | {"blind": bool(row["blind"])}) for row in rows]
+            begun = connection.execute("SELECT 1 FROM sqlite_master").fetchone() or schema_version(connection)
+            return select(connection) if begun else []
 
     def latest(self) -> dict[tuple[str, str], Annotation]:
         """The newest annotation of each text by each annotator, by (text_sha256, annotator)."""
         return latest(self.all())
+
+
+def select(connection: sqlite3.Connection, where: str = "1", values: Sequence[str] = ()) -> list[Annotation]:
+    """The annotations that meet a condition (SQL of ours, with ``?`` for values), in the order of storing."""
+    imports = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'imports'").fetchone()
+    importer = "(SELECT importer FROM imports WHERE annotation = id)" if imports else "NULL"
+    chosen = f"{', '.join(NAMES)}, ifnull({importer}, '') AS importer"
+    rows = connection.execute(f"SELECT {chosen} FROM annotations WHERE {where} ORDER BY id", values).fetchall()
+    return [Annotation(**dict(row) | {"blind": bool(row["blind"])}) for row in rows]
+
+
+def insert(connection: sqlite3.Connection, annotations: Iterable[Annotation]) -> list[int]:
+    """Add rows, except those that are there already; returns the ids of the new ones."""
+    statement = f"INSERT OR IGNORE INTO annotations ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))})"
+    done = (connection.execute(statement, [getattr(one, name) for name in NAMES]) for one in annotations)
+    return [int(one.lastrowid or 0) for one in done if one.rowcount]
 
 
 def latest(annotations: Iterable[Annotation]) -> dict[tuple[str, str], Annotation]:

@@ -9,7 +9,6 @@ continues after the last whole part and ends as the same file.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -29,6 +28,7 @@ from irl_core.files import atomic_replacement, escaped, not_written
 from irl_core.storage.provenance import ScoredRunProvenance
 from irl_core.storage.rows import scored_of
 from irl_core.storage.schema import COLUMNS, SCHEMA_VERSION, RefusedRow, ScoredRow
+from irl_core.storage.sole_writer import remove_empty
 from irl_core.types import ScoredTrace
 
 VERSION_KEY = b"irl_lens.schema_version"
@@ -36,6 +36,7 @@ PROVENANCE_KEY = b"irl_lens.provenance"
 ROWS_PER_GROUP = 512
 NO_ROW = (pa.ArrowException, ValueError, TypeError, OverflowError)  # what a value raises that no column can hold
 OWN_NAME = re.compile(r"\.?(run\.json|merged|errors|part-\d{6}(\.errors\.jsonl|\.parquet))(\.[\w-]+)?(\.tmp)?")
+MARKER = "run.json"  # among the parts: what run they are of; written first, removed first
 COMPRESSION = 9  # a tenth smaller than the default, and read as fast
 
 
@@ -162,13 +163,13 @@ class RunWriter:
     def __init__(self, path: Path, provenance: Mapping[str, Any], *, resume: bool = True) -> None:
         self.path = path
         self.parts = parts_folder(path)
-        self.marker = self.parts / "run.json"
+        self.marker = self.parts / MARKER
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.provenance: Mapping[str, Any] = dict(provenance)
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
             if not (resume and self.marker.exists()):
-                self.remove_parts()  # without a marker they are what is left of a run that was merged
+                remove_parts(self.parts)  # without a marker they are what is left of a run that was merged
         except OSError as error:
             raise not_written(self.parts.name, error, StoreError) from error
         if self.marker.exists():
@@ -185,7 +186,7 @@ class RunWriter:
                     "Finish it as it was begun, or start again with --no-resume."
                 )
         document = {"schema_version": SCHEMA_VERSION, "provenance": self.provenance, "owner": self.owner}
-        with atomic_replacement(self.marker, error=StoreError, temporary=self.temporary("run.json")) as temporary:
+        with atomic_replacement(self.marker, error=StoreError, temporary=self.temporary(MARKER)) as temporary:
             temporary.write_text(json.dumps(document), encoding="utf-8")
         self.done = len(self.finished_parts())
 
@@ -206,13 +207,6 @@ class RunWriter:
         """Raise StoreError where another writer has taken the parts over, which a lock prevents where there are any."""
         if self.begun().get("owner") != self.owner:
             raise StoreError(f"{self.parts.name}: another process has taken it over; this one stops")
-
-    def remove_parts(self) -> None:
-        """Remove the parts, the marker first; and nothing else that lies in their folder."""
-        self.marker.unlink(missing_ok=True)
-        for path in self.parts.iterdir():
-            if OWN_NAME.fullmatch(path.name):
-                path.unlink()
 
     def finished_parts(self) -> list[Path]:
         """The part files written so far, in order. Raises StoreError where one is missing."""
@@ -285,9 +279,32 @@ class RunWriter:
 
     def clear(self) -> None:
         """Remove the parts and their folder, where nothing else lies in it."""
-        self.remove_parts()
-        with contextlib.suppress(OSError):  # the lock, or something of another's
-            self.parts.rmdir()
+        remove_parts(self.parts)
+        remove_empty(self.parts)  # not where the lock is in it, or something of another's
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the parts of a run, the marker first; and nothing else that lies in their folder."""
+    (folder / MARKER).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if OWN_NAME.fullmatch(path.name):
+            path.unlink()
+
+
+def is_leftover(path: Path, provenance: Mapping[str, Any]) -> bool:
+    """Whether the parts of a run are what a kill left of them after the run was merged: it is there and has this
+    provenance, but for ``created``, and the parts have no marker.
+
+    Raises:
+        StoreError: the run that is there cannot be read.
+    """
+    parts = parts_folder(path)
+    begun = parts.is_dir() and any(OWN_NAME.fullmatch(one.name) for one in parts.iterdir())
+    if not begun or (parts / MARKER).exists() or not path.exists():
+        return False
+    known: Mapping[str, Any] = read_provenance(path)
+    asked = json.loads(json.dumps(dict(provenance)))
+    return all(known.get(key) == asked.get(key) for key in (known.keys() | asked.keys()) - {"created"})
 
 
 def json_line(error: RefusedRow) -> str:

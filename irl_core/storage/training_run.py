@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
@@ -26,14 +27,15 @@ PROVENANCE = "provenance.json"
 CHECKPOINTS = "checkpoints"
 FINAL = "final"
 
+START_TICKS = 19  # its place in /proc/PID/stat behind the name: field 22 (proc_pid_stat(5))
 SECONDS_OF_SILENCE = 60.0  # after which a training run of another machine counts as dead
 
 
 class TrainingStatus(TypedDict, total=False):
     """``status.json``; empty where there is none yet.
 
-    ``pid`` and ``process_started`` (seconds since the epoch) name the process that wrote it on ``host``, ``heartbeat``
-    (ISO 8601) is when. ``best``: the best evaluation so far.
+    ``pid`` and ``process_started`` (see `started`) name the process that wrote it on ``machine`` (see `machine`), whose
+    name is ``host``; ``heartbeat`` (ISO 8601) is when. ``best``: the best evaluation so far.
     """
 
     state: str
@@ -47,6 +49,7 @@ class TrainingStatus(TypedDict, total=False):
     pid: int
     process_started: float
     host: str
+    machine: str
     heartbeat: str
 
 
@@ -80,13 +83,13 @@ def is_finished(run_dir: Path) -> bool:
 def living_process(status: TrainingStatus) -> str | None:
     """Words for the process that is writing to the folder now; None where there is none, or it died silently.
 
-    A process of this machine is known by its id and the time it was created (ids are used again); one of another
-    machine only by a heartbeat of the last ``SECONDS_OF_SILENCE``.
+    A process of this machine is known by its id and the moment of its start (ids are used again), whatever the clock
+    says; one of another machine, or from before a restart, only by a heartbeat of the last ``SECONDS_OF_SILENCE``.
     """
     if status.get("state") != "running":
         return None
     pid, host = status.get("pid"), status.get("host")
-    if host == socket.gethostname():
+    if status.get("machine") == machine():
         return f"process {pid}" if is_alive(pid, status.get("process_started")) else None
     try:
         silence = (datetime.now(UTC) - datetime.fromisoformat(str(status.get("heartbeat")))).total_seconds()
@@ -95,15 +98,32 @@ def living_process(status: TrainingStatus) -> str | None:
     return f"process {pid} on {str(host)[:80]!r}" if silence < SECONDS_OF_SILENCE else None
 
 
-def is_alive(pid: Any, started: Any) -> bool:
-    """Whether the process of this id runs on this machine, and is the one created then (seconds since the epoch)."""
-    if not (isinstance(pid, int) and isinstance(started, int | float)):
+def is_alive(pid: Any, began: Any) -> bool:
+    """Whether the process of this id runs on this machine, and is the one that was `started` then."""
+    if not (isinstance(pid, int) and isinstance(began, int | float)):
         return False
     try:
-        process = psutil.Process(pid)
-        return bool(process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1.0)
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE and started(pid) == began)
     except (psutil.NoSuchProcess, ValueError, OverflowError):
         return False
+
+
+def started(pid: int) -> float | None:
+    """When a process of this machine was started, in seconds since its boot; None where the process is gone.
+
+    The kernel counts them in ticks that nobody sets: psutil's ``create_time`` adds the time of the boot, which changes
+    with every step of the clock. Without Linux's ``/proc`` it is psutil's, in seconds since the epoch.
+    """
+    if sys.platform != "linux":
+        try:
+            return float(psutil.Process(pid).create_time())
+        except psutil.NoSuchProcess:
+            return None
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # the name may hold anything
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(fields[START_TICKS]) / os.sysconf("SC_CLK_TCK")
 
 
 def machine() -> str:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.jobs import training_runs
 from irl_core.report.charts import training as training_charts
+from irl_core.storage.training_run import machine, started
 
 VIEW = Path(__file__).resolve().parents[2] / "app" / "views" / "training.py"
 Drawn = list[tuple[dict[str, list[dict[str, float]]], tuple[str, ...], int]]
@@ -111,7 +110,7 @@ def test_every_chart_has_its_table(runs: Path) -> None:
 
 
 def test_a_run_that_goes_on_is_chosen_and_drawn_anew(runs: Path, drawn: Drawn) -> None:
-    own = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": socket.gethostname()}
+    own = {"pid": os.getpid(), "process_started": started(os.getpid()), "machine": machine()}
     path = a_run(runs, "live", 10)
     status = {"state": "running", "step": 10, "steps": 100, "phase": "sampling", "seconds_left": 600.0, **own}
     (path / "status.json").write_text(json.dumps(status))

@@ -16,6 +16,7 @@ from irl_core.data import formats
 from irl_core.data.fields import RowError
 from irl_core.errors import DatasetError, InputError, StoreError
 from irl_core.scorer import Lens
+from irl_core.storage import scored_run
 from irl_core.storage.scored_run import RunWriter, read_provenance, read_run, read_trace
 from irl_core.text.segmentation import make_trace
 from tests.tiny import PROBLEM, SOLUTION
@@ -116,6 +117,29 @@ def test_kill_9_in_the_middle_of_a_window(source: Path, tmp_path: Path, lens: Le
     assert score_file(source, out, lens, window=4).continued == 8
     score_file(source, tmp_path / "whole" / "run.parquet", lens, window=4)
     assert read_run(out).equals(read_run(tmp_path / "whole" / "run.parquet"))
+
+
+def test_killed_while_it_removes_its_parts_it_is_whole_and_nothing_is_scored_again(
+    source: Path, tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run.parquet"
+
+    def killed(folder: Path) -> None:
+        if (folder / "run.json").exists():  # not before the first part
+            (folder / "run.json").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scored_run, "remove_parts", killed)
+        with pytest.raises(KeyboardInterrupt):
+            score_file(source, out, lens, window=4)
+    assert sorted(path.name for path in (tmp_path / "run.parquet.parts").iterdir())[0].startswith("part-")
+    before = out.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(batch_score, "score_window", lambda *_, **__: pytest.fail("scored again"))
+        summary = score_file(source, out, lens, window=4)
+    assert (summary.scored, summary.failed, summary.continued) == (11, 0, 11)
+    assert out.read_bytes() == before and not (tmp_path / "run.parquet.parts").exists()
 
 
 def test_a_changed_input_does_not_continue(source: Path, tmp_path: Path, lens: Lens, monkeypatch: Any) -> None:

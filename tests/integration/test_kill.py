@@ -262,7 +262,9 @@ def test_killed_at_random_moments_it_equals_the_untouched_run(
     assert_same_run(run_dir, expected)
 
 
-@pytest.mark.parametrize("name", ["checkpoints/step-000003.new", "best.new", "final.new"])
+@pytest.mark.parametrize(
+    "name", ["checkpoints/step-000001.new", "checkpoints/step-000003.new", "best.new", "final.new"]
+)
 def test_killed_in_the_middle_of_a_save(
     name: str, config_file: Path, untouched: tuple[Path, float], spawn: Callable[..., Any], folder: Path
 ) -> None:
@@ -280,6 +282,7 @@ def test_killed_in_the_middle_of_a_save(
     assert_same_run(run_dir, untouched[0])
     said = Path(f"{run_dir}.said").read_text()
     assert f"the process {process.pid} that trained {run_dir.name} is gone; taking over" in said
+    assert ("passed over step-000001.new: a first save that was not finished" in said) == ("step-000001" in name)
 
 
 def wait_for(run_dir: Path, process: Any, **wanted: Any) -> None:

@@ -7,13 +7,11 @@ import json
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -22,6 +20,7 @@ from irl_core.checkpoints.load import load_json
 from irl_core.errors import ConfigError
 from irl_core.models.pretrained import load_causal_lm
 from irl_core.reward.discriminator import load_discriminator
+from irl_core.storage.training_run import machine, started
 from tests.runs import SFT, Killed, status_of, tensors_of
 from train.evaluate import rollouts
 from train.evaluate.progress import Progress
@@ -231,10 +230,9 @@ def test_a_folder_with_runs_of_something_else_is_left_alone(tiny: Path) -> None:
 
 def test_a_study_that_is_being_made_is_not_made_twice(tiny: Path) -> None:
     (tiny / "busy").mkdir()
-    process = psutil.Process().parent() or psutil.Process()
-    status = {"state": "running", "pid": process.pid, "process_started": process.create_time()}
-    (tiny / "busy" / "status.json").write_text(json.dumps(status | {"host": socket.gethostname()}))
-    with pytest.raises(ConfigError, match=f"busy is being written by .*{process.pid}"):
+    status = {"state": "running", "pid": os.getppid(), "process_started": started(os.getppid()), "machine": machine()}
+    (tiny / "busy" / "status.json").write_text(json.dumps(status))
+    with pytest.raises(ConfigError, match=f"busy is being written by .*{os.getppid()}"):
         small("policies", "busy")
 
 

@@ -57,6 +57,37 @@ def test_the_newest_counts_whatever_the_order_of_an_import() -> None:
         assert list(latest(order).values()) == [new]
 
 
+def test_a_clock_that_is_set_back_does_not_change_what_counts(
+    store: Annotations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        at = datetime(2026, 5, 5, 12, tzinfo=UTC)
+
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return cls.at
+
+    monkeypatch.setattr("irl_core.data.annotations.datetime", Clock)
+    store.add(made(step=0))
+    for hours in (-1, -30, 0):  # an hour, a day and more, back again: not later than what was said before
+        Clock.at = datetime(2026, 5, 5, 12, tzinfo=UTC) + timedelta(hours=hours)
+        store.add(made(step=None, annotator="other"))
+        said = store.add(made(step=hours + 40))
+        assert store.latest()[said.text_sha256, "ann"] == said
+        Clock.at += timedelta(days=2)
+        elsewhere = Annotations(tmp_path / f"{hours}.sqlite")
+        elsewhere.add_all(from_jsonl(to_jsonl(store.all())), importer="ben")
+        assert elsewhere.latest()[said.text_sha256, "ann"].step == said.step
+    times = [one.time for one in store.all() if one.annotator == "ann"]
+    assert times == sorted(set(times))
+
+
+def test_an_import_in_anothers_name_does_not_set_their_clock(store: Annotations) -> None:
+    ahead = (datetime.now(UTC) + timedelta(hours=20)).isoformat()
+    store.add_all([made(annotator="ada", created=ahead)], importer="ben")
+    assert store.add(made(annotator="ada", step=3)).time < datetime.now(UTC)
+
+
 def test_nothing_is_changed_or_removed(store: Annotations) -> None:
     store.add(made())
     with sqlite3.connect(store.path) as connection:

@@ -336,7 +336,7 @@ def test_a_process_id_that_is_another_process_now_is_never_signalled() -> None:
     bystander = subprocess.Popen([sys.executable, "-c", SLEEP])
     try:
         job = ended(python("pass"))
-        changed(job, state="running", pid=bystander.pid, process_started=psutil.Process().create_time() - 3600)
+        changed(job, state="running", pid=bystander.pid, process_started=1.0)
         changed(job, child=bystander.pid, child_started=1.0)
         assert supervisor.cancel(job.id).state == "interrupted"
         assert supervisor.get(job.id).state == "interrupted"
@@ -345,6 +345,18 @@ def test_a_process_id_that_is_another_process_now_is_never_signalled() -> None:
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_a_step_of_the_clock_ends_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = python(SLEEP)
+    own, boot = child(job), psutil.boot_time()
+    for step in (-3600.0, 1.0, 3600.0):
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda step=step: boot + step)
+        assert supervisor.get(job.id).active
+    changed(job, asked="2020-01-01T00:00:00+00:00")  # the clock was years behind when it was asked to stop
+    assert supervisor.get(job.id).active and own.is_running()  # its runner counts the grace by a clock nobody sets
+    assert supervisor.cancel(job.id).active
+    assert ended(job).state == "cancelled"
 
 
 def test_a_job_of_another_machine_is_not_signalled() -> None:
@@ -434,7 +446,7 @@ folder = Path(sys.argv[1])
 (folder / 'config.yaml').write_text('x')
 def status(state, step, reason=''):
     (folder / 'status.json').write_text(json.dumps({'state': state, 'step': step, 'steps': 9, 'reason': reason,
-        'pid': os.getpid(), 'process_started': psutil.Process().create_time()}))
+        'pid': os.getpid()}))
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
 status('running', 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,16 +25,18 @@ from irl_core.config import RunConfig, TrainConfig
 from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.files import append_lines, one_line, write_whole
+from irl_core.storage import training_run
 from irl_core.storage.provenance import changes, code_state, command_line, data_hash, training_provenance, versions
-from irl_core.storage.training_run import living_process
+from irl_core.storage.training_run import living_process, machine, started
 from irl_core.text.segmentation import make_trace
 from train import run_folder
 from train.distributed import from_main
 from train.failures import explained
 from train.interruption import Interrupted, stop_requests
 from train.monitoring.throughput import Clock, best_of, learning_rates, memory, speed
-from train.run_folder import Log, MetricsFile, Status, claim, rounded
+from train.run_folder import Claim, Log, MetricsFile, Status, claimed, rounded
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = TrainConfig(run=RunConfig(steps=10, seed=3))
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full, the device that is always full")
@@ -153,7 +157,7 @@ def test_the_status_names_its_process(tmp_path: Path) -> None:
     status.write()
     found = read(tmp_path / "status.json")
     assert found["pid"] == os.getpid()
-    assert found["process_started"] == psutil.Process().create_time()
+    assert found["process_started"] == started(os.getpid())
     assert {key: found[key] for key in ("state", "phase", "step", "steps", "seconds_left", "reason", "warnings")} == {
         "state": "running", "phase": "starting", "step": 4, "steps": 10, "seconds_left": 12.3, "reason": "",
         "warnings": 2,
@@ -176,15 +180,14 @@ def test_the_heart_beats_at_most_every_two_seconds(tmp_path: Path, monkeypatch: 
 def dead(**changes: Any) -> dict[str, Any]:
     """The status of a process that ran and is gone."""
     process = subprocess.Popen([sys.executable, "-c", "pass"])
-    started = psutil.Process(process.pid).create_time()
+    began = started(process.pid)
     process.wait()
-    return {"state": "running", "pid": process.pid, "process_started": started, "host": socket.gethostname()} | changes
+    return {"state": "running", "pid": process.pid, "process_started": began, "machine": machine()} | changes
 
 
 def alive(**changes: Any) -> dict[str, Any]:
-    own = psutil.Process()
-    status = {"state": "running", "pid": own.pid, "process_started": own.create_time(), "host": socket.gethostname()}
-    return status | changes
+    own = {"pid": os.getpid(), "process_started": started(os.getpid())}
+    return {"state": "running", "machine": machine(), "host": socket.gethostname(), **own} | changes
 
 
 def beat(seconds_ago: float) -> str:
@@ -196,7 +199,7 @@ def test_who_is_alive() -> None:
     assert living_process(alive()) == f"process {os.getpid()}"
     assert living_process(alive(state="interrupted")) is None
     assert living_process(dead()) is None
-    assert living_process(alive(process_started=psutil.Process().create_time() - 100)) is None  # an id used again
+    assert living_process(alive(process_started=(started(os.getpid()) or 0.0) + 0.01)) is None  # an id used again
     for nonsense in ("12", None, -1, 2**70, True):
         assert living_process(alive(pid=nonsense, process_started=None)) is None
         assert living_process(alive(pid=nonsense, process_started=0.5)) is None
@@ -204,7 +207,7 @@ def test_who_is_alive() -> None:
 
 def test_a_killed_child_that_nobody_waited_for_is_dead() -> None:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    status = alive(pid=process.pid, process_started=psutil.Process(process.pid).create_time())
+    status = alive(pid=process.pid, process_started=started(process.pid))
     assert living_process(status) == f"process {process.pid}"
     process.send_signal(signal.SIGKILL)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, but not yet waited for
@@ -213,14 +216,46 @@ def test_a_killed_child_that_nobody_waited_for_is_dead() -> None:
 
 
 def test_another_machine_is_known_by_its_heartbeat() -> None:
-    assert living_process(alive(host="elsewhere", heartbeat=beat(5), pid=7)) == "process 7 on 'elsewhere'"
-    assert living_process(alive(host="elsewhere", heartbeat=beat(90))) is None
-    assert living_process(alive(host="elsewhere", heartbeat="soon")) is None
-    assert living_process(alive(host="elsewhere")) is None
-    assert living_process(alive(host="elsewhere", heartbeat="2026-01-01T00:00:00")) is None  # without a zone
+    def there(**more: Any) -> dict[str, Any]:
+        return alive(host="elsewhere", machine="elsewhere boot pid:[1]", **more)
+
+    assert living_process(there(heartbeat=beat(5), pid=7)) == "process 7 on 'elsewhere'"
+    assert living_process(there(heartbeat=beat(90))) is None
+    assert living_process(there(heartbeat="soon")) is None
+    assert living_process(there()) is None
+    assert living_process(there(heartbeat="2026-01-01T00:00:00")) is None  # without a zone
+
+
+def test_before_a_restart_the_same_ids_were_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = alive(heartbeat=beat(90))
+    assert living_process(status) == f"process {os.getpid()}"
+    monkeypatch.setattr(training_run, "machine", lambda: "the same host, another boot")
+    assert living_process(status) is None
+
+
+@pytest.mark.parametrize("step", [-3600.0, -1.0, 1.0, 3600.0])
+def test_a_step_of_the_clock_makes_nobody_dead_and_nobody_living(step: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """psutil adds the time of the boot, which the kernel corrects with every step of its clock."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    status = alive(pid=process.pid, process_started=started(process.pid), heartbeat=beat(0))
+    gone = dead(heartbeat=beat(0))
+    boot, clock = psutil.boot_time(), time.time
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot + step)
+    monkeypatch.setattr(time, "time", lambda: clock() + step)
+    assert living_process(status) == f"process {process.pid}"
+    assert living_process(gone) is None
+    process.kill()
+    process.wait()
+    assert living_process(status) is None
 
 
 # ------------------------------------------------------------------------------------------------------- claiming
+
+
+def claim(*arguments: Any, **options: Any) -> Claim:
+    """What a claim finds; it is over when this returns."""
+    with claimed(*arguments, **options) as found:
+        return found
 
 
 def test_a_new_run_is_claimed_once(tmp_path: Path) -> None:
@@ -266,16 +301,16 @@ def test_other_settings_and_nothing_to_resume(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize("left", ["nothing", "metrics", "checkpoints"])
+@pytest.mark.parametrize("left", ["nothing", "half a save", "metrics", "a save"])
 def test_a_run_that_failed_before_its_first_step_is_begun_anew(left: str, tmp_path: Path) -> None:
     # a setting was mistyped: the folder must not have to be removed by hand
     claimed_by(dead(state="failed"), tmp_path / "mine")
     if left != "metrics":
         (tmp_path / "mine" / "metrics.jsonl").unlink()
-    if left == "checkpoints":
-        (tmp_path / "mine" / "checkpoints").mkdir()
+    if "save" in left:
+        (tmp_path / "mine" / "checkpoints" / ("step-000001" + ".new" * ("half" in left))).mkdir(parents=True)
     mended = replace(CONFIG, run=RunConfig(steps=11))
-    if left == "nothing":
+    if left in ("nothing", "half a save"):
         claim(mended, tmp_path / "mine", resume=False)
         assert (tmp_path / "mine" / "config.yaml").read_text() == mended.to_yaml()
     else:
@@ -294,6 +329,39 @@ def test_a_place_that_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"runs could not be written \(Not a directory\)"):
         claim(CONFIG, tmp_path / "file" / "runs", resume=False)
+
+
+HOLD = (
+    "import sys; from pathlib import Path\n"
+    "from train.run_folder import claimed; from tests.unit.test_run import CONFIG\n"
+    "with claimed(CONFIG, Path(sys.argv[1]), False):\n"
+    "    print('held', flush=True); sys.stdin.readline()\n"
+)
+
+
+def test_the_lock_of_a_run_is_held_for_life_whatever_its_status_says(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "mine")], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    for status in (dead(step=3), {"state": "interrupted", "step": 3}, alive(machine="elsewhere", heartbeat=beat(90))):
+        (tmp_path / "mine" / "status.json").write_text(json.dumps(status))
+        with pytest.raises(ConfigError, match="mine is being trained by another process"):
+            claim(CONFIG, tmp_path / "mine", resume=True)
+    process.kill()
+    process.communicate(timeout=60)
+    assert claim(CONFIG, tmp_path / "mine", resume=True).previous["state"] == "running"
+
+
+def test_a_file_system_without_locks_leaves_it_to_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("train.run_folder.fcntl.flock", none)
+    assert claim(CONFIG, tmp_path / "mine", resume=False).previous == {}
+    with pytest.raises(ConfigError, match=f"mine is being trained by process {os.getpid()}"):
+        claim(CONFIG, tmp_path / "mine", resume=True)
 
 
 def test_of_two_that_start_at_once_one_wins(tmp_path: Path) -> None:

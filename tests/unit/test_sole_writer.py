@@ -16,6 +16,7 @@ import pytest
 from irl_core.errors import ConfigError, StoreError
 from irl_core.storage import sole_writer as module
 from irl_core.storage.sole_writer import sole_writer
+from irl_core.storage.training_run import machine
 from train.evaluate.pipeline import evaluate
 from train.evaluate.resumable import claimed_folder
 
@@ -42,7 +43,7 @@ def test_a_second_evaluation_is_refused_from_the_first_moment_on(tmp_path: Path)
     out = tmp_path / "out"
     first = holder(out)
     nothing: Any = None  # neither the checkpoint nor the settings are looked at
-    for status in (None, {"state": "running", "pid": first.pid, "process_started": 1.0, "host": os.uname().nodename}):
+    for status in (None, {"state": "running", "pid": first.pid, "process_started": 1.0, "machine": machine()}):
         if status is not None:
             (out / "status.json").write_text(json.dumps(status))
         before = sorted(path.name for path in out.iterdir())

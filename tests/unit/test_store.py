@@ -6,9 +6,11 @@ import errno
 import json
 import math
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +22,19 @@ from irl_core.errors import StoreError
 from irl_core.storage import schema, scored_run
 from irl_core.storage.rows import localisation_of, row_of
 from irl_core.storage.schema import COLUMNS, SUMMARY_COLUMNS
-from irl_core.storage.scored_run import RunWriter, read_provenance, read_row, read_run, read_trace, write_run
+from irl_core.storage.scored_run import (
+    RunWriter,
+    is_leftover,
+    read_provenance,
+    read_row,
+    read_run,
+    read_trace,
+    write_run,
+)
 from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Source, Standardisation, Truth
+from train.evaluate.resumable import Part, Stage, write
+from train.score_file import ScoredRows
 
 PROVENANCE = {"command": "test", "created": "2026-01-01"}
 
@@ -159,6 +171,56 @@ def test_a_stopped_run_goes_on_and_ends_as_the_same_file(tmp_path: Path) -> None
     assert broken.read_bytes() == whole.read_bytes()
     assert read_provenance(broken) == PROVENANCE
     assert not (tmp_path / "broken.parquet.parts").exists()
+
+
+def test_kill_at_every_removal_of_the_parts_leaves_a_whole_run(tmp_path: Path) -> None:
+    """A writer that is killed before each removal in turn: the run is whole, what is left of its parts is none."""
+    everything, outcomes = rows(6), []
+    for point in range(12):
+        path = tmp_path / f"{point}.parquet"
+        pid = os.fork()
+        if not pid:
+            try:
+                writer = RunWriter(path, PROVENANCE)
+                for start in (0, 2, 4):
+                    writer.write(everything[start : start + 2], [{"line": start}])
+                writer.write_errors()
+                removed, unlink = 0, Path.unlink
+
+                def killed(self: Path, missing_ok: bool = False) -> None:
+                    nonlocal removed
+                    if removed == point:  # noqa: B023
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    removed += not self.name.endswith(".tmp")
+                    unlink(self, missing_ok)  # noqa: B023
+
+                Path.unlink = killed  # type: ignore[method-assign,assignment]
+                writer.finish()
+            finally:
+                os._exit(0)
+        status = os.waitpid(pid, 0)[1]
+        outcomes.append(os.WIFSIGNALED(status))
+        assert read_run(path).num_rows == 6
+        left = sorted(one.name for one in (tmp_path / f"{point}.parquet.parts").glob("*"))
+        assert is_leftover(path, {**PROVENANCE, "created": "later"}) == (bool(left) and "run.json" not in left), left
+        assert not is_leftover(path, {**PROVENANCE, "checkpoint": "another"})
+        again = RunWriter(path, PROVENANCE)  # whoever begins anew has all parts, or none
+        assert again.done == (3 if "run.json" in left else 0)
+    assert outcomes == [True] * outcomes.count(True) + [False] * outcomes.count(False)
+    assert outcomes.count(True) == 1 + 3 * 2  # the marker, and a part with its refused rows thrice
+
+
+def test_what_a_kill_left_of_the_parts_of_an_evaluation_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "run.parquet"
+    progress: Any = Mock()
+    stage = Stage(path, "scoring", PROVENANCE, 2, [Part(2, lambda on_step: ScoredRows(rows(2), []))])
+    assert write(stage, progress) == 2 and not (tmp_path / "run.parquet.parts").exists()
+    (tmp_path / "run.parquet.parts").mkdir()
+    for name in ("part-000000.parquet", "part-000000.errors.jsonl", "run.json.7-abc.tmp"):
+        (tmp_path / "run.parquet.parts" / name).write_text("left")
+    before = path.read_bytes()
+    assert write(stage, progress) == 2 and path.read_bytes() == before
+    assert not (tmp_path / "run.parquet.parts").exists()
 
 
 def test_another_input_does_not_continue_a_run(tmp_path: Path) -> None:

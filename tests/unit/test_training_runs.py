@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from app.jobs import supervisor, training_runs
 from app.jobs.training_runs import TrainingRun
+from irl_core.storage.training_run import machine, started
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +37,7 @@ def a_run(folder: Path, name: str = "a", *, config: str = "run: {method: irl, pr
 
 def here(**more: Any) -> dict[str, Any]:
     """A status that this process writes now."""
-    own = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": socket.gethostname()}
+    own = {"pid": os.getpid(), "process_started": started(os.getpid()), "machine": machine()}
     return {"state": "running", "phase": "sampling", "step": 3, "steps": 9, "seconds_left": 12.0, **own, **more}
 
 

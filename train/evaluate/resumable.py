@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from irl_core.errors import ConfigError, StoreError
 from irl_core.files import escaped
-from irl_core.storage.scored_run import RunWriter, errors_path, read_provenance
-from irl_core.storage.sole_writer import sole_writer
+from irl_core.storage.scored_run import RunWriter, errors_path, parts_folder, read_provenance, remove_parts
+from irl_core.storage.sole_writer import remove_empty, sole_writer
 from irl_core.storage.training_run import living_process, read_status
 from train.evaluate.progress import Progress
 from train.score_file import ScoredRows
@@ -58,6 +58,9 @@ def write(stage: Stage, progress: Progress) -> int:
     progress.stage(stage.title)
     if stage.path.exists():
         check_finished(stage)
+        if (parts := parts_folder(stage.path)).is_dir():  # killed while it removed them
+            remove_parts(parts)
+            remove_empty(parts)
         progress.skip(stage.count)
         return rows_in(stage.path)
     stage.path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,10 +20,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from irl_core.errors import ProcessLost
-from irl_core.storage.training_run import is_alive, machine
+from irl_core.storage.training_run import is_alive, machine, started
 from irl_core.text.visible import visible
 
 if TYPE_CHECKING:
@@ -66,7 +64,7 @@ class Watch:
         self._heard: dict[str, tuple[bytes, float]] = {}
         self._own: dict[str, Any] = {
             "host": socket.gethostname(), "machine": machine(), "pid": os.getpid(),
-            "started": psutil.Process().create_time(), "beat": 0, "left": False,
+            "started": started(os.getpid()), "beat": 0, "left": False,
         }  # fmt: skip
 
     def enter(self) -> None:
