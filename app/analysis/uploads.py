@@ -23,6 +23,7 @@ from irl_core.types import Trace
 FOLDER: Final = Path("runs") / "uploads"
 MOST_BYTES: Final = 5_000_000
 MOST_TRACES: Final = 20_000
+MOST_KEPT_BYTES: Final = 2_000_000_000  # of all uploads together, with the runs that were scored of them
 MOST_TITLE: Final = 80
 MOST_SHOWN: Final = 20
 TRACES: Final = "traces.jsonl"
@@ -105,8 +106,15 @@ def keep(data: bytes, title: str, who: str, checked: Checked, layout: str) -> Pa
     """Write an upload into a folder of its own, whole or not at all; returns the folder.
 
     Raises:
-        UploadError: the very same traces are there already under this title, or it cannot be written.
+        UploadError: the very same traces are there already under this title, there is no room left for uploads, or it
+            cannot be written.
     """
+    kept = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
+    if kept + len(data) > MOST_KEPT_BYTES:
+        raise UploadError(
+            f"the uploads kept here take {kept / 1e6:,.0f} MB; the limit is {MOST_KEPT_BYTES / 1e6:,.0f} MB: ask "
+            f"whoever runs this server to remove old ones from {FOLDER}"
+        )
     folder = FOLDER / clean_title(title, data)
     about = {
         "title": title[:MOST_TITLE], "who": who, "created": datetime.now(UTC).isoformat(timespec="seconds"),

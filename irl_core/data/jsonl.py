@@ -55,7 +55,20 @@ def unreadable_kind(path: Path) -> str | None:
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Line number and row, or the reason why that line is none. A file that begins with ``[`` is one JSON array."""
+    """Line number and row, or the reason why that line is none. A file that begins with ``[`` is one JSON array.
+
+    Raises:
+        DatasetError: the file cannot be read, or not any more, or is a JSON array that cannot be.
+    """
+    try:
+        yield from _rows(path)
+    except OSError as error:  # a disk that fails, a share that is gone: also midway
+        raise DatasetError(
+            f"{path.name} cannot be read ({error.strerror or type(error).__name__}); see whether it is still there"
+        ) from error
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     with path.open("rb") as source:
         if source.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
             yield from _array_rows(path)

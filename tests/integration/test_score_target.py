@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -224,6 +225,34 @@ def test_a_second_writer_is_refused_and_the_first_is_whole(source: Path, tmp_pat
     score_file(source, tmp_path / "whole" / "out.parquet", lens, window=4)
     assert read_run(out).equals(read_run(tmp_path / "whole" / "out.parquet"))
     assert not (tmp_path / "out.parquet.parts").exists()
+
+
+def test_an_input_that_cannot_be_read_any_more_is_said_and_goes_on_later(
+    tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "many.jsonl", [plain(number) for number in range(12)])
+
+    class Failing(io.BufferedReader):
+        lines = 0
+
+        def readline(self, size: int | None = -1) -> bytes:
+            self.lines += 1
+            if self.lines > 9:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().readline(size)
+
+    real = Path.open
+
+    def failing(self: Path, *how: Any, **options: Any) -> Any:
+        return Failing(io.FileIO(self)) if self == source and how == ("rb",) else real(self, *how, **options)
+
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(
+        DatasetError, match=r"many\.jsonl cannot be read \(Input/output error\); see whether it is still"
+    ):
+        score_file(source, tmp_path / "out.parquet", lens, window=4)
+    monkeypatch.undo()
+    assert score_file(source, tmp_path / "out.parquet", lens, window=4).continued == 8
 
 
 def test_the_lock_of_a_killed_writer_is_free(source: Path, tmp_path: Path, lens: Lens) -> None:

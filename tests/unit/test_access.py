@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -135,6 +136,22 @@ def test_the_example_as_it_is_lets_nobody_log_in_and_says_so_at_the_start(tmp_pa
     assert status == 1 and "cookie_secret in secrets.toml has 31 characters" in said
     assert checked(tmp_path, '[auth]\ncookie_secret = "' + "x" * 32 + '"\n') == (0, "")
     assert "ExecStartPre=/opt/irl-lens/.venv/bin/python -m app.access\n" in (DEPLOY / "irl-lens.service").read_text()
+
+
+def test_irl_lens_app_says_it_too(tmp_path: Path) -> None:
+    (tmp_path / ".streamlit").mkdir()
+    (tmp_path / ".streamlit" / "secrets.toml").write_text('[auth]\ncookie_secret = "short"\n')
+    known = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "train.cli.main", "app"], cwd=tmp_path, env=known, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    lines = [child.stdout.readline(), child.stdout.readline()]
+    os.killpg(child.pid, signal.SIGTERM)
+    child.communicate(timeout=60)
+    assert "Nobody can log in: cookie_secret in secrets.toml has 5 characters" in lines[0]
+    assert "irl-lens is at http://localhost:" in lines[1]
 
 
 def test_a_broken_access_file_is_said_at_the_start(tmp_path: Path) -> None:

@@ -107,6 +107,18 @@ def test_a_full_disk_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch)
     assert list((here / "runs" / "uploads").iterdir()) == []
 
 
+def test_all_uploads_together_have_a_limit_on_the_disk(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = SAMPLE.encode()
+    checked = check(data, "auto")
+    first = keep(data, "first", "ann", checked, "auto")
+    (first / uploads.RUN).write_bytes(bytes(3_000_000))  # the run that was scored of it counts too
+    monkeypatch.setattr(uploads, "MOST_KEPT_BYTES", 3_000_000)
+    with pytest.raises(UploadError, match=r"uploads kept here take 3 MB; the limit is 3 MB: ask .* from runs/uploads"):
+        keep(data, "second", "ann", checked, "auto")
+    (first / uploads.RUN).unlink()
+    assert keep(data, "second", "ann", checked, "auto").is_dir()
+
+
 def test_the_command_names_whole_paths(here: Path) -> None:
     found = arguments(Path("runs/uploads/x"), Path("runs/c"), "cpu", "plain")
     assert found == [

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -25,12 +26,17 @@ def app(
 ) -> None:
     """Open the app on the bundled checkpoint, on this machine alone."""
     chosen = free_port(port)
+    # ``streamlit run`` puts only the script's own folder on the path
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    if has_login(environment):
+        subprocess.run(
+            [sys.executable, "-m", "app.access"], cwd=REPOSITORY, env=environment, check=False
+        )  # says why not
     say(f"irl-lens is at http://localhost:{chosen} (Ctrl+C stops it)")
     options = [f"--server.port={chosen}", "--server.address=localhost", "--server.headless=true"]
     command = [sys.executable, "-m", "streamlit", "run", str(REPOSITORY / "app" / "main.py"), *options]
-    # ``streamlit run`` puts only the script's own folder on the path
-    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-    child = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": paths})
+    child = subprocess.Popen(command, cwd=REPOSITORY, env=environment)
     # Ctrl+C reaches the child by itself; SIGTERM is passed on, so that no child is left
     signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
     while True:
@@ -38,6 +44,12 @@ def app(
             raise typer.Exit(child.wait())
         except KeyboardInterrupt:
             continue
+
+
+def has_login(environ: Mapping[str, str]) -> bool:
+    """Whether somebody has set up a login, or who may do what: ``app.access`` then says at the start what is wrong."""
+    secrets = (folder / ".streamlit" / "secrets.toml" for folder in (REPOSITORY, Path.home()))
+    return "IRL_LENS_ACCESS" in environ or any(path.exists() for path in secrets)
 
 
 def free_port(asked: int | None) -> int:
