@@ -326,10 +326,24 @@ class Lens:
         ``text``: a solution, whose share of unknown tokens counts too.
         """
         check_inputs(problem, text)
+        return self._familiarity(problem, text, self._prompt_score(problem))
+
+    def familiarities(self, traces: Sequence[Trace]) -> list[Familiarity]:
+        """Measure the familiarity of each trace, its solution's unknown tokens included; a problem that several traces
+        solve is read once."""
+        scores = {problem: self._prompt_score(problem) for problem in dict.fromkeys(one.problem for one in traces)}
+        return [self._familiarity(one.problem, one.text, scores[one.problem]) for one in traces]
+
+    def _prompt_score(self, problem: str) -> float:
+        """The mean log-probability of the problem's prompt."""
         with self.lock:
             prompt = self.encoder.encode_prompt(problem)
             self._check_window(len(prompt), "The problem is too long")
-            score = prompt_logprob(self.policy, prompt)
+            return prompt_logprob(self.policy, prompt)
+
+    def _familiarity(self, problem: str, text: str | None, score: float) -> Familiarity:
+        """The familiarity of a problem with this score of its prompt, and of the solution ``text``."""
+        with self.lock:
             tokenizer = self.encoder.tokenizer
             pieces = tokenizer(problem if text is None else f"{problem}\n{text}", add_special_tokens=False)["input_ids"]
             unknown = pieces.count(tokenizer.unk_token_id) / max(len(pieces), 1)

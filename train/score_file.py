@@ -23,6 +23,7 @@ from irl_core.data.formats import UNREADABLE, Format, read
 from irl_core.errors import InputError, StoreError
 from irl_core.files import escaped, now, one_line
 from irl_core.progress import ProgressBar, progress_bar
+from irl_core.reward.verdict import Judged
 from irl_core.storage.provenance import ScoredRunProvenance, file_hash
 from irl_core.storage.rows import row_of
 from irl_core.storage.schema import RefusedRow, ScoredRow
@@ -32,6 +33,7 @@ from irl_core.storage.scored_run import (
     is_leftover,
     parts_folder,
     read_provenance,
+    read_run,
     remove_parts,
 )
 from irl_core.storage.sole_writer import sole_writer
@@ -69,6 +71,7 @@ class Summary:
     continued: int
     out: Path
     errors: Path
+    judged: Judged
 
     def sentence(self) -> str:
         """The outcome in words, with every row counted."""
@@ -76,7 +79,8 @@ class Summary:
         if not self.scored:
             return f"No trace was scored{lost or ': the file has no rows'}."
         before = f" ({self.continued:,} of them before it was interrupted)" if self.continued else ""
-        return f"Scored {self.scored:,} trace{'s' * (self.scored != 1)}{before} into {self.out}{lost}."
+        said = f"Scored {self.scored:,} trace{'s' * (self.scored != 1)}{before} into {self.out}{lost}."
+        return f"{said} {self.judged.words.capitalize()}." if self.judged.cannot or self.judged.not_measured else said
 
 
 def read_traces(source: Path, layout: str) -> Iterator[Trace | RowError]:
@@ -226,7 +230,8 @@ def score_file(
             continued = write_parts(writer, parts, lens, source.name, lines, bar)
         failed = writer.write_errors()
         scored = writer.finish(keep_empty=False)
-    return Summary(scored, failed, min(continued, scored), out, errors_path(out))
+    known = [read_run(out, [name]).column(name).to_pylist() if scored else [] for name in ("cannot_judge", "familiar")]
+    return Summary(scored, failed, min(continued, scored), out, errors_path(out), Judged.of(*known))
 
 
 def write_parts(writer: RunWriter, parts: Iterable[Window], lens: Lens, name: str, lines: int, bar: ProgressBar) -> int:
@@ -271,9 +276,10 @@ def score_window(lens: Lens, traces: Iterable[Trace], *, run_id: str, batch_toke
     row of a scored run."""
     encoded, refused = encode_all(lens, traces)
     rows: list[ScoredRow] = []
-    for scored in lens.score_encoded(encoded, batch_tokens):
+    familiarities = lens.familiarities([one.trace for one in encoded])
+    for scored, known in zip(lens.score_encoded(encoded, batch_tokens), familiarities, strict=True):
         try:
-            rows.append(row_of(scored, lens.locate(scored), run_id=run_id))
+            rows.append(row_of(scored, lens.locate(scored), run_id=run_id, familiarity=known))
         except UNREADABLE as error:
             message = f"makes no row of a scored run ({type(error).__name__}: {escaped(str(error))[:300]})"
             refused.append({"trace_id": scored.trace.trace_id, "message": message})

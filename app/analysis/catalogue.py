@@ -13,9 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from irl_core.checkpoints.find import default_roots
+from irl_core.data.annotations import text_hash
 from irl_core.errors import StoreError
+from irl_core.reward.verdict import Ruling, rule_on
 from irl_core.storage.schema import COLUMNS, ScoredRow
-from irl_core.storage.scored_run import parquet_errors, read_provenance, read_row, read_run
+from irl_core.storage.scored_run import (
+    lacking,
+    parquet_errors,
+    read_batches,
+    read_group,
+    read_provenance,
+    read_row,
+    read_run,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +38,17 @@ BESIDE_A_RUN: Final = {"perturbed", "probes", "calibration", "anchor"}  # files 
 PASSED_OVER: Final = {"checkpoints", "final", "best", "compare", "samples", "tensorboard"}
 INDEX_COLUMNS: Final = (
     "trace_id", "problem_id", "family", "correct", "true_first_error_step", "kind", "decision", "predicted_step",
-    "confidence", "n_steps", "length", "score_min", "score_mean", "score_mean_discounted",
+    "cannot_judge", "familiar", "confidence", "n_steps", "length", "score_min", "score_mean", "score_mean_discounted",
     "score_mean_discounted_answer", "score_last", "score_credit_sum", "score_credit_minimum", "log_prob_mean",
-    "arithmetic_false", "source", "finished",
+    "arithmetic_false", "arithmetic_first_false_step", "source", "finished",
 )  # fmt: skip
 ROW: Final = "row"
+ITEM: Final = "item"  # the same for equal texts of one problem
+VERDICT: Final = "verdict"
+VERDICT_STEP: Final = "verdict_step"
+RULED_BY: Final = (
+    "arithmetic_false", "arithmetic_first_false_step", "decision", "predicted_step", "cannot_judge", "correct",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +131,10 @@ def run_info(name: str, path: Path) -> RunInfo:
         provenance = read_provenance(path)
         with parquet_errors(path):
             metadata = pq.read_metadata(path)
-            lacking = [name for name in COLUMNS.names if name not in metadata.schema.to_arrow_schema().names]
+            missing = lacking(metadata.schema.to_arrow_schema(), COLUMNS.names)
             rows = int(metadata.num_rows)
-        if lacking:
-            raise StoreError(f"{path.name}: has no column {', '.join(lacking)}; score the input again")
+        if missing:
+            raise StoreError(f"{path.name}: has no column {', '.join(missing)}; score the input again")
     except UnicodeEncodeError:
         return RunInfo(name, path, reason="its name is not text in UTF-8; give the file or its folder another")
     except StoreError as error:
@@ -137,14 +153,46 @@ def summary(info: RunInfo, columns: Sequence[str], filters: Any = None) -> pd.Da
 
 
 def index(info: RunInfo) -> pa.Table:
-    """The short columns of every row (``INDEX_COLUMNS``), and its number as ``row``: what is filtered and sorted by.
+    """The short columns of every row (``INDEX_COLUMNS``): what is filtered and sorted by, with what follows of them.
 
-    No text, no token is read for it. Raises StoreError.
+    Added are its number (``row``), its verdict and the step that it names, and what equal texts have in common
+    (``item``). The confidence is null where the model cannot judge. Texts are read some hundred rows at a time, no
+    token is. Raises StoreError.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     table = read_run(info.path, list(INDEX_COLUMNS))
-    return table.append_column(ROW, pa.array(range(table.num_rows), pa.int64()))
+    rulings = [ruling(row) for row in table.select(RULED_BY).to_pylist()]
+    items = [
+        text_hash(problem, text)
+        for batch in read_batches(info.path, ["problem", "text"])
+        for problem, text in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    ]
+    barred = table.column("cannot_judge").fill_null(False)
+    sure = pc.if_else(barred, pa.scalar(None, pa.float32()), table.column("confidence"))
+    table = table.set_column(table.column_names.index("confidence"), "confidence", sure)
+    added = {
+        ROW: pa.array(range(table.num_rows), pa.int64()),
+        ITEM: pa.array(items, pa.string()),
+        VERDICT: pa.array([one.kind for one in rulings], pa.string()),
+        VERDICT_STEP: pa.array([one.step for one in rulings], pa.int32()),
+    }
+    for name, values in added.items():
+        table = table.append_column(name, values)
+    return table
+
+
+def ruling(row: Mapping[str, Any]) -> Ruling:
+    """What the verdict on a row comes to, from its columns ``RULED_BY``."""
+    return rule_on(
+        row["arithmetic_false"] or 0,
+        row["arithmetic_first_false_step"],
+        row["decision"],
+        row["predicted_step"],
+        None if row["cannot_judge"] is None else not row["cannot_judge"],
+        row["correct"],
+    )
 
 
 def numbers(
@@ -188,11 +236,11 @@ def numbered_row(info: RunInfo, number: int) -> ScoredRow:
     return cast("ScoredRow", numbered_rows(info, [number], COLUMNS.names)[0])
 
 
-def numbered_rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> list[dict[str, object]]:
+def numbered_rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of those numbers, in that order, with some columns. Raises StoreError as `rows` does."""
     import pyarrow.parquet as pq
 
-    by_number: dict[int, dict[str, object]] = {}
+    by_number: dict[int, dict[str, Any]] = {}
     wanted = sorted(set(chosen))
     with (
         parquet_errors(info.path),
@@ -204,7 +252,7 @@ def numbered_rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) 
             here = wanted[done : (done := bisect_left(wanted, end, done))]
             if here:
                 places = [number - start for number in here]
-                read = file.read_row_group(group, columns=list(columns)).take(places).to_pylist()
+                read = read_group(file, group, columns).take(places).to_pylist()
                 by_number |= zip(here, read, strict=True)
             start = end
     if len(by_number) < len(wanted):

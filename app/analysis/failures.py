@@ -6,18 +6,20 @@ Knows no streamlit and runs no model.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from app.analysis import catalogue
-from app.analysis.catalogue import ROW, RunInfo
+from app.analysis.catalogue import ITEM, ROW, RULED_BY, VERDICT, VERDICT_STEP, RunInfo
 from irl_core.data.annotations import Annotation, latest, text_hash
 from irl_core.evaluation.agreement import label_of
+from irl_core.reward.verdict import FAMILIARITY
 from irl_core.storage.schema import ScoredRow
-from irl_core.storage.scored_run import read_batches
+from irl_core.storage.scored_run import read_batches, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,21 +33,24 @@ SORTS: Final = {
     "score_mean_discounted": "mean discounted reward",
     "score_credit_minimum": "lowest credit",
     "score_min": "lowest reward",
-    "confidence": "confidence",
+    "confidence": "confidence, the most uncertain first",
     "length": "length",
     "n_steps": "number of steps",
-    "predicted_step": "step that the model names",
+    VERDICT_STEP: "step that the verdict names",
     "true_first_error_step": "true first wrong step",
     "problem_id": "problem",
 }
 # What a blind annotator may see of a trace before the answer: nothing that the model or a label says of its steps.
 NEUTRAL: Final = ("problem", "text", "answer", "correct", "n_steps", "length")
-TELLING: Final = ("kind", "true_first_error_step", "decision", "predicted_step", "confidence", "score_mean_discounted")
+TELLING: Final = (
+    "kind", "true_first_error_step", VERDICT, "familiar", "familiarity", "confidence", "score_mean_discounted",
+)  # fmt: skip
 SCORE: Final = "score_mean_discounted"
 COLUMN_TITLES: Final = {
     "trace_id": "trace", "problem": "problem", "text": "solution", "answer": "answer", "correct": "correct",
     "n_steps": "steps", "length": "tokens", "kind": "kind of error", "true_first_error_step": "true first error",
-    "decision": "decision", "predicted_step": "the model names", "confidence": "confidence",
+    VERDICT: "verdict", "familiar": "familiarity", "familiarity": "log-probability of its problem",
+    "confidence": "confidence of the reward", "copies": "equal texts",
     "score_mean_discounted": "mean discounted reward", "mine": "you said",
 }  # fmt: skip
 
@@ -54,14 +59,14 @@ COLUMN_TITLES: Final = {
 class Query:
     """Filters and order of the rows. Empty tuples, None and empty texts filter nothing.
 
-    ``true_steps`` and ``predicted_steps`` are 0-based, -1 = known to have none, or none named.
+    ``true_steps`` and ``verdict_steps`` are 0-based, -1 = known to have none, or none named.
     """
 
     outcome: str = "incorrect"
     kinds: tuple[str, ...] = ()
-    decisions: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ()
     true_steps: tuple[int, ...] = ()
-    predicted_steps: tuple[int, ...] = ()
+    verdict_steps: tuple[int, ...] = ()
     scores: tuple[float, float] | None = None
     words: str = ""
     sort: str = ROW
@@ -69,18 +74,20 @@ class Query:
 
     @property
     def telling(self) -> bool:
-        """Whether the choice of rows says something about the model's answer or the label."""
-        chosen = (self.kinds, self.decisions, self.true_steps, self.predicted_steps, self.scores)
-        return any(chosen) or self.sort not in (ROW, "length", "n_steps", "problem_id")
+        """Whether the choice of rows says something about the verdict or the label. That the most uncertain come first
+        says how sure the model is, not of what."""
+        chosen = (self.kinds, self.verdicts, self.true_steps, self.verdict_steps, self.scores)
+        uncertain_first = self.sort == "confidence" and not self.descending
+        return any(chosen) or not (uncertain_first or self.sort in (ROW, "length", "n_steps", "problem_id"))
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The rows of a run that a query asks for, in its order, and the one that is looked at.
+    """The texts of a run that a query asks for, in its order, and the one that is looked at.
 
     Attributes:
         table: the index of the run.
-        numbers: the numbers of the rows in it.
+        numbers: the numbers of the rows in it, the first row of each text.
         place: where the row that is looked at stands in ``numbers``.
     """
 
@@ -104,16 +111,25 @@ class Listing:
             number = None
         elif number is None or number not in numbers or ids[number].as_py() != trace_id:
             number = pc.index(ids, trace_id).as_py()
+            if number >= 0 and number not in numbers:  # it may be listed as another trace of the same text
+                items = table.column(ITEM).to_pylist()
+                number = next((one for one in numbers if items[one] == items[number]), number)
         return cls(info, table, numbers, numbers.index(number) if number in numbers else 0)
 
     def trace_id(self, place: int) -> str:
         """The id of the trace at a place of the list."""
         return str(self.table.column("trace_id")[self.numbers[place]].as_py())
 
-    @property
-    def is_last(self) -> bool:
-        """Whether there is no trace after the one that is looked at."""
-        return self.place == len(self.numbers) - 1
+    def item(self, place: int) -> str:
+        """What the text at a place of the list has in common with equal ones."""
+        return str(self.table.column(ITEM)[self.numbers[place]].as_py())
+
+    def next_open(self, judged: Collection[str]) -> int | None:
+        """The place of the next text that is not among the judged items, from the one that is looked at on and round
+        to it again; None where all are."""
+        size = len(self.numbers)
+        places = ((self.place + step) % size for step in range(1, size + 1))
+        return next((place for place in places if self.item(place) not in judged), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +137,9 @@ class Choices:
     """The values that can be filtered by in a run, and the range of its scores (None where no trace has one)."""
 
     kinds: tuple[str, ...] = ()
-    decisions: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ()
     true_steps: tuple[int, ...] = ()
-    predicted_steps: tuple[int, ...] = ()
+    verdict_steps: tuple[int, ...] = ()
     scores: tuple[float, float] | None = None
     sorts: tuple[str, ...] = field(default_factory=lambda: tuple(SORTS))
 
@@ -139,9 +155,9 @@ def choices(table: pa.Table) -> Choices:
     known = None if ends["min"] is None else (float(ends["min"]), float(ends["max"]))
     return Choices(
         tuple(distinct("kind")),
-        tuple(distinct("decision")),
+        tuple(distinct(VERDICT)),
         tuple(distinct("true_first_error_step")),
-        tuple(distinct("predicted_step")),
+        tuple(distinct(VERDICT_STEP)),
         known,
     )
 
@@ -156,6 +172,23 @@ def numbers(info: RunInfo, table: pa.Table, query: Query) -> list[int]:
     return catalogue.numbers(table, filter_of(query), query.sort, query.descending, among)
 
 
+def one_a_text(table: pa.Table, chosen: Iterable[int]) -> tuple[list[int], Counter[str]]:
+    """The first of the chosen rows of each text, in their order, and how many there are of each item."""
+    items = table.column(ITEM).to_pylist()
+    copies: Counter[str] = Counter()
+    first = []
+    for number in chosen:
+        if not copies[items[number]]:
+            first.append(number)
+        copies[items[number]] += 1
+    return first, copies
+
+
+def judged_items(annotations: Iterable[Annotation], annotator: str) -> set[str]:
+    """The items that an annotator has judged."""
+    return {one.text_sha256 for one in annotations if one.annotator == annotator}
+
+
 def filter_of(query: Query) -> Any:
     """The ``pyarrow.dataset`` expression of a query's filters; None where it has none."""
     import pyarrow as pa
@@ -168,9 +201,9 @@ def filter_of(query: Query) -> Any:
         tests.append(pc.field("correct") == (query.outcome == "correct"))
     for name, wanted, kind in (
         ("kind", query.kinds, pa.string()),
-        ("decision", query.decisions, pa.string()),
+        (VERDICT, query.verdicts, pa.string()),
         ("true_first_error_step", query.true_steps, pa.int32()),
-        ("predicted_step", query.predicted_steps, pa.int32()),
+        (VERDICT_STEP, query.verdict_steps, pa.int32()),
     ):
         if wanted:
             tests.append(pc.field(name).isin(pa.array(wanted, kind)))
@@ -198,11 +231,18 @@ def rows_with_words(info: RunInfo, words: str) -> list[int]:
 
 def table_rows(info: RunInfo, chosen: Sequence[int], *, telling: bool) -> pd.DataFrame:
     """The rows of the table; without ``telling`` only what a blind annotator may see."""
-    rows = catalogue.rows(info, chosen, ["trace_id", *NEUTRAL, *(TELLING if telling else ())])
-    for name in ("true_first_error_step", "predicted_step"):
-        if name in rows:
-            rows[name] = rows[name].map(step_words)
-    return rows
+    import pandas as pd
+
+    if not telling:
+        return catalogue.rows(info, chosen, ["trace_id", *NEUTRAL])
+    stored = [name for name in TELLING if name != VERDICT]
+    found = catalogue.numbered_rows(info, chosen, list(dict.fromkeys(["trace_id", *NEUTRAL, *stored, *RULED_BY])))
+    for row in found:
+        row[VERDICT] = catalogue.ruling(row).cell
+        row["familiar"] = FAMILIARITY[row["familiar"]]
+        row["confidence"] = None if row["cannot_judge"] else row["confidence"]
+        row["true_first_error_step"] = step_words(row["true_first_error_step"])
+    return pd.DataFrame(found, columns=["trace_id", *NEUTRAL, *TELLING])
 
 
 def step_words(step: Any) -> str:
@@ -212,13 +252,10 @@ def step_words(step: Any) -> str:
     return "none" if step < 0 else f"step {int(step) + 1}"
 
 
-def model_words(row: ScoredRow) -> str:
-    """The model's decision on a trace, in words."""
-    if row["decision"] is None:
-        return "No discriminator has read this trace."
-    named = {"error": f"first error in {step_words(row['predicted_step'])}", "no_error": "no error found"}
-    sure = "" if row["confidence"] is None else f", confidence {100 * row['confidence']:.0f}%"
-    return f"The model: {named.get(row['decision'], 'too uncertain')}{sure}."
+def own_words(own: Annotation) -> str:
+    """What the annotator said of a trace, in words, and whether it was said blind."""
+    category = f" ({own.category})" if own.category else ""
+    return f"You said: {own.label}{category}{'' if own.blind else ', with the answer in sight'}."
 
 
 def label_words(row: ScoredRow) -> str:
@@ -273,7 +310,7 @@ def annotation(
 
 
 def own_annotation(row: ScoredRow, annotations: Sequence[Annotation], annotator: str) -> Annotation | None:
-    """The newest annotation of a row by one annotator."""
+    """The annotation of a row by one annotator that counts: the newest blind one, else the newest."""
     return latest(annotations).get((text_hash(row["problem"], row["text"]), annotator))
 
 
@@ -292,7 +329,7 @@ def agreement_rows(info: RunInfo, annotations: Sequence[Annotation]) -> list[dic
 
 
 def model_labels(info: RunInfo, annotations: Sequence[Annotation]) -> dict[str, str]:
-    """The model's label by text_sha256, of the annotated traces that are in a run. Reads their rows alone."""
+    """The verdict's label by text_sha256, of the annotated traces that are in a run. Reads their rows alone."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -300,11 +337,9 @@ def model_labels(info: RunInfo, annotations: Sequence[Annotation]) -> dict[str, 
     if not ids:
         return {}
     wanted = pc.field("trace_id").isin(pa.array(ids, pa.string()))
-    frame = catalogue.summary(info, ["problem", "text", "decision", "predicted_step"], wanted)
-    return {
-        text_hash(row["problem"], row["text"]): label_of(
-            row["decision"], None if row["predicted_step"] is None else int(row["predicted_step"])
-        )
-        for row in frame.astype(object).where(frame.notna(), None).to_dict("records")
-        if row["decision"] is not None
-    }
+    found: dict[str, str] = {}
+    for row in read_run(info.path, ["problem", "text", *RULED_BY], wanted).to_pylist():
+        ruled = catalogue.ruling(row)
+        if ruled.kind != "unread":
+            found[text_hash(row["problem"], row["text"])] = label_of(ruled.kind, ruled.step)
+    return found

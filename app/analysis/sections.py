@@ -25,7 +25,7 @@ MOST_PROBLEMS: Final = 5_000  # the bootstrap draws problems: 20,000 of them tak
 MOST_SHOWN: Final = 40
 SEED: Final = 0
 COLUMNS: Final = (
-    "trace_id", "problem_id", "source", "text", "answer", "correct", "length", "finished",
+    "trace_id", "problem_id", "source", "text", "answer", "correct", "length", "finished", "cannot_judge", "familiar",
     "score_min", "score_mean", "score_mean_discounted", "score_mean_discounted_answer", "score_last",
     "score_credit_sum", "score_credit_minimum", "log_prob_mean", "log_prob_min", "arithmetic_false",
     "xml_count", "strict_format", "soft_format", "integer_answer",
@@ -55,14 +55,17 @@ class Sample:
         return len(self.frame) == self.traces
 
     def words(self) -> str:
-        """The number of traces behind the figures, and how they were drawn."""
+        """The number of traces behind the figures, how they were drawn, and how many of them the model can judge."""
+        from irl_core.evaluation.report import judged as judged_of
+
+        judged = judged_of(self.frame).words
         if self.whole:
-            return f"all {self.traces:,} traces of {self.problems:,} problems"
+            return f"all {self.traces:,} traces of {self.problems:,} problems; {judged}"
         kept = self.frame["problem_id"].nunique()
         return (
             f"{len(self.frame):,} of {self.traces:,} traces: {kept:,} of {self.problems:,} problems, drawn at random "
             f"(seed {SEED}) with all their traces; the limits of these pages are {MOST_TRACES:,} traces and "
-            f"{MOST_PROBLEMS:,} problems"
+            f"{MOST_PROBLEMS:,} problems; {judged}"
         )
 
 

@@ -24,7 +24,8 @@ class Request:
 class Inspection:
     """A served request, or a stored trace: everything that sliders and exports need, so that none of them runs a model.
 
-    ``familiarity``: None where it was not measured. ``run``: the scored run that a stored trace comes from.
+    ``familiarity``: of each trace, None where it was not measured. ``run``: the scored run that a stored trace comes
+    from.
     """
 
     request: Request
@@ -33,5 +34,5 @@ class Inspection:
     score_kind: str
     scored: tuple[ScoredTrace, ...]
     localisations: tuple[Localisation, ...]
-    familiarity: Familiarity | None = None
+    familiarity: tuple[Familiarity | None, ...]
     run: str = ""

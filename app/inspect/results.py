@@ -6,11 +6,11 @@ import math
 from typing import Final
 
 from app.inspect.request import Inspection, Request
-from irl_core.report.heatmap.payload import Description, answer_words, describe
-from irl_core.report.heatmap.verdict import score_name, signed, step_name
+from irl_core.report.heatmap.payload import Description, answer_words, describe, ranked_words, score_name
 from irl_core.report.inspection_json import InspectedTrace, InspectionResult, to_json, with_ids
 from irl_core.reward.token_scores import majority_answer, rank
-from irl_core.storage.rows import localisation_of, scored_of
+from irl_core.reward.verdict import Ruling, signed
+from irl_core.storage.rows import familiarity_of, localisation_of, scored_of
 from irl_core.storage.schema import ScoredRow
 from irl_core.text.answers import answers_agree
 from irl_core.types import Layout, ScoredTrace
@@ -35,6 +35,7 @@ def stored_inspection(row: ScoredRow, run: str) -> Inspection | None:
         score_kind=STORED_SCORE,
         scored=(scored_of(row),),
         localisations=(localisation_of(row),),
+        familiarity=(familiarity_of(row),),
         run=run,
     )
 
@@ -46,6 +47,7 @@ def to_result(inspection: Inspection, gamma: float) -> InspectionResult:
         inspection.localisations,
         problem=inspection.request.problem,
         checkpoint=inspection.checkpoint,
+        familiarity=inspection.familiarity,
         gamma=gamma,
         kind=inspection.score_kind,
     )
@@ -72,7 +74,7 @@ def ranking_table(inspection: Inspection, result: InspectionResult, order: list[
                 "majority": f"yes, {majority[1]} of {len(order)}" if votes and majority else "",
                 "correct": {True: "yes", False: "no", None: "not known"}[trace["correct"]],
                 score_column(inspection): trace["trace_score"],
-                "first error": first_error_cell(trace),
+                "first error": ruling_of(trace).cell,
                 "tokens": len(trace["tokens"]),
                 "ended": "yes" if inspection.scored[index].trace.finished else "cut at the limit",
             }
@@ -85,12 +87,10 @@ def score_column(inspection: Inspection) -> str:
     return score_name(inspection.score_kind).removeprefix("trace ")
 
 
-def first_error_cell(trace: InspectedTrace) -> str:
-    """The first error of a trace, as a cell of the table."""
-    step = trace["first_error_step"]
-    if trace["decision"] == "error" and step is not None:
-        return step_name(trace, step)
-    return "none found" if trace["decision"] == "no_error" else "too uncertain"
+def ruling_of(trace: InspectedTrace) -> Ruling:
+    """What the verdict on a trace comes to."""
+    said = trace["verdict"]
+    return Ruling(said["kind"], said["by"], said["step"])
 
 
 def majority_words(inspection: Inspection) -> str:
@@ -103,12 +103,11 @@ def majority_words(inspection: Inspection) -> str:
 
 
 def heading(trace: InspectedTrace, index: int, inspection: Inspection) -> str:
-    """The heading over one trace: which it is, its answer and its score."""
+    """The heading over one trace: which it is, and its answer."""
     pasted = bool(inspection.request.solution)
     own = inspection.scored[index].trace.trace_id if inspection.run else "Your solution"
     name = own if pasted else f"Trace {index + 1} of {len(inspection.scored)}"
-    score = f"{score_name(inspection.score_kind)} {signed(trace['trace_score'])}"
-    return " \u00b7 ".join((name, answer_words(trace), score))
+    return " \u00b7 ".join((name, answer_words(trace)))
 
 
 def caption(scored: ScoredTrace, inspection: Inspection) -> str:
@@ -124,13 +123,13 @@ def caption(scored: ScoredTrace, inspection: Inspection) -> str:
 
 def description(inspection: Inspection, result: InspectionResult, index: int) -> Description:
     """Heading, verdict and caption of one trace, on the page and in its export."""
-    trace, known = result["traces"][index], inspection.familiarity
+    trace = result["traces"][index]
+    ranked = ranked_words(trace, score_name(inspection.score_kind)) if len(inspection.scored) > 1 else ""
     return describe(
         trace,
         title=heading(trace, index, inspection),
-        caption=caption(inspection.scored[index], inspection),
+        caption=" ".join(filter(None, (ranked, caption(inspection.scored[index], inspection)))),
         file=f"trace-{index + 1}",
-        familiar=None if known is None else known.familiar,
     )
 
 

@@ -173,8 +173,6 @@ def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -
     from irl_core.text.answers import compare_answers
     from irl_core.text.segmentation import make_trace
 
-    ticket.report("comparing the problem with held-out ones")
-    familiarity = lens.familiarity(request.problem, request.solution or None)
     if request.solution:
         answer = request.answer or None
         traces = [make_trace(request.problem, request.solution, reference_answer=answer, trace_id="pasted")]
@@ -190,6 +188,8 @@ def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -
                 replace(trace, reference_answer=request.answer, correct=agrees)
                 for trace, agrees in zip(traces, correct, strict=True)
             ]
+    ticket.report("comparing the problem with held-out ones")
+    familiarity = tuple(lens.familiarities(traces))
     ticket.report("scoring")
     calls["score"] += 1
     scored = tuple(lens.score(traces))

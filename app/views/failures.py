@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import streamlit as st
 
 from app import access
-from app.analysis import catalogue, chooser, failures, sections
+from app.analysis import annotating, catalogue, chooser, failures, sections
 from app.analysis.catalogue import RunInfo
 from app.analysis.failures import Listing, Query
 from app.components import chart
 from app.components.heatmap import heatmap
 from app.components.markdown import plain
 from app.inspect import links
-from app.inspect.results import stored_inspection, to_result
-from irl_core.data.annotations import CATEGORIES, MOST_NAME, MOST_NOTE, Annotations, from_jsonl, to_jsonl
+from app.inspect.results import caption, stored_inspection, to_result
+from irl_core.data.annotations import MOST_NAME, Annotations, latest
 from irl_core.errors import AnnotationError, StoreError
 from irl_core.report.csv_export import csv_of, inert
 from irl_core.report.heatmap import payload
 from irl_core.reward.token_scores import DEFAULT_GAMMA
+from irl_core.reward.verdict import KINDS, Judged
+from irl_core.storage.rows import verdict_of
 from irl_core.storage.schema import ScoredRow
 
 if TYPE_CHECKING:
@@ -30,14 +33,13 @@ if TYPE_CHECKING:
 
     from irl_core.data.annotations import Annotation
 
-KEYED_STEPS: Final = 9
 ROWS_IN_SIGHT: Final = 4  # the trace below them is what one came for
 TABLE_PIXELS: Final = 35 * (ROWS_IN_SIGHT + 1) + 3
 HERE: Final = "\u25b6"
 T = TypeVar("T")
 FileKey = tuple[str, int, int]  # changes when the file of a run does
 KEPT: Final = ("annotator", "model_first", "outcome", "words", "descending", "sort", "filter_kinds",
-               "filter_decisions", "filter_true_steps", "filter_predicted_steps")  # fmt: skip
+               "filter_verdicts", "filter_true_steps", "filter_verdict_steps")  # fmt: skip
 
 
 def show() -> None:
@@ -52,15 +54,16 @@ def show() -> None:
         return
     info = chosen[0]
     choose_reviewer(*beside)
-    st.caption(plain(f"{info.name}: {sections.origin_line(info.provenance)}."))
     try:
         table = cached_index(info.path.as_posix(), info.key, info)
+        known = Judged.of(*(table.column(name).to_pylist() for name in ("cannot_judge", "familiar")))
+        st.caption(plain(f"{info.name}: {sections.origin_line(info.provenance)}; {known.words}."))
         annotations = read_annotations()
         browse(info, table, annotations)
         if annotations:
-            show_agreement(info, annotations)
+            annotating.show_agreement(info, annotations)
         if annotations is not None:
-            exchange(annotations)
+            annotating.exchange(annotations)
     except StoreError as error:
         st.error(plain(str(error)))
 
@@ -72,9 +75,9 @@ def cached_index(path: str, key: FileKey, _info: RunInfo) -> pa.Table:
 
 
 @st.cache_data(max_entries=64, show_spinner="Looking for the words \u2026")
-def cached_numbers(key: FileKey, query: Query, _info: RunInfo, _table: pa.Table) -> list[int]:
-    """The numbers of the rows that a query asks for."""
-    return failures.numbers(_info, _table, query)
+def cached_texts(key: FileKey, query: Query, _info: RunInfo, _table: pa.Table) -> tuple[list[int], Counter[str]]:
+    """The numbers of the rows that a query asks for, one a text, and how many each text has."""
+    return failures.one_a_text(_table, failures.numbers(_info, _table, query))
 
 
 def read_annotations() -> list[Annotation] | None:
@@ -107,19 +110,20 @@ def choose_reviewer(left: DeltaGenerator, right: DeltaGenerator) -> None:
 def browse(info: RunInfo, table: pa.Table, annotations: Sequence[Annotation] | None) -> None:
     """The filters, the rows that pass them, and the trace that is looked at."""
     query = choose_query(table)
-    numbers = cached_numbers(info.key, query, info, table)
+    numbers, copies = cached_texts(info.key, query, info, table)
     if not numbers:
         st.info(f"None of the {table.num_rows:,} traces passes these filters.")
         return
     listing = Listing.at_trace(info, table, numbers, *map(st.session_state.get, ("failure", "failure_row")))
     look_at(listing, listing.place)
-    draw_table(listing, annotations or [])
+    draw_table(listing, copies, annotations or [])
     row = catalogue.numbered_row(info, numbers[listing.place])
     if row["trace_id"] != listing.trace_id(listing.place):
         st.error("The run was written anew meanwhile; load the page again.")
         return
-    walk(listing)
-    draw_trace(listing, row, query, annotations)
+    further = listing.next_open(failures.judged_items(annotations or [], st.session_state["annotator"]))
+    walk(listing, further)
+    draw_trace(listing, row, query, annotations, further)
 
 
 def choose_query(table: pa.Table) -> Query:
@@ -142,27 +146,33 @@ def choose_query(table: pa.Table) -> Query:
             return tuple(column.multiselect(title, options, format_func=words_of, key=f"filter_{name}"))
 
         kinds = among(two, "kinds", "Kind of error", known.kinds, str)
-        decisions = among(three, "decisions", "Decision", known.decisions, lambda value: value.replace("_", " "))
+        verdicts = among(three, "verdicts", "Verdict", known.verdicts, KINDS.__getitem__)
         true_steps = among(one, "true_steps", "True first error", known.true_steps, step_words)
-        predicted = among(two, "predicted_steps", "Step that the model names", known.predicted_steps, step_words)
+        named = among(two, "verdict_steps", "Step that the verdict names", known.verdict_steps, step_words)
         ends, scores = known.scores, None
         if ends is not None and ends[0] < ends[1]:
             chosen = st.slider("Mean discounted reward", *ends, ends, key=f"scores_{ends[0]:.3g}_{ends[1]:.3g}")
             scores = None if chosen == ends else chosen
         outcome = st.session_state["outcome"]
-        query = Query(outcome, kinds, decisions, true_steps, predicted, scores, words, sort, descending)
+        query = Query(outcome, kinds, verdicts, true_steps, named, scores, words, sort, descending)
         if query.telling and not st.session_state["model_first"]:
             st.caption("These filters say something of the model's answer or the label: annotations are not blind.")
     return query
 
 
-def draw_table(listing: Listing, annotations: Sequence[Annotation]) -> None:
-    """The rows from a little above the trace that is looked at on, with a mark beside it."""
+def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Annotation]) -> None:
+    """The texts from a little above the one that is looked at on, with a mark beside it.
+
+    ``copies``: how many rows that pass the filters have each text.
+    """
     first = listing.place - listing.place % ROWS_IN_SIGHT  # so that the trace is in sight, while the table scrolls on
     listed = listing.numbers[first : first + failures.PAGE_ROWS]
     rows = failures.table_rows(listing.info, listed, telling=st.session_state["model_first"])
-    mine = {one.trace_id: one.label for one in annotations if one.annotator == st.session_state["annotator"]}
-    rows.insert(1, "mine", [mine.get(one, "") for one in rows["trace_id"]])
+    name, counted = st.session_state["annotator"], latest(annotations)
+    mine = {item: one.label for (item, annotator), one in counted.items() if annotator == name}
+    items = [listing.item(first + place) for place in range(len(listed))]
+    rows.insert(1, "mine", [mine.get(item, "") for item in items])
+    rows.insert(2, "copies", [f"\u00d7{copies[item]}" if copies[item] > 1 else "" for item in items])
     saved = csv_of(rows)
     rows.insert(0, "here", [HERE if number == listing.place - first else "" for number in range(len(rows))])
     # a table of other rows is another table: a row that was selected in the one before is not selected in it
@@ -183,18 +193,20 @@ def draw_table(listing: Listing, annotations: Sequence[Annotation]) -> None:
         column_config=config,
     )  # fmt: skip
     left, right = st.columns([4, 1], vertical_alignment="center")
-    total = len(listing.numbers)
+    total, judged = len(listing.numbers), sum(listing.item(place) in mine for place in range(len(listing.numbers)))
     left.caption(
-        f"{total:,} of {listing.table.num_rows:,} traces; rows {first + 1:,} to {first + len(listed):,} are listed; "
-        f"{HERE} is {listing.place + 1:,} of {total:,}"
+        f"{total:,} texts of {copies.total():,} traces that pass, of {listing.table.num_rows:,} in all; "
+        f"{first + 1:,} to {first + len(listed):,} are listed; {HERE} is {listing.place + 1:,} of {total:,}; "
+        f"{judged:,} of {total:,} judged by you"
     )
     right.download_button(
         "CSV of these rows", saved, "traces.csv", "text/csv", on_click="ignore", icon=":material/download:"
     )
 
 
-def walk(listing: Listing) -> None:
-    """Next and previous, by button and by key; the two ends, and any place of the list."""
+def walk(listing: Listing, further: int | None) -> None:
+    """Next and previous, by button and by key; the next that is not judged (at the place ``further``, None where all
+    are), the two ends, and any place of the list."""
     place, last = listing.place, len(listing.numbers) - 1
     st.session_state["place"] = place + 1
 
@@ -205,6 +217,7 @@ def walk(listing: Listing) -> None:
         st.button("First", on_click=go, args=(0,), disabled=place == 0)
         st.button("Previous", shortcut="K", on_click=go, args=(max(place - 1, 0),), disabled=place == 0)
         st.button("Next", shortcut="J", on_click=go, args=(min(place + 1, last),), disabled=place == last)
+        st.button("Next unjudged", shortcut="N", on_click=go, args=(further or 0,), disabled=further is None)
         st.button("Last", on_click=go, args=(last,), disabled=place == last)
         st.number_input(
             f"Go to, of {last + 1:,}", 1, last + 1, key="place", width=140,
@@ -220,8 +233,10 @@ def look_at(listing: Listing, place: int) -> None:
 # ------------------------------------------------------------------------------------------------------------ one trace
 
 
-def draw_trace(listing: Listing, row: ScoredRow, query: Query, annotations: Sequence[Annotation] | None) -> None:
-    """The trace, what stands beside it, and the form for the answer."""
+def draw_trace(
+    listing: Listing, row: ScoredRow, query: Query, annotations: Sequence[Annotation] | None, further: int | None
+) -> None:
+    """The trace, what stands beside it, and the form for the answer; ``further``: the place of the next unjudged."""
     own = failures.own_annotation(row, annotations or [], st.session_state["annotator"])
     revealed = st.session_state["model_first"] or own is not None
     st.subheader(plain(row["trace_id"]))
@@ -232,13 +247,14 @@ def draw_trace(listing: Listing, row: ScoredRow, query: Query, annotations: Sequ
     with right:
         draw_comparison(listing, row)
     if own is not None:
-        label = f"You said: {own.label}" + (f" ({own.category})" if own.category else "")
-        st.success(plain(f"{label}. {failures.model_words(row)} {failures.label_words(row)}"))
+        st.success(plain(f"{failures.own_words(own)} {verdict_of(row).sentence} {failures.label_words(row)}"))
     if annotations is None:
         return
     if query.telling and not revealed:
         st.warning("Not blind: the filters or the order above say something of the model's answer or the label.")
-    ask(listing, row, blind=not (revealed or query.telling), answered=own is not None)
+    annotating.ask(
+        listing, row, blind=not (revealed or query.telling), answered=own is not None, further=further, look_at=look_at
+    )
 
 
 def draw_solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
@@ -253,7 +269,7 @@ def draw_solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
             st.text(f"{head}  {step['text']}")
         return
     trace = to_result(inspection, DEFAULT_GAMMA)["traces"][0]
-    description = payload.describe(trace, caption=failures.model_words(row))
+    description = payload.describe(trace, caption=caption(inspection.scored[0], inspection))
     heatmap(trace, description, payload.settings("credit", DEFAULT_GAMMA, 1.0), key="heatmap-failure")
 
     def to_inspect() -> None:
@@ -282,119 +298,6 @@ def draw_comparison(listing: Listing, row: ScoredRow) -> None:
             words = "without a score" if sample.score is None else f"mean discounted reward {sample.score:.2f}"
             st.caption(plain(f"{sample.trace_id}, {words}"))
             st.text(sample.text)
-
-
-# ----------------------------------------------------------------------------------------------------------- annotating
-
-
-def ask(listing: Listing, row: ScoredRow, *, blind: bool, answered: bool) -> None:
-    """Ask for the first wrong step (by button or key), a category and a note, and save them.
-
-    Once it is ``answered``, Enter goes to the next trace, until another choice is made.
-    """
-    if "annotation_error" in st.session_state:
-        st.error(plain(st.session_state.pop("annotation_error")))
-    if why := access.reason("annotate"):
-        st.info(plain(why))
-        return
-    st.markdown(
-        "**Which step is the first wrong one?** Keys: 1 to 9 a step, 0 none, U unsure; Enter saves, and then goes on."
-    )
-    state, identity = st.session_state, (row["trace_id"], listing.numbers[listing.place])
-    if state.get("answering") != identity:  # another trace: nothing is chosen yet
-        state.update(answering=identity, choice=None, category="", note="")
-    with st.container(horizontal=True):
-        for number, step in enumerate(row["steps"]):
-            label = "Answer line" if step.get("role") == "answer" else f"Step {number + 1}"
-            choice_button(str(number), label, str(number + 1) if number < KEYED_STEPS else None)
-        choice_button("none", "No step is wrong", "0")
-        choice_button("unsure", "Unsure", "U")
-    with st.form("said", border=False):  # Enter in the note sends it
-        left, right, save_column = st.columns([1, 2, 1], vertical_alignment="bottom")
-        left.selectbox("Category", CATEGORIES, key="category", format_func=lambda name: name or "not said")
-        right.text_input("Note", key="note", max_chars=MOST_NOTE)
-        if state["choice"] is None and answered and not listing.is_last:
-            save_column.form_submit_button(
-                "Next trace", type="primary", shortcut="Enter", width="stretch", on_click=look_at,
-                args=(listing, listing.place + 1),
-            )  # fmt: skip
-        else:
-            save_column.form_submit_button(
-                "Save", type="primary", shortcut="Enter", disabled=state["choice"] is None, width="stretch",
-                on_click=save, args=(listing.info, row, blind),
-            )  # fmt: skip
-    if "annotation_saved" in state:
-        st.toast(plain(state.pop("annotation_saved")))
-
-
-def choice_button(value: str, label: str, key: str | None) -> None:
-    """A button that chooses the answer ``value``; ``key``: the key that does so too."""
-
-    def take() -> None:
-        st.session_state["choice"] = value
-
-    kind: Literal["primary", "secondary"] = "primary" if st.session_state["choice"] == value else "secondary"
-    st.button(label, key=f"choice_{value}", type=kind, shortcut=key, on_click=take)
-
-
-def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
-    """Write the annotation of the very row that was shown; the model's answer is shown from then on. Who writes, and
-    whether they may, is asked here: the page may be hours old, and its widgets send what a browser is made to send."""
-    state = st.session_state
-    if state["choice"] is None:  # sent by a button that is disabled
-        return
-    try:
-        annotation = failures.annotation(
-            row, info.name, access.writer("annotate", state["annotator"]), state["choice"], category=state["category"],
-            note=state["note"].strip(), blind=blind,
-        )  # fmt: skip
-        Annotations(failures.DATABASE).add(annotation)
-    except (AnnotationError, access.NotAllowedError) as error:
-        state["annotation_error"] = f"Not saved: {error}"
-        return
-    state["annotation_saved"] = f"Saved: {annotation.label} in {annotation.trace_id}"
-    state["answering"] = None
-
-
-def show_agreement(info: RunInfo, annotations: Sequence[Annotation]) -> None:
-    """How far annotators agree with each other, and with the model."""
-    import pandas as pd
-
-    with st.expander("Agreement between annotators, and with the model", icon=":material/handshake:"):
-        rows = failures.agreement_rows(info, annotations)
-        if not rows:
-            st.caption("No trace was judged twice, and none of this run blindly.")
-            return
-        chart.show_table(pd.DataFrame(rows), "agreement")
-        st.caption(
-            "Cohen's kappa: 1 is full agreement, 0 what chance gives. Brackets: 95 % intervals by a bootstrap over "
-            "problems. Only blind annotations are compared with the model; of an annotator the newest word counts."
-        )
-
-
-def exchange(annotations: Sequence[Annotation]) -> None:
-    """Export and import of annotations."""
-    with st.expander("Export and import annotations", icon=":material/swap_vert:"):
-        st.download_button(
-            f"JSONL of all {len(annotations):,} annotations", to_jsonl(annotations), "annotations.jsonl",
-            "application/x-ndjson", on_click="ignore", icon=":material/download:",
-        )  # fmt: skip
-        if why := access.reason("annotate"):
-            st.caption(plain(why))
-            return
-        given = st.file_uploader("Import JSONL; what is there already is passed over", type=["jsonl"], key="import")
-        if given is None or not st.button("Import"):
-            return
-        try:
-            rows = from_jsonl(given.getvalue().decode("utf-8"))
-            who = access.writer("annotate", st.session_state["annotator"])
-            new = Annotations(failures.DATABASE).add_all(rows, importer=who)
-        except UnicodeDecodeError:
-            st.error("Nothing was imported: the file is not UTF-8 text.")
-        except (AnnotationError, access.NotAllowedError) as error:
-            st.error(plain(f"Nothing was imported: {error}"))
-        else:
-            st.success(f"{new:,} of {len(rows):,} annotations were new.")
 
 
 show()

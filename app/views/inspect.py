@@ -185,15 +185,8 @@ def draw_stored(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
 
 def draw_inspection(inspection: Inspection) -> None:
     """The traces of an inspection: which, in which view, themselves, and the files and the link to keep."""
-    known = inspection.familiarity
-    if known is not None and known.familiar is False:
-        st.warning(
-            "This text is unlike the problems that the checkpoint was made for, so its rewards mean little here: "
-            + plain(known.reason)
-            + ". For other problems load a real model: see the sidebar, *Use a model of your own*."
-        )
-    elif known is not None and known.familiar is None:
-        st.info("Whether this text is like those the checkpoint was made for is not known: " + plain(known.reason))
+    if any(known is not None and known.familiar is False for known in inspection.familiarity):
+        st.info("For problems such as this one load a real model: see the sidebar, *Use a model of your own*.")
     gamma = st.session_state["gamma"]
     result = results.to_result(inspection, gamma)
     chosen, versus = choose_traces(inspection, result, results.ranking(inspection, gamma))

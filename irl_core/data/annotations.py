@@ -1,7 +1,8 @@
 """Annotations: where people say the first wrong step of a trace is, in an append-only SQLite file.
 
 An annotation names its trace by scored run and trace id, and by a hash of problem and completion, so that it also
-applies to another scored run of the same texts. Of an annotator's annotations of a trace the newest counts; all stay.
+applies to another scored run of the same texts. Of an annotator's annotations of a trace the newest blind one counts,
+and where none was given blind the newest; all stay.
 Triggers refuse every change of a row. An annotation that was imported keeps who imported it.
 """
 
@@ -196,7 +197,7 @@ class Annotations(Database):
             return select(connection) if begun else []
 
     def latest(self) -> dict[tuple[str, str], Annotation]:
-        """The newest annotation of each text by each annotator, by (text_sha256, annotator)."""
+        """The annotation of each text by each annotator that counts, by (text_sha256, annotator)."""
         return latest(self.all())
 
 
@@ -216,15 +217,21 @@ def insert(connection: sqlite3.Connection, annotations: Iterable[Annotation]) ->
     return [int(one.lastrowid or 0) for one in done if one.rowcount]
 
 
-def latest(annotations: Iterable[Annotation]) -> dict[tuple[str, str], Annotation]:
-    """The newest annotation by (text_sha256, annotator), of annotations in the order of storing.
+def rank(one: Annotation) -> tuple[bool, bool, datetime]:
+    """What decides between an annotator's annotations of one text; the highest counts."""
+    return one.own, one.blind, one.time
 
-    An annotation given here takes precedence over one imported in the annotator's name, whatever its time.
+
+def latest(annotations: Iterable[Annotation]) -> dict[tuple[str, str], Annotation]:
+    """The annotation that counts by (text_sha256, annotator), of annotations in the order of storing.
+
+    An annotation given here takes precedence over one imported in the annotator's name, then a blind one over one that
+    was given with the model's answer in sight, whatever their times; then the newest counts.
     """
     newest: dict[tuple[str, str], Annotation] = {}
     for one in annotations:
         key = (one.text_sha256, one.annotator)
-        if key not in newest or (one.own, one.time) >= (newest[key].own, newest[key].time):
+        if key not in newest or rank(one) >= rank(newest[key]):
             newest[key] = one
     return newest
 

@@ -18,7 +18,8 @@ from irl_core.evaluation.first_error import (
     OnPerturbed,
 )
 from irl_core.evaluation.section import Cell, Section, Table
-from irl_core.evaluation.wording import difference, ranking, rule
+from irl_core.evaluation.wording import difference, ranking
+from irl_core.reward.verdict import rule_words
 from irl_core.statistics.bootstrap import Estimate
 
 NO_RIVALS = (REWARD, COMBINED, "anchor")  # the anchor is what the reward knew before its adversarial training
@@ -60,8 +61,8 @@ def label_words(localisation: Localisation) -> str:
     best = best_baseline(rows)
     text = (
         f"On {labels.wrong} wrong and {labels.correct} correct traces of {labels.problems} problems, the reward (rule: "
-        f"{rule(localisation.judged_by.rule)}) names the first wrong step in {rows[REWARD]['exact'].words} of the "
-        f"wrong ones; beside it: {', '.join(told)}. Against the best of what needs no reward, {TITLES[best]}, "
+        f"{rule_words(localisation.judged_by.rule)}) names the first wrong step in {rows[REWARD]['exact'].words} of "
+        f"the wrong ones; beside it: {', '.join(told)}. Against the best of what needs no reward, {TITLES[best]}, "
         f"the margin is {_margin(rows[best])}. "
     )
     if "anchor" in rows:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+import pandas as pd
 
 from irl_core.evaluation import (
     correlation,
@@ -23,6 +25,7 @@ from irl_core.evaluation import (
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.examples import Examples, choose
 from irl_core.evaluation.section import Section
+from irl_core.reward.verdict import Judged
 from irl_core.statistics.bootstrap import to_json
 
 REPORT_VERSION = 1
@@ -107,11 +110,19 @@ def make(
             "answer_lines": answer_lines,
             "file": run.path.name,
             "traces": {name: len(frame) for name, frame in counts.items()},
+            "judged": asdict(judged(run.frame)),
             "compared": {name: len(frame) for name, frame in run.compare.items()},
             "training_lines": len(run.training),
         },
     }
     return Report(provenance, sections, choose(run))
+
+
+def judged(frame: pd.DataFrame) -> Judged:
+    """How many traces of a run the model cannot judge."""
+    known = frame[["cannot_judge", "familiar"]].astype(object)
+    known = known.where(known.notna(), None)
+    return Judged.of(known["cannot_judge"], known["familiar"].tolist())
 
 
 def to_text(report: Report) -> str:

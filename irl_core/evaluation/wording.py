@@ -42,28 +42,6 @@ def verdict(estimate: Estimate, better: str = "higher", worse: str = "lower") ->
     return words.get(side(estimate), "too few problems for an interval" if estimate.defined else "")
 
 
-REDUCED = {"min": "lowest", "mean": "mean", "sum": "summed", "last": "last"}
-SIGNALS = {
-    "credit": "credit", "raw": "reward", "standardised": "standardised reward", "discounted": "discounted reward",
-    "logprob": "log-probability",
-}  # fmt: skip
-CHOSEN = {"argmin": "the step with the lowest {}", "first_below": "the first step below the threshold by its {}"}
-
-
-def rule(name: str) -> str:
-    """A localisation rule in words: 'credit/min/argmin' is 'the step with the lowest credit of a token'. What is none
-    stays as it is."""
-    body, _, answer = name.partition("+")
-    parts = body.split("/")
-    if len(parts) != 3 or parts[0] not in SIGNALS or parts[1] not in REDUCED or parts[2] not in CHOSEN:
-        return name
-    signal, reduction, choice = parts
-    of = f"{REDUCED[reduction]} {SIGNALS[signal]}"
-    if choice == "argmin":
-        of = SIGNALS[signal] + (" of a token" if reduction == "min" else f", {REDUCED[reduction]} over its tokens")
-    return CHOSEN[choice].format(of) + (", closing lines too" if answer else "")
-
-
 def listed(parts: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NotRequired, TypedDict
+from dataclasses import asdict
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
+from irl_core.policy.familiarity import Familiarity
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals, trace_score
+from irl_core.reward.verdict import VerdictRecord, to_record, verdict_on
+from irl_core.storage.rows import judge_of
 from irl_core.text.equations import find_equations
 from irl_core.types import Decision, Localisation, ScoredTrace
 
@@ -48,14 +52,31 @@ class FalseEquation(TypedDict):
     stated: float | None
 
 
+class FamiliarityRecord(TypedDict):
+    """A `Familiarity` as JSON data."""
+
+    score: float
+    percentile: float | None
+    unknown_share: float
+    familiar: bool | None
+    reason: str
+
+
 class InspectedTrace(TypedDict):
-    """A trace with what was found in it; ``first_error_step`` is 0-based, ``arithmetic`` the false equations."""
+    """A trace with what was found in it: the verdict, and behind it what the reward and the checker found.
+
+    ``decision``, ``first_error_step`` (0-based) and ``confidence`` are the reward's, None where the model cannot judge
+    the text; ``arithmetic`` the false equations; ``familiarity`` None where it was not measured.
+    """
 
     text: str
     answer: str | None
     correct: bool | None
+    verdict: VerdictRecord
+    familiarity: FamiliarityRecord | None
+    cannot_judge: bool | None
     trace_score: float | None
-    decision: Decision
+    decision: Decision | None
     first_error_step: int | None
     confidence: float | None
     rule: str
@@ -79,6 +100,7 @@ def to_json(
     *,
     problem: str,
     checkpoint: str,
+    familiarity: Sequence[Familiarity | None],
     gamma: float = DEFAULT_GAMMA,
     kind: str = "minimum",
 ) -> InspectionResult:
@@ -89,10 +111,14 @@ def to_json(
         localisations: the first error of each of them.
         problem: the problem's text.
         checkpoint: name of the checkpoint that scored them.
+        familiarity: of each of them; None where it was not measured.
         gamma: discount of the discounted rewards, and of trace scores that discount.
         kind: the trace score, one of ``irl_core.reward.rewards.TRACE_SCORES``.
     """
-    traces = [inspected(one, where, gamma, kind) for one, where in zip(scored, localisations, strict=True)]
+    traces = [
+        inspected(one, where, known, gamma, kind)
+        for one, where, known in zip(scored, localisations, familiarity, strict=True)
+    ]
     return {"checkpoint": checkpoint, "problem": problem, "traces": traces}
 
 
@@ -104,17 +130,24 @@ def with_ids(result: InspectionResult, scored: Sequence[ScoredTrace]) -> Inspect
     return result
 
 
-def inspected(scored: ScoredTrace, where: Localisation, gamma: float, kind: str) -> InspectedTrace:
+def inspected(
+    scored: ScoredTrace, where: Localisation, familiarity: Familiarity | None, gamma: float, kind: str
+) -> InspectedTrace:
     """One trace of an inspection; the arguments are those of ``to_json``."""
     trace, views = scored.trace, named_signals(scored, gamma)
+    judge = judge_of(scored, familiarity)
+    judged = judge.can is not False
     return {
         "text": trace.text,
         "answer": trace.answer,
         "correct": trace.correct,
+        "verdict": to_record(verdict_on(trace, where, judge)),
+        "familiarity": None if familiarity is None else cast(FamiliarityRecord, asdict(familiarity)),
+        "cannot_judge": None if judge.can is None else not judge.can,
         "trace_score": json_number(trace_score(scored, kind, gamma)),
-        "decision": where.decision,
-        "first_error_step": where.first_error_step,
-        "confidence": json_number(where.confidence),
+        "decision": where.decision if judged else None,
+        "first_error_step": where.first_error_step if judged else None,
+        "confidence": json_number(where.confidence) if judged else None,
         "rule": where.rule,
         "threshold": json_number(where.threshold),
         "steps": [

@@ -9,6 +9,7 @@ from typing import Any
 from irl_core.evaluation.report import QUESTIONS, Report
 from irl_core.report import published
 from irl_core.report.tables import escaped, markdown
+from irl_core.reward.verdict import Judged
 from irl_core.storage.provenance import machine_in_words
 
 FILES = {"run": "traces", "perturbed": "corrupted copies", "probes": "probes with their honest solutions"}
@@ -73,6 +74,8 @@ def origin(provenance: Mapping[str, Any]) -> Iterator[str]:
     counted = [f"{known[key]} {key}" for key in ("problems", "samples") if key in known]
     traces = known.get("report", {}).get("traces", {})
     yield ", ".join([*counted, *(f"{count} {FILES[name]}" for name, count in traces.items() if count)])
+    if judged := known.get("report", {}).get("judged"):
+        yield Judged(**judged).words
     if "temperature" in known and "samples" in known:  # given solutions were not sampled here
         yield f"sampled at temperature {known['temperature']:g}, top-p {known['top_p']:g}"
     if "seed" in known:

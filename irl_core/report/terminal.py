@@ -1,4 +1,4 @@
-"""An inspection in the terminal: the exact text with a colour behind each token, the step scores, the verdict.
+"""An inspection in the terminal: the verdict, the exact text with a colour behind each token, the step scores.
 
 Model output is only ever the content of ``rich.text.Text``, never markup, and its control characters are drawn as
 visible signs, so it can neither colour nor move anything. Without colour (``NO_COLOR``, a pipe, a dumb terminal)
@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from irl_core.report.heatmap.payload import ranges, titles
-from irl_core.report.heatmap.verdict import signed, verdict
+from irl_core.report.heatmap.payload import ranges, ranked_words, titles
 from irl_core.report.inspection_json import InspectedTrace, InspectionResult
+from irl_core.reward.verdict import signed
 from irl_core.text.visible import visible
 
 BLUE, ORANGE = (33, 102, 172), (217, 95, 2)
 BRACKET_SHARE = 1 / 3
-VERDICT_STYLES = {"error": "bold red", "no_error": "bold green", "uncertain": "bold yellow", "no_signal": "bold"}
+VERDICT_STYLES = {"error": "bold red", "no_error": "bold green", "uncertain": "bold yellow"}
 
 Tokens = Sequence[Mapping[str, Any]]
 
@@ -81,10 +81,10 @@ def bracketed(trace: Mapping[str, Any], view: str, full: float) -> Text:
 
 
 def step_lines(trace: Mapping[str, Any]) -> Text:
-    """A line for each step with its score; an arrow marks the first error."""
+    """A line for each step with its score; an arrow marks the one that the verdict names."""
     result = Text()
     for index, step in enumerate(trace["steps"]):
-        first = trace["decision"] == "error" and index == trace["first_error_step"]
+        first = index == trace["verdict"]["step"]
         mark = "→" if first else " "
         name = "answer" if step["role"] == "answer" else str(index + 1)
         line = f"{mark}{name:>7} {signed(step['score']):>9}  {visible(' '.join(step['text'].split()))}\n"
@@ -99,10 +99,8 @@ def print_result(
     view: str,
     gamma: float,
     score_name: str,
-    notes: Sequence[str] = (),
-    familiar: bool | None = None,
 ) -> None:
-    """Print an inspection: every trace with its tokens, steps and verdict.
+    """Print an inspection: every trace with its verdict, tokens and steps.
 
     Args:
         console: where to.
@@ -110,22 +108,26 @@ def print_result(
         view: the signal behind the tokens' colours.
         gamma: the discount of the discounted rewards.
         score_name: the name of the trace score.
-        notes: warnings above the traces.
-        familiar: see `irl_core.report.heatmap.verdict.verdict`.
     """
     full = ranges(gamma)[view]
     console.print(Text(f"Checkpoint {visible(result['checkpoint'])}"), style="dim")
     console.print(Text(visible(result["problem"])))
-    for note in notes:
-        console.print(Text(visible(note)), style="yellow")
     for title, trace in zip(titles(result["traces"]), result["traces"], strict=True):
-        console.rule(Text(visible(f"{title} · {score_name} {signed(trace['trace_score'])}")), align="left")
-        print_trace(console, trace, view, full, familiar)
+        console.rule(Text(visible(title)), align="left")
+        print_trace(console, trace, view, full)
+        if len(result["traces"]) > 1:
+            console.print(Text(ranked_words(trace, score_name)), style="dim")
 
 
-def print_trace(console: Console, trace: InspectedTrace, view: str, full: float, familiar: bool | None) -> None:
-    """Print one trace; ``full`` is the value of full colour."""
-    conclusion = verdict(trace, familiar)
+def print_trace(console: Console, trace: InspectedTrace, view: str, full: float) -> None:
+    """Print one trace; ``full`` is the value of full colour. Where the model cannot judge it, its text is plain."""
+    said = trace["verdict"]
+    console.print(Text(visible(said["headline"])), style=VERDICT_STYLES.get(said["kind"], "bold"), soft_wrap=True)
+    for finding in said["findings"]:
+        console.print(Text(visible(finding["says"])), soft_wrap=True)
+    if trace["cannot_judge"]:
+        console.print(Text(visible(trace["text"])), soft_wrap=True)
+        return
     plain = console.no_color or console.color_system is None
     value = f"{view} reward: orange {signed(-full, 1)}, white 0, blue {signed(full, 1)}"
     limit = f"{view} reward in brackets from {BRACKET_SHARE * full:.1f} away from 0 on"
@@ -133,9 +135,3 @@ def print_trace(console: Console, trace: InspectedTrace, view: str, full: float,
     console.print(Text(limit if plain else value), style="dim")
     console.print(Text("Steps and their scores (lower is more suspect):"))
     console.print(step_lines(trace), end="", soft_wrap=True)
-    console.print(Text(visible(conclusion["headline"])), style=VERDICT_STYLES[conclusion["kind"]])
-    console.print(Text(visible(conclusion["detail"])), soft_wrap=True)
-    if trace["arithmetic"]:
-        console.print(Text("Equations that do not hold (checked exactly, apart from the reward):"))
-        false_equations = "".join(f"{visible(one['text'])}: is {one['value']}\n" for one in trace["arithmetic"])
-        console.print(Text(false_equations), end="", soft_wrap=True)

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from irl_core.policy.familiarity import Familiarity
 from irl_core.reward.localisation import token_steps
 from irl_core.reward.token_scores import DEFAULT_GAMMA, trace_score
-from irl_core.storage.schema import NO_ERROR, RewardColumns, ScoredRow, TraceColumns
+from irl_core.reward.verdict import Judge, Verdict, verdict_on
+from irl_core.storage.schema import NO_ERROR, FamiliarityColumns, RewardColumns, ScoredRow, TraceColumns
 from irl_core.text.divergence import departed_token, first_difference
 from irl_core.text.equations import find_equations, first_false_step
 from irl_core.text.verifiable import integer_answer, soft_format, strict_format, xml_count
@@ -35,18 +37,30 @@ NO_REWARDS: RewardColumns = {
     "score_credit_sum": None, "score_credit_minimum": None, "score_mean_discounted_answer": None,
     "standardisation_mean": None, "standardisation_std": None, "standardisation_origin": None, "prompt_reward": None,
 }  # fmt: skip
+NOT_MEASURED: FamiliarityColumns = {
+    "cannot_judge": None, "familiar": None, "familiarity": None, "familiarity_percentile": None,
+    "unknown_share": None, "familiarity_reason": None,
+}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ trace -> row
 
 
-def row_of(scored: ScoredTrace, where: Localisation, *, run_id: str, gamma: float = DEFAULT_GAMMA) -> ScoredRow:
+def row_of(
+    scored: ScoredTrace,
+    where: Localisation,
+    *,
+    run_id: str,
+    familiarity: Familiarity | None = None,
+    gamma: float = DEFAULT_GAMMA,
+) -> ScoredRow:
     """The row of a scored trace.
 
     Args:
         scored: the trace with its rewards.
         where: the localisation at the time of scoring.
         run_id: the scored run that the row belongs to.
+        familiarity: of its text; None where it was not measured.
         gamma: the discount of the discounted scores.
     """
     unit = scored.standardisation
@@ -69,7 +83,30 @@ def row_of(scored: ScoredTrace, where: Localisation, *, run_id: str, gamma: floa
         "prompt_reward": scored.prompt_reward,
     }
     raw, known = scored.raw.tolist(), {"run_id": run_id, "checkpoint": scored.checkpoint}
-    return {**trace_columns(scored.encoded, scored.logprobs, raw, where.step_scores, **known), **rewards}
+    columns = trace_columns(scored.encoded, scored.logprobs, raw, where.step_scores, **known)
+    return {**columns, **rewards, **familiarity_columns(scored, familiarity)}
+
+
+def judge_of(scored: ScoredTrace, familiarity: Familiarity | None) -> Judge:
+    """Whether the reward's word counts on a trace."""
+    if familiarity is None:
+        return Judge(signal=scored.has_signal)
+    return Judge(familiarity.familiar, familiarity.reason, scored.has_signal)
+
+
+def familiarity_columns(scored: ScoredTrace, familiarity: Familiarity | None) -> FamiliarityColumns:
+    """The columns that say whether the model can judge a trace."""
+    can = judge_of(scored, familiarity).can
+    if familiarity is None:
+        return {**NOT_MEASURED, "cannot_judge": None if can is None else not can}
+    return {
+        "cannot_judge": None if can is None else not can,
+        "familiar": familiarity.familiar,
+        "familiarity": finite_or_none(familiarity.score),
+        "familiarity_percentile": familiarity.percentile,
+        "unknown_share": familiarity.unknown_share,
+        "familiarity_reason": familiarity.reason,
+    }
 
 
 def unscored_row(encoded: EncodedTrace, logprobs: Floats, *, run_id: str, checkpoint: str = "") -> ScoredRow:
@@ -83,7 +120,7 @@ def unscored_row(encoded: EncodedTrace, logprobs: Floats, *, run_id: str, checkp
     """
     raw, step_scores = [None] * len(encoded.completion_ids), [math.nan] * len(encoded.trace.steps)
     columns = trace_columns(encoded, logprobs, raw, step_scores, run_id=run_id, checkpoint=checkpoint)
-    return {**columns, **NO_REWARDS}
+    return {**columns, **NO_REWARDS, **NOT_MEASURED}
 
 
 def trace_columns(
@@ -250,3 +287,19 @@ def localisation_of(row: ScoredRow) -> Localisation:
         threshold=math.nan if row["threshold"] is None else row["threshold"],
         step_scores=tuple(math.nan if step["score"] is None else step["score"] for step in row["steps"]),
     )
+
+
+def familiarity_of(row: ScoredRow) -> Familiarity | None:
+    """The familiarity of a row's text; None where it was not measured."""
+    score, unknown = row["familiarity"], row["unknown_share"]
+    if score is None or unknown is None:
+        return None
+    reason = row["familiarity_reason"] or ""
+    return Familiarity(score, row["familiarity_percentile"], unknown, row["familiar"], reason)
+
+
+def verdict_of(row: ScoredRow) -> Verdict:
+    """The verdict on the trace of a row."""
+    if row["decision"] is None:
+        return verdict_on(trace_of(row), None, Judge())
+    return verdict_on(trace_of(row), localisation_of(row), judge_of(scored_of(row), familiarity_of(row)))

@@ -5,6 +5,8 @@
 - spans and step numbers are those of ``irl_core.types``: character offsets into ``text``, 0-based steps;
 - ``true_first_error_step``: null = not known, -1 = known to have no error; ``predicted_step``: null = none predicted;
 - a score that is not defined is null, and so is a text that does not exist (``reference_answer``, ``answer``, ...);
+- ``familiar``, ``familiarity``, ...: null = not measured, as in every file of schema version 2, which has none of them;
+  ``cannot_judge``: the reward's decision on the trace is no verdict;
 - what only some traces have (a perturbation's kind and first changed token, a probe's name, the honest trace they
   were made of) comes from ``Trace.extra``, under the names of ``EXTRA_COLUMNS``, and stays there too.
 """
@@ -17,7 +19,8 @@ import pyarrow as pa
 
 from irl_core.types import Decision
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = (2, SCHEMA_VERSION)  # what a file of version 2 lacks is null
 NO_ERROR = -1
 ANSWER_SCORE = "score_mean_discounted_answer"
 FORMAT_COLUMNS = ("xml_count", "strict_format", "soft_format", "integer_answer")
@@ -48,6 +51,12 @@ COLUMNS = pa.schema(
         "confidence": pa.float32(),
         "rule": pa.string(),
         "threshold": pa.float64(),
+        "cannot_judge": pa.bool_(),
+        "familiar": pa.bool_(),
+        "familiarity": pa.float64(),
+        "familiarity_percentile": pa.float64(),
+        "unknown_share": pa.float64(),
+        "familiarity_reason": pa.string(),
         "n_steps": pa.int32(),
         "length": pa.int32(),
         "score_min": pa.float64(),
@@ -81,6 +90,9 @@ COLUMNS = pa.schema(
         "tokens": pa.list_(TOKEN),
     }
 )
+ADDED_COLUMNS = (  # those that a file of version 2 lacks
+    "cannot_judge", "familiar", "familiarity", "familiarity_percentile", "unknown_share", "familiarity_reason",
+)  # fmt: skip
 NESTED_COLUMNS = ("extra", "prompt_ids", "steps", "tokens")
 SUMMARY_COLUMNS = [name for name in COLUMNS.names if name not in NESTED_COLUMNS]
 
@@ -126,6 +138,18 @@ class RewardColumns(TypedDict):
     prompt_reward: float | None
 
 
+class FamiliarityColumns(TypedDict):
+    """Whether the text is like those that the checkpoint was made for, and whether the model can judge it: None where
+    it was not measured."""
+
+    cannot_judge: bool | None
+    familiar: bool | None
+    familiarity: float | None
+    familiarity_percentile: float | None
+    unknown_share: float | None
+    familiarity_reason: str | None
+
+
 class TraceColumns(TypedDict):
     """The columns of a trace itself, with the policy's log-probabilities."""
 
@@ -166,7 +190,7 @@ class TraceColumns(TypedDict):
     tokens: list[TokenRow]
 
 
-class ScoredRow(TraceColumns, RewardColumns):
+class ScoredRow(TraceColumns, RewardColumns, FamiliarityColumns):
     """One row of a scored run, by column name."""
 
 

@@ -27,7 +27,7 @@ from irl_core.errors import StoreError
 from irl_core.files import atomic_replacement, escaped, not_written
 from irl_core.storage.provenance import ScoredRunProvenance
 from irl_core.storage.rows import scored_of
-from irl_core.storage.schema import COLUMNS, SCHEMA_VERSION, RefusedRow, ScoredRow
+from irl_core.storage.schema import ADDED_COLUMNS, COLUMNS, READABLE_VERSIONS, SCHEMA_VERSION, RefusedRow, ScoredRow
 from irl_core.storage.sole_writer import remove_empty
 from irl_core.types import ScoredTrace
 
@@ -76,10 +76,10 @@ def checked_metadata(path: Path) -> dict[bytes, bytes]:
     version = metadata.get(VERSION_KEY)
     if version is None:
         raise StoreError(f"{path.name}: is a Parquet file, but not a scored run; make one with irl-lens score")
-    if version != str(SCHEMA_VERSION).encode():
+    if version not in [str(known).encode() for known in READABLE_VERSIONS]:
         raise StoreError(
-            f"{path.name}: has schema version {version.decode(errors='replace')}; this program reads version "
-            f"{SCHEMA_VERSION}. Score the input again with irl-lens score."
+            f"{path.name}: has schema version {version.decode(errors='replace')}; this program reads versions "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}. Score the input again with irl-lens score."
         )
     return metadata
 
@@ -103,10 +103,35 @@ def read_batches(path: Path, columns: Sequence[str] | None = None, filters: Any 
     if unknown:
         raise StoreError(f"{path.name}: no column {', '.join(unknown)}; there are {', '.join(COLUMNS.names)}")
     with parquet_errors(path):
-        data = pa.dataset.dataset(path, format="parquet")
+        data = pa.dataset.dataset(path, schema=full_schema(pq.read_schema(path), names), format="parquet")
         for batch in data.to_batches(columns=names, filter=filters, batch_size=ROWS_PER_GROUP):
             if batch.num_rows:
                 yield pa.Table.from_batches([batch]).replace_schema_metadata(None)
+
+
+def lacking(found: pa.Schema, names: Sequence[str]) -> list[str]:
+    """The columns among ``names`` that a run's file must have and does not; those of `ADDED_COLUMNS` may be missing."""
+    return [name for name in names if name not in found.names and name not in ADDED_COLUMNS]
+
+
+def full_schema(found: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    """The file's schema with the columns that an older one lacks, which are read as null. Raises ValueError where a
+    column is missing that every version has."""
+    if missing := lacking(found, names):
+        raise ValueError(f"no column {', '.join(missing)}")
+    added = [COLUMNS.field(name) for name in ADDED_COLUMNS if name not in found.names]
+    return pa.schema([*found, *added])
+
+
+def read_group(file: pq.ParquetFile, group: int, names: Sequence[str]) -> pa.Table:
+    """A row group of a run's file with some columns, in their order; null where an older file lacks one."""
+    schema = full_schema(file.schema_arrow, names)
+    there = file.read_row_group(group, columns=[name for name in names if name in file.schema_arrow.names])
+    columns = [
+        there.column(name) if name in there.column_names else pa.nulls(there.num_rows, schema.field(name).type)
+        for name in names
+    ]
+    return pa.table(columns, names=list(names))
 
 
 def read_row(path: Path, trace_id: str) -> ScoredRow:
@@ -121,7 +146,7 @@ def read_row(path: Path, trace_id: str) -> ScoredRow:
             ids = file.read_row_group(group, columns=["trace_id"]).column("trace_id")
             index = pa.compute.index(ids, trace_id).as_py()
             if index >= 0:
-                row: ScoredRow = file.read_row_group(group).slice(index, 1).to_pylist()[0]
+                row: ScoredRow = read_group(file, group, COLUMNS.names).slice(index, 1).to_pylist()[0]
                 return row
     raise StoreError(f"{path.name}: no trace {trace_id!r}")
 

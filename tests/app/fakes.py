@@ -88,6 +88,9 @@ class FakeLens:
         decision = "no_error" if bad is None else "error"
         return Localisation(decision, bad, 0.875, rule, THRESHOLD, tuple(scores))
 
+    def familiarities(self, traces: list[Trace]) -> list[Familiarity]:
+        return [self.familiarity(trace.problem, trace.text) for trace in traces]
+
     def familiarity(self, problem: str, text: str | None = None) -> Familiarity:
         check_inputs(problem, text)
         strange = "quantum" in problem

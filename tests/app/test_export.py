@@ -16,7 +16,7 @@ import pytest
 from irl_core.report.csv_export import csv_of, safe_cell, to_csv
 from irl_core.report.heatmap.export import embed, to_html
 from irl_core.report.heatmap.payload import ranges
-from irl_core.report.heatmap.verdict import signed, verdict
+from irl_core.reward.verdict import signed
 
 HOSTILE = "</script><img src=x onerror=alert(1)> $5 and $10 \u2028 \x00 \U0001f600 <!--"
 
@@ -30,7 +30,8 @@ def a_result(text: str, **changes: Any) -> dict[str, Any]:
     middle = len(text) // 2
     trace = {
         "text": text, "answer": "5", "correct": None, "trace_score": -1.5, "decision": "error", "first_error_step": 0,
-        "confidence": 0.75, "rule": "minimum credit", "threshold": -1.0,
+        "confidence": 0.75, "rule": "minimum credit", "threshold": -1.0, "familiarity": None, "cannot_judge": None,
+        "verdict": {"kind": "error", "by": "reward", "step": 0, "headline": f"First error: {text}", "findings": []},
         "steps": [{"start": 0, "end": len(text), "text": text, "score": -2.5, "role": "reasoning"}],
         "tokens": [a_token(0, middle, text, 1.0), a_token(middle, len(text), text, -1.0)], "arithmetic": [],
     }  # fmt: skip
@@ -46,15 +47,6 @@ def embedded(page: str, name: str) -> Any:
 def test_the_embedded_data_is_the_result_unchanged() -> None:
     result = a_result(HOSTILE)
     assert embedded(to_html(result), "irl-lens-result") == result
-
-
-def test_no_confidence_is_claimed_on_unfamiliar_text() -> None:
-    known, unlike = (
-        embedded(to_html(a_result("1 + 1 = 2"), familiar=familiar), "irl-lens-settings")["traces"][0]["verdict"]
-        for familiar in (True, False)
-    )
-    assert known["headline"] == unlike["headline"] and "confidence 75%" in known["detail"]
-    assert "75%" not in unlike["detail"] and "its confidence is not known" in unlike["detail"]
 
 
 def test_hostile_text_does_not_appear_as_markup() -> None:
@@ -112,22 +104,6 @@ def test_csv_has_a_row_a_token_with_its_values() -> None:
     assert [row["text"] for row in rows] == ["'=2", "'+2"]
     assert [(row["start"], row["end"], row["step"], row["raw"], row["id"]) for row in rows] == [
         ("0", "2", "0", "1.0", "7"), ("2", "4", "0", "-1.0", "7")]  # fmt: skip
-
-
-def test_the_verdict_names_step_score_rule_threshold_and_confidence() -> None:
-    said = verdict(a_result("1 + 1 = 3")["traces"][0])
-    assert said["headline"] == "First error: step 1 of 1"
-    assert said["detail"] == "Step score \u22122.50. Rule: minimum credit; threshold \u22121.00; confidence 75%."
-
-
-def test_no_error_uncertain_and_no_signal_are_answers_too() -> None:
-    def said(**changes: Any) -> str:
-        return verdict(a_result("1 + 1 = 2", first_error_step=None, **changes)["traces"][0])["headline"]
-
-    assert said(decision="no_error") == "No error found"
-    assert said(decision="uncertain") == "Too uncertain to say"
-    assert said(decision="no_error", tokens=[a_token(0, 1, "1", None), a_token(1, 2, "11", 1.0)]) == "No signal"
-    assert said(decision="no_error", tokens=[a_token(0, 1, "1", 2.0), a_token(1, 2, "11", 2.0)]) == "No signal"
 
 
 def test_the_scale_is_fixed_and_grows_with_gamma_for_discounted_rewards_only() -> None:

@@ -59,13 +59,13 @@ def test_nothing_of_the_model_is_shown_before_the_answer(store: Annotations) -> 
     (one,) = store.all()
     assert (one.label, one.blind, one.annotator) == ("step 1", True, "local")
     words = page.success[0].value.replace("\\", "")
-    assert drawn(page) and words.startswith("You said: step 1. The model: ")
+    assert drawn(page) and words.startswith("You said: step 1. ") and "Reward: " in words
 
 
 def test_who_saw_the_model_first_is_not_blind(store: Annotations) -> None:
     page = open_page()
     page.toggle(key="model_first").set_value(True).run()
-    assert drawn(page) and "decision" in page.dataframe[0].value.columns
+    assert drawn(page) and "verdict" in page.dataframe[0].value.columns
     press(page, "No step is wrong")
     press(page, "Save")
     assert [(one.label, one.blind) for one in store.all()] == [("none", False)]

@@ -43,8 +43,9 @@ def ask(page: AppTest, problem: str, solution: str = "", answer: str = "") -> Ap
 def test_the_first_example_is_inspected_at_once() -> None:
     (data,) = drawn(open_page())
     assert data["trace"]["text"].startswith("Mara starts with 7 pens.")
-    assert data["verdict"]["headline"] == "First error: step 2 of 2"
-    assert data["title"].startswith("Your solution \u00b7 answer 12, incorrect")
+    assert data["verdict"]["headline"] == "Step 2: 7 + 4 is 11, not 12" and data["verdict"]["by"] == "arithmetic"
+    assert [one["by"] for one in data["verdict"]["findings"]] == ["arithmetic", "answer", "reward"]
+    assert data["title"] == "Your solution \u00b7 answer 12, incorrect"
     assert "Layout recognised: GSM8K" in data["caption"]
 
 
@@ -108,7 +109,7 @@ def test_a_blank_or_overlong_text_is_refused_with_the_limit(problem: str, soluti
 
 def test_rewards_that_are_not_numbers_are_no_signal() -> None:
     (data,) = drawn(ask(open_page(), "How many?", "broken 3 = 4"))
-    assert data["verdict"]["kind"] == "no_signal" and data["no_signal"] is True
+    assert data["no_signal"] is True and data["verdict"]["findings"][-1]["says"].startswith("Reward: no signal")
     assert {token["raw"] for token in data["trace"]["tokens"]} == {None}
 
 
@@ -118,9 +119,15 @@ def test_uncertain_and_no_error_are_said() -> None:
     assert drawn(ask(page, "How many?", "four"))[0]["verdict"]["headline"] == "No error found"
 
 
-def test_an_unlike_text_is_warned_about() -> None:
-    page = ask(open_page(), "A quantum of pens?", "four")
-    assert page.warning[0].value.startswith("This text is unlike the problems")
+def test_the_reward_has_no_say_on_an_unlike_text() -> None:
+    page = ask(open_page(), "A quantum of pens?", "7 + 4 = 11\n#### 11", "11")
+    (data,) = drawn(page)
+    assert data["muted"] is True and data["trace"]["decision"] is None and data["trace"]["confidence"] is None
+    said = data["verdict"]
+    assert (said["kind"], said["step"]) == ("cannot_judge", None)
+    assert said["headline"] == "The answer is right, and its one equation holds; the model cannot judge the rest"
+    assert [one["by"] for one in said["findings"]] == ["arithmetic", "answer", "familiarity"]
+    assert "load a real model" in page.info[0].value
 
 
 def test_a_false_equation_is_an_independent_signal() -> None:

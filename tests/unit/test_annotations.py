@@ -43,7 +43,7 @@ def test_what_was_added_is_read_back_in_order(store: Annotations) -> None:
     added = [store.add(made(step=step, note=HOSTILE)) for step in (0, 5)]
     added.append(store.add(made(step=None, verdict="unsure", blind=False)))
     assert store.all() == added and [one.label for one in added] == ["step 1", "step 6", "unsure"]
-    assert store.latest() == {(text_hash("p", "t1"), "ann"): added[2]}
+    assert store.latest() == {(text_hash("p", "t1"), "ann"): added[1]}  # the newest was not given blind
 
 
 def test_two_annotators_on_a_trace_are_both_kept(store: Annotations) -> None:
@@ -369,3 +369,15 @@ def test_the_model_is_compared_with_blind_words_alone() -> None:
     assert sum(all_of_them.confusion.values()) == 3
     assert [label_of("no_error", None), label_of("uncertain", None), label_of(None, None)] == [
         "none", "unsure", "unsure"]  # fmt: skip
+
+
+def test_a_blind_label_is_never_superseded_by_one_that_was_not(store: Annotations) -> None:
+    blind = store.add(made(step=1))
+    store.add(made(step=4, blind=False))
+    assert list(store.latest().values()) == [blind] and len(store.all()) == 2
+    newer = store.add(made(step=2))
+    assert list(store.latest().values()) == [newer]
+    seen = store.add(made("t2", step=0, blind=False))
+    assert store.latest()[seen.text_sha256, "ann"] == seen
+    first = store.add(made("t2", step=3, created="2026-01-01T00:00:00+00:00"))
+    assert store.latest()[seen.text_sha256, "ann"] == first

@@ -42,7 +42,10 @@ def trace(text: str = "ab c", **changes: Any) -> dict[str, Any]:
     ]
     steps = [{"start": 0, "end": len(text), "text": text, "score": -3.0, "role": "reasoning"}]
     found = {"decision": "error", "first_error_step": 0, "confidence": 0.8, "rule": "raw/min", "threshold": -1.0}
-    rest = {"answer": None, "correct": None, "trace_score": -3.0, "arithmetic": []}
+    said = {"kind": "error", "by": "reward", "step": 0, "headline": "First error: step 1 of 1"}
+    said["findings"] = [{"by": "reward", "says": "Reward: step 1.", "step": 0}]
+    rest = {"answer": None, "correct": None, "trace_score": -3.0, "arithmetic": [], "verdict": said}
+    rest |= {"cannot_judge": None, "familiarity": None}
     return {"text": text, "steps": steps, "tokens": tokens, **found, **rest, **changes}
 
 
@@ -157,9 +160,9 @@ def test_inspect_prints_the_verdict(lens: Lens, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(inspect, "load_lens", lambda checkpoint, device: lens)
     inspect.inspect(problem=PROBLEM, solution="3 * 4 = 13\n#### 13")
     out = capsys.readouterr().out
-    assert "Checkpoint tiny" in out and "Trace 1 of 1 · answer 13 · trace score (" in out
-    assert "3 * 4 = 13: is 12" in out
-    assert "Rule: the step with the lowest reward of a token; threshold \u22123.00" in out
+    assert "Checkpoint tiny" in out and "Trace 1 of 1 · answer 13 ─" in out
+    assert "Step 1: 3 * 4 is 12, not 13\nArithmetic: its one equation does not hold: 3 * 4 is 12, not 13" in out
+    assert "threshold \u22123.00" in out and "rule: the step with the lowest reward of a token)." in out
 
 
 def test_nothing_to_score_is_said(lens: Lens) -> None:
@@ -190,7 +193,7 @@ def test_colour_output_has_the_tokens_colours() -> None:
     assert "48;2;33;102;172mab" in out  # 6.0 of 6.0
     assert "48;2;236;175;128m c" in out  # -3.0 of 6.0: 255 + (217 - 255) / 2 = 236, 175, 128.5 to even
     assert "First error: step 1 of 1" in out
-    assert "Rule: raw/min; threshold \u22121.00; confidence 80%" in out
+    assert "Reward: step 1.\n" in out
 
 
 def test_without_colour_tokens_stand_in_brackets() -> None:
@@ -243,10 +246,9 @@ def test_pieces_join_to_the_text_even_where_tokens_share_a_character() -> None:
     assert [token is None for _, token in found] == [False, False, True, False, True]
 
 
-def test_no_signal_is_neutral_and_said() -> None:
-    one = trace()
-    one["tokens"][0]["raw"] = one["tokens"][1]["raw"] = None
-    assert "No signal" in printed(one)
+def test_no_reward_is_shown_where_the_model_cannot_judge() -> None:
+    out = printed(trace(cannot_judge=True))
+    assert out.endswith("Reward: step 1.\nab c\n")
 
 
 # ----------------------------------------------------------------------------------------------- --checkpoint

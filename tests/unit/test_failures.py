@@ -46,9 +46,9 @@ def info(tmp_path_factory: pytest.TempPathFactory) -> catalogue.RunInfo:
         (Query("correct"), lambda row: row["correct"] is True),
         (Query("not judged"), lambda row: row["correct"] is None),
         (Query("all", kinds=("slip",)), lambda row: row["kind"] == "slip"),
-        (Query("all", decisions=("error", "uncertain")), lambda row: row["decision"] != "no_error"),
+        (Query("all", verdicts=("error",)), lambda row: row["decision"] == "error"),
         (Query("all", true_steps=(-1, 2)), lambda row: row["true_first_error_step"] in (-1, 2)),
-        (Query("all", predicted_steps=(0,)), lambda row: row["predicted_step"] == 0),
+        (Query("all", verdict_steps=(0,)), lambda row: row["predicted_step"] == 0),
         (Query("all", scores=(2.0, 3.0)), lambda row: 2 <= row["score_mean_discounted"] <= 3),
         (Query("all", words=" dONE 1 "), lambda row: "Done 1" in row["text"]),
         (Query("all", words="t59"), lambda row: row["trace_id"] == "t59"),
@@ -66,33 +66,39 @@ def test_it_is_sorted_and_a_filter_says_what_it_tells(info: catalogue.RunInfo) -
     table = catalogue.index(info)
     found = failures.numbers(info, table, Query("all", sort="score_mean_discounted", descending=True))
     assert found == sorted(range(60), key=lambda i: (-(i % 7), i))
-    assert not Query(words="x", sort="length").telling
-    for query in (Query(kinds=("slip",)), Query(scores=(0, 1)), Query(sort="confidence"), Query(true_steps=(0,))):
+    assert not Query(words="x", sort="length").telling and not Query(sort="confidence").telling
+    for query in (
+        Query(kinds=("slip",)),
+        Query(scores=(0, 1)),
+        Query(sort="confidence", descending=True),
+        Query(true_steps=(0,)),
+    ):
         assert query.telling
 
 
 def test_a_listing_finds_its_trace_wherever_a_sort_has_put_it(info: catalogue.RunInfo) -> None:
     table = catalogue.index(info)
     listing = failures.Listing.at_trace(info, table, [7, 3, 59], "t3")
-    assert (listing.place, listing.trace_id(listing.place), listing.is_last) == (1, "t3", False)
-    assert failures.Listing.at_trace(info, table, [7, 3, 59], "t59").is_last
+    assert (listing.place, listing.trace_id(listing.place)) == (1, "t3")
+    assert failures.Listing.at_trace(info, table, [7, 3, 59], "t59").place == 2
     for elsewhere in ("t4", "no such trace", None):  # filtered out, or not of this run
         assert failures.Listing.at_trace(info, table, [7, 3, 59], elsewhere).place == 0
 
 
 def test_choices_are_the_values_that_occur(info: catalogue.RunInfo) -> None:
     found = failures.choices(catalogue.index(info))
-    assert (found.kinds, found.decisions) == (("skip", "slip"), ("error", "no_error", "uncertain"))
-    assert (found.true_steps, found.predicted_steps, found.scores) == ((-1, 0, 1, 2), (0, 1, 2, 3), (0.0, 6.0))
+    assert (found.kinds, found.verdicts) == (("skip", "slip"), ("error", "no_error", "uncertain"))
+    assert (found.true_steps, found.verdict_steps, found.scores) == ((-1, 0, 1, 2), (0, 1, 2, 3), (0.0, 6.0))
 
 
 def test_a_blind_eye_sees_nothing_telling(info: catalogue.RunInfo) -> None:
     blind = failures.table_rows(info, [3, 1], telling=False)
     assert blind["trace_id"].tolist() == ["t3", "t1"]
-    assert not {"kind", "decision", "predicted_step", "true_first_error_step", "confidence"} & set(blind.columns)
+    assert not set(failures.TELLING) & set(blind.columns)
     assert not [name for name in blind.columns if name.startswith("score")]
     telling = failures.table_rows(info, [3, 1], telling=True)
-    assert telling["predicted_step"].tolist() == ["step 4", ""]
+    assert telling["verdict"].tolist() == ["step 4, reward", "too uncertain to say"]  # of t1: no error, a wrong answer
+    assert telling["familiar"].tolist() == ["not measured", "not measured"]
     assert telling["true_first_error_step"].tolist() == ["step 3", "step 1"]
     assert failures.step_words(-1) == "none" and failures.step_words(None) == ""
 
@@ -122,11 +128,48 @@ def test_the_model_is_read_only_where_people_judged(info: catalogue.RunInfo) -> 
     found = rows()
     said = [failures.annotation(found[i], "run", "a", "none", category="", note="", blind=True) for i in (0, 1, 2)]
     labels = failures.model_labels(info, said)
-    assert [labels[one.text_sha256] for one in said] == ["step 1", "none", "unsure"]
+    assert [labels[one.text_sha256] for one in said] == ["step 1", "unsure", "unsure"]  # t1 has a wrong answer
     assert len(labels) == 3 and failures.model_labels(info, []) == {}
-    assert failures.model_words(found[3]) == "The model: first error in step 4, confidence 50%."
-    assert failures.model_words(dict(found[3], decision=None)) == "No discriminator has read this trace."
 
 
 def test_the_database_is_among_the_runs() -> None:
     assert Path("runs", "annotations.sqlite") == failures.DATABASE
+
+
+def test_equal_texts_are_one_item(tmp_path: Path) -> None:
+    found = rows()[:6]
+    for number in (2, 3, 5):  # the same problem and text as the row before
+        found[number] |= {"problem": found[number - 1]["problem"], "text": found[number - 1]["text"]}
+    write_run(tmp_path / "run.parquet", found, {})
+    info = catalogue.catalogue([tmp_path])[0]
+    table = catalogue.index(info)
+    first, copies = failures.one_a_text(table, range(6))
+    assert first == [0, 1, 4] and list(copies.values()) == [1, 3, 2] and copies.total() == 6
+    listing = failures.Listing.at_trace(info, table, first, "t3", 3)  # listed as t1, which has its text
+    assert (listing.place, listing.trace_id(listing.place)) == (1, "t1")
+    assert listing.item(1) == text_hash(found[3]["problem"], found[3]["text"])
+
+
+def test_the_next_one_is_the_next_that_is_not_judged(info: catalogue.RunInfo) -> None:
+    table = catalogue.index(info)
+    listing = failures.Listing.at_trace(info, table, [7, 3, 59], "t3")
+    items = [listing.item(place) for place in range(3)]
+    assert listing.next_open(set()) == 2 and listing.next_open({items[2]}) == 0
+    assert listing.next_open({items[0], items[2]}) == 1 and listing.next_open(set(items)) is None
+    said = [failures.annotation(rows()[i], "run", "ann", "none", category="", note="", blind=True) for i in (7, 59)]
+    assert failures.judged_items(said, "ann") == {items[0], items[2]} and not failures.judged_items(said, "ben")
+
+
+def test_a_verdict_of_the_reward_is_none_where_the_model_cannot_judge(tmp_path: Path) -> None:
+    unlike = {"cannot_judge": True, "familiar": False, "familiarity": -5.0, "unknown_share": 0.0}
+    found = [rows()[0] | unlike, rows()[3] | {"cannot_judge": False, "familiar": True}, rows()[6]]
+    write_run(tmp_path / "run.parquet", found, {})
+    info = catalogue.catalogue([tmp_path])[0]
+    table = catalogue.index(info)
+    assert table.column("verdict").to_pylist() == ["cannot_judge", "error", "error"]
+    assert table.column("confidence").to_pylist() == [None, 0.5, 0.5]
+    shown = failures.table_rows(info, [0, 1, 2], telling=True)
+    assert shown["verdict"].tolist() == ["the model cannot judge", "step 4, reward", "step 3, reward"]
+    assert shown["familiar"].tolist() == ["unfamiliar", "familiar", "not measured"]
+    said = [failures.annotation(row, "run", "a", "none", category="", note="", blind=True) for row in found]
+    assert list(failures.model_labels(info, said).values()) == ["unsure", "step 4", "step 3"]

@@ -121,13 +121,17 @@ def test_group_without_two_numbers_has_no_signal() -> None:
 def test_json_is_the_documented_schema() -> None:
     scored = hand_scored([3.0, float("nan")], text="3 + 4 = 8\n#### 8")
     where = Localisation("error", 0, 0.75, "credit/min", -1.0, (-2.0, math.nan))
-    result = to_json([scored], [where], problem="p", checkpoint="demo", gamma=0.5)
+    result = to_json([scored], [where], problem="p", checkpoint="demo", familiarity=[None], gamma=0.5)
     assert list(result) == ["checkpoint", "problem", "traces"]
     trace = result["traces"][0]
     assert list(trace) == [
-        "text", "answer", "correct", "trace_score", "decision", "first_error_step", "confidence", "rule", "threshold",
-        "steps", "tokens", "arithmetic",
+        "text", "answer", "correct", "verdict", "familiarity", "cannot_judge", "trace_score", "decision",
+        "first_error_step", "confidence", "rule", "threshold", "steps", "tokens", "arithmetic",
     ]  # fmt: skip
+    assert (trace["verdict"]["kind"], trace["verdict"]["by"], trace["verdict"]["step"]) == ("error", "arithmetic", 0)
+    assert trace["verdict"]["headline"] == "Step 1: 3 + 4 is 7, not 8"
+    assert (trace["decision"], trace["first_error_step"], trace["confidence"]) == (None, None, None)  # NaN: no signal
+    assert trace["cannot_judge"] is True
     assert trace["steps"] == [
         {"start": 0, "end": 9, "text": "3 + 4 = 8", "score": -2.0, "role": "reasoning"},
         {"start": 10, "end": 16, "text": "#### 8", "score": None, "role": "answer"},

@@ -34,7 +34,7 @@ def test_a_small_run_is_shown_whole(tmp_path: Path) -> None:
     shown = sections.sample(written(tmp_path / "run.parquet", two_problems(), checkpoint="demo"))
     assert (shown.traces, shown.problems, len(shown.frame), shown.whole) == (5, 3, 5, True)
     assert list(shown.frame.columns) == list(sections.COLUMNS)
-    assert shown.words() == "all 5 traces of 3 problems"
+    assert shown.words() == "all 5 traces of 3 problems; familiarity: not measured"
     assert shown.provenance == {"checkpoint": "demo"}
 
 
@@ -46,7 +46,7 @@ def test_whole_problems_are_drawn_of_a_large_run(tmp_path: Path, monkeypatch: py
     assert shown.frame.groupby("problem_id").size().tolist() == [8] * 6 and not shown.whole
     assert shown.words() == (
         "48 of 160 traces: 6 of 20 problems, drawn at random (seed 0) with all their traces; the limits of these pages "
-        "are 50 traces and 5,000 problems"
+        "are 50 traces and 5,000 problems; familiarity: not measured"
     )
     assert sections.sample(path).frame["trace_id"].tolist() == shown.frame["trace_id"].tolist()
     monkeypatch.setattr(sections, "MOST_PROBLEMS", 4)

@@ -15,11 +15,21 @@ import pytest
 import torch
 
 from irl_core.errors import StoreError
+from irl_core.policy.familiarity import Familiarity
 from irl_core.reward.rewards import standardise
 from irl_core.reward.rewards import trace_score as score_rows
 from irl_core.reward.token_scores import trace_score
 from irl_core.storage import schema, scored_run
-from irl_core.storage.rows import answer_tokens, localisation_of, row_of, scored_of, trace_of, unscored_row
+from irl_core.storage.rows import (
+    answer_tokens,
+    familiarity_of,
+    localisation_of,
+    row_of,
+    scored_of,
+    trace_of,
+    unscored_row,
+    verdict_of,
+)
 from irl_core.storage.schema import (
     ANSWER_SCORE,
     COLUMNS,
@@ -246,3 +256,40 @@ def test_every_column_is_documented() -> None:
     assert f"Schema version {schema.SCHEMA_VERSION}" in page
     missing = [name for name in COLUMNS.names if f"| `{name}` |" not in page]
     assert not missing
+
+
+# ------------------------------------------------------------------------------------------------- familiarity
+
+
+def test_familiarity_and_its_consequence_are_columns_and_come_back() -> None:
+    one = scored(TestScores.text, [2, 0, 3, -1, 5], list(TestScores.spans))
+    unlike = Familiarity(-4.5, 0.25, 0.125, False, "odd words")
+    found = row(one, familiarity=unlike)
+    assert (found["cannot_judge"], found["familiar"], found["familiarity"]) == (True, False, -4.5)
+    assert familiarity_of(found) == unlike
+    assert verdict_of(found).ruling.kind == "cannot_judge"
+    usual = Familiarity(-1.5, 50.0, 0.0, True, "usual words")
+    assert verdict_of(row(one, familiarity=usual)).ruling.kind == "no_error"
+    assert row(one, familiarity=usual)["cannot_judge"] is False
+    unmeasured = row(one)
+    assert (unmeasured["cannot_judge"], familiarity_of(unmeasured)) == (None, None)
+    silent = scored(TestScores.text, [2, 2, 2, 2, 2], list(TestScores.spans))
+    assert row(silent)["cannot_judge"] is True  # no signal, whatever the text
+
+
+def test_an_older_file_opens_and_says_that_familiarity_was_not_measured(tmp_path: Path) -> None:
+    one = scored(TestScores.text, [2, 0, 3, -1, 5], list(TestScores.spans))
+    path = tmp_path / "old.parquet"
+    write_run(path, [row(one)], {"n": 1})
+    table = pq.read_table(path).drop_columns(list(schema.ADDED_COLUMNS))
+    metadata = {**table.schema.metadata, scored_run.VERSION_KEY: b"2"}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    old = read_row(path, "t")
+    assert [old[name] for name in schema.ADDED_COLUMNS] == [None] * 6  # type: ignore[literal-required]
+    assert list(old) == COLUMNS.names
+    assert read_run(path, ["trace_id", "cannot_judge"]).to_pylist() == [{"trace_id": "t", "cannot_judge": None}]
+    assert read_run(path, None, pc.field("familiar").is_null()).num_rows == 1
+    assert [finding.says for finding in verdict_of(old).findings][-1] == "Familiarity: not measured."
+    pq.write_table(table.drop_columns(["answer"]).replace_schema_metadata(metadata), path)
+    with pytest.raises(StoreError, match="no column answer"):
+        read_run(path)

@@ -34,8 +34,11 @@ def inspect(
     device: Device = "auto",
 ) -> None:
     """Score a solution token by token and name its first error."""
-    from irl_core.report.heatmap.payload import VIEWS
+    from rich.console import Console
+
+    from irl_core.report.heatmap.payload import VIEWS, score_name
     from irl_core.report.inspection_json import to_json, with_ids
+    from irl_core.report.terminal import print_result
     from irl_core.scorer import check_inputs
 
     if view not in VIEWS:
@@ -49,14 +52,17 @@ def inspect(
     lens = load_lens(checkpoint, device)
     scored = score_solutions(lens, problem, solution, samples, seed, gamma)
     localisations, kind = [lens.locate(one) for one in scored], lens.default_trace_score
-    result = to_json(scored, localisations, problem=problem, checkpoint=lens.name, gamma=gamma, kind=kind)
+    known = lens.familiarities([one.trace for one in scored])
+    result = to_json(
+        scored, localisations, problem=problem, checkpoint=lens.name, familiarity=known, gamma=gamma, kind=kind
+    )
     as_text = json.dumps(result, allow_nan=False)
     if html is not None:
-        write_page(html, with_ids(result, scored), lens, solution, view, gamma)
+        write_page(html, with_ids(result, scored), view, gamma, score_name(kind))
     if as_json:
         typer.echo(as_text)
     else:
-        print_inspection(lens, result, solution, view, gamma)
+        print_result(Console(highlight=False), result, view=view, gamma=gamma, score_name=score_name(kind))
 
 
 def text_of(given: str) -> str:
@@ -105,30 +111,11 @@ def sample_with_progress(lens: Lens, problem: str, samples: int, seed: int) -> l
         return lens.sample(problem, samples, seed, on_progress=lambda done, total: bar.update(done, total=total))
 
 
-def print_inspection(lens: Lens, result: InspectionResult, solution: str | None, view: str, gamma: float) -> None:
-    """Print the result, with a note where the texts are unlike those that the checkpoint was made for."""
-    from rich.console import Console
-
-    from irl_core.report.heatmap.verdict import score_name
-    from irl_core.report.terminal import print_result
-
-    familiarity = lens.familiarity(result["problem"], solution)
-    notes = [] if familiarity.familiar else [f"Unlike what this checkpoint was made for: {familiarity.reason}."]
-    if familiarity.familiar is None:
-        notes = [f"Familiarity was not measured: {familiarity.reason}."]
-    print_result(
-        Console(highlight=False), result, view=view, gamma=gamma, score_name=score_name(lens.default_trace_score),
-        notes=notes, familiar=familiarity.familiar,
-    )  # fmt: skip
-
-
-def write_page(path: Path, result: InspectionResult, lens: Lens, solution: str | None, view: str, gamma: float) -> None:
+def write_page(path: Path, result: InspectionResult, view: str, gamma: float, score_name: str) -> None:
     """Write the result as a page. Raises InputError where the file cannot be written."""
     from irl_core.report.heatmap.export import to_html
-    from irl_core.report.heatmap.verdict import score_name
 
-    familiar = lens.familiarity(result["problem"], solution).familiar
-    page = to_html(result, view=view, gamma=gamma, score_name=score_name(lens.default_trace_score), familiar=familiar)
+    page = to_html(result, view=view, gamma=gamma, score_name=score_name)
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:

@@ -185,7 +185,11 @@ def scored_traces(lens: Lens, traces: Sequence[Trace]) -> Iterator[Part]:
 
 def scored_rows(lens: Lens, encoded: Sequence[EncodedTrace]) -> list[ScoredRow]:
     """Rows of traces, in order."""
-    return [row_of(one, lens.locate(one), run_id=lens.name) for one in lens.score_encoded(encoded, BATCH_TOKENS)]
+    familiarities = lens.familiarities([one.trace for one in encoded])
+    return [
+        row_of(one, lens.locate(one), run_id=lens.name, familiarity=known)
+        for one, known in zip(lens.score_encoded(encoded, BATCH_TOKENS), familiarities, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------------------------- perturbed copies and probes

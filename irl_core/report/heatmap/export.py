@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from irl_core.report.heatmap import payload
-from irl_core.report.heatmap.verdict import signed
 from irl_core.report.inspection_json import InspectionResult
 
 _PAGE = """<!DOCTYPE html>
@@ -40,7 +39,6 @@ def to_html(
     strength: float = 1.0,
     score_name: str = "trace score",
     described: Sequence[payload.Description] | None = None,
-    familiar: bool | None = None,
 ) -> str:
     """The page for an inspection, to be saved as one file and opened anywhere.
 
@@ -54,7 +52,6 @@ def to_html(
         strength: divides the value drawn at full colour.
         score_name: names the trace score where ``described`` is not given.
         described: what is said of each trace; without it the traces are numbered.
-        familiar: as in `irl_core.report.heatmap.verdict.verdict`, where ``described`` is not given.
 
     Raises:
         ValueError: a number in ``result`` is not finite.
@@ -64,9 +61,9 @@ def to_html(
         described = [
             payload.describe(
                 trace,
-                title=f"{heading} \u00b7 {score_name} {signed(trace['trace_score'])}",
+                title=heading,
+                caption=payload.ranked_words(trace, score_name) if len(result["traces"]) > 1 else "",
                 file=f"trace-{number}",
-                familiar=familiar,
             )
             for number, (heading, trace) in enumerate(headings, start=1)
         ]

@@ -3,6 +3,7 @@
 
 const BLUE = [74, 144, 217];
 const ORANGE = [240, 135, 43];
+const GREY = [176, 180, 188];
 const MINUS = "\u2212";
 const SIGNALS = [
   ["raw", "raw reward"],
@@ -87,9 +88,10 @@ function pieceValue(piece, tokens, view) {
   return SUMMED.has(view) ? sum : sum / values.length;
 }
 
-function colourOf(value, limit) {
+/** The colour of a value; where it means little only its size is drawn, in grey. */
+function colourOf(value, limit, muted) {
   const share = Math.min(1, Math.abs(value) / limit);
-  const end = value > 0 ? BLUE : ORANGE;
+  const end = muted ? GREY : value > 0 ? BLUE : ORANGE;
   return "rgb(" + end.map((channel) => Math.round(255 + (channel - 255) * share)).join(", ") + ")";
 }
 
@@ -118,8 +120,13 @@ function writeText(parent, chars, start, end, wrong) {
 function paintToken(node, piece, data, limit) {
   const value = pieceValue(piece, data.trace.tokens, data.view);
   node.className = value === null || data.no_signal ? "tok none" : "tok";
-  node.style.backgroundColor = value === null || data.no_signal ? "rgb(255, 255, 255)" : colourOf(value, limit);
+  node.style.backgroundColor = value === null || data.no_signal ? "rgb(255, 255, 255)" : colourOf(value, limit, data.muted);
   if (piece.start === piece.end) { node.classList.add("mark"); node.dataset.mark = "end"; }
+}
+
+/** Whether the verdict names the step of a row; no step is marked where the model cannot judge the text. */
+function isNamed(row, data) {
+  return row.step !== null && row.step === data.verdict.step && !data.muted;
 }
 
 function stepLabel(row, data) {
@@ -127,8 +134,10 @@ function stepLabel(row, data) {
   if (row.step === null) return label;
   const step = data.trace.steps[row.step];
   label.append(element("span", "name", (step.role === "answer" ? "Answer" : "Step " + (row.step + 1))));
-  label.append(element("span", "score", number(step.score, 2)));
-  if (row.step === data.trace.first_error_step) label.append(element("span", "badge", "first error"));
+  if (!data.bare) label.append(element("span", "score", number(step.score, 2)));
+  if (isNamed(row, data)) {
+    label.append(element("span", "badge", data.verdict.by === "arithmetic" ? "false equation" : "first error"));
+  }
   if (row.continues) label.append(element("span", "continues", "\u2937 same line"));
   return label;
 }
@@ -137,7 +146,7 @@ function buildRow(row, pieces, chars, data, limit) {
   const node = element("div", "row");
   const text = element("div", "text");
   if (row.step !== null) node.dataset.step = row.step;
-  if (row.step !== null && row.step === data.trace.first_error_step) node.classList.add("first-error");
+  if (isNamed(row, data)) node.classList.add("first-error");
   const wrong = data.trace.arithmetic || [];
   pieces.forEach((piece, index) => {
     const start = Math.max(piece.start, row.start);
@@ -145,7 +154,7 @@ function buildRow(row, pieces, chars, data, limit) {
     const empty = piece.start === piece.end && piece.start >= row.start
       && (piece.start < row.end || (piece.start === row.end && row.end === chars.length));
     if (start >= end && !empty) return;
-    if (!piece.tokens.length) { writeText(text, chars, start, end, wrong); return; }
+    if (!piece.tokens.length || data.bare) { writeText(text, chars, start, end, wrong); return; }
     const token = element("span");
     token.dataset.piece = index;
     token.tabIndex = -1;
@@ -160,7 +169,7 @@ function buildRow(row, pieces, chars, data, limit) {
 function buildPaper(data, chars, pieces, limit) {
   const paper = element("div", "paper");
   paper.setAttribute("role", "group");
-  paper.setAttribute("aria-label", "Tokens. Arrow keys, Home and End move; up and down move by step.");
+  paper.setAttribute("aria-label", data.bare ? "The text" : "Tokens. Arrow keys, Home and End move; up and down move by step.");
   for (const row of toRows(chars, data.trace.steps)) {
     if (row.end > row.start || chars.length === row.start) paper.append(buildRow(row, pieces, chars, data, limit));
   }
@@ -171,7 +180,12 @@ function buildHead(data) {
   const head = element("div", "head");
   if (data.title) head.append(element("div", "title", data.title));
   const verdict = element("div", "verdict " + data.verdict.kind);
-  verdict.append(element("strong", "headline", data.verdict.headline), element("span", "detail", data.verdict.detail));
+  verdict.append(element("strong", "headline", data.verdict.headline));
+  for (const finding of data.verdict.findings) {
+    const line = element("div", "finding", finding.says);
+    line.dataset.by = finding.by;
+    verdict.append(line);
+  }
   head.append(verdict);
   return head;
 }
@@ -188,7 +202,8 @@ function buildLegend(data, limit) {
   for (const value of [-limit, 0, limit]) ticks.append(element("span", "", value ? number(value, digits) : "0"));
   scale.append(ticks);
   legend.append(scale);
-  const notes = ["Orange: unlike the expert. White: exactly zero. Blue: like the expert. Beyond the ends: full colour."];
+  const notes = [data.muted ? "Grey: the size of the reward, whose sign means nothing here."
+    : "Orange: unlike the expert. White: exactly zero. Blue: like the expert. Beyond the ends: full colour."];
   if (data.no_signal || data.trace.tokens.some((token) => typeof token[data.view] !== "number")) {
     notes.push("Hatched: no signal.");
   }
@@ -196,19 +211,12 @@ function buildLegend(data, limit) {
   return legend;
 }
 
-function buildArithmetic(data) {
-  const found = data.trace.arithmetic || [];
-  if (!found.length) return null;
-  const box = element("div", "arithmetic");
-  const intro = "Arithmetic check (an independent signal, not part of the reward): ";
-  box.append(element("span", "", intro));
-  const list = element("ul");
-  for (const one of found) {
-    const item = element("li");
-    item.append(element("code", "", one.text), element("span", "", " is false: the left side is " + one.value + ", not " + one.stated + "."));
-    list.append(item);
-  }
-  box.append(list);
+/** The drawing folded away: open again after a change of view where it was opened. */
+function fold(drawn, memory) {
+  const box = element("details", "folded");
+  box.open = Boolean(memory.open);
+  box.addEventListener("toggle", () => { memory.open = box.open; });
+  box.append(element("summary", "", "Its rewards, in grey: the model cannot judge this text"), ...drawn);
   return box;
 }
 
@@ -316,8 +324,12 @@ function renderHeatmap(root, data) {
   tip.setAttribute("role", "tooltip");
   tip.setAttribute("popover", "manual");
   const paper = buildPaper(data, chars, pieces, limit);
-  const arithmetic = buildArithmetic(data);
-  body.append(buildHead(data), paper, ...(arithmetic ? [arithmetic] : []), buildLegend(data, limit));
+  const drawn = [paper, buildLegend(data, limit)];
+  if (data.muted) {
+    body.classList.add("muted");
+    drawn.splice(0, 2, buildPaper({ ...data, bare: true }, chars, pieces, limit), fold([...drawn], memory));
+  }
+  body.append(buildHead(data), ...drawn);
   if (data.caption) body.append(element("div", "caption", data.caption));
   body.append(pictureButton(body, data.file || "trace"), tip);
   const refocus = hadFocus && hadFocus.classList.contains("tok");

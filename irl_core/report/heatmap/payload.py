@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, TypedDict, get_args
 
-from irl_core.report.heatmap.verdict import Verdict, has_signal, verdict
 from irl_core.report.inspection_json import InspectedTrace
+from irl_core.reward.verdict import VerdictRecord, signed
 
 HERE = Path(__file__).parent
 View = Literal["raw", "standardised", "discounted", "credit"]
@@ -17,13 +17,24 @@ VIEWS: Final[tuple[View, ...]] = get_args(View)
 FULL_COLOUR: Final[dict[str, float]] = {"raw": 6.0, "standardised": 3.0, "credit": 3.0}
 
 
+SCORES: Final = {
+    "mean_discounted": "mean discounted reward", "mean": "mean reward", "last": "last reward",
+    "minimum": "lowest reward", "credit_sum": "sum of credit", "credit_minimum": "lowest credit",
+}  # fmt: skip
+
+
 class Description(TypedDict):
-    """What is said of a trace beside its text; ``file`` is the name of its picture, without an ending."""
+    """What is said of a trace beside its text.
+
+    ``muted``: the model cannot judge it, so that its rewards are grey and folded away. ``file`` is the name of its
+    picture, without an ending.
+    """
 
     title: str
-    verdict: Verdict
+    verdict: VerdictRecord
     caption: str
     no_signal: bool
+    muted: bool
     file: str
 
 
@@ -55,9 +66,18 @@ def stylesheet() -> str:
     return (HERE / "heatmap.css").read_text(encoding="utf-8")
 
 
-def describe(
-    trace: InspectedTrace, *, title: str = "", caption: str = "", file: str = "trace", familiar: bool | None = None
-) -> Description:
+def score_name(kind: str) -> str:
+    """A trace score in words: one of ``irl_core.reward.rewards.TRACE_SCORES``."""
+    return f"trace score ({SCORES.get(kind, kind)})"
+
+
+def has_signal(trace: InspectedTrace) -> bool:
+    """Whether all raw rewards of a trace are numbers, and not all the same."""
+    raw = [value for token in trace["tokens"] if (value := token["raw"]) is not None]
+    return len(raw) == len(trace["tokens"]) > 1 and min(raw) < max(raw)
+
+
+def describe(trace: InspectedTrace, *, title: str = "", caption: str = "", file: str = "trace") -> Description:
     """What is said of a trace beside its text.
 
     Args:
@@ -65,13 +85,13 @@ def describe(
         title: heading above it.
         caption: where its numbers come from.
         file: name of its picture, without an ending.
-        familiar: as in `irl_core.report.heatmap.verdict.verdict`.
     """
     return {
         "title": title,
-        "verdict": verdict(trace, familiar),
+        "verdict": trace["verdict"],
         "caption": caption,
         "no_signal": not has_signal(trace),
+        "muted": trace["cannot_judge"] is True,
         "file": file,
     }
 
@@ -94,3 +114,9 @@ def answer_words(trace: InspectedTrace) -> str:
         return "no final answer"
     correctness = {True: ", correct", False: ", incorrect", None: ""}[trace["correct"]]
     return f"answer {trace['answer']}{correctness}"
+
+
+def ranked_words(trace: InspectedTrace, score_name: str) -> str:
+    """What a trace is ranked by among samples, which is not what the verdict is made by: it counts every token, the
+    closing one too, where the verdict reads steps."""
+    return f"Ranked by its {score_name}, {signed(trace['trace_score'])}, over all tokens."

@@ -4,7 +4,7 @@ function paintBox(context, node, origin, scale) {
   const style = getComputedStyle(node);
   for (const box of node.getClientRects()) {
     const [x, y] = [box.left - origin.left, box.top - origin.top];
-    if (node.classList.contains("bar")) context.fillStyle = barGradient(context, x, box.width);
+    if (node.classList.contains("bar")) context.fillStyle = barGradient(context, x, box.width, node.closest(".muted"));
     else context.fillStyle = style.backgroundColor;
     context.fillRect(x, y, box.width, box.height);
     const width = parseFloat(style.borderTopWidth);
@@ -16,11 +16,11 @@ function paintBox(context, node, origin, scale) {
   }
 }
 
-function barGradient(context, x, width) {
+function barGradient(context, x, width, muted) {
   const gradient = context.createLinearGradient(x, 0, x + width, 0);
-  gradient.addColorStop(0, "rgb(" + ORANGE.join(",") + ")");
+  gradient.addColorStop(0, "rgb(" + (muted ? GREY : ORANGE).join(",") + ")");
   gradient.addColorStop(0.5, "rgb(255,255,255)");
-  gradient.addColorStop(1, "rgb(" + BLUE.join(",") + ")");
+  gradient.addColorStop(1, "rgb(" + (muted ? GREY : BLUE).join(",") + ")");
   return gradient;
 }
 

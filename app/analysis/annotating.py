@@ -1,0 +1,133 @@
+"""The form that asks for the first wrong step, agreement, and the exchange of annotations, for the Failures page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import streamlit as st
+
+from app import access
+from app.analysis import failures
+from app.analysis.catalogue import RunInfo
+from app.analysis.failures import Listing
+from app.components import chart
+from app.components.markdown import plain
+from irl_core.data.annotations import CATEGORIES, MOST_NOTE, Annotation, Annotations, from_jsonl, to_jsonl
+from irl_core.errors import AnnotationError
+from irl_core.storage.schema import ScoredRow
+
+KEYED_STEPS: Final = 9
+
+
+def ask(
+    listing: Listing, row: ScoredRow, *, blind: bool, answered: bool, further: int | None, look_at: Callable[..., None]
+) -> None:
+    """Ask for the first wrong step (by button or key), a category and a note, and save them.
+
+    Once it is ``answered``, Enter goes ``further``, to the place of the next text that is not judged, until another
+    choice is made; ``look_at(listing, place)`` goes there.
+    """
+    if "annotation_error" in st.session_state:
+        st.error(plain(st.session_state.pop("annotation_error")))
+    if why := access.reason("annotate"):
+        st.info(plain(why))
+        return
+    st.markdown(
+        "**Which step is the first wrong one?** Keys: 1 to 9 a step, 0 none, U unsure; Enter saves, and then goes on."
+    )
+    state, identity = st.session_state, (row["trace_id"], listing.numbers[listing.place])
+    if state.get("answering") != identity:  # another trace: nothing is chosen yet
+        state.update(answering=identity, choice=None, category="", note="")
+    with st.container(horizontal=True):
+        for number, step in enumerate(row["steps"]):
+            label = "Answer line" if step.get("role") == "answer" else f"Step {number + 1}"
+            choice_button(str(number), label, str(number + 1) if number < KEYED_STEPS else None)
+        choice_button("none", "No step is wrong", "0")
+        choice_button("unsure", "Unsure", "U")
+    with st.form("said", border=False):  # Enter in the note sends it
+        left, right, save_column = st.columns([1, 2, 1], vertical_alignment="bottom")
+        left.selectbox("Category", CATEGORIES, key="category", format_func=lambda name: name or "not said")
+        right.text_input("Note", key="note", max_chars=MOST_NOTE)
+        if state["choice"] is None and answered and further is not None:
+            save_column.form_submit_button(
+                "Next unjudged", type="primary", shortcut="Enter", width="stretch", on_click=look_at,
+                args=(listing, further),
+            )  # fmt: skip
+        else:
+            save_column.form_submit_button(
+                "Save", type="primary", shortcut="Enter", disabled=state["choice"] is None, width="stretch",
+                on_click=save, args=(listing.info, row, blind),
+            )  # fmt: skip
+    if "annotation_saved" in state:
+        st.toast(plain(state.pop("annotation_saved")))
+
+
+def choice_button(value: str, label: str, key: str | None) -> None:
+    """A button that chooses the answer ``value``; ``key``: the key that does so too."""
+
+    def take() -> None:
+        st.session_state["choice"] = value
+
+    kind: Literal["primary", "secondary"] = "primary" if st.session_state["choice"] == value else "secondary"
+    st.button(label, key=f"choice_{value}", type=kind, shortcut=key, on_click=take)
+
+
+def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
+    """Write the annotation of the very row that was shown; the model's answer is shown from then on. Who writes, and
+    whether they may, is asked here: the page may be hours old, and its widgets send what a browser is made to send."""
+    state = st.session_state
+    if state["choice"] is None:  # sent by a button that is disabled
+        return
+    try:
+        annotation = failures.annotation(
+            row, info.name, access.writer("annotate", state["annotator"]), state["choice"], category=state["category"],
+            note=state["note"].strip(), blind=blind,
+        )  # fmt: skip
+        Annotations(failures.DATABASE).add(annotation)
+    except (AnnotationError, access.NotAllowedError) as error:
+        state["annotation_error"] = f"Not saved: {error}"
+        return
+    state["annotation_saved"] = f"Saved: {annotation.label} in {annotation.trace_id}"
+    state["answering"] = None
+
+
+def show_agreement(info: RunInfo, annotations: Sequence[Annotation]) -> None:
+    """How far annotators agree with each other, and with the model."""
+    import pandas as pd
+
+    with st.expander("Agreement between annotators, and with the model", icon=":material/handshake:"):
+        rows = failures.agreement_rows(info, annotations)
+        if not rows:
+            st.caption("No trace was judged twice, and none of this run blindly.")
+            return
+        chart.show_table(pd.DataFrame(rows), "agreement")
+        st.caption(
+            "Cohen's kappa: 1 is full agreement, 0 what chance gives. Brackets: 95 % intervals by a bootstrap over "
+            "problems. Only blind annotations are compared with the model; of an annotator the newest word counts."
+        )
+
+
+def exchange(annotations: Sequence[Annotation]) -> None:
+    """Export and import of annotations."""
+    with st.expander("Export and import annotations", icon=":material/swap_vert:"):
+        st.download_button(
+            f"JSONL of all {len(annotations):,} annotations", to_jsonl(annotations), "annotations.jsonl",
+            "application/x-ndjson", on_click="ignore", icon=":material/download:",
+        )  # fmt: skip
+        if why := access.reason("annotate"):
+            st.caption(plain(why))
+            return
+        given = st.file_uploader("Import JSONL; what is there already is passed over", type=["jsonl"], key="import")
+        if given is None or not st.button("Import"):
+            return
+        try:
+            rows = from_jsonl(given.getvalue().decode("utf-8"))
+            who = access.writer("annotate", st.session_state["annotator"])
+            new = Annotations(failures.DATABASE).add_all(rows, importer=who)
+        except UnicodeDecodeError:
+            st.error("Nothing was imported: the file is not UTF-8 text.")
+        except (AnnotationError, access.NotAllowedError) as error:
+            st.error(plain(f"Nothing was imported: {error}"))
+        else:
+            st.success(f"{new:,} of {len(rows):,} annotations were new.")

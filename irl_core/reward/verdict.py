@@ -1,0 +1,382 @@
+"""The verdict on a trace: where it first goes wrong and who found that; the one place that words it.
+
+Checker first, then reward, as the evaluation ranks them ('arithmetic checker, then reward'): an equation that does not
+hold is exact, a reward is calibrated. Where the model cannot judge a text, the reward says nothing, and what still
+holds (the equations, the answer) is said alone. Runs no model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Final, Literal, TypedDict, cast
+
+from irl_core.text.equations import Equation, find_equations, first_false_step
+from irl_core.types import Decision, Localisation, Step, Trace
+
+By = Literal["arithmetic", "answer", "reward", "familiarity"]
+Kind = Literal["error", "no_error", "uncertain", "cannot_judge", "unread"]
+
+KINDS: Final[dict[Kind, str]] = {
+    "error": "an error", "no_error": "no error found", "uncertain": "too uncertain to say",
+    "cannot_judge": "the model cannot judge", "unread": "no model has read it",
+}  # fmt: skip
+NOT_MEASURED: Final = "not measured"
+FAMILIARITY: Final = {True: "familiar", False: "unfamiliar", None: NOT_MEASURED}
+REDUCED: Final = {"min": "lowest", "mean": "mean", "sum": "summed", "last": "last"}
+SIGNALS: Final = {
+    "credit": "credit", "raw": "reward", "standardised": "standardised reward", "discounted": "discounted reward",
+    "logprob": "log-probability",
+}  # fmt: skip
+CHOSEN: Final = {"argmin": "the step with the lowest {}", "first_below": "the first step below the threshold by its {}"}
+PLACES: Final = 6  # decimals that an exact value is written with at most
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Whether the reward's word counts on a trace.
+
+    Attributes:
+        familiar: whether the text is like those that the checkpoint was made for; None = not measured.
+        reason: why it is or is not, in words.
+        signal: whether its rewards are numbers, and not all the same.
+    """
+
+    familiar: bool | None = None
+    reason: str = ""
+    signal: bool = True
+
+    @property
+    def can(self) -> bool | None:
+        """Whether the model can judge the text; None where nothing speaks against it, and it was not measured."""
+        return False if self.familiar is False or not self.signal else self.familiar
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Numbers of traces: of all, of those that the model cannot judge, of those whose familiarity was not measured."""
+
+    traces: int
+    cannot: int
+    not_measured: int
+
+    @classmethod
+    def of(cls, cannot_judge: Iterable[bool | None], familiar: Sequence[bool | None]) -> Judged:
+        """The numbers from the two columns of a scored run."""
+        return cls(len(familiar), sum(one is True for one in cannot_judge), sum(one is None for one in familiar))
+
+    @property
+    def words(self) -> str:
+        """The numbers as a part of a sentence."""
+        if not self.cannot and self.not_measured == self.traces:
+            return f"familiarity: {NOT_MEASURED}"
+        unknown = f"; familiarity {NOT_MEASURED} in {self.not_measured:,}" if self.not_measured else ""
+        if not self.cannot:
+            return f"unlike what the checkpoint was made for: none of {self.traces:,} traces{unknown}"
+        why = "unlike what the checkpoint was made for, or without a signal"
+        return f"the model cannot judge {self.cannot:,} of {self.traces:,} traces ({why}){unknown}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What a verdict comes to; ``by`` and ``step`` (0-based): who named which step, None where nobody did."""
+
+    kind: Kind
+    by: Literal["arithmetic", "reward"] | None = None
+    step: int | None = None
+
+    @property
+    def cell(self) -> str:
+        """The ruling in the words of a table's cell: 'step 3, arithmetic', 'no error found'."""
+        if self.kind != "error":
+            return KINDS[self.kind]
+        return ", ".join(filter(None, ("an error" if self.step is None else f"step {self.step + 1}", self.by)))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one of the four says of a trace, as a sentence; ``step``: the one that it names, 0-based."""
+
+    by: By
+    says: str
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The verdict on a trace; ``findings`` in order of weight: arithmetic, answer, reward, familiarity."""
+
+    ruling: Ruling
+    headline: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def sentence(self) -> str:
+        """Headline and findings as one paragraph."""
+        return " ".join((f"{self.headline}.", *(finding.says for finding in self.findings)))
+
+
+class FindingRecord(TypedDict):
+    """A `Finding` as JSON data."""
+
+    by: By
+    says: str
+    step: int | None
+
+
+class VerdictRecord(TypedDict):
+    """A `Verdict` as JSON data."""
+
+    kind: Kind
+    by: Literal["arithmetic", "reward"] | None
+    step: int | None
+    headline: str
+    findings: list[FindingRecord]
+
+
+def to_record(verdict: Verdict) -> VerdictRecord:
+    """The verdict as JSON data."""
+    findings = [cast(FindingRecord, asdict(finding)) for finding in verdict.findings]
+    return {**asdict(verdict.ruling), "headline": verdict.headline, "findings": findings}  # type: ignore[typeddict-item]
+
+
+# ------------------------------------------------------------------------------------------------------ the ruling
+
+
+def rule_on(
+    false_equations: int,
+    false_step: int | None,
+    decision: Decision | None,
+    named: int | None,
+    can_judge: bool | None,
+    correct: bool | None,
+) -> Ruling:
+    """The ruling from what was found: checker first, then reward.
+
+    Args:
+        false_equations: number of equations that do not hold.
+        false_step: the first step with one; None where there is none, or it stands in no step.
+        decision: the reward's; None where no discriminator has read the trace.
+        named: the step that the reward names.
+        can_judge: of `Judge.can`; not False = its decision counts.
+        correct: whether the final answer is right: a wrong one comes from somewhere, whatever the reward finds.
+    """
+    if false_equations:
+        return Ruling("error", "arithmetic", false_step)
+    if decision is None:
+        return Ruling("unread")
+    if can_judge is False:
+        return Ruling("cannot_judge")
+    if decision == "error":
+        return Ruling("error", "reward", named)
+    return Ruling("uncertain" if correct is False else decision)
+
+
+def verdict_on(trace: Trace, where: Localisation | None, judge: Judge) -> Verdict:
+    """The verdict on a trace; ``where``: the reward's localisation, None where no discriminator has read it."""
+    equations = find_equations(trace.text)
+    false = [equation for equation in equations if not equation.true]
+    place = first_false_step(trace) if false else None
+    decision, named = (None, None) if where is None else (where.decision, where.first_error_step)
+    ruling = rule_on(len(false), place, decision, named, judge.can, trace.correct)
+    findings = [
+        _arithmetic(trace, equations, false, place),
+        _answer(trace, ruling),
+        _reward(trace, where, judge, ruling),
+        _familiarity(judge, read=where is not None),
+    ]
+    headline = _headline(trace, ruling, len(equations), _first_of(trace, false, place))
+    return Verdict(ruling, headline, tuple(finding for finding in findings if finding is not None))
+
+
+# ------------------------------------------------------------------------------------------------------ the words
+
+
+def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | None) -> str:
+    """The verdict on one line."""
+    if false is not None:
+        at = "" if ruling.step is None else f"{step_name(trace.steps, ruling.step, of=False).capitalize()}: "
+        return at + in_words(false)
+    if ruling.kind == "error" and ruling.step is not None:
+        return f"First error: {step_name(trace.steps, ruling.step)}, says the reward"
+    if ruling.kind in ("no_error", "uncertain"):
+        if trace.correct is False:
+            return f"{_wrong_answer(trace)}, and no step is named as wrong"
+        return "No error found" if ruling.kind == "no_error" else "Too uncertain to say"
+    holds = [] if trace.correct is None else ["The answer is right" if trace.correct else _wrong_answer(trace)]
+    holds += [_all_hold(equations)] if equations else []
+    rest = "no model has read it" if ruling.kind == "unread" else "the model cannot judge"
+    if not holds:
+        return "No model has read this trace" if ruling.kind == "unread" else "The model cannot judge this text"
+    said = ", and ".join(holds) if trace.correct else "; ".join(holds)
+    said = said[0].upper() + said[1:]
+    return f"{said}; {rest}" + ("" if ruling.kind == "unread" else " the rest")
+
+
+def _arithmetic(
+    trace: Trace, equations: Sequence[Equation], false: Sequence[Equation], place: int | None
+) -> Finding | None:
+    """What the checker of equations says; it reads them exactly, apart from the reward."""
+    if not equations:
+        return Finding("arithmetic", "Arithmetic: no equation to check.")
+    if not false:
+        said = _all_hold(len(equations))
+        return Finding("arithmetic", f"Arithmetic: {said}.")
+    count = f"{len(false)} of {len(equations)} equations {'do' if len(false) > 1 else 'does'} not hold"
+    if len(equations) == 1:
+        count = "its one equation does not hold"
+    each = "; ".join(_placed(trace, equation) for equation in false)
+    return Finding("arithmetic", f"Arithmetic: {count}: {each}.", place)
+
+
+def _answer(trace: Trace, ruling: Ruling) -> Finding | None:
+    """How the final answer compares with the right one; None where that is not known."""
+    if trace.correct is None:
+        return None
+    if not trace.correct:
+        wrong = _wrong_answer(trace)
+        return Finding("answer", f"Answer: {wrong[0].lower()}{wrong[1:]}.")
+    if ruling.kind == "error":
+        return Finding("answer", f"Answer: right answer, broken reasoning{_stated(trace)}.")
+    return Finding("answer", f"Answer: right{_stated(trace)}.")
+
+
+def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruling) -> Finding | None:
+    """What the reward says, with the number that decided beside its threshold; None where nobody asks it."""
+    if where is None:
+        return Finding("reward", "Reward: no discriminator has read this trace.")
+    if judge.familiar is False:
+        return None
+    if not judge.signal:
+        return Finding("reward", "Reward: no signal; the rewards are not numbers, or all the same.")
+    limit = f"threshold {signed(where.threshold)}"
+    sure = f"confidence {where.confidence:.0%}" if math.isfinite(where.confidence) else "confidence unknown"
+    rule = f"rule: {rule_words(where.rule)}"
+    step, low = where.first_error_step, lowest_step(where, trace.steps)
+    if where.decision == "error" and step is not None:
+        name = "the same step" if ruling.by == "arithmetic" and ruling.step == step else step_name(trace.steps, step)
+        numbers = f"step score {signed(where.step_scores[step])}, {limit}"
+        if low is not None and low != step and not where.step_scores[step] < where.threshold:
+            numbers = f"lowest step score {signed(where.step_scores[low])}, {limit}"
+        return Finding("reward", f"Reward: the first error is {name} ({numbers}; {sure}; {rule}).", step)
+    score = "no step has a score" if low is None else (
+        f"lowest step score {signed(where.step_scores[low])}, of {step_name(trace.steps, low, of=False)}"
+    )  # fmt: skip
+    said = "no error" if where.decision == "no_error" else "too uncertain to say"
+    return Finding("reward", f"Reward: {said} ({score}; {limit}; {sure}; {rule}).")
+
+
+def _familiarity(judge: Judge, *, read: bool) -> Finding | None:
+    """Why the model cannot judge a text, or that this was not measured; None where it can."""
+    if not read or judge.familiar:
+        return None
+    if judge.familiar is None:
+        why = f" ({judge.reason})" if judge.reason else ""
+        return Finding("familiarity", f"Familiarity: {NOT_MEASURED}{why}.")
+    return Finding(
+        "familiarity",
+        "Familiarity: this text is unlike those that the checkpoint was made for, so its reward says nothing here: "
+        f"{judge.reason}.",
+    )
+
+
+def lowest_step(where: Localisation, steps: Sequence[Step]) -> int | None:
+    """The step whose score the decision is made by: the lowest of those that may be named; None without a score."""
+    named = [
+        (score, place)
+        for place, (score, step) in enumerate(zip(where.step_scores, steps, strict=True))
+        if math.isfinite(score) and (step.role != "answer" or where.rule.endswith("+answer"))
+    ]
+    return min(named)[1] if named else None
+
+
+def step_name(steps: Sequence[Step], index: int, *, of: bool = True) -> str:
+    """'step 3 of 5', or 'the answer line': what the margin calls the step; without ``of`` 'step 3'."""
+    if steps[index].role == "answer":
+        return "the answer line"
+    return f"step {index + 1}" + (f" of {sum(step.role != 'answer' for step in steps)}" if of else "")
+
+
+def in_words(equation: Equation) -> str:
+    """A false equation in words: '23 * 3 is 69, not 79'."""
+    left = " ".join(equation.text[: equation.left[1] - equation.start].split())
+    return f"{left} is {amount(equation.value)}, not {amount(equation.stated)}"
+
+
+def amount(value: Fraction) -> str:
+    """An exact value in digits: '69', '2.5'; 'about 0.666667' where the decimals do not end."""
+    if value.denominator == 1:
+        return signed_digits(str(abs(value.numerator)), value)
+    digits = f"{float(abs(value)):.{PLACES}f}".rstrip("0").rstrip(".")
+    exact = Fraction(digits) == abs(value)
+    return ("" if exact else "about ") + signed_digits(digits, value)
+
+
+def signed_digits(digits: str, value: Fraction) -> str:
+    """Digits with the minus sign of the value that they are of."""
+    return ("\u2212" if value < 0 else "") + digits
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """``value`` with its sign (a true minus), or 'no signal' where it is not a number."""
+    if value is None or math.isnan(value):
+        return "no signal"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "\u2212infinite"
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return ("\u2212" if value < 0 else "+") + text
+
+
+def rule_words(name: str) -> str:
+    """A localisation rule in words: 'credit/min/argmin' is 'the step with the lowest credit of a token'. What is none
+    stays as it is."""
+    body, _, answer = name.partition("+")
+    parts = body.split("/")
+    if len(parts) != 3 or parts[0] not in SIGNALS or parts[1] not in REDUCED or parts[2] not in CHOSEN:
+        return name
+    signal, reduction, choice = parts
+    of = f"{REDUCED[reduction]} {SIGNALS[signal]}"
+    if choice == "argmin":
+        of = SIGNALS[signal] + (" of a token" if reduction == "min" else f", {REDUCED[reduction]} over its tokens")
+    return CHOSEN[choice].format(of) + (", closing lines too" if answer else "")
+
+
+def _placed(trace: Trace, equation: Equation) -> str:
+    """A false equation in words, with its step."""
+    steps = trace.steps
+    place = next((at for at, step in enumerate(steps) if step.start <= equation.start < step.end), None)
+    return in_words(equation) if place is None else f"{in_words(equation)} ({step_name(steps, place, of=False)})"
+
+
+def _first_of(trace: Trace, false: Sequence[Equation], place: int | None) -> Equation | None:
+    """The false equation that the headline names: the first in the first step that holds one."""
+    within = [] if place is None else [
+        one for one in false if trace.steps[place].start <= one.start < trace.steps[place].end
+    ]  # fmt: skip
+    return next(iter(within or false), None)
+
+
+def _all_hold(count: int) -> str:
+    return {1: "its one equation holds", 2: "both equations hold"}.get(count, f"all {count} equations hold")
+
+
+def _wrong_answer(trace: Trace) -> str:
+    """'The answer is 14, not 12', as far as the two are known."""
+    right = "" if trace.reference_answer is None else f", not {_one_line(trace.reference_answer)}"
+    if trace.answer is None:
+        return "No final answer is stated" + (right and f"; the right one is{right.removeprefix(', not')}")
+    return f"The answer is {_one_line(trace.answer)}{right}" if right else "The answer is wrong"
+
+
+def _stated(trace: Trace) -> str:
+    return "" if trace.answer is None else f" ({_one_line(trace.answer)})"
+
+
+def _one_line(text: str) -> str:
+    """An answer as it is named in a sentence: on one line, cut at 60 characters."""
+    words = " ".join(text.split())
+    return words if len(words) <= 60 else words[:59] + "\u2026"

@@ -1,0 +1,134 @@
+"""The verdict: checker first, then reward; nothing of the reward where the model cannot judge."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from irl_core.reward.verdict import Judge, Judged, Ruling, Verdict, amount, rule_on, rule_words, to_record, verdict_on
+from irl_core.text.segmentation import make_trace
+from irl_core.types import Decision, Localisation
+
+KNOWN = Judge(familiar=True, reason="usual words")
+SOUND = "A pen costs 3 dollars.\n4 pens cost 4*3=12 dollars.\n#### 12"
+FALSE = "A pen costs 3 dollars.\n4 pens cost 4*3=14 dollars.\n#### 12"
+
+
+def judged(
+    text: str, answer: str | None = None, judge: Judge = KNOWN, decision: Decision = "no_error",
+    step: int | None = None, scores: tuple[float, ...] = (-1.0, -3.51, -9.0), rule: str = "raw/min/argmin",
+) -> Verdict:  # fmt: skip
+    where = Localisation(decision, step, 0.93, rule, -4.08, scores)
+    return verdict_on(make_trace("How many?", text, reference_answer=answer), where, judge)
+
+
+def said(verdict: Verdict, by: str) -> list[str]:
+    return [finding.says for finding in verdict.findings if finding.by == by]
+
+
+def test_a_false_equation_comes_before_the_reward_and_says_what_is_false() -> None:
+    found = judged(FALSE, "12", decision="error", step=0, scores=(-5.0, -3.0, -9.0))
+    assert found.ruling == Ruling("error", "arithmetic", 1)
+    assert found.headline == "Step 2: 4*3 is 12, not 14"
+    assert said(found, "arithmetic") == ["Arithmetic: its one equation does not hold: 4*3 is 12, not 14 (step 2)."]
+    assert said(found, "answer") == ["Answer: right answer, broken reasoning (12)."]
+    assert said(found, "reward")[0].startswith(
+        "Reward: the first error is step 1 of 2 (step score \u22125.00, threshold"
+    )
+
+
+def test_the_number_that_decides_is_the_number_shown() -> None:
+    """The closing line scores lower than the threshold and may not be named: it decides nothing and is not shown."""
+    found = judged(SOUND, "12")
+    assert found.headline == "No error found" and found.ruling == Ruling("no_error")
+    assert said(found, "reward") == [
+        "Reward: no error (lowest step score \u22123.51, of step 2; threshold \u22124.08; confidence 93%; "
+        "rule: the step with the lowest reward of a token)."
+    ]
+    with_answer = judged(SOUND, "12", rule="raw/min/argmin+answer", decision="error", step=2)
+    assert said(with_answer, "reward")[0].startswith(
+        "Reward: the first error is the answer line (step score \u22129.00"
+    )
+    assert with_answer.headline == "First error: the answer line, says the reward"
+
+
+def test_a_wrong_answer_is_not_called_free_of_errors() -> None:
+    for decision in ("no_error", "uncertain"):
+        found = judged(SOUND, "13", decision=decision)  # type: ignore[arg-type]
+        assert found.ruling == Ruling("uncertain")
+        assert found.headline == "The answer is 12, not 13, and no step is named as wrong"
+    unstated = judged("It is many pens.", "13", scores=(-1.0,))
+    assert unstated.headline == "No final answer is stated; the right one is 13, and no step is named as wrong"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "headline"),
+    [
+        (SOUND, "12", "The answer is right, and its one equation holds; the model cannot judge the rest"),
+        (SOUND, "13", "The answer is 12, not 13; its one equation holds; the model cannot judge the rest"),
+        (SOUND, None, "Its one equation holds; the model cannot judge the rest"),
+        ("1 + 1 = 2, 2 + 2 = 4", None, "Both equations hold; the model cannot judge the rest"),
+        ("1+1=2\n2+1=3\n3+1=4\n4+1=5", None, "All 4 equations hold; the model cannot judge the rest"),
+        ("So be it.", None, "The model cannot judge this text"),
+        (FALSE, None, "Step 2: 4*3 is 12, not 14"),
+    ],
+)
+def test_what_holds_is_said_where_the_model_cannot_judge(text: str, answer: str | None, headline: str) -> None:
+    steps = len(make_trace("How many?", text).steps)
+    strange = Judge(familiar=False, reason="odd words")
+    found = judged(text, answer, strange, "error", 0, scores=(-9.0,) * steps)
+    assert found.headline == headline and not said(found, "reward")
+    assert "93" not in found.sentence and "threshold" not in found.sentence
+    assert said(found, "familiarity")[0].endswith("so its reward says nothing here: odd words.")
+
+
+def test_no_signal_not_measured_and_not_read_are_said() -> None:
+    silent = judged(SOUND, judge=Judge(familiar=True, signal=False), scores=(math.nan,) * 3)
+    assert silent.ruling == Ruling("cannot_judge") and said(silent, "reward")[0].startswith("Reward: no signal")
+    assert said(judged(SOUND, judge=Judge()), "familiarity") == ["Familiarity: not measured."]
+    unread = verdict_on(make_trace("How many?", SOUND), None, Judge())
+    assert unread.ruling == Ruling("unread")
+    assert unread.headline == "Its one equation holds; no model has read it"
+    assert said(unread, "reward") == ["Reward: no discriminator has read this trace."]
+
+
+@pytest.mark.parametrize(
+    ("found", "ruling", "cell"),
+    [
+        ((2, 1, "error", 0, None, None), Ruling("error", "arithmetic", 1), "step 2, arithmetic"),
+        ((1, None, "no_error", None, False, None), Ruling("error", "arithmetic"), "an error, arithmetic"),
+        ((0, None, "error", 2, None, True), Ruling("error", "reward", 2), "step 3, reward"),
+        ((0, None, "error", 2, False, True), Ruling("cannot_judge"), "the model cannot judge"),
+        ((0, None, "no_error", None, True, True), Ruling("no_error"), "no error found"),
+        ((0, None, "no_error", None, True, False), Ruling("uncertain"), "too uncertain to say"),
+        ((0, None, None, None, None, None), Ruling("unread"), "no model has read it"),
+    ],
+)
+def test_the_ruling_is_checker_then_reward(found: Any, ruling: Ruling, cell: str) -> None:
+    assert rule_on(*found) == ruling and ruling.cell == cell
+
+
+def test_values_and_rules_in_words() -> None:
+    assert [amount(Fraction(*pair)) for pair in ((69, 1), (-5, 2), (2, 3), (10**25, 1))] == [
+        "69", "\u22122.5", "about 0.666667", "1" + 25 * "0"
+    ]  # fmt: skip
+    assert rule_words("credit/min/argmin+answer") == "the step with the lowest credit of a token, closing lines too"
+    assert rule_words("what is none") == "what is none"
+
+
+def test_the_record_is_plain_data() -> None:
+    record = to_record(judged(FALSE, "12"))
+    assert (record["kind"], record["by"], record["step"]) == ("error", "arithmetic", 1)
+    assert record["findings"][0]["by"] == "arithmetic" and record["findings"][0]["step"] == 1
+
+
+def test_counts_of_what_cannot_be_judged_in_words() -> None:
+    assert Judged.of([None, None], [None, None]).words == "familiarity: not measured"
+    assert Judged.of([False, False], [True, True]).words == "unlike what the checkpoint was made for: none of 2 traces"
+    assert Judged.of([True, None, False], [False, None, True]).words == (
+        "the model cannot judge 1 of 3 traces (unlike what the checkpoint was made for, or without a signal); "
+        "familiarity not measured in 1"
+    )
