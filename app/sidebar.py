@@ -12,10 +12,11 @@ from app.inspect import scoring_queue
 from app.jobs import machine, panel, training_form
 from app.jobs.supervisor import GPU_CONTROL
 from irl_core.checkpoints.find import CheckpointInfo
+from irl_core.home import place_words
 
 OWN_MODEL: Final = """
-Put a checkpoint directory (safetensors with its manifest, as training writes it) under `runs/`, or name the folder
-that holds it in the environment variable `IRL_LENS_CHECKPOINTS`; then restart the app and choose it here.
+Put a checkpoint directory (safetensors with its manifest, as training writes it) under `runs/`, and choose it here; or
+start the app with the folder that holds it in the environment variable `IRL_LENS_CHECKPOINTS`.
 """
 
 
@@ -36,6 +37,7 @@ def show() -> None:
             st.caption(plain(f"Not offered: {info.name}. {info.reason}"))
     with st.expander("Use a model of your own"):
         st.markdown(OWN_MODEL)
+        st.caption(plain(f"{place_words()}."))
     st.subheader("Training", divider="gray")
     button = st.empty()
     startable = panel.show(usable)

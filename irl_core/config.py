@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import to_jsonable_python
 
 from irl_core.errors import ConfigError
+from irl_core.home import models_at_home
 from irl_core.methods import METHODS, Method
 from irl_core.validation import STRICT, Flag, Number, Range, Text, Whole, nearest, read_yaml, validated
 
@@ -332,7 +333,7 @@ def load_config(
         for part in reversed(key.split(".")):
             value = {part: value}
         document = _merge(document, value)
-    config = TrainConfig.from_dict(document)
+    config = TrainConfig.from_dict(models_at_home(document))
     return config if config.run.preset else replace(config, run=replace(config.run, preset=path.stem))
 
 

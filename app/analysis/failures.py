@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from app.analysis import catalogue
 from app.analysis.catalogue import ITEM, ROW, RULED_BY, VERDICT, VERDICT_STEP, RunInfo
 from irl_core.data.annotations import Annotation, latest, text_hash
 from irl_core.evaluation.agreement import label_of
+from irl_core.home import runs_folder
 from irl_core.reward.verdict import FAMILIARITY
 from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_batches, read_run
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-DATABASE: Final = Path("runs") / "annotations.sqlite"
+DATABASE: Final = runs_folder() / "annotations.sqlite"
 PAGE_ROWS: Final = 50
 OUTCOMES: Final = ("incorrect", "correct", "not judged", "all")
 SORTS: Final = {

@@ -18,9 +18,10 @@ from typing import Final
 from irl_core.data.fields import RowError
 from irl_core.data.formats import read
 from irl_core.errors import DatasetError, UserError
+from irl_core.home import runs_folder
 from irl_core.types import Trace
 
-FOLDER: Final = Path("runs") / "uploads"
+FOLDER: Final = runs_folder() / "uploads"
 MOST_BYTES: Final = 5_000_000
 MOST_TRACES: Final = 20_000
 MOST_KEPT_BYTES: Final = 2_000_000_000  # of all uploads together, with the runs that were scored of them

@@ -25,10 +25,10 @@ import psutil
 from app.jobs.endings import Ending, after_vanishing, now, training_status
 from app.jobs.logs import HEAD
 from app.jobs.store import FILE, Job, JobError, Jobs, Kind, insert, select, update
+from irl_core.home import runs_folder
 from irl_core.storage.training_run import CONFIG, SECONDS_OF_SILENCE, is_alive, living_process, machine, started
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
-RUNS: Final = "runs"
 CONSOLE: Final = "console.log"
 GPU_CONTROL: Final = Path("/dev/nvidiactl")  # it is there where a driver is loaded
 GRACE_SECONDS: Final = 120.0
@@ -47,8 +47,8 @@ class Busy(JobError):
 
 
 def root() -> Path:
-    """The folder of runs and of the table: ``runs`` in the working directory."""
-    return Path.cwd() / RUNS
+    """The folder of runs and of the table."""
+    return Path.cwd() / runs_folder()
 
 
 def list_jobs() -> list[Job]:
@@ -175,7 +175,7 @@ def start_runner(job: Job) -> subprocess.Popen[bytes]:
         with job.log.open("ab") as log_of_runner:
             return subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log_of_runner, stderr=log_of_runner, start_new_session=True,
-                env={**os.environ, "PYTHONPATH": paths},
+                env={**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"},  # no app.py of the folder
             )  # fmt: skip
     except OSError as error:
         raise JobError(f"job {job.title} could not be started ({error.strerror})") from error

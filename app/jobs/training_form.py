@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import streamlit as st
@@ -29,6 +28,7 @@ from app.jobs.training_plan import (
     limits,
 )
 from irl_core.config import TrainConfig
+from irl_core.home import runs_folder
 from irl_core.methods import METHODS
 from train.planning.describe import hours
 from train.planning.fitting import value_of
@@ -196,7 +196,7 @@ def start(request: TrainingRequest, plan: Plan, force: bool) -> None:
             raise supervisor.Busy(other)
         training_plan.check_name(request.name)
         job = supervisor.start(
-            "train", request.title, request.command(force=force), Path(supervisor.RUNS) / request.name, device,
+            "train", request.title, request.command(force=force), runs_folder() / request.name, device,
             who, grace=training_plan.grace_of(plan),
         )  # fmt: skip
     except (PlanError, store.JobError, access.NotAllowedError) as error:

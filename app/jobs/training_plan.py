@@ -13,15 +13,15 @@ import types
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from app.jobs import machine
-from app.jobs.supervisor import GRACE_SECONDS, RUNS, command_line, root
+from app.jobs.supervisor import GRACE_SECONDS, command_line, root
 from irl_core.config import TrainConfig, load_config
 from irl_core.errors import UserError
+from irl_core.home import runs_folder
 from irl_core.storage.training_run import is_finished
 from irl_core.validation import Range
 from train.planning.describe import hours
@@ -61,13 +61,13 @@ class TrainingRequest:
     def command(self, *, force: bool = False) -> list[str]:
         """The command that trains it; ``force``: although it does not fit."""
         settings = [f"--set={override}" for override in self.overrides]
-        arguments = ["train", self.preset, *settings, f"--run-dir={RUNS}/{self.name}"]
+        arguments = ["train", self.preset, *settings, f"--run-dir={runs_folder() / self.name}"]
         return command_line(*arguments, *(["--force"] if force else []))
 
     def shell_command(self) -> str:
         """The same training as a line for a shell."""
         settings = [part for override in self.overrides for part in ("--set", override)]
-        return shlex.join(["irl-lens", "train", self.preset, *settings, "--run-dir", str(Path(RUNS) / self.name)])
+        return shlex.join(["irl-lens", "train", self.preset, *settings, "--run-dir", str(runs_folder() / self.name)])
 
 
 # ------------------------------------------------------------------------------------------------ what can be asked for

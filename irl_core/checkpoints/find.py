@@ -12,6 +12,7 @@ from typing import Any
 from irl_core.checkpoints.manifest import CONFIG, MANIFEST, failure, read_json
 from irl_core.checkpoints.save import LEFTOVER_SUFFIXES, leftovers, numbered_family
 from irl_core.errors import CheckpointError
+from irl_core.home import runs_folder
 
 ROOTS_VARIABLE = "IRL_LENS_CHECKPOINTS"
 
@@ -29,10 +30,10 @@ class CheckpointInfo:
 
 
 def default_roots(environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
-    """The folders that checkpoints may lie in: the bundled ``assets``, ``./runs``, and IRL_LENS_CHECKPOINTS."""
+    """The folders that checkpoints may lie in: the bundled ``assets``, `runs_folder`, and IRL_LENS_CHECKPOINTS."""
     bundled = Path(__file__).resolve().parents[2] / "assets"
     named = (Path(part) for part in environ.get(ROOTS_VARIABLE, "").split(os.pathsep) if part)
-    return (bundled, Path("runs"), *named)
+    return (bundled, runs_folder(environ), *named)
 
 
 def resolve_checkpoint(name_or_path: str | Path, roots: Sequence[Path]) -> Path:

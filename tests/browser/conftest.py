@@ -79,7 +79,8 @@ def served(script: Path, log: Path, folder: Path = ROOT) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served(HERE / "fake_app.py", tmp_path_factory.mktemp("server") / "app.log") as found:
+    log = tmp_path_factory.mktemp("server") / "app.log"
+    with served(HERE / "fake_app.py", log, ROOT / "app") as found:  # whose .streamlit holds the settings
         yield found
 
 

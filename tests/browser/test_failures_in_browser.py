@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wrong = next(row for row in found if row["correct"] is False)
     wrong |= {"problem": HOSTILE, "trace_id": HOSTILE, "reference_solution": HOSTILE}
     write_run(place / "runs" / "reviewed" / "run.parquet", found, {"checkpoint": "demo"})
-    shutil.copytree(ROOT / ".streamlit", place / ".streamlit")
+    shutil.copytree(ROOT / "app" / ".streamlit", place / ".streamlit")
     return place
 
 

@@ -72,7 +72,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     (earlier / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in EARLIER))
     (earlier / "config.yaml").write_text("run: {method: irl, preset: demo-irl, seed: 7, steps: 30}")
     (earlier / "status.json").write_text(json.dumps({"state": "finished", "step": 30, "steps": 30, "reason": ""}))
-    shutil.copytree(ROOT / ".streamlit", tmp_path / ".streamlit")
+    shutil.copytree(ROOT / "app" / ".streamlit", tmp_path / ".streamlit")
     monkeypatch.chdir(tmp_path)
     found = Server(tmp_path)
     found.start()

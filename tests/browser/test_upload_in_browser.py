@@ -24,7 +24,7 @@ READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-scr
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("uploading")
-    shutil.copytree(ROOT / ".streamlit", place / ".streamlit")
+    shutil.copytree(ROOT / "app" / ".streamlit", place / ".streamlit")
     return place
 
 

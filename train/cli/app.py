@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from irl_core.errors import InputError
+from irl_core.home import place_words
 from train.cli.say import say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -24,19 +25,18 @@ PORTS_TRIED = 100
 def app(
     port: Annotated[int | None, typer.Option(help="The port. [default: the first free one from 8501]")] = None,
 ) -> None:
-    """Open the app on the bundled checkpoint, on this machine alone."""
+    """Open the app on the bundled checkpoint and those in runs/ of this folder, on this machine alone."""
     chosen = free_port(port)
-    # ``streamlit run`` puts only the script's own folder on the path
+    # ``streamlit run`` puts only the script's own folder on the path; an app.py of the current folder is not ours
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": paths}
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
     if has_login(environment):
-        subprocess.run(
-            [sys.executable, "-m", "app.access"], cwd=REPOSITORY, env=environment, check=False
-        )  # says why not
+        subprocess.run([sys.executable, "-m", "app.access"], env=environment, check=False)  # says why not
     say(f"irl-lens is at http://localhost:{chosen} (Ctrl+C stops it)")
+    say(f"{place_words()}.")
     options = [f"--server.port={chosen}", "--server.address=localhost", "--server.headless=true"]
     command = [sys.executable, "-m", "streamlit", "run", str(REPOSITORY / "app" / "main.py"), *options]
-    child = subprocess.Popen(command, cwd=REPOSITORY, env=environment)
+    child = subprocess.Popen(command, env=environment)
     # Ctrl+C reaches the child by itself; SIGTERM is passed on, so that no child is left
     signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
     while True:
@@ -48,7 +48,7 @@ def app(
 
 def has_login(environ: Mapping[str, str]) -> bool:
     """Whether somebody has set up a login, or who may do what: ``app.access`` then says at the start what is wrong."""
-    secrets = (folder / ".streamlit" / "secrets.toml" for folder in (REPOSITORY, Path.home()))
+    secrets = (folder / ".streamlit" / "secrets.toml" for folder in (Path.cwd(), Path.home()))
     return "IRL_LENS_ACCESS" in environ or any(path.exists() for path in secrets)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from irl_core.errors import UserError
+from irl_core.home import RUNS, VARIABLE
 from train.cli.app import app
 from train.cli.calibrate import calibrate
 from train.cli.checkpoints import checkpoints
@@ -27,7 +28,13 @@ from train.cli.score import score
 from train.cli.study import study
 from train.cli.train import train
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog=f"Runs, jobs, scored runs and annotations lie in {RUNS}/ of the current folder, for every command and the "
+    f"page; {VARIABLE}=FOLDER sets another place.",
+)
 
 
 def print_version(wanted: bool) -> None:

@@ -10,12 +10,13 @@ import typer
 from irl_core.checkpoints import find
 from irl_core.checkpoints.manifest import MANIFEST
 from irl_core.errors import CheckpointError, InputError
+from irl_core.home import runs_folder
 
 if TYPE_CHECKING:
     from irl_core.scorer import Lens
 
 DEFAULT_CHECKPOINT = "demo"
-RUNS = Path("runs")  # where training runs and studies are written, from the working directory
+RUNS = runs_folder()  # where training runs and studies are written
 NO_CHECKPOINT = (
     f"The bundled checkpoint assets/{DEFAULT_CHECKPOINT} is not beside the installed packages. It is part of the "
     "repository: install with 'pip install -e' from a clone, or name a checkpoint with --checkpoint."

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irl_core.config import TrainConfig, load_config
+from irl_core.home import runs_folder
 from train.planning.architectures import Architecture
 from train.planning.duration import A100, CPU, Durations, estimate_durations, machine_named
 from train.planning.memory import (
@@ -26,7 +27,7 @@ from train.planning.memory import (
 from train.planning.sources import Origin, bases, find_data, find_model, part_of, shape_of
 
 PRESETS = Path(__file__).resolve().parents[1] / "configs"
-RUNS = Path("runs")
+RUNS = runs_folder()
 
 
 @dataclass(frozen=True, slots=True)
