@@ -79,9 +79,11 @@ def chosen_example() -> examples.Example | None:
 
 
 def is_of_the_form(inspection: Inspection) -> bool:
-    """Whether an inspection is of the problem and the solution that stand in the form."""
+    """Whether an inspection is of what stands in the form; how it would be sampled counts where it was."""
     asked, now = inspection.request, request()
-    return (asked.problem, asked.solution) == (now.problem, now.solution)
+    if asked.solution:
+        return (asked.problem, asked.solution, asked.answer) == (now.problem, now.solution, now.answer)
+    return asked == now
 
 
 def request() -> Request:

@@ -27,6 +27,7 @@ CURVES: Final = {
 }
 POINTS: Final = 60
 MOST_ENDED: Final = 6  # of the jobs that have ended, that are shown
+STOPPED: Final = ("cancelled", "interrupted")  # what can be resumed stays in sight
 STATES: Final = {
     "finished": ":material/check_circle:",
     "failed": ":material/error:",
@@ -49,15 +50,16 @@ def show(checkpoints: Collection[str] = ()) -> bool:
     for job in jobs:
         if job.active:
             draw_active(job.id)
-    ended = [job for job in jobs if not job.active]
-    for job in ended[:1]:
+    ended = sorted((job for job in jobs if not job.active), key=lambda job: job.ended or "", reverse=True)
+    in_sight = [job for place, job in enumerate(ended) if place == 0 or (place < MOST_ENDED and job.state in STOPPED)]
+    for job in in_sight:
         draw_ended(job, checkpoints)
-    if ended[1:]:
-        with st.expander(f"Earlier jobs ({len(ended) - 1})"):
-            for job in ended[1:MOST_ENDED]:
+    if earlier := [job for job in ended if job not in in_sight]:
+        with st.expander(f"Earlier jobs ({len(earlier)})"):
+            for job in earlier[:MOST_ENDED]:
                 draw_ended(job, checkpoints)
-            if len(ended) > MOST_ENDED:
-                st.caption(f"and {len(ended) - MOST_ENDED} before these")
+            if len(earlier) > MOST_ENDED:
+                st.caption(f"and {len(earlier) - MOST_ENDED} before these")
     return True
 
 

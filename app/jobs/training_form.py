@@ -64,6 +64,9 @@ def show() -> None:
     except PlanError as error:
         st.error(plain(str(error)))
         return
+    busy = in_the_way()
+    if busy:
+        st.error(plain(busy))
     request = chosen_request(known)
     if st.button("Check what it takes", icon=":material/checklist:"):
         st.session_state[CHECKED] = check(request)
@@ -71,16 +74,26 @@ def show() -> None:
     current = checked is not None and checked.request == request
     ready = force = False
     if checked is not None and current:
-        force = draw_plan(checked, known)
+        force = draw_plan(checked)
         fits = checked.plan is not None and (force or not training_plan.too_large(checked.plan))
-        ready = fits and checked.plan is not None and not training_plan.missing(checked.plan)
+        ready = fits and checked.plan is not None and not refusal(checked.plan)
     may = access.may("train")
     label = "Start training" if current else "Start training (check it first)"
-    if st.button(label, type="primary", disabled=not (ready and may), icon=":material/play_arrow:"):
+    blocked = not (ready and may) or bool(busy)
+    if st.button(label, type="primary", disabled=blocked, icon=":material/play_arrow:") and not busy:
         assert checked is not None and checked.plan is not None
         start(request, checked.plan, force)
     if not may:
         st.caption(plain(access.reason("train")))
+
+
+def in_the_way() -> str:
+    """The job that the device has already, in words; "" where a training can be started now."""
+    try:
+        other = supervisor.active_job("auto")
+    except store.JobError as error:
+        return str(error)
+    return "" if other is None else f"No training can be started now: {supervisor.Busy(other)}."
 
 
 # ------------------------------------------------------------------------------------------------------------ settings
@@ -93,8 +106,8 @@ def chosen_request(known: Mapping[str, Preset]) -> TrainingRequest:
 
     def label(name: str) -> str:
         preset = known[name]
-        takes = f"{preset.memory_bytes / 1e9:.1f} GB, {hours(preset.seconds)}"
-        return f"{name}  ({preset.config.run.method}, {takes})"
+        takes = f"{preset.memory_bytes / 1e9:.1f} GB, {hours(training_plan.seconds_of(known, name))}"
+        return f"{name}  ({preset.config.run.method}, {takes} on {preset.machine})"
 
     preset = left.selectbox(
         "Preset", names, index=names.index(FIRST) if FIRST in names else 0, format_func=label, key="train_preset"
@@ -165,26 +178,28 @@ def check(request: TrainingRequest) -> Checked:
         return Checked(request, None, str(error))
 
 
-def draw_plan(checked: Checked, known: Mapping[str, Preset]) -> bool:
+def draw_plan(checked: Checked) -> bool:
     """Draw the plan or the refusal; whether a training that does not fit is wanted all the same."""
     plan = checked.plan
     if plan is None:
         st.error(plain(checked.refusal))
         return False
     lines = training_plan.lines_of(plan)
-    if first := training_plan.trained_first(plan):
-        seconds = sum(known[name].seconds for name in first if name in known)
-        lines.append(f"Trained before it: {', '.join(first)}, about {hours(seconds)} more")
     with st.container(border=True):
         st.text("\n".join(lines))
         with st.expander("The same in a shell"):
             st.code(checked.request.shell_command(), language=None, wrap_lines=True)
-    if why := training_plan.missing(plan):
+    if why := refusal(plan):
         st.error(plain(why))
     elif why := training_plan.too_large(plan):
         st.error(plain(why))
         return st.checkbox("Train all the same: the estimate may be wrong", key="train_force")
     return False
+
+
+def refusal(plan: Plan) -> str:
+    """Why a training cannot be started on this machine whatever is asked for; "" where it can."""
+    return training_plan.needs_gpu(plan) or training_plan.missing(plan)
 
 
 def start(request: TrainingRequest, plan: Plan, force: bool) -> None:

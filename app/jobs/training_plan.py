@@ -15,6 +15,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
+import psutil
 import yaml
 
 from app.jobs import machine
@@ -22,11 +23,11 @@ from app.jobs.supervisor import GRACE_SECONDS, command_line, root
 from irl_core.config import TrainConfig, load_config
 from irl_core.errors import UserError
 from irl_core.home import runs_folder
-from irl_core.storage.training_run import is_finished
 from irl_core.validation import Range
 from train.planning.describe import hours
+from train.planning.duration import CPU
 from train.planning.fitting import settings_that_fit, value_of
-from train.planning.plan import PRESETS, Plan, launched_processes, make_plan
+from train.planning.plan import PRESETS, Plan, launched_processes, make_plan, trained_first, unfinished_prerequisites
 from train.planning.presets import Preset, all_presets
 from train.planning.sources import Origin
 
@@ -192,10 +193,14 @@ def grace_of(plan: Plan) -> float:
 def lines_of(plan: Plan) -> list[str]:
     """The plan in a few lines: time, memory, what is loaded and downloaded."""
     run, memory, durations, device = plan.config.run, plan.memory, plan.durations, plan.device
-    slower = device.kind == "cpu" and "CPU" not in durations.machine.name
-    lines = [
-        f"{run.method}, {run.steps} steps: about {hours(durations.total)} on {durations.machine.name}"
-        + ("; this machine has no such GPU, and its CPU is many times slower" if slower else ""),
+    first = trained_first(plan)
+    own = f"{run.method}, {run.steps} steps: about {hours(durations.total)}"
+    lines = [f"{own} on {machine_words(plan)}"]
+    if first:
+        listed = ", ".join(f"{name} {hours(seconds)}" for name, seconds in first.items())
+        total = hours(durations.total + sum(first.values()))
+        lines = [f"In all about {total} on {machine_words(plan)}", f"Trained before it: {listed}", own]
+    lines += [
         f"Memory: about {size_words(memory.total)} at the peak ({memory.largest_phase}); {device.name} has "
         f"{size_words(device.free)} free",
     ]
@@ -209,9 +214,29 @@ def lines_of(plan: Plan) -> list[str]:
     return lines
 
 
-def trained_first(plan: Plan) -> list[str]:
-    """The presets that would be trained before this one, because it starts from them; not in the plan's time."""
-    return [name for name in plan.config.run.after if not is_finished(root() / name)]
+def machine_words(plan: Plan) -> str:
+    """The machine that the times are estimated for, and how it differs from this one."""
+    name, cores = plan.durations.machine.name, psutil.cpu_count() or 1
+    if plan.durations.machine != CPU:
+        return f"an {name}, which this machine does not have" if plan.device.kind == "cpu" else name
+    return name if name == f"{cores} CPU cores" else f"{name} (this machine has {cores})"
+
+
+def needs_gpu(plan: Plan) -> str:
+    """The refusal of a training that is meant for a GPU, on a machine without one; "" elsewhere."""
+    if plan.device.kind != "cpu" or plan.durations.machine == CPU:
+        return ""
+    return (
+        f"{plan.config.run.preset} is made for a GPU, and this machine has none: its CPU would take many times what an "
+        f"{plan.durations.machine.name} takes. Choose a preset of the embedded default (demo-...), or train it where "
+        "there is a GPU."
+    )
+
+
+def seconds_of(known: Mapping[str, Preset], name: str) -> int:
+    """Seconds of a preset with those that it starts from and that are not trained yet."""
+    first = unfinished_prerequisites(known[name].config)
+    return known[name].seconds + sum(known[one].seconds for one in first if one in known)
 
 
 def missing(plan: Plan) -> str:

@@ -32,6 +32,11 @@ Against = Literal["step", "tokens", "hours"]
 BUNDLED: Final = "scored_run"  # in assets/, with the metrics of the training that made the demo
 FILES: Final = (METRICS, STATUS, CONFIG)  # a folder with one of them holds a training run
 MAX_CONFIG_BYTES: Final = 1_000_000
+WATCHED: Final = {
+    "eval/pass@1": "pass@1 on held-out problems", "rollout/correct": "share of training samples that are right",
+    "disc/accuracy_policy": "share of policy samples that the discriminator tells from experts",
+    "policy/loss": "loss of the policy",
+}  # fmt: skip
 TIMES: Final = ("time/generate_s", "time/score_s", "time/discriminator_s", "time/policy_s")
 
 
@@ -184,6 +189,21 @@ def behaviour(lines: Lines) -> Section[Training]:
 
     nothing = pd.DataFrame()
     return training.section(EvaluatedRun(Path(METRICS), nothing, nothing, nothing, training=lines))
+
+
+def so_far(run: TrainingRun, lines: Lines) -> str:
+    """What a running training's metrics say up to now: the first and the latest value of the ones most worth watching.
+
+    What training did, with its interval, is said by `behaviour` when it has ended.
+    """
+    if not lines:
+        return "It runs, and no step is finished yet."
+    told = []
+    for name, title in WATCHED.items():
+        if values := [line[name] for line in lines if name in line]:
+            told.append(f"{title} {values[-1]:.3f}" + (f" (first {values[0]:.3f})" if len(values) > 1 else ""))
+    done = f"It runs: {len(lines)} of {run.steps} steps are finished" if run.steps else "It runs"
+    return f"{done}. Latest values: {', '.join(told)}." if told else f"{done}."
 
 
 # ----------------------------------------------------------------------------------------------------------------- log

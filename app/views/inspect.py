@@ -29,8 +29,11 @@ from irl_core.storage.schema import ScoredRow
 
 FAILURES = Path(__file__).with_name("failures.py")
 POLL_SECONDS = 0.15
+DISCOUNTED_SCORE = "mean_discounted"  # the one trace score that discounts
 ROW_PIXELS = 35
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+RESULT = "result"
+DIMMED = f"<style>.st-key-{RESULT} {{ opacity: 0.4; }}</style>"  # it is not of the texts that stand above it
 
 
 def show() -> None:
@@ -58,8 +61,10 @@ def show() -> None:
         if not session.is_of_the_form(inspection):
             problem = inspection.request.problem
             beginning = problem if len(problem) <= 80 else f"{problem[:80]} \u2026"
-            st.warning(plain(f"Below: the result of what was asked before, {beginning}"))
-        draw_inspection(inspection)
+            st.warning(plain(f"Below: the result of what was asked before, {beginning}") + " *Inspect* asks anew.")
+            st.html(DIMMED)
+        with st.container(key=RESULT):
+            draw_inspection(inspection)
 
 
 def choose_example() -> None:
@@ -83,23 +88,26 @@ def choose_example() -> None:
 
 
 def form() -> bool:
-    """The form for problem, solution and sampling; whether it was sent."""
-    with st.form("ask", border=False):
-        left, right = st.columns(2)
-        left.text_area("Problem", key="problem", height=128)
-        right.text_area(
-            "Solution (optional)",
-            key="solution",
-            height=128,
-            placeholder="Leave it empty to let the policy write some.",
-            help="think/answer tags, GSM8K with a closing #### line, numbered steps or plain lines.",
-        )
-        answer, n, seed, temperature, go = st.columns([1.3, 1.7, 1, 1, 0.8], vertical_alignment="bottom")
-        answer.text_input("Right answer (optional)", key="answer")
-        n.slider("Traces to sample", 1, MAX_SAMPLES, key="n", help="Used when the solution is empty.")
+    """Ask for problem and solution, and for sampling where there is no solution; whether it was sent.
+
+    No form of Streamlit: what is edited is known at once, so that an old result can be dimmed.
+    """
+    left, right = st.columns(2)
+    left.text_area("Problem", key="problem", height=128)
+    right.text_area(
+        "Solution (optional)",
+        key="solution",
+        height=128,
+        placeholder="Leave it empty to let the policy write some.",
+        help="think/answer tags, GSM8K with a closing #### line, numbered steps or plain lines.",
+    )
+    answer, n, seed, temperature, go = st.columns([1.3, 1.7, 1, 1, 0.8], vertical_alignment="bottom")
+    answer.text_input("Right answer (optional)", key="answer")
+    if not st.session_state["solution"].strip():
+        n.slider("Traces to sample", 1, MAX_SAMPLES, key="n")
         seed.number_input("Seed", 0, 2**31 - 1, step=1, key="seed")
         temperature.number_input("Temperature", 0.1, 2.0, step=0.1, key="temperature")
-        return go.form_submit_button("Inspect", type="primary", width="stretch", on_click=session.leave_example)
+    return go.button("Inspect", type="primary", width="stretch", on_click=session.leave_example, shortcut="Ctrl+Enter")
 
 
 def serve(request: Request, info: CheckpointInfo) -> None:
@@ -190,7 +198,7 @@ def draw_inspection(inspection: Inspection) -> None:
     gamma = st.session_state["gamma"]
     result = results.to_result(inspection, gamma)
     chosen, versus = choose_traces(inspection, result, results.ranking(inspection, gamma))
-    choose_view()
+    choose_view(discounts=len(inspection.scored) > 1 and inspection.score_kind == DISCOUNTED_SCORE)
     draw_traces(inspection, result, [chosen] if versus is None else [chosen, versus])
     try:
         parameters = links.write(session.link_of(inspection, chosen, versus))
@@ -236,13 +244,15 @@ def choose_traces(inspection: Inspection, result: InspectionResult, order: list[
     return st.session_state["chosen"], st.session_state["versus"]
 
 
-def choose_view() -> None:
-    """The controls of view, discount and strength of the colours."""
+def choose_view(*, discounts: bool = False) -> None:
+    """The controls of view, strength of the colours, and of the discount where it changes what is shown: in the
+    discounted view, and where a score ``discounts`` that traces are ranked by."""
     view, gamma, strength = st.columns([2, 1, 1], gap="medium")
     view.segmented_control("View", VIEWS, key="view", required=True, format_func=str.capitalize)
-    gamma.slider(
-        "Gamma", 0.0, 1.0, step=0.01, key="gamma", help="Discount of the discounted view and of the trace score."
-    )
+    if discounts or st.session_state["view"] == "discounted":
+        gamma.slider(
+            "Gamma", 0.0, 1.0, step=0.01, key="gamma", help="Discount of the discounted view and of the trace score."
+        )
     strength.select_slider(
         "Colour strength",
         STRENGTHS,

@@ -138,7 +138,9 @@ def draw_chart(title: str, drawn: Mapping[str, Lines], wanted: Sequence[str], ax
 def describe(run: TrainingRun, lines: Lines) -> None:
     """What the figures say of a run, its warnings, and the end of its log."""
     st.subheader(plain(run.name))
-    st.markdown(plain(cached_paragraph(*training_runs.version(run.path), lines)))
+    # what a whole training comes to is not defined while it runs
+    said = training_runs.so_far(run, lines) if run.active else cached_paragraph(*training_runs.version(run.path), lines)
+    st.markdown(plain(said))
     if run.reason:
         st.caption(plain(run.reason))
     warnings = training_runs.warnings(run.path)

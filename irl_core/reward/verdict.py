@@ -233,11 +233,12 @@ def _arithmetic(
 
 def _answer(trace: Trace, ruling: Ruling) -> Finding | None:
     """How the final answer compares with the right one; None where that is not known."""
-    if trace.correct is None:
-        return None
-    if not trace.correct:
+    unstated = trace.answer is None and trace.reference_answer is not None
+    if trace.correct is False or unstated:
         wrong = _wrong_answer(trace)
         return Finding("answer", f"Answer: {wrong[0].lower()}{wrong[1:]}.")
+    if trace.correct is None:
+        return None
     if ruling.kind == "error":
         return Finding("answer", f"Answer: right answer, broken reasoning{_stated(trace)}.")
     return Finding("answer", f"Answer: right{_stated(trace)}.")

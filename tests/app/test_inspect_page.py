@@ -64,9 +64,10 @@ def test_token_values_are_those_of_the_signals() -> None:
 def test_sliders_and_views_run_no_model() -> None:
     page = open_page()
     before = dict(fakes.calls)
+    assert "gamma" not in [one.key for one in page.slider]  # no effect on credit
+    page.segmented_control(key="view").set_value("discounted").run()
     page.slider(key="gamma").set_value(0.5).run()
     page.select_slider(key="strength").set_value(4.0).run()
-    page.segmented_control(key="view").set_value("discounted").run()
     (data,) = drawn(page)
     assert (data["gamma"], data["strength"], data["view"]) == (0.5, 4.0, "discounted")
     assert data["ranges"]["discounted"] == pytest.approx(4.2)  # 3 * sqrt(1 / (1 - 0.5))
@@ -183,6 +184,7 @@ def test_a_result_of_another_problem_is_marked() -> None:
     page.selectbox(key="example").set_value(1).run()
     words = page.warning[0].value.replace("\\", "")
     assert words.startswith("Below: the result of what was asked before, Mara has 7 pens")
+    assert any("opacity" in block.proto.body for block in page.get("html"))
     next(button for button in page.button if button.label == "Inspect").click().run()
     assert not page.warning and not page.exception
 

@@ -187,13 +187,48 @@ def test_the_strength_slider_changes_the_colours(watched: Any, address: str) -> 
 def test_the_first_error_is_outlined_and_in_words(watched: Any, address: str) -> None:
     page = watched.page
     open_page(page, address, Link("How many?", "four pens\n7 + 4 = 12\n#### 12"))
-    expect(page.locator(".headline")).to_have_text("First error: step 2 of 2")
+    expect(page.locator(".headline")).to_have_text("Step 2: 7 + 4 is 11, not 12")
+    expect(page.locator(".badge")).to_have_text("false equation")
     row = page.locator(".row.first-error")
     assert row.get_attribute("data-step") == "1"
     assert row.evaluate("node => getComputedStyle(node).borderTopColor") == "rgb(154, 52, 18)"
-    expect(page.locator(".arithmetic li")).to_have_text("7 + 4 = 12 is false: the left side is 11, not 12.")
+    said = page.locator(".finding")
+    assert [one.get_attribute("data-by") for one in said.all()] == ["arithmetic", "reward"]
+    expect(said.nth(0)).to_have_text("Arithmetic: its one equation does not hold: 7 + 4 is 11, not 12 (step 2).")
     line = page.locator(".wrong").first.evaluate("node => getComputedStyle(node).textDecorationStyle")
     assert line == "wavy"
+
+
+def test_what_the_model_cannot_judge_has_no_outline_no_badge_and_a_folded_grey_heatmap(
+    watched: Any, address: str
+) -> None:
+    page = watched.page
+    page.goto(f"{address}/?{urlencode(write(Link('A quantum of pens?', 'four pens = 4', view='raw')))}")
+    expect(page.locator(".headline")).to_have_text("The model cannot judge this text", timeout=20_000)
+    assert page.locator(".badge, .first-error").count() == 0
+    expect(page.locator(".paper").first).to_have_text("Step 1four pens = 4")  # the text itself, without a score
+    expect(page.locator(".tok").first).to_be_hidden()
+    page.locator(".folded summary").click()
+    expect(page.locator(".tok").first).to_be_visible()
+    # raw: four 1.5 of 6: grey (176, 180, 188) at 1/4: 255 - 79/4 = 235.25, 255 - 75/4 = 236.25, 255 - 67/4 = 238.25
+    grey = token(page, "four").evaluate("node => getComputedStyle(node).backgroundColor")
+    assert grey == "rgb(235, 236, 238)"
+
+
+def test_an_edited_text_dims_the_old_result(watched: Any, address: str) -> None:
+    page = watched.page
+    open_page(page, address, Link("How many?", "four pens\n7 + 4 = 11\n#### 11"))
+    result = page.locator(".st-key-result")
+    opacity = "node => getComputedStyle(node).opacity"
+    assert result.evaluate(opacity) == "1"
+    assert page.get_by_role("slider", name="Traces to sample").count() == 0  # nothing is sampled with a solution
+    page.get_by_role("textbox", name="Solution (optional)").fill("four pens\n7 + 4 = 12\n#### 12")
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Below: the result of what was asked before")).to_be_visible(timeout=20_000)
+    wait_for(lambda: result.evaluate(opacity) == "0.4", page)
+    page.get_by_role("button", name="Inspect", exact=True).click()
+    expect(page.locator(".headline")).to_have_text("Step 2: 7 + 4 is 11, not 12", timeout=20_000)
+    wait_for(lambda: result.evaluate(opacity) == "1", page)
 
 
 def test_the_page_is_usable_at_400_pixels(browser: Browser, address: str) -> None:

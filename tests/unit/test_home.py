@@ -20,7 +20,8 @@ from app.jobs import supervisor
 from irl_core.checkpoints.find import default_roots
 from train.cli import options
 from train.planning import plan
-places = {failures.DATABASE.parent, uploads.FOLDER.parent, supervisor.root(), default_roots()[1], options.RUNS, plan.RUNS}
+places = {failures.DATABASE.parent, uploads.FOLDER.parent, supervisor.root(), default_roots()[1]}
+places |= {options.RUNS, plan.RUNS}
 print(*{place.resolve() for place in places}, sep="\\n")
 """
 

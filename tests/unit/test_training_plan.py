@@ -275,7 +275,13 @@ PLAN = Plan(
 )  # fmt: skip
 
 
-def test_the_plan_in_words() -> None:
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_plan.psutil, "cpu_count", lambda: 2)
+
+
+def test_the_plan_in_words(two_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_plan, "trained_first", lambda plan: {})
     lines = training_plan.lines_of(PLAN)
     assert lines == [
         "irl, 100 steps: about 1.7 h on 2 CPU cores",  # 100 * (40 + 10) + 1000 = 6000 s
@@ -298,11 +304,14 @@ def test_what_is_not_here_and_cannot_be_had_is_named_without_a_path() -> None:
     assert "Policy: a/b, missing" in training_plan.lines_of(plan)
 
 
-def test_a_time_of_another_machine_is_said_to_be_such() -> None:
+def test_a_time_of_another_machine_is_said_to_be_such(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = replace(PLAN, durations=replace(PLAN.durations, machine=A100))
-    assert training_plan.lines_of(plan)[0].endswith(
-        "on A100 40 GB; this machine has no such GPU, and its CPU is many times slower"
-    )
+    assert training_plan.machine_words(plan) == "an A100 40 GB, which this machine does not have"
+    assert training_plan.needs_gpu(plan).startswith("demo-irl is made for a GPU, and this machine has none: its CPU")
+    assert training_plan.needs_gpu(PLAN) == ""
+    assert training_plan.needs_gpu(replace(plan, device=replace(PLAN.device, kind="cuda"))) == ""
+    monkeypatch.setattr(training_plan.psutil, "cpu_count", lambda: 8)
+    assert training_plan.machine_words(PLAN) == "2 CPU cores (this machine has 8)"
 
 
 def test_what_does_not_fit_names_the_setting_to_change() -> None:
@@ -321,12 +330,22 @@ def test_the_grace_is_thrice_a_step_with_its_evaluation_and_never_short() -> Non
     assert training_plan.grace_of(never) == 3150
 
 
-def test_what_is_trained_first_is_named(folder: Path) -> None:
-    assert training_plan.trained_first(PLAN) == ["demo-sft"]
+def test_what_is_trained_first_is_in_the_total(folder: Path, two_cores: None) -> None:
+    first = training_plan.trained_first(PLAN)
+    assert list(first) == ["demo-sft"]
+    lines, seconds = training_plan.lines_of(PLAN), first["demo-sft"]
+    assert lines[:3] == [
+        f"In all about {hours(6000 + seconds)} on 2 CPU cores", f"Trained before it: demo-sft {hours(seconds)}",
+        "irl, 100 steps: about 1.7 h",
+    ]  # fmt: skip
+    known = training_plan.presets()
+    before = training_plan.seconds_of(known, "demo-irl")
+    assert before == sum(known[name].seconds for name in ("demo-irl", "demo-sft", "demo-expert"))
     final = folder / "runs" / "demo-sft" / "final"
     final.mkdir(parents=True)
     (final / "manifest.json").write_text("{}")
-    assert training_plan.trained_first(PLAN) == []
+    assert training_plan.trained_first(PLAN) == {}
+    assert training_plan.seconds_of(known, "demo-irl") == before - known["demo-sft"].seconds
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (89, "89 s"), (600, "10 min"), (3600, "1.0 h")])

@@ -61,7 +61,8 @@ def test_a_wrong_answer_is_not_called_free_of_errors() -> None:
         assert found.ruling == Ruling("uncertain")
         assert found.headline == "The answer is 12, not 13, and no step is named as wrong"
     unstated = judged("It is many pens.", "13", scores=(-1.0,))
-    assert unstated.headline == "No final answer is stated; the right one is 13, and no step is named as wrong"
+    assert unstated.headline == "No error found"
+    assert said(unstated, "answer") == ["Answer: no final answer is stated; the right one is 13."]
 
 
 @pytest.mark.parametrize(

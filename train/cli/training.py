@@ -18,7 +18,7 @@ from train.cli.say import say
 from train.interruption import Interrupted, Stopped
 from train.planning.describe import hours, lines, to_json
 from train.planning.fitting import refuse
-from train.planning.plan import PRESETS, RUNS, launched_processes, make_plan, this_device
+from train.planning.plan import PRESETS, RUNS, launched_processes, make_plan, this_device, trained_first
 
 if TYPE_CHECKING:
     from irl_core.distributed import World
@@ -75,23 +75,9 @@ def print_plan(config: TrainConfig, request: TrainRequest) -> None:
         return
     for line in lines(plan):
         say(line)
-    seconds = {
-        name: make_plan(earlier, device, processes).durations.total
-        for name, earlier in unfinished_prerequisites(config).items()
-    }
-    if seconds:
+    if seconds := trained_first(plan):
         listed = ", ".join(f"{name} {hours(one)}" for name, one in seconds.items())
         say(f"Trained first: {listed}; in all {hours(plan.durations.total + sum(seconds.values()))}")
-
-
-def unfinished_prerequisites(config: TrainConfig) -> dict[str, TrainConfig]:
-    """The presets that this one starts from and that are not trained yet, in the order in which they are trained."""
-    unfinished: dict[str, TrainConfig] = {}
-    for name in config.run.after:
-        if not is_finished(RUNS / name):
-            earlier = load_config(name, presets_dir=PRESETS)
-            unfinished |= unfinished_prerequisites(earlier) | {name: earlier}
-    return unfinished
 
 
 def check_memory(config: TrainConfig, memory_gb: float | None = None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from irl_core.config import TrainConfig, load_config
 from irl_core.home import runs_folder
+from irl_core.storage.training_run import is_finished
 from train.planning.architectures import Architecture
 from train.planning.duration import A100, CPU, Durations, estimate_durations, machine_named
 from train.planning.memory import (
@@ -107,6 +108,25 @@ def make_plan(config: TrainConfig, device: Device, processes: Processes = ALONE,
     machine = CPU if tiny and device.kind != "cuda" else machine_named(device.name) or A100
     durations = estimate_durations(config, pair, processes, machine=machine)
     return Plan(config, (*origins, data), pair, memory, durations, device, processes)
+
+
+def trained_first(plan: Plan) -> dict[str, float]:
+    """The presets that a training starts from and that are not trained yet, in the order in which they are trained,
+    with the seconds that each takes on the plan's device."""
+    return {
+        name: make_plan(earlier, plan.device, plan.processes).durations.total
+        for name, earlier in unfinished_prerequisites(plan.config).items()
+    }
+
+
+def unfinished_prerequisites(config: TrainConfig) -> dict[str, TrainConfig]:
+    """The presets that this one starts from and that are not trained yet, in the order in which they are trained."""
+    unfinished: dict[str, TrainConfig] = {}
+    for name in config.run.after:
+        if not is_finished(RUNS / name):
+            earlier = load_config(name, presets_dir=PRESETS)
+            unfinished |= unfinished_prerequisites(earlier) | {name: earlier}
+    return unfinished
 
 
 # ----------------------------------------------------------------------------------------------------- what it runs on

@@ -41,6 +41,11 @@ class Preset:
     seconds: int
     config: TrainConfig
 
+    @property
+    def machine(self) -> str:
+        """The machine that memory and time are estimated for."""
+        return (CPU if self.config.model.backend == "tiny" else A100).name
+
     def to_json(self) -> dict[str, Any]:
         """Plain data: the fields, with ``configuration`` (all settings, nested) in place of ``config``."""
         fields = {key: getattr(self, key) for key in ("name", "group", "about", "memory_bytes", "seconds")}
