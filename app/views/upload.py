@@ -8,13 +8,16 @@ from typing import Final
 import streamlit as st
 
 from app import access, sidebar
-from app.analysis import chooser, uploads
+from app.analysis import catalogue, chooser, uploads
 from app.analysis.uploads import FORMATS, MOST_BYTES, MOST_TITLE, MOST_TRACES, SAMPLE, UploadError
 from app.components.markdown import plain
 from app.jobs import supervisor
 from app.jobs.store import JobError
 from app.jobs.supervisor import Busy
 from irl_core.checkpoints.find import CheckpointInfo
+from irl_core.errors import StoreError
+from irl_core.reward.verdict import Judged
+from irl_core.storage.scored_run import read_run
 
 STARTED: Final = "upload_started"  # in the session: job, run and words of the last upload
 FAILURES: Final = Path(__file__).with_name("failures.py")
@@ -105,12 +108,25 @@ def follow(job_id: int, run: str, words: str) -> None:
         return
     if job.active:
         st.caption("The sidebar shows how far it is.")
-    elif job.state != "finished":
+        return
+    if job.state != "finished":
         st.error(plain(f"The scoring was not finished ({job.state}): {job.reason or 'see its log in the sidebar'}"))
-    elif st.button(f"Look at {plain(run)}", icon=":material/fact_check:"):
+        return
+    st.caption(plain(f"{judged_words(run)}."))
+    if st.button(f"Look at {plain(run)}", icon=":material/fact_check:"):
         chooser.catalogue.clear()
         st.session_state.update({chooser.STATE: [run], "outcome": "all"})
         st.switch_page(FAILURES)
+
+
+@st.cache_data(max_entries=16, ttl=60, show_spinner=False)
+def judged_words(run: str) -> str:
+    """How many traces of a scored run the model cannot judge, in words."""
+    try:
+        table = read_run(catalogue.find(run).path, ["cannot_judge", "familiar"])
+    except StoreError as error:
+        return str(error)
+    return Judged.of(*(table.column(name).to_pylist() for name in ("cannot_judge", "familiar"))).words.capitalize()
 
 
 def counted(number: int, noun: str) -> str:
