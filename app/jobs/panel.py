@@ -27,7 +27,6 @@ CURVES: Final = {
 }
 POINTS: Final = 60
 MOST_ENDED: Final = 6  # of the jobs that have ended, that are shown
-STOPPED: Final = ("cancelled", "interrupted")  # what can be resumed stays in sight
 STATES: Final = {
     "finished": ":material/check_circle:",
     "failed": ":material/error:",
@@ -51,7 +50,8 @@ def show(checkpoints: Collection[str] = ()) -> bool:
         if job.active:
             draw_active(job.id)
     ended = sorted((job for job in jobs if not job.active), key=lambda job: job.ended or "", reverse=True)
-    in_sight = [job for place, job in enumerate(ended) if place == 0 or (place < MOST_ENDED and job.state in STOPPED)]
+    stays = [job.state == "cancelled" for job in ended[:MOST_ENDED]]  # it waits to be resumed
+    in_sight = [job for place, job in enumerate(ended) if place == 0 or (place < MOST_ENDED and stays[place])]
     for job in in_sight:
         draw_ended(job, checkpoints)
     if earlier := [job for job in ended if job not in in_sight]:

@@ -121,7 +121,7 @@ def test_uncertain_and_no_error_are_said() -> None:
 
 
 def test_the_reward_has_no_say_on_an_unlike_text() -> None:
-    page = ask(open_page(), "A quantum of pens?", "7 + 4 = 11\n#### 11", "11")
+    page = ask(open_page(), "A quantum of pens?", "7 + 5 = 12\n#### 12", "12")
     (data,) = drawn(page)
     assert data["muted"] is True and data["trace"]["decision"] is None and data["trace"]["confidence"] is None
     said = data["verdict"]

@@ -22,6 +22,7 @@ from app.jobs.store import Job, JobError
 from app.jobs.training_plan import PlanError, TrainingRequest
 from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.config import load_config
+from train.planning.duration import A100
 from train.planning.fitting import settings_that_fit
 from train.planning.plan import Device, Plan, make_plan
 from train.planning.sources import Origin
@@ -178,7 +179,8 @@ def test_nothing_can_be_started_before_it_was_checked(planned: list[Any]) -> Non
     assert page.selectbox(key="train_preset").value == "demo-irl"
     press(page, "Check what it takes")
     assert labels(page)["Start training"] is True
-    assert "irl, 180 steps: about 19 min on 2 CPU cores" in texts(page)
+    assert "In all about 46 min on 2 CPU cores" in texts(page)  # with what is trained before it
+    assert "irl, 180 steps: about 19 min\n" in texts(page)
     page.number_input(key="train_demo-irl_run.steps").set_value(20).run()
     assert labels(page)["Start training (check it first)"] is False
     assert [request.overrides for request in planned] == [()]
@@ -369,6 +371,35 @@ def test_earlier_jobs_are_folded_away() -> None:
         ended(a_job("pass"))
     page = open_page()
     assert any(expander.label == "Earlier jobs (2)" for expander in page.expander)
+
+
+def test_a_cancelled_job_stays_in_sight(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended(a_job("pass"))
+    ended(a_job("pass"))
+    first, second = supervisor.list_jobs()
+    told = [replace(first, state="cancelled", ended="2026-01-01"), replace(second, ended="2026-01-02")]
+    monkeypatch.setattr(supervisor, "list_jobs", lambda: told)
+    page = open_page()
+    assert "cancelled" in texts(page) and not [one for one in page.expander if one.label.startswith("Earlier jobs")]
+
+
+def test_the_job_in_the_way_is_said_at_the_top_of_the_form(planned: list[Any]) -> None:
+    a_job()
+    page = open_form()
+    assert "No training can be started now: cpu is busy with job 1, mine (demo-irl); wait for it" in texts(page)
+    press(page, "Check what it takes")
+    assert labels(page)["Start training"] is False
+
+
+def test_a_preset_for_a_gpu_is_refused_where_there_is_none(planned: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = replace(PLAN, durations=replace(PLAN.durations, machine=A100))
+    monkeypatch.setattr(training_plan, "plan", lambda request: elsewhere)
+    page = press(open_form(), "Check")
+    assert "is made for a GPU, and this machine has none" in texts(page)
+    assert "on an A100 40 GB, which this machine does not have" in texts(page)
+    assert labels(page)["Start training"] is False
+    assert "llama-8b-1b  (irl" in str(page.selectbox(key="train_preset").options)
+    assert "on A100 40 GB)" in str(page.selectbox(key="train_preset").options)
 
 
 def test_a_damaged_table_leaves_the_page_and_starts_nothing(folder: Path) -> None:
