@@ -101,7 +101,7 @@ def form() -> bool:
         placeholder="Leave it empty to let the policy write some.",
         help="think/answer tags, GSM8K with a closing #### line, numbered steps or plain lines.",
     )
-    answer, n, seed, temperature, go = st.columns([1.3, 1.7, 1, 1, 0.8], vertical_alignment="bottom")
+    answer, n, seed, temperature, go = st.columns([1.2, 1.4, 0.9, 0.9, 1.3], vertical_alignment="bottom")
     answer.text_input("Right answer (optional)", key="answer")
     if not st.session_state["solution"].strip():
         n.slider("Traces to sample", 1, MAX_SAMPLES, key="n")
