@@ -223,15 +223,21 @@ def score_file(
             remove_parts(parts_folder(out))
             rows, told = read_metadata(out).num_rows, errors_path(out)
             failed = len(told.read_text(encoding="utf-8").splitlines()) if told.exists() else 0
-            return Summary(rows, failed, rows, out, told)
+            return Summary(rows, failed, rows, out, told, judged_in(out))
         writer = RunWriter(out, provenance, resume=resume)
         with progress_bar("Scoring", lines, console=console, shown=console is not None) as bar:
             parts = windows(read_traces(source, layout), window)
             continued = write_parts(writer, parts, lens, source.name, lines, bar)
         failed = writer.write_errors()
         scored = writer.finish(keep_empty=False)
-    known = [read_run(out, [name]).column(name).to_pylist() if scored else [] for name in ("cannot_judge", "familiar")]
-    return Summary(scored, failed, min(continued, scored), out, errors_path(out), Judged.of(*known))
+    judged = judged_in(out) if scored else Judged(0, 0, 0)
+    return Summary(scored, failed, min(continued, scored), out, errors_path(out), judged)
+
+
+def judged_in(path: Path) -> Judged:
+    """How many traces of a scored run the model cannot judge."""
+    table = read_run(path, ["cannot_judge", "familiar"])
+    return Judged.of(*(column.to_pylist() for column in table.columns))
 
 
 def write_parts(writer: RunWriter, parts: Iterable[Window], lens: Lens, name: str, lines: int, bar: ProgressBar) -> int:

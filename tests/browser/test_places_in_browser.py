@@ -25,6 +25,7 @@ def test_a_checkpoint_of_ones_own_folder_is_offered(watched: Any, tmp_path: Path
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "train.cli.main", "app", "--port", str(port)]
+    (tmp_path / "app.py").write_text("raise SystemExit('not ours')")  # a name that a folder may well have
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
     try:
