@@ -167,3 +167,13 @@ def test_the_log_is_shown_as_text_and_its_warnings_apart(runs: Path) -> None:
 def test_the_time_left_in_words(runs: Path, seconds: float | None, words: str) -> None:
     run = replace(training_runs.read(a_run(runs)), step=3, steps=9, seconds_left=seconds)
     assert training_runs.progress_words(run) == f"step 3 of 9{words}"
+
+
+def test_a_running_training_is_never_called_undefined(runs: Path) -> None:
+    run = training_runs.read(a_run(runs, **here()))
+    assert training_runs.so_far(run, []) == "It runs, and no step is finished yet."
+    lines = [{"step": 1.0, "rollout/correct": 0.25}, {"step": 2.0, "rollout/correct": 0.5, "policy/loss": 1.5}]
+    assert training_runs.so_far(run, lines) == (
+        f"It runs: 2 of {run.steps} steps are finished. Latest values: share of training samples that are right 0.500 "
+        "(first 0.250), loss of the policy 1.500."
+    )
