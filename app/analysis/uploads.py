@@ -5,9 +5,11 @@ The folder's name is made here; nothing of the upload's own name ever becomes a 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -110,7 +112,7 @@ def keep(data: bytes, title: str, who: str, checked: Checked, layout: str) -> Pa
         UploadError: the very same traces are there already under this title, there is no room left for uploads, or it
             cannot be written.
     """
-    kept = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
+    kept = kept_bytes()
     if kept + len(data) > MOST_KEPT_BYTES:
         raise UploadError(
             f"the uploads kept here take {kept / 1e6:,.0f} MB; the limit is {MOST_KEPT_BYTES / 1e6:,.0f} MB: ask "
@@ -137,6 +139,16 @@ def keep(data: bytes, title: str, who: str, checked: Checked, layout: str) -> Pa
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def kept_bytes() -> int:
+    """The size of all uploads and their runs; what another process takes away meanwhile does not count."""
+    total = 0
+    for folder, _, names in os.walk(FOLDER):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(folder, name).lstat().st_size
+    return total
 
 
 def remove(folder: Path) -> None:

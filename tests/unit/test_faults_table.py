@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_fault_has_tests_that_exist() -> None:
-    rows = [line for line in (ROOT / "docs" / "faults.md").read_text().splitlines() if line.startswith("| ")][2:]
+    table, _, _ = (ROOT / "docs" / "faults.md").read_text().partition("\n## ")
+    rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
     assert len(rows) >= 30
     for row in rows:
         named = re.findall(r"`([\w/]+\.py): (test_\w+)`", row)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,6 +120,25 @@ def test_all_uploads_together_have_a_limit_on_the_disk(here: Path, monkeypatch: 
         keep(data, "second", "ann", checked, "auto")
     (first / uploads.RUN).unlink()
     assert keep(data, "second", "ann", checked, "auto").is_dir()
+
+
+def test_an_upload_that_another_process_takes_away_meanwhile_does_not_count(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = SAMPLE.encode()
+    keep(data, "first", "ann", check(data, "auto"), "auto")
+    kept, walk = uploads.kept_bytes(), os.walk
+    assert kept > len(data)
+    (here / uploads.FOLDER / ".other.new").mkdir()
+    (here / uploads.FOLDER / ".other.new" / "traces.jsonl").write_bytes(data)
+
+    def vanishing(top: Path) -> Any:
+        for found in walk(top):
+            shutil.rmtree(here / uploads.FOLDER / ".other.new", ignore_errors=True)
+            yield found
+
+    monkeypatch.setattr(os, "walk", vanishing)
+    assert uploads.kept_bytes() == kept
 
 
 def test_the_command_names_whole_paths(here: Path) -> None:

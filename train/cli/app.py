@@ -31,7 +31,8 @@ def app(
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
     if has_login(environment):
-        subprocess.run([sys.executable, "-m", "app.access"], env=environment, check=False)  # says why not
+        # It says what is wrong. The pages work all the same; nobody is logged in with a secret that is short.
+        subprocess.run([sys.executable, "-m", "app.access"], env=environment, check=False)
     say(f"irl-lens is at http://localhost:{chosen} (Ctrl+C stops it)")
     say(f"{place_words()}.")
     options = [f"--server.port={chosen}", "--server.address=localhost", "--server.headless=true"]
