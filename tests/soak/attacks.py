@@ -47,7 +47,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Unbroken:
-    """A piece of work, its result where nothing happened, and the seconds that it took."""
+    """A piece of work, its result where nothing happened, and the seconds of processor time that it took."""
 
     work: Work
     folder: Path
@@ -65,7 +65,7 @@ def unbroken(work: Work) -> Unbroken:
     for call in (work.prepare, lambda: work.go(folder)):
         ended = fork(call, work.world / "notes" / f"{work.name}-unbroken").wait(MOST_SECONDS)
         assert ended.status == 0, f"{work.name}: {ended.said[-2000:]}"
-    return Unbroken(work, folder, ended.elapsed)
+    return Unbroken(work, folder, ended.seconds)
 
 
 def compared(whole: Unbroken, found: Path) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from irl_core.errors import UserError
 
 WORDS, TRACEBACK = 2, 70  # exit statuses: ended in words, as the command does; an error that nobody meant
@@ -23,14 +25,12 @@ class Ended:
 
     Attributes:
         status: its exit status, negative for the signal that ended it; None where it took too long and was killed.
-        elapsed: seconds from its start to its end.
         seconds: of processor time, which other programs on the machine do not change.
         megabytes: of memory at most, above what it began with.
         said: what it wrote on its standard output and error.
     """
 
     status: int | None
-    elapsed: float
     seconds: float
     megabytes: float
     said: str
@@ -50,21 +50,22 @@ class Fork:
     notes: Path
 
     def wait(self, most: float, *, kill_after: float | None = None) -> Ended:
-        """Wait for its end, at most ``most`` seconds; ``kill_after`` so many seconds it is killed."""
+        """Wait for its end, at most ``most`` seconds; ``kill_after`` so many seconds of processor time it is killed."""
         over = ""
         while True:
             done, status, used = os.wait4(self.pid, os.WNOHANG)
             elapsed = time.monotonic() - self.started
             if done:
                 break
-            if elapsed > (most if kill_after is None else kill_after):
-                over = "" if kill_after is not None else f"killed after {elapsed:.0f} s"
+            due = kill_after is not None and sum(psutil.Process(self.pid).cpu_times()[:2]) >= kill_after
+            if due or elapsed > most:
+                over = "" if due else f"killed after {elapsed:.0f} s"
                 os.kill(self.pid, signal.SIGKILL)
                 _, status, used = os.wait4(self.pid, 0)
                 break
-            time.sleep(0.002)
+            time.sleep(0.005)
         code = None if over else os.waitstatus_to_exitcode(status)
-        return Ended(code, elapsed, used.ru_utime + used.ru_stime, self.memory(), over or self.said())
+        return Ended(code, used.ru_utime + used.ru_stime, self.memory(), over or self.said())
 
     def said(self) -> str:
         return self.notes.with_suffix(".said").read_text(errors="replace")

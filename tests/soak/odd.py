@@ -65,7 +65,7 @@ def changed_json(draw: Draw, document: Document) -> Document:
         for key in path:
             parent = parent[key]
         how = draw(st.sampled_from(("change", "change", "remove", "add")))
-        if how == "change":
+        if how == "change" or [*path, last] == ["new"]:
             parent[last] = draw(values)
         elif how == "remove":
             parent.pop(last)
