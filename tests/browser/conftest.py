@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -79,8 +78,9 @@ def served(script: Path, log: Path, folder: Path = ROOT) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    log = tmp_path_factory.mktemp("server") / "app.log"
-    with served(HERE / "fake_app.py", log, ROOT / "app") as found:  # whose .streamlit holds the settings
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copytree(ROOT / "app" / ".streamlit", folder / ".streamlit")  # the settings go with app/main.py
+    with served(HERE / "fake_app.py", folder / "app.log", folder) as found:
         yield found
 
 
