@@ -69,7 +69,8 @@ class DataConfig:
 
     ``source``: ``demo`` (generated word problems), ``gsm8k``, or the path of a JSONL file. ``drills``: bare sums mixed
     into the demo's training problems, to teach arithmetic first. ``layout``: the form of expert solutions.
-    ``instruction``: text before every problem. ``held_out``: rows at the end of a source that training never sees, for
+    ``styles``: show each expert solution in another style at every visit (marks, operators, restated facts, closing
+    line). ``instruction``: text before every problem. ``held_out``: rows at the end of a source that training never sees, for
     calibration and evaluation. ``expert_errors``: share of expert traces replaced by a perturbed copy (an ablation of
     the experts' quality).
     """
@@ -79,6 +80,7 @@ class DataConfig:
     held_out: CountOrZero = 300
     drills: CountOrZero = 0
     layout: Literal["as_written", "think_answer"] = "as_written"
+    styles: Flag = False
     instruction: Text = ""
     expert_errors: Share = 0.0
     max_prompt_tokens: Count = 512
@@ -101,7 +103,8 @@ class ModelConfig:
 
     ``policy`` and ``discriminator``: our checkpoints (a training run's ``final``); with the backends ``transformers``
     and ``unsloth`` also model folders or names on the hub. The backend ``tiny`` builds a Llama of the given shape where
-    no policy is named. ``packing``: several sequences in one row, without padding.
+    no policy is named. ``packing``: several sequences in one row, without padding. ``compile``: fuse the operations of
+    each layer with torch.compile (on the CPU; needs a C++ compiler, takes half a minute at the start).
     """
 
     backend: Literal["tiny", "transformers", "unsloth"] = "tiny"
@@ -114,6 +117,7 @@ class ModelConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     gradient_checkpointing: Flag = False
     packing: Flag = False
+    compile: Flag = False
     optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     hidden_size: Count = 128
     layers: Count = 4

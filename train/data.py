@@ -24,6 +24,7 @@ from irl_core.data.word_problems.generate import Split, problems
 from irl_core.data.word_problems.quantities import WordProblem
 from irl_core.errors import ConfigError, DatasetError
 from irl_core.text.perturbations import perturb
+from irl_core.text.restyle import restyled
 from irl_core.text.segmentation import make_trace
 from irl_core.text.think_answer import as_think_answer
 from irl_core.text.visible import visible
@@ -48,11 +49,13 @@ def to_stderr(line: str) -> None:
 
 
 class ExpertData:
-    """Training traces (at least one), visited in a new order every epoch, which ``seed`` fixes."""
+    """Training traces (at least one), visited in a new order every epoch, which ``seed`` fixes; with ``styles`` each is
+    written in a new style at every visit."""
 
-    def __init__(self, traces: Sequence[Trace], seed: int) -> None:
+    def __init__(self, traces: Sequence[Trace], seed: int, styles: bool = False) -> None:
         self.traces = traces
         self.seed = seed
+        self.styles = styles
         self._epoch = -1
         self._order: list[int] = []
 
@@ -65,8 +68,20 @@ class ExpertData:
                 self._order = list(range(len(self.traces)))
                 random.Random(f"order-{self.seed}-{epoch}").shuffle(self._order)
                 self._epoch = epoch
-            chosen.append(self.traces[self._order[offset]])
+            trace = self.traces[self._order[offset]]
+            chosen.append(in_a_style(trace, f"{self.seed}-{epoch}") if self.styles else trace)
         return chosen
+
+
+def in_a_style(trace: Trace, seed: str) -> Trace:
+    """An expert trace in the style that the seed draws for its problem."""
+    text = restyled(trace.problem, trace.text, random.Random(f"style-{seed}-{trace.problem}"))
+    if text == trace.text:
+        return trace
+    return make_trace(
+        trace.problem, text, reference_answer=trace.reference_answer, source=trace.source, trace_id=trace.trace_id,
+        problem_id=trace.problem_id, finished=trace.finished, extra=trace.extra,
+    )  # fmt: skip
 
 
 def training_data(config: TrainConfig, encoder: TraceEncoder | None = None, say: Say = to_stderr) -> ExpertData:
@@ -86,7 +101,8 @@ def training_data(config: TrainConfig, encoder: TraceEncoder | None = None, say:
     traces = fits.only(traces, say)
     if not traces:
         raise ConfigError(f"data.source {config.data.source!r} has no trace to train on; look at what was left out")
-    return ExpertData(with_errors(traces, config.data.expert_errors, config.run.seed, fits), config.run.seed)
+    experts = with_errors(traces, config.data.expert_errors, config.run.seed, fits)
+    return ExpertData(experts, config.run.seed, config.data.styles)
 
 
 # -------------------------------------------------------------------------------------------------------- demo

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from irl_core.models.batching import Batch
@@ -25,12 +26,19 @@ def logprobs_of_hidden(
     *,
     temperature: float = 1.0,
     chunk: int | None = None,
+    once: bool = True,
 ) -> Tensor:
     """``log p(target | hidden)`` for ``(N, H)`` hidden states, ``(N,)`` float32, ``chunk`` rows at a time (default: as
     many as hold ``LOGITS_AT_ONCE`` logits).
 
-    The full ``(N, V)`` matrix never exists: with gradients each chunk is recomputed in the backward pass.
+    The full ``(N, V)`` matrix never exists: with gradients each chunk is recomputed in the backward pass. A frozen head
+    on the CPU is not: see ``FrozenHeadLogprobs``.
     """
+    if once and hidden.device.type == "cpu" and type(lm_head) is torch.nn.Linear and lm_head.bias is None:
+        weight = lm_head.weight
+        if torch.is_grad_enabled() and hidden.requires_grad and not weight.requires_grad:
+            dtype = getattr(lm_head, "computes_in", None) or weight.dtype
+            return FrozenHeadLogprobs.apply(hidden.to(dtype), weight.to(dtype), targets, temperature)
     chunk = chunk or max(1, LOGITS_AT_ONCE // lm_head.weight.shape[0])
     pieces = []
     for start in range(0, hidden.shape[0], chunk):
@@ -40,6 +48,38 @@ def logprobs_of_hidden(
         else:
             pieces.append(_chunk_logprobs(*arguments))
     return torch.cat(pieces) if pieces else hidden.new_zeros(0, dtype=torch.float32)
+
+
+ROWS_AT_ONCE = 128  # of a frozen head's logits: 25 MB for 49,152 tokens, which stay in the processor's cache
+
+
+class FrozenHeadLogprobs(torch.autograd.Function):
+    """``log p(target | hidden)`` under a frozen head, with the gradient computed in the forward pass.
+
+    The gradient of one log-probability is ``(W[target] - softmax W) / temperature``, whatever is made of it later:
+    computing it while a chunk's logits are in the cache saves their second computation. It has no second derivative.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        values = torch.empty(len(targets), dtype=torch.float32)
+        gradient = torch.empty_like(hidden)
+        for start in range(0, len(targets), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            chosen = targets[rows].unsqueeze(1)
+            logits = (hidden[rows] @ weight.T).float().div_(temperature)
+            total = logits.logsumexp(1, keepdim=True)
+            values[rows] = (logits.gather(1, chosen) - total).squeeze(1)
+            chances = logits.sub_(total).exp_().to(weight.dtype)
+            gradient[rows] = (weight[targets[rows]] - chances @ weight) / temperature
+        ctx.save_for_backward(gradient)
+        return values
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream.unsqueeze(1).to(gradient.dtype), None, None, None
 
 
 def hidden_states(model: Any, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
@@ -58,13 +98,19 @@ def hidden_states(model: Any, batch: Batch, embeddings: Tensor | None = None) ->
     return states.flatten(0, 1)
 
 
-def completion_logprobs(model: Any, batch: Batch, hidden: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-    """``log p(y_t | x, y_<t)`` of every completion token, ``(B, T)`` float32, exactly 0 at masked positions."""
+def completion_logprobs(
+    model: Any, batch: Batch, hidden: Tensor | None = None, temperature: float = 1.0, *, once: bool = True
+) -> Tensor:
+    """``log p(y_t | x, y_<t)`` of every completion token, ``(B, T)`` float32, exactly 0 at masked positions.
+
+    ``once``: whether one derivative is enough.
+    """
     hidden = hidden_states(model, batch) if hidden is None else hidden
     mask = batch.response_mask
     tokens = batch.completion_index[mask]
     targets = batch.input_ids.flatten()[tokens]
-    values = logprobs_of_hidden(hidden[tokens - 1], model.get_output_embeddings(), targets, temperature=temperature)
+    head = model.get_output_embeddings()
+    values = logprobs_of_hidden(hidden[tokens - 1], head, targets, temperature=temperature, once=once)
     return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
 
 

@@ -105,7 +105,7 @@ class Discriminator(nn.Module):
         if self.head.kind == "linear":
             logprobs = torch.zeros(batch.response_mask.shape, device=hidden.device)
         elif self.likelihood == "own":
-            logprobs = completion_logprobs(self.backbone, batch, hidden)
+            logprobs = completion_logprobs(self.backbone, batch, hidden, once=embeddings is None)
         elif policy_logprobs is None:
             raise ValueError("the head is anchored to the policy's likelihood: pass policy_logprobs (B, T)")
         else:

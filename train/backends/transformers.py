@@ -7,13 +7,16 @@ add to a weight; ``model.dtype`` is then that of the computation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from irl_core.checkpoints.manifest import MANIFEST, verify
 from irl_core.config import LoraConfig, ModelConfig, TrainConfig
@@ -239,8 +242,13 @@ def check_context(config: TrainConfig, model: Any, key: str) -> None:
 def prepare(model: Any, config: TrainConfig, device: torch.device) -> None:
     """Set a model's precision, attention for packed rows and gradient checkpointing as configured."""
     settings = config.model
-    if pretrained.base_of(model) is None and settings.dtype != "float32":
-        compute_in(model, getattr(torch, settings.dtype), device.type)
+    dtype = getattr(torch, settings.dtype)
+    if pretrained.base_of(model) is None and dtype is not torch.float32:
+        compute_in(model, dtype, device.type)
+    elif isinstance(model, PeftModel) and dtype is torch.bfloat16 and device.type == "cpu":
+        compute_adapters_in(model, dtype)
+    if settings.compile:
+        compile_layers(model)
     if settings.packing:
         from irl_core.models.packed_attention import use_packed_attention
 
@@ -257,6 +265,43 @@ def compute_in(model: Any, dtype: torch.dtype, device_type: str) -> None:
     model.computes_in = dtype
     for part in (model, model.get_decoder(), model.get_output_embeddings()):
         part.forward = torch.autocast(device_type, dtype)(part.forward)
+
+
+def compute_adapters_in(model: PeftModel, dtype: torch.dtype) -> None:
+    """Make float32 adapters multiply in ``dtype``, that of their base, on the CPU.
+
+    peft casts each layer's input to the adapters' type; these two passes over memory doubled a forward pass here.
+    """
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False
+    compute_in(model.get_base_model(), dtype, "cpu")
+
+
+def compile_layers(model: Any) -> None:
+    """Compile each decoder layer's pass over whole sequences; a pass that fills a cache stays as it is.
+
+    All layers share one compilation, for any number and length of rows.
+
+    Raises:
+        ConfigError: there is no C++ compiler.
+    """
+    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        raise ConfigError("model.compile is true, and there is no C++ compiler (g++, clang++); install one or set it to false")
+    for layer in model.get_decoder().layers:
+        layer.forward = compiled_without_cache(layer.forward)
+
+
+def compiled_without_cache(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """``plain`` compiled, for calls without a cache of keys and values."""
+    compiled = torch.compile(plain, dynamic=True)
+
+    def forward(*inputs: Any, past_key_values: Any = None, **named: Any) -> Any:
+        if past_key_values is None:
+            return compiled(*inputs, **named)
+        return plain(*inputs, past_key_values=past_key_values, **named)
+
+    return forward
 
 
 # ----------------------------------------------------------------------------------------------------- the reference
