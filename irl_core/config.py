@@ -35,6 +35,7 @@ Rate = Annotated[Number, Range(0, 1, above=True)]
 Momentum = Annotated[Number, Range(0, 1, below=True)]
 PerturbationKind = Literal[
     "flip_operator", "offset_number", "swap_answer", "carry_wrong_value", "wrong_operand", "drop_step", "unit_or_rate",
+    "wrong_operation",
 ]  # fmt: skip
 
 
@@ -103,7 +104,8 @@ class ModelConfig:
 
     ``policy`` and ``discriminator``: our checkpoints (a training run's ``final``); with the backends ``transformers``
     and ``unsloth`` also model folders or names on the hub. The backend ``tiny`` builds a Llama of the given shape where
-    no policy is named. ``packing``: several sequences in one row, without padding. ``compile``: fuse the operations of
+    no policy is named. ``packing``: several sequences in one row, without padding. ``shared_prompts``: on
+    the CPU, traces of one problem also share its prompt. ``compile``: fuse the operations of
     each layer with torch.compile (on the CPU; needs a C++ compiler, takes half a minute at the start).
     """
 
@@ -117,6 +119,7 @@ class ModelConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     gradient_checkpointing: Flag = False
     packing: Flag = False
+    shared_prompts: Flag = False
     compile: Flag = False
     optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     hidden_size: Count = 128
@@ -125,6 +128,13 @@ class ModelConfig:
     intermediate_size: Count = 384
     vocab_size: Annotated[Whole, Range(2)] = 1024
     context: Count = 512
+
+    @property
+    def batch_layout(self) -> Literal["padded", "packed", "shared_prompts"]:
+        """How traces stand in a batch, see ``irl_core.models.batching``."""
+        if self.shared_prompts:
+            return "shared_prompts"
+        return "packed" if self.packing else "padded"
 
     def __post_init__(self) -> None:
         tiny = self.backend == "tiny"
@@ -215,8 +225,10 @@ class DiscriminatorConfig:
     ``weight_clip`` (of the head) and ``gradient_penalty`` (at the input embeddings): 0 = off. ``replay``: earlier
     samples added as negatives, as a share of the round's own, from the last ``replay_capacity``. ``policy_labels``:
     which tokens of a sample are labelled non-expert: all (the paper), those from the first that differs from the
-    expert's, or those from the first equation or answer that the expert does not have. ``likelihood_weight``: weight
-    of the expert traces' likelihood beside the classification.
+    expert's, or those from the first equation (or value, however it was come by) or answer that the expert does not
+    have. ``likelihood_weight``: weight
+    of the expert traces' likelihood beside the classification. ``perturbed_copies`` of each expert trace. ``tail``:
+    share of the other traces that are read to their end; the rest only to the end of the step in which they depart.
     """
 
     head: Literal["linear", "anchored", "cumulative"] = "anchored"
@@ -231,12 +243,16 @@ class DiscriminatorConfig:
     target_other: Share = 0.05
     class_weights: ClassWeights = field(default_factory=ClassWeights)
     perturbations: tuple[PerturbationKind, ...] = get_args(PerturbationKind)
+    perturbed_copies: Count = 1
     perturbation_labels: Literal["from_corruption", "whole_trace"] = "from_corruption"
-    policy_labels: Literal["whole_trace", "from_departure", "from_departed_equation"] = "whole_trace"
+    policy_labels: Literal["whole_trace", "from_departure", "from_departed_equation", "from_departed_value"] = (
+        "whole_trace"
+    )
     gradient_penalty: NotNegative = 0.0
     weight_clip: NotNegative = 0.0
     replay: NotNegative = 0.0
     replay_capacity: Count = 4096
+    tail: Share = 1.0
     likelihood_weight: NotNegative = 0.0
     max_grad_norm: Positive = 1.0
 

@@ -25,10 +25,11 @@ from irl_core.reward.calibration import HeldOut, calibrate, candidate_rules
 from irl_core.reward.rewards import TRACE_SCORES
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals, trace_score
 from irl_core.statistics.separation import pair_accuracy
+from irl_core.text.divergence import value_departure
 from irl_core.text.perturbations import ALL_KINDS, perturb, perturbed_trace
 from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.types import ScoredTrace, Standardisation, Trace, Truth
-from train.data import calibration_traces, demo_problems
+from train.data import calibration_traces, demo_problems, in_a_style
 
 QUANTILES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 SAMPLES = 8
@@ -72,13 +73,24 @@ def labelled(encoder: TraceEncoder, problem: WordProblem, rollout: Rollout, numb
     )  # fmt: skip
 
 
-def graded_rollout(encoder: TraceEncoder, expert: Trace, rollout: Rollout, number: int) -> Trace:
-    """A rollout as a trace without an error where its final answer is correct; else its first error is unknown."""
+def graded_rollout(
+    encoder: TraceEncoder, expert: Trace, rollout: Rollout, number: int, *, by_value: bool = False
+) -> Trace:
+    """A rollout as a trace without an error where its final answer is correct; else its first error is unknown.
+
+    ``by_value``: it is then the step in which its values depart from the expert's.
+    """
     trace = encoder.sampled_trace(
         expert.problem, rollout.token_ids, rollout.logprobs, reference_answer=expert.reference_answer,
         problem_id=expert.problem_id, trace_id=f"{expert.problem_id}/{number}",
     )  # fmt: skip
-    return replace(trace, truth=Truth(None)) if trace.correct else trace
+    if trace.correct:
+        return replace(trace, truth=Truth(None))
+    at = value_departure(expert.problem, expert.text, trace.text) if by_value and trace.finished else None
+    step = None if at is None else next((n for n, one in enumerate(trace.steps) if one.start <= at < one.end), None)
+    if step is None or trace.steps[step].role != "reasoning":
+        return trace
+    return replace(trace, truth=Truth(step, "departed"))
 
 
 def perturbed_experts(experts: Sequence[Trace], seed: int) -> list[Trace]:
@@ -127,34 +139,47 @@ def evidence_from_answers(trainer: AdversarialTrainer, config: TrainConfig) -> E
     """Evidence from any held-out problems with an answer.
 
     Correct samples, or the expert traces where there are fewer than ``MIN_CORRECT_SAMPLES``, stand against perturbed
-    expert traces.
+    expert traces, and against the wrong samples where training too locates a sample's mistake by value.
 
     Raises:
         ConfigError: too few held-out traces.
     """
     encoder, seed = trainer.encoder, config.run.seed
     experts = calibration_traces(config, encoder)
+    if config.data.styles:
+        experts = [in_a_style(expert, f"calibrate-{seed}") for expert in experts]
     texts = [expert.problem for expert in experts]
     pairs = zip(experts, sample(trainer, config, texts), strict=True)
-    traces = [graded_rollout(encoder, expert, one, number) for expert, rows in pairs for number, one in enumerate(rows)]
+    by_value = config.discriminator.policy_labels == "from_departed_value"
+    traces = [
+        graded_rollout(encoder, expert, one, number, by_value=by_value)
+        for expert, rows in pairs
+        for number, one in enumerate(rows)
+    ]
     samples = scored_traces(trainer, traces)
-    right = [one for one in samples if one.trace.truth is not None]
+    right = [one for one in samples if one.trace.truth == Truth(None)]
+    departed = [one for one in samples if one.trace.truth not in (None, Truth(None))]
     wrong = perturbed_experts(experts, seed)
     enough = len(right) >= MIN_CORRECT_SAMPLES
     believed = [] if enough else [replace(expert, truth=Truth(None)) for expert in experts]
     others = scored_traces(trainer, [*believed, *wrong], samples[0].standardisation)
     return Evidence(
-        samples, [*right, *others] if enough else others, texts,
+        samples, [*(right if enough else ()), *departed, *others], texts,
         f"{len(samples):,} samples on {len(experts):,} held-out problems",
-        limits_note(len(right), len(believed), len(wrong)),
+        limits_note(len(right), len(believed), len(wrong), len(departed)),
     )  # fmt: skip
 
 
-def limits_note(right: int, experts: int, wrong: int) -> str:
+def limits_note(right: int, experts: int, wrong: int, departed: int = 0) -> str:
     """Where limits, rule and confidence come from, given the numbers of traces of each kind."""
     limits = f"limits from {right:,} correct samples of the policy"
     if experts:
         limits = f"limits from {experts:,} expert solutions, since {right:,} correct samples are too few"
+    if departed:
+        return (
+            f"{limits}; rule and error confidence from {wrong:,} corrupted expert solutions and {departed:,} wrong samples, "
+            "whose first error is where their values depart from the expert's"
+        )
     if not wrong:
         return f"{limits}; no expert solution could be corrupted, so the rule was chosen on nothing"
     return f"{limits}; rule and error confidence from {wrong:,} corrupted expert solutions"

@@ -90,6 +90,12 @@ def hidden_states(model: Any, batch: Batch, embeddings: Tensor | None = None) ->
     ``irl_core.models.packed_attention.use_packed_attention``.
     """
     inputs: dict[str, Any] = {"input_ids": batch.input_ids} if embeddings is None else {"inputs_embeds": embeddings}
+    if batch.families:
+        from irl_core.models.shared_prompts import families_of
+
+        with families_of(batch) as arguments:
+            shared: Tensor = model.get_decoder()(**inputs, **arguments, use_cache=False).last_hidden_state
+        return shared.flatten(0, 1)
     if batch.cu_seqlens is not None:
         from irl_core.models.packed_attention import attention_arguments
 
@@ -110,7 +116,7 @@ def completion_logprobs(
     tokens = batch.completion_index[mask]
     targets = batch.input_ids.flatten()[tokens]
     head = model.get_output_embeddings()
-    values = logprobs_of_hidden(hidden[tokens - 1], head, targets, temperature=temperature, once=once)
+    values = logprobs_of_hidden(hidden[batch.preceding_index[mask]], head, targets, temperature=temperature, once=once)
     return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
 
 

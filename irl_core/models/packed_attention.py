@@ -39,7 +39,7 @@ def use_packed_attention(model: Any) -> None:
         ConfigError: a model with more than plain causal attention between tokens.
     """
     decoder = model.get_decoder()
-    reason = _cannot_pack(decoder)
+    reason = reason_not_to_pack(decoder)
     if reason:
         raise ConfigError(f"{type(decoder).__name__} {reason}, which packed rows do not keep; set model.packing=false")
     AttentionInterface.register(ATTENTION, packed_attention)
@@ -47,7 +47,7 @@ def use_packed_attention(model: Any) -> None:
     model.set_attn_implementation(ATTENTION)
 
 
-def _cannot_pack(decoder: Any) -> str:
+def reason_not_to_pack(decoder: Any) -> str:
     """Why a decoder cannot take packed rows; empty for plain causal attention."""
     config = decoder.config
     others = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})

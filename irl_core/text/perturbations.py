@@ -129,14 +129,15 @@ def swap_answer(worked: Worked, rng: random.Random) -> Candidates:
 
 
 def carry_wrong_value(worked: Worked, rng: random.Random) -> Candidates:
-    """Change a result; every later step calculates with the wrong value."""
-    for one in shuffled(rng, worked.sums[:-1]):
-        for offset in shuffled(rng, [-10, -5, -3, -2, -1, 1, 2, 3, 5, 10]):
+    """Change a result; every later step and the final answer follow from the wrong value."""
+    for one in shuffled(rng, worked.sums):
+        for offset in shuffled(rng, [-100, -20, -10, -5, -3, -2, -1, 1, 2, 3, 5, 10, 20, 100]):
             places = len(one.results[-1].text.partition(".")[2])
             carried = Carried(worked, {}, {})
             wrong = one.value + Fraction(offset, 10**places)
-            done = carried.restate(one, wrong) and carried.onward(one.end) and carried.sums_changed > 1
-            yield carried.edits if done else {}
+            done = carried.restate(one, wrong) and carried.onward(one.end)
+            used = carried.sums_changed > 1 or one is worked.sums[-1]
+            yield carried.edits if done and used else {}
 
 
 def _exchanged(worked: Worked, one: Sum, old: Fraction, new: Fraction) -> Edits | None:
@@ -229,6 +230,17 @@ def unit_or_rate(worked: Worked, rng: random.Random) -> Candidates:
         yield from wrong_rate(worked, one, rng)
 
 
+def wrong_operation(worked: Worked, rng: random.Random) -> Candidates:
+    """Calculate with another operation; the result is right for it, and every later step follows from that."""
+    for one in shuffled(rng, worked.sums):
+        sides = operators_of(worked.trace.text, one)
+        if len({tuple(token.text for token in side) for side in sides}) != 1:
+            continue
+        for index in shuffled(rng, range(len(sides[0]))):
+            for sign in shuffled(rng, [s for s in "+-*/" if s != sides[0][index].text]):
+                yield _rewritten(worked, one, {(side[index].start, side[index].end): sign for side in sides}) or {}
+
+
 def wrong_rate(worked: Worked, one: Sum, rng: random.Random) -> Candidates:
     """A rate multiplied, divided or added where another operation is right."""
     about = (worked.trace.steps[one.step].text, worked.trace.problem)
@@ -250,6 +262,7 @@ _KINDS: dict[str, Callable[[Worked, random.Random], Candidates]] = {
     "wrong_operand": wrong_operand,
     "drop_step": drop_step,
     "unit_or_rate": unit_or_rate,
+    "wrong_operation": wrong_operation,
 }
 ALL_KINDS: tuple[str, ...] = tuple(_KINDS)
 # These make an equation false; the others leave every equation true.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from irl_core.distributed import World
-from irl_core.models.batching import Batch, Batching
+from irl_core.models.batching import Batch, Batching, BatchLayout
 from irl_core.models.logprobs import completion_logprobs
 from irl_core.models.token_alignment import carry_levels
 from irl_core.models.tokenization import TraceEncoder
@@ -44,7 +44,7 @@ class ModelPair:
         encoder: the policy's encoder. Traces are given, and rewards returned, in its tokens.
         discriminator_encoder: ``encoder`` itself, or the discriminator's own where it has another vocabulary.
         batch_tokens: most tokens of a batch, padding included.
-        packing: whether a batch is one row of traces end to end, without padding.
+        batch_layout: how traces stand in a batch, see ``irl_core.models.batching``.
         world: the data-parallel processes. Where weights are sharded, all of them must call ``score`` together.
     """
 
@@ -53,7 +53,7 @@ class ModelPair:
     encoder: TraceEncoder
     discriminator_encoder: TraceEncoder
     batch_tokens: int = 8192
-    packing: bool = False
+    batch_layout: BatchLayout = "padded"
     world: World = field(default_factory=World)
 
     @property
@@ -64,7 +64,7 @@ class ModelPair:
     @property
     def discriminator_batching(self) -> Batching:
         """How traces in the discriminator's tokens become batches."""
-        return Batching(self.discriminator_encoder.pad_id, self.batch_tokens, self.packing)
+        return Batching(self.discriminator_encoder.pad_id, self.batch_tokens, self.batch_layout)
 
     def in_discriminator_tokens(self, encoded: EncodedTrace) -> EncodedTrace:
         """The trace in the discriminator's tokens; the same object where both models share them."""
@@ -82,7 +82,7 @@ class ModelPair:
         """
         self.discriminator.eval()
         device = next(self.discriminator.parameters()).device
-        batching = Batching(self.encoder.pad_id, self.batch_tokens, self.packing)
+        batching = Batching(self.encoder.pad_id, self.batch_tokens, self.batch_layout)
         results: dict[int, TraceRewards] = {}
         for indices, counts in self.world.even(batching.split(traces)):
             chosen = [traces[i] for i in indices]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from irl_core.config import DiscriminatorConfig
 from irl_core.distributed import World
 from irl_core.models.tokenization import TraceEncoder
-from irl_core.text.divergence import departed_token, departure, first_difference
+from irl_core.text.divergence import departed_token, departure, first_difference, value_departure
 from irl_core.text.perturbations import perturb
 from irl_core.text.segmentation import make_trace
 from irl_core.training.groups import Group
@@ -55,7 +55,25 @@ def labelled_examples(
     for group in groups:
         rng = random.Random(seed("perturb", group.number))
         changed += perturbed(group, settings, pair.discriminator_encoder, rng)
-    return experts + current + old + changed
+    others = current + old + changed
+    if settings.tail < 1:
+        rng = random.Random(seed("tail", 0))
+        others = [one if rng.random() < settings.tail else without_tail(one) for one in others]
+    return experts + others
+
+
+def without_tail(example: Example) -> Example:
+    """The example up to the end of the step in which it departs: how it goes on from a mistake teaches little."""
+    encoded = example.encoded
+    if example.departure >= len(encoded.spans):
+        return example
+    at = encoded.spans[example.departure][0]
+    end = next((step.end for step in encoded.trace.steps if step.end > at), len(encoded.trace.text))
+    kept = sum(start < end for start, _ in encoded.spans)
+    if kept <= example.departure:
+        return example
+    shorter = replace(encoded, completion_ids=encoded.completion_ids[:kept], spans=encoded.spans[:kept])
+    return replace(example, encoded=shorter)
 
 
 def sample_departure(expert: EncodedTrace, sample: EncodedTrace, settings: DiscriminatorConfig) -> int:
@@ -64,6 +82,9 @@ def sample_departure(expert: EncodedTrace, sample: EncodedTrace, settings: Discr
         return 0
     if settings.policy_labels == "from_departed_equation":
         return departed_token(sample.spans, departure(expert.trace.text, sample.trace.text))
+    if settings.policy_labels == "from_departed_value":
+        at = value_departure(expert.trace.problem, expert.trace.text, sample.trace.text)
+        return departed_token(sample.spans, at)
     return first_difference(sample.completion_ids, expert.completion_ids)
 
 
@@ -89,13 +110,14 @@ def replayed(
 def perturbed(
     group: Group, settings: DiscriminatorConfig, encoder: TraceEncoder, rng: random.Random
 ) -> Iterator[Example]:
-    """Perturbed copies of the expert trace and of one sample of a group.
+    """``perturbed_copies`` of the expert trace and one of a sample of a group.
 
-    A perturbation that does not apply, or that leads to the expert's text, gives no example. The copy of the expert
-    trace is non-expert from its first changed token on (``perturbation_labels``), that of a sample as a whole.
+    A perturbation that does not apply, or that leads to the expert's text, gives no example. A copy is non-expert from
+    its first changed token on (``perturbation_labels``), that of a sample from where the sample is, if that is earlier.
     """
     kinds = tuple(settings.perturbations)
-    for original in (group.expert, rng.choice(group.samples)) if kinds else ():
+    originals = [group.expert] * settings.perturbed_copies + [rng.choice(group.samples)] if kinds else []
+    for original in originals:
         change = perturb(original.trace, rng, kinds)
         if change is None or change.text == group.expert.trace.text:
             continue
@@ -103,5 +125,9 @@ def perturbed(
             original.trace.problem, change.text, source=Source.PERTURBED, finished=original.trace.finished
         )
         encoded = encoder.encode(changed)
-        from_start = original is not group.expert or settings.perturbation_labels == "whole_trace"
-        yield Example(encoded, 0 if from_start else first_difference(encoded.completion_ids, original.completion_ids))
+        departure = first_difference(encoded.completion_ids, original.completion_ids)
+        if settings.perturbation_labels == "whole_trace":
+            departure = 0
+        elif original is not group.expert:
+            departure = min(departure, sample_departure(group.expert, original, settings))
+        yield Example(encoded, departure)

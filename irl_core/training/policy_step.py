@@ -73,7 +73,7 @@ class PolicyTrainer:
     @property
     def batching(self) -> Batching:
         """How traces in the policy's tokens become batches."""
-        return Batching(self.encoder.pad_id, self.config.run.batch_tokens, self.config.model.packing)
+        return Batching(self.encoder.pad_id, self.config.run.batch_tokens, self.config.model.batch_layout)
 
     def seed(self, purpose: str, number: int) -> int:
         """The seed of a purpose and a number (of a group, or a process) in this round."""

@@ -45,7 +45,7 @@ class SFTTrainer:
         completion_tokens = sum(len(trace.completion_ids) for trace in experts)
         prompt_tokens = sum(len(trace.prompt_ids) - 1 for trace in experts)
         own = self.world.share(experts)
-        batching = Batching(self.encoder.pad_id, settings.batch_tokens, self.config.model.packing)
+        batching = Batching(self.encoder.pad_id, settings.batch_tokens, self.config.model.batch_layout)
 
         def loss_of(indices: list[int]) -> tuple[Tensor, Metrics]:
             self.on_progress("policy")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irl_core.text.divergence import departed_token, departure, first_difference
+from irl_core.text.divergence import departed_token, departure, first_difference, value_departure
 
 EXPERT = "The scarves cost <<4*5=20>>20 dollars.\nThe apples cost <<9*6=54>>54 dollars.\n#### 74"
 
@@ -110,3 +110,48 @@ def test_departed_token() -> None:
 def test_any_text_gives_a_position_in_it(expert: str, text: str) -> None:
     position = departure(expert, text)
     assert position is None or 0 <= position <= len(text)
+
+
+# ------------------------------------------------------------------------------------------------ by value
+
+TICKETS = "A club of 18 sells 5 tickets each at $4. Costs are $60. How much is left?"
+TICKETS_EXPERT = "They sell <<18*5=90>>90 tickets.\nThat is <<90*4=360>>360 dollars.\n<<360-60=300>>300 are left.\n#### 300"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Each brings 5*4 = 20, so all bring 18*20 = 360.\n360 - 60 = 300\n#### 300",  # another way to the same values
+        "18*5 = 90 and 90*4 = 360, less 60 gives 300.\nThe answer is 300.",
+        "Half the club brings 9*5*4 = 180, both halves 2*180 = 360. 360-60=300\n#### 300",
+    ],
+)
+def test_another_way_to_the_experts_answer_is_no_departure(text: str) -> None:
+    assert value_departure(TICKETS, TICKETS_EXPERT, text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        # a value that the expert does not have and that leads nowhere
+        ("18*5 = 90 tickets.\nThat is 90+4 = 94 dollars.\n94-60 = 34\n#### 34", "90+4"),
+        # the detour leads to the expert's 360, so the mistake is behind it
+        ("Each brings 5*4 = 20, all bring 18*20 = 360.\n360+60 = 420\n#### 420", "360+60"),
+        # a slip, though its result is used and the answer comes out right
+        ("18*5 = 95 tickets, 90*4 = 360.\n360-60 = 300\n#### 300", "18*5"),
+        # a number outside any equation
+        ("They sell 90 tickets, which is 380 dollars.\nSo 320 are left.\n#### 320", "380"),
+        # right values, another answer
+        ("18*5 = 90. 90*4 = 360. 360-60 = 300\n#### 360", "60"),
+    ],
+)
+def test_departs_at_the_first_value_that_leads_nowhere(text: str, rest: str) -> None:
+    position = value_departure(TICKETS, TICKETS_EXPERT, text)
+    assert position is not None
+    assert text[position:].startswith(rest)
+
+
+def test_percentages_and_usual_constants_are_no_new_values() -> None:
+    problem, expert = "Of 80 eggs 25% break. How many are left?", "80*0.25 = 20 break, 80-20 = 60.\n#### 60"
+    text = "25/100 = 0.25, so 80*.25 = 20 break.\n80-20 = 70\n#### 70"
+    assert value_departure(problem, expert, text) == text.index("80-20")

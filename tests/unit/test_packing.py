@@ -127,7 +127,7 @@ def test_rows_keep_the_budget_and_every_trace(lengths: list[int], budget: int) -
 
 def test_packed_batches_hold_the_traces_they_name() -> None:
     encoded = traces()
-    batching = Batching(pad_id=0, tokens=30, packed=True)
+    batching = Batching(pad_id=0, tokens=30, layout="packed")
     for group in batching.split(encoded):
         batch = batching.collate([encoded[index] for index in group])
         assert batch.cu_seqlens is not None and int(batch.cu_seqlens[-1]) <= 30

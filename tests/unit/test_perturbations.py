@@ -113,7 +113,7 @@ def test_swap_answer_of_a_box() -> None:
 def test_carry_wrong_value_goes_on_to_the_answer() -> None:
     # 12 + 1 = 13; 13 + 9 = 22; 50 - 22 = 28
     wrong = "Mia pays <<4*3=13>>13 dollars.\nIn total it is <<13+9=22>>22.\nShe keeps <<50-22=28>>28.\n#### 28"
-    assert wrong in versions(DEMO, "carry_wrong_value")
+    assert wrong in versions(DEMO, "carry_wrong_value", seeds=200)
     assert false_steps(wrong) == [0]
 
 

@@ -249,7 +249,11 @@ def prepare(model: Any, config: TrainConfig, device: torch.device) -> None:
         compute_adapters_in(model, dtype)
     if settings.compile:
         compile_layers(model)
-    if settings.packing:
+    if settings.shared_prompts:
+        from irl_core.models.shared_prompts import use_shared_prompts
+
+        use_shared_prompts(model)
+    elif settings.packing:
         from irl_core.models.packed_attention import use_packed_attention
 
         use_packed_attention(model)

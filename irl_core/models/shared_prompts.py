@@ -1,0 +1,128 @@
+"""Batches in which traces of one problem share its prompt: it is read once, and every completion attends to it.
+
+In a round of training a problem has an expert trace, samples and perturbed copies, whose prompts are half of all tokens.
+The row holds families end to end, each a prompt and its completions. Attention runs family by family, outside of what
+``torch.compile`` sees, so that no shape of a family makes it compile anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from irl_core.errors import ConfigError
+from irl_core.models.batching import Batch, Family
+
+ATTENTION = "shared_prompts"
+_families: ContextVar[Sequence[FamilyMask] | None] = ContextVar("families", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyMask:
+    """A family, and which of ``prompt + C`` positions each of its ``C`` completion tokens attends to, ``(C, P + C)``."""
+
+    family: Family
+    mask: Tensor
+
+    @classmethod
+    def of(cls, family: Family) -> FamilyMask:
+        """The mask of a family: all of the prompt, and a completion's own tokens up to each."""
+        longest = max(family.completions)
+        own = torch.ones(longest, longest, dtype=torch.bool).tril()
+        return cls(family, torch.cat([torch.ones(longest, family.prompt, dtype=torch.bool), own], 1))
+
+
+def use_shared_prompts(model: Any) -> None:
+    """Set the attention of a causal LM, with or without adapters, to one that also takes families.
+
+    Raises:
+        ConfigError: a model with more than plain causal attention between tokens, or not on the CPU.
+    """
+    from irl_core.models.packed_attention import reason_not_to_pack
+
+    decoder = model.get_decoder()
+    reason = reason_not_to_pack(decoder)
+    if not reason and next(model.parameters()).device.type != "cpu":
+        reason = "is not on the CPU"
+    if reason:
+        raise ConfigError(f"{type(decoder).__name__} {reason}: prompts cannot be shared; set model.shared_prompts=false")
+    AttentionInterface.register(ATTENTION, shared_attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    model.set_attn_implementation(ATTENTION)
+
+
+@contextmanager
+def families_of(batch: Batch) -> Iterator[dict[str, Any]]:
+    """The decoder's arguments for a batch of families, which attention reads inside the block."""
+    token = _families.set([FamilyMask.of(family) for family in batch.families])
+    try:
+        # A mask of four dimensions counts as prepared: none is made. Being empty it fits no other attention.
+        yield {"position_ids": batch.position_ids, "attention_mask": torch.empty(1, 1, 0, 0, dtype=torch.bool)}
+    finally:
+        _families.set(None)
+
+
+@torch.compiler.disable
+def shared_attention(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    dropout: float = 0.0, scaling: float | None = None, **options: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Attention within families inside ``families_of``, else ``sdpa``.
+
+    Args:
+        module: the attention layer.
+        query: (1, heads, L, D).
+        key, value: (1, key heads, L, D).
+        attention_mask: of padded rows.
+        dropout, scaling, options: as of transformers' attention functions.
+
+    Returns:
+        (1, L, heads, D), and None for the attention weights.
+    """
+    families = _families.get()
+    if families is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
+    repeats = query.shape[1] // key.shape[1]
+    value = repeat_kv(value, repeats)
+    query, key = query.to(value.dtype), repeat_kv(key, repeats).to(value.dtype)  # rotated ones may be float32
+    pieces: list[Tensor] = []
+    start = 0
+    for one in families:
+        end = start + one.family.length
+        parts = [states[0, :, start:end].transpose(0, 1) for states in (query, key, value)]  # (L, heads, D)
+        pieces += family_attention(one, *parts, dropout, scaling)
+        start = end
+    return torch.cat(pieces).unsqueeze(0), None
+
+
+def family_attention(
+    one: FamilyMask, query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None
+) -> list[Tensor]:
+    """What a family's tokens attend to, in order: ``(P, heads, D)``, then ``(C, heads, D)`` of each completion."""
+    prompt, lengths = one.family.prompt, one.family.completions
+    options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
+    first = [states[:prompt].transpose(0, 1).unsqueeze(0) for states in (query, key, value)]  # (1, heads, P, D)
+    read = scaled_dot_product_attention(*first, is_causal=True, **options)
+    rows = [  # (K, heads, C, D)
+        pad_sequence(states[prompt:].split(lengths), batch_first=True).transpose(1, 2) for states in (query, key, value)
+    ]
+    keys, values = (
+        torch.cat([before.expand(len(lengths), -1, -1, -1), own], 2)
+        for before, own in zip(first[1:], rows[1:], strict=True)
+    )
+    mixed = scaled_dot_product_attention(rows[0], keys, values, attn_mask=one.mask, **options)
+    ends = [row[:, :length].transpose(0, 1) for row, length in zip(mixed, lengths, strict=True)]
+    return [read[0].transpose(0, 1), *ends]
