@@ -229,6 +229,7 @@ class DiscriminatorConfig:
     have. ``likelihood_weight``: weight
     of the expert traces' likelihood beside the classification. ``perturbed_copies`` of each expert trace. ``tail``:
     share of the other traces that are read to their end; the rest only to the end of the step in which they depart.
+    ``minibatches``: parts that a round's problems are split into, each with its own updates.
     """
 
     head: Literal["linear", "anchored", "cumulative"] = "anchored"
@@ -239,6 +240,7 @@ class DiscriminatorConfig:
     warmup_rounds: CountOrZero = 0
     warmup_learning_rate: Rate = 5e-4
     updates_per_round: Count = 1
+    minibatches: Count = 1
     target_expert: Share = 0.95
     target_other: Share = 0.05
     class_weights: ClassWeights = field(default_factory=ClassWeights)

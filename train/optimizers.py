@@ -229,7 +229,7 @@ def discriminator_learner(discriminator: Discriminator, config: TrainConfig) -> 
     """
     settings = config.discriminator
     first = settings.warmup_learning_rate if settings.warmup_rounds else settings.learning_rate
-    warmup_updates = settings.warmup_rounds * settings.updates_per_round
+    warmup_updates = settings.warmup_rounds * settings.updates_per_round * settings.minibatches
     first_phase = warm_up_then("cosine", 0.05, warmup_updates)
     last = settings.learning_rate / first
 

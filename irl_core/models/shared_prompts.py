@@ -113,9 +113,10 @@ def family_attention(
 ) -> list[Tensor]:
     """What a family's tokens attend to, in order: ``(P, heads, D)``, then ``(C, heads, D)`` of each completion."""
     prompt, lengths = one.family.prompt, one.family.completions
-    options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     first = [states[:prompt].transpose(0, 1).unsqueeze(0) for states in (query, key, value)]  # (1, heads, P, D)
-    read = scaled_dot_product_attention(*first, is_causal=True, **options)
+    causal = torch.ones(prompt, prompt, dtype=torch.bool).tril()
+    read = attended(*first, causal, dropout, scaling)
     rows = [  # (K, heads, C, D)
         pad_sequence(states[prompt:].split(lengths), batch_first=True).transpose(1, 2) for states in (query, key, value)
     ]
@@ -123,6 +124,21 @@ def family_attention(
         torch.cat([before.expand(len(lengths), -1, -1, -1), own], 2)
         for before, own in zip(first[1:], rows[1:], strict=True)
     )
-    mixed = scaled_dot_product_attention(rows[0], keys, values, attn_mask=one.mask, **options)
+    mixed = attended(rows[0], keys, values, one.mask, dropout, scaling)
     ends = [row[:, :length].transpose(0, 1) for row, length in zip(mixed, lengths, strict=True)]
     return [read[0].transpose(0, 1), *ends]
+
+
+def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float, scaling: float) -> Tensor:
+    """Attention of ``(K, heads, C, D)`` queries where ``mask`` ``(C, T)`` is True.
+
+    With gradients by plain products: the fused kernel's backward pass takes twice their time at these lengths
+    (``benchmarks/attention.py``).
+    """
+    if dropout or not torch.is_grad_enabled():
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    shape = query.shape
+    query, key, value = (query * scaling).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+    unseen = torch.zeros(mask.shape, dtype=query.dtype).masked_fill(~mask, -torch.inf).expand(len(query), -1, -1)
+    chances = torch.baddbmm(unseen, query, key.transpose(1, 2)).softmax(-1)
+    return (chances @ value).view(shape)

@@ -14,7 +14,7 @@ from irl_core.training.discriminator_step import update_discriminator
 from irl_core.training.groups import Group, group_members, samples_of
 from irl_core.training.metrics import Metrics, timed
 from irl_core.training.model_pair import ModelPair, TraceRewards
-from irl_core.training.negatives import Example, labelled_examples
+from irl_core.training.negatives import Example, by_problem, labelled_examples
 from irl_core.training.optimizer_step import Learner
 from irl_core.training.policy_step import PolicyTrainer, ScoredBatch
 from irl_core.types import EncodedTrace
@@ -45,7 +45,8 @@ class AdversarialTrainer(PolicyTrainer):
         metrics = self.sample_round(experts)
         with timed(metrics, "time/discriminator_s"):
             examples = labelled_examples(self.groups, self.pair, self.config.discriminator, self.replay, self.seed)
-            metrics |= update_discriminator(self.discriminator, self.pair, examples, self.config, self.on_progress)
+            for part in by_problem(examples, self.config.discriminator.minibatches):
+                metrics |= update_discriminator(self.discriminator, self.pair, part, self.config, self.on_progress)
         self.rewards = None
         if self.round_number >= self.config.discriminator.warmup_rounds:  # the policy is frozen before
             with timed(metrics, "time/score_s"):

@@ -62,6 +62,15 @@ def labelled_examples(
     return experts + others
 
 
+def by_problem(examples: Sequence[Example], parts: int) -> list[list[Example]]:
+    """The examples in at most ``parts`` parts of about as many problems each; those of a problem stay together."""
+    families: dict[str, list[Example]] = {}
+    for example in examples:
+        families.setdefault(example.encoded.trace.problem, []).append(example)
+    found = list(families.values())
+    return [[one for family in found[part::parts] for one in family] for part in range(min(parts, len(found)))]
+
+
 def without_tail(example: Example) -> Example:
     """The example up to the end of the step in which it departs: how it goes on from a mistake teaches little."""
     encoded = example.encoded
