@@ -71,9 +71,9 @@ class DataConfig:
     ``source``: ``demo`` (generated word problems), ``gsm8k``, or the path of a JSONL file. ``drills``: bare sums mixed
     into the demo's training problems, to teach arithmetic first. ``layout``: the form of expert solutions.
     ``styles``: show each expert solution in another style at every visit (marks, operators, restated facts, closing
-    line). ``instruction``: text before every problem. ``held_out``: rows at the end of a source that training never sees, for
-    calibration and evaluation. ``expert_errors``: share of expert traces replaced by a perturbed copy (an ablation of
-    the experts' quality).
+    line). ``instruction``: text before every problem. ``held_out``: rows at the end of a source that training never
+    sees, for calibration and evaluation. ``expert_errors``: share of expert traces replaced by a perturbed copy (an
+    ablation of the experts' quality).
     """
 
     source: Text = "demo"

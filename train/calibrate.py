@@ -177,8 +177,8 @@ def limits_note(right: int, experts: int, wrong: int, departed: int = 0) -> str:
         limits = f"limits from {experts:,} expert solutions, since {right:,} correct samples are too few"
     if departed:
         return (
-            f"{limits}; rule and error confidence from {wrong:,} corrupted expert solutions and {departed:,} wrong samples, "
-            "whose first error is where their values depart from the expert's"
+            f"{limits}; rule and error confidence from {wrong:,} corrupted expert solutions and {departed:,} wrong "
+            "samples, whose first error is where their values depart from the expert's"
         )
     if not wrong:
         return f"{limits}; no expert solution could be corrupted, so the rule was chosen on nothing"

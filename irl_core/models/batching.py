@@ -1,4 +1,4 @@
-"""Batches of encoded traces under a token budget: padded, or packed into one row."""
+"""Batches of encoded traces under a token budget: padded, packed into one row, or with prompts shared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from irl_core.types import EncodedTrace
-
 
 BatchLayout = Literal["padded", "packed", "shared_prompts"]
 
@@ -195,9 +194,8 @@ def pack_families(encoded: Sequence[EncodedTrace]) -> Batch:
             positions.append(torch.arange(len(prompt), len(prompt) + len(completion)))
         found.append(Family(len(prompt), tuple(map(len, completions))))
     starts = torch.tensor([len(trace.prompt_ids) for trace in encoded])
-    return Batch(
-        torch.tensor([ids]), first, starts, mask, torch.cat(positions).unsqueeze(0), families=tuple(found), begins=begins
-    )
+    position_ids = torch.cat(positions).unsqueeze(0)
+    return Batch(torch.tensor([ids]), first, starts, mask, position_ids, families=tuple(found), begins=begins)
 
 
 def token_budget_rows(lengths: Sequence[int], budget: int) -> list[list[int]]:

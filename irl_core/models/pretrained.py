@@ -90,10 +90,13 @@ def read_base(directory: Path) -> Base:
 # ------------------------------------------------------------------------------------------------------- loading
 
 
-def load_causal_lm(directory: Path, device: str | torch.device = "cpu", *, trainable: bool = False) -> Any:
+def load_causal_lm(
+    directory: Path, device: str | torch.device = "cpu", *, trainable: bool = False, merge: bool = False
+) -> Any:
     """The causal LM in a folder of a verified checkpoint, in evaluation mode and in its saved precision.
 
     Adapters are applied to their base, and require gradients only if ``trainable``; a whole model's weights always do.
+    ``merge``: add them to the weights of a base that is not quantised, for scoring alone.
 
     Raises:
         CheckpointError: the files are not safe to load or incomplete, or the base is not available.
@@ -103,13 +106,32 @@ def load_causal_lm(directory: Path, device: str | torch.device = "cpu", *, train
     lora, base = read_adapter_config(directory), read_base(directory)
     model = with_adapters(load_base(base, device), lora)
     load_adapter_weights(model, directory)
-    if not trainable:
-        model.requires_grad_(False)
+    if trainable:
+        return model.eval()
+    model.requires_grad_(False)
+    if merge and base.quantisation == "none":
+        from irl_core.models.precision import merged
+
+        return merged(model).eval()
+    compute_as_base(model)
     return model.eval()
+
+
+def compute_as_base(model: Any) -> None:
+    """Make adapters on a bfloat16 base compute in bfloat16 too, on the CPU: see ``irl_core.models.precision``."""
+    import torch
+
+    from irl_core.models.precision import compute_adapters_in
+
+    weight = model.get_input_embeddings().weight
+    if weight.dtype is torch.bfloat16 and weight.device.type == "cpu":
+        compute_adapters_in(model, torch.bfloat16)
 
 
 def load_base(base: Base, device: str | torch.device = "cpu") -> Any:
     """The frozen base model, quantised as ``base`` says, with ``base`` kept on it for `base_of`.
+
+    On a CPU whose bfloat16 products are slow, a bfloat16 base is held and computes in float32.
 
     Raises:
         CheckpointError: the base is not available, or its files cannot be loaded.
@@ -118,7 +140,12 @@ def load_base(base: Base, device: str | torch.device = "cpu") -> Any:
         folder = locate(base.name, base.revision)
     except CheckpointError as error:
         raise CheckpointError(f"the base of the adapters: {error}") from error
-    model = load_whole(folder, dtype=base.dtype, quantisation=base.quantisation, device=device)
+    dtype = base.dtype
+    if dtype == "bfloat16" and base.quantisation == "none" and str(device) == "cpu":
+        from irl_core.models.precision import cpu_precision
+
+        dtype = cpu_precision()
+    model = load_whole(folder, dtype=dtype, quantisation=base.quantisation, device=device)
     model.requires_grad_(False)
     model.pretrained_base = base
     return model

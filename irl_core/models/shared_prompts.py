@@ -1,8 +1,8 @@
 """Batches in which traces of one problem share its prompt: it is read once, and every completion attends to it.
 
-In a round of training a problem has an expert trace, samples and perturbed copies, whose prompts are half of all tokens.
-The row holds families end to end, each a prompt and its completions. Attention runs family by family, outside of what
-``torch.compile`` sees, so that no shape of a family makes it compile anew.
+In a round of training a problem has an expert trace, samples and perturbed copies, whose prompts are half of all
+tokens. The row holds families end to end, each a prompt and its completions. Attention runs family by family, outside
+of what ``torch.compile`` sees, so that no shape of a family makes it compile anew.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _families: ContextVar[Sequence[FamilyMask] | None] = ContextVar("families", defa
 
 @dataclass(frozen=True, slots=True)
 class FamilyMask:
-    """A family, and which of ``prompt + C`` positions each of its ``C`` completion tokens attends to, ``(C, P + C)``."""
+    """A family, and the ``mask`` ``(C, P + C)`` of the positions that each of ``C`` completion tokens attends to."""
 
     family: Family
     mask: Tensor
@@ -56,7 +56,8 @@ def use_shared_prompts(model: Any) -> None:
     if not reason and next(model.parameters()).device.type != "cpu":
         reason = "is not on the CPU"
     if reason:
-        raise ConfigError(f"{type(decoder).__name__} {reason}: prompts cannot be shared; set model.shared_prompts=false")
+        name = type(decoder).__name__
+        raise ConfigError(f"{name} {reason}: prompts cannot be shared; set model.shared_prompts to false")
     AttentionInterface.register(ATTENTION, shared_attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     model.set_attn_implementation(ATTENTION)
@@ -65,7 +66,7 @@ def use_shared_prompts(model: Any) -> None:
 @contextmanager
 def families_of(batch: Batch) -> Iterator[dict[str, Any]]:
     """The decoder's arguments for a batch of families, which attention reads inside the block."""
-    token = _families.set([FamilyMask.of(family) for family in batch.families])
+    _families.set([FamilyMask.of(family) for family in batch.families])
     try:
         # A mask of four dimensions counts as prepared: none is made. Being empty it fits no other attention.
         yield {"position_ids": batch.position_ids, "attention_mask": torch.empty(1, 1, 0, 0, dtype=torch.bool)}

@@ -44,7 +44,7 @@ CONSTANTS = frozenset(map(Fraction, (*range(11), 12, 24, 30, 31, 52, 60, 100, 36
 
 @dataclass(frozen=True, slots=True)
 class Calculation:
-    """An equation as a step from values to a value: the numbers of its left side, what it states, whether it is true."""
+    """An equation as a step from values to a value: the numbers of its left side, what it states, if it is true."""
 
     start: int
     end: int

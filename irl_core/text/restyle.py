@@ -11,15 +11,16 @@ import re
 from collections.abc import Sequence
 
 from irl_core.text.segmentation import segment, sentence_spans
+from irl_core.text.tokens import words
 from irl_core.types import Layout
 
 ANNOTATIONS = re.compile(r"<<[^<>\r\n]{1,200}>>")
 # An operator between two operands. A hyphen needs blanks or an equals sign behind: 10-12 may be a range.
 _OPERATOR = re.compile(r"(?<=[0-9)%])( ?)([-+*/])( ?)(?=[$(]?\.?[0-9(])")
 _CONNECTIVES = ("So, ", "Then, ", "Next, ", "Therefore, ", "Now, ", "This means that ")
-_LOWERED = frozenset("The She He They It In His Her Their There This That A An If We Each After To For".split())
+_LOWERED = words("The She He They It In His Her Their There This That A An If We Each After To For")
 _CLOSINGS = (
-    "#### {answer}", "#### {answer}", "#### {answer}\nThe answer is: {answer}", "#### {answer}\nThe answer is: {answer}",
+    *2 * ("#### {answer}", "#### {answer}\nThe answer is: {answer}"),
     "The answer is {answer}.", "A: {answer}", "Answer: {answer}", "Therefore, the answer is {answer}.",
 )  # fmt: skip
 _TIMES = (" × ", " x ", " * ", "*", " \\times ")
@@ -59,7 +60,6 @@ def restyled(problem: str, solution: str, rng: random.Random) -> str:
     return body + ("\n" if join == " " else join) + closing
 
 
-
 def with_operators(line: str, times: str, spaced: bool) -> str:
     """A line with its products written as ``times``, and blanks around its other operators or none."""
 
@@ -84,7 +84,7 @@ def with_connective(line: str, rng: random.Random) -> str:
 
 
 def with_restated_facts(problem: str, lines: Sequence[str], rng: random.Random) -> list[str]:
-    """The lines, each of some facts of the problem (its sentences with a number) restated before the first that needs it."""
+    """The lines, with some facts of the problem (sentences with a number) restated before the first that needs each."""
     sentences = [problem[start:end] for start, end in sentence_spans(problem, 0, len(problem))]
     facts = [one for one in sentences if re.search(r"[0-9]", one) and not one.endswith("?")]
     chosen = [fact for fact in facts if rng.random() < 0.5]

@@ -12,12 +12,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from irl_core.models.precision import compute_in
 from irl_core.policy import sampling
 from irl_core.policy.decoder import PROJECTIONS, ROOM, Decoding, FusedWeights, Projection, reason_not_to_decode
 from irl_core.policy.protocol import left_padded
 from irl_core.policy.sampling import ForwardDecoding, LoopSampler, filled_from_behind, positions
 from tests.small_models import random_model
-from train.backends.transformers import compute_in
 
 VOCABULARY = 120
 PROMPTS = [[7, 30, 41], [9] * 29 + [11], [50, 51, 52, 53, 54, 55, 56]]

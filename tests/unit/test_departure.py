@@ -115,7 +115,9 @@ def test_any_text_gives_a_position_in_it(expert: str, text: str) -> None:
 # ------------------------------------------------------------------------------------------------ by value
 
 TICKETS = "A club of 18 sells 5 tickets each at $4. Costs are $60. How much is left?"
-TICKETS_EXPERT = "They sell <<18*5=90>>90 tickets.\nThat is <<90*4=360>>360 dollars.\n<<360-60=300>>300 are left.\n#### 300"
+TICKETS_EXPERT = (
+    "They sell <<18*5=90>>90 tickets.\nThat is <<90*4=360>>360 dollars.\n<<360-60=300>>300 are left.\n#### 300"
+)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from irl_core.text.segmentation import segment
 
 PROBLEM = "A stall sells 14 jars at $3 each and 6 loaves at $2 each. Half of what it takes is rent. What is left?"
 SOLUTION = (
-    "The jars bring 14*3=$<<14*3=42>>42.\nThe loaves bring 6*2=$<<6*2=12>>12.\nTogether it takes 42+12=$<<42+12=54>>54.\n"
+    "The jars bring 14*3=$<<14*3=42>>42.\nThe loaves bring 6*2=$<<6*2=12>>12.\n"
+    "Together it takes 42+12=$<<42+12=54>>54.\n"
     "What is left is 54/2=$<<54/2=27>>27.\n#### 27"
 )
 

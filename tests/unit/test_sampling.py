@@ -20,6 +20,7 @@ from irl_core.errors import ConfigError
 from irl_core.models.batching import collate
 from irl_core.models.logprobs import completion_logprobs
 from irl_core.models.packed_attention import use_packed_attention
+from irl_core.models.precision import compute_in
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.policy import protocol
 from irl_core.policy.draws import Drawing, uniforms
@@ -29,7 +30,6 @@ from irl_core.policy.sampling import LoopSampler, make_sampler
 from irl_core.types import EncodedTrace
 from tests.small_models import random_model
 from tests.tiny import PROBLEM, expert_traces, tiny_model, tiny_tokenizer
-from train.backends.transformers import compute_in
 
 ENCODER = TraceEncoder(tiny_tokenizer())
 PROMPTS = [expert.prompt_ids for expert in expert_traces(ENCODER)[:3]]

@@ -90,5 +90,5 @@ def test_a_padded_batch_and_a_cache_still_take_the_plain_attention() -> None:
 
 def test_a_model_with_more_than_causal_attention_is_refused() -> None:
     model = random_model("qwen2", VOCABULARY, use_sliding_window=True, sliding_window=4, max_window_layers=0)
-    with pytest.raises(ConfigError, match=r"prompts cannot be shared; set model.shared_prompts=false"):
+    with pytest.raises(ConfigError, match=r"prompts cannot be shared; set model.shared_prompts to false"):
         use_shared_prompts(model)

@@ -7,8 +7,7 @@ add to a weight; ``model.dtype`` is then that of the computation.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 
 from irl_core.checkpoints.manifest import MANIFEST, verify
 from irl_core.config import LoraConfig, ModelConfig, TrainConfig
@@ -24,6 +22,7 @@ from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.models import hub, pretrained
 from irl_core.models.hub import ADAPTER_CONFIG
+from irl_core.models.precision import compile_layers, compute_in
 from irl_core.models.pretrained import OWN_TOKENIZER, REFERENCE_ADAPTER, Base
 from irl_core.models.token_alignment import check_same_tokens
 from irl_core.reward.discriminator import HEAD, Discriminator, load_discriminator, read_head
@@ -245,8 +244,8 @@ def prepare(model: Any, config: TrainConfig, device: torch.device) -> None:
     dtype = getattr(torch, settings.dtype)
     if pretrained.base_of(model) is None and dtype is not torch.float32:
         compute_in(model, dtype, device.type)
-    elif isinstance(model, PeftModel) and dtype is torch.bfloat16 and device.type == "cpu":
-        compute_adapters_in(model, dtype)
+    elif isinstance(model, PeftModel):
+        pretrained.compute_as_base(model)
     if settings.compile:
         compile_layers(model)
     if settings.shared_prompts:
@@ -259,53 +258,6 @@ def prepare(model: Any, config: TrainConfig, device: torch.device) -> None:
         use_packed_attention(model)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def compute_in(model: Any, dtype: torch.dtype, device_type: str) -> None:
-    """Make ``model`` compute in ``dtype`` with its float32 weights, through whichever of its parts is called.
-
-    A copy made afterwards would call the original: copy first.
-    """
-    model.computes_in = dtype
-    for part in (model, model.get_decoder(), model.get_output_embeddings()):
-        part.forward = torch.autocast(device_type, dtype)(part.forward)
-
-
-def compute_adapters_in(model: PeftModel, dtype: torch.dtype) -> None:
-    """Make float32 adapters multiply in ``dtype``, that of their base, on the CPU.
-
-    peft casts each layer's input to the adapters' type; these two passes over memory doubled a forward pass here.
-    """
-    for module in model.modules():
-        if isinstance(module, BaseTunerLayer):
-            module.cast_input_dtype_enabled = False
-    compute_in(model.get_base_model(), dtype, "cpu")
-
-
-def compile_layers(model: Any) -> None:
-    """Compile each decoder layer's pass over whole sequences; a pass that fills a cache stays as it is.
-
-    All layers share one compilation, for any number and length of rows.
-
-    Raises:
-        ConfigError: there is no C++ compiler.
-    """
-    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        raise ConfigError("model.compile is true, and there is no C++ compiler (g++, clang++); install one or set it to false")
-    for layer in model.get_decoder().layers:
-        layer.forward = compiled_without_cache(layer.forward)
-
-
-def compiled_without_cache(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """``plain`` compiled, for calls without a cache of keys and values."""
-    compiled = torch.compile(plain, dynamic=True)
-
-    def forward(*inputs: Any, past_key_values: Any = None, **named: Any) -> Any:
-        if past_key_values is None:
-            return compiled(*inputs, **named)
-        return plain(*inputs, past_key_values=past_key_values, **named)
-
-    return forward
 
 
 # ----------------------------------------------------------------------------------------------------- the reference

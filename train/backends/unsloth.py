@@ -15,9 +15,10 @@ from irl_core.config import LoraConfig, TrainConfig
 from irl_core.distributed import World
 from irl_core.errors import ConfigError
 from irl_core.models import hub, pretrained
+from irl_core.models.precision import compute_in
 from irl_core.models.pretrained import Base
 from train.backends.models import Models
-from train.backends.transformers import assemble, compute_in
+from train.backends.transformers import assemble
 
 INSTEAD = "or train without it: --set model.backend=transformers"
 
