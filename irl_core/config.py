@@ -175,6 +175,7 @@ class PolicyConfig:
     what is better than its group.
     ``sampler``: our decoding loop, or transformers' ``generate`` (with a dynamic or static
     ``cache``); ``sampling_tokens`` bounds the cached tokens (prompt and completion) of the samples decoded at once.
+    ``max_new_tokens``: of a sample in training; 0 = ``data.max_completion_tokens``.
     """
 
     learning_rate: Rate = 1e-4
@@ -187,6 +188,7 @@ class PolicyConfig:
     sampler: Literal["loop", "generate"] = "loop"
     cache: Literal["dynamic", "static"] = "dynamic"
     sampling_tokens: Count = 262144
+    max_new_tokens: CountOrZero = 0
     temperature: Annotated[Number, Range(0, 10, above=True)] = 1.0
     top_p: Annotated[Number, Range(0, 1, above=True)] = 1.0
     gamma: Share = 0.9

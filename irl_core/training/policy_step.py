@@ -90,7 +90,7 @@ class PolicyTrainer:
             self.policy.model,
             [experts[number].prompt_ids for number in numbers],
             num_samples=settings.num_generations,
-            max_new_tokens=self.config.data.max_completion_tokens,
+            max_new_tokens=self.config.policy.max_new_tokens or self.config.data.max_completion_tokens,
             seeds=[self.seed("sample", number) for number in numbers],
             temperature=settings.temperature,
             top_p=settings.top_p,
