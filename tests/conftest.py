@@ -10,6 +10,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# No test uses a pretrained model that happens to be on this machine, nor needs one: the tiny checkpoint is the default.
+os.environ["IRL_LENS_CACHE"] = str(Path(__file__).resolve().parent / "no-models-here")
 
 import pytest
 

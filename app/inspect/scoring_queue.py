@@ -21,6 +21,7 @@ import streamlit as st
 from app.inspect.request import Inspection, Request
 from irl_core.checkpoints.find import CheckpointInfo, default_roots, list_checkpoints
 from irl_core.errors import UserError
+from irl_core.models.bundled import default_checkpoint, missing_base
 
 if TYPE_CHECKING:
     from irl_core.scorer import Lens
@@ -223,7 +224,22 @@ def use(factory: LensFactory, catalogue: Catalogue) -> None:
 
 def catalogue() -> list[CheckpointInfo]:
     """Every checkpoint in the allowed folders, the unusable ones with their reason; the default first."""
-    return sorted(sources.catalogue(), key=lambda info: (not info.verified, info.name != "demo", info.name))
+    first = default_checkpoint(default_roots()[0]).name
+    listed = map(unusable_without_base, sources.catalogue())
+    return sorted(listed, key=lambda info: (not info.verified, info.name != first, info.name))
+
+
+def unusable_without_base(info: CheckpointInfo) -> CheckpointInfo:
+    """The checkpoint, or where its pretrained model was not fetched the same as one that cannot be used, and why."""
+    if not info.verified:
+        return info
+    try:
+        missing = missing_base(info.path)
+    except UserError as error:
+        return replace(info, verified=False, reason=str(error))
+    if missing is None:
+        return info
+    return replace(info, verified=False, reason=f"Its pretrained model is not here: irl-lens models fetch {missing}")
 
 
 def desk(info: CheckpointInfo, device: str) -> Desk:

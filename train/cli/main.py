@@ -18,6 +18,7 @@ from train.cli.calibrate import calibrate
 from train.cli.checkpoints import checkpoints
 from train.cli.compare import compare
 from train.cli.evaluate import evaluate
+from train.cli.export import export
 from train.cli.inspect import inspect
 from train.cli.model_card import model_card
 from train.cli.models import models
@@ -53,7 +54,8 @@ def common(version: Version = False) -> None:
 
 
 for command in (
-    inspect, score, train, evaluate, report, compare, study, calibrate, presets, checkpoints, model_card, app,
+    inspect, score, train, evaluate, report, compare, study, calibrate, presets, checkpoints, export, model_card,
+    app,
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(models, name="models")

@@ -11,18 +11,25 @@ from irl_core.checkpoints import find
 from irl_core.checkpoints.manifest import MANIFEST
 from irl_core.errors import CheckpointError, InputError
 from irl_core.home import runs_folder
+from train.cli.say import say
 
 if TYPE_CHECKING:
     from irl_core.scorer import Lens
 
-DEFAULT_CHECKPOINT = "demo"
+DEFAULT_CHECKPOINT = "auto"
 RUNS = runs_folder()  # where training runs and studies are written
 NO_CHECKPOINT = (
-    f"The bundled checkpoint assets/{DEFAULT_CHECKPOINT} is not beside the installed packages. It is part of the "
-    "repository: install with 'pip install -e' from a clone, or name a checkpoint with --checkpoint."
+    "The bundled checkpoints are not beside the installed packages. They are part of the repository, in assets: "
+    "install with 'pip install -e' from a clone, or name a checkpoint with --checkpoint."
 )
 
-Checkpoint = Annotated[str, typer.Option(help="A checkpoint's name (see 'irl-lens checkpoints') or folder.")]
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        help="A checkpoint's name (see 'irl-lens checkpoints') or folder; auto: gsm8k where its pretrained model is "
+        "here, else demo."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 
@@ -40,8 +47,15 @@ def checkpoint_folder(checkpoint: str) -> Path:
         InputError, CheckpointError: there is no checkpoint of that name or path.
     """
     roots = find.default_roots()
-    if checkpoint == DEFAULT_CHECKPOINT and not (roots[0] / DEFAULT_CHECKPOINT).is_dir():
-        raise InputError(NO_CHECKPOINT)
+    if checkpoint == DEFAULT_CHECKPOINT:
+        from irl_core.models.bundled import default_checkpoint
+
+        default = default_checkpoint(roots[0])
+        if not (roots[0] / default.name).is_dir():
+            raise InputError(NO_CHECKPOINT)
+        if default.note:
+            say(default.note, err=True)
+        checkpoint = default.name
     folder = Path(checkpoint)
     is_checkpoint = (folder / MANIFEST).is_file()
     if folder.is_absolute() and not is_checkpoint:
