@@ -96,9 +96,7 @@ def shared_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
-    repeats = query.shape[1] // key.shape[1]
-    value = repeat_kv(value, repeats)
-    query, key = query.to(value.dtype), repeat_kv(key, repeats).to(value.dtype)  # rotated ones may be float32
+    query, key = query.to(value.dtype), key.to(value.dtype)  # rotated ones may be float32
     pieces: list[Tensor] = []
     start = 0
     for one in families:
@@ -131,15 +129,17 @@ def family_attention(
 
 
 def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float, scaling: float) -> Tensor:
-    """Attention of ``(K, heads, C, D)`` queries where ``mask`` ``(C, T)`` is True.
+    """Attention of ``(K, heads, C, D)`` queries to ``(K, key heads, T, D)`` where ``mask`` ``(C, T)`` is True.
 
-    With gradients by plain products: the fused kernel's backward pass takes twice their time at these lengths
-    (``benchmarks/attention.py``).
+    With gradients by plain products, the queries of one key head together: the fused kernel's backward pass takes twice
+    their time at these lengths, and repeated keys are copies.
     """
+    rows, heads, length, width = query.shape
+    groups = heads // key.shape[1]
     if dropout or not torch.is_grad_enabled():
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
-    shape = query.shape
-    query, key, value = (query * scaling).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
-    unseen = torch.zeros(mask.shape, dtype=query.dtype).masked_fill(~mask, -torch.inf).expand(len(query), -1, -1)
-    chances = torch.baddbmm(unseen, query, key.transpose(1, 2)).softmax(-1)
-    return (chances @ value).view(shape)
+    query = (query * scaling).reshape(-1, groups * length, width)
+    unseen = torch.zeros(mask.shape, dtype=query.dtype).masked_fill(~mask, -torch.inf).repeat(groups, 1)
+    scores = torch.baddbmm(unseen.expand(len(query), -1, -1), query, key.flatten(0, 1).transpose(1, 2))
+    return (scores.softmax(-1) @ value.flatten(0, 1)).view(rows, heads, length, width)
