@@ -11,8 +11,9 @@ from app.components.markdown import plain
 from app.inspect import scoring_queue
 from app.jobs import machine, panel, training_form
 from app.jobs.supervisor import GPU_CONTROL
-from irl_core.checkpoints.find import CheckpointInfo
+from irl_core.checkpoints.find import CheckpointInfo, default_roots
 from irl_core.home import place_words
+from irl_core.models.bundled import BUNDLED, default_checkpoint
 
 OWN_MODEL: Final = """
 Put a checkpoint directory (safetensors with its manifest, as training writes it) under `runs/`, and choose it here; or
@@ -32,6 +33,9 @@ def show() -> None:
         st.selectbox("Device", devices, key="device", help="auto takes the GPU where there is one.")
         st.caption(plain(". ".join(machine.words()) + "."))
         show_provenance(usable[st.session_state["checkpoint"]])
+        note = default_checkpoint(default_roots()[0]).note
+        if note and st.session_state["checkpoint"] == BUNDLED[-1]:
+            st.info(plain(note))
     for info in known:
         if not info.verified:
             st.caption(plain(f"Not offered: {info.name}. {info.reason}"))

@@ -188,6 +188,17 @@ class Lens:
         )
 
     @property
+    def computes_on(self) -> str:
+        """The device; for a bfloat16 model on a CPU also the precision that it computes in there, and why."""
+        from irl_core.models.precision import cpu_precision_in_words
+        from irl_core.models.pretrained import base_of
+
+        base = base_of(self.policy)
+        if self.device != "cpu" or base is None or base.dtype != "bfloat16" or base.quantisation != "none":
+            return self.device
+        return f"{self.device}, {cpu_precision_in_words()}"
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Where the checkpoint comes from: command, preset, seed, date, data, steps, code version."""
         return dict(self.config.get("provenance", {}))

@@ -1,8 +1,10 @@
-"""The sample problems that the Inspect page offers: rows of ``assets/problems.jsonl``."""
+"""The sample problems that the Inspect page offers: rows of ``assets/problems.jsonl``, or of a file for a checkpoint
+alone (``assets/problems-gsm8k.jsonl``)."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,13 @@ class Example:
     solution: str
     wrong_solution: str
     answer: str
+
+
+def file_of(checkpoint: str) -> Path:
+    """The file of a checkpoint's sample problems: its own where there is one, else those of the generator."""
+    own = PROBLEMS.with_name(f"{PROBLEMS.stem}-{checkpoint}{PROBLEMS.suffix}")
+    plain = re.fullmatch(r"[\w.-]{1,100}", checkpoint, re.ASCII) is not None
+    return own if plain and own.is_file() else PROBLEMS
 
 
 def load(path: Path | None = None) -> tuple[list[Example], list[str]]:

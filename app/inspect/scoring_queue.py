@@ -195,7 +195,8 @@ def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -
     calls["score"] += 1
     scored = tuple(lens.score(traces))
     localisations = tuple(lens.locate(one) for one in scored)
-    return Inspection(request, lens.name, lens.device, lens.default_trace_score, scored, localisations, familiarity)
+    place = lens.computes_on
+    return Inspection(request, lens.name, place, lens.default_trace_score, scored, localisations, familiarity)
 
 
 def load_lens(path: Path, device: str) -> Lens:

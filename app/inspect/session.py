@@ -73,7 +73,7 @@ def leave_example() -> None:
 
 def chosen_example() -> examples.Example | None:
     """The example that is chosen above the form, if any."""
-    known, _ = examples.load()
+    known, _ = examples.load(examples.file_of(st.session_state.get("checkpoint", "")))
     number = st.session_state.get("example")
     return None if number is None or number >= len(known) else known[number]
 

@@ -25,7 +25,7 @@ from irl_core.errors import UserError
 from irl_core.home import runs_folder
 from irl_core.validation import Range
 from train.planning.describe import hours
-from train.planning.duration import CPU
+from train.planning.duration import CPUS
 from train.planning.fitting import settings_that_fit, value_of
 from train.planning.plan import PRESETS, Plan, launched_processes, make_plan, trained_first, unfinished_prerequisites
 from train.planning.presets import Preset, all_presets
@@ -217,19 +217,19 @@ def lines_of(plan: Plan) -> list[str]:
 def machine_words(plan: Plan) -> str:
     """The machine that the times are estimated for, and how it differs from this one."""
     name, cores = plan.durations.machine.name, psutil.cpu_count() or 1
-    if plan.durations.machine != CPU:
+    if plan.durations.machine not in CPUS:
         return f"an {name}, which this machine does not have" if plan.device.kind == "cpu" else name
     return name if name == f"{cores} CPU cores" else f"{name} (this machine has {cores})"
 
 
 def needs_gpu(plan: Plan) -> str:
     """The refusal of a training that is meant for a GPU, on a machine without one; "" elsewhere."""
-    if plan.device.kind != "cpu" or plan.durations.machine == CPU:
+    if plan.device.kind != "cpu" or plan.durations.machine in CPUS:
         return ""
     return (
         f"{plan.config.run.preset} is made for a GPU, and this machine has none: its CPU would take many times what an "
-        f"{plan.durations.machine.name} takes. Choose a preset of the embedded default (demo-...), or train it where "
-        "there is a GPU."
+        f"{plan.durations.machine.name} takes. Choose a preset that is made for a CPU (gsm8k-..., demo-...), or "
+        "train it where there is a GPU."
     )
 
 

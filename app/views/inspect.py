@@ -69,7 +69,7 @@ def show() -> None:
 
 def choose_example() -> None:
     """The chooser of an example and of the kind of solution that comes with it."""
-    known, faults = examples.load()
+    known, faults = examples.load(examples.file_of(st.session_state.get("checkpoint", "")))
     for fault in faults:
         st.warning(plain(fault))
     if not known:

@@ -43,7 +43,7 @@ def reward(piece: str) -> float:
 
 class FakeLens:
     name = "fake"
-    device = "cpu"
+    device = computes_on = "cpu"
     default_trace_score = "minimum"
 
     def score(self, traces: list[Trace]) -> list[ScoredTrace]:

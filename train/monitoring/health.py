@@ -135,7 +135,8 @@ def sample_conditions(config: TrainConfig) -> list[Condition]:
         Condition(
             "all truncated",
             "every sampled completion was cut off before its end",
-            f"raise data.max_completion_tokens ({config.data.max_completion_tokens}), or start from a trained policy",
+            f"raise policy.max_new_tokens ({config.policy.max_new_tokens}), which is 0 for data.max_completion_tokens "
+            f"({config.data.max_completion_tokens}), or start from a trained policy",
             measured("rollout/truncated", lambda share: share == 1.0),
         ),
         Condition(

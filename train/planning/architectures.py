@@ -139,6 +139,17 @@ def _qwen(
     return Known(shape, licence)
 
 
+def _small(
+    family: str, layers: int, hidden: int, heads: int, kv_heads: int, intermediate: int, vocabulary: int, context: int,
+    theta: float,
+) -> Known:  # fmt: skip
+    shape = Architecture(
+        family, layers, hidden, heads, kv_heads, hidden // heads, intermediate, vocabulary, True, context,
+        rope=(("rope_theta", theta), ("rope_type", "default")),
+    )  # fmt: skip
+    return Known(shape, "Apache 2.0")
+
+
 KNOWN = {
     "meta-llama/Llama-3.1-8B-Instruct": _llama(32, 4096, 32, 128, 14336, False, 8.0),
     "meta-llama/Llama-3.2-3B-Instruct": _llama(28, 3072, 24, 128, 8192, True, 32.0),
@@ -148,6 +159,13 @@ KNOWN = {
     "Qwen/Qwen2.5-3B-Instruct": _qwen(36, 2048, 16, 2, 11008, licence="Qwen Research"),
     "Qwen/Qwen2.5-7B-Instruct": _qwen(28, 3584, 28, 4, 18944, tied=False, vocabulary=152064),
     "Qwen/Qwen2.5-Math-1.5B-Instruct": _qwen(28, 1536, 12, 2, 8960, context=4096, theta=10000.0),
+}
+
+
+# Those of irl_core.models.bases, by their short names.
+SMALL = {
+    "smollm2-135m": _small("llama", 30, 576, 9, 3, 1536, 49152, 8192, 100000.0),
+    "qwen2.5-coder-0.5b": _small("qwen2", 24, 896, 14, 2, 4864, 151936, 32768, 1000000.0),
 }
 
 

@@ -54,6 +54,8 @@ class Machine:
 
 A100 = Machine("A100 40 GB", 312, 19.5, 1555, 40)
 CPU = Machine("2 CPU cores", 0.05, 0.05, 20, 8)
+AMX_CPU = Machine("2 CPU cores with AMX", 2.0, 0.26, 20, 24)
+CPUS = (CPU, AMX_CPU)
 # By a part of torch's name for the device; the first that fits.
 MACHINES = {
     "A100": A100,
@@ -94,6 +96,14 @@ class Durations:
     def total(self) -> float:
         """Seconds of the whole training."""
         return self.start + self.steps * self.step_seconds + self.evaluations
+
+
+def cpu_of(config: TrainConfig) -> Machine | None:
+    """The machine that a training made for a CPU is estimated for: of the tiny backend, or of small pretrained models
+    whose traces share prompts. None of others."""
+    if config.model.backend == "tiny":
+        return CPU
+    return AMX_CPU if config.model.shared_prompts else None
 
 
 def machine_named(device: str) -> Machine | None:

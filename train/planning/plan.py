@@ -14,7 +14,7 @@ from irl_core.config import TrainConfig, load_config
 from irl_core.home import runs_folder
 from irl_core.storage.training_run import is_finished
 from train.planning.architectures import Architecture
-from train.planning.duration import A100, CPU, Durations, estimate_durations, machine_named
+from train.planning.duration import A100, Durations, cpu_of, estimate_durations, machine_named
 from train.planning.memory import (
     ALONE,
     GB,
@@ -102,10 +102,10 @@ def make_plan(config: TrainConfig, device: Device, processes: Processes = ALONE,
         of_discriminator, discriminator = find_with_shape(config, "discriminator", ask_hub=ask_hub)
         origins, pair = [*origins, *of_discriminator], Pair(policy, discriminator)
     data = find_data(config.data.source, ask_hub=ask_hub)
-    tiny = config.model.backend == "tiny"
-    on_gpu = device.kind != "cpu" and not (tiny and device.kind == "planned")
+    cpu = cpu_of(config)
+    on_gpu = device.kind != "cpu" and not (cpu and device.kind == "planned")
     memory = estimate_memory(config, pair, processes, gpu=on_gpu)
-    machine = CPU if tiny and device.kind != "cuda" else machine_named(device.name) or A100
+    machine = (None if device.kind == "cuda" else cpu) or machine_named(device.name) or A100
     durations = estimate_durations(config, pair, processes, machine=machine)
     return Plan(config, (*origins, data), pair, memory, durations, device, processes)
 

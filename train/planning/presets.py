@@ -8,14 +8,16 @@ from itertools import groupby
 from typing import Any
 
 from irl_core.config import TrainConfig, load_config, preset_names
-from train.planning.architectures import KNOWN
+from train.planning.architectures import KNOWN, SMALL
 from train.planning.describe import hours, lines
-from train.planning.duration import A100, CPU, estimate_durations
+from train.planning.duration import A100, AMX_CPU, CPU, CPUS, cpu_of, estimate_durations
 from train.planning.memory import GB, Pair, estimate_memory
 from train.planning.plan import PRESETS, Device, make_plan, tiny_shape
 
+SHAPES = KNOWN | SMALL
 GROUPS = {
     "demo": f"Embedded default ({CPU.name})",
+    "gsm8k": f"Small pretrained models on GSM8K ({AMX_CPU.name})",
     "pairs": f"Pairs of policy and discriminator, with our objective and with the paper's ({A100.name})",
     "ablations": f"Ablations ({A100.name})",
     "baselines": f"Baselines ({A100.name})",
@@ -44,7 +46,7 @@ class Preset:
     @property
     def machine(self) -> str:
         """The machine that memory and time are estimated for."""
-        return (CPU if self.config.model.backend == "tiny" else A100).name
+        return (cpu_of(self.config) or A100).name
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: the fields, with ``configuration`` (all settings, nested) in place of ``config``."""
@@ -55,7 +57,8 @@ class Preset:
 def group_of(name: str) -> str:
     """The group that a preset is listed in, by its name."""
     first = name.partition("-")[0]
-    return {"demo": "demo", "ablation": "ablations", "sft": "baselines", "grpo": "baselines"}.get(first, "pairs")
+    groups = {"demo": "demo", "gsm8k": "gsm8k", "ablation": "ablations", "sft": "baselines", "grpo": "baselines"}
+    return groups.get(first, "pairs")
 
 
 def all_presets() -> list[Preset]:
@@ -65,9 +68,9 @@ def all_presets() -> list[Preset]:
     presets = []
     for name in names:
         config = load_config(name, presets_dir=PRESETS)
-        pair, tiny = pair_of(config), config.model.backend == "tiny"
-        memory = estimate_memory(config, pair, gpu=not tiny).total
-        seconds = estimate_durations(config, pair, machine=CPU if tiny else A100).total
+        pair, cpu = pair_of(config), cpu_of(config)
+        memory = estimate_memory(config, pair, gpu=cpu is None).total
+        seconds = estimate_durations(config, pair, machine=cpu or A100).total
         words = " ".join(about(config.run.preset))
         presets.append(Preset(name, GROUPS[group_of(name)], words, round(memory), round(seconds), config))
     return presets
@@ -79,8 +82,9 @@ def listed() -> Iterator[str]:
         yield group
         for preset in members:
             model, run = preset.config.model, preset.config.run
-            named = [model.policy, model.discriminator if preset.config.method.needs_discriminator else None]
-            models = " + ".join(name.rpartition("/")[2].removesuffix("-Instruct") for name in named if name in KNOWN)
+            held = [model.policy, model.discriminator if preset.config.method.needs_discriminator else None]
+            named = [base_named(preset.config, name) for name in held]
+            models = " + ".join(name.rpartition("/")[2].removesuffix("-Instruct") for name in named if name in SHAPES)
             figures = f"{preset.memory_bytes / GB:5.1f} GB  {hours(preset.seconds):>6}"
             yield f"  {preset.name:<26} {run.method:<4} {run.steps:>5} steps  {figures}  {models}".rstrip()
         yield ""
@@ -99,18 +103,27 @@ def pair_of(config: TrainConfig) -> Pair:
     """The shapes of a preset's models, from what is known by name."""
     model = config.model
     policy, discriminator = (
-        KNOWN[name].shape if name in KNOWN else tiny_shape(config)
-        for name in (model.policy, model.discriminator or model.policy)
+        SHAPES[base].shape if base in SHAPES else tiny_shape(config)
+        for base in (base_named(config, name) for name in (model.policy, model.discriminator or model.policy))
     )
     return Pair(policy, discriminator if config.method.needs_discriminator else None)
+
+
+def base_named(config: TrainConfig, name: str | None) -> str | None:
+    """The model that a name stands for: of what an earlier preset leaves, the one that this starts from."""
+    for preset in config.run.after:
+        if name == f"runs/{preset}/final":
+            earlier = load_config(preset, presets_dir=PRESETS)
+            return base_named(earlier, earlier.model.policy)
+    return name
 
 
 def described(name: str) -> Iterator[str]:
     """One preset: what it is, what it takes, its settings. Raises ConfigError."""
     config = load_config(name, presets_dir=PRESETS)
-    machine = CPU if config.model.backend == "tiny" else A100
+    machine = cpu_of(config) or A100
     memory = machine.memory_gb * GB
-    device = Device(machine.name, "cpu" if machine is CPU else "planned", memory, memory)
+    device = Device(machine.name, "cpu" if machine in CPUS else "planned", memory, memory)
     yield from about(config.run.preset)
     yield ""
     yield from lines(make_plan(config, device))
