@@ -225,6 +225,10 @@ class TrainingRun:
         if self.best and self.best["step"] == step and on_disk != self.best:
             self.keep_best()  # the kill came between the checkpoint and its copy
         self.say(f"{'resumed' if resume else 'started'} at step {step} of {self.config.run.steps}", aloud=False)
+        if self.config.model.dtype == "bfloat16" and self.state.trainer.policy.device.type == "cpu":
+            from irl_core.models.precision import cpu_precision_in_words
+
+            self.say(f"computes {cpu_precision_in_words()}")
 
     def open_metrics(self, resume: bool) -> list[dict[str, float]]:
         """Open metrics and trackers, drop what lies behind the step; returns the metrics of the steps so far."""
