@@ -270,3 +270,9 @@ def test_planning_for_another_machine_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "True\n[]\n"
+
+
+def test_what_is_trained_first_takes_the_same_data() -> None:
+    config = load_config("gsm8k-irl", ["data.source=/some/rows.jsonl"], PRESETS)
+    earlier = earlier_training(config, "gsm8k-sft")
+    assert earlier.data.source == "/some/rows.jsonl" and earlier.run.method == "sft"

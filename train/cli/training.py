@@ -18,7 +18,15 @@ from train.cli.say import say
 from train.interruption import Interrupted, Stopped
 from train.planning.describe import hours, lines, to_json
 from train.planning.fitting import refuse
-from train.planning.plan import PRESETS, RUNS, launched_processes, make_plan, this_device, trained_first
+from train.planning.plan import (
+    PRESETS,
+    RUNS,
+    earlier_training,
+    launched_processes,
+    make_plan,
+    this_device,
+    trained_first,
+)
 
 if TYPE_CHECKING:
     from irl_core.distributed import World
@@ -84,7 +92,7 @@ def check_memory(config: TrainConfig, memory_gb: float | None = None) -> None:
     """Refuse what would not fit, also of the presets that are trained first. Raises ConfigError."""
     for name in config.run.after:
         if not is_finished(RUNS / name):
-            check_memory(load_config(name, presets_dir=PRESETS), memory_gb)
+            check_memory(earlier_training(config, name), memory_gb)
     try:
         refuse(make_plan(config, this_device(memory_gb), launched_processes()))
     except UnknownShape as error:
@@ -99,7 +107,7 @@ def train_prerequisites(config: TrainConfig, world: World) -> None:
         begun = (RUNS / name / "config.yaml").is_file()
         trained, begun = world.gather([(is_finished(RUNS / name), begun)])[0]  # as the first process sees it
         if not trained:
-            earlier = load_config(name, presets_dir=PRESETS)
+            earlier = earlier_training(config, name)
             check_division(earlier, world.size)
             if world.is_main:
                 say(f"{config.run.preset} starts from {name}, which is trained first.", err=True)

@@ -7,7 +7,7 @@ in words, ``train.planning.fitting`` what to change where it does not fit.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from irl_core.config import TrainConfig, load_config
@@ -119,12 +119,19 @@ def trained_first(plan: Plan) -> dict[str, float]:
     }
 
 
+def earlier_training(config: TrainConfig, name: str) -> TrainConfig:
+    """The preset ``name``, which a training starts from, on the data of that training: a source that was given in place of
+    the preset's counts for both."""
+    earlier = load_config(name, presets_dir=PRESETS)
+    return replace(earlier, data=replace(earlier.data, source=config.data.source))
+
+
 def unfinished_prerequisites(config: TrainConfig) -> dict[str, TrainConfig]:
     """The presets that this one starts from and that are not trained yet, in the order in which they are trained."""
     unfinished: dict[str, TrainConfig] = {}
     for name in config.run.after:
         if not is_finished(RUNS / name):
-            earlier = load_config(name, presets_dir=PRESETS)
+            earlier = earlier_training(config, name)
             unfinished |= unfinished_prerequisites(earlier) | {name: earlier}
     return unfinished
 
@@ -175,7 +182,7 @@ def find_with_shape(config: TrainConfig, role: str, *, ask_hub: bool) -> tuple[l
         return [Origin(role, f"a {model.backend} model", "made", note="from nothing")], tiny_shape(config)
     for preset in config.run.after:  # one of them may leave the checkpoint that is named and not there yet
         if Path(name) == RUNS / preset / "final" and not Path(name).exists():
-            earlier = load_config(preset, presets_dir=PRESETS)
+            earlier = earlier_training(config, preset)
             _, shape = find_with_shape(earlier, "policy", ask_hub=False)
             return [Origin(role, name, "trained first", note=f"left by {earlier.run.preset}")], shape
     origin = find_model(role, name, revision, ask_hub=ask_hub)
