@@ -20,7 +20,16 @@ from train.planning.architectures import KNOWN
 from train.planning.describe import count, hours, lines, size_of, to_json
 from train.planning.fitting import refuse, settings_that_fit, shortage
 from train.planning.memory import Processes, estimate_memory
-from train.planning.plan import Device, ParameterCount, Plan, launched_processes, make_plan, this_device
+from train.planning.plan import (
+    PRESETS,
+    Device,
+    ParameterCount,
+    Plan,
+    earlier_training,
+    launched_processes,
+    make_plan,
+    this_device,
+)
 
 PRESETS = planning.PRESETS
 ROOT = Path(__file__).resolve().parents[2]

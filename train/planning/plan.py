@@ -120,8 +120,8 @@ def trained_first(plan: Plan) -> dict[str, float]:
 
 
 def earlier_training(config: TrainConfig, name: str) -> TrainConfig:
-    """The preset ``name``, which a training starts from, on the data of that training: a source that was given in place of
-    the preset's counts for both."""
+    """The preset ``name``, which a training starts from, on the data of that training: a source that was given in place
+    of the preset's counts for both."""
     earlier = load_config(name, presets_dir=PRESETS)
     return replace(earlier, data=replace(earlier.data, source=config.data.source))
 
