@@ -21,7 +21,6 @@ from train.planning.describe import count, hours, lines, size_of, to_json
 from train.planning.fitting import refuse, settings_that_fit, shortage
 from train.planning.memory import Processes, estimate_memory
 from train.planning.plan import (
-    PRESETS,
     Device,
     ParameterCount,
     Plan,
