@@ -61,6 +61,7 @@ class RunConfig:
     patience: Count = 50
     trackers: tuple[Literal["wandb", "trackio"], ...] = ()
     calibration_problems: Count = 200
+    calibration_samples: Count = 8
     batch_tokens: Count = 16384
 
 

@@ -32,12 +32,14 @@ from irl_core.types import ScoredTrace, Standardisation, Trace, Truth
 from train.data import calibration_traces, demo_problems, in_a_style
 
 QUANTILES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
-SAMPLES = 8
 TEMPERATURE = 1.0
 TOP_P = 0.95
 MIN_CORRECT_SAMPLES = 30
 # Models do not err by a wrong last line after right steps, but a rule that finds it looks at closing lines.
 LOCATED_KINDS = tuple(kind for kind in ALL_KINDS if kind != "swap_answer")
+# Labels by value say of every token whether the solution is still right there, which is a level: its lowest or its last
+# one in a step names the step on solutions of other authors too. Drops and means win on the policy's own samples alone.
+LEVELS_OF_A_STEP = ("min", "last")
 UNDECIDED_TRACE_SCORE = "minimum"
 
 
@@ -45,11 +47,11 @@ UNDECIDED_TRACE_SCORE = "minimum"
 
 
 def sample(trainer: AdversarialTrainer, config: TrainConfig, problems: Sequence[str]) -> list[list[Rollout]]:
-    """``SAMPLES`` solutions of each problem; what is drawn depends on the seed and the problem's text alone."""
+    """``run.calibration_samples`` solutions of each problem; what is drawn depends on the seed and the problem's text alone."""
     return trainer.sampler(
         trainer.policy.model,
         [trainer.encoder.encode_prompt(problem) for problem in problems],
-        num_samples=SAMPLES,
+        num_samples=config.run.calibration_samples,
         max_new_tokens=config.data.max_completion_tokens,
         seeds=[problem_seed(config.run.seed, problem) for problem in problems],
         temperature=TEMPERATURE,
@@ -212,6 +214,8 @@ def calibrated(trainer: AdversarialTrainer, config: TrainConfig) -> dict[str, ob
     generated = config.data.source == "demo"
     evidence = (evidence_with_truth if generated else evidence_from_answers)(trainer, config)
     rules = candidate_rules(("raw", "credit", "discounted"), include_answer=(True,) if generated else (False, True))
+    if config.discriminator.policy_labels == "from_departed_value":
+        rules = tuple(rule for rule in rules if rule.signal == "raw" and rule.reduction in LEVELS_OF_A_STEP)
     calibration = calibrate(
         [held_out(one) for one in evidence.located], rules, gamma=DEFAULT_GAMMA, seed=config.run.seed
     )

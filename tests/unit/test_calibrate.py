@@ -25,7 +25,6 @@ from irl_core.types import Source, Truth
 from tests.tiny import pair_config, scores_by, tiny_lens, tiny_trainer
 from train.backends.tiny import build_model, train_tokenizer
 from train.calibrate import (
-    SAMPLES,
     best_trace_score,
     calibrated,
     evidence_from_answers,
@@ -37,7 +36,7 @@ from train.calibrate import (
 )
 from train.data import calibration_traces
 
-HELD_OUT = 24
+HELD_OUT, SAMPLES = 24, 8
 
 
 def row(number: int) -> dict[str, Any]:
