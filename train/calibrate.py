@@ -47,7 +47,7 @@ UNDECIDED_TRACE_SCORE = "minimum"
 
 
 def sample(trainer: AdversarialTrainer, config: TrainConfig, problems: Sequence[str]) -> list[list[Rollout]]:
-    """``run.calibration_samples`` solutions of each problem; what is drawn depends on the seed and the problem's text alone."""
+    """``run.calibration_samples`` solutions of each problem; the seed and the text alone decide what is drawn."""
     return trainer.sampler(
         trainer.policy.model,
         [trainer.encoder.encode_prompt(problem) for problem in problems],

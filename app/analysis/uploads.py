@@ -105,16 +105,6 @@ def clean_title(given: str, data: bytes) -> str:
     return f"{words}-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
-def kept_bytes() -> int:
-    """Bytes of all uploads that are kept; what another upload renames meanwhile is passed over."""
-    total = 0
-    for folder, _, names in os.walk(FOLDER):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += (Path(folder) / name).stat().st_size
-    return total
-
-
 def keep(data: bytes, title: str, who: str, checked: Checked, layout: str) -> Path:
     """Write an upload into a folder of its own, whole or not at all; returns the folder.
 
