@@ -81,9 +81,9 @@ def compute_in(model: Any, dtype: torch.dtype, device_type: str) -> None:
 
 def compute_adapters_in(model: PeftModel, dtype: torch.dtype) -> None:
     """Make float32 adapters multiply in ``dtype``, that of their base, on the CPU."""
-    for module in model.modules():
-        if isinstance(module, BaseTunerLayer):
-            module.cast_input_dtype_enabled = False
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False
     compute_in(model.get_base_model(), dtype, "cpu")
 
 
@@ -121,13 +121,15 @@ def merged(model: PeftModel) -> Any:
     Added in float32 and rounded to the weights' type once. Not for training or sampling, where an update below a
     weight's rounding must count.
     """
-    base = model.get_base_model().pretrained_base
-    for module in model.modules():
-        if isinstance(module, LoraLayer) and isinstance(module, BaseTunerLayer):
-            weight = module.get_base_layer().weight
-            total = weight.float() + sum(module.get_delta_weight(name).float() for name in module.active_adapters)
-            weight.data.copy_(total)
-            module.merged_adapters.extend(module.active_adapters)
-    whole = model.unload()
-    whole.pretrained_base = base
+    base: Any = model.get_base_model()
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        weight = layer.get_base_layer().weight
+        total = weight.float()
+        for name in layer.active_adapters:
+            total = total + layer.get_delta_weight(name).float()
+        weight.data.copy_(total)
+        layer.merged_adapters.extend(layer.active_adapters)
+    whole: Any = model.unload()
+    whole.pretrained_base = base.pretrained_base
     return whole

@@ -74,7 +74,7 @@ def families_of(batch: Batch) -> Iterator[dict[str, Any]]:
         _families.set(None)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def shared_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     dropout: float = 0.0, scaling: float | None = None, **options: Any,
@@ -101,8 +101,8 @@ def shared_attention(
     start = 0
     for one in families:
         end = start + one.family.length
-        parts = [states[0, :, start:end].transpose(0, 1) for states in (query, key, value)]  # (L, heads, D)
-        pieces += family_attention(one, *parts, dropout, scaling)
+        asked, keys, values = (states[0, :, start:end].transpose(0, 1) for states in (query, key, value))
+        pieces += family_attention(one, asked, keys, values, dropout, scaling)
         start = end
     return torch.cat(pieces).unsqueeze(0), None
 
@@ -110,12 +110,15 @@ def shared_attention(
 def family_attention(
     one: FamilyMask, query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None
 ) -> list[Tensor]:
-    """What a family's tokens attend to, in order: ``(P, heads, D)``, then ``(C, heads, D)`` of each completion."""
+    """What a family's tokens attend to, in order: ``(P, heads, D)``, then ``(C, heads, D)`` of each completion.
+
+    ``query`` is ``(L, heads, D)``, ``key`` and ``value`` are ``(L, key heads, D)``.
+    """
     prompt, lengths = one.family.prompt, one.family.completions
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     first = [states[:prompt].transpose(0, 1).unsqueeze(0) for states in (query, key, value)]  # (1, heads, P, D)
     causal = torch.ones(prompt, prompt, dtype=torch.bool).tril()
-    read = attended(*first, causal, dropout, scaling)
+    read = attended(first[0], first[1], first[2], causal, dropout, scaling)
     rows = [  # (K, heads, C, D)
         pad_sequence(states[prompt:].split(lengths), batch_first=True).transpose(1, 2) for states in (query, key, value)
     ]

@@ -176,7 +176,7 @@ def settings_of(request: EvaluateRequest) -> EvaluationSettings:
 
 def planned(settings: EvaluationSettings) -> Iterator[str]:
     """What the evaluation would make, a line each."""
-    from train.calibrate import SAMPLES as CALIBRATION_SAMPLES
+    from train.evaluate.stages import CALIBRATION_SAMPLES
 
     data = settings.problem_set
     if data.solutions is not None:

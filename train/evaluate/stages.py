@@ -24,7 +24,6 @@ from irl_core.storage.schema import COLUMNS, RefusedRow, ScoredRow
 from irl_core.storage.scored_run import read_batches, read_run
 from irl_core.storage.training_run import METRICS
 from irl_core.types import Trace
-from train.calibrate import SAMPLES as CALIBRATION_SAMPLES
 from train.calibrate import perturbed_experts
 from train.evaluate import rollouts
 from train.evaluate.calibration_rules import chosen_rules, likelihood_rule
@@ -32,6 +31,8 @@ from train.evaluate.progress import Progress
 from train.evaluate.resumable import OnStep, Part, Stage, rows_in, write
 from train.evaluate.settings import ANCHOR, CALIBRATION, EvaluationRecord, EvaluationSettings
 from train.score_file import ScoredRows, Window, score_window, windows
+
+CALIBRATION_SAMPLES = 8  # of each calibration problem
 
 
 class Anchor(NamedTuple):
