@@ -34,7 +34,8 @@ ABLATIONS = {
     "ablation-expert-errors-30": {"data": {"expert_errors": 0.3}},
     "ablation-expert-errors-50": {"data": {"expert_errors": 0.5}},
 }
-REAL = [name for name in NAMES if not name.startswith("demo")]
+SMALL = ("gsm8k-sft", "gsm8k-irl", "gsm8k-qwen-05b-sft", "gsm8k-qwen-05b")
+REAL = [name for name in NAMES if not name.startswith("demo") and name not in SMALL]
 
 
 def preset(name: str) -> TrainConfig:
@@ -63,7 +64,19 @@ def test_all_are_there() -> None:
     demo = {"demo-sft", "demo-expert", "demo-irl", "demo-control", "demo-grpo"}
     pairs = {name + suffix for name in PAIRS for suffix in ("", "-paper")}
     baselines = {f"{method}-{name}" for method in ("sft", "grpo") for name in BASELINES}
-    assert set(NAMES) == demo | pairs | baselines | set(ABLATIONS)
+    assert set(NAMES) == demo | pairs | baselines | set(ABLATIONS) | set(SMALL)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_pretrained_models_are_trained_on_a_cpu_in_bfloat16_and_start_from_one_training(name: str) -> None:
+    config = preset(name)
+    assert (config.model.backend, config.model.dtype, config.model.quantisation) == ("transformers", "bfloat16", "none")
+    assert config.model.shared_prompts and config.model.compile and config.data.styles
+    if config.run.method == "irl":  # equal data: both models start from the same likelihood training
+        (start,) = config.run.after
+        assert config.model.policy == config.model.discriminator == f"runs/{start}/final"
+        assert config.discriminator.policy_labels == "from_departed_value"
+        assert 0 < config.discriminator.warmup_rounds < config.run.steps
 
 
 @pytest.mark.parametrize("name", REAL)
