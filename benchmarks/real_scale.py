@@ -45,7 +45,7 @@ CASES = tuple(
 
 def models_of(preset: str, chosen: argparse.Namespace) -> dict[str, Path]:
     """The policy and the discriminator of a preset as folders of random weights, written where they are missing."""
-    from irl_core.config import load_config
+    from irl_core.presets import load_config
     from train.planning.architectures import transformers_config
     from train.planning.plan import PRESETS
 

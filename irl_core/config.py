@@ -1,4 +1,4 @@
-"""The training configuration: YAML presets with ``base:``, overrides ``key.sub=value``, validation by pydantic.
+"""The training configuration, validated by pydantic; ``irl_core.presets`` reads it from files.
 
 An unknown key is an error that names the nearest key; a wrong value is one that names the key, the value and what is
 expected. Nothing in a configuration is executed. ``TrainConfig()`` holds the defaults; a preset states what differs.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import field
 from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
@@ -19,9 +17,8 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import to_jsonable_python
 
 from irl_core.errors import ConfigError
-from irl_core.home import models_at_home
 from irl_core.methods import METHODS, Method
-from irl_core.validation import STRICT, Flag, Number, Range, Text, Whole, nearest, read_yaml, validated
+from irl_core.validation import STRICT, Flag, Number, Range, Text, Whole, validated
 
 ALIASES = {"steps": "run.steps", "seed": "run.seed"}
 
@@ -314,7 +311,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> TrainConfig:
         """The configuration in a (nested) mapping such as ``to_dict`` gives; missing keys take their defaults."""
-        return validated(cls, _expand_aliases(document), ConfigError)
+        return validated(cls, expand_aliases(document), ConfigError)
 
     def to_dict(self) -> Settings:
         """Plain nested dictionaries and lists, fit for YAML and JSON; ``from_dict`` reads them back."""
@@ -330,75 +327,7 @@ class TrainConfig:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-# --------------------------------------------------------------------------------------------------- loading
-
-
-def load_config(
-    path_or_preset: str | Path, overrides: Sequence[str] = (), presets_dir: Path | None = None
-) -> TrainConfig:
-    """The configuration of a preset (its name in ``presets_dir``) or YAML file, with overrides applied in order.
-
-    A file may name another as its ``base:`` (looked for beside it, then among the presets); its keys are laid over the
-    base's. Each override is ``key.sub=value``, the value in YAML.
-
-    Raises:
-        ConfigError: no such file, an unknown key, or a value that cannot be used.
-    """
-    path = _find(str(path_or_preset), presets_dir)
-    document = _read_with_bases(path, presets_dir)
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        key = ALIASES.get(key.strip(), key.strip())
-        if not separator or not key:
-            raise ConfigError(f"override {override!r}; key.sub=value is expected, such as run.steps=100")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{key}: {text!r} is not a YAML value; put quotes around text") from error
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        document = _merge(document, value)
-    config = TrainConfig.from_dict(models_at_home(document))
-    return config if config.run.preset else replace(config, run=replace(config.run, preset=path.stem))
-
-
-def preset_names(presets_dir: Path) -> list[str]:
-    """The sorted names of the presets in a folder; a file whose name begins with ``_`` is only a base."""
-    return sorted(path.stem for path in presets_dir.glob("*.yaml") if not path.name.startswith("_"))
-
-
-def _find(name: str, presets_dir: Path | None) -> Path:
-    """The file of a preset, or the file itself where ``name`` ends in ``.yaml``."""
-    if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise ConfigError(f"the configuration file {name!r} is not there")
-        return Path(name)
-    names = preset_names(presets_dir) if presets_dir else []
-    path = presets_dir / f"{name}.yaml" if presets_dir and re.fullmatch(r"[\w.-]+", name) else None
-    if path is None or not path.is_file():
-        raise ConfigError(f"no preset {name!r}{nearest(name, names)}; there are: {', '.join(names) or 'none'}")
-    return path
-
-
-def _read_with_bases(path: Path, presets_dir: Path | None, above: tuple[Path, ...] = ()) -> Settings:
-    """The settings of a file laid over those of its bases; ``above``: the files whose base this one is."""
-    resolved = path.resolve()
-    if resolved in above:
-        chain = " -> ".join(step.name for step in (*above, resolved))
-        raise ConfigError(f"{path.name}: its base leads back to itself ({chain}); remove one 'base:'")
-    document = read_yaml(path)
-    base = document.pop("base", None)
-    document = _expand_aliases(document)
-    if base is None:
-        return document
-    if not isinstance(base, str):
-        raise ConfigError(f"{path.name}: base is {base!r}; the name of a preset or of a YAML file is expected")
-    beside = path.parent / (base if base.endswith((".yaml", ".yml")) else f"{base}.yaml")
-    base_path = beside if beside.is_file() else _find(base, presets_dir)
-    return _merge(_read_with_bases(base_path, presets_dir, (*above, resolved)), document)
-
-
-def _expand_aliases(document: Mapping[str, Any]) -> Settings:
+def expand_aliases(document: Mapping[str, Any]) -> Settings:
     """The document with short keys such as ``steps`` in their sections."""
     expanded = {key: value for key, value in document.items() if key not in ALIASES}
     for alias, target in ALIASES.items():
@@ -406,11 +335,11 @@ def _expand_aliases(document: Mapping[str, Any]) -> Settings:
             section, _, leaf = target.partition(".")
             if isinstance(expanded.get(section), Mapping) and leaf in expanded[section]:
                 raise ConfigError(f"the key {target!r} is given twice, also as {alias!r}; remove one")
-            expanded = _merge(expanded, {section: {leaf: document[alias]}})
+            expanded = merge_settings(expanded, {section: {leaf: document[alias]}})
     return expanded
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
+def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
     """``over`` laid on ``base``: mappings merge, everything else (lists too) replaces."""
     merged = dict(base)
     for key, value in over.items():
@@ -418,7 +347,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
         if not isinstance(value, Mapping) or below is None:
             merged[key] = value
         elif isinstance(below, Mapping):
-            merged[key] = _merge(below, value)
+            merged[key] = merge_settings(below, value)
         else:
             raise ConfigError(f"{key} is {below!r}; keys with values are expected")
     return merged

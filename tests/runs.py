@@ -13,15 +13,8 @@ from typing import Any
 import torch
 
 from irl_core.checkpoints.load import load_json, load_tensors
-from irl_core.config import (
-    DataConfig,
-    DiscriminatorConfig,
-    ModelConfig,
-    PolicyConfig,
-    RunConfig,
-    TrainConfig,
-    load_config,
-)
+from irl_core.config import DataConfig, DiscriminatorConfig, ModelConfig, PolicyConfig, RunConfig, TrainConfig
+from irl_core.presets import load_config
 from train import run
 from train.interruption import Interrupted
 from train.monitoring import validation

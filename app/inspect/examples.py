@@ -24,9 +24,10 @@ class Example:
 
 def file_of(checkpoint: str) -> Path:
     """The file of a checkpoint's sample problems: its own where there is one, else those of the generator."""
+    if not re.fullmatch(r"[\w.-]{1,100}", checkpoint, re.ASCII):
+        return PROBLEMS
     own = PROBLEMS.with_name(f"{PROBLEMS.stem}-{checkpoint}{PROBLEMS.suffix}")
-    plain = re.fullmatch(r"[\w.-]{1,100}", checkpoint, re.ASCII) is not None
-    return own if plain and own.is_file() else PROBLEMS
+    return own if own.is_file() else PROBLEMS
 
 
 def load(path: Path | None = None) -> tuple[list[Example], list[str]]:

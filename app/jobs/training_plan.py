@@ -20,9 +20,10 @@ import yaml
 
 from app.jobs import machine
 from app.jobs.supervisor import GRACE_SECONDS, command_line, root
-from irl_core.config import TrainConfig, load_config
+from irl_core.config import TrainConfig
 from irl_core.errors import UserError
 from irl_core.home import runs_folder
+from irl_core.presets import load_config
 from irl_core.validation import Range
 from train.planning.describe import hours
 from train.planning.duration import CPUS

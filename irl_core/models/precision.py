@@ -87,6 +87,15 @@ def compute_adapters_in(model: PeftModel, dtype: torch.dtype) -> None:
     compute_in(model.get_base_model(), dtype, "cpu")
 
 
+def computing_as_base(model: PeftModel) -> PeftModel:
+    """The model; its adapters on a bfloat16 base on the CPU, which is not quantised, now compute in bfloat16 too."""
+    base: Any = model.get_base_model()
+    weight = base.get_input_embeddings().weight
+    if weight.dtype is torch.bfloat16 and weight.device.type == "cpu" and base.pretrained_base.quantisation == "none":
+        compute_adapters_in(model, torch.bfloat16)
+    return model
+
+
 def compile_layers(model: Any) -> None:
     """Compile each decoder layer's pass over whole sequences; a pass that fills a cache stays as it is.
 

@@ -44,8 +44,7 @@ OWN_TOKENIZER = "tokenizer"  # folder of a discriminator's tokenizer, where it i
 REFERENCE_ADAPTER = "reference"
 REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,99}", re.ASCII)
 TARGET = re.compile(r"[A-Za-z_][\w.]{0,99}", re.ASCII)
-MAX_RANK = 1024
-MAX_TARGETS = 64
+MAX_RANK, MAX_TARGETS = 1024, 64
 MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES = 400_000, 60_000_000  # the largest tokenizers of open models have 35 MB
 
 
@@ -96,7 +95,7 @@ def load_causal_lm(
     """The causal LM in a folder of a verified checkpoint, in evaluation mode and in its saved precision.
 
     Adapters are applied to their base, and require gradients only if ``trainable``; a whole model's weights always do.
-    ``merge``: add them to the weights of a base that is not quantised, for scoring alone.
+    ``merge``: add them to the weights where these are not quantised, for scoring alone.
 
     Raises:
         CheckpointError: the files are not safe to load or incomplete, or the base is not available.
@@ -106,26 +105,12 @@ def load_causal_lm(
     lora, base = read_adapter_config(directory), read_base(directory)
     model = with_adapters(load_base(base, device), lora)
     load_adapter_weights(model, directory)
-    if trainable:
-        return model.eval()
-    model.requires_grad_(False)
-    if merge and base.quantisation == "none":
-        from irl_core.models.precision import merged
+    if not trainable:
+        from irl_core.models import precision
 
-        return merged(model).eval()
-    compute_as_base(model)
+        model.requires_grad_(False)
+        model = precision.merged(model) if merge and base.quantisation == "none" else precision.computing_as_base(model)
     return model.eval()
-
-
-def compute_as_base(model: Any) -> None:
-    """Make adapters on a bfloat16 base compute in bfloat16 too, on the CPU: see ``irl_core.models.precision``."""
-    import torch
-
-    from irl_core.models.precision import compute_adapters_in
-
-    weight = model.get_input_embeddings().weight
-    if weight.dtype is torch.bfloat16 and weight.device.type == "cpu":
-        compute_adapters_in(model, torch.bfloat16)
 
 
 def load_base(base: Base, device: str | torch.device = "cpu") -> Any:
@@ -140,11 +125,10 @@ def load_base(base: Base, device: str | torch.device = "cpu") -> Any:
         folder = locate(base.name, base.revision)
     except CheckpointError as error:
         raise CheckpointError(f"the base of the adapters: {error}") from error
-    dtype = base.dtype
-    if dtype == "bfloat16" and base.quantisation == "none" and str(device) == "cpu":
-        from irl_core.models.precision import cpu_precision
+    from irl_core.models.precision import cpu_precision
 
-        dtype = cpu_precision()
+    measured = base.dtype == "bfloat16" and base.quantisation == "none" and str(device) == "cpu"
+    dtype = cpu_precision() if measured else base.dtype
     model = load_whole(folder, dtype=dtype, quantisation=base.quantisation, device=device)
     model.requires_grad_(False)
     model.pretrained_base = base
@@ -229,9 +213,7 @@ def plain_generation(given: Any) -> Any:
     """End, start and padding tokens alone: a model's own top_k or repetition penalty would bias the samples."""
     from transformers import GenerationConfig
 
-    return GenerationConfig(
-        eos_token_id=given.eos_token_id, bos_token_id=given.bos_token_id, pad_token_id=given.pad_token_id
-    )
+    return GenerationConfig(**{name: getattr(given, name) for name in ("eos_token_id", "bos_token_id", "pad_token_id")})
 
 
 def quantisation_config(quantisation: Quantisation, dtype: Precision) -> Any:

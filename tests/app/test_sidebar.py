@@ -21,7 +21,7 @@ from app.jobs.logs import job_tail
 from app.jobs.store import Job, JobError
 from app.jobs.training_plan import PlanError, TrainingRequest
 from irl_core.checkpoints.find import CheckpointInfo
-from irl_core.config import load_config
+from irl_core.presets import load_config
 from train.planning.duration import A100
 from train.planning.fitting import settings_that_fit
 from train.planning.plan import Device, Plan, make_plan

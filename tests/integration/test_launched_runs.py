@@ -14,7 +14,7 @@ import yaml
 
 from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import failure
-from irl_core.config import load_config
+from irl_core.presets import load_config
 from tests.launching import finished, launch, process_of, wait_until
 from tests.runs import metrics_of, status_of, tensors_of
 from tests.small_models import save_model

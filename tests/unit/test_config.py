@@ -13,16 +13,9 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from irl_core.config import (
-    LoraConfig,
-    ModelConfig,
-    PerturbationKind,
-    RunConfig,
-    TrainConfig,
-    load_config,
-    preset_names,
-)
+from irl_core.config import LoraConfig, ModelConfig, PerturbationKind, RunConfig, TrainConfig
 from irl_core.errors import ConfigError
+from irl_core.presets import load_config, preset_names
 from irl_core.text.perturbations import ALL_KINDS
 from irl_core.validation import Range
 

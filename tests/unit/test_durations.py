@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from irl_core.config import TrainConfig, load_config
+from irl_core.config import TrainConfig
+from irl_core.presets import load_config
 from train.planning import duration
 from train.planning.architectures import KNOWN
 from train.planning.duration import A100, CPU, MACHINES, Machine, assumptions, estimate_durations, machine_named

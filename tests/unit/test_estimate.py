@@ -11,10 +11,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from irl_core.config import LoraConfig, ModelConfig, TrainConfig, load_config
+from irl_core.config import LoraConfig, ModelConfig, TrainConfig
 from irl_core.models import logprobs
 from irl_core.models.precision import compute_in
 from irl_core.policy import draws
+from irl_core.presets import load_config
 from train.planning import memory as estimate
 from train.planning.architectures import KNOWN, Architecture, architecture_of
 from train.planning.memory import Memory, Pair, Part, Processes, estimate_memory, saved_bytes, weight_bytes

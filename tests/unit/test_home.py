@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from irl_core.checkpoints.find import default_roots
-from irl_core.config import load_config
 from irl_core.home import VARIABLE, models_at_home, place_words, runs_folder
+from irl_core.presets import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERYWHERE = """

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from irl_core.config import load_config
 from irl_core.evaluation.report import QUESTIONS, make
+from irl_core.presets import load_config
 from irl_core.report.model_card import EXAMPLES, MEANING, example_rows, facts_of, model_card, parameters
 from irl_core.storage.scored_run import read_run, write_run
 from tests.evaluated import evaluated, simulated

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from irl_core.config import TrainConfig, load_config
+from irl_core.config import TrainConfig
 from irl_core.errors import ConfigError
+from irl_core.presets import load_config
 from train.planning import plan as planning
 from train.planning import sources
 from train.planning.architectures import KNOWN
@@ -270,7 +271,7 @@ def test_units() -> None:
 
 def test_planning_for_another_machine_imports_no_torch() -> None:
     code = (
-        "import sys; from irl_core.config import load_config\n"
+        "import sys; from irl_core.presets import load_config\n"
         "from train.planning.describe import lines; from train.planning.plan import PRESETS, make_plan, this_device\n"
         "config = load_config('llama-8b-1b', presets_dir=PRESETS)\n"
         "print(len(list(lines(make_plan(config, this_device(40))))) > 40)\n"

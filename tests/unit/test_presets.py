@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from irl_core.config import TrainConfig, load_config, preset_names
+from irl_core.config import TrainConfig
+from irl_core.presets import load_config, preset_names
 from train.planning.memory import estimate_memory
 from train.planning.presets import GROUPS, all_presets, described, group_of, listed, pair_of
 

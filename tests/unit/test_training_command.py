@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import typer
 
-from irl_core.config import TrainConfig, load_config
+from irl_core.config import TrainConfig
 from irl_core.distributed import World
 from irl_core.errors import ConfigError, UnknownShape
+from irl_core.presets import load_config
 from train import distributed, run
 from train.cli import training
 from train.cli.training import BesideBar, TrainRequest, check_memory

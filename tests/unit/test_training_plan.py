@@ -28,8 +28,9 @@ from app.jobs.training_plan import (
     limits,
     overrides,
 )
-from irl_core.config import PerturbationKind, TrainConfig, load_config
+from irl_core.config import PerturbationKind, TrainConfig
 from irl_core.errors import ConfigError
+from irl_core.presets import load_config
 from train.planning.describe import hours, to_json
 from train.planning.duration import A100, CPU, Durations
 from train.planning.fitting import settings_that_fit, value_of

@@ -22,7 +22,7 @@ from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.models import hub, pretrained
 from irl_core.models.hub import ADAPTER_CONFIG
-from irl_core.models.precision import compile_layers, compute_in
+from irl_core.models.precision import compile_layers, compute_in, computing_as_base
 from irl_core.models.pretrained import OWN_TOKENIZER, REFERENCE_ADAPTER, Base
 from irl_core.models.token_alignment import check_same_tokens
 from irl_core.reward.discriminator import HEAD, Discriminator, load_discriminator, read_head
@@ -245,7 +245,7 @@ def prepare(model: Any, config: TrainConfig, device: torch.device) -> None:
     if pretrained.base_of(model) is None and dtype is not torch.float32:
         compute_in(model, dtype, device.type)
     elif isinstance(model, PeftModel):
-        pretrained.compute_as_base(model)
+        computing_as_base(model)
     if settings.compile:
         compile_layers(model)
     if settings.shared_prompts:

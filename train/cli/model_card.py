@@ -16,7 +16,7 @@ def model_card(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write into.")],
 ) -> None:
     """Write the embedded default's model card and sample problems from its evaluation. Runs no model."""
-    from irl_core.config import load_config
+    from irl_core.presets import load_config
     from irl_core.report.model_card import write
     from train.planning.plan import PRESETS
 

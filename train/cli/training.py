@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from irl_core.config import TrainConfig, load_config
+from irl_core.config import TrainConfig
 from irl_core.errors import ConfigError, UnknownShape
+from irl_core.presets import load_config
 from irl_core.storage.training_run import is_finished
 from train.cli.say import say
 from train.interruption import Interrupted, Stopped

@@ -10,8 +10,9 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from irl_core.config import TrainConfig, load_config
+from irl_core.config import TrainConfig
 from irl_core.home import runs_folder
+from irl_core.presets import load_config
 from irl_core.storage.training_run import is_finished
 from train.planning.architectures import Architecture
 from train.planning.duration import A100, Durations, cpu_of, estimate_durations, machine_named

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from irl_core.config import TrainConfig, load_config, preset_names
+from irl_core.config import TrainConfig
+from irl_core.presets import load_config, preset_names
 from train.planning.architectures import KNOWN, SMALL
 from train.planning.describe import hours, lines
 from train.planning.duration import A100, AMX_CPU, CPU, CPUS, cpu_of, estimate_durations

@@ -9,9 +9,10 @@ from pathlib import Path
 from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import verify
 from irl_core.checkpoints.save import save_checkpoint
-from irl_core.config import ModelConfig, load_config
+from irl_core.config import ModelConfig
 from irl_core.errors import ConfigError
 from irl_core.models.pretrained import load_causal_lm, load_encoder
+from irl_core.presets import load_config
 from train import optimizers
 from train.backends.tiny import build_model
 from train.planning.plan import PRESETS

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from irl_core.config import TrainConfig, load_config
+from irl_core.config import TrainConfig
 from irl_core.errors import ConfigError
 from irl_core.evaluation.wording import listed
+from irl_core.presets import load_config
 from irl_core.validation import nearest
 from train.planning.describe import hours
 from train.planning.plan import PRESETS

@@ -18,11 +18,12 @@ from rich.console import Console
 from rich.text import Text
 
 from irl_core.checkpoints.load import load_json
-from irl_core.config import TrainConfig, load_config
+from irl_core.config import TrainConfig
 from irl_core.errors import ConfigError
 from irl_core.evaluation.evaluated_run import load
 from irl_core.evaluation.per_problem import Columns, measured
 from irl_core.files import now, one_line, write_whole
+from irl_core.presets import load_config
 from irl_core.scorer import Lens
 from irl_core.storage.provenance import ScoredRunProvenance, code_state, this_machine, versions
 from irl_core.storage.rows import trace_of
