@@ -168,7 +168,8 @@ def test_a_text_too_long_is_left_alone() -> None:
 def test_an_ambiguous_number_is_not_carried() -> None:
     # the result 3 is also a number of the problem: which 3 follows from it cannot be told
     trace = make_trace("She has 5 of 3 kinds and loses 2.", "<<5-2=3>>3\n<<3*4=12>>12\n#### 12")
-    assert perturb(trace, random.Random(0), ("carry_wrong_value",)) is None
+    found = [perturb(trace, random.Random(seed), ("carry_wrong_value",)) for seed in range(20)]
+    assert all(one is not None and one.text.startswith("<<5-2=3>>3\n<<3*4=") for one in found)  # the last sum alone
 
 
 def test_swapping_a_wrong_answer_never_makes_it_right() -> None:
