@@ -201,9 +201,12 @@ def test_adapters_and_head_come_back_with_the_same_rewards(
     for name, value in discriminator.head.state_dict().items():
         assert torch.equal(value, loaded.head.state_dict()[name]), name
     expected, found = discriminator(BATCH), loaded(BATCH)
-    assert torch.equal(expected.logits, found.logits)
-    assert torch.equal(expected.prompt_logit, found.prompt_logit)
-    assert float(expected.logits[BATCH.response_mask].std()) > 0.01
+    # where the base is not quantised, the adapters are added to its weights, rounded to their type
+    rounding = 0.0 if "quantisation" in held else 0.05 if held else 1e-4
+    spread = float(expected.logits[BATCH.response_mask].std())
+    error = (found.logits - expected.logits)[BATCH.response_mask].square().mean().sqrt()
+    assert error <= rounding * max(1.0, spread) and spread > 0.01
+    torch.testing.assert_close(found.prompt_logit, expected.prompt_logit, atol=2 * rounding, rtol=2 * rounding)
 
 
 def test_a_discriminator_in_int8_is_refused_with_the_reason(base: Path, tmp_path: Path) -> None:
