@@ -190,7 +190,7 @@ def test_the_choices_are_those_of_the_configuration() -> None:
     page = open_form()
     assert page.selectbox(key="train_demo-irl_run.method").options == ["sft", "irl", "grpo"]
     assert page.selectbox(key="train_demo-irl_discriminator.loss").options == ["bce", "wasserstein", "sequence"]
-    assert len(page.multiselect(key="train_demo-irl_discriminator.perturbations").options) == 7
+    assert len(page.multiselect(key="train_demo-irl_discriminator.perturbations").options) == 8
     assert page.number_input(key="train_demo-irl_policy.num_generations").value == 8
     page.selectbox(key="train_preset").set_value("demo-sft").run()
     assert page.selectbox(key="train_demo-sft_run.method").value == "sft"
