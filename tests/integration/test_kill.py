@@ -223,7 +223,7 @@ def config_file(irl: TrainConfig, folder: Path) -> Path:
 
 
 def in_processes(irl: TrainConfig) -> TrainConfig:
-    return changed(irl, "run", preset="processes", steps=4, eval_every=1, keep=2)
+    return changed(irl, "run", preset="processes", steps=4, eval_every=1, eval_samples=16, keep=2)
 
 
 @pytest.fixture(scope="module")
