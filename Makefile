@@ -72,8 +72,8 @@ assets: $(VENV)/.installed
 	  report.json ../../assets/scored_run/
 	$(BIN)/irl-lens model-card runs/demo-evaluation assets/demo assets
 
-# The default checkpoint, from a pretrained model and GSM8K (GSM8K=FOLDER with train.jsonl, else from the hub): about an
-# hour on two cores with AMX. It can be stopped at any time; the same command goes on.
+# The default checkpoint, from a pretrained model and GSM8K (GSM8K=FOLDER with train.jsonl, else from the hub), in
+# an hour or more on two cores with AMX (not timed in one go). It can be stopped at any time; the same command goes on.
 GSM8K ?= gsm8k
 assets-gsm8k: $(VENV)/.installed
 	$(BIN)/irl-lens models fetch $(BASE)

@@ -73,15 +73,21 @@ def operators_of(text: str, one: Sum) -> list[list[Token]]:
     return [[token for token in tokenise(text, *left) if token.kind == "operator"] for left in one.lefts]
 
 
-def flip_operator(worked: Worked, rng: random.Random) -> Candidates:
-    """Replace an arithmetic operator; the result stays and is wrong."""
+def other_operations(worked: Worked, rng: random.Random) -> Iterator[tuple[Sum, Edits]]:
+    """Each sum with each of its operators replaced, on all its left sides alike."""
     for one in shuffled(rng, worked.sums):
         sides = operators_of(worked.trace.text, one)
         if len({tuple(token.text for token in side) for side in sides}) != 1:
             continue
         for index in shuffled(rng, range(len(sides[0]))):
             for sign in shuffled(rng, [s for s in "+-*/" if s != sides[0][index].text]):
-                yield {(side[index].start, side[index].end): sign for side in sides}
+                yield one, {(side[index].start, side[index].end): sign for side in sides}
+
+
+def flip_operator(worked: Worked, rng: random.Random) -> Candidates:
+    """Replace an arithmetic operator; the result stays and is wrong."""
+    for _, edits in other_operations(worked, rng):
+        yield edits
 
 
 def _copies(worked: Worked, one: Sum) -> Iterator[list[Number]]:
@@ -232,13 +238,8 @@ def unit_or_rate(worked: Worked, rng: random.Random) -> Candidates:
 
 def wrong_operation(worked: Worked, rng: random.Random) -> Candidates:
     """Calculate with another operation; the result is right for it, and every later step follows from that."""
-    for one in shuffled(rng, worked.sums):
-        sides = operators_of(worked.trace.text, one)
-        if len({tuple(token.text for token in side) for side in sides}) != 1:
-            continue
-        for index in shuffled(rng, range(len(sides[0]))):
-            for sign in shuffled(rng, [s for s in "+-*/" if s != sides[0][index].text]):
-                yield _rewritten(worked, one, {(side[index].start, side[index].end): sign for side in sides}) or {}
+    for one, edits in other_operations(worked, rng):
+        yield _rewritten(worked, one, edits) or {}
 
 
 def wrong_rate(worked: Worked, one: Sum, rng: random.Random) -> Candidates:
