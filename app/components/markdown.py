@@ -1,4 +1,4 @@
-"""Escaping of foreign text for Streamlit elements that read Markdown."""
+"""Texts for Streamlit elements that read Markdown: foreign ones escaped, counts with their nouns."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def plain(text: str) -> str:
 
     An address would become a link all the same: it is broken by a word joiner, which is not seen."""
     return _SPECIAL.sub(r"\\\1", _ADDRESS.sub("\u2060", text))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: '1 trace', '1,200 traces'."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

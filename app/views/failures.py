@@ -15,7 +15,7 @@ from app.analysis.catalogue import RunInfo
 from app.analysis.failures import Listing, Query
 from app.components import chart
 from app.components.heatmap import heatmap
-from app.components.markdown import plain
+from app.components.markdown import counted, plain
 from app.inspect import links
 from app.inspect.results import caption, stored_inspection, to_result
 from irl_core.data.annotations import MOST_NAME, Annotations, latest
@@ -168,8 +168,8 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
     first = listing.place - listing.place % ROWS_IN_SIGHT  # so that the trace is in sight, while the table scrolls on
     listed = listing.numbers[first : first + failures.PAGE_ROWS]
     rows = failures.table_rows(listing.info, listed, telling=st.session_state["model_first"])
-    name, counted = st.session_state["annotator"], latest(annotations)
-    mine = {item: one.label for (item, annotator), one in counted.items() if annotator == name}
+    name = st.session_state["annotator"]
+    mine = {item: one.label for (item, annotator), one in latest(annotations).items() if annotator == name}
     items = [listing.item(first + place) for place in range(len(listed))]
     rows.insert(1, "mine", [mine.get(item, "") for item in items])
     rows.insert(2, "copies", [f"\u00d7{copies[item]}" if copies[item] > 1 else "" for item in items])
@@ -195,7 +195,8 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
     left, right = st.columns([4, 1], vertical_alignment="center")
     total, judged = len(listing.numbers), sum(listing.item(place) in mine for place in range(len(listing.numbers)))
     left.caption(
-        f"{total:,} texts of {copies.total():,} traces that pass, of {listing.table.num_rows:,} in all; "
+        f"{counted(total, 'text')} of {counted(copies.total(), 'trace')} after the filters, "
+        f"of {listing.table.num_rows:,} in all; "
         f"{first + 1:,} to {first + len(listed):,} are listed; {HERE} is {listing.place + 1:,} of {total:,}; "
         f"{judged:,} of {total:,} judged by you"
     )

@@ -10,7 +10,7 @@ import streamlit as st
 from app import access, sidebar
 from app.analysis import catalogue, chooser, uploads
 from app.analysis.uploads import FORMATS, MOST_BYTES, MOST_TITLE, MOST_TRACES, SAMPLE, UploadError
-from app.components.markdown import plain
+from app.components.markdown import counted, plain
 from app.jobs import supervisor
 from app.jobs.store import JobError
 from app.jobs.supervisor import Busy
@@ -127,11 +127,6 @@ def judged_words(run: str) -> str:
     except StoreError as error:
         return str(error)
     return Judged.of(*(table.column(name).to_pylist() for name in ("cannot_judge", "familiar"))).words.capitalize()
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: '1 trace', '1,200 traces'."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 show()

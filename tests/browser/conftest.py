@@ -62,13 +62,20 @@ def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: Path
 
 
 @contextmanager
-def served(script: Path, log: Path, folder: Path = ROOT) -> Iterator[str]:
-    """The address of a Streamlit server that runs a script in a folder until the block ends."""
+def served(script: Path, log: Path) -> Iterator[str]:
+    """The address of a Streamlit server that runs a script in the folder of its log until the block ends.
+
+    The app's settings are put there: Streamlit reads them beside the script it runs, which for the fake app is a
+    folder of tests, or in the folder it runs in.
+    """
     port = free_port()
+    folder = log.parent
+    shutil.copytree(ROOT / "app" / ".streamlit", folder / ".streamlit", dirs_exist_ok=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true"]
     command += [f"--server.port={port}", "--server.address=127.0.0.1"]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             wait_until_healthy(f"http://127.0.0.1:{port}", process, log)
             yield f"http://127.0.0.1:{port}"
@@ -79,9 +86,7 @@ def served(script: Path, log: Path, folder: Path = ROOT) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copytree(ROOT / "app" / ".streamlit", folder / ".streamlit")  # the settings go with app/main.py
-    with served(HERE / "fake_app.py", folder / "app.log", folder) as found:
+    with served(HERE / "fake_app.py", tmp_path_factory.mktemp("server") / "app.log") as found:
         yield found
 
 

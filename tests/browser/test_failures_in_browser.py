@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,17 +29,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wrong = next(row for row in found if row["correct"] is False)
     wrong |= {"problem": HOSTILE, "trace_id": HOSTILE, "reference_solution": HOSTILE}
     write_run(place / "runs" / "reviewed" / "run.parquet", found, {"checkpoint": "demo"})
-    shutil.copytree(ROOT / "app" / ".streamlit", place / ".streamlit")
     return place
 
 
 @pytest.fixture(scope="module")
 def reviewed(folder: Path) -> Iterator[str]:
     before = Path.cwd()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        with served(ROOT / "app" / "main.py", folder / "server.log", folder) as found:
-            yield found
+    with served(ROOT / "app" / "main.py", folder / "server.log") as found:
+        yield found
     assert Path.cwd() == before
 
 

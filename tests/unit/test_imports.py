@@ -16,7 +16,16 @@ ROOT = Path(__file__).resolve().parents[2]
 # The rooms of irl_core from the bottom up: a module imports from its own level and from those before it.
 LEVELS = (
     {
-        "types", "errors", "files", "home", "sqlite", "progress", "config", "presets", "validation", "distributed",
+        "types",
+        "errors",
+        "files",
+        "home",
+        "sqlite",
+        "progress",
+        "config",
+        "presets",
+        "validation",
+        "distributed",
         "methods",
     },
     {"text", "statistics"},
