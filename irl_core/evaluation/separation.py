@@ -15,13 +15,14 @@ from irl_core.evaluation.section import Section, Table
 from irl_core.evaluation.wording import difference, extent, ranking
 from irl_core.statistics.bootstrap import Estimate, bootstrap, point, ratio, share, undefined
 from irl_core.statistics.correlation import centred
-from irl_core.statistics.separation import Separation, pair_accuracy, pair_columns, separation
+from irl_core.statistics.separation import Separation, auc, mean_auc, pair_accuracy, pair_columns, separation
 from irl_core.storage.scored_run import read_run
 
 Flags = npt.NDArray[np.bool_]
 
 BINS = 40
 FIRST = next(iter(REWARD_SCORES))
+MEAN = "mean of the models"
 BASELINE, START = "log_prob_mean", "start_log_prob_mean"
 
 
@@ -48,6 +49,8 @@ class ScoreSeparation:
             that share less log-probability's; ``minus_start``, less the start's, where it is known; and what
             ``pooled`` holds, after each problem's mean is subtracted, over the problems that have both classes.
         histogram: of the score by class.
+        by_model: where at least two models wrote the traces, the AUC within each model's own, and under `MEAN` their
+            mean: what is left of the separation when style is no help.
     """
 
     missing: int
@@ -56,6 +59,7 @@ class ScoreSeparation:
     pooled: dict[str, Estimate]
     within: dict[str, Estimate]
     histogram: Histogram
+    by_model: dict[str, Estimate]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +108,7 @@ def log_prob_under_the_start(run: EvaluatedRun, one: Graded) -> Array | None:
 def _separation_of(values: Array, baseline: Array, one: Graded, seed: int) -> ScoreSeparation:
     known = np.isfinite(values)
     values, baseline, right, ids = values[known], baseline[known], one.right[known], one.ids[known]
+    authors = one.frame["model"].to_numpy(dtype=object)[known]
     means = {
         name: share(values[rows], ids[rows], unit=f"{name} traces", bounded=False, seed=seed)
         for name, rows in (("correct", right), ("incorrect", ~right))
@@ -128,7 +133,20 @@ def _separation_of(values: Array, baseline: Array, one: Graded, seed: int) -> Sc
             **_tests(separation(less, right[mixed], ids[mixed], seed=seed), int(mixed.sum())),
         },
         histogram=histogram,
+        by_model=_within_models(values, right, ids, authors),
     )
+
+
+def _within_models(
+    values: Array, right: Flags, ids: npt.NDArray[np.int64], authors: npt.NDArray[np.object_]
+) -> dict[str, Estimate]:
+    """The AUC within the traces of each model, and the mean of these; empty where fewer than two are named."""
+    named = np.array([isinstance(author, str) for author in authors], dtype=bool)
+    names = sorted(set(authors[named]))
+    if len(names) < 2:
+        return {}
+    each = {name: auc(values[rows], right[rows], ids[rows]) for name in names for rows in [authors == name]}
+    return each | {MEAN: mean_auc(values[named], right[named], list(authors[named]), ids[named])}
 
 
 def _tests(separation: Separation, n: int) -> dict[str, Estimate]:
@@ -175,7 +193,7 @@ def paragraph(by_score: SeparationByScore) -> str:
         told = [f"{TITLES[name]} {_ranked(by_score.scores[name].pooled['auc'])}" for name in names]
         return (
             f"{head} AUC, pooled: {'; '.join(told)}. No problem has both correct and incorrect samples, so it is not "
-            "known whether this is more than which problems are easy."
+            f"known whether this is more than which problems are easy.{_by_model_words(by_score)}"
         )
     scopes = [_sentence(by_score.scores[name], TITLES[name]) for name in list(REWARD_SCORES)[:2]]
     rivals = [
@@ -187,7 +205,7 @@ def paragraph(by_score: SeparationByScore) -> str:
     text = (
         f"{head} {' '.join(scopes)} Without a reward, the same share of pairs is: {'; '.join(rivals)}. The first "
         "reward's less that of the mean log-probability is "
-        f"{difference(within['minus_log_prob'], 'better than it', 'worse than it')}."
+        f"{difference(within['minus_log_prob'], 'better than it', 'worse than it')}.{_by_model_words(by_score)}"
     )
     if START not in by_score.scores:
         return text
@@ -209,13 +227,23 @@ def _sentence(row: ScoreSeparation, title: str) -> str:
     return text
 
 
+def _by_model_words(by_score: SeparationByScore) -> str:
+    """What is left within each model's own traces, where several models wrote them; with a space before it."""
+    names = [name for name in (*list(REWARD_SCORES)[:2], BASELINE) if by_score.scores[name].by_model]
+    if not names:
+        return ""
+    models = len(by_score.scores[names[0]].by_model) - 1
+    told = "; ".join(f"{by_score.titles[name]} {_ranked(by_score.scores[name].by_model[MEAN])}" for name in names)
+    return f" Within the traces of each of the {models} models, mean AUC: {told}."
+
+
 def _ranked(estimate: Estimate) -> str:
     """An AUC or a share of pairs, and how well that ranks."""
     return f"{estimate.words} ({ranking(estimate)})" if estimate.defined else estimate.words
 
 
 def tables(by_score: SeparationByScore) -> tuple[Table, ...]:
-    """The tests of every score, pooled and within problems."""
+    """The tests of every score, pooled, within problems and, where several models wrote the traces, within each."""
     pooled = ("difference", "cohens_d", "auc", "t", "p", "clustered_t", "clustered_p")
     within = ["pair_accuracy", "minus_log_prob", "cohens_d", "auc"]
     head = ["score", "pairs ranked right", "less mean log-probability", "Cohen's d", "AUC"]
@@ -224,6 +252,7 @@ def tables(by_score: SeparationByScore) -> tuple[Table, ...]:
         head.insert(3, "less the discriminator's start")
     titled = [(by_score.titles[name], row) for name, row in by_score.scores.items()]
     return (
+        *_table_by_model(titled),
         Table(
             "Correct against incorrect traces, pooled",
             ["score", "correct less incorrect", "Cohen's d", "AUC", "Welch t", "p", "t over problems",
@@ -239,3 +268,17 @@ def tables(by_score: SeparationByScore) -> tuple[Table, ...]:
             "d and AUC after each problem's mean is subtracted, over the problems that have both kinds.",
         ),
     )  # fmt: skip
+
+
+def _table_by_model(titled: list[tuple[str, ScoreSeparation]]) -> list[Table]:
+    names = list(titled[0][1].by_model)
+    if not names:
+        return []
+    return [
+        Table(
+            "AUC of correct against incorrect traces within each model's own",
+            ["score", *names],
+            [[title, *(row.by_model.get(name) for name in names)] for title, row in titled],
+            "Traces of one author differ little in style, so style alone separates little here.",
+        )
+    ]

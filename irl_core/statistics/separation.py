@@ -24,10 +24,12 @@ from irl_core.statistics.bootstrap import (
     Z,
     bootstrap,
     problem_index,
+    problem_rows,
     problem_sums,
     ratio,
     too_few,
     undefined,
+    without_interval,
     wilson,
 )
 
@@ -126,9 +128,7 @@ def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Estimat
     if not m or not n or missing:
         reason = f"{missing} scores are missing" if missing else f"one class: {m} positive, {n} negative"
         return undefined(m + n, method, reason)
-    # placements: for each positive the share of negatives below it, for each negative the share of positives above it
-    ranks, yes, no = stats.rankdata(values), values[positive], values[~positive]
-    above, below = (ranks[positive] - stats.rankdata(yes)) / n, 1 - (ranks[~positive] - stats.rankdata(no)) / m
+    above, below = placements(values, positive)
     area = float(above.mean())
     clusters = np.arange(m + n) if groups is None else problem_index(groups)[1]
     if np.ptp(values) == 0:
@@ -140,6 +140,39 @@ def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Estimat
         edge = wilson(area * units, units)
         return Estimate(area, edge.low, edge.high, m + n, f"traces, Wilson over {units} ({few or 'no spread'})")
     return Estimate(area, max(0.0, area - Z * error), min(1.0, area + Z * error), m + n, method)
+
+
+def mean_auc(scores: Values, labels: Values, strata: Groups, groups: Groups) -> Estimate:
+    """The mean over strata of the AUC within each: the chance that a positive scores above a negative of its stratum.
+
+    Each stratum counts the same. The interval is DeLong's with influences summed over ``groups``, which may lie across
+    the strata (several models answer one problem). Undefined where a stratum has one class, or a score is missing.
+    """
+    values, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
+    method = "traces, mean of the strata, clustered DeLong"
+    rows_of = problem_rows(strata)
+    reason = "scores are missing" if np.isnan(values).any() else "" if rows_of else "no trace"
+    areas, influence = [], np.zeros(values.size)
+    for rows in rows_of:
+        right = positive[rows]
+        if reason or right.all() or not right.any():
+            return undefined(values.size, method, reason or "a stratum has one class alone")
+        above, below = placements(values[rows], right)
+        areas.append(float(above.mean()))
+        influence[rows[right]] = (above - areas[-1]) / above.size
+        influence[rows[~right]] = (below - areas[-1]) / below.size
+    area, sums = float(np.mean(areas)), problem_sums(influence, groups) / len(areas)
+    if few := too_few(sums.size):
+        return without_interval(area, values.size, method, few)
+    error = math.sqrt(sums.size / (sums.size - 1) * float(sums @ sums))
+    return Estimate(area, max(0.0, area - Z * error), min(1.0, area + Z * error), values.size, method)
+
+
+def placements(values: Array, positive: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+    """For each positive the share of negatives below it, for each negative the share of positives above it, ties half:
+    DeLong's structural components, of which both means are the AUC."""
+    ranks, yes, no = stats.rankdata(values), values[positive], values[~positive]
+    return (ranks[positive] - stats.rankdata(yes)) / no.size, 1 - (ranks[~positive] - stats.rankdata(no)) / yes.size
 
 
 def clustered_variance(above: Array, below: Array, yes: Array, no: Array, area: float) -> float:

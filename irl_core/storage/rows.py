@@ -173,6 +173,7 @@ def trace_columns(
         "checkpoint": checkpoint,
         "layout": trace.layout.value,
         "source": trace.source.value,
+        "model": extra.get("model"),
         "finished": trace.finished,
         "sampled": trace.token_ids is not None,
         "perturbed_kind": kind,

@@ -6,8 +6,9 @@
 - ``true_first_error_step``: null = not known, -1 = known to have no error; ``predicted_step``: null = none predicted;
 - a score that is not defined is null, and so is a text that does not exist (``reference_answer``, ``answer``, ...);
 - ``familiar``, ``familiarity``, ...: null = not measured, as in every file of schema version 2, which has none of them;
-  ``cannot_judge``: the reward's decision on the trace is no verdict;
-- what only some traces have (a perturbation's kind and first changed token, a probe's name, the honest trace they
+  ``cannot_judge``: the reward's decision on the trace is no verdict; ``model``, the author of the text where the input
+  names one, is null in every file before version 4;
+- what only some traces have (their author, a perturbation's kind and first changed token, a probe's name, the honest trace they
   were made of) comes from ``Trace.extra``, under the names of ``EXTRA_COLUMNS``, and stays there too.
 """
 
@@ -19,12 +20,12 @@ import pyarrow as pa
 
 from irl_core.types import Decision
 
-SCHEMA_VERSION = 3
-READABLE_VERSIONS = (2, SCHEMA_VERSION)  # what a file of version 2 lacks is null
+SCHEMA_VERSION = 4
+READABLE_VERSIONS = (2, 3, SCHEMA_VERSION)  # what a file of an earlier version lacks is null
 NO_ERROR = -1
 ANSWER_SCORE = "score_mean_discounted_answer"
 FORMAT_COLUMNS = ("xml_count", "strict_format", "soft_format", "integer_answer")
-EXTRA_COLUMNS = ("perturbed_kind", "perturbed_from_token", "probe", "honest_trace_id")
+EXTRA_COLUMNS = ("model", "perturbed_kind", "perturbed_from_token", "probe", "honest_trace_id")
 
 STEP = pa.struct(
     {"start": pa.int32(), "end": pa.int32(), "text": pa.string(), "score": pa.float32(), "role": pa.string()}
@@ -78,6 +79,7 @@ COLUMNS = pa.schema(
         "checkpoint": pa.string(),
         "layout": pa.string(),
         "source": pa.string(),
+        "model": pa.string(),
         "finished": pa.bool_(),
         "sampled": pa.bool_(),
         "perturbed_kind": pa.string(),
@@ -90,8 +92,8 @@ COLUMNS = pa.schema(
         "tokens": pa.list_(TOKEN),
     }
 )
-ADDED_COLUMNS = (  # those that a file of version 2 lacks
-    "cannot_judge", "familiar", "familiarity", "familiarity_percentile", "unknown_share", "familiarity_reason",
+ADDED_COLUMNS = (  # those that a file of an earlier version may lack
+    "model", "cannot_judge", "familiar", "familiarity", "familiarity_percentile", "unknown_share", "familiarity_reason",
 )  # fmt: skip
 NESTED_COLUMNS = ("extra", "prompt_ids", "steps", "tokens")
 SUMMARY_COLUMNS = [name for name in COLUMNS.names if name not in NESTED_COLUMNS]
@@ -178,6 +180,7 @@ class TraceColumns(TypedDict):
     checkpoint: str
     layout: str
     source: str
+    model: str | None
     finished: bool
     sampled: bool
     perturbed_kind: str | None

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from irl_core.evaluation.scores import TITLES
-from irl_core.evaluation.separation import BINS, Histogram, figures, paragraph
+from irl_core.evaluation.separation import BINS, MEAN, Histogram, figures, paragraph, tables
 from irl_core.statistics.bootstrap import to_json
 from tests.evaluated import check_figures, evaluated, simulated
 
@@ -166,3 +166,69 @@ class TestParagraph:
         assert text.count("So nothing is shown but that it knows which problems are easy.") == 2
         assert text.count("(at least moderate)") == 2 and "strong" not in text
         assert text.count("(not shown to be better than chance)") == 2
+
+
+class TestWithinModels:
+    """Two models answer the same problems, one of them right more often."""
+
+    @staticmethod
+    def answered(style: float) -> list[dict[str, object]]:
+        """Traces of both: those of ``b`` are right more often, and score ``style`` higher for how they are written."""
+        rng = np.random.default_rng(3)
+        rows: list[dict[str, object]] = []
+        for row in simulated(problems=40, samples=6, reward=0.5):
+            model = "a" if rng.random() < 0.5 else "b"
+            right = bool(row["correct"]) if model == "a" else bool(rng.random() < 0.8)
+            better = style * (model == "b") + 0.5 * right
+            rows.append(row | {"model": model, "correct": right, FIRST: better + float(rng.normal())})
+        return rows
+
+    def test_each_models_auc_and_their_mean_are_those_of_sklearn(self) -> None:
+        data = self.answered(style=3.0)
+        found = figures(evaluated(data)).scores[FIRST].by_model
+        areas = {}
+        for name in ("a", "b"):
+            own = [row for row in data if row["model"] == name]
+            areas[name] = roc_auc_score([row["correct"] for row in own], [row[FIRST] for row in own])
+            assert found[name].value == pytest.approx(areas[name])
+            assert found[name].n == len(own)
+        assert found[MEAN].value == pytest.approx((areas["a"] + areas["b"]) / 2)
+
+    def test_style_alone_separates_the_pool_and_not_within_a_model(self) -> None:
+        found = figures(evaluated(self.answered(style=6.0))).scores[FIRST]
+        plain = figures(evaluated(self.answered(style=0.0))).scores[FIRST]
+        assert found.pooled["auc"].value > plain.pooled["auc"].value + 0.05
+        assert found.by_model[MEAN].value == pytest.approx(plain.by_model[MEAN].value)
+
+    def test_the_interval_of_the_mean_is_that_of_a_bootstrap_over_problems(self) -> None:
+        data = self.answered(style=1.0)
+        found = figures(evaluated(data)).scores[FIRST].by_model[MEAN]
+        values = np.array([row[FIRST] for row in data], dtype=np.float64)
+        right = np.array([bool(row["correct"]) for row in data])
+        author = np.array([row["model"] for row in data])
+        names, problem = np.unique([str(row["problem_id"]) for row in data], return_inverse=True)
+        rows_of = [np.flatnonzero(problem == number) for number in range(len(names))]
+        rng, drawn = np.random.default_rng(0), []
+        for _ in range(400):
+            rows = np.concatenate([rows_of[i] for i in rng.integers(0, len(names), len(names))])
+            drawn.append(
+                np.mean([roc_auc_score(right[mine], values[mine]) for m in "ab" for mine in [rows[author[rows] == m]]])
+            )
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        assert found.interval == pytest.approx((low, high), abs=0.02)
+
+    def test_one_model_or_none_gives_no_table(self) -> None:
+        data = self.answered(style=1.0)
+        for rows in ([row | {"model": "a"} for row in data], [row | {"model": None} for row in data]):
+            run = evaluated(rows)
+            assert figures(run).scores[FIRST].by_model == {}
+            assert len(tables(figures(run))) == 2
+        told = tables(figures(evaluated(data)))[0]
+        assert told.head == ["score", "a", "b", MEAN]
+        said = paragraph(figures(evaluated(data)))
+        assert f"each of the 2 models, mean AUC: mean discounted reward, response {found_words(data)}" in said
+
+
+def found_words(data: list[dict[str, object]]) -> str:
+    """The mean over the models as the report writes it."""
+    return figures(evaluated(data)).scores[FIRST].by_model[MEAN].words

@@ -285,7 +285,7 @@ def test_an_older_file_opens_and_says_that_familiarity_was_not_measured(tmp_path
     metadata = {**table.schema.metadata, scored_run.VERSION_KEY: b"2"}
     pq.write_table(table.replace_schema_metadata(metadata), path)
     old = read_row(path, "t")
-    assert [old[name] for name in schema.ADDED_COLUMNS] == [None] * 6  # type: ignore[literal-required]
+    assert [old[name] for name in schema.ADDED_COLUMNS] == [None] * len(schema.ADDED_COLUMNS)  # type: ignore[literal-required]
     assert list(old) == COLUMNS.names
     assert read_run(path, ["trace_id", "cannot_judge"]).to_pylist() == [{"trace_id": "t", "cannot_judge": None}]
     assert read_run(path, None, pc.field("familiar").is_null()).num_rows == 1
