@@ -29,8 +29,8 @@ from irl_core.statistics.bootstrap import (
     ratio,
     too_few,
     undefined,
-    without_interval,
     wilson,
+    without_interval,
 )
 
 

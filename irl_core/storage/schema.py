@@ -8,8 +8,8 @@
 - ``familiar``, ``familiarity``, ...: null = not measured, as in every file of schema version 2, which has none of them;
   ``cannot_judge``: the reward's decision on the trace is no verdict; ``model``, the author of the text where the input
   names one, is null in every file before version 4;
-- what only some traces have (their author, a perturbation's kind and first changed token, a probe's name, the honest trace they
-  were made of) comes from ``Trace.extra``, under the names of ``EXTRA_COLUMNS``, and stays there too.
+- what only some traces have (their author, a perturbation's kind and first changed token, a probe's name, the honest
+  trace they were made of) comes from ``Trace.extra``, under the names of ``EXTRA_COLUMNS``, and stays there too.
 """
 
 from __future__ import annotations
