@@ -3,16 +3,23 @@
 It is measured on problems that neither training nor the reported figures use. For generated problems the first error
 of every sample is known. For others only the final answer is: a sample with the right one counts as correct, and the
 first error is known of perturbed expert solutions.
+
+It takes long on pretrained models, so samples and scores are made in parts, which are kept until the calibration is
+written: one that is interrupted goes on from there.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from irl_core.config import TrainConfig
 from irl_core.data.word_problems.check import first_error
@@ -28,8 +35,11 @@ from irl_core.statistics.separation import pair_accuracy
 from irl_core.text.divergence import value_departure
 from irl_core.text.perturbations import ALL_KINDS, perturb, perturbed_trace
 from irl_core.training.adversarial import AdversarialTrainer
-from irl_core.types import ScoredTrace, Standardisation, Trace, Truth
+from irl_core.training.model_pair import TraceRewards
+from irl_core.types import EncodedTrace, ScoredTrace, Standardisation, Trace, Truth
 from train.data import calibration_traces, demo_problems, in_a_style
+from train.kept_parts import KeptParts
+from train.planning.describe import hours
 
 QUANTILES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 TEMPERATURE = 1.0
@@ -41,23 +51,79 @@ LOCATED_KINDS = tuple(kind for kind in ALL_KINDS if kind != "swap_answer")
 # one in a step names the step on solutions of other authors too. Drops and means win on the policy's own samples alone.
 LEVELS_OF_A_STEP = ("min", "last")
 UNDECIDED_TRACE_SCORE = "minimum"
+SAMPLES_OF_A_PART, SCORED_IN_A_PART = 128, 64  # what an interruption loses at most
+NOTHING_KEPT = KeptParts()
+
+
+# ------------------------------------------------------------------------------------------------------- the work
+
+
+@dataclass(slots=True)
+class Pace:
+    """Tells how far a stage of the calibration is, and the time that it has left by the pace of this process.
+
+    Attributes:
+        trainer: whose ``on_progress`` is told.
+        what: what is counted, in words.
+        total: how many there are.
+        kept: how many of them an earlier process made.
+    """
+
+    trainer: AdversarialTrainer
+    what: str
+    total: int
+    kept: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def reached(self, done: float) -> None:
+        """Say that so many are made, those of earlier processes with them."""
+        made = done - self.kept
+        left = (time.monotonic() - self.started) / made * (self.total - done) if made > 0 else None
+        words = f"calibrating: {int(done):,} of {self.total:,} {self.what}"
+        self.trainer.on_progress(words if left is None else f"{words}, {hours(left)} left")
+
+
+def work_of(trainer: AdversarialTrainer, config: TrainConfig) -> str:
+    """The sha256 of what the parts of a calibration are made from: the settings, and the weights that were trained."""
+    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
+    for model in (trainer.policy.model, trainer.discriminator.model):
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                digest.update(name.encode())
+                digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------- samples
 
 
-def sample(trainer: AdversarialTrainer, config: TrainConfig, problems: Sequence[str]) -> list[list[Rollout]]:
+def sample(
+    trainer: AdversarialTrainer, config: TrainConfig, problems: Sequence[str], kept: KeptParts = NOTHING_KEPT
+) -> list[list[Rollout]]:
     """``run.calibration_samples`` solutions of each problem; the seed and the text alone decide what is drawn."""
-    return trainer.sampler(
-        trainer.policy.model,
-        [trainer.encoder.encode_prompt(problem) for problem in problems],
-        num_samples=config.run.calibration_samples,
-        max_new_tokens=config.data.max_completion_tokens,
-        seeds=[problem_seed(config.run.seed, problem) for problem in problems],
-        temperature=TEMPERATURE,
-        top_p=TOP_P,
-        on_step=lambda done, total: trainer.on_progress("calibrating"),
-    )
+    each = config.run.calibration_samples
+    size = max(1, SAMPLES_OF_A_PART // each)
+    parts = {f"samples-{start:06d}": problems[start : start + size] for start in range(0, len(problems), size)}
+    pace = Pace(trainer, "samples", each * len(problems), each * sum(len(parts[n]) for n in parts if kept.has(n)))
+    groups: list[list[Rollout]] = []
+    for name, part in parts.items():
+
+        def draw(part: Sequence[str] = part, before: int = len(groups)) -> list[list[tuple[Any, ...]]]:
+            drawn = trainer.sampler(
+                trainer.policy.model,
+                [trainer.encoder.encode_prompt(problem) for problem in part],
+                num_samples=each,
+                max_new_tokens=config.data.max_completion_tokens,
+                seeds=[problem_seed(config.run.seed, problem) for problem in part],
+                temperature=TEMPERATURE,
+                top_p=TOP_P,
+                on_step=lambda done, total: pace.reached(each * (before + len(part) * done / max(1, total))),
+            )
+            return [[(one.token_ids, one.logprobs, one.finished) for one in group] for group in drawn]
+
+        for group in kept.part(name, draw):
+            groups.append([Rollout(tuple(ids), tuple(logprobs), ended) for ids, logprobs, ended in group])
+    return groups
 
 
 def problem_seed(seed: int, problem: str) -> int:
@@ -127,17 +193,17 @@ class Evidence:
     note: str
 
 
-def evidence_with_truth(trainer: AdversarialTrainer, config: TrainConfig) -> Evidence:
+def evidence_with_truth(trainer: AdversarialTrainer, config: TrainConfig, kept: KeptParts = NOTHING_KEPT) -> Evidence:
     """Evidence from generated problems, where every sample's first error is known."""
     problems = demo_problems(config, "calibration", config.run.calibration_problems)
     texts = [problem.text for problem in problems]
-    pairs = zip(problems, sample(trainer, config, texts), strict=True)
+    pairs = zip(problems, sample(trainer, config, texts, kept), strict=True)
     traces = [labelled(trainer.encoder, problem, one, n) for problem, rows in pairs for n, one in enumerate(rows)]
-    samples = scored_traces(trainer, traces)
+    samples = scored_traces(trainer, traces, kept=kept, what="samples scored")
     return Evidence(samples, samples, texts, f"{len(samples):,} samples on {len(problems):,} held-out problems", "")
 
 
-def evidence_from_answers(trainer: AdversarialTrainer, config: TrainConfig) -> Evidence:
+def evidence_from_answers(trainer: AdversarialTrainer, config: TrainConfig, kept: KeptParts = NOTHING_KEPT) -> Evidence:
     """Evidence from any held-out problems with an answer.
 
     Correct samples, or the expert traces where there are fewer than ``MIN_CORRECT_SAMPLES``, stand against perturbed
@@ -151,20 +217,21 @@ def evidence_from_answers(trainer: AdversarialTrainer, config: TrainConfig) -> E
     if config.data.styles:
         experts = [in_a_style(expert, f"calibrate-{seed}") for expert in experts]
     texts = [expert.problem for expert in experts]
-    pairs = zip(experts, sample(trainer, config, texts), strict=True)
+    pairs = zip(experts, sample(trainer, config, texts, kept), strict=True)
     by_value = config.discriminator.policy_labels == "from_departed_value"
     traces = [
         graded_rollout(encoder, expert, one, number, by_value=by_value)
         for expert, rows in pairs
         for number, one in enumerate(rows)
     ]
-    samples = scored_traces(trainer, traces)
+    samples = scored_traces(trainer, traces, kept=kept, what="samples scored")
     right = [one for one in samples if one.trace.truth == Truth(None)]
     departed = [one for one in samples if one.trace.truth not in (None, Truth(None))]
     wrong = perturbed_experts(experts, seed)
     enough = len(right) >= MIN_CORRECT_SAMPLES
     believed = [] if enough else [replace(expert, truth=Truth(None)) for expert in experts]
-    others = scored_traces(trainer, [*believed, *wrong], samples[0].standardisation)
+    unit, solutions = samples[0].standardisation, [*believed, *wrong]
+    others = scored_traces(trainer, solutions, unit, kept=kept, what="solutions scored")
     return Evidence(
         samples, [*(right if enough else ()), *departed, *others], texts,
         f"{len(samples):,} samples on {len(experts):,} held-out problems",
@@ -188,11 +255,31 @@ def limits_note(right: int, experts: int, wrong: int, departed: int = 0) -> str:
 
 
 def scored_traces(
-    trainer: AdversarialTrainer, traces: Sequence[Trace], unit: Standardisation | None = None
+    trainer: AdversarialTrainer,
+    traces: Sequence[Trace],
+    unit: Standardisation | None = None,
+    *,
+    kept: KeptParts = NOTHING_KEPT,
+    what: str = "traces scored",
 ) -> list[ScoredTrace]:
-    """Scored traces, standardised by ``unit``, or by their own mean and spread where it is None."""
+    """Scored traces, standardised by ``unit``, or by their own mean and spread where it is None. ``what``: the stage in
+    words, of which its kept parts are named."""
     encoded = [trainer.encoder.encode(trace) for trace in traces]
-    rewards = replace(trainer.pair, world=World()).score(encoded)  # one process calibrates, whatever the others do
+    pair = replace(trainer.pair, world=World())  # one process calibrates, whatever the others do
+    size = SCORED_IN_A_PART
+    parts = {
+        f"{what.replace(' ', '-')}-{start:06d}": encoded[start : start + size] for start in range(0, len(encoded), size)
+    }
+    pace = Pace(trainer, what, len(encoded), sum(len(parts[name]) for name in parts if kept.has(name)))
+    rewards: list[TraceRewards] = []
+    for name, part in parts.items():
+
+        def score(part: Sequence[EncodedTrace] = part) -> list[tuple[Any, ...]]:
+            return [(one.raw.tolist(), one.logprobs.tolist(), one.prompt_reward) for one in pair.score(part)]
+
+        for raw, logprobs, prompt in kept.part(name, score):
+            rewards.append(TraceRewards(np.array(raw, np.float32), np.array(logprobs, np.float32), prompt))
+        pace.reached(len(rewards))
     values = np.concatenate([one.raw for one in rewards])
     unit = unit or Standardisation(float(values.mean()), float(values.std(ddof=1)), "held-out solutions")
     return [
@@ -204,15 +291,18 @@ def scored_traces(
 # --------------------------------------------------------------------------------------------------- calibration
 
 
-def calibrated(trainer: AdversarialTrainer, config: TrainConfig) -> dict[str, object]:
+def calibrated(trainer: AdversarialTrainer, config: TrainConfig, kept: KeptParts = NOTHING_KEPT) -> dict[str, object]:
     """The keys that calibration adds to a checkpoint's ``config.json``. One process alone calls it.
+
+    ``kept``: the parts of an interrupted calibration of the same models (see `work_of`), gone on with.
 
     Raises:
         ConfigError: too few held-out traces.
+        CheckpointError: a part cannot be written.
     """
     trainer.policy.model.eval()
     generated = config.data.source == "demo"
-    evidence = (evidence_with_truth if generated else evidence_from_answers)(trainer, config)
+    evidence = (evidence_with_truth if generated else evidence_from_answers)(trainer, config, kept)
     rules = candidate_rules(("raw", "credit", "discounted"), include_answer=(True,) if generated else (False, True))
     if config.discriminator.policy_labels == "from_departed_value":
         rules = tuple(rule for rule in rules if rule.signal == "raw" and rule.reduction in LEVELS_OF_A_STEP)

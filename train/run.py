@@ -190,6 +190,7 @@ class TrainingRun:
         self.saved = self.state.step if saved else None
         self.open_files(resume)
         self.take_steps()
+        self.status.seconds_left = None  # of the steps there is nothing left; calibration tells its own
         self.progress("finishing")
         with self.stopped.obeyed_at_once(self.world.size == 1 and self.saved == self.config.run.steps):
             final = self.state.finish(self.run_dir / FINAL)

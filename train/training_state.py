@@ -21,6 +21,7 @@ from irl_core.distributed import World
 from irl_core.models.pretrained import OWN_TOKENIZER
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.storage.provenance import code_state, data_hash
+from irl_core.storage.training_run import CALIBRATING
 from irl_core.text.segmentation import make_trace
 from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.training.grpo import GRPOTrainer
@@ -34,6 +35,7 @@ from train.backends.build import build
 from train.backends.models import Models
 from train.data import ExpertData, to_stderr, training_data
 from train.distributed import check_same, gathered, sampler_for, spread, training_device
+from train.kept_parts import KeptParts
 from train.optimizers import CheckpointFiles
 
 Trainer = AdversarialTrainer | GRPOTrainer | SFTTrainer
@@ -152,15 +154,18 @@ class TrainingState:
         """Write the finished checkpoint, calibrated on held-out problems where it has a discriminator."""
         world = self.trainer.world
         calibration: Mapping[str, object] = {}
+        kept = KeptParts()
         if isinstance(self.trainer, AdversarialTrainer):
             with gathered(self.trainer.policy.model, self.trainer.discriminator.model):
                 if world.is_main:
-                    from train.calibrate import calibrated
+                    from train.calibrate import calibrated, work_of
 
-                    calibration = calibrated(self.trainer, self.config)
+                    kept = KeptParts(directory.with_name(CALIBRATING), work_of(self.trainer, self.config))
+                    calibration = calibrated(self.trainer, self.config, kept)
                 world.barrier()
         if world.is_main:
             self.write(directory, self.model_files(directory.parent.name, calibration))
+            kept.remove()
         world.barrier()
         return directory
 

@@ -26,6 +26,7 @@ LOG = "log.txt"
 PROVENANCE = "provenance.json"
 CHECKPOINTS = "checkpoints"
 FINAL = "final"
+CALIBRATING = "calibrating"  # the parts of the calibration, until it is written
 
 START_TICKS = 19  # its place in /proc/PID/stat behind the name: field 22 (proc_pid_stat(5))
 SECONDS_OF_SILENCE = 60.0  # after which a training run of another machine counts as dead

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from irl_core.config import DataConfig, RunConfig, TrainConfig
 from irl_core.errors import ConfigError
@@ -33,8 +34,10 @@ from train.calibrate import (
     perturbed_experts,
     problem_seed,
     scored_traces,
+    work_of,
 )
 from train.data import calibration_traces
+from train.kept_parts import KeptParts
 
 HELD_OUT, SAMPLES = 24, 8
 
@@ -56,11 +59,13 @@ class Scripted:
     def __init__(self, encoder: TraceEncoder, right: int, solved: int = HELD_OUT) -> None:
         self.encoder, self.right, self.solved = encoder, right, solved
         self.calls: list[dict[str, Any]] = []
+        self.numbers = {tuple(encoder.encode_prompt(row(n + 10)["question"])): n for n in range(HELD_OUT)}
 
     def __call__(self, model: Any, prompts: Sequence[Sequence[int]], **options: Any) -> list[list[Rollout]]:
         self.calls.append(options | {"prompts": list(prompts)})
         options["on_step"](1, 1)
-        return [[self._one(n, s < self.right and n < self.solved) for s in range(SAMPLES)] for n in range(len(prompts))]
+        numbers = [self.numbers.get(tuple(prompt), HELD_OUT) for prompt in prompts]
+        return [[self._one(n, s < self.right and n < self.solved) for s in range(SAMPLES)] for n in numbers]
 
     def _one(self, number: int, right: bool) -> Rollout:
         text = row(number + 10)["answer"]
@@ -100,11 +105,18 @@ def test_right_answers_count_as_correct_and_corrupted_experts_as_wrong(config: T
     assert found.note == (
         "limits from 48 correct samples of the policy; rule and error confidence from 24 corrupted expert solutions"
     )
-    assert found.origin == "192 samples on 24 held-out problems" and set(phases) == {"calibrating"}
-    (call,) = sampler.calls
-    assert call["prompts"] == [trainer.encoder.encode_prompt(trace.problem) for trace in experts]
+    assert found.origin == "192 samples on 24 held-out problems"
+    assert phases[0].startswith("calibrating: 128 of 192 samples, ")  # 16 problems of 8 samples are a part
+    assert [phase.split(",")[0] for phase in phases[1:]] == [
+        "calibrating: 192 of 192 samples", "calibrating: 64 of 192 samples scored",
+        "calibrating: 128 of 192 samples scored", "calibrating: 192 of 192 samples scored",
+        "calibrating: 24 of 24 solutions scored",
+    ]  # fmt: skip
+    call = sampler.calls[0]
+    drawn = {name: [value for one in sampler.calls for value in one[name]] for name in ("prompts", "seeds")}
+    assert drawn["prompts"] == [trainer.encoder.encode_prompt(trace.problem) for trace in experts]
     assert (call["num_samples"], call["max_new_tokens"], call["top_p"], call["temperature"]) == (8, 130, 0.95, 1.0)
-    assert call["seeds"] == [problem_seed(7, trace.problem) for trace in experts] and len(set(call["seeds"])) == 24
+    assert drawn["seeds"] == [problem_seed(7, trace.problem) for trace in experts] and len(set(drawn["seeds"])) == 24
 
 
 def test_with_too_few_correct_samples_the_experts_stand_for_them(config: TrainConfig) -> None:
@@ -211,3 +223,55 @@ def test_a_discriminator_with_tokens_of_its_own_calibrates_in_the_policys(config
         assert scored.raw[-1] == pytest.approx(alone.raw[-1], abs=1e-5)
         assert scored.prompt_reward == pytest.approx(alone.prompt_reward)
     assert calibrated(trainer, config)["localisation"]["n"] == 24
+
+
+# --------------------------------------------------------------------------------------------------- interruptions
+
+
+@pytest.mark.parametrize("killed_at", ["calibrating: 192 of 192 samples", "calibrating: 128 of 192 samples scored"])
+def test_an_interrupted_calibration_goes_on_with_the_parts_that_are_there(
+    config: TrainConfig, tmp_path: Path, killed_at: str
+) -> None:
+    unbroken = calibrated(scripted(config, 2)[0], config)
+    trainer, sampler = scripted(config, 2)
+
+    def stop(phase: str) -> None:
+        if phase.startswith(killed_at):
+            raise KeyboardInterrupt
+
+    trainer.on_progress = stop
+    kept = KeptParts(tmp_path / "calibrating", work_of(trainer, config))
+    with pytest.raises(KeyboardInterrupt):
+        calibrated(trainer, config, kept)
+    phases: list[str] = []
+    trainer.on_progress = phases.append
+    before = len(sampler.calls)
+    if killed_at.endswith("samples"):  # the call that was killed left no part
+        sampler.calls.pop()
+        before -= 1
+    assert calibrated(trainer, config, kept) == unbroken
+    assert len(sampler.calls) - before == (1 if killed_at.endswith("samples") else 0)
+    assert not any(phase.startswith("calibrating: 128 of 192 samples,") for phase in phases)
+
+
+def test_parts_of_other_weights_or_a_damaged_file_are_made_anew(config: TrainConfig, tmp_path: Path) -> None:
+    trainer, sampler = scripted(config, 2)
+    work = work_of(trainer, config)
+    assert work == work_of(trainer, config) != work_of(trainer, replace(config, run=replace(config.run, seed=8)))
+    kept = KeptParts(tmp_path / "calibrating", work)
+    found = calibrated(trainer, config, kept)
+    with torch.no_grad():
+        next(trainer.discriminator.parameters()).add_(0.01)
+    other = work_of(trainer, config)
+    assert other != work and not KeptParts(kept.folder, other).has("samples-000000")
+    (tmp_path / "calibrating" / "samples-000000.json").write_text('{"work": ')
+    with torch.no_grad():
+        next(trainer.discriminator.parameters()).sub_(0.01)
+    sampler.calls.clear()
+    assert not kept.has("samples-000000") and kept.has("samples-000016")
+    assert (
+        calibrated(trainer, config, KeptParts(kept.folder, work))["default_trace_score"] == found["default_trace_score"]
+    )
+    assert len(sampler.calls) == 1
+    kept.remove()
+    assert not (tmp_path / "calibrating").exists()

@@ -134,7 +134,7 @@ def train_with_progress(config: TrainConfig, directory: Path, resume: bool, worl
                 bar.update(step, total=steps, beside=str(beside))
 
             def on_phase(phase: str) -> None:
-                beside.phase = phase
+                beside.begin(phase)
                 bar.update(beside=str(beside))
 
             run.train(config, directory, resume, on_step, on_phase, world=world)
@@ -155,6 +155,12 @@ class BesideBar:
     phase: str = ""
     left: str = ""
     figures: str = ""
+
+    def begin(self, phase: str) -> None:
+        """Show a phase; the steps have no time left once they are all taken."""
+        self.phase = phase
+        if phase == "finishing":
+            self.left = ""
 
     def after_step(self, metrics: dict[str, float], seconds_left: float) -> None:
         self.left = f"{hours(seconds_left)} left"

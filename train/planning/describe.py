@@ -55,6 +55,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             "step_seconds": {phase: round(durations.step[phase], 3) for phase in PHASES},
             "start_seconds": round(durations.start, 1),
             "evaluation_seconds": round(durations.evaluations, 1),
+            "calibration_seconds": round(durations.calibration, 1),
             "total_seconds": round(durations.total),
             "assumptions": list(assumptions(durations, config)),
         },
@@ -110,7 +111,7 @@ def time_lines(plan: Plan) -> Iterator[str]:
     phases = ", ".join(f"{phase} {durations.step[phase]:.1f}" for phase in PHASES if durations.step[phase])
     yield (
         f"  {durations.step_seconds:.1f} s a step ({phases}); evaluations {hours(durations.evaluations)} in all; "
-        f"{durations.start:.0f} s to start"
+        f"calibration {hours(durations.calibration)}; {durations.start:.0f} s to start"
     )
     yield from (f"  assumed: {line}" for line in assumptions(durations, plan.config))
 

@@ -79,13 +79,15 @@ LONGEST = 2.5  # how many times longer than the average the last sample of a bat
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """Seconds of an average step by phase, of all evaluations together, and of the start."""
+    """Seconds of an average step by phase, of all evaluations together, of the start, and of the calibration at the end
+    (0 without a discriminator)."""
 
     machine: Machine
     steps: int
     step: dict[Phase, float]
     evaluations: float
     start: float
+    calibration: float = 0.0
 
     @property
     def step_seconds(self) -> float:
@@ -95,7 +97,7 @@ class Durations:
     @property
     def total(self) -> float:
         """Seconds of the whole training."""
-        return self.start + self.steps * self.step_seconds + self.evaluations
+        return self.start + self.steps * self.step_seconds + self.evaluations + self.calibration
 
 
 def cpu_of(config: TrainConfig) -> Machine | None:
@@ -134,7 +136,21 @@ def estimate_durations(
         problems = -(-run.eval_problems // processes.size)
         evaluations = -(-run.steps // run.eval_every) * work.sampling(problems, run.eval_samples)
     loaded = sum(weight_bytes(config, shape) for shape in (pair.policy, pair.discriminator) if shape is not None)
-    return Durations(machine, run.steps, step, evaluations, START_SECONDS + loaded / (DISK * 1e9))
+    start = START_SECONDS + loaded / (DISK * 1e9)
+    return Durations(machine, run.steps, step, evaluations, start, calibration_seconds(work))
+
+
+def calibration_seconds(work: Workload) -> float:
+    """Seconds of the calibration at the end: samples of held-out problems, and both models reading these, the problems'
+    expert solutions and a perturbed copy of each."""
+    shape, run = work.pair.discriminator, work.config.run
+    if shape is None:
+        return 0.0
+    problems, anchored = run.calibration_problems, work.config.discriminator.head != "linear"
+    samples, solutions = problems * run.calibration_samples, 2.0 * problems
+    seconds = work.sampling(problems, run.calibration_samples)
+    seconds += work.forward(shape, samples + solutions, with_logits=anchored)
+    return seconds + work.forward(work.pair.policy, solutions, with_logits=True)
 
 
 def round_seconds(work: Workload) -> dict[Phase, float]:
