@@ -261,12 +261,12 @@ def test_parts_of_other_weights_or_a_damaged_file_are_made_anew(config: TrainCon
     kept = KeptParts(tmp_path / "calibrating", work)
     found = calibrated(trainer, config, kept)
     with torch.no_grad():
-        next(trainer.discriminator.parameters()).add_(0.01)
+        next(trainer.pair.discriminator.parameters()).add_(0.01)
     other = work_of(trainer, config)
     assert other != work and not KeptParts(kept.folder, other).has("samples-000000")
     (tmp_path / "calibrating" / "samples-000000.json").write_text('{"work": ')
     with torch.no_grad():
-        next(trainer.discriminator.parameters()).sub_(0.01)
+        next(trainer.pair.discriminator.parameters()).sub_(0.01)
     sampler.calls.clear()
     assert not kept.has("samples-000000") and kept.has("samples-000016")
     assert (

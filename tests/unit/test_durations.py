@@ -96,7 +96,8 @@ def test_all_evaluations_are_counted() -> None:
     found = estimate_durations(config, PAIR, machine=FAST)
     # 550 / 50 = 11 evaluations of 256 samples, 58 of which are decoded at once: five turns of 501 passes.
     assert found.evaluations == pytest.approx(11 * 5 * 501 * 32 * 1.6e-3)
-    assert found.total == pytest.approx(found.start + 550 * sum(found.step.values()) + found.evaluations)
+    rounds = 550 * sum(found.step.values())
+    assert found.total == pytest.approx(found.start + rounds + found.evaluations + found.calibration)
     never = replace(config, run=replace(config.run, eval_every=0))
     assert estimate_durations(never, PAIR).evaluations == 0.0
 
@@ -118,3 +119,12 @@ def test_assumptions_are_said() -> None:
     assert duration.typical_lengths(preset("llama-8b-1b", "data.max_completion_tokens=100")) == (120, 100)
     demo = preset("demo-irl")
     assert "prompts of 33 tokens and completions of 61" in "\n".join(assumptions(estimate_durations(demo, PAIR), demo))
+
+
+def test_the_calibration_is_counted_where_there_is_a_discriminator() -> None:
+    config = preset("llama-8b-1b")
+    found = estimate_durations(config, PAIR, machine=FAST).calibration
+    fewer = replace(config, run=replace(config.run, calibration_problems=config.run.calibration_problems // 2))
+    assert 0.4 * found < estimate_durations(fewer, PAIR, machine=FAST).calibration < 0.7 * found
+    alone = Pair(PAIR.policy)
+    assert estimate_durations(preset("sft-llama-8b"), alone, machine=FAST).calibration == 0.0
