@@ -76,7 +76,10 @@ def train(
         Stopped: stopped because going on is useless.
         ProcessLost: another data-parallel process failed or is gone.
     """
+    from irl_core.models.allocation import give_back_freed_tensors
+
     world = world or World()
+    give_back_freed_tensors()
     with ExitStack() as held, stop_requests() as stopped, watched(world, clean=(Interrupted,)) as watch:
         from_main(world, lambda: check_trackers(config))
         claim = from_main(world, lambda: held.enter_context(claimed(config, run_dir, resume)))

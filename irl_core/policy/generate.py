@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from irl_core.policy.protocol import (
     base_of,
     check_cached_types,
     device_of,
+    last_position,
     left_padded,
 )
 
@@ -88,26 +90,31 @@ class GenerateSampler:
         return [self._rollout(prompt, ids, logprobs) for (prompt, _), ids, logprobs in generated]
 
     def _prompts_read(self, model: Any, request: Request, rows: list[Row], width: int) -> dict[str, Any]:
-        """The cache with each prompt but its last token, read once and repeated for its samples; nothing where
-        ``generate`` is not transformers' own, the cache is static, or there is nothing to share."""
+        """What ``generate`` is told of prompts: to keep the last logits by an index and, unless the cache is static or
+        there is nothing to share, the cache with each prompt but its last token, read once and repeated for its
+        samples. Nothing where ``generate`` is not transformers' own."""
         base = base_of(model)
         different = list(dict.fromkeys(prompt for prompt, _ in rows))
         own_generate = "generate" not in vars(base) and "generate" not in vars(model)
-        if self.cache != "dynamic" or not own_generate or width < 2 or len(different) == len(rows):
+        if not own_generate:
             return {}
-        # padded to the width of the batch, in which all of these prompts are
         device = device_of(model)
+        may_choose = "logits_to_keep" in signature(base.forward).parameters
+        options: dict[str, Any] = {"logits_to_keep": last_position(device)} if may_choose else {}
+        if self.cache != "dynamic" or width < 2 or len(different) == len(rows):
+            return options
+        # padded to the width of the batch, in which all of these prompts are
         ids, attention = left_padded([request.prompts[prompt] for prompt in different], self.pad_id, device)
         ids, attention = ids[:, : width - 1], attention[:, : width - 1]
         cache = DynamicCache(config=base.config)
         positions = (attention.cumsum(1) - 1).clamp(min=0)
         model(
             input_ids=ids, attention_mask=attention, position_ids=positions, past_key_values=cache, use_cache=True,
-            logits_to_keep=1,
+            **options,
         )  # fmt: skip
         place = {prompt: number for number, prompt in enumerate(different)}
         cache.batch_select_indices(torch.tensor([place[prompt] for prompt, _ in rows], device=device))
-        return {"past_key_values": cache}
+        return options | {"past_key_values": cache}
 
     def _config(self, max_new_tokens: int, compiles: bool) -> Any:
         return GenerationConfig(

@@ -27,6 +27,7 @@ from irl_core.policy.protocol import (
     Sampler,
     base_of,
     device_of,
+    last_position,
     left_padded,
     vocab_size,
 )
@@ -97,7 +98,7 @@ class LoopSampler:
         input_ids, attention = left_padded([request.prompts[number] for number in read], self.pad_id, device)
         output = model(
             input_ids=input_ids, attention_mask=attention, position_ids=positions(attention), use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=last_position(device),
         )  # fmt: skip
         owners = torch.tensor([read.index(prompt) for prompt, _ in rows], device=device)
         logits, filled = output.logits[:, -1][owners], output.past_key_values

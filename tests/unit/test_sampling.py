@@ -122,6 +122,16 @@ def test_samples_are_those_of_a_plain_loop(sampler: Any, family: str, settings: 
 
 
 @each_sampler
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_the_head_never_multiplies_a_slice_of_the_hidden_states(sampler: Any, num_samples: int) -> None:
+    # torch copies the head once a row where the other factor is not contiguous
+    model, seen = tiny_model(), []
+    model.get_output_embeddings().register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    sampler(model, PROMPTS, num_samples=num_samples, max_new_tokens=3, seeds=[1, 2, 3])
+    assert seen and all(hidden.is_contiguous() and hidden.shape[1] == 1 for hidden in seen)
+
+
+@each_sampler
 def test_recorded_logprobs_are_those_of_one_full_pass(sampler: Any) -> None:
     groups = sampled(sampler, max_new_tokens=16, temperature=0.7, top_p=0.9)
     pairs = [(prompt, one) for prompt, rows in zip(PROMPTS, groups, strict=True) for one in rows]
