@@ -34,4 +34,5 @@ st.html(ROOM)
 session.prepare()
 with st.sidebar:
     sidebar.show()
+session.settle_example()
 page.run()

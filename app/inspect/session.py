@@ -40,15 +40,27 @@ def open_link_or_example() -> None:
         state["link_error"] = str(error)
         return
     if link is None:
-        state["example"] = 0
-        take_example()
-        state["run_now"] = bool(state["problem"])
+        state["opens_with_example"] = True
         return
     for name in ("problem", "solution", "answer", "n", "seed", "temperature", "view", "gamma", "chosen"):
         state[name] = getattr(link, name)
     state["versus"] = link.versus if link.versus >= 0 else None
     state["linked_checkpoint"] = link.checkpoint
     state["run_now"] = True
+
+
+def settle_example() -> None:
+    """Open with the first example of the checkpoint that the sidebar has chosen; where another one with examples of its
+    own was chosen since, the text in the form stays, and is no longer called an example."""
+    state = st.session_state
+    file = examples.file_of(state.get("checkpoint", "")).name
+    before, state["examples_of"] = state.get("examples_of", file), file
+    if state.pop("opens_with_example", False):
+        state["example"] = 0
+        take_example()
+        state["run_now"] = bool(state["problem"])
+    elif before != file:
+        state["example"] = None
 
 
 def take_example() -> None:
