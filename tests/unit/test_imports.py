@@ -35,6 +35,7 @@ LEVELS = (
     {"evaluation"},
     {"report"},
     {"scorer"},
+    {"reward_function"},
 )
 PURE = ("text", "statistics")  # know neither torch nor transformers
 MOST_FILES = 20  # side by side in a folder

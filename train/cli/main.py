@@ -26,6 +26,7 @@ from train.cli.presets import presets
 from train.cli.report import report
 from train.cli.say import say
 from train.cli.score import score
+from train.cli.serve import serve
 from train.cli.study import study
 from train.cli.train import train
 
@@ -55,7 +56,7 @@ def common(version: Version = False) -> None:
 
 for command in (
     inspect, score, train, evaluate, report, compare, study, calibrate, presets, checkpoints, export, model_card,
-    app,
+    app, serve,
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(models, name="models")
