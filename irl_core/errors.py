@@ -39,5 +39,9 @@ class EncodingError(UserError, ValueError):
     """A text or a tokenizer that cannot be encoded; the message says why and what to do."""
 
 
+class EngineError(UserError, RuntimeError):
+    """A serving engine that is not there, is gone, or refuses; the message names its address and the fix."""
+
+
 class ProcessLost(UserError, RuntimeError):
     """Another process of a data-parallel training failed or is gone; the message says which, and why where known."""

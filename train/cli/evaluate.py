@@ -11,12 +11,21 @@ import typer
 
 from irl_core.checkpoints.load import load_json
 from irl_core.errors import ConfigError, InputError
-from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, checkpoint_folder
+from train.cli.options import (
+    DEFAULT_CHECKPOINT,
+    Checkpoint,
+    Device,
+    EngineModel,
+    EngineUrl,
+    checkpoint_folder,
+    engine_of,
+)
 from train.cli.report import print_answers
 from train.cli.say import say
 
 if TYPE_CHECKING:
     from irl_core.evaluation.report import Report
+    from irl_core.policy.engine_requests import Engine
     from irl_core.scorer import Lens
     from train.evaluate.problem_sets import Holds
     from train.evaluate.settings import EvaluationSettings
@@ -42,6 +51,7 @@ class EvaluateRequest:
     resume: bool = True
     training: Path | None = None
     dry_run: bool = False
+    engine: Engine | None = None
 
 
 def evaluate(
@@ -63,6 +73,8 @@ def evaluate(
         Path | None, typer.Option(help="The run that made the checkpoint. [default: the folder it lies in]")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and stop.")] = False,
+    engine: EngineUrl = None,
+    engine_model: EngineModel = None,
 ) -> None:
     """Sample, score, perturb and probe; then answer the paper's questions in a report. Resumes where it was stopped."""
     from train.evaluate.problem_sets import Holds
@@ -73,7 +85,7 @@ def evaluate(
     run_evaluation(
         EvaluateRequest(
             checkpoint_folder(checkpoint), out, data, cast(Holds, holds), samples, problems, others, seed, device,
-            resume, training, dry_run,
+            resume, training, dry_run, engine_of(engine, engine_model),
         )
     )  # fmt: skip
 
@@ -171,7 +183,9 @@ def settings_of(request: EvaluateRequest) -> EvaluationSettings:
             f"--training {request.training.name}: holds no metrics.jsonl; name the folder of a training run"
         )
     samples = DEFAULT_SAMPLES if request.samples is None else request.samples
-    return EvaluationSettings(data, samples=samples, seed=request.seed, compare=request.compare, training=training)
+    return EvaluationSettings(
+        data, samples=samples, seed=request.seed, compare=request.compare, training=training, engine=request.engine
+    )
 
 
 def planned(settings: EvaluationSettings) -> Iterator[str]:
@@ -183,7 +197,8 @@ def planned(settings: EvaluationSettings) -> Iterator[str]:
         yield f"{data.name}: {data.lines} lines of solutions, each scored"
     else:
         sizes = f"{len(data.questions)} problems x {settings.samples} samples: {settings.traces} traces"
-        yield f"{data.name}: {sizes}, sampled and scored"
+        by = "" if settings.engine is None else f" from the engine at {settings.engine.url}"
+        yield f"{data.name}: {sizes}, sampled{by} and scored"
         yield f"rules chosen on {len(data.calibration)} other problems x {CALIBRATION_SAMPLES} samples"
         for name in settings.compare:
             yield f"{name}: {settings.traces} traces of its policy"

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from irl_core.errors import InputError
-from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, load_lens
+from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, EngineModel, EngineUrl, engine_of, load_lens
 from train.cli.say import say
 
 if TYPE_CHECKING:
+    from irl_core.policy.engine_requests import Engine
     from irl_core.report.inspection_json import InspectionResult
     from irl_core.scorer import Lens
     from irl_core.types import ScoredTrace, Trace
@@ -32,6 +33,8 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write the page to send: one file, no network.")] = None,
     device: Device = "auto",
+    engine: EngineUrl = None,
+    engine_model: EngineModel = None,
 ) -> None:
     """Score a solution token by token and name its first error."""
     from rich.console import Console
@@ -49,8 +52,11 @@ def inspect(
     check_inputs(problem, solution)
     if samples is None:
         samples = DEFAULT_SAMPLES if solution is None else 0
+    asked = engine_of(engine, engine_model)
+    if asked is not None and not samples:
+        raise InputError("--engine: nothing is sampled; give --samples N, or leave it out.")
     lens = load_lens(checkpoint, device)
-    scored = score_solutions(lens, problem, solution, samples, seed, gamma)
+    scored = score_solutions(lens, problem, solution, samples, seed, gamma, asked)
     localisations, kind = [lens.locate(one) for one in scored], lens.default_trace_score
     known = lens.familiarities([one.trace for one in scored])
     result = to_json(
@@ -85,7 +91,7 @@ def text_of(given: str) -> str:
 
 
 def score_solutions(
-    lens: Lens, problem: str, solution: str | None, samples: int, seed: int, gamma: float
+    lens: Lens, problem: str, solution: str | None, samples: int, seed: int, gamma: float, engine: Engine | None = None
 ) -> list[ScoredTrace]:
     """The pasted solution, then the sampled ones from the highest trace score to the lowest.
 
@@ -96,19 +102,32 @@ def score_solutions(
 
     if solution is None and samples == 0:
         raise InputError("Nothing to score: give a --solution, or --samples of at least 1.")
-    sampled = sample_with_progress(lens, problem, samples, seed) if samples else []
+    sampled = sample_with_progress(lens, problem, samples, seed, engine) if samples else []
     pasted = [] if solution is None else [make_trace(problem, solution, trace_id="pasted")]
     scored = lens.score([*pasted, *sampled], standardise_over="group" if sampled else "reference")
     own, others = scored[: len(pasted)], scored[len(pasted) :]
     return own + [others[index] for index in rank(others, lens.default_trace_score, gamma)]
 
 
-def sample_with_progress(lens: Lens, problem: str, samples: int, seed: int) -> list[Trace]:
-    """Samples of the policy, with a bar on stderr while they are drawn."""
+def sample_with_progress(lens: Lens, problem: str, samples: int, seed: int, engine: Engine | None) -> list[Trace]:
+    """Samples of the policy, or of an engine in its place, with a bar on stderr while they are drawn."""
     from irl_core.progress import progress_bar
 
     with progress_bar(f"Sampling {samples}", transient=True) as bar:
-        return lens.sample(problem, samples, seed, on_progress=lambda done, total: bar.update(done, total=total))
+
+        def on_step(done: int, total: int) -> None:
+            bar.update(done, total=total)
+
+        if engine is None:
+            return lens.sample(problem, samples, seed, on_progress=on_step)
+        from irl_core.policy.engine import samples_of
+
+        traces, notes = samples_of(
+            engine, lens.encoder, problem, samples, seed, context=lens.context_window, on_step=on_step
+        )
+    for note in notes:
+        say(note, err=True)
+    return traces
 
 
 def write_page(path: Path, result: InspectionResult, view: str, gamma: float, score_name: str) -> None:

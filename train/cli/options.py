@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from irl_core.home import runs_folder
 from train.cli.say import say
 
 if TYPE_CHECKING:
+    from irl_core.policy.engine_requests import Engine
     from irl_core.scorer import Lens
 
 DEFAULT_CHECKPOINT = "auto"
@@ -31,6 +33,26 @@ Checkpoint = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+
+
+EngineUrl = Annotated[
+    str | None,
+    typer.Option("--engine", help="Sample from this server (OpenAI's completions: vLLM, SGLang, llama.cpp, ...)."),
+]
+EngineModel = Annotated[
+    str | None, typer.Option(help="What the engine calls the model. [default: the only one it has]")
+]
+
+
+def engine_of(url: str | None, model: str | None) -> Engine | None:
+    """The engine that is asked for, with the key of IRL_LENS_ENGINE_KEY. Raises InputError."""
+    if url is None:
+        if model is not None:
+            raise InputError(f"--engine-model {model!r}: there is no engine; name its address with --engine.")
+        return None
+    from irl_core.policy.engine_requests import KEY_VARIABLE, Engine
+
+    return Engine(url, model, key=os.environ.get(KEY_VARIABLE, ""))
 
 
 def load_lens(checkpoint: str, device: str) -> Lens:

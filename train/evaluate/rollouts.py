@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -53,6 +53,19 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 # ------------------------------------------------------------------------------------------------------ sampling
 
 
+class SampledPolicy(Protocol):
+    """What solutions are sampled from: a policy that is loaded, or an engine in its place."""
+
+    @property
+    def encoder(self) -> TraceEncoder:
+        """The encoder of its tokens."""
+
+    def sample(
+        self, questions: Sequence[Question], samples: int, seed: int, on_step: OnStep
+    ) -> tuple[list[Trace], list[RefusedRow]]:
+        """``samples`` solutions of each question, and a row for what could not be had."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedPolicy:
     """A policy to sample: its model, its tokens, and how long its solutions may be."""
@@ -95,10 +108,8 @@ class LoadedPolicy:
             settings = validated(PolicyConfig, sampling, CheckpointError, f"{name}: train_config.policy.")
         return cls(name, model, encoder, longest, context, settings)
 
-    def sample(
-        self, questions: Sequence[Question], samples: int, seed: int, on_step: OnStep
-    ) -> tuple[list[Trace], list[RefusedRow]]:
-        """``samples`` solutions of each question, and the questions that are too long for the context."""
+    def fitting(self, questions: Sequence[Question]) -> tuple[list[Question], list[RefusedRow]]:
+        """The questions that fit the context with a solution of the longest kind, and a row for each other one."""
         asked: list[Question] = []
         refused: list[RefusedRow] = []
         for question in questions:
@@ -108,6 +119,13 @@ class LoadedPolicy:
                 continue
             message = f"the problem and {self.max_new_tokens:,} tokens need {tokens:,}; {self.context:,} are read"
             refused.append({"problem_id": question.expert.problem_id, "message": message})
+        return asked, refused
+
+    def sample(
+        self, questions: Sequence[Question], samples: int, seed: int, on_step: OnStep
+    ) -> tuple[list[Trace], list[RefusedRow]]:
+        """``samples`` solutions of each question, and the questions that are too long for the context."""
+        asked, refused = self.fitting(questions)
         drawn = make_sampler(self.settings, self.encoder)(
             self.model,
             [self.encoder.encode_prompt(question.text) for question in asked],
@@ -140,7 +158,7 @@ class LoadedPolicy:
 
 
 def scored_samples(
-    policy: LoadedPolicy, lens: Lens, questions: Sequence[Question], samples: int, seed: int
+    policy: SampledPolicy, lens: Lens, questions: Sequence[Question], samples: int, seed: int
 ) -> Iterator[Part]:
     """Samples of the policy, scored by the discriminator."""
     for some in chunks(questions, QUESTIONS_AT_ONCE):

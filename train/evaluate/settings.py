@@ -14,6 +14,7 @@ from irl_core.checkpoints.manifest import MANIFEST, verify
 from irl_core.errors import ConfigError, StoreError
 from irl_core.evaluation.evaluated_run import COMPARE, PERTURBED, PROBES, RUN
 from irl_core.files import now, write_whole
+from irl_core.policy.engine_requests import Engine
 from irl_core.scorer import Lens
 from irl_core.storage.provenance import CodeState, Machine, Versions, code_state, this_machine, versions
 from irl_core.storage.training_run import METRICS
@@ -22,6 +23,7 @@ from train.evaluate.resumable import changed_keys, differing, remove
 
 RECORD = "evaluation.json"
 CALIBRATION = "calibration.parquet"
+KEPT = "engine.jsonl"  # an engine's samples as they came
 ANCHOR = "anchor.parquet"
 MAX_NAME = 60
 
@@ -29,15 +31,22 @@ MAX_NAME = 60
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
     """What is measured of a checkpoint. ``compare``: folders of further checkpoints, whose policies are sampled on the
-    same problems. ``training``: the folder of the training run that made the checkpoint, whose metrics are reported."""
+    same problems. ``training``: the folder of the training run that made the checkpoint, whose metrics are reported.
+    ``engine``: a server that is sampled in place of the checkpoint's policy."""
 
     problem_set: ProblemSet
     samples: int = 16
     seed: int = 0
     compare: Mapping[str, Path] = field(default_factory=dict)
     training: Path | None = None
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
+        if self.engine is not None and self.problem_set.solutions is not None:
+            raise ConfigError(
+                f"--engine: {self.problem_set.name} holds solutions, and none are sampled; leave it out, or sample "
+                "solutions of its problems with --holds problems"
+            )
         if self.compare and self.problem_set.solutions is not None:
             raise ConfigError(
                 f"--compare: {self.problem_set.name} holds solutions, and none are sampled; leave it out, or sample "
@@ -56,7 +65,8 @@ class EvaluationSettings:
 
 
 class Arguments(TypedDict, total=False):
-    """The settings as they are recorded. ``problems`` and ``samples``: where solutions are sampled."""
+    """The settings as they are recorded. ``problems`` and ``samples``: where solutions are sampled; ``engine``: what
+    the engine calls its model, where one is sampled."""
 
     checkpoint: str
     checkpoint_sha256: str
@@ -66,6 +76,7 @@ class Arguments(TypedDict, total=False):
     samples: int
     seed: int
     compare: dict[str, str]
+    engine: str
 
 
 class EvaluationRecord(TypedDict):
@@ -81,7 +92,7 @@ class EvaluationRecord(TypedDict):
 
 def files_in(out: Path) -> list[Path]:
     """The files that an evaluation writes before its report."""
-    return [out / name for name in (CALIBRATION, RUN, ANCHOR, PERTURBED, PROBES)] + sorted(
+    return [out / name for name in (CALIBRATION, RUN, ANCHOR, PERTURBED, PROBES, KEPT)] + sorted(
         {path.with_suffix("") if path.suffix == ".parts" else path for path in (out / COMPARE).glob("*.parquet*")}
     )
 
@@ -90,6 +101,8 @@ def arguments_of(lens: Lens, settings: EvaluationSettings) -> Arguments:
     """The settings to record. Raises CheckpointError where a checkpoint to compare with cannot be trusted."""
     data = settings.problem_set
     sampled: Arguments = {} if data.solutions else {"problems": len(data.questions), "samples": settings.samples}
+    if settings.engine is not None:
+        sampled["engine"] = settings.engine.model or "its only model"
     return {
         "checkpoint": lens.name,
         "checkpoint_sha256": lens.fingerprint,

@@ -27,8 +27,10 @@ from irl_core.types import Trace
 from train.calibrate import perturbed_experts
 from train.evaluate import rollouts
 from train.evaluate.calibration_rules import chosen_rules, likelihood_rule
+from train.evaluate.engine_policy import EnginePolicy
 from train.evaluate.progress import Progress
 from train.evaluate.resumable import OnStep, Part, Stage, rows_in, write
+from train.evaluate.rollouts import SampledPolicy
 from train.evaluate.settings import ANCHOR, CALIBRATION, EvaluationRecord, EvaluationSettings
 from train.score_file import ScoredRows, Window, score_window, windows
 
@@ -53,6 +55,7 @@ class Evaluation:
     perturbed: list[Trace] = field(init=False)
     probes: list[Trace] = field(init=False)
     anchor: Anchor | None = field(init=False)
+    policy: SampledPolicy | None = field(init=False, default=None)  # once it is sampled
 
     def __post_init__(self) -> None:
         experts, seed = self.settings.problem_set.experts, self.settings.seed
@@ -106,6 +109,17 @@ class Evaluation:
         for name, path in settings.compare.items():
             write(self.compare_stage(name, path), progress)
 
+    def sampled(self) -> SampledPolicy:
+        """What is sampled: the checkpoint's policy, or the engine in its place. Raises EngineError."""
+        if self.policy is None:
+            own, engine = rollouts.LoadedPolicy.of(self.lens), self.settings.engine
+            self.policy = own if engine is None else EnginePolicy.open(own, engine, self.out)
+        return self.policy
+
+    def notes(self) -> list[str]:
+        """What is to be said of an engine's samples, a sentence each."""
+        return list(self.policy.client.notes()) if isinstance(self.policy, EnginePolicy) else []
+
     def calibration_rows(self, progress: Progress) -> list[ScoredRow]:
         """The scored rows of the calibration problems; of problems whose truth is not known, perturbed experts too."""
         questions, lens, seed = self.settings.problem_set.calibration, self.lens, self.settings.seed + 1
@@ -114,8 +128,7 @@ class Evaluation:
         wrong = [] if questions[0].generated else perturbed_experts([one.expert for one in questions], seed)
 
         def parts() -> Iterator[Part]:
-            policy = rollouts.LoadedPolicy.of(lens)
-            yield from rollouts.scored_samples(policy, lens, questions, CALIBRATION_SAMPLES, seed)
+            yield from rollouts.scored_samples(self.sampled(), lens, questions, CALIBRATION_SAMPLES, seed)
             yield from (replace(part, count=0) for part in rollouts.scored_traces(lens, wrong))
 
         path, count = self.out / CALIBRATION, len(questions) * CALIBRATION_SAMPLES
@@ -127,8 +140,7 @@ class Evaluation:
         """The traces of the scored run: samples of the problems, or the solutions of the file."""
         settings, data, lens = self.settings, self.settings.problem_set, self.lens
         if data.solutions is None:
-            policy = rollouts.LoadedPolicy.of(lens)
-            parts = rollouts.scored_samples(policy, lens, data.questions, settings.samples, settings.seed)
+            parts = rollouts.scored_samples(self.sampled(), lens, data.questions, settings.samples, settings.seed)
             yield from with_errors(parts, data.left_out)
             return
         for window in windows(read(data.solutions, data.format), rollouts.TRACES_AT_ONCE):
