@@ -187,24 +187,30 @@ def verdict_on(trace: Trace, where: Localisation | None, judge: Judge) -> Verdic
         _reward(trace, where, judge, ruling),
         _familiarity(judge, read=where is not None),
     ]
-    headline = _headline(trace, ruling, len(equations), _first_of(trace, false, place))
+    doubtful = None if where is None or not judge.signal else lowest_step(where, trace.steps)
+    headline = _headline(trace, ruling, len(equations), _first_of(trace, false, place), doubtful)
     return Verdict(ruling, headline, tuple(finding for finding in findings if finding is not None))
 
 
 # ------------------------------------------------------------------------------------------------------ the words
 
 
-def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | None) -> str:
-    """The verdict on one line."""
+def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | None, doubtful: int | None) -> str:
+    """The verdict on one line. ``doubtful``: the step of the lowest score, where the reward has a signal."""
     if false is not None:
         at = "" if ruling.step is None else f"{step_name(trace.steps, ruling.step, of=False).capitalize()}: "
         return at + in_words(false)
     if ruling.kind == "error" and ruling.step is not None:
         return f"First error: {step_name(trace.steps, ruling.step)}, says the reward"
     if ruling.kind in ("no_error", "uncertain"):
+        suspect = "" if doubtful is None else step_name(trace.steps, doubtful, of=False)
         if trace.correct is False:
-            return f"{_wrong_answer(trace)}, and no step is named as wrong"
-        return "No error found" if ruling.kind == "no_error" else "Too uncertain to say"
+            return f"{_wrong_answer(trace)}; " + (
+                f"most doubtful: {suspect}" if suspect else "no step is named as wrong"
+            )
+        if ruling.kind == "no_error":
+            return "No error found"
+        return "Too uncertain to say" + (f"; most doubtful: {suspect}" if suspect else "")
     holds = [] if trace.correct is None else ["The answer is right" if trace.correct else _wrong_answer(trace)]
     holds += [_all_hold(equations)] if equations else []
     rest = "no model has read it" if ruling.kind == "unread" else "the model cannot judge"

@@ -116,7 +116,10 @@ def test_rewards_that_are_not_numbers_are_no_signal() -> None:
 
 def test_uncertain_and_no_error_are_said() -> None:
     page = open_page()
-    assert drawn(ask(page, "How many?", "unsure 4"))[0]["verdict"]["headline"] == "Too uncertain to say"
+    assert (
+        drawn(ask(page, "How many?", "unsure 4"))[0]["verdict"]["headline"]
+        == "Too uncertain to say; most doubtful: step 1"
+    )
     assert drawn(ask(page, "How many?", "four"))[0]["verdict"]["headline"] == "No error found"
 
 

@@ -59,7 +59,12 @@ def test_a_wrong_answer_is_not_called_free_of_errors() -> None:
     for decision in ("no_error", "uncertain"):
         found = judged(SOUND, "13", decision=decision)  # type: ignore[arg-type]
         assert found.ruling == Ruling("uncertain")
-        assert found.headline == "The answer is 12, not 13, and no step is named as wrong"
+        assert (
+            found.headline == "The answer is 12, not 13; most doubtful: step 2"
+        )  # an analyst who knows it is wrong asks where
+    unsure = judged(SOUND, decision="uncertain")
+    assert unsure.headline == "Too uncertain to say; most doubtful: step 2"
+    assert unsure.ruling == Ruling("uncertain")
     unstated = judged("It is many pens.", "13", scores=(-1.0,))
     assert unstated.headline == "No error found"
     assert said(unstated, "answer") == ["Answer: no final answer is stated; the right one is 13."]
