@@ -50,6 +50,8 @@ _LIST_MARKS: tuple[tuple[re.Pattern[str], Sequence[str] | None], ...] = (
     (re.compile(_BEFORE_MARK + r"\(?([ivxIVX]{1,4})[.)](?=[ \t*])", re.MULTILINE), _ROMAN),
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')\]”’*]{0,3}(?=\s)|(?<=[。！？])(?=.)")
+_CALCULATES = re.compile(r"[=<>]|[0-9] ?[-+*/x\u00d7\u00f7\u2212] ?[0-9]")
+_PREAMBLE = re.compile(r"[^0-9=]*(?::\W*|step[ -]by[ -]step\W*)", re.IGNORECASE)
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:[A-Za-z]|Mrs?|Ms|Dr|Prof|St|No|vs|etc|approx|e\.g|i\.e|lbs?|oz|ft|hrs?|min|Jr|Sr)\.$"
 )
@@ -148,7 +150,20 @@ def _split_run_on(text: str, span: Span) -> list[Span]:
 
 
 def plain_steps(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:
-    """The lines of a stretch of reasoning, closing sentences split off, each with whether it is a closing line."""
+    """The lines of a stretch of reasoning, closing sentences split off, each with whether it is a closing line. A
+    preamble ("Let's think step by step.", 'Here is the solution:') is no step of its own: it belongs to the first."""
+    first = next(iter(line_spans(text, start, end)), (start, start))
+    begin = first[0] if _PREAMBLE.fullmatch(text, *first) else None
+    steps = list(lines_and_sentences(text, start if begin is None else first[1], end))
+    if begin is not None and (not steps or steps[0][1]):
+        yield first, False
+    elif begin is not None:
+        steps[0] = ((begin, steps[0][0][1]), False)
+    yield from steps
+
+
+def lines_and_sentences(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:
+    """The lines of a stretch of reasoning, or the sentences of its one line, each with whether it closes."""
     whole = [part for line in line_spans(text, start, end) for part in _split_run_on(text, line)]
     lines = [part for line in whole for part in _split_hashes(text, line)]
     if lines:
@@ -174,7 +189,8 @@ def _cut_at(spans: Sequence[Span], marks: Sequence[int], text: str) -> Iterator[
 
 
 def numbered_steps(text: str, start: int, end: int, marks: Sequence[int]) -> Iterator[tuple[Span, bool]]:
-    """Steps from mark to mark; the text before the first mark is a step, and so is each closing line."""
+    """Steps from mark to mark, and each closing line. The text before the first mark is a step where it calculates;
+    else it belongs to the first step, so that steps count as the text does."""
     lines = [part for line in line_spans(text, start, end) for part in _split_hashes(text, line)]
     parts = list(_cut_at(lines, marks, text))
     if parts:
@@ -191,6 +207,8 @@ def numbered_steps(text: str, start: int, end: int, marks: Sequence[int]) -> Ite
             yield (low, high), True
         else:
             block = (block[0] if block else low, high)
+            if mine == 0 and not _CALCULATES.search(text, *block):
+                mine = 1
         number = mine
     if block:
         yield block, False

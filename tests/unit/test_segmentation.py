@@ -129,13 +129,27 @@ def test_numbered_steps_keep_their_lines_together() -> None:
     layout, steps, answer = segment(text)
     assert layout is Layout.NUMBERED
     assert [step.text for step in steps] == [
-        "Let us see.",
-        "Step 1: Boxes.\n  3 * 4 = 12",
+        "Let us see.\nStep 1: Boxes.\n  3 * 4 = 12",
         "Step 2: Halve.\n12 / 2 = 6",
         "Step 3: #### 6",
     ]
     assert steps[-1].role == "answer"
     assert answer == "6"
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("Let's solve it.\n\nStep 1: 3*4=12\nStep 2: 12+1=13", "Let's solve it.\n\nStep 1: 3*4=12"),
+        ("We have 3*4=12.\n1. Add.\n2. Halve.", "We have 3*4=12."),  # it calculates: a step
+        ("Here is my solution:\n3*4=12\n12+1=13", "Here is my solution:\n3*4=12"),
+        ("Let's think step by step.\n3*4=12. Then 12+1=13.", "Let's think step by step.\n3*4=12."),
+        ("She has 4 pens:\n3*4=12\n12+1=13", "She has 4 pens:"),
+        ("Solution:\nThe answer is 5", "Solution:"),  # nothing to belong to
+    ],
+)
+def test_a_preamble_belongs_to_the_first_step(text: str, first: str) -> None:
+    assert outline(text)[0] == ("reasoning", first)
 
 
 def test_numbered_steps_in_one_line() -> None:
