@@ -23,7 +23,11 @@ PAGES: Final = {
 
 upload_limits.limit_uploads()
 st.set_page_config(page_title="irl-lens", page_icon=str(HERE / "icon.svg"), layout="wide")
-ROOM = "<style>[data-testid=stMainBlockContainer] { padding: 3.5rem 3rem 4rem; }</style>"  # less air, more text
+ROOM = """<style>
+[data-testid=stMainBlockContainer] { padding: 3.5rem 1.5rem 4rem; }
+[data-testid=stMain] h2 { font-size: 1.5rem; padding: 0 0 0.5rem; }
+@media (min-width: 768px) { [data-testid=stMainBlockContainer] { padding: 1.25rem 2.5rem 3rem; } }
+</style>"""  # less air, more text
 page = st.navigation(
     [
         st.Page(HERE / "views" / f"{name}.py", title=title, icon=icon, default=name == "inspect")

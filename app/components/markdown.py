@@ -18,3 +18,44 @@ def plain(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun: '1 trace', '1,200 traces'."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+# ----------------------------------------------------------------------------------- foreign texts that are rendered
+
+_MATHS = re.compile(
+    r"\\\[(?P<block>.+?)\\\]|\\\((?P<inline>.+?)\\\)|\$\$(?P<dollars>.+?)\$\$|\$(?! )(?P<dollar>[^$\n]+?)(?<! )\$",
+    re.DOTALL,
+)
+_LIKE_MATHS = re.compile(r"[\\^_{}]")  # what stands between two prices has none of these
+_NOT_MATHS = re.compile(r"[`<]|!\[|\]\(|://|:\w+\[|\n\s*\n")
+_RENDERS = re.compile(r"\*\*\S|^#{1,3} \S|^[ \t]*\|.*\|[ \t]*$|^```|\\\(|\\\[|\\[a-z]{3,}\{|\$\$", re.MULTILINE)
+_NOT_RENDERED = re.compile(r"([\\\[\]!<>$:~&])")
+_MOST_MATHS = 2000
+
+
+def has_markup(text: str) -> bool:
+    """Whether a text reads otherwise where its Markdown and LaTeX are rendered."""
+    return _RENDERS.search(text) is not None
+
+
+def rendered(text: str) -> str:
+    """``text`` as Markdown of which headings, lists, emphasis, tables, code and LaTeX are drawn, and nothing else: no
+    link, no picture, no markup of HTML or of the page; an amount of dollars is no formula."""
+    parts: list[str] = []
+    position = 0
+    for found in _MATHS.finditer(text):
+        name = found.lastgroup or ""
+        body = found[name].strip()
+        single = name == "dollar"
+        if not body or len(body) > _MOST_MATHS or _NOT_MATHS.search(body) or (single and not _LIKE_MATHS.search(body)):
+            continue
+        sign = "$" if single or name == "inline" else "$$"
+        parts += [_drawn(text[position : found.start()]), f"{sign}{' '.join(body.split())}{sign}"]
+        position = found.end()
+    return "".join([*parts, _drawn(text[position:])])
+
+
+def _drawn(text: str) -> str:
+    """A text without maths; each line of it stays one, outside tables."""
+    escaped = _NOT_RENDERED.sub(r"\\\1", _ADDRESS.sub("\u2060", text))
+    return re.sub(r"(?<![|\n])\n(?=[^\n|])", "  \n", escaped)

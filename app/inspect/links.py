@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
+from app.inspect.steps import fits
 from irl_core.errors import UserError
 from irl_core.report.heatmap.payload import VIEWS
 from irl_core.scorer import MAX_SAMPLES
+from irl_core.types import Span
 
 MAX_LINK: Final = 6000
 MAX_TEXT: Final = 20_000
@@ -40,6 +42,7 @@ class Link:
     gamma: float = 0.9
     chosen: int = 0
     versus: int = -1
+    steps: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ def write(link: Link) -> dict[str, str]:
     parameters |= {"temperature": f"{link.temperature:g}", "gamma": f"{link.gamma:g}"}
     if link.versus >= 0:
         parameters["versus"] = str(link.versus)
+    parameters["steps"] = ".".join(str(end) for span in link.steps for end in span)
     parameters = {name: value for name, value in parameters.items() if value}
     size = sum(len(name) + len(value) + 2 for name, value in parameters.items())
     if size > MAX_LINK:
@@ -99,7 +103,10 @@ def read(parameters: Mapping[str, str]) -> Link | None:
             gamma=number(parameters, "gamma", 0.9, 0.0, 1.0),
             chosen=int(number(parameters, "chosen", 0, 0, MAX_SAMPLES - 1, int)),
             versus=int(number(parameters, "versus", -1, -1, MAX_SAMPLES - 1, int)),
+            steps=spans_of(parameters.get("steps", "")),
         )
+        if link.steps and not fits(link.solution, link.steps):
+            raise ValueError("steps")
         if link.view not in VIEWS or not link.problem.strip():
             raise ValueError("view or problem")
     except (KeyError, ValueError, zlib.error, binascii.Error) as error:
@@ -126,6 +133,12 @@ def number(
     if not low <= value <= high:
         raise ValueError(f"{name} is {value}, outside {low} to {high}")
     return value
+
+
+def spans_of(said: str) -> tuple[Span, ...]:
+    """The spans in '0.12.13.40'. Raises ValueError for anything else."""
+    ends = [int(part) for part in said.split(".")] if said else []
+    return tuple(zip(ends[::2], ends[1::2], strict=True))
 
 
 def pack(text: str) -> str:

@@ -9,8 +9,8 @@ from app.inspect.request import Inspection, Request
 from irl_core.report.heatmap.payload import Description, answer_words, describe, ranked_words, score_name
 from irl_core.report.inspection_json import InspectedTrace, InspectionResult, to_json, with_ids
 from irl_core.reward.token_scores import majority_answer, rank
-from irl_core.reward.verdict import Ruling, signed
-from irl_core.storage.rows import familiarity_of, localisation_of, scored_of
+from irl_core.reward.verdict import Ruling, Verdict, signed, verdict_on
+from irl_core.storage.rows import familiarity_of, judge_of, localisation_of, scored_of
 from irl_core.storage.schema import ScoredRow
 from irl_core.text.answers import answers_agree
 from irl_core.types import Layout, ScoredTrace
@@ -85,6 +85,13 @@ def ranking_table(inspection: Inspection, result: InspectionResult, order: list[
 def score_column(inspection: Inspection) -> str:
     """The heading of the column that traces are ranked by."""
     return score_name(inspection.score_kind).removeprefix("trace ")
+
+
+def verdict_of(inspection: Inspection, index: int = 0) -> Verdict:
+    """The verdict on a trace of an inspection."""
+    scored = inspection.scored[index]
+    judge = judge_of(scored, inspection.familiarity[index])
+    return verdict_on(scored.trace, inspection.localisations[index], judge)
 
 
 def ruling_of(trace: InspectedTrace) -> Ruling:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import streamlit as st
 
 from app.inspect.request import Inspection, Request
+from app.inspect.steps import with_steps
 from irl_core.checkpoints.find import CheckpointInfo, default_roots, list_checkpoints
 from irl_core.errors import UserError
 from irl_core.models.bundled import default_checkpoint, missing_base
@@ -176,7 +177,8 @@ def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -
 
     if request.solution:
         answer = request.answer or None
-        traces = [make_trace(request.problem, request.solution, reference_answer=answer, trace_id="pasted")]
+        trace = make_trace(request.problem, request.solution, reference_answer=answer, trace_id="pasted")
+        traces = [with_steps(trace, request.steps) if request.steps else trace]
     else:
         calls["sample"] += 1
         traces = lens.sample(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import streamlit as st
@@ -45,6 +46,7 @@ def open_link_or_example() -> None:
     for name in ("problem", "solution", "answer", "n", "seed", "temperature", "view", "gamma", "chosen"):
         state[name] = getattr(link, name)
     state["versus"] = link.versus if link.versus >= 0 else None
+    state["hand_steps"] = (link.solution.rstrip("\r\n"), link.steps)
     state["linked_checkpoint"] = link.checkpoint
     state["run_now"] = True
 
@@ -95,20 +97,23 @@ def is_of_the_form(inspection: Inspection) -> bool:
     asked, now = inspection.request, request()
     if asked.solution:
         return (asked.problem, asked.solution, asked.answer) == (now.problem, now.solution, now.answer)
-    return asked == now
+    return replace(asked, steps=()) == replace(now, steps=())
 
 
 def request() -> Request:
     """The request that the form describes."""
     state = st.session_state
+    # a line end behind it would be scored as a token of the solution's
+    solution = state["solution"].rstrip("\r\n") if state["solution"].strip() else ""
+    of_solution, steps = state.get("hand_steps", ("", ()))
     return Request(
         problem=state["problem"],
-        # a line end behind it would be scored as a token of the solution's
-        solution=state["solution"].rstrip("\r\n") if state["solution"].strip() else "",
+        solution=solution,
         answer=state["answer"].strip(),
         n=int(state["n"]),
         seed=int(state["seed"]),
         temperature=float(state["temperature"]),
+        steps=steps if of_solution == solution else (),
     )
 
 
@@ -127,4 +132,5 @@ def link_of(inspection: Inspection, chosen: int, versus: int | None) -> links.Li
         gamma=state["gamma"],
         chosen=chosen,
         versus=-1 if versus is None else versus,
+        steps=asked.steps,
     )

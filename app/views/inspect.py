@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import uuid
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -13,22 +12,23 @@ import streamlit as st
 from app import sidebar
 from app.analysis import catalogue, chooser
 from app.components.heatmap import heatmap
-from app.components.markdown import plain
-from app.inspect import examples, links, results, scoring_queue, session
-from app.inspect.request import Inspection, Request
-from app.inspect.scoring_queue import Refused, Ticket
+from app.components.markdown import has_markup, plain, rendered
+from app.inspect import examples, history, links, panels, results, serving, session
+from app.inspect.request import Inspection
 from irl_core.checkpoints.find import CheckpointInfo
-from irl_core.errors import CheckpointError, InputError, StoreError
+from irl_core.errors import StoreError
 from irl_core.report.csv_export import to_csv
 from irl_core.report.heatmap import payload
 from irl_core.report.heatmap.export import to_html
 from irl_core.report.heatmap.payload import VIEWS
 from irl_core.report.inspection_json import InspectionResult
-from irl_core.scorer import MAX_SAMPLES, check_inputs
+from irl_core.scorer import MAX_SAMPLES
 from irl_core.storage.schema import ScoredRow
 
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
 FAILURES = Path(__file__).with_name("failures.py")
-POLL_SECONDS = 0.15
 DISCOUNTED_SCORE = "mean_discounted"  # the one trace score that discounts
 ROW_PIXELS = 35
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -37,34 +37,58 @@ DIMMED = f"<style>.st-key-{RESULT} {{ opacity: 0.4; }}</style>"  # it is not of 
 
 
 def show() -> None:
-    st.header("Where does the reasoning go wrong?")
     info = sidebar.chosen()
     if show_stored(info):
         return
+    history.open_waiting()
+    st.header("Where does the reasoning go wrong?")
+    left, right = st.columns([5, 9], gap="medium")
+    with left:
+        asked, before = ask(info)
+    with right:
+        pasted = history.pending()
+        if info is None:
+            st.info("There is no checkpoint to load yet. The sidebar says how to add one.")
+        elif pasted is not None:
+            serving.serve_many(pasted, info)
+        elif asked or st.session_state.pop("run_now", False):
+            serving.serve(session.request(), info)
+        history.draw_batch()
+    with before:  # what was inspected just now is among it
+        history.draw_popover()
+    inspection = st.session_state.get("inspection")
+    if inspection is None:
+        return
+    with st.container() if is_wide(inspection) else right:
+        if not session.is_of_the_form(inspection):
+            before = f"The result of what was asked before, {history.beginning(inspection.request.problem)}"
+            st.warning(plain(before) + " *Inspect* asks anew.")
+            st.html(DIMMED)
+        with st.container(key=RESULT):
+            draw_inspection(inspection)
+
+
+def is_wide(inspection: Inspection) -> bool:
+    """Whether two things stand beside each other, for which the form leaves no room at its side."""
+    versus = st.session_state["versus"] in range(len(inspection.scored)) and len(inspection.scored) > 1
+    return versus or bool(st.session_state.get("rendered"))
+
+
+def ask(info: CheckpointInfo | None) -> tuple[bool, DeltaGenerator]:
+    """The left column: example, form, many at once; whether the form was sent, and a place for the history."""
+    if "link_error" in st.session_state:
+        st.error(plain(st.session_state.pop("link_error")))
+    choose_example()
+    asked = form()
+    with st.container(horizontal=True):
+        before = st.container(width="content")
+        panels.paste_many()
     if info is not None and info.config.get("kind") == "tiny":
         st.caption(
             plain(f"Checkpoint {info.name} is a small model that knows the word problems of its own generator, and ")
             + "nothing else. For other problems load a real one: see the sidebar, *Use a model of your own*."
         )
-    if "link_error" in st.session_state:
-        st.error(plain(st.session_state.pop("link_error")))
-    choose_example()
-    asked = form()
-    place = st.container()
-    if info is None:
-        st.info("There is no checkpoint to load yet. The sidebar says how to add one.")
-    elif asked or st.session_state.pop("run_now", False):
-        with place:
-            serve(session.request(), info)
-    inspection = st.session_state.get("inspection")
-    if inspection is not None:
-        if not session.is_of_the_form(inspection):
-            problem = inspection.request.problem
-            beginning = problem if len(problem) <= 80 else f"{problem[:80]} \u2026"
-            st.warning(plain(f"Below: the result of what was asked before, {beginning}") + " *Inspect* asks anew.")
-            st.html(DIMMED)
-        with st.container(key=RESULT):
-            draw_inspection(inspection)
+    return asked, before
 
 
 def choose_example() -> None:
@@ -74,8 +98,7 @@ def choose_example() -> None:
         st.warning(plain(fault))
     if not known:
         return
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    left.selectbox(
+    st.selectbox(
         "Example",
         range(len(known)),
         format_func=lambda number: known[number].name,
@@ -83,8 +106,12 @@ def choose_example() -> None:
         index=None,
         placeholder="Your own text",
         on_change=session.take_example,
+        label_visibility="collapsed",
     )
-    right.segmented_control("Its solution", session.KINDS, key="kind", required=True, on_change=session.take_example)
+    st.segmented_control(
+        "Its solution", session.KINDS, key="kind", required=True, on_change=session.take_example,
+        label_visibility="collapsed",
+    )  # fmt: skip
 
 
 def form() -> bool:
@@ -92,50 +119,24 @@ def form() -> bool:
 
     No form of Streamlit: what is edited is known at once, so that an old result can be dimmed.
     """
-    left, right = st.columns(2)
-    left.text_area("Problem", key="problem", height=128)
-    right.text_area(
+    st.text_area("Problem", key="problem", height=122)
+    st.text_area(
         "Solution (optional)",
         key="solution",
-        height=128,
+        height=146,
         placeholder="Leave it empty to let the policy write some.",
         help="think/answer tags, GSM8K with a closing #### line, numbered steps or plain lines.",
     )
-    answer, n, seed, temperature, go = st.columns([1.2, 1.4, 0.9, 0.9, 1.3], vertical_alignment="bottom")
-    answer.text_input("Right answer (optional)", key="answer")
-    if not st.session_state["solution"].strip():
-        n.slider("Traces to sample", 1, MAX_SAMPLES, key="n")
-        seed.number_input("Seed", 0, 2**31 - 1, step=1, key="seed")
-        temperature.number_input("Temperature", 0.1, 2.0, step=0.1, key="temperature")
+    state = st.session_state
+    if not state["solution"].strip():
+        with st.expander(f"Sampling: {state['n']} traces, seed {state['seed']}, temperature {state['temperature']:g}"):
+            st.slider("Traces to sample", 1, MAX_SAMPLES, key="n")
+            seed, temperature = st.columns(2)
+            seed.number_input("Seed", 0, 2**31 - 1, step=1, key="seed")
+            temperature.number_input("Temperature", 0.1, 2.0, step=0.1, key="temperature")
+    answer, go = st.columns([2, 3], vertical_alignment="bottom")
+    answer.text_input("Right answer", key="answer", placeholder="optional")
     return go.button("Inspect", type="primary", width="stretch", on_click=session.leave_example, shortcut="Ctrl+Enter")
-
-
-def serve(request: Request, info: CheckpointInfo) -> None:
-    """Run the models and keep the inspection in the session; where that fails, say why and keep nothing."""
-    st.session_state.pop("inspection", None)
-    try:
-        check_inputs(request.problem, request.solution or None)
-        own = st.session_state.setdefault("queue_session", uuid.uuid4().hex)
-        ticket = scoring_queue.desk(info, st.session_state.get("device", "auto")).submit(request, own)
-        st.session_state["inspection"] = follow(ticket)
-    except (InputError, Refused, CheckpointError) as error:
-        st.error(plain(str(error)))
-
-
-def follow(ticket: Ticket) -> Inspection:
-    """Draw the progress of a ticket until it is done; give it up when this run of the page is ended."""
-    box = st.empty()
-    try:
-        while not ticket.wait(POLL_SECONDS):
-            now, ahead = ticket.progress, ticket.ahead()
-            words = f"Busy: {ahead} ahead of you." if ahead else f"{now.stage.capitalize()} \u2026"
-            if now.total and not ahead:
-                words = f"{now.stage.capitalize()} {now.done} of {now.total}"
-            box.progress(now.done / now.total if now.total else 0.0, text=words)
-        return ticket.result()
-    finally:
-        ticket.give_up()
-        box.empty()
 
 
 # ---------------------------------------------------------------------------------------------- a trace of a scored run
@@ -200,6 +201,8 @@ def draw_inspection(inspection: Inspection) -> None:
     chosen, versus = choose_traces(inspection, result, results.ranking(inspection, gamma))
     choose_view(discounts=len(inspection.scored) > 1 and inspection.score_kind == DISCOUNTED_SCORE)
     draw_traces(inspection, result, [chosen] if versus is None else [chosen, versus])
+    if inspection.request.solution:
+        panels.steps_by_hand(inspection)
     try:
         parameters = links.write(session.link_of(inspection, chosen, versus))
     except links.LinkError as error:
@@ -247,9 +250,10 @@ def choose_traces(inspection: Inspection, result: InspectionResult, order: list[
 def choose_view(*, discounts: bool = False) -> None:
     """The controls of view, strength of the colours, and of the discount where it changes what is shown: in the
     discounted view, and where a score ``discounts`` that traces are ranked by."""
-    view, gamma, strength = st.columns([2, 1, 1], gap="medium")
+    discounts = discounts or st.session_state["view"] == "discounted"
+    view, strength, *gamma_too = st.columns([3.4, 1, 1] if discounts else [3.4, 1.6], gap="medium")
     view.segmented_control("View", VIEWS, key="view", required=True, format_func=str.capitalize)
-    if discounts or st.session_state["view"] == "discounted":
+    for gamma in gamma_too:
         gamma.slider(
             "Gamma", 0.0, 1.0, step=0.01, key="gamma", help="Discount of the discounted view and of the trace score."
         )
@@ -268,10 +272,17 @@ def draw_traces(inspection: Inspection, result: InspectionResult, indices: list[
     settings = payload.settings(state["view"], state["gamma"], state["strength"])
     traces = [result["traces"][index] for index in indices]
     descriptions = [results.description(inspection, result, index) for index in indices]
-    columns = st.columns(len(indices), gap="medium") if len(indices) > 1 else [st.container()]
+    text = result["traces"][indices[0]]["text"]
+    beside = state.get("rendered", False) and len(indices) == 1 and has_markup(text)
+    columns = st.columns(2, gap="medium") if beside or len(indices) > 1 else [st.container()]
+    if beside:
+        with columns.pop():
+            st.markdown(rendered(text))
     for column, index, trace, description in zip(columns, indices, traces, descriptions, strict=True):
         with column:
             heatmap(trace, description, settings, key=f"heatmap-{index}")
+    if len(indices) == 1 and has_markup(text):
+        st.toggle("Rendered beside it", key="rendered", help="Its Markdown and LaTeX, drawn; no link and no picture.")
     page = to_html(
         {**result, "traces": traces}, view=state["view"], gamma=state["gamma"], strength=state["strength"],
         described=descriptions,

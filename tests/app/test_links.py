@@ -13,7 +13,7 @@ from irl_core.scorer import MAX_SAMPLES
 
 
 def test_a_link_leads_back_to_the_same_page() -> None:
-    link = Link("Two \U0001f600 cost $5.", "a\nb\x00", "5", "demo", 12, 99, 0.7, "raw", 0.85, 3, 1)
+    link = Link("Two \U0001f600 cost $5.", "a\nb\x00", "5", "demo", 12, 99, 0.7, "raw", 0.85, 3, 1, ((0, 1), (2, 4)))
     assert read(write(link)) == link
 
 
@@ -37,6 +37,8 @@ def packed_bomb() -> str:
         {"trace": "missing"},
         {"problem": "%%%"},
         {"problem": "plain text"},
+        {"problem": pack("x"), "solution": pack("ab"), "steps": "0.1.1.9"},
+        {"problem": pack("x"), "solution": pack("ab"), "steps": "0.1.1"},
         {"problem": pack("   ")},
         {"problem": pack("x")[:-3]},
         {"problem": pack("x"), "n": "0"},

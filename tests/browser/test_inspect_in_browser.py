@@ -224,7 +224,7 @@ def test_an_edited_text_dims_the_old_result(watched: Any, address: str) -> None:
     assert page.get_by_role("slider", name="Traces to sample").count() == 0  # nothing is sampled with a solution
     page.get_by_role("textbox", name="Solution (optional)").fill("four pens\n7 + 4 = 12\n#### 12")
     page.keyboard.press("Tab")
-    expect(page.get_by_text("Below: the result of what was asked before")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("The result of what was asked before")).to_be_visible(timeout=20_000)
     wait_for(lambda: result.evaluate(opacity) == "0.4", page)
     page.get_by_role("button", name=re.compile(r"^Inspect\b")).click()
     expect(page.locator(".headline")).to_have_text("Step 2: 7 + 4 is 11, not 12", timeout=20_000)

@@ -1,0 +1,146 @@
+"""What was inspected in this session, the newest first; what is opened again runs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import streamlit as st
+
+from app.inspect import results
+from app.inspect.many import Pasted
+from app.inspect.request import Inspection
+
+STATE: Final = "history"
+PENDING: Final = "batch_pending"
+BATCH: Final = "batch"
+OPENS: Final = "opens"
+MOST: Final = 100
+MOST_WORDS: Final = 60
+ROW_PIXELS: Final = 35
+
+
+def all_of_them() -> list[Inspection]:
+    """The inspections of this session, the newest first."""
+    found: list[Inspection] = st.session_state.setdefault(STATE, [])
+    return found
+
+
+def remember(inspection: Inspection) -> None:
+    """Put an inspection in front; an earlier one of the same request with the same checkpoint goes."""
+    same = (inspection.request, inspection.checkpoint)
+    others = [one for one in all_of_them() if (one.request, one.checkpoint) != same]
+    st.session_state[STATE] = [inspection, *others][:MOST]
+
+
+def open_again(inspection: Inspection) -> None:
+    """Show an inspection, with its texts in the form."""
+    asked = inspection.request
+    st.session_state.update(
+        problem=asked.problem, solution=asked.solution, answer=asked.answer, n=asked.n, seed=asked.seed,
+        temperature=asked.temperature, hand_steps=(asked.solution, asked.steps), example=None, chosen=None,
+        versus=None, inspection=inspection,
+    )  # fmt: skip
+
+
+def open_waiting() -> None:
+    """Show the inspection that waits to be shown: before any widget that it fills is drawn."""
+    waiting = st.session_state.pop(OPENS, None)
+    if waiting is not None:
+        open_again(waiting)
+
+
+def draw(inspections: Sequence[Inspection], key: str, most_rows: int = 8) -> None:
+    """A table of inspections; the one that is chosen is opened."""
+
+    def take() -> None:
+        selected = st.session_state[key]["selection"]["rows"]
+        if selected:
+            open_again(inspections[selected[0]])
+
+    st.dataframe(
+        [row(one) for one in inspections],
+        hide_index=True,
+        height=ROW_PIXELS * (min(len(inspections), most_rows) + 1) + 3,
+        key=key,
+        on_select=take,
+        selection_mode="single-row",
+    )
+
+
+def row(inspection: Inspection) -> dict[str, str]:
+    """An inspection in a table: what was found, and of what."""
+    asked = inspection.request
+    if asked.solution:
+        verdict = results.verdict_of(inspection)
+        found, says = verdict.ruling.cell, verdict.headline
+    else:
+        found, says = f"{len(inspection.scored)} samples", results.majority_words(inspection)
+    return {
+        "verdict": found,
+        "problem": beginning(asked.problem),
+        "in words": says,
+        "checkpoint": inspection.checkpoint,
+    }
+
+
+def beginning(text: str) -> str:
+    """The first words of a text on one line."""
+    words = " ".join(text.split())
+    return words if len(words) <= MOST_WORDS else f"{words[: MOST_WORDS - 1]}\u2026"
+
+
+# --------------------------------------------------------------------------------------------------- many at once
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Inspections that were made at once, what came of them in words, and why others were not made."""
+
+    inspections: tuple[Inspection, ...]
+    words: str
+    faults: tuple[str, ...]
+
+
+def begin_batch(pasted: Pasted) -> None:
+    """Have the solutions of a pasted file inspected when the page is drawn next."""
+    st.session_state[PENDING] = pasted
+
+
+def pending() -> Pasted | None:
+    """The file that is still to be inspected, once."""
+    found: Pasted | None = st.session_state.pop(PENDING, None)
+    return found
+
+
+def end_batch(found: Sequence[Inspection], words: str, faults: Sequence[str]) -> None:
+    """Keep what came of a file, and open its first solution."""
+    st.session_state[BATCH] = Batch(tuple(found), words, tuple(faults))
+    if found:
+        st.session_state[OPENS] = found[0]
+        st.rerun()
+
+
+def draw_batch() -> None:
+    """The table of the last file, until it is closed."""
+    batch: Batch | None = st.session_state.get(BATCH)
+    if batch is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.text(batch.words)
+        st.button("Close this list", on_click=lambda: st.session_state.pop(BATCH, None), type="tertiary")
+    if batch.faults:
+        with st.expander(f"Not inspected: {len(batch.faults)}"):
+            st.text("\n".join(batch.faults))
+    if batch.inspections:
+        draw(batch.inspections, "batch_table", most_rows=4)
+
+
+def draw_popover() -> None:
+    """What was inspected before, folded away."""
+    found = all_of_them()
+    with st.popover("Before", icon=":material/history:", disabled=len(found) < 2, width="content"):
+        st.caption("What was inspected in this session, the last one first. A choice opens it again.")
+        if found:
+            draw(found, "history_table")

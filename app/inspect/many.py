@@ -1,0 +1,87 @@
+"""Many solutions at once: a pasted file becomes requests. Knows no streamlit."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from app.inspect.request import Inspection, Request
+from app.inspect.results import verdict_of
+from irl_core.data.fields import RowError
+from irl_core.data.formats import read
+from irl_core.errors import DatasetError, UserError
+
+MOST: Final = 50
+MOST_CHARACTERS: Final = 500_000
+_BETWEEN: Final = re.compile(r"^[ \t]*-{3,}[ \t]*$", re.MULTILINE)
+
+
+class ManyError(UserError, ValueError):
+    """A pasted file that is not taken; the message says why, with the limit and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pasted:
+    """The requests in a pasted file, and why rows of it are none."""
+
+    requests: tuple[Request, ...]
+    faults: tuple[str, ...] = ()
+
+
+def read_pasted(text: str, problem: str = "", answer: str = "") -> Pasted:
+    """The requests in ``text``: JSON lines of any known format, or else solutions of ``problem`` with a line of dashes
+    between them.
+
+    Raises:
+        ManyError: empty, too long, too many, of no known format, or solutions without a problem.
+    """
+    if not text.strip():
+        raise ManyError("Nothing is pasted; a JSON object a line, or solutions with a line of --- between them.")
+    if len(text) > MOST_CHARACTERS:
+        raise ManyError(f"{len(text):,} characters; the limit is {MOST_CHARACTERS:,}. Take the Upload page.")
+    pasted = read_rows(text) if text.lstrip().startswith(("{", "[")) else read_solutions(text, problem, answer)
+    if len(pasted.requests) > MOST:
+        raise ManyError(f"{len(pasted.requests):,} solutions; the limit is {MOST}. Take the Upload page for more.")
+    return pasted
+
+
+def read_rows(text: str) -> Pasted:
+    """The rows of JSON lines as requests. Raises ManyError."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pasted.jsonl"
+        path.write_text(text, encoding="utf-8", errors="replace")
+        try:
+            rows = list(read(path))
+        except DatasetError as error:
+            raise ManyError(f"{error}.") from error
+    faults = [f"line {row.line}: {row.message}" for row in rows if isinstance(row, RowError)]
+    requests = [
+        Request(row.problem, row.text, row.reference_answer or "") for row in rows if not isinstance(row, RowError)
+    ]
+    if not requests:
+        raise ManyError(f"No row can be read; the first reason: {faults[0]}." if faults else "There is no row.")
+    return Pasted(tuple(requests), tuple(faults))
+
+
+def read_solutions(text: str, problem: str, answer: str) -> Pasted:
+    """Solutions of one problem, a line of dashes between them. Raises ManyError where there is no problem."""
+    parts = [part.strip("\r\n") for part in _BETWEEN.split(text) if part.strip()]
+    if not problem.strip():
+        raise ManyError("These are solutions, and there is no problem in the form that they are solutions of.")
+    return Pasted(tuple(Request(problem, part, answer) for part in parts))
+
+
+def words(inspections: Sequence[Inspection], refused: int) -> str:
+    """What came of them: how many have an error, cannot be judged, were refused."""
+    kinds = [verdict_of(one).ruling.kind for one in inspections]
+    counts = {
+        "with an error": kinds.count("error"), "without one": kinds.count("no_error"),
+        "uncertain": kinds.count("uncertain"), "that the model cannot judge": kinds.count("cannot_judge"),
+        "refused": refused,
+    }  # fmt: skip
+    said = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+    return f"{len(inspections)} inspected: {said}."

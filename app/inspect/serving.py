@@ -1,0 +1,71 @@
+"""Requests served while the page waits: their progress, their inspection kept in the session, or why there is none."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final
+
+import streamlit as st
+
+from app.components.markdown import plain
+from app.inspect import history, many, scoring_queue
+from app.inspect.request import Inspection, Request
+from app.inspect.scoring_queue import Refused, Ticket
+from irl_core.checkpoints.find import CheckpointInfo
+from irl_core.errors import CheckpointError, InputError
+from irl_core.scorer import check_inputs
+
+POLL_SECONDS: Final = 0.15
+
+
+def serve(request: Request, info: CheckpointInfo) -> None:
+    """Run the models and keep the inspection in the session; where that fails, say why and keep nothing."""
+    st.session_state.pop("inspection", None)
+    try:
+        inspection = inspected(request, info)
+    except (InputError, Refused, CheckpointError) as error:
+        st.error(plain(str(error)))
+    else:
+        st.session_state["inspection"] = inspection
+        history.remember(inspection)
+
+
+def serve_many(pasted: many.Pasted, info: CheckpointInfo) -> None:
+    """Inspect requests one after the other; those that are done are kept, whatever becomes of the page."""
+    found, faults, total = [], list(pasted.faults), len(pasted.requests)
+    for number, request in enumerate(pasted.requests, start=1):
+        try:
+            found.append(inspected(request, info, f"{number} of {total}: "))
+        except (InputError, Refused, CheckpointError) as error:
+            faults.append(f"{number} of {total}: {error}")
+        else:
+            history.remember(found[-1])
+    history.end_batch(found, many.words(found, len(faults)), faults)
+
+
+def inspected(request: Request, info: CheckpointInfo, before: str = "") -> Inspection:
+    """The inspection that serves a request; ``before`` stands before the words of its progress.
+
+    Raises:
+        InputError: a text that is refused. Refused: the queue is full. CheckpointError: it cannot be loaded.
+    """
+    check_inputs(request.problem, request.solution or None)
+    own = st.session_state.setdefault("queue_session", uuid.uuid4().hex)
+    ticket = scoring_queue.desk(info, st.session_state.get("device", "auto")).submit(request, own)
+    return follow(ticket, before)
+
+
+def follow(ticket: Ticket, before: str = "") -> Inspection:
+    """Draw the progress of a ticket until it is done; give it up when this run of the page is ended."""
+    box = st.empty()
+    try:
+        while not ticket.wait(POLL_SECONDS):
+            now, ahead = ticket.progress, ticket.ahead()
+            words = f"Busy: {ahead} ahead of you." if ahead else f"{now.stage.capitalize()} \u2026"
+            if now.total and not ahead:
+                words = f"{now.stage.capitalize()} {now.done} of {now.total}"
+            box.progress(now.done / now.total if now.total else 0.0, text=before + words)
+        return ticket.result()
+    finally:
+        ticket.give_up()
+        box.empty()

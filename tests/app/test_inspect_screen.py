@@ -1,0 +1,85 @@
+"""The Inspect page around its heatmap: what was inspected before, many at once, steps by hand, rendered text."""
+
+from __future__ import annotations
+
+import json
+
+import fakes
+import pytest
+from streamlit.testing.v1 import AppTest
+from test_inspect_page import ask, drawn, open_page
+
+pytestmark = pytest.mark.usefixtures("fake_lens")
+
+
+def press(page: AppTest, label: str) -> AppTest:
+    next(button for button in page.button if button.label == label).click().run()
+    assert not page.exception
+    return page
+
+
+def test_what_was_inspected_is_opened_again_without_a_model() -> None:
+    page = ask(ask(open_page(), "How many pens?", "pens= 4"), "How many cups?", "7 + 4 = 11", "11")
+    before = [one.request.problem for one in page.session_state["history"]]
+    assert before[:2] == ["How many cups?", "How many pens?"] and before[2].startswith("Mara has 7 pens.")
+    (table,) = [one.value for one in page.dataframe if "in words" in one.value]
+    assert list(table["verdict"])[:2] == ["step 1, reward"] * 2
+    calls = dict(fakes.calls)
+    page.session_state["opens"] = page.session_state["history"][1]
+    page.run()
+    assert page.text_area(key="problem").value == "How many pens?" and page.text_area(key="solution").value == "pens= 4"
+    assert drawn(page)[0]["trace"]["text"] == "pens= 4" and dict(fakes.calls) == calls and not page.warning
+
+
+def test_a_pasted_file_is_inspected_row_by_row() -> None:
+    page = open_page()
+    rows = [("Cups?", "3 + 4 = 8"), ("Pens?", "four"), ("A quantum of tea?", "two"), ("Long?", "x" * 30_000)]
+    page.text_area(key="pasted").set_value("\n".join(json.dumps({"question": q, "solution": s}) for q, s in rows))
+    press(page, "Inspect them all")
+    said = "3 inspected: 1 with an error, 1 without one, 1 that the model cannot judge, 1 refused."
+    assert said in [text.value for text in page.text]
+    assert any("4 of 4" in text.value and "the limit is 20,000" in text.value for text in page.text)
+    assert drawn(page)[0]["trace"]["text"] == "3 + 4 = 8" and page.text_area(key="problem").value == "Cups?"
+    assert len(page.session_state["history"]) == 4
+    press(page, "Close this list")
+    assert said not in [text.value for text in page.text]
+    page.text_area(key="pasted").set_value("{")
+    press(page, "Inspect them all")
+    assert "not recognised" in page.error[0].value.replace("\\", "")
+
+
+def test_steps_are_split_and_joined_by_hand() -> None:
+    page = ask(open_page(), "How many?", "7 + 4 = 11. That is all.\nTwice: 22\n#### 22")
+
+    def steps() -> list[str]:
+        return [step["text"] for step in drawn(page)[0]["trace"]["steps"]]
+
+    def mark(text: str) -> None:
+        next(area for area in page.text_area if (area.key or "").startswith("marked_")).set_value(text)
+        press(page, "Use these steps")
+
+    mark("7 + 4 = 11.\n---\nThat is all.\nTwice: 22\n---\n#### 22")
+    assert steps() == ["7 + 4 = 11.", "That is all.\nTwice: 22", "#### 22"]
+    address = {name: value if isinstance(value, str) else value[0] for name, value in page.query_params.items()}
+    assert address["steps"] == "0.11.12.34.35.42" and drawn(open_page(**address)) == drawn(page)
+    mark("7 + 4 = 12")
+    assert page.error[0].value.startswith("Step 1 is not in the solution")
+    press(page, "As they were read")
+    assert steps() == ["7 + 4 = 11. That is all.", "Twice: 22", "#### 22"]
+
+
+def test_a_text_with_maths_can_be_rendered_beside_the_exact_one() -> None:
+    page = open_page()
+    assert "rendered" not in [toggle.key for toggle in page.toggle]
+    ask(page, "How many?", r"So \(x = 4\), ![](http://x.invalid/) for $5")
+    page.toggle(key="rendered").set_value(True).run()
+    assert not page.exception and len(drawn(page)) == 1
+    assert any(one.value == r"So $x = 4$, \!\[\](http\:" + "\u2060" + r"//x.invalid/) for \$5" for one in page.markdown)
+
+
+def test_sampling_is_asked_for_where_there_is_no_solution() -> None:
+    page = open_page()
+    assert "n" not in [slider.key for slider in page.slider]
+    page.text_area(key="solution").set_value("").run()
+    assert page.slider(key="n").value == 8
+    assert any(one.label.startswith("Sampling: 8 traces") for one in page.expander)

@@ -1,0 +1,89 @@
+"""Steps set by hand, many solutions at once, and foreign texts that are rendered: no page, no model."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from app.components.markdown import has_markup, rendered
+from app.inspect.many import MOST, ManyError, read_pasted
+from app.inspect.request import Request
+from app.inspect.steps import StepsError, fits, marked, read_marked, with_steps
+from irl_core.text.segmentation import make_trace
+
+TEXT = "7 + 4 = 11. That is all.\nTwice: 22\n#### 22"
+
+
+def test_steps_are_split_and_joined_by_lines_of_dashes() -> None:
+    trace = make_trace("How many?", TEXT)
+    said = marked(TEXT, trace.steps)
+    assert said == "7 + 4 = 11. That is all.\n---\nTwice: 22\n---\n#### 22"
+    assert read_marked(TEXT, said) == tuple((step.start, step.end) for step in trace.steps)
+    split = read_marked(TEXT, "7 + 4 = 11.\n---\nThat is all.\nTwice: 22\n ----\n#### 22")
+    changed = with_steps(trace, split)
+    assert [step.text for step in changed.steps] == ["7 + 4 = 11.", "That is all.\nTwice: 22", "#### 22"]
+    assert [step.role for step in changed.steps] == ["reasoning", "reasoning", "answer"]
+
+
+@pytest.mark.parametrize("said", ["7 + 4 = 12", "#### 22\n---\nTwice: 22", "---\n---", ""])
+def test_steps_are_words_of_the_solution_in_their_order(said: str) -> None:
+    with pytest.raises(StepsError):
+        read_marked(TEXT, said)
+
+
+@pytest.mark.parametrize(
+    ("spans", "fit"),
+    [(((0, 11), (12, 24)), True), (((0, 11), (10, 24)), False), (((24, 25),), False), (((0, 99),), False), ((), True)],
+)
+def test_spans_of_a_link_fit_its_text(spans: tuple[tuple[int, int], ...], fit: bool) -> None:
+    assert fits(TEXT, spans) is fit
+
+
+def test_a_pasted_file_is_rows_or_solutions_of_the_problem() -> None:
+    rows = "\n".join(json.dumps({"question": f"Q{n}", "solution": "3 + 4 = 7", "answer": "7"}) for n in range(3))
+    pasted = read_pasted(rows + '\n{"question": 1}')
+    assert pasted.requests == tuple(Request(f"Q{n}", "3 + 4 = 7", "7") for n in range(3))
+    assert len(pasted.faults) == 1 and pasted.faults[0].startswith("line 4")
+    pasted = read_pasted("a = 1\n---\n\nb = 2\n", "Q", "2")
+    assert pasted.requests == (Request("Q", "a = 1", "2"), Request("Q", "b = 2", "2"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (" \n", "Nothing is pasted"),
+        ("a\n---\nb", "no problem in the form"),
+        ("{}", "not recognised"),
+        ("{" * 600_000, "the limit is 500,000"),
+        ("\n".join(json.dumps({"question": "Q", "solution": f"{n} = {n}"}) for n in range(MOST + 1)), "limit is 50"),
+    ],
+)
+def test_a_pasted_file_is_refused_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(ManyError, match=message):
+        read_pasted(text)
+
+
+def test_maths_is_drawn_and_prices_are_not() -> None:
+    assert rendered(r"So \(x = \frac{1}{2}\) and \[ y \] hold.") == r"So $x = \frac{1}{2}$ and $$y$$ hold."
+    assert rendered("It costs $5 and then $10.") == r"It costs \$5 and then \$10."
+    assert rendered("$x^2$ for $5") == r"$x^2$ for \$5"
+    assert rendered("a\nb\n\n- **c**\n| d |\n| e |") == "a  \nb\n\n- **c**\n| d |\n| e |"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "![](http://x.invalid/a.png)", "[a](javascript:alert(1))", "<img src=x onerror=alert(1)>", ":red[x] :smile:",
+        r"$\a ![](http://x.invalid) $b", r"\[ [a](http://x.invalid) \]", r"\( <b> \)", "`` ` `` [a](//b)", "[a]: http://x",
+    ],
+)  # fmt: skip
+def test_nothing_else_is_drawn(hostile: str) -> None:
+    drawn = rendered(hostile)
+    assert not re.search(r"(?<!\\)[\[\]<>!:]", drawn), drawn
+
+
+def test_a_plain_solution_has_no_markup() -> None:
+    assert not has_markup("7 + 4 = <<7+4=11>>11 pens cost $5.\n#### 11")
+    assert all(map(has_markup, (r"\(x\)", "**So** 5", "# Head", "| a | b |", r"\frac{1}{2}")))
