@@ -49,6 +49,7 @@ _LIST_MARKS: tuple[tuple[re.Pattern[str], Sequence[str] | None], ...] = (
     (re.compile(_BEFORE_MARK + r"\(?([a-zA-Z])[.)](?=[ \t*])", re.MULTILINE), "abcdefghijklmnopqrstuvwxyz"),
     (re.compile(_BEFORE_MARK + r"\(?([ivxIVX]{1,4})[.)](?=[ \t*])", re.MULTILINE), _ROMAN),
 )
+MOST_PREAMBLE = 300  # characters
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')\]”’*]{0,3}(?=\s)|(?<=[。！？])(?=.)")
 _CALCULATES = re.compile(r"[=<>]|[0-9] ?[-+*/x\u00d7\u00f7\u2212] ?[0-9]")
 _PREAMBLE = re.compile(r"[^0-9=]*(?::\W*|step[ -]by[ -]step\W*)", re.IGNORECASE)
@@ -152,14 +153,23 @@ def _split_run_on(text: str, span: Span) -> list[Span]:
 def plain_steps(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:
     """The lines of a stretch of reasoning, closing sentences split off, each with whether it is a closing line. A
     preamble ("Let's think step by step.", 'Here is the solution:') is no step of its own: it belongs to the first."""
-    first = next(iter(line_spans(text, start, end)), (start, start))
-    begin = first[0] if _PREAMBLE.fullmatch(text, *first) else None
-    steps = list(lines_and_sentences(text, start if begin is None else first[1], end))
-    if begin is not None and (not steps or steps[0][1]):
+    first = preamble(text, start, end)
+    steps = list(lines_and_sentences(text, start if first is None else first[1], end))
+    if first is not None and (not steps or steps[0][1]):
         yield first, False
-    elif begin is not None:
-        steps[0] = ((begin, steps[0][0][1]), False)
+    elif first is not None:
+        steps[0] = ((first[0], steps[0][0][1]), False)
     yield from steps
+
+
+def preamble(text: str, start: int, end: int) -> Span | None:
+    """The first line of a stretch of reasoning, where it is one that only announces what follows."""
+    lines = (_trim(text, *match.span()) for match in _LINE.finditer(text, start, end))
+    low, high = next((span for span in lines if span[0] < span[1]), (start, start))
+    if not 0 < high - low <= MOST_PREAMBLE or not _PREAMBLE.fullmatch(text, low, high):
+        return None
+    whole = line_spans(text, start, end)[0]  # a label and its value are one line
+    return whole if _PREAMBLE.fullmatch(text, *whole) else None
 
 
 def lines_and_sentences(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:
@@ -196,10 +206,11 @@ def numbered_steps(text: str, start: int, end: int, marks: Sequence[int]) -> Ite
     if parts:
         parts[-1:] = _split_closing_sentence(text, parts[-1])
     block: Span | None = None
+    first = 0 if _CALCULATES.search(text, start, marks[0]) else 1
     number = -1
     for low, high in parts:
         closes = closing_answer(text[low:high]) is not None
-        mine = bisect_right(marks, low)
+        mine = max(bisect_right(marks, low), first)
         if block and (closes or mine != number):
             yield block, False
             block = None
@@ -207,8 +218,6 @@ def numbered_steps(text: str, start: int, end: int, marks: Sequence[int]) -> Ite
             yield (low, high), True
         else:
             block = (block[0] if block else low, high)
-            if mine == 0 and not _CALCULATES.search(text, *block):
-                mine = 1
         number = mine
     if block:
         yield block, False
