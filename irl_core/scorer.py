@@ -27,6 +27,7 @@ from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Standardisat
 
 if TYPE_CHECKING:
     from irl_core.models.tokenization import TraceEncoder
+    from irl_core.policy.branches import Branch
     from irl_core.reward.localisation import Calibration
 
 DEFAULT_BATCH_TOKENS = 8192
@@ -34,6 +35,7 @@ MAX_PROBLEM_CHARACTERS = 20_000
 MAX_SOLUTION_CHARACTERS = 20_000
 MAX_SAMPLES = 64
 DEFAULT_NEW_TOKENS = 256
+MOST_BRANCHES = 5
 
 Scope = Literal["reference", "group"]
 
@@ -287,10 +289,12 @@ class Lens:
         temperature: float = 1.0,
         top_p: float = 0.95,
         max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        begun: str = "",
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[Trace]:
         """Sample ``n`` solutions from the policy: the same for the same seed, and fewer are the first of more.
 
+        ``begun``: the beginning of every one of them, behind which they go on.
         ``on_progress(done, total)`` is called after each token position; ``total`` is at most ``max_new_tokens``.
         A completion that reached the limit has ``finished=False``.
 
@@ -300,27 +304,50 @@ class Lens:
         if not 1 <= n <= MAX_SAMPLES:
             raise InputError(f"{n} samples asked for; choose between 1 and {MAX_SAMPLES}.")
         check_inputs(problem)
+        from irl_core.policy.branches import continued, ids_of
         from irl_core.policy.protocol import vocab_size
         from irl_core.policy.sampling import LoopSampler
 
         with self.lock:
-            prompt = self.encoder.encode_prompt(problem)
-            self._check_window(len(prompt) + 1, "The problem is too long")
+            prompt, before = self.encoder.encode_prompt(problem), ids_of(self.encoder, begun)
+            self._check_window(len(prompt) + len(before) + 1, "The problem is too long")
             sampler = LoopSampler(self.encoder.end_ids, self.encoder.pad_id, vocab_size=vocab_size(self.encoder))
             (rollouts,) = sampler(
                 self.policy,
-                [prompt],
+                [(*prompt, *before)],
                 num_samples=n,
-                max_new_tokens=min(max_new_tokens, self.context_window - len(prompt)),
+                max_new_tokens=min(max_new_tokens, self.context_window - len(prompt) - len(before)),
                 seeds=[random.Random(f"{seed}-{problem}").getrandbits(62)],
                 temperature=temperature,
                 top_p=top_p,
                 on_step=on_progress,
             )
+            if before:
+                return [
+                    continued(self.encoder, problem, before, one.token_ids, number)
+                    for number, one in enumerate(rollouts, start=1)
+                ]
             return [
                 self.encoder.sampled_trace(problem, one.token_ids, one.logprobs, trace_id=f"sample-{number}")
                 for number, one in enumerate(rollouts, start=1)
             ]
+
+    def branches(self, scored: ScoredTrace, place: int, most: int = MOST_BRANCHES) -> list[Branch]:
+        """The token at a place of a solution, and the likeliest ones that may stand there, each with its reward."""
+        from irl_core.policy.branches import branch, likeliest, with_token
+        from irl_core.policy.protocol import vocab_size
+
+        encoded = scored.encoded
+        written = encoded.completion_ids[place]
+        with self.lock:
+            ids = (*encoded.prompt_ids, *encoded.completion_ids[:place])
+            others = [
+                one for one in likeliest(self.policy, ids, most + 1, vocab_size(self.encoder)) if one[0] != written
+            ]
+            tokens = [(written, float(scored.logprobs[place])), *others[:most]]
+            traces = [self.encoder.encode(with_token(self.encoder, scored, place, *token)) for token in tokens]
+            rewards = self.score_encoded(traces)
+        return [branch(one, token, written, value) for one, (token, value) in zip(rewards, tokens, strict=True)]
 
     def locate(self, scored: ScoredTrace) -> Localisation:
         """Locate the first error of a trace by the checkpoint's calibrated rule. Runs no model."""

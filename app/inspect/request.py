@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from irl_core.policy.familiarity import Familiarity
 from irl_core.types import Localisation, ScoredTrace, Span
+
+if TYPE_CHECKING:
+    from irl_core.policy.branches import Branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +18,8 @@ class Request:
 
     Attributes:
         steps: spans of the solution's steps, where they were set by hand.
+        at: the token of the solution that others are compared with; None for the one that its verdict hangs on.
+        begun: what every sample begins with.
     """
 
     problem: str
@@ -23,6 +29,8 @@ class Request:
     seed: int = 0
     temperature: float = 1.0
     steps: tuple[Span, ...] = ()
+    at: int | None = None
+    begun: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,7 @@ class Inspection:
     Attributes:
         familiarity: of each trace, None where it was not measured.
         run: the scored run that a stored trace comes from.
+        at: the token of a pasted solution that ``branches`` are of: what may stand there, and its reward.
     """
 
     request: Request
@@ -42,3 +51,5 @@ class Inspection:
     localisations: tuple[Localisation, ...]
     familiarity: tuple[Familiarity | None, ...]
     run: str = ""
+    at: int | None = None
+    branches: tuple[Branch, ...] = ()

@@ -20,6 +20,7 @@ import streamlit as st
 
 from app.inspect.request import Inspection, Request
 from app.inspect.steps import with_steps
+from app.inspect.why import flagged_token
 from irl_core.checkpoints.find import CheckpointInfo, default_roots, list_checkpoints
 from irl_core.errors import UserError
 from irl_core.models.bundled import default_checkpoint, missing_base
@@ -182,7 +183,7 @@ def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -
     else:
         calls["sample"] += 1
         traces = lens.sample(
-            request.problem, request.n, request.seed, temperature=request.temperature,
+            request.problem, request.n, request.seed, temperature=request.temperature, begun=request.begun,
             on_progress=lambda done, total: ticket.report("sampling, at most token", done, total),
         )  # fmt: skip
         if request.answer:
@@ -197,8 +198,18 @@ def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -
     calls["score"] += 1
     scored = tuple(lens.score(traces))
     localisations = tuple(lens.locate(one) for one in scored)
-    place = lens.computes_on
-    return Inspection(request, lens.name, place, lens.default_trace_score, scored, localisations, familiarity)
+    at, branches = None, ()
+    if request.solution:
+        at = request.at
+        if at is None or not 0 <= at < len(scored[0].raw):
+            at = flagged_token(scored[0], localisations[0], familiarity[0])
+        if at is not None:
+            ticket.report("comparing with other tokens")
+            branches = tuple(lens.branches(scored[0], at))
+    score = lens.default_trace_score
+    return Inspection(
+        request, lens.name, lens.computes_on, score, scored, localisations, familiarity, at=at, branches=branches
+    )
 
 
 def load_lens(path: Path, device: str) -> Lens:

@@ -21,13 +21,19 @@ POLL_SECONDS: Final = 0.15
 def serve(request: Request, info: CheckpointInfo) -> None:
     """Run the models and keep the inspection in the session; where that fails, say why and keep nothing."""
     st.session_state.pop("inspection", None)
-    try:
-        inspection = inspected(request, info)
-    except (InputError, Refused, CheckpointError) as error:
-        st.error(plain(str(error)))
-    else:
+    inspection = answer(request, info)
+    if inspection is not None:
         st.session_state["inspection"] = inspection
         history.remember(inspection)
+
+
+def answer(request: Request, info: CheckpointInfo) -> Inspection | None:
+    """The inspection that serves a request; where it is refused, None, and why is said."""
+    try:
+        return inspected(request, info)
+    except (InputError, Refused, CheckpointError) as error:
+        st.error(plain(str(error)))
+    return None
 
 
 def serve_many(pasted: many.Pasted, info: CheckpointInfo) -> None:

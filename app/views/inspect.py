@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlencode
@@ -13,7 +14,7 @@ from app import sidebar
 from app.analysis import catalogue, chooser
 from app.components.heatmap import heatmap
 from app.components.markdown import has_markup, plain, rendered
-from app.inspect import examples, history, links, panels, results, serving, session
+from app.inspect import examples, history, links, panels, results, serving, session, what_if
 from app.inspect.request import Inspection
 from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.errors import StoreError
@@ -53,6 +54,7 @@ def show() -> None:
             serving.serve_many(pasted, info)
         elif asked or st.session_state.pop("run_now", False):
             serving.serve(session.request(), info)
+        what_if.serve(info)
         history.draw_batch()
     with before:  # what was inspected just now is among it
         history.draw_popover()
@@ -187,6 +189,7 @@ def draw_stored(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
     choose_view()
     result = results.to_result(inspection, st.session_state["gamma"])
     draw_traces(inspection, result, [0])
+    offer_files(inspection, result, [0])
 
 
 # ------------------------------------------------------------------------------------------------------- an inspection
@@ -200,9 +203,13 @@ def draw_inspection(inspection: Inspection) -> None:
     result = results.to_result(inspection, gamma)
     chosen, versus = choose_traces(inspection, result, results.ranking(inspection, gamma))
     choose_view(discounts=len(inspection.scored) > 1 and inspection.score_kind == DISCOUNTED_SCORE)
-    draw_traces(inspection, result, [chosen] if versus is None else [chosen, versus])
+    shown = [chosen] if versus is None else [chosen, versus]
+    draw_traces(inspection, result, shown)
     if inspection.request.solution:
+        if result["traces"][0]["cannot_judge"] is not True:
+            what_if.draw(inspection)
         panels.steps_by_hand(inspection)
+    offer_files(inspection, result, shown)
     try:
         parameters = links.write(session.link_of(inspection, chosen, versus))
     except links.LinkError as error:
@@ -267,22 +274,31 @@ def choose_view(*, discounts: bool = False) -> None:
 
 
 def draw_traces(inspection: Inspection, result: InspectionResult, indices: list[int]) -> None:
-    """One trace, or two beside each other; below them the files to keep."""
+    """One trace, or two beside each other."""
     state = st.session_state
     settings = payload.settings(state["view"], state["gamma"], state["strength"])
-    traces = [result["traces"][index] for index in indices]
-    descriptions = [results.description(inspection, result, index) for index in indices]
     text = result["traces"][indices[0]]["text"]
     beside = state.get("rendered", False) and len(indices) == 1 and has_markup(text)
     columns = st.columns(2, gap="medium") if beside or len(indices) > 1 else [st.container()]
     if beside:
         with columns.pop():
             st.markdown(rendered(text))
-    for column, index, trace, description in zip(columns, indices, traces, descriptions, strict=True):
+    pick = partial(what_if.pick, inspection) if inspection.request.solution and not inspection.run else None
+    for column, index in zip(columns, indices, strict=True):
+        description = results.description(inspection, result, index)
         with column:
-            heatmap(trace, description, settings, key=f"heatmap-{index}")
+            heatmap(
+                result["traces"][index], description, settings, key=f"heatmap-{index}", picked=inspection.at, pick=pick
+            )
     if len(indices) == 1 and has_markup(text):
         st.toggle("Rendered beside it", key="rendered", help="Its Markdown and LaTeX, drawn; no link and no picture.")
+
+
+def offer_files(inspection: Inspection, result: InspectionResult, indices: list[int]) -> None:
+    """What is shown as files to keep."""
+    state = st.session_state
+    traces = [result["traces"][index] for index in indices]
+    descriptions = [results.description(inspection, result, index) for index in indices]
     page = to_html(
         {**result, "traces": traces}, view=state["view"], gamma=state["gamma"], strength=state["strength"],
         described=descriptions,

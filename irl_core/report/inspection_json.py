@@ -12,6 +12,7 @@ from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals, trace_sco
 from irl_core.reward.verdict import VerdictRecord, to_record, verdict_on
 from irl_core.storage.rows import judge_of
 from irl_core.text.equations import find_equations
+from irl_core.text.quantities import odd_quantities
 from irl_core.types import Decision, Localisation, ScoredTrace
 
 
@@ -52,6 +53,15 @@ class FalseEquation(TypedDict):
     stated: float | None
 
 
+class QuantityRecord(TypedDict):
+    """A quantity of the problem that the solution never uses, or uses more than once: its span in the problem."""
+
+    start: int
+    end: int
+    text: str
+    uses: int
+
+
 class FamiliarityRecord(TypedDict):
     """A `Familiarity` as JSON data."""
 
@@ -66,7 +76,8 @@ class InspectedTrace(TypedDict):
     """A trace with what was found in it: the verdict, and behind it what the reward and the checker found.
 
     ``decision``, ``first_error_step`` (0-based) and ``confidence`` are the reward's, None where the model cannot judge
-    the text; ``arithmetic`` the false equations; ``familiarity`` None where it was not measured.
+    the text; ``arithmetic`` the false equations; ``quantities`` those of the problem that the solution never uses or
+    uses more than once; ``familiarity`` None where it was not measured.
     """
 
     text: str
@@ -84,6 +95,7 @@ class InspectedTrace(TypedDict):
     steps: list[InspectedStep]
     tokens: list[InspectedToken]
     arithmetic: list[FalseEquation]
+    quantities: list[QuantityRecord]
 
 
 class InspectionResult(TypedDict):
@@ -168,6 +180,7 @@ def inspected(
             for index, (start, end) in enumerate(scored.encoded.spans)
         ],
         "arithmetic": false_arithmetic(trace.text),
+        "quantities": [cast(QuantityRecord, asdict(one)) for one in odd_quantities(trace.problem, trace.text)],
     }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from irl_core.checkpoints.find import CheckpointInfo
+from irl_core.policy.branches import Branch
 from irl_core.policy.familiarity import Familiarity
 from irl_core.reward.token_scores import signals
 from irl_core.scorer import check_inputs
@@ -61,7 +62,14 @@ class FakeLens:
         return ScoredTrace(encoded, raw, logprobs, 0.0, Standardisation(0.5, 1.0, "held-out solutions"), "fake")
 
     def sample(
-        self, problem: str, n: int, seed: int, *, temperature: float = 1.0, on_progress: object = None
+        self,
+        problem: str,
+        n: int,
+        seed: int,
+        *,
+        temperature: float = 1.0,
+        begun: str = "",
+        on_progress: object = None,
     ) -> list[Trace]:
         calls["sample"] += 1
         rng = random.Random(seed)
@@ -71,9 +79,19 @@ class FakeLens:
             if callable(on_progress):
                 on_progress(number + 1, n)
             answer = rng.choice((11, 11, 14))
-            text = f"She has {answer - 4} pens and gets 4 more.\n{answer - 4} + 4 = {answer}\n#### {answer}"
+            text = begun + f"She has {answer - 4} pens and gets 4 more.\n{answer - 4} + 4 = {answer}\n#### {answer}"
             traces.append(make_trace(problem, text, source=Source.POLICY, trace_id=f"sample-{number + 1}"))
         return traces
+
+    def branches(self, scored: ScoredTrace, place: int) -> list[Branch]:
+        """The written token, then a digit and the end, with the rewards of this lens."""
+        before = float(scored.raw[place - 1]) if place else 0.0
+        start, end = scored.encoded.spans[place]
+        texts = [scored.trace.text[start:end], "1", ""]
+        return [
+            Branch(text, number, -0.5 - number, reward(text), reward(text) - before, number == 0)
+            for number, text in enumerate(texts)
+        ]
 
     def locate(self, scored: ScoredTrace) -> Localisation:
         credit = signals(scored, 0.9).credit

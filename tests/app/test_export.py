@@ -34,6 +34,7 @@ def a_result(text: str, **changes: Any) -> dict[str, Any]:
         "verdict": {"kind": "error", "by": "reward", "step": 0, "headline": f"First error: {text}", "findings": []},
         "steps": [{"start": 0, "end": len(text), "text": text, "score": -2.5, "role": "reasoning"}],
         "tokens": [a_token(0, middle, text, 1.0), a_token(middle, len(text), text, -1.0)], "arithmetic": [],
+        "quantities": [],
     }  # fmt: skip
     return {"checkpoint": "fake", "problem": text, "traces": [{**trace, **changes}]}
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("fake_lens")
 
 
 def open_page(**parameters: str) -> AppTest:
-    page = AppTest.from_file(str(MAIN), default_timeout=20)
+    page = AppTest.from_file(str(MAIN), default_timeout=60)
     for name, value in parameters.items():
         page.query_params[name] = value
     page.run()

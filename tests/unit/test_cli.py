@@ -45,7 +45,7 @@ def trace(text: str = "ab c", **changes: Any) -> dict[str, Any]:
     said = {"kind": "error", "by": "reward", "step": 0, "headline": "First error: step 1 of 1"}
     said["findings"] = [{"by": "reward", "says": "Reward: step 1.", "step": 0}]
     rest = {"answer": None, "correct": None, "trace_score": -3.0, "arithmetic": [], "verdict": said}
-    rest |= {"cannot_judge": None, "familiarity": None}
+    rest |= {"cannot_judge": None, "familiarity": None, "quantities": []}
     return {"text": text, "steps": steps, "tokens": tokens, **found, **rest, **changes}
 
 

@@ -126,7 +126,7 @@ def test_json_is_the_documented_schema() -> None:
     trace = result["traces"][0]
     assert list(trace) == [
         "text", "answer", "correct", "verdict", "familiarity", "cannot_judge", "trace_score", "decision",
-        "first_error_step", "confidence", "rule", "threshold", "steps", "tokens", "arithmetic",
+        "first_error_step", "confidence", "rule", "threshold", "steps", "tokens", "arithmetic", "quantities",
     ]  # fmt: skip
     assert (trace["verdict"]["kind"], trace["verdict"]["by"], trace["verdict"]["step"]) == ("error", "arithmetic", 0)
     assert trace["verdict"]["headline"] == "Step 1: 3 + 4 is 7, not 8"

@@ -121,6 +121,7 @@ function paintToken(node, piece, data, limit) {
   const value = pieceValue(piece, data.trace.tokens, data.view);
   node.className = value === null || data.no_signal ? "tok none" : "tok";
   node.style.backgroundColor = value === null || data.no_signal ? "rgb(255, 255, 255)" : colourOf(value, limit, data.muted);
+  if (piece.tokens.includes(data.picked)) node.classList.add("picked");
   if (piece.start === piece.end) { node.classList.add("mark"); node.dataset.mark = "end"; }
 }
 
@@ -187,6 +188,7 @@ function buildHead(data) {
     verdict.append(line);
   }
   head.append(verdict);
+  if (data.quantities) head.append(element("div", "signal", data.quantities));
   return head;
 }
 
@@ -276,8 +278,8 @@ function moveFrom(tokens, index, key) {
   return -1;
 }
 
-/** Roving focus and the details of the token under the pointer or the focus. */
-function listen(paper, tip, pieces, chars, data, remembered) {
+/** Roving focus, the details of the token under the pointer or the focus, and the choice of one by click or Enter. */
+function listen(paper, tip, pieces, chars, data, remembered, pick) {
   const tokens = [...paper.querySelectorAll(".tok")];
   if (!tokens.length) return;
   const start = Math.min(remembered.index, tokens.length - 1);
@@ -285,6 +287,9 @@ function listen(paper, tip, pieces, chars, data, remembered) {
   const show = (token) => { fillTip(tip, pieces[Number(token.dataset.piece)], chars, data); showTip(tip, token); };
   const tokenOf = (event) => event.target.closest(".tok");
   paper.addEventListener("pointerover", (event) => { const token = tokenOf(event); if (token) show(token); else hideTip(tip); });
+  const picked = (token) => { if (token && pick) pick(pieces[Number(token.dataset.piece)].tokens[0]); };
+  if (pick) paper.classList.add("pickable");
+  paper.addEventListener("click", (event) => picked(tokenOf(event)));
   paper.addEventListener("pointerleave", () => hideTip(tip));
   paper.addEventListener("focusout", () => hideTip(tip));
   paper.addEventListener("focusin", (event) => {
@@ -298,6 +303,7 @@ function listen(paper, tip, pieces, chars, data, remembered) {
   });
   paper.addEventListener("keydown", (event) => {
     if (event.key === "Escape") { hideTip(tip); return; }
+    if (event.key === "Enter") { picked(tokenOf(event)); return; }
     const token = tokenOf(event);
     const next = token ? moveFrom(tokens, tokens.indexOf(token), event.key) : -1;
     if (next < 0) return;
@@ -309,8 +315,8 @@ function listen(paper, tip, pieces, chars, data, remembered) {
 const remembered = new WeakMap();
 let tipCount = 0;
 
-/** Draws `data` into `root`, replacing what was there. */
-function renderHeatmap(root, data) {
+/** Draws `data` into `root`, replacing what was there; `pick(token)`, where given, is called for a token that is chosen. */
+function renderHeatmap(root, data, pick) {
   const memory = remembered.get(root) || { index: 0 };
   remembered.set(root, memory);
   const hadFocus = root.activeElement || (root.contains(document.activeElement) ? document.activeElement : null);
@@ -335,6 +341,6 @@ function renderHeatmap(root, data) {
   const refocus = hadFocus && hadFocus.classList.contains("tok");
   for (const old of [...root.children]) if (old.classList.contains("hm")) old.remove();
   root.append(body);
-  listen(paper, tip, pieces, chars, data, memory);
+  listen(paper, tip, pieces, chars, data, memory, pick);
   if (refocus) { const token = paper.querySelector('.tok[tabindex="0"]'); if (token) token.focus({ preventScroll: true }); }
 }

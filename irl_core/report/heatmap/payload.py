@@ -9,6 +9,7 @@ from typing import Final, Literal, TypedDict, get_args
 
 from irl_core.report.inspection_json import InspectedTrace
 from irl_core.reward.verdict import VerdictRecord, signed
+from irl_core.text.quantities import Quantity, in_words
 
 HERE = Path(__file__).parent
 View = Literal["raw", "standardised", "discounted", "credit"]
@@ -26,12 +27,13 @@ SCORES: Final = {
 class Description(TypedDict):
     """What is said of a trace beside its text.
 
-    ``muted``: the model cannot judge it, so that its rewards are grey and folded away. ``file`` is the name of its
-    picture, without an ending.
+    ``quantities``: of the problem, that are odd, in words; empty where none is. ``muted``: the model cannot judge it,
+    so that its rewards are grey and folded away. ``file`` is the name of its picture, without an ending.
     """
 
     title: str
     verdict: VerdictRecord
+    quantities: str
     caption: str
     no_signal: bool
     muted: bool
@@ -89,6 +91,7 @@ def describe(trace: InspectedTrace, *, title: str = "", caption: str = "", file:
     return {
         "title": title,
         "verdict": trace["verdict"],
+        "quantities": quantity_words(trace),
         "caption": caption,
         "no_signal": not has_signal(trace),
         "muted": trace["cannot_judge"] is True,
@@ -99,6 +102,11 @@ def describe(trace: InspectedTrace, *, title: str = "", caption: str = "", file:
 def settings(view: str, gamma: float, strength: float) -> Settings:
     """The settings of the renderer for a view, a discount and a strength of the colours."""
     return {"view": view, "gamma": gamma, "strength": strength, "ranges": ranges(gamma)}
+
+
+def quantity_words(trace: InspectedTrace) -> str:
+    """What is odd about the quantities that a trace uses, as a sentence; empty where nothing is."""
+    return in_words([Quantity(**one) for one in trace["quantities"]])
 
 
 def titles(traces: Sequence[InspectedTrace]) -> list[str]:

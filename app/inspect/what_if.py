@@ -1,0 +1,165 @@
+"""Why, and what instead: other tokens at the flagged place, a step in other words, samples that go on from there."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Final
+
+import streamlit as st
+
+from app.components.heatmap import heatmap
+from app.components.markdown import plain
+from app.inspect import results, serving, why
+from app.inspect.request import Inspection, Request
+from irl_core.checkpoints.find import CheckpointInfo
+from irl_core.report.heatmap import payload
+from irl_core.reward.verdict import step_name
+
+ASKED: Final = "what_if_asked"
+FOUND: Final = "what_if"
+TRIES: Final = 8
+MOST_TRIES: Final = 32
+ROW_PIXELS: Final = 35
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """What came of a change of an inspected solution, or of samples that go on from one of its steps."""
+
+    of: Inspection
+    found: Inspection
+    step: int
+
+
+def pick(inspection: Inspection, token: int) -> None:
+    """Compare the token of a pasted solution that was chosen with others, when the page is drawn next."""
+    st.session_state[ASKED] = (inspection, replace(inspection.request, at=token), -1)
+
+
+def ask(inspection: Inspection, request: Request, step: int) -> None:
+    """Have a change, or samples, served when the page is drawn next."""
+    st.session_state[ASKED] = (inspection, request, step)
+
+
+def serve(info: CheckpointInfo | None) -> None:
+    """Serve what was asked for last, if it is of the solution that is shown."""
+    asked: tuple[Inspection, Request, int] | None = st.session_state.pop(ASKED, None)
+    if asked is None or info is None or st.session_state.get("inspection") is not asked[0]:
+        return
+    inspection, request, step = asked
+    found = serving.answer(request, info)
+    if found is None:
+        return
+    if step < 0:
+        st.session_state["inspection"] = found
+    else:
+        st.session_state[FOUND] = WhatIf(inspection, found, step)
+
+
+def draw(inspection: Inspection) -> None:
+    """The panel of a pasted solution."""
+    step = why.step_of(inspection, inspection.at)
+    name = step_name(inspection.scored[0].trace.steps, step, of=False)
+    st.markdown("**Why, and what instead**")
+    if inspection.branches:
+        draw_branches(inspection, step, name)
+    else:
+        st.caption("Nothing is flagged. Choose a token above to see what else may stand there.")
+    change_step(inspection, step, name)
+    found: WhatIf | None = st.session_state.get(FOUND)
+    if found is not None and found.of.request.solution == inspection.request.solution:
+        (draw_change if found.found.request.solution else draw_tries)(found)
+
+
+def draw_branches(inspection: Inspection, step: int, name: str) -> None:
+    """The tokens that may stand at the chosen place; one that is chosen is put there."""
+    written = inspection.branches[0]
+    st.caption(
+        plain(f"At {why.shown(written.text)} in {name}: the likeliest tokens there, by the policy, and their reward.")
+        + " Choose one to put it there, or another token above."
+    )
+    key = "branches_" + hashlib.sha256(repr((inspection.request, inspection.at)).encode()).hexdigest()[:16]
+
+    def take() -> None:
+        rows = st.session_state[key]["selection"]["rows"]
+        if rows and not inspection.branches[rows[0]].written:
+            ask(inspection, why.with_branch(inspection, rows[0]), step)
+
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        why.branch_rows(inspection), hide_index=True, key=key, on_select=take, selection_mode="single-row",
+        height=ROW_PIXELS * (len(inspection.branches) + 1) + 3,
+        column_config={
+            "probability": number(format="percent"), "reward": number(format="%+.2f"), "credit": number(format="%+.2f"),
+        },
+    )  # fmt: skip
+
+
+def change_step(inspection: Inspection, step: int, name: str) -> None:
+    """Ask for other words of a step, or for samples that go on from it."""
+    trace = inspection.scored[0].trace
+    written = trace.steps[step].text
+    key = "words_" + hashlib.sha256(repr((trace.text, step)).encode("utf-8", "replace")).hexdigest()[:16]
+
+    def change() -> None:
+        words = st.session_state[key]
+        if words.strip() and words != written:
+            ask(inspection, why.with_step(inspection, step, words), step)
+
+    def try_again() -> None:
+        state = st.session_state
+        ask(
+            inspection,
+            why.again(inspection, step, state["tries"], int(state["seed"]), float(state["temperature"])),
+            step,
+        )
+
+    words, number, button = st.columns([6, 2, 3], vertical_alignment="bottom")
+    words.text_input(f"{name.capitalize()} in other words", written, key=key, on_change=change)
+    st.session_state.setdefault("tries", TRIES)
+    number.number_input("Tries", 1, MOST_TRIES, key="tries")
+    button.button("Try again from here", icon=":material/replay:", on_click=try_again, width="stretch")
+
+
+def draw_change(what: WhatIf) -> None:
+    """What a change did: to the verdict, to every step, and the changed solution in colours."""
+    st.markdown(plain(why.change_words(what.of, what.found)))
+    st.dataframe(why.change_rows(what.of, what.found), hide_index=True)
+    state = st.session_state
+    result = results.to_result(what.found, state["gamma"])
+    settings = payload.settings(state["view"], state["gamma"], state["strength"])
+    description = results.description(what.found, result, 0)
+    heatmap(result["traces"][0], {**description, "title": "With the change"}, settings, key="heatmap-changed")
+    with st.container(horizontal=True):
+        st.button("Keep the change", on_click=keep, args=(what.found.request,))
+        st.button("Forget it", on_click=forget)
+
+
+def draw_tries(what: WhatIf) -> None:
+    """The samples that go on from a step, the best first; one that is chosen becomes the solution."""
+    tries = what.found
+    order = results.ranking(tries, st.session_state["gamma"])
+    name = step_name(what.of.scored[0].trace.steps, what.step, of=False)
+    st.markdown(plain(why.tries_words(tries, name)))
+
+    def take() -> None:
+        rows = st.session_state["tries_table"]["selection"]["rows"]
+        if rows:
+            keep(replace(tries.request, solution=tries.scored[order[rows[0]]].trace.text))
+
+    st.dataframe(
+        why.tries_rows(tries, order), hide_index=True, key="tries_table", on_select=take, selection_mode="single-row"
+    )
+    st.button("Forget them", on_click=forget)
+
+
+def keep(request: Request) -> None:
+    """Take a changed solution into the form, and inspect it."""
+    st.session_state.update(solution=request.solution, run_now=True)
+    forget()
+
+
+def forget() -> None:
+    """Put away what came of a change."""
+    st.session_state.pop(FOUND, None)

@@ -1,0 +1,94 @@
+"""The quantities of a problem that a solution does not use, or uses twice: a signal of its own beside the reward.
+
+It is a hint, no finding of an error: a problem may state what nobody needs, and a quantity may be needed twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from irl_core.text.calculations import Number, numbers_in, operands
+from irl_core.text.equations import Equation, read_equations
+from irl_core.types import Span
+
+IMPLIED: Final = frozenset(map(Fraction, (1, 2, 100)))  # factors that a calculation may bring along itself
+MOST_NAMED: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number that the problem states once, at ``start:end``, and the number of sums that calculate with it."""
+
+    start: int
+    end: int
+    text: str
+    uses: int
+
+
+def odd_quantities(problem: str, solution: str) -> list[Quantity]:
+    """The quantities of the problem, in its order, that the solution never uses or uses more than once.
+
+    None where the solution has no equation: what it calculates with cannot be told. A number that stands anywhere in
+    the solution counts as used, one that the problem states twice or that is also a result is passed over.
+    """
+    sums = _sums(read_equations(solution))
+    if not sums:
+        return []
+    stated = numbers_in(problem, (0, len(problem)))
+    times = Counter(number.value for number in stated)
+    written = {number.value for number in numbers_in(solution, (0, len(solution)))}
+    results = {equation.stated for one in sums for equation in one} | {one.value for parts in sums for one in parts}
+    uses: Counter[Fraction] = Counter()
+    for one in sums:
+        values = {number.value for equation in one for number in operands(solution, equation.left)}
+        uses.update(values)
+        written |= values
+    found = [Quantity(n.start, n.end, n.text, uses[n.value]) for n in stated if times[n.value] == 1]
+    by_text = {one: number for one, number in zip(found, (n for n in stated if times[n.value] == 1), strict=True)}
+    return [
+        one for one, number in by_text.items()
+        if _unused(problem, number, written) or (one.uses > 1 and number.value not in results | IMPLIED)
+    ]  # fmt: skip
+
+
+def in_words(odd: Sequence[Quantity]) -> str:
+    """What is odd in a sentence; empty where nothing is."""
+    never = [one.text for one in odd if not one.uses]
+    often = [f"{one.text} in {one.uses} calculations" for one in odd if one.uses]
+    said = [f"{_listed(never)} of the problem is never used"] if len(never) == 1 else []
+    said += [f"{_listed(never)} of the problem are never used"] if len(never) > 1 else []
+    said += [f"used more than once: {_listed(often)}"] if often else []
+    return f"Quantities: {'; '.join(said)}." if said else ""
+
+
+def _listed(parts: Sequence[str]) -> str:
+    rest = f" and {len(parts) - MOST_NAMED} more" if len(parts) > MOST_NAMED else ""
+    return ", ".join(parts[:MOST_NAMED]) + rest
+
+
+def _sums(equations: Sequence[Equation]) -> list[list[Equation]]:
+    """The equations, those that share a stretch of text (a visible one and its annotation) together."""
+    groups: list[list[Equation]] = []
+    reach: Span = (0, 0)
+    for equation in equations:
+        if groups and equation.start < reach[1]:
+            groups[-1].append(equation)
+        else:
+            groups.append([equation])
+        reach = (0, max(reach[1], equation.end))
+    return groups
+
+
+def _unused(problem: str, number: Number, written: set[Fraction]) -> bool:
+    """Whether neither the number nor what a percentage of it comes to stands in the solution."""
+    value = number.value
+    if value in written:
+        return False
+    if not problem[number.end :].lstrip().startswith(("%", "percent")):
+        return True
+    share = value / 100
+    return not {share, 1 - share, 1 + share, 100 - value, 100 + value} & written

@@ -1,0 +1,98 @@
+"""Why, and what instead, on the Inspect page: other tokens, other words of a step, samples that go on from there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import fakes
+import pytest
+from streamlit.testing.v1 import AppTest
+from test_inspect_page import ask, drawn, open_page
+from test_inspect_screen import press
+
+pytestmark = pytest.mark.usefixtures("fake_lens")
+SOLUTION = "Mara starts with 7 pens.\n7 + 4 = 12 pens.\n#### 12"
+
+
+def table(page: AppTest, column: str) -> list[dict[str, object]]:
+    (found,) = [one.value for one in page.dataframe if column in one.value]
+    return found.to_dict("records")
+
+
+def words_of_step(page: AppTest) -> object:
+    return next(one for one in page.text_input if (one.key or "").startswith("words_"))
+
+
+def test_the_flagged_token_stands_beside_what_else_may_stand_there() -> None:
+    page = ask(open_page(), "How many pens?", SOLUTION, "11")
+    (data,) = drawn(page)
+    at = data["picked"]  # where the equation that does not hold states its value
+    assert data["pickable"] and SOLUTION[data["trace"]["tokens"][at]["start"] :].startswith("12 pens")
+    rows = table(page, "probability")
+    assert [row["token"] for row in rows] == ["1  (as written)", "1", "(the end)"]
+    # the fake lens: a digit 0.75, the end 0, after a blank with 0
+    assert [(row["reward"], row["credit"]) for row in rows] == [(0.75, 0.75), (0.75, 0.75), (0.0, 0.0)]
+    assert fakes.calls["score"] == 2  # the example and this: what else may stand there is no further scoring
+
+
+def test_the_reward_flags_the_token_with_the_lowest_credit_of_its_step() -> None:
+    (data,) = drawn(ask(open_page(), "How many?", "pens= 4"))
+    assert data["trace"]["tokens"][data["picked"]]["text"] == "="
+    page = ask(open_page(), "How many?", "four")
+    assert drawn(page)[0]["picked"] is None and "probability" not in str([list(one.value) for one in page.dataframe])
+
+
+def test_another_token_is_looked_at() -> None:
+    page = ask(open_page(), "How many pens?", SOLUTION)
+    shown = page.session_state["inspection"]
+    page.session_state["what_if_asked"] = (shown, replace(shown.request, at=2), -1)
+    page.run()
+    assert drawn(page)[0]["picked"] == 2 and table(page, "probability")[0]["token"] == "starts  (as written)"
+    assert words_of_step(page).label == "Step 1 in other words" and not page.exception
+    page.session_state["what_if_asked"] = (page.session_state["inspection"], replace(shown.request, at=10**9), -1)
+    page.run()
+    assert not page.exception
+
+
+def test_a_step_in_other_words_is_seen_at_once_and_can_be_kept() -> None:
+    page = ask(open_page(), "How many pens?", SOLUTION, "11")
+    words_of_step(page).set_value("7 + 4: 11 pens.").run()
+    said = [one.value.replace("\\", "") for one in page.markdown]
+    assert any(one.startswith("Before: Step 2: 7 + 4 is 11, not 12. Now:") for one in said)
+    before, now = drawn(page)
+    assert before["trace"]["text"] == SOLUTION and now["title"] == "With the change"
+    assert now["trace"]["text"] == SOLUTION.replace("7 + 4 = 12 pens.", "7 + 4: 11 pens.")
+    row = table(page, "before")[1]
+    # '=' has -3 behind a blank; without it the lowest credit of the step is that behind a word or a digit
+    assert (row["step"], row["before"], row["now"]) == ("step 2", "\u22123.00", "\u22121.50")
+    press(page, "Keep the change")
+    assert page.text_area(key="solution").value == now["trace"]["text"] and len(drawn(page)) == 1
+
+
+def test_samples_go_on_from_the_flagged_step() -> None:
+    page = ask(open_page(), "How many pens?", SOLUTION, "11.0")  # not the example's: that goes with its problem
+    page.number_input(key="tries").set_value(3)
+    press(page, "Try again from here")
+    tries = page.session_state["what_if"].found
+    assert [one.trace.text.startswith("Mara starts with 7 pens.\nShe has") for one in tries.scored] == [True] * 3
+    rows = table(page, "goes on")
+    assert len(rows) == 3 and all(str(row["goes on"]).startswith("She has") for row in rows)
+    right = sum(row["right"] == "yes" for row in rows)
+    said = [one.value.replace("\\", "") for one in page.markdown]
+    assert f"3 tries from step 2 on: {right} of 3 right; answers 11." in said
+    assert drawn(page)[0]["trace"]["text"] == SOLUTION  # what was asked is still what is shown
+    press(page, "Forget them")
+    assert "goes on" not in str([list(one.value) for one in page.dataframe])
+
+
+def test_a_text_that_the_model_cannot_judge_has_no_panel() -> None:
+    page = ask(open_page(), "A quantum of pens?", SOLUTION)
+    assert "Try again from here" not in [button.label for button in page.button]
+
+
+def test_quantities_that_are_never_used_are_said_apart() -> None:
+    page = ask(open_page(), "Mara, 12 years old, has 7 pens and buys 4 more.", "7 + 4 = 11")
+    (data,) = drawn(page)
+    assert data["quantities"] == "Quantities: 12 of the problem is never used."
+    assert data["trace"]["quantities"] == [{"start": 6, "end": 8, "text": "12", "uses": 0}]
+    assert [one["by"] for one in data["verdict"]["findings"]] == ["arithmetic", "reward"]
