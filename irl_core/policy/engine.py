@@ -13,9 +13,10 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import httpx
@@ -56,7 +57,7 @@ class EngineClient:
         pause: waits so many seconds; for tests.
 
     Raises:
-        EngineError: it does not answer, or has not the model.
+        EngineError: it does not answer, or has several models and none was named.
     """
 
     def __init__(self, engine: Engine, encoder: TraceEncoder, *, pause: Callable[[float], Any] = time.sleep) -> None:
@@ -135,12 +136,28 @@ class EngineClient:
         for number, ask in enumerate(asks):
             if kept is not None and (known := kept.get(key_of(ask))) is not None:
                 found[number] = Drawn(*known)
-        todo = [number for number in range(len(asks)) if number not in found]
-        pool = ThreadPoolExecutor(self.engine.parallel, thread_name_prefix="engine")
+        todo = deque(number for number in range(len(asks)) if number not in found)
+        left, came = len(todo), SimpleQueue[tuple[int, Drawn | Lost | BaseException]]()
+
+        def work() -> None:
+            while todo and not self.requests.stopped.is_set():
+                try:
+                    number = todo.popleft()
+                except IndexError:  # another thread has just taken the last one
+                    return
+                try:
+                    came.put((number, self.one(asks[number], drawing)))
+                except BaseException as error:  # is raised where the samples are waited for
+                    came.put((number, error))
+
+        # Not a pool, whose threads a program that was asked to stop would wait for: up to the timeout of a request.
+        for _ in range(min(left, self.engine.parallel)):
+            threading.Thread(target=work, name="engine", daemon=True).start()
         try:
-            work = {pool.submit(self.one, asks[number], drawing): number for number in todo}
-            for done in as_completed(work):
-                number, sample = work[done], done.result()
+            for _ in range(left):
+                number, sample = came.get()
+                if isinstance(sample, BaseException):
+                    raise sample
                 found[number] = sample
                 if kept is not None and isinstance(sample, Drawn):
                     kept.add(key_of(asks[number]), (sample.text, sample.finished, sample.token_ids))
@@ -148,9 +165,7 @@ class EngineClient:
                     on_step(len(found), len(asks))
         except BaseException:
             self.requests.stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
             raise
-        pool.shutdown()
         return [found[number] for number in range(len(asks))]
 
     def trace_of(self, ask: Ask, sample: Drawn, **fields: Any) -> Trace:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -27,9 +27,17 @@ LONGEST_PAUSE = 30.0  # seconds between two tries
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)  # statuses after which another try may help
 SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}  # else engines take their or the model's own defaults
 TELLING = {"logprobs": 1, "return_token_ids": True, "add_special_tokens": False}
-# Ways to ask, from the fullest to the plainest: whether the prompt is a text, and whether fields that OpenAI's
-# interface does not know are sent. vLLM and llama.cpp take the first one, transformers serve the last alone.
-WAYS = ((False, True), (False, False), (True, True), (True, False))
+
+
+class Way(NamedTuple):
+    """A way to ask: whether the prompt is a text, and which fields are sent that OpenAI's interface does not know."""
+
+    as_text: bool
+    fields: Literal["vllm", "transformers", "none"]
+
+
+# From the fullest to the plainest: vLLM and llama.cpp take the first one, transformers serve the fourth.
+WAYS = (Way(False, "vllm"), Way(False, "none"), Way(True, "vllm"), Way(True, "transformers"), Way(True, "none"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +121,7 @@ class Requests:
         pause: waits so many seconds; for tests.
 
     Raises:
-        EngineError: it does not answer, or has not the model.
+        EngineError: it does not answer, or has several models and none was named.
     """
 
     def __init__(self, engine: Engine, encoder: TraceEncoder, pause: Callable[[float], Any] = time.sleep) -> None:
@@ -131,20 +139,22 @@ class Requests:
         try:
             listed = self.request("GET", "/models", None).get("data")
         except (Refused, httpx.HTTPError, ValueError) as error:
+            if isinstance(error, Refused) and self.engine.model is not None:
+                return self.engine.model  # it answers, and lists nothing
             raise EngineError(
                 f"No engine answers at {self.engine.root}/models ({reason_of(error)}); start one that has OpenAI's "
                 "completions, or name its address with --engine"
             ) from None
         listed = listed if isinstance(listed, list) else []
         names = [one["id"] for one in listed if isinstance(one, dict) and isinstance(one.get("id"), str)]
-        asked = self.engine.model
-        if asked is not None and (not names or asked in names):
-            return asked
-        if asked is None and len(names) == 1:
+        if self.engine.model is not None:  # not every engine lists what it serves
+            return self.engine.model
+        if len(names) == 1:
             return names[0]
-        shown = ", ".join(escaped(name)[:80] for name in names[:8]) or "none"
-        what = f"has no model {asked!r}" if asked is not None else f"has {len(names)} models"
-        raise EngineError(f"The engine at {self.engine.url} {what}; name one of its own with --engine-model: {shown}")
+        shown = ", ".join(escaped(name)[:80] for name in names[:8]) or "none are listed"
+        raise EngineError(
+            f"The engine at {self.engine.url} has {len(names)} models; name one of its own with --engine-model: {shown}"
+        )
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         """One request's answer.
@@ -172,7 +182,7 @@ class Requests:
 
     def body_of(self, ask: Ask, drawing: Drawing, way: int) -> dict[str, Any]:
         """The request for one sample, in one of ``WAYS``."""
-        as_text, whole = WAYS[way]
+        as_text, fields = WAYS[way]
         prompt: Any = list(ask.prompt_ids)
         if as_text:
             prompt = self.encoder.tokenizer.decode(prompt, skip_special_tokens=False)
@@ -180,12 +190,22 @@ class Requests:
             "model": self.model, "prompt": prompt, "max_tokens": drawing.max_new_tokens, "seed": ask.seed,
             "temperature": drawing.temperature, "top_p": drawing.top_p, "stream": False,
         }  # fmt: skip
-        return body | SAMPLING | TELLING if whole else body
+        if fields == "vllm":
+            return body | SAMPLING | TELLING
+        if fields == "transformers":
+            return body | {"generation_config": self.generation_config(drawing)}
+        return body
+
+    def generation_config(self, drawing: Drawing) -> str:
+        """How transformers draws, in its own words: else it takes the likeliest token, or the model's own settings."""
+        ends, pad = list(self.encoder.end_ids), self.encoder.pad_id
+        drawn = {"do_sample": True, "top_k": 0, "max_new_tokens": drawing.max_new_tokens}
+        return json.dumps(drawn | {"eos_token_id": ends, "pad_token_id": pad})
 
     @property
     def own_defaults(self) -> bool:
         """Whether the engine may draw by defaults of its own, since it refuses to be told others."""
-        return not WAYS[self.way][1]
+        return WAYS[self.way].fields == "none"
 
     def completion(self, ask: Ask, drawing: Drawing) -> dict[str, Any]:
         """The answer to the request for one sample, which is tried again where that can help.

@@ -112,7 +112,7 @@ def test_fields_that_an_engine_refuses_are_left_out(lens: Lens) -> None:
         drawn, _ = drawn_from(server.url, lens.encoder, 3, parallel=1)
         _, notes = samples_of(Engine(server.url), lens.encoder, PROBLEM, 1, 0, context=160)
     assert all(isinstance(one, Drawn) for one in drawn) and len(server.asked) == 6
-    assert isinstance(server.asked[-1]["prompt"], list)
+    assert isinstance(server.asked[-1]["prompt"], list) and "top_k" not in server.asked[-1]
     assert "the engine refuses top_k, min_p and repetition_penalty: it may draw by defaults of its own" in notes[0]
 
 
@@ -127,7 +127,7 @@ def test_one_request_that_is_refused_does_not_change_how_the_others_are_asked(le
 def test_a_request_that_is_refused_in_every_way_is_lost(lens: Lens) -> None:
     with engine_server(lambda body: (400, {"error": {"message": "too long"}})) as server:
         drawn, _ = drawn_from(server.url, lens.encoder, 2, parallel=1)
-    assert drawn == [Lost("status 400: too long")] * 2 and len(server.asked) == 5
+    assert drawn == [Lost("status 400: too long")] * 2 and len(server.asked) == 6
 
 
 # ------------------------------------------------------------------------------------------------ what goes wrong
@@ -256,8 +256,6 @@ def test_where_no_engine_is_or_not_that_model(lens: Lens) -> None:
     with engine_server(lambda body: completion("x"), "one", "two") as server:
         with pytest.raises(EngineError, match=r"has 2 models; name one of its own with --engine-model: one, two"):
             EngineClient(Engine(server.url), lens.encoder)
-        with pytest.raises(EngineError, match="has no model 'three'"):
-            EngineClient(Engine(server.url, "three"), lens.encoder)
         assert EngineClient(Engine(server.url, "two"), lens.encoder).requests.model == "two"
     with pytest.raises(EngineError, match=r"No engine answers at http://127\.0\.0\.1:\d+/v1/models"):
         EngineClient(Engine(server.url), lens.encoder)
