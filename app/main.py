@@ -18,6 +18,7 @@ PAGES: Final = {
     "correlations": ("Correlations", ":material/scatter_plot:"),
     "reranking": ("Reranking", ":material/sort:"),
     "training": ("Training curves", ":material/show_chart:"),
+    "runs": ("Runs", ":material/table_rows:"),
     "upload": ("Upload", ":material/upload_file:"),
 }
 

@@ -1,0 +1,177 @@
+"""Training runs and scored runs as one table: search, differences of their settings, seeds together. No streamlit."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+
+from app.analysis.catalogue import RunInfo
+from app.jobs.training_runs import FILES, MAX_CONFIG_BYTES, TrainingRun
+from app.runs.labels import Label
+from irl_core.storage.training_run import CONFIG
+
+What = Literal["training", "scored run"]
+RESULT: Final = "eval/pass@1"
+SEED: Final = "run.seed"
+OF_NO_GROUP: Final = (SEED, "run.name", "run.out", "run.output", "run.folder")
+ABSENT: Final = "not set"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of either kind.
+
+    Attributes:
+        key: its name among all runs of both kinds.
+        state: of a training; for a scored run its number of traces.
+        result: pass@1 on held-out problems, where a training has measured it.
+        checkpoint: of a scored run, the one that scored it.
+        written: when it was written to last.
+    """
+
+    key: str
+    what: What
+    name: str
+    path: Path
+    state: str
+    preset: str = ""
+    method: str = ""
+    seed: str = ""
+    result: float | None = None
+    checkpoint: str = ""
+    written: datetime | None = None
+    label: Label = Label()
+
+    @property
+    def searched(self) -> str:
+        """The text that is looked through."""
+        parts = (self.name, self.preset, self.method, self.checkpoint, self.state, *self.label.tags, self.label.note)
+        return "\n".join(parts).lower()
+
+
+def runs(
+    trainings: Sequence[TrainingRun],
+    results: Mapping[str, float],
+    scored: Sequence[RunInfo],
+    labels: Mapping[str, Label],
+) -> list[Run]:
+    """All runs, the last written to first; ``results``: pass@1 by the name of a training."""
+    found = [
+        Run(
+            key, "training", one.name, one.path, one.state, one.preset, one.method,
+            "" if one.seed is None else str(one.seed), results.get(one.name), "", written(one.path), labels.get(key, Label()),
+        )
+        for one in trainings
+        for key in [f"training/{one.name}"]
+    ]  # fmt: skip
+    found += [
+        Run(
+            key, "scored run", one.name, one.path, f"{one.rows:,} traces" if not one.reason else "cannot be read",
+            checkpoint=str(one.provenance.get("checkpoint") or ""), seed=str(one.provenance.get("seed") or ""),
+            written=datetime.fromtimestamp(one.key[1] / 1e9, UTC) if one.key[1] else None, label=labels.get(key, Label()),
+        )
+        for one in scored
+        for key in [f"scored/{one.name}"]
+    ]  # fmt: skip
+    return sorted(found, key=lambda run: run.written or datetime.min.replace(tzinfo=UTC), reverse=True)
+
+
+def written(path: Path) -> datetime | None:
+    """When a training's folder was written to last."""
+    times = []
+    for name in FILES:
+        with contextlib.suppress(OSError):
+            times.append((path / name).stat().st_mtime)
+    return datetime.fromtimestamp(max(times), UTC) if times else None
+
+
+def search(found: Sequence[Run], words: str, what: str = "all", *, archived: bool = False) -> list[Run]:
+    """The runs of a kind (``all`` for both) that hold all of some words."""
+    wanted = words.lower().split()
+    return [
+        run for run in found
+        if run.label.archived <= archived and what in ("all", run.what) and all(word in run.searched for word in wanted)
+    ]  # fmt: skip
+
+
+def rows(found: Sequence[Run]) -> list[dict[str, Any]]:
+    """A row of the table for each run."""
+    return [
+        {
+            "run": run.name, "what": run.what, "state": run.state, "preset": run.preset, "seed": run.seed,
+            "pass@1": run.result, "checkpoint": run.checkpoint, "tags": ", ".join(run.label.tags),
+            "note": run.label.note, "written": run.written,
+        }
+        for run in found
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+
+
+def settings(path: Path) -> dict[str, str]:
+    """The settings of a training by their full names; empty where they cannot be read."""
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError, RecursionError):
+        if (path / CONFIG).stat().st_size <= MAX_CONFIG_BYTES:
+            return dict(_flat(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))))
+    return {}
+
+
+def _flat(value: Any, before: str = "", depth: int = 0) -> list[tuple[str, str]]:
+    if isinstance(value, dict) and depth < 6:
+        return [pair for name, one in value.items() for pair in _flat(one, f"{before}.{name}".lstrip("."), depth + 1)]
+    return [(before, str(value))] if before else []
+
+
+def differences(chosen: Sequence[Run]) -> list[dict[str, str]]:
+    """The settings in which trainings differ, a row a setting and a column a run."""
+    of_run = {run.name: settings(run.path) for run in chosen}
+    names = sorted({name for one in of_run.values() for name in one})
+    return [
+        {"setting": name, **{run: one.get(name, ABSENT) for run, one in of_run.items()}}
+        for name in names
+        if len({one.get(name, ABSENT) for one in of_run.values()}) > 1
+    ]
+
+
+def seeds_together(found: Sequence[Run]) -> list[dict[str, Any]]:
+    """Trainings that differ in their seed alone, with the mean and the spread of what they came to."""
+    groups: dict[frozenset[tuple[str, str]], list[Run]] = {}
+    for run in found:
+        if run.what == "training" and (known := settings(run.path)):
+            key = frozenset((name, value) for name, value in known.items() if name not in OF_NO_GROUP)
+            groups.setdefault(key, []).append(run)
+    told = []
+    for group in groups.values():
+        values = [run.result for run in group if run.result is not None]
+        if len(group) > 1:
+            told.append(
+                {
+                    "runs": ", ".join(sorted(run.name for run in group)),
+                    "seeds": ", ".join(sorted((run.seed for run in group), key=lambda seed: (len(seed), seed))),
+                    "n": len(values),
+                    "mean pass@1": statistics.fmean(values) if values else None,
+                    "standard deviation": statistics.stdev(values) if len(values) > 1 else None,
+                    "lowest": min(values, default=None),
+                    "highest": max(values, default=None),
+                }
+            )
+    return told
+
+
+def evaluation(
+    run: Run, checkpoint: Path, data: str, problems: int, samples: int, device: str
+) -> tuple[Path, list[str]]:
+    """The folder of a finished training's evaluation, and the arguments of ``irl-lens`` that make it."""
+    folder = run.path / "evaluation"
+    return folder, [
+        "evaluate", "--out", str(folder.resolve()), "--checkpoint", str(checkpoint.resolve()), "--data", data,
+        "--problems", str(problems), "--samples", str(samples), "--device", device,
+    ]  # fmt: skip

@@ -1,0 +1,193 @@
+"""The Runs page: all training runs and scored runs, searched, compared, noted on, evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import streamlit as st
+
+from app import access
+from app.analysis import chooser
+from app.components.markdown import counted, plain
+from app.inspect import scoring_queue
+from app.jobs import panel, supervisor, training_runs
+from app.jobs.store import JobError
+from app.runs import labels, table
+from app.runs.labels import Label, LabelError, Labels
+from app.runs.table import Run
+from irl_core.storage.training_run import FINAL
+
+VIEWS: Final = Path(__file__).resolve().parent
+ROW_PIXELS: Final = 35
+ROWS_IN_SIGHT: Final = 8
+MOST_CHOSEN: Final = 6
+KINDS: Final = ("all", "training", "scored run")
+
+
+def show() -> None:
+    st.header("Which runs are there?")
+    found = all_runs()
+    words, kind, archived = st.columns([4, 4, 2], vertical_alignment="bottom")
+    said = words.text_input(
+        "Search", key="runs_words", placeholder="name, preset, checkpoint, tag or note", max_chars=200
+    )
+    what = kind.segmented_control("Kind", KINDS, key="runs_kind", default="all", required=True)
+    shown = table.search(found, said, str(what), archived=archived.toggle("Archived too", key="runs_archived"))
+    st.caption(
+        f"{counted(len(shown), 'run')} of {len(found):,}. Choose some in the table to compare, note or evaluate."
+    )
+    chosen = choose(shown)
+    if len(chosen) == 1:
+        one_run(chosen[0])
+    elif chosen:
+        several(chosen)
+    if together := table.seeds_together(shown):
+        st.subheader("Seeds together")
+        st.caption("Trainings that differ in their seed alone; pass@1 on held-out problems, as measured last.")
+        st.dataframe(together, hide_index=True)
+
+
+def all_runs() -> list[Run]:
+    """Every run, with what was noted on it; a file of notes that cannot be read is said."""
+    trainings = training_runs.catalogue()
+    results = {
+        run.name: values[-1]
+        for run in trainings
+        if (values := [line[table.RESULT] for line in panel.metrics(run) if table.RESULT in line])
+    }
+    known: dict[str, Label] = {}
+    try:
+        known = Labels().all()
+    except LabelError as error:
+        st.error(plain(str(error)))
+    return table.runs(trainings, results, chooser.catalogue(), known)
+
+
+def choose(shown: Sequence[Run]) -> list[Run]:
+    """The table, and the runs that are chosen in it or in the list below it."""
+    by_key = {run.key: run for run in shown}
+    state = st.session_state
+    state["runs_chosen"] = [key for key in state.get("runs_chosen", []) if key in by_key]
+    key = f"runs_table_{hash(tuple(by_key))}"
+
+    def take() -> None:
+        state["runs_chosen"] = [shown[row].key for row in state[key]["selection"]["rows"]][:MOST_CHOSEN]
+
+    number = st.column_config.NumberColumn(format="%.3f")
+    time = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")
+    st.dataframe(
+        table.rows(shown), hide_index=True, key=key, on_select=take, selection_mode="multi-row",
+        height=ROW_PIXELS * (min(max(len(shown), 1), ROWS_IN_SIGHT) + 1) + 3, placeholder="",
+        column_config={"pass@1": number, "written": time},
+    )  # fmt: skip
+    st.multiselect(
+        "Chosen", list(by_key), key="runs_chosen", max_selections=MOST_CHOSEN, placeholder="Choose runs",
+        format_func=lambda key: by_key[key].name, label_visibility="collapsed",
+    )  # fmt: skip
+    return [by_key[key] for key in state["runs_chosen"]]
+
+
+# ------------------------------------------------------------------------------------------------------------- one run
+
+
+def one_run(run: Run) -> None:
+    """What can be done with a run: look at it, evaluate it, note something on it."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        look_at([run])
+        if run.what == "training" and run.state == "finished":
+            offer_evaluation(run)
+    tags, note, save = st.columns([3, 5, 2], vertical_alignment="bottom")
+    may = access.may("annotate")
+    tags.text_input("Tags", ", ".join(run.label.tags), key=f"tags_{run.key}", disabled=not may, max_chars=900)
+    note.text_input("Note", run.label.note, key=f"note_{run.key}", disabled=not may, max_chars=labels.MOST_NOTE)
+    save.button("Save", on_click=put, args=(run, run.label.archived), disabled=not may, width="stretch")
+    turned = not run.label.archived
+    st.button(
+        "Archive" if turned else "Take out of the archive", on_click=put, args=(run, turned), disabled=not may,
+        icon=":material/archive:",
+    )  # fmt: skip
+    if "runs_said" in st.session_state:
+        st.error(plain(st.session_state.pop("runs_said")))
+
+
+def put(run: Run, archived: bool) -> None:
+    """Write down what is noted on a run; why it is not, is said."""
+    state = st.session_state
+    try:
+        who = access.writer("annotate")
+        tags, note = labels.tags_of(state[f"tags_{run.key}"]), state[f"note_{run.key}"].strip()
+        Labels().put(run.key, Label(tags, note, archived), who)
+    except (LabelError, access.NotAllowedError) as error:
+        state["runs_said"] = f"Not saved: {error}"
+
+
+def offer_evaluation(run: Run) -> None:
+    """Offer to evaluate the checkpoint of a finished training, as a job."""
+    checkpoint = next(
+        (one for one in scoring_queue.catalogue() if one.path.resolve() == (run.path / FINAL).resolve()), None
+    )
+    if checkpoint is None or not checkpoint.verified:
+        st.caption("Its checkpoint is not among those that can be evaluated.")
+        return
+    trained = table.settings(run.path).get("data.source", "demo")
+    data = st.text_input("Data", trained, key=f"data_{run.key}", width=160, help="demo, gsm8k, or a file of problems.")
+    problems = st.number_input("Problems", 2, 2000, 40, key=f"problems_{run.key}", width=130)
+    samples = st.number_input("Samples of each", 2, 64, 8, key=f"samples_{run.key}", width=150)
+
+    def start() -> None:
+        device = str(st.session_state.get("device", "auto"))
+        folder, arguments = table.evaluation(
+            run, checkpoint.path, data.strip() or "demo", int(problems), int(samples), device
+        )
+        try:
+            who = access.writer("upload")
+            command = supervisor.command_line(*arguments)
+            job = supervisor.start("evaluate", f"evaluation of {run.name}", command, folder, device, who)
+        except (JobError, access.NotAllowedError) as error:
+            st.session_state["runs_said"] = f"Not started: {error}"
+        else:
+            st.toast(plain(f"Job {job.id} evaluates {run.name}; the sidebar shows how far it is."))
+
+    st.button("Evaluate it", on_click=start, disabled=not access.may("upload"), icon=":material/play_arrow:")
+
+
+# --------------------------------------------------------------------------------------------------------- several runs
+
+
+def several(chosen: Sequence[Run]) -> None:
+    """Runs beside each other: what their settings differ in, and the pages that draw them together."""
+    with st.container(horizontal=True):
+        look_at(chosen)
+    trainings = [run for run in chosen if run.what == "training"]
+    if len(trainings) < 2:
+        return
+    differing = table.differences(trainings)
+    st.subheader("Settings that differ")
+    if differing:
+        st.dataframe(differing, hide_index=True)
+    else:
+        st.caption("None: they have the same settings, or these cannot be read.")
+
+
+def look_at(chosen: Sequence[Run]) -> None:
+    """The buttons that lead to the pages that show runs."""
+    trainings = [run.name for run in chosen if run.what == "training"]
+    scored = [run.name for run in chosen if run.what == "scored run"]
+    if trainings and st.button("Training curves", icon=":material/show_chart:"):
+        st.session_state["training_kept"] = st.session_state.get("training_kept", {}) | {"training_runs": trainings}
+        st.session_state.pop("training_runs", None)
+        st.switch_page(VIEWS / "training.py")
+    pages = {"Distributions": "distributions", "Reranking": "reranking"} | (
+        {"Failures": "failures"} if len(scored) == 1 else {}
+    )
+    for title, page in pages.items() if scored else ():
+        if st.button(title):
+            st.session_state[chooser.STATE] = scored
+            for key in ("runs_shown", "run_shown"):
+                st.session_state.pop(key, None)
+            st.switch_page(VIEWS / f"{page}.py")
+
+
+show()

@@ -1,0 +1,146 @@
+"""The Runs page: search, notes, settings that differ, seeds together, an evaluation as a job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+from app.analysis import chooser
+from app.jobs import supervisor, training_runs
+from app.runs import table
+from app.runs.labels import MOST_NOTE, Label, LabelError, Labels, tags_of
+from irl_core.storage.training_run import CONFIG, METRICS, STATUS
+
+PAGE = Path(__file__).resolve().parents[2] / "app" / "views" / "runs.py"
+pytestmark = pytest.mark.usefixtures("fake_lens")
+
+
+def training(folder: Path, name: str, seed: int, result: float, rate: float = 1e-4) -> None:
+    place = folder / "runs" / name
+    place.mkdir(parents=True)
+    config = {
+        "run": {"method": "irl", "preset": "demo-irl", "seed": seed, "steps": 2},
+        "policy": {"learning_rate": rate},
+    }
+    (place / CONFIG).write_text(yaml.safe_dump(config))
+    (place / STATUS).write_text(json.dumps({"state": "finished", "step": 2, "steps": 2, "pid": 1}))
+    lines = [{"step": 1, "eval/pass@1": 0.1}, {"step": 2, "eval/pass@1": result}]
+    (place / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Three trainings, two of which differ in their seed alone."""
+    monkeypatch.chdir(tmp_path)
+    training(tmp_path, "one", 1, 0.5)
+    training(tmp_path, "two", 2, 0.7)
+    training(tmp_path, "fast", 1, 0.2, rate=1e-3)
+    chooser.catalogue.clear()
+    return tmp_path
+
+
+def found(**labels: Label) -> list[table.Run]:
+    trainings = training_runs.catalogue()
+    results = {"one": 0.5, "two": 0.7, "fast": 0.2}
+    return table.runs(trainings, results, [], {f"training/{name}": label for name, label in labels.items()})
+
+
+def test_runs_are_searched_by_all_words_and_archived_ones_only_where_wanted(home: Path) -> None:
+    runs = found(two=Label(("paper",), "the good one"), fast=Label(archived=True))
+    names = [run.name for run in table.search(runs, "", "training")]
+    assert {"one", "two"} < set(names) and "fast" not in names
+    assert [run.name for run in table.search(runs, "GOOD paper")] == ["two"]
+    assert [run.name for run in table.search(runs, "fast", archived=True)] == ["fast"]
+    assert table.search(runs, "", "scored run") == [] and table.search(runs, "good bad") == []
+
+
+def test_settings_that_differ_and_seeds_together(home: Path) -> None:
+    runs = {run.name: run for run in found()}
+    assert table.differences([runs["one"], runs["two"]]) == [{"setting": "run.seed", "one": "1", "two": "2"}]
+    assert [row["setting"] for row in table.differences([runs["one"], runs["fast"]])] == ["policy.learning_rate"]
+    (row,) = table.seeds_together(list(runs.values()))
+    assert (row["runs"], row["seeds"], row["n"]) == ("one, two", "1, 2", 2)
+    assert row["mean pass@1"] == pytest.approx(0.6) and row["standard deviation"] == pytest.approx(0.1414, abs=1e-4)
+
+
+@pytest.mark.parametrize("config", ["[", "a: &a [*a]", "x" * 2_000_000, "- 1", "", "\0"])
+def test_a_configuration_that_cannot_be_read_is_empty(tmp_path: Path, config: str) -> None:
+    (tmp_path / CONFIG).write_text(config)
+    assert table.settings(tmp_path) == {} or config.startswith("a:")
+
+
+def test_labels_are_kept_within_their_limits(tmp_path: Path) -> None:
+    store = Labels(tmp_path / "labels.sqlite")
+    assert store.all() == {} and tags_of(" a, b,\na,, ") == ("a", "b")
+    store.put("training/x", Label(("a", "b"), "n"))
+    store.put("training/x", Label(("a",), "m", archived=True))
+    assert store.all() == {"training/x": Label(("a",), "m", True)}
+    for wrong in ({"tags": ("a" * 41,)}, {"tags": tuple(map(str, range(21)))}, {"note": "x" * (MOST_NOTE + 1)}):
+        with pytest.raises(LabelError):
+            Label(**wrong)  # type: ignore[arg-type]
+    store.path.write_bytes(b"no database" * 50)
+    with pytest.raises(LabelError, match="is damaged"):
+        store.all()
+
+
+def open_page() -> AppTest:
+    page = AppTest.from_file(str(PAGE), default_timeout=90).run()
+    assert not page.exception
+    return page
+
+
+def press(page: AppTest, label: str) -> None:
+    next(one for one in page.button if one.label == label).click().run()
+    assert not page.exception
+
+
+def test_a_run_is_noted_on_and_archived(home: Path) -> None:
+    page = open_page()
+    page.multiselect(key="runs_chosen").set_value(["training/one"]).run()
+    page.text_input(key="tags_training/one").set_value("paper, seed 1")
+    page.text_input(key="note_training/one").set_value("[a](http://x)")
+    press(page, "Save")
+    assert Labels().all() == {"training/one": Label(("paper", "seed 1"), "[a](http://x)")}
+    press(page, "Archive")
+    assert Labels().all()["training/one"].archived and page.multiselect(key="runs_chosen").value == []
+    assert "one" not in list(page.dataframe[0].value["run"])
+
+
+def test_two_runs_are_compared_and_seeds_stand_together(home: Path) -> None:
+    page = open_page()
+    page.multiselect(key="runs_chosen").set_value(["training/one", "training/fast"]).run()
+    tables: list[Any] = [one.value for one in page.dataframe]
+    assert "policy.learning_rate" in next(list(one["setting"]) for one in tables if "setting" in one)
+    assert list(next(one for one in tables if "seeds" in one)["runs"]) == ["one, two"]
+
+
+def test_an_evaluation_is_started_as_a_job(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.inspect import scoring_queue
+    from irl_core.checkpoints.find import CheckpointInfo
+
+    final = home / "runs" / "one" / "final"
+    monkeypatch.setattr(
+        scoring_queue, "sources",
+        scoring_queue.Sources(scoring_queue.sources.factory, lambda: [CheckpointInfo("one/final", final, True)]),
+    )  # fmt: skip
+    monkeypatch.setattr(scoring_queue, "unusable_without_base", lambda info: info)
+    started: list[Any] = []
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        started.append(arguments)
+        raise supervisor.JobError("the device is busy")
+
+    monkeypatch.setattr(supervisor, "start", start)
+    page = open_page()
+    page.multiselect(key="runs_chosen").set_value(["training/one"]).run()
+    page.number_input(key="problems_training/one").set_value(12).run()
+    press(page, "Evaluate it")
+    kind, title, command, folder, *_ = started[0]
+    assert (kind, title, folder.name) == ("evaluate", "evaluation of one", "evaluation")
+    assert command[command.index("--problems") + 1] == "12" and command[command.index("--data") + 1] == "demo"
+    assert any("Not started: the device is busy" in one.value.replace("\\", "") for one in page.error)
