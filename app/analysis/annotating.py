@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 import streamlit as st
@@ -18,24 +19,28 @@ from irl_core.errors import AnnotationError
 from irl_core.storage.schema import ScoredRow
 
 KEYED_STEPS: Final = 9
+UNDO: Final = "Withdraws your answer. The next one on this text is not blind: the model's was shown."
 
 
 def ask(
-    listing: Listing, row: ScoredRow, *, blind: bool, answered: bool, further: int | None, look_at: Callable[..., None]
+    listing: Listing,
+    row: ScoredRow,
+    *,
+    blind: bool,
+    answered: Annotation | None,
+    further: int | None,
+    look_at: Callable[..., None],
 ) -> None:
     """Ask for the first wrong step (by button or key), a category and a note, and save them.
 
-    Once it is ``answered``, Enter goes ``further``, to the place of the next text that is not judged, until another
-    choice is made; ``look_at(listing, place)`` goes there.
+    Once it is ``answered`` (then that can be undone), Enter goes ``further``, to the place of the next text that is not
+    judged, until another choice is made; ``look_at(listing, place)`` goes there.
     """
     if "annotation_error" in st.session_state:
         st.error(plain(st.session_state.pop("annotation_error")))
     if why := access.reason("annotate"):
         st.info(plain(why))
         return
-    st.markdown(
-        "**Which step is the first wrong one?** Keys: 1 to 9 a step, 0 none, U unsure; Enter saves, and then goes on."
-    )
     state, identity = st.session_state, (row["trace_id"], listing.numbers[listing.place])
     if state.get("answering") != identity:  # another trace: nothing is chosen yet
         state.update(answering=identity, choice=None, category="", note="")
@@ -45,11 +50,19 @@ def ask(
             choice_button(str(number), label, str(number + 1) if number < KEYED_STEPS else None)
         choice_button("none", "No step is wrong", "0")
         choice_button("unsure", "Unsure", "U")
+        if answered is not None and answered.own:
+            st.button("Undo", shortcut="Z", on_click=undo, args=(answered,), icon=":material/undo:", help=UNDO)
     with st.form("said", border=False):  # Enter in the note sends it
         left, right, save_column = st.columns([1, 2, 1], vertical_alignment="bottom")
-        left.selectbox("Category", CATEGORIES, key="category", format_func=lambda name: name or "not said")
-        right.text_input("Note", key="note", max_chars=MOST_NOTE)
-        if state["choice"] is None and answered and further is not None:
+        left.selectbox(
+            "Category", CATEGORIES, key="category", format_func=lambda name: name or "Category: not said",
+            label_visibility="collapsed",
+        )  # fmt: skip
+        right.text_input(
+            "Note", key="note", max_chars=MOST_NOTE, label_visibility="collapsed",
+            placeholder="Note. Keys: 1 to 9 a step, 0 none, U unsure; Enter saves, then goes on.",
+        )  # fmt: skip
+        if state["choice"] is None and answered is not None and further is not None:
             save_column.form_submit_button(
                 "Next unjudged", type="primary", shortcut="Enter", width="stretch", on_click=look_at,
                 args=(listing, further),
@@ -84,11 +97,27 @@ def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
             row, info.name, access.writer("annotate", state["annotator"]), state["choice"], category=state["category"],
             note=state["note"].strip(), blind=blind,
         )  # fmt: skip
-        Annotations(failures.DATABASE).add(annotation)
+        known = Annotations(failures.DATABASE)
+        if blind and known.answered(annotation.text_sha256, annotation.annotator):  # and has seen the model's answer
+            annotation = replace(annotation, blind=False)
+        known.add(annotation)
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not saved: {error}"
         return
     state["annotation_saved"] = f"Saved: {annotation.label} in {annotation.trace_id}"
+    state["answering"] = None
+
+
+def undo(annotation: Annotation) -> None:
+    """Withdraw an annotation that was a slip; it stays in the file, and counts nowhere."""
+    state = st.session_state
+    try:
+        access.writer("annotate", state["annotator"])
+        gone = Annotations(failures.DATABASE).withdraw(annotation)
+    except (AnnotationError, access.NotAllowedError) as error:
+        state["annotation_error"] = f"Not undone: {error}"
+        return
+    state["annotation_saved"] = f"Undone: {annotation.label}" if gone else "It was undone already."
     state["answering"] = None
 
 

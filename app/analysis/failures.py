@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
-from app.analysis import catalogue
+from app.analysis import catalogue, expression
 from app.analysis.catalogue import ITEM, ROW, RULED_BY, VERDICT, VERDICT_STEP, RunInfo
 from irl_core.data.annotations import Annotation, latest, text_hash
 from irl_core.evaluation.agreement import label_of
@@ -59,7 +59,8 @@ COLUMN_TITLES: Final = {
 class Query:
     """Filters and order of the rows. Empty tuples, None and empty texts filter nothing.
 
-    ``true_steps`` and ``verdict_steps`` are 0-based, -1 = known to have none, or none named.
+    ``true_steps`` and ``verdict_steps`` are 0-based, -1 = known to have none, or none named. ``where`` is an expression
+    as `app.analysis.expression` reads it.
     """
 
     outcome: str = "incorrect"
@@ -71,12 +72,15 @@ class Query:
     words: str = ""
     sort: str = ROW
     descending: bool = False
+    where: str = ""
 
     @property
     def telling(self) -> bool:
         """Whether the choice of rows says something about the verdict or the label. That the most uncertain come first
         says how sure the model is, not of what."""
         chosen = (self.kinds, self.verdicts, self.true_steps, self.verdict_steps, self.scores)
+        if self.where.strip() and expression.read(self.where).telling:
+            return True
         uncertain_first = self.sort == "confidence" and not self.descending
         return any(chosen) or not (uncertain_first or self.sort in (ROW, "length", "n_steps", "problem_id"))
 
@@ -167,9 +171,17 @@ def numbers(info: RunInfo, table: pa.Table, query: Query) -> list[int]:
 
     Raises:
         StoreError: the run cannot be read.
+        ExpressionError: ``where`` is no expression, or compares what cannot be compared.
     """
+    import pyarrow as pa
+
     among = rows_with_words(info, query.words) if query.words.strip() else None
-    return catalogue.numbers(table, filter_of(query), query.sort, query.descending, among)
+    try:
+        return catalogue.numbers(table, filter_of(query), query.sort, query.descending, among)
+    except pa.ArrowException as error:
+        if not query.where.strip():
+            raise
+        raise expression.ExpressionError("The expression compares a number with a text, or the like.") from error
 
 
 def one_a_text(table: pa.Table, chosen: Iterable[int]) -> tuple[list[int], Counter[str]]:
@@ -210,6 +222,8 @@ def filter_of(query: Query) -> Any:
     if query.scores is not None:
         low, high = query.scores
         tests.append((pc.field(SCORE) >= low) & (pc.field(SCORE) <= high))
+    if query.where.strip():
+        tests.append(expression.read(query.where).filter)
     return reduce(operator.and_, tests) if tests else None
 
 

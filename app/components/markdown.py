@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+from app.analysis.differences import Part
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~&])")
 _ADDRESS = re.compile(r"(?<=\w:)(?=//)|(?<=www)(?=\.)|(?=@)", re.IGNORECASE)
@@ -18,6 +21,19 @@ def plain(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun: '1 trace', '1,200 traces'."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def marked_differences(parts: Sequence[Part]) -> str:
+    """Two texts as one: what stands in both as it is, what the first alone has struck, what the other has marked."""
+    marks = {"both": "{}", "here": ":red-background[~~{}~~]", "other": ":green-background[{}]"}
+    drawn: list[str] = []
+    for part in parts:
+        for number, line in enumerate(part.text.split("\n")):
+            drawn.append("  \n" if number else "")
+            words = line.strip()
+            blanks = line.partition(words) if words else (line, "", "")
+            drawn += [blanks[0], marks[part.side].format(plain(words)) if words else "", blanks[2]]
+    return "".join(drawn)
 
 
 # ----------------------------------------------------------------------------------- foreign texts that are rendered

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import urlencode
 
 import streamlit as st
 
 from app import access
-from app.analysis import annotating, catalogue, chooser, failures, sections
+from app.analysis import annotating, catalogue, chooser, failures, filters, sections, slices
 from app.analysis.catalogue import RunInfo
+from app.analysis.differences import differences
+from app.analysis.expression import ExpressionError
 from app.analysis.failures import Listing, Query
 from app.components import chart
 from app.components.heatmap import heatmap
-from app.components.markdown import counted, plain
+from app.components.markdown import counted, marked_differences, plain
 from app.inspect import links
 from app.inspect.results import caption, stored_inspection, to_result
 from irl_core.data.annotations import MOST_NAME, Annotations, latest
@@ -23,7 +26,7 @@ from irl_core.errors import AnnotationError, StoreError
 from irl_core.report.csv_export import csv_of, inert
 from irl_core.report.heatmap import payload
 from irl_core.reward.token_scores import DEFAULT_GAMMA
-from irl_core.reward.verdict import KINDS, Judged
+from irl_core.reward.verdict import Judged
 from irl_core.storage.rows import verdict_of
 from irl_core.storage.schema import ScoredRow
 
@@ -33,13 +36,30 @@ if TYPE_CHECKING:
 
     from irl_core.data.annotations import Annotation
 
-ROWS_IN_SIGHT: Final = 4  # the trace below them is what one came for
+ROWS_IN_SIGHT: Final = 7
 TABLE_PIXELS: Final = 35 * (ROWS_IN_SIGHT + 1) + 3
+PANEL_PIXELS: Final = 424  # list, trace and comparison; with the question below them 800 are filled
+STYLE: Final = """<style>
+[data-testid=stMain] h3 { font-size: 1.05rem; padding: 0; overflow-wrap: anywhere; }
+@media (min-width: 768px) { .st-key-question {
+  position: sticky; bottom: 0; z-index: 5; padding: 0.4rem 0; backdrop-filter: blur(24px); } }
+</style>"""
+GUIDELINES: Final = """
+Name the **first** step that is wrong, whatever comes after it.
+
+- A step is wrong where it calculates wrongly, takes a number or an operation that the problem does not give, or says
+  what is not so. A clumsy or a needless step is not wrong.
+- A step that carries on an earlier mistake correctly is not the first wrong one.
+- A missing step makes the first step wrong that needs it.
+- The answer line is wrong where all steps are right and it states something else.
+- *Unsure* where the problem can be read in two ways, or the text cannot be followed.
+- The reference is one way of several: another way is not wrong.
+"""
 HERE: Final = "\u25b6"
 T = TypeVar("T")
 FileKey = tuple[str, int, int]  # changes when the file of a run does
-KEPT: Final = ("annotator", "model_first", "outcome", "words", "descending", "sort", "filter_kinds",
-               "filter_verdicts", "filter_true_steps", "filter_verdict_steps")  # fmt: skip
+KEPT: Final = ("annotator", "model_first", "differences", "outcome", "words", "where", "descending", "sort",
+               "filter_kinds", "filter_verdicts", "filter_true_steps", "filter_verdict_steps")  # fmt: skip
 
 
 def show() -> None:
@@ -47,25 +67,43 @@ def show() -> None:
     for name in KEPT:  # a widget's value is forgotten with its page, unless it is set again
         if name in st.session_state:
             st.session_state[name] = st.session_state[name]
-    left, *beside = st.columns([5, 3, 4], vertical_alignment="bottom")
-    with left:
+    st.html(STYLE)
+    link = filters.open_link()
+    run, narrow, reviewer, help_ = st.columns([6, 3, 3, 3], vertical_alignment="bottom")
+    with run:
         chosen = chooser.choose(multiple=False)
     if not chosen:
         return
     info = chosen[0]
-    choose_reviewer(*beside)
+    choose_reviewer(reviewer)
+    with help_.popover("Guidelines", icon=":material/menu_book:", width="stretch"):
+        st.markdown(GUIDELINES)
     try:
         table = cached_index(info.path.as_posix(), info.key, info)
+        annotations = read_annotations()
+        with narrow.popover("Filter", icon=":material/filter_alt:", width="stretch"):
+            query = filters.choose_query(table, link)
         known = Judged.of(*(table.column(name).to_pylist() for name in ("cannot_judge", "familiar")))
         st.caption(plain(f"{info.name}: {sections.origin_line(info.provenance)}; {known.words}."))
-        annotations = read_annotations()
-        browse(info, table, annotations)
-        if annotations:
-            annotating.show_agreement(info, annotations)
-        if annotations is not None:
-            annotating.exchange(annotations)
-    except StoreError as error:
+        browse(info, table, query, annotations)
+        panels(info, table, query, annotations)
+    except (StoreError, ExpressionError) as error:
         st.error(plain(str(error)))
+
+
+def panels(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[Annotation] | None) -> None:
+    """What stands below the main loop: slices, the link, agreement, exchange."""
+    with st.expander("Slices by family, kind and length; a link to these filters", icon=":material/donut_small:"):
+        filters.draw_slices(table)
+        try:
+            address = (st.context.url or "").partition("?")[0]
+            st.code(f"{address}?{urlencode(slices.parameters(info.name, query))}", language=None, wrap_lines=True)
+        except links.LinkError as error:
+            st.caption(plain(str(error)))
+    if annotations:
+        annotating.show_agreement(info, annotations)
+    if annotations is not None:
+        annotating.exchange(annotations)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the run \u2026")
@@ -89,75 +127,57 @@ def read_annotations() -> list[Annotation] | None:
         return None
 
 
-def choose_reviewer(left: DeltaGenerator, right: DeltaGenerator) -> None:
+def choose_reviewer(place: DeltaGenerator) -> None:
     """Ask who annotates, and whether the model's answer is hidden until the person has given theirs."""
     name = access.who()
     known = name != access.LOCAL or "is_logged_in" in access.user()
     if known or not st.session_state.get("annotator", "").strip():
         st.session_state["annotator"] = name
-    left.text_input("Annotator", key="annotator", max_chars=MOST_NAME, disabled=known)
-    right.toggle(
-        "Show the model's answer first",
-        key="model_first",
-        help="Off: colours, scores, the model's answer and labels stay hidden until you have answered, so that you are "
-        "not led. Annotations given with it on are marked as not blind.",
-    )
+    with place.popover("Reviewer", icon=":material/person:", width="stretch"):
+        st.text_input("Annotator", key="annotator", max_chars=MOST_NAME, disabled=known)
+        st.toggle(
+            "Show the model's answer first",
+            key="model_first",
+            help="Off: colours, scores, the model's answer and labels stay hidden until you have answered, so that you "
+            "are not led. Annotations given with it on are marked as not blind.",
+        )
+        st.toggle("Mark the differences to the other solution", key="differences", value=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ the table
 
 
-def browse(info: RunInfo, table: pa.Table, annotations: Sequence[Annotation] | None) -> None:
-    """The filters, the rows that pass them, and the trace that is looked at."""
-    query = choose_query(table)
+def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[Annotation] | None) -> None:
+    """The list of rows that pass the filters, the trace that is looked at, what it is compared with, and the question,
+    all on one screen."""
     numbers, copies = cached_texts(info.key, query, info, table)
     if not numbers:
         st.info(f"None of the {table.num_rows:,} traces passes these filters.")
         return
     listing = Listing.at_trace(info, table, numbers, *map(st.session_state.get, ("failure", "failure_row")))
     look_at(listing, listing.place)
-    draw_table(listing, copies, annotations or [])
+    left, middle, right = st.columns([5, 9, 7], gap="small")
+    with left.container(height=PANEL_PIXELS, border=False):
+        draw_table(listing, copies, annotations or [])
     row = catalogue.numbered_row(info, numbers[listing.place])
     if row["trace_id"] != listing.trace_id(listing.place):
         st.error("The run was written anew meanwhile; load the page again.")
         return
-    further = listing.next_open(failures.judged_items(annotations or [], st.session_state["annotator"]))
-    walk(listing, further)
-    draw_trace(listing, row, query, annotations, further)
-
-
-def choose_query(table: pa.Table) -> Query:
-    """The controls of filters and order."""
-    known, step_words = failures.choices(table), failures.step_words
-    with st.expander("Filter and sort", icon=":material/filter_alt:"):
-        one, two, three = st.columns([2, 2, 1], vertical_alignment="bottom")
-        st.session_state.setdefault("outcome", failures.OUTCOMES[0])  # a default beside a kept value is warned of
-        one.segmented_control("Outcome", failures.OUTCOMES, key="outcome", required=True)
-        words = two.text_input("Words in problem, solution or trace id", key="words", max_chars=200)
-        descending = three.toggle("Highest first", key="descending")
-        sort = one.selectbox("Sort by", known.sorts, format_func=failures.SORTS.__getitem__, key="sort")
-
-        def among(
-            column: DeltaGenerator, name: str, title: str, options: Sequence[T], words_of: Callable[[Any], str]
-        ) -> tuple[T, ...]:
-            """Ask for some of the values, where there are any."""
-            if not options:
-                return ()
-            return tuple(column.multiselect(title, options, format_func=words_of, key=f"filter_{name}"))
-
-        kinds = among(two, "kinds", "Kind of error", known.kinds, str)
-        verdicts = among(three, "verdicts", "Verdict", known.verdicts, KINDS.__getitem__)
-        true_steps = among(one, "true_steps", "True first error", known.true_steps, step_words)
-        named = among(two, "verdict_steps", "Step that the verdict names", known.verdict_steps, step_words)
-        ends, scores = known.scores, None
-        if ends is not None and ends[0] < ends[1]:
-            chosen = st.slider("Mean discounted reward", *ends, ends, key=f"scores_{ends[0]:.3g}_{ends[1]:.3g}")
-            scores = None if chosen == ends else chosen
-        outcome = st.session_state["outcome"]
-        query = Query(outcome, kinds, verdicts, true_steps, named, scores, words, sort, descending)
-        if query.telling and not st.session_state["model_first"]:
-            st.caption("These filters say something of the model's answer or the label: annotations are not blind.")
-    return query
+    own = failures.own_annotation(row, annotations or [], st.session_state["annotator"])
+    revealed = st.session_state["model_first"] or own is not None
+    with middle.container(height=PANEL_PIXELS, border=False):
+        draw_trace(info, row, own, revealed)
+    with right.container(height=PANEL_PIXELS, border=False):
+        draw_comparison(listing, row)
+    with st.container(key="question", gap="small"):
+        further = listing.next_open(failures.judged_items(annotations or [], st.session_state["annotator"]))
+        walk(listing, further)
+        if query.telling and not revealed:
+            st.warning("Not blind: the filters or the order say something of the model's answer or the label.")
+        if annotations is not None:
+            annotating.ask(
+                listing, row, blind=not (revealed or query.telling), answered=own, further=further, look_at=look_at
+            )
 
 
 def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Annotation]) -> None:
@@ -192,16 +212,21 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
         inert(rows), hide_index=True, height=TABLE_PIXELS, key=key, on_select=take, selection_mode="single-row",
         column_config=config,
     )  # fmt: skip
-    left, right = st.columns([4, 1], vertical_alignment="center")
     total, judged = len(listing.numbers), sum(listing.item(place) in mine for place in range(len(listing.numbers)))
-    left.caption(
-        f"{counted(total, 'text')} of {counted(copies.total(), 'trace')} after the filters, "
-        f"of {listing.table.num_rows:,} in all; "
-        f"{first + 1:,} to {first + len(listed):,} are listed; {HERE} is {listing.place + 1:,} of {total:,}; "
-        f"{judged:,} of {total:,} judged by you"
+    st.progress(judged / total, text=f"{judged:,} of {total:,} judged by you")
+    st.caption(
+        f"{counted(total, 'text')} of {counted(copies.total(), 'trace')} after the filters, of "
+        f"{listing.table.num_rows:,} in all; {first + 1:,} to {first + len(listed):,} are listed; "
+        f"{HERE} is {listing.place + 1:,} of {total:,}"
     )
-    right.download_button(
-        "CSV of these rows", saved, "traces.csv", "text/csv", on_click="ignore", icon=":material/download:"
+    st.download_button(
+        "CSV of these rows",
+        saved,
+        "traces.csv",
+        "text/csv",
+        on_click="ignore",
+        type="tertiary",
+        icon=":material/download:",
     )
 
 
@@ -214,14 +239,15 @@ def walk(listing: Listing, further: int | None) -> None:
     def go(to: int) -> None:
         look_at(listing, to)
 
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown("**Which step is the first wrong one?**", width="content")
         st.button("First", on_click=go, args=(0,), disabled=place == 0)
         st.button("Previous", shortcut="K", on_click=go, args=(max(place - 1, 0),), disabled=place == 0)
         st.button("Next", shortcut="J", on_click=go, args=(min(place + 1, last),), disabled=place == last)
         st.button("Next unjudged", shortcut="N", on_click=go, args=(further or 0,), disabled=further is None)
         st.button("Last", on_click=go, args=(last,), disabled=place == last)
         st.number_input(
-            f"Go to, of {last + 1:,}", 1, last + 1, key="place", width=140,
+            f"Go to, of {last + 1:,}", 1, last + 1, key="place", width=110, label_visibility="collapsed",
             on_change=lambda: go(st.session_state["place"] - 1),
         )  # fmt: skip
 
@@ -234,28 +260,13 @@ def look_at(listing: Listing, place: int) -> None:
 # ------------------------------------------------------------------------------------------------------------ one trace
 
 
-def draw_trace(
-    listing: Listing, row: ScoredRow, query: Query, annotations: Sequence[Annotation] | None, further: int | None
-) -> None:
-    """The trace, what stands beside it, and the form for the answer; ``further``: the place of the next unjudged."""
-    own = failures.own_annotation(row, annotations or [], st.session_state["annotator"])
-    revealed = st.session_state["model_first"] or own is not None
+def draw_trace(info: RunInfo, row: ScoredRow, own: Annotation | None, revealed: bool) -> None:
+    """The problem, what was said of the trace, and the trace."""
     st.subheader(plain(row["trace_id"]))
     st.text(row["problem"])
-    left, right = st.columns(2, gap="large")
-    with left:
-        draw_solution(row, listing.info, revealed)
-    with right:
-        draw_comparison(listing, row)
     if own is not None:
         st.success(plain(f"{failures.own_words(own)} {verdict_of(row).sentence} {failures.label_words(row)}"))
-    if annotations is None:
-        return
-    if query.telling and not revealed:
-        st.warning("Not blind: the filters or the order above say something of the model's answer or the label.")
-    annotating.ask(
-        listing, row, blind=not (revealed or query.telling), answered=own is not None, further=further, look_at=look_at
-    )
+    draw_solution(row, info, revealed)
 
 
 def draw_solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
@@ -287,10 +298,13 @@ def draw_solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
 
 
 def draw_comparison(listing: Listing, row: ScoredRow) -> None:
-    """What a wrong solution is compared with: the reference, and the best correct sample."""
+    """What a solution is compared with: the reference, and the best correct sample."""
     reference, best = st.tabs(["Reference solution", "Best correct sample"])
     with reference:
-        st.text(row["reference_solution"] or "The run holds no reference solution of this problem.")
+        if row["reference_solution"]:
+            draw_other(row["text"], row["reference_solution"])
+        else:
+            st.text("The run holds no reference solution of this problem.")
     with best:
         sample = failures.best_correct(listing.info, listing.table, row["problem_id"], row["trace_id"])
         if sample is None:
@@ -298,7 +312,17 @@ def draw_comparison(listing: Listing, row: ScoredRow) -> None:
         else:
             words = "without a score" if sample.score is None else f"mean discounted reward {sample.score:.2f}"
             st.caption(plain(f"{sample.trace_id}, {words}"))
-            st.text(sample.text)
+            draw_other(row["text"], sample.text)
+
+
+def draw_other(here: str, other: str) -> None:
+    """Another solution, with the words marked that only one of the two has."""
+    parts = differences(here, other) if st.session_state["differences"] else None
+    if parts is None:
+        st.text(other)
+        return
+    st.markdown(marked_differences(parts))
+    st.caption("Struck: this solution alone. Marked: the other one alone.")
 
 
 show()

@@ -48,6 +48,15 @@ IMPORTS: Final = (  # in a file of an earlier release they are made by the first
     """CREATE TRIGGER IF NOT EXISTS import_never_removed BEFORE DELETE ON imports
     BEGIN SELECT RAISE(ABORT, 'annotations are never removed'); END""",
 )
+WITHDRAWALS: Final = (  # so are these, by the first that is withdrawn
+    """CREATE TABLE IF NOT EXISTS withdrawals (
+    annotation INTEGER PRIMARY KEY REFERENCES annotations (id), withdrawn TEXT NOT NULL
+)""",
+    """CREATE TRIGGER IF NOT EXISTS withdrawal_never_changed BEFORE UPDATE ON withdrawals
+    BEGIN SELECT RAISE(ABORT, 'annotations are never changed'); END""",
+    """CREATE TRIGGER IF NOT EXISTS withdrawal_never_removed BEFORE DELETE ON withdrawals
+    BEGIN SELECT RAISE(ABORT, 'annotations are never removed'); END""",
+)
 SCHEMA: Final = (
     """CREATE TABLE annotations (
     id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, trace_id TEXT NOT NULL, text_sha256 TEXT NOT NULL,
@@ -185,8 +194,37 @@ class Annotations(Database):
                 connection.execute("INSERT INTO imports VALUES (?, ?, ?)", (number, importer, now()))
         return len(new)
 
+    def withdraw(self, annotation: Annotation) -> bool:
+        """Note down that an annotation was a slip: it stays in the file, and counts nowhere. Whether it was there.
+
+        Raises:
+            AnnotationError: it cannot be written.
+        """
+        values = [getattr(annotation, name) for name in NAMES]
+        with self.writing() as connection:
+            for statement in WITHDRAWALS:
+                connection.execute(statement)
+            where = " AND ".join(f"{name} IS ?" for name in NAMES)
+            done = connection.execute(
+                f"INSERT OR IGNORE INTO withdrawals SELECT id, ? FROM annotations WHERE {where}", [now(), *values]
+            )
+        return done.rowcount > 0
+
+    def answered(self, text_sha256: str, annotator: str) -> bool:
+        """Whether an annotator has answered on a text before, also where that was withdrawn: the model's answer was
+        shown then. Raises AnnotationError."""
+        if not self.path.exists():
+            return False
+        with self.reading() as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                return False
+            found = connection.execute(
+                "SELECT 1 FROM annotations WHERE text_sha256 = ? AND annotator = ? LIMIT 1", (text_sha256, annotator)
+            )
+            return found.fetchone() is not None
+
     def all(self) -> list[Annotation]:
-        """Every annotation in the order of storing. Raises AnnotationError.
+        """Every annotation that was not withdrawn, in the order of storing. Raises AnnotationError.
 
         None in a file that a first write left without any table: it was killed, or the disk was full.
         """
@@ -202,7 +240,10 @@ class Annotations(Database):
 
 
 def select(connection: sqlite3.Connection, where: str = "1", values: Sequence[str] = ()) -> list[Annotation]:
-    """The annotations that meet a condition (SQL of ours, with ``?`` for values), in the order of storing."""
+    """The annotations that meet a condition (SQL of ours, with ``?`` for values) and were not withdrawn, in the order
+    of storing."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'withdrawals'").fetchone():
+        where = f"({where}) AND id NOT IN (SELECT annotation FROM withdrawals)"
     imports = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'imports'").fetchone()
     importer = "(SELECT importer FROM imports WHERE annotation = id)" if imports else "NULL"
     chosen = f"{', '.join(NAMES)}, ifnull({importer}, '') AS importer"

@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import access
-from app.analysis import catalogue, chooser, failures
+from app.analysis import catalogue, chooser, failures, slices
 from irl_core import errors
 from irl_core.data.annotations import Annotations, text_hash, to_jsonl
 from irl_core.storage.scored_run import PROVENANCE_KEY, read_run, write_run
@@ -158,6 +158,56 @@ def test_an_order_that_tells_the_answer_is_warned_of_where_one_answers(store: An
     press(page, "Step 1")
     press(page, "Save")
     assert [one.blind for one in store.all()] == [False] and not page.warning
+
+
+def test_an_answer_is_undone_and_the_next_one_is_not_blind(store: Annotations) -> None:
+    page = open_page()
+    assert "Undo" not in [one.label for one in page.button]
+    press(page, "Step 1")
+    press(page, "Save")
+    press(page, "Undo")
+    assert store.all() == [] and not drawn(page) and not page.success
+    press(page, "No step is wrong")
+    press(page, "Save")
+    assert [(one.label, one.blind) for one in store.all()] == [("none", False)]  # the model's answer was shown
+
+
+def test_an_expression_filters_and_one_that_is_none_is_said(store: Annotations) -> None:
+    page = open_page()
+    ids = page.dataframe[0].value["trace_id"].tolist()
+    lengths = page.dataframe[0].value["length"].tolist()
+    page.text_input(key="where").set_value(f"length == {lengths[0]}").run()
+    assert page.dataframe[0].value["trace_id"].tolist() == [
+        one for one, length in zip(ids, lengths, strict=True) if length == lengths[0]
+    ]
+    for wrong, said in (("length <", "is not complete"), ("length == 'a'", "compares a number with a text")):
+        page.text_input(key="where").set_value(wrong).run()
+        assert not page.exception and said in page.error[0].value.replace("\\", "")
+
+
+def test_a_link_opens_the_page_on_its_filters(store: Annotations) -> None:
+    page = AppTest.from_file(str(MAIN.with_name("views") / "failures.py"), default_timeout=60)
+    query = failures.Query("all", words="a", sort="length", descending=True, where="steps > 0")
+    for name, value in slices.parameters("mine", query).items():
+        page.query_params[name] = value
+    page.run()
+    assert not page.exception and page.segmented_control(key="outcome").value == "all"
+    assert page.text_input(key="where").value == "steps > 0" and page.selectbox(key="sort").value == "length"
+    lengths = page.dataframe[0].value["length"].tolist()
+    assert lengths == sorted(lengths, reverse=True)
+    page.text_input(key="where").set_value("").run()  # it is opened once, and changed from there on
+    assert page.text_input(key="where").value == ""
+    page = AppTest.from_file(str(MAIN.with_name("views") / "failures.py"), default_timeout=60)
+    page.query_params[slices.PARAMETER] = "damaged"
+    page.run()
+    assert not page.exception and "not readable" in page.error[0].value and len(page.dataframe[0].value) == 5
+
+
+def test_the_reference_is_shown_with_the_differences(store: Annotations) -> None:
+    page = open_page()
+    assert any(":green-background[" in one.value for one in page.markdown)
+    page.toggle(key="differences").set_value(False).run()
+    assert not any("-background[" in one.value for one in page.markdown)
 
 
 # ------------------------------------------------------------------------------------------------- who it is, and may

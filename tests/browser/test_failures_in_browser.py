@@ -47,10 +47,13 @@ def open_page(page: Page, address: str, annotator: str) -> None:
     page.get_by_role("option", name="reviewed", exact=True).click()
     expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible(timeout=30_000)
     page.wait_for_selector(READY)
+    page.get_by_role("button", name="Reviewer").click()
     name = page.get_by_role("textbox", name="Annotator")
     name.fill(annotator)
     name.press("Enter")
-    name.blur()
+    page.wait_for_selector(READY)
+    page.keyboard.press("Escape")
+    expect(name).to_be_hidden()
     page.wait_for_selector(READY)
 
 
@@ -129,8 +132,9 @@ def test_the_annotation_lands_on_the_trace_whatever_is_sorted(watched: Any, revi
     expect(page.get_by_text("\u25b6 is 2 of", exact=False)).to_be_visible(timeout=30_000)
     page.wait_for_selector(READY)
     name = page.locator("[data-testid=stMain] h3").first.inner_text()
-    page.get_by_text("Filter and sort").click()
+    page.get_by_role("button", name="Filter").click()
     page.get_by_text("Highest first").click()
+    page.keyboard.press("Escape")
     expect(page.get_by_text("\u25b6 is 2 of", exact=False)).to_have_count(0, timeout=30_000)
     page.wait_for_selector(READY)
     assert page.locator("[data-testid=stMain] h3").first.inner_text() == name

@@ -381,3 +381,20 @@ def test_a_blind_label_is_never_superseded_by_one_that_was_not(store: Annotation
     assert store.latest()[seen.text_sha256, "ann"] == seen
     first = store.add(made("t2", step=3, created="2026-01-01T00:00:00+00:00"))
     assert store.latest()[seen.text_sha256, "ann"] == first
+
+
+def test_a_withdrawn_annotation_stays_in_the_file_and_counts_nowhere(store: Annotations) -> None:
+    first, second = store.add(made(step=0)), store.add(made(step=1))
+    assert store.withdraw(second) and not store.withdraw(second)
+    assert store.all() == [first] and store.latest() == {(first.text_sha256, first.annotator): first}
+    assert store.answered(first.text_sha256, first.annotator) and not store.answered("other", first.annotator)
+    with sqlite3.connect(store.path) as connection:
+        assert connection.execute("SELECT count(*) FROM annotations").fetchone() == (2,)
+        with pytest.raises(sqlite3.IntegrityError):
+            connection.execute("DELETE FROM withdrawals")
+    store.withdraw(first)
+    assert store.all() == [] and store.answered(first.text_sha256, first.annotator)
+
+
+def test_nothing_was_answered_where_there_is_no_file(store: Annotations) -> None:
+    assert not store.answered("x", "y")

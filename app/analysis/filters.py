@@ -1,0 +1,118 @@
+"""The controls of the Failures page that say which traces are listed, and in which order; its slices and its link."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import streamlit as st
+
+from app.analysis import chooser, expression, failures, slices
+from app.analysis.failures import Query
+from app.components.markdown import plain
+from app.inspect import links
+from irl_core.reward.verdict import KINDS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from streamlit.delta_generator import DeltaGenerator
+
+SLICE_PIXELS: Final = 35 * 5 + 3
+T = TypeVar("T")
+
+
+def open_link() -> slices.Opened | None:
+    """What the address asks for, once: its run is chosen."""
+    given = st.query_params.to_dict()
+    if slices.PARAMETER not in given or st.session_state.get("slice_opened") == given[slices.PARAMETER]:
+        return None
+    st.session_state["slice_opened"] = given[slices.PARAMETER]
+    try:
+        found = slices.opened(given)
+    except links.LinkError as error:
+        st.error(plain(str(error)))
+        return None
+    if found is not None:
+        st.session_state[chooser.STATE] = [found.run]
+        st.session_state.pop("run_shown", None)
+    return found
+
+
+def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
+    """The controls of filters and order; ``link``: what the address asks for, which they are set to."""
+    known, step_words = failures.choices(table), failures.step_words
+    state = st.session_state
+    if link is not None:
+        asked = link.query
+        state.update(
+            outcome=asked.outcome, words=asked.words, where=asked.where, sort=asked.sort, descending=asked.descending
+        )
+        for name in ("kinds", "verdicts", "true_steps", "verdict_steps"):
+            state[f"filter_{name}"] = [one for one in getattr(asked, name) if one in getattr(known, name)]
+    one, two = st.columns(2, vertical_alignment="bottom")
+    state.setdefault("outcome", failures.OUTCOMES[0])  # a default beside a kept value is warned of
+    one.segmented_control("Outcome", failures.OUTCOMES, key="outcome", required=True)
+    words = two.text_input("Words in problem, solution or trace id", key="words", max_chars=200)
+    where = st.text_input(
+        "Expression", key="where", max_chars=expression.MOST_CHARACTERS, placeholder=expression.EXAMPLE,
+        help=f"Compares {', '.join(expression.NAMES)}; joined by and, or, not.",
+    )  # fmt: skip
+    sort = one.selectbox("Sort by", known.sorts, format_func=failures.SORTS.__getitem__, key="sort")
+    descending = two.toggle("Highest first", key="descending")
+
+    def among(
+        column: DeltaGenerator, name: str, title: str, options: Sequence[T], words_of: Callable[[Any], str]
+    ) -> tuple[T, ...]:
+        """Ask for some of the values, where there are any."""
+        if not options:
+            return ()
+        return tuple(column.multiselect(title, options, format_func=words_of, key=f"filter_{name}"))
+
+    kinds = among(one, "kinds", "Kind of error", known.kinds, str)
+    verdicts = among(two, "verdicts", "Verdict", known.verdicts, KINDS.__getitem__)
+    true_steps = among(one, "true_steps", "True first error", known.true_steps, step_words)
+    named = among(two, "verdict_steps", "Step that the verdict names", known.verdict_steps, step_words)
+    ends, scores = known.scores, None
+    if ends is not None and ends[0] < ends[1]:
+        key = f"scores_{ends[0]:.3g}_{ends[1]:.3g}"
+        if link is not None and link.query.scores is not None:
+            low, high = (min(max(value, ends[0]), ends[1]) for value in link.query.scores)
+            state[key] = (min(low, high), max(low, high))
+        state.setdefault(key, ends)
+        chosen = st.slider("Mean discounted reward", *ends, key=key)
+        scores = None if chosen == ends else chosen
+    query = Query(state["outcome"], kinds, verdicts, true_steps, named, scores, words, sort, descending, where)
+    if query.telling and not state["model_first"]:
+        st.caption("These filters say something of the model's answer or the label: annotations are not blind.")
+    return query
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def cached_slices(_table: pa.Table, by: str, run: str) -> list[slices.Slice]:
+    """The slices of a run."""
+    return slices.slices(_table, by)
+
+
+def draw_slices(table: pa.Table) -> None:
+    """A table of the parts of the run; a choice filters by it."""
+    by = st.segmented_control("Slices by", list(slices.BY), format_func=slices.BY.__getitem__, default="family")
+    if by is None:
+        return
+    found = cached_slices(table, by, st.session_state["run_shown"])
+
+    def take() -> None:
+        rows = st.session_state[f"slices_{by}"]["selection"]["rows"]
+        if rows:
+            st.session_state.update(where=found[rows[0]].where, outcome="all")
+
+    st.dataframe(
+        [
+            {
+                "slice": one.name, "traces": one.traces, "judged": one.judged, "wrong": one.wrong,
+                "share wrong": one.wrong / one.judged if one.judged else None,
+            }
+            for one in found
+        ],
+        hide_index=True, height=SLICE_PIXELS, key=f"slices_{by}", on_select=take, selection_mode="single-row",
+        column_config={"share wrong": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)},
+    )  # fmt: skip
