@@ -246,3 +246,26 @@ def test_a_hostile_link_shows_no_trace(watched: Any, address: str) -> None:
     page.goto(f"{address}/?problem=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&view=raw")
     expect(page.get_by_text("This link is not readable")).to_be_visible(timeout=20_000)
     assert page.locator(".hm").count() == 0
+
+
+def test_a_token_is_chosen_by_click_and_by_enter_to_see_what_else_may_stand_there(watched: Any, address: str) -> None:
+    page = watched.page
+    open_page(page, address, Link("How many?", "pens= 4"))
+    expect(page.locator(".tok.picked")).to_have_text("=")  # what the verdict hangs on
+    token(page, "pens").click()
+    expect(page.get_by_text("At pens in step 1", exact=False)).to_be_visible(timeout=30_000)
+    expect(page.locator(".tok.picked")).to_have_text("pens")
+    page.wait_for_selector(READY)
+    token(page, "4").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("At 4 in step 1", exact=False)).to_be_visible(timeout=30_000)
+
+
+def test_form_verdict_and_heatmap_are_in_sight_at_once(browser: Browser, address: str) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    open_page(page, address, Link("How many?", "four pens\n7 + 4 = 12\n#### 12", "11"))
+    for place in (page.get_by_role("button", name="Inspect"), page.locator(".paper"), page.locator(".headline")):
+        box = place.bounding_box()
+        assert box and box["y"] + box["height"] <= 800
+    context.close()
