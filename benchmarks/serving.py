@@ -5,7 +5,8 @@ every answer is `score`'s.
 
 The traces are those of the bundled scored run. First `Lens.score_encoded`, `familiarities` and `locate` (what `score`
 does) read them all in this process, in batches as `irl-lens serve` makes them, timed; then a server is started, and
-clients ask for `--seconds`, each request with `--traces` of them, in turn. The three figures are printed as JSON.
+clients ask for `--seconds`, each request with `--traces` of them, in turn. Throughput is compared twice: by the clock,
+and by the processor's seconds a trace, on which other programs of the machine have little influence.
 """
 
 from __future__ import annotations
@@ -52,19 +53,23 @@ def texts(number: int) -> list[tuple[str, str]]:
     return [(row["problem"], row["text"]) for row in rows]
 
 
-def scored(lens: Lens, given: Sequence[tuple[str, str]]) -> tuple[list[dict[str, Any]], float]:
-    """What `score` finds of the texts, and its seconds for all of them."""
+def scored(lens: Lens, given: Sequence[tuple[str, str]]) -> tuple[list[dict[str, Any]], float, float]:
+    """What `score` finds of the texts, and its seconds for all of them: the processor's, and the clock's."""
     traces = [make_trace(problem, text) for problem, text in given]
-    began = time.monotonic()
+    began = time.process_time(), time.monotonic()
     encoded = [lens.encode(trace) for trace in traces]
     found = lens.score_encoded(encoded, DEFAULT_BATCH_TOKENS)
     lens.familiarities(traces)
     places = [lens.locate(one) for one in found]
-    seconds = time.monotonic() - began
-    return [
-        {"raw": one.raw.tolist(), "step": where.first_error_step, "decision": where.decision}
-        for one, where in zip(found, places, strict=True)
-    ], seconds
+    processor, seconds = time.process_time() - began[0], time.monotonic() - began[1]
+    return (
+        [
+            {"raw": one.raw.tolist(), "step": where.first_error_step, "decision": where.decision}
+            for one, where in zip(found, places, strict=True)
+        ],
+        processor,
+        seconds,
+    )
 
 
 def ask(url: str, given: Sequence[tuple[str, str]], expected: Sequence[dict[str, Any]], size: int, until: float,
@@ -111,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = texts(chosen.texts)
     lens = Lens.load(checkpoint_folder(chosen.checkpoint), "cpu")
     scored(lens, given[:32])
-    expected, alone = scored(lens, given)
+    expected, processor, alone = scored(lens, given)
     del lens
     port = free_port(None)
     command = [sys.executable, "-m", "train.cli.main", "serve", "--checkpoint", chosen.checkpoint, "--port", str(port)]
@@ -121,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         wait_for(url, server)
         process = psutil.Process(server.pid)
         ask(url, given, expected, chosen.traces, time.monotonic() + 5, turn, Asked())  # it allocates what it needs
-        memory, began = process.memory_info().rss, time.monotonic()
+        memory, spent, began = process.memory_info().rss, sum(process.cpu_times()[:2]), time.monotonic()
         with ThreadPoolExecutor(chosen.clients) as pool:
             until = began + chosen.seconds
             work = [
@@ -130,13 +135,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             for one in work:
                 one.result()
         seconds, after = time.monotonic() - began, process.memory_info().rss
+        spent = sum(process.cpu_times()[:2]) - spent
     finally:
         server.terminate()
         server.wait(60)
     print(json.dumps({
         "checkpoint": chosen.checkpoint, "seconds": round(seconds, 1), "traces": asked.traces,
         "traces_a_second": asked.traces / seconds, "score_traces_a_second": len(given) / alone,
-        "share_of_score": asked.traces / seconds / (len(given) / alone), "overloaded": asked.overloaded,
+        "share_of_score": asked.traces / seconds / (len(given) / alone),
+        "processor_ms_a_trace": 1000 * spent / max(asked.traces, 1),
+        "score_processor_ms_a_trace": 1000 * processor / len(given), "overloaded": asked.overloaded,
         "failed": asked.failed, "largest_difference": asked.difference, "other_decisions": asked.decisions,
         "median_seconds": sorted(asked.seconds)[len(asked.seconds) // 2] if asked.seconds else None,
         "memory_mb_before": memory / 1e6, "memory_mb_after": after / 1e6,

@@ -49,7 +49,7 @@ class Engine:
         model: what it calls the model; None: the only one it has.
         key: sent as a bearer token, where there is one.
         parallel: requests at once.
-        timeout: seconds that one request may take.
+        timeout: seconds that one request may take. One that takes longer is not made again: it would take as long.
         retries: how often a request is tried again.
 
     Raises:
@@ -60,7 +60,7 @@ class Engine:
     model: str | None = None
     key: str = field(default="", repr=False)
     parallel: int = 8
-    timeout: float = 300.0
+    timeout: float = 600.0
     retries: int = 4
 
     def __post_init__(self) -> None:
@@ -226,7 +226,9 @@ class Requests:
                         raise
                     self.way = max(self.way, way + 1)
                     continue
-                helps = not isinstance(error, Refused) or error.status in AGAIN
+                helps = (
+                    error.status in AGAIN if isinstance(error, Refused) else not isinstance(error, httpx.ReadTimeout)
+                )
                 if not helps or number == self.engine.retries or self.stopped.is_set():
                     raise
             self.pause(min(LONGEST_PAUSE, 0.5 * 2**number * (1 + random.random() / 4)))

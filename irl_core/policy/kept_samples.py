@@ -7,32 +7,46 @@ import threading
 from pathlib import Path
 
 from irl_core.errors import StoreError
-from irl_core.files import escaped
+from irl_core.files import escaped, one_line
 
 Kept = tuple[str, bool, tuple[int, ...] | None]  # text, whether it finished, its tokens
 
 
 class KeptSamples:
-    """Samples by key, in a file of JSON lines; a last line that was cut off is left out.
+    """Samples of one model by key, in a file of JSON lines whose first names the model; a last line that was cut off is
+    left out.
 
     Raises:
-        StoreError: the file cannot be read.
+        StoreError: the file cannot be read, or holds another model's samples.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, model: str) -> None:
+        self.path, self.model = path, model
         self.lock = threading.Lock()
         self.known: dict[str, Kept] = {}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            lines, self.ends_whole = text.splitlines(), text.endswith("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise StoreError(f"{escaped(path.name)} cannot be read ({type(error).__name__}); remove it") from None
         for line in lines:
             try:
-                key, text, finished, ids = json.loads(line)
-            except (ValueError, TypeError):
+                record = json.loads(line)
+            except ValueError:
                 continue
-            self.known[key] = (text, finished, None if ids is None else tuple(ids))
+            if isinstance(record, dict):
+                self.check(str(record.get("model")))
+            elif isinstance(record, list) and len(record) == 4:
+                key, text, finished, ids = record
+                self.known[str(key)] = (str(text), bool(finished), None if ids is None else tuple(ids))
+
+    def check(self, model: str) -> None:
+        """Raise StoreError where the samples are of another model."""
+        if model != self.model:
+            raise StoreError(
+                f"{escaped(self.path.name)} holds samples of the engine's model {one_line(model)[:80]!r}, and this one "
+                f"has {one_line(self.model)[:80]!r}; name another --out, or start again with --no-resume"
+            )
 
     def get(self, key: str) -> Kept | None:
         """The sample of a key, None where there is none."""
@@ -43,9 +57,14 @@ class KeptSamples:
         with self.lock:
             self.known[key] = sample
             try:
-                whole = not self.path.exists() or self.path.read_bytes()[-1:] in (b"", b"\n")
+                fresh = not self.path.exists()
                 with self.path.open("a", encoding="utf-8") as file:
-                    file.write(("" if whole else "\n") + json.dumps([key, *sample]) + "\n")
+                    if fresh:
+                        file.write(json.dumps({"model": self.model}) + "\n")
+                    elif not self.ends_whole:
+                        file.write("\n")
+                    self.ends_whole = True
+                    file.write(json.dumps([key, *sample]) + "\n")
             except OSError as error:
                 raise StoreError(
                     f"{escaped(self.path.name)} cannot be written ({error.strerror}); free space, and run it again"

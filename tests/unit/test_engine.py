@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from irl_core.errors import EngineError, InputError
+from irl_core.errors import EngineError, InputError, StoreError
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.policy.engine import Drawn, EngineClient, Lost, asks_of, samples_of
 from irl_core.policy.engine_requests import Drawing, Engine
@@ -177,15 +177,16 @@ def test_a_timeout_is_named(lens: Lens) -> None:
         return completion("x")
 
     with engine_server(answer) as server:
-        with EngineClient(Engine(server.url, retries=0), lens.encoder) as client:
-            client.requests.http.timeout = 0.2
+        with EngineClient(Engine(server.url), lens.encoder) as client:
+            client.requests.http.timeout = 0.5
             drawn = client.draw(asks_of(lens.encoder, PROBLEM, 2, 5), PLAIN)
         over.set()
     assert drawn == [Lost("it took longer than the timeout"), Drawn("x", True)]
+    assert len(server.asked) == 2, "it would take as long again"
 
 
 def test_a_server_that_is_gone_ends_it_and_what_came_is_kept(lens: Lens, tmp_path: Path) -> None:
-    asks, kept = asks_of(lens.encoder, PROBLEM, 6, 5), KeptSamples(tmp_path / "kept.jsonl")
+    asks, kept = asks_of(lens.encoder, PROBLEM, 6, 5), KeptSamples(tmp_path / "kept.jsonl", "tiny")
     with engine_server(lambda body: completion(f"{body['seed']}")) as server:
         client = EngineClient(Engine(server.url, parallel=1, retries=1), lens.encoder, pause=lambda seconds: None)
 
@@ -195,7 +196,7 @@ def test_a_server_that_is_gone_ends_it_and_what_came_is_kept(lens: Lens, tmp_pat
 
         with pytest.raises(EngineError, match="is gone after 2 tries"):
             client.draw(asks, PLAIN, kept=kept, on_step=stop_after_three)
-    came = KeptSamples(tmp_path / "kept.jsonl").known
+    came = KeptSamples(tmp_path / "kept.jsonl", "tiny").known
     assert 3 <= len(came) < 6
 
     with (
@@ -204,7 +205,7 @@ def test_a_server_that_is_gone_ends_it_and_what_came_is_kept(lens: Lens, tmp_pat
     ):
         steps: list[tuple[int, int]] = []
         drawn = client.draw(
-            asks, PLAIN, kept=KeptSamples(tmp_path / "kept.jsonl"), on_step=lambda *step: steps.append(step)
+            asks, PLAIN, kept=KeptSamples(tmp_path / "kept.jsonl", "tiny"), on_step=lambda *step: steps.append(step)
         )
         assert len(server.asked) == 6 - len(came) and steps[-1] == (6, 6)
     assert [one.text for one in drawn if isinstance(one, Drawn)] == [f"{ask.seed}" for ask in asks]
@@ -225,14 +226,18 @@ def test_what_is_raised_while_it_draws_ends_it(lens: Lens) -> None:
 
 def test_a_line_that_was_cut_off_is_asked_for_again(tmp_path: Path) -> None:
     path = tmp_path / "kept.jsonl"
-    kept = KeptSamples(path)
+    kept = KeptSamples(path, "tiny")
     kept.add("a", ("one", True, (1, 2)))
     kept.add("b", ("two", False, None))
     path.write_text(path.read_text()[:-4])
-    again = KeptSamples(path)
+    again = KeptSamples(path, "tiny")
     assert again.known == {"a": ("one", True, (1, 2))}
     again.add("c", ("three", True, None))
-    assert KeptSamples(path).known == {"a": ("one", True, (1, 2)), "c": ("three", True, None)}
+    assert KeptSamples(path, "tiny").known == {"a": ("one", True, (1, 2)), "c": ("three", True, None)}
+    with pytest.raises(
+        StoreError, match="samples of the engine's model 'tiny', and this one has 'other'; name another"
+    ):
+        KeptSamples(path, "other")
 
 
 # -------------------------------------------------------------------------------------- what is refused at once

@@ -29,8 +29,14 @@ class EnginePolicy:
 
     @classmethod
     def open(cls, of: LoadedPolicy, engine: Engine, folder: Path) -> EnginePolicy:
-        """The engine, once it answers; what it drew before for this evaluation is in ``folder``. Raises EngineError."""
-        return cls(of, EngineClient(engine, of.encoder), KeptSamples(folder / KEPT))
+        """The engine, once it answers; what it drew before for this evaluation is in ``folder``.
+
+        Raises:
+            EngineError: it does not answer.
+            StoreError: what is in ``folder`` was drawn by another model.
+        """
+        client = EngineClient(engine, of.encoder)
+        return cls(of, client, KeptSamples(folder / KEPT, client.requests.model))
 
     @property
     def encoder(self) -> TraceEncoder:
