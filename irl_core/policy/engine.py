@@ -11,6 +11,7 @@ of the policy that is loaded here.
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections import deque
@@ -29,6 +30,7 @@ from irl_core.policy.protocol import OnStep
 from irl_core.text.segmentation import make_trace
 from irl_core.types import Source, Trace
 
+MOST_CHARACTERS = 64  # of a token
 LARGEST_SEED = 2**31 - 1  # llama.cpp's are 32 bits wide
 
 
@@ -78,7 +80,7 @@ class EngineClient:
         if self.requests.stopped.is_set():
             return Lost("stopped")
         try:
-            return self.read(self.requests.completion(ask, drawing), ask)
+            return self.read(self.requests.completion(ask, drawing), ask, drawing.max_new_tokens)
         except Refused as error:
             if error.status in (401, 403, 404):
                 raise EngineError(
@@ -93,15 +95,22 @@ class EngineClient:
         except (httpx.HTTPError, ValueError) as error:
             return Lost(reason_of(error))
 
-    def read(self, answer: Mapping[str, Any], ask: Ask) -> Drawn:
-        """The sample in an answer. Raises ValueError where there is none."""
+    def read(self, answer: Mapping[str, Any], ask: Ask, most: int) -> Drawn:
+        """The sample in an answer. Raises ValueError where there is none of at most ``most`` tokens."""
         choices = answer.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict) or not isinstance(text := choice.get("text"), str):
             raise ValueError("an answer without a text")
         usage = answer.get("usage")
         read = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        if not text.isprintable() and re.search("[\ud800-\udfff]", text):
+            raise ValueError("an answer that holds half of a surrogate pair")
+        if len(text) > MOST_CHARACTERS * most:
+            raise ValueError(f"an answer of {len(text):,} characters, where {most:,} tokens were asked for")
         ids = self.fitting(told_ids(choice), text)
+        length = len(self.encoder.tokenizer(text, add_special_tokens=False)["input_ids"] if ids is None else ids)
+        if length > most:
+            raise ValueError(f"an answer of {length:,} tokens, where {most:,} were asked for")
         with self.counting:
             self.other_prompts += isinstance(read, int) and read != len(ask.prompt_ids)
             self.retokenised += ids is None

@@ -156,6 +156,9 @@ def test_a_busy_engine_is_asked_again(status: int, lens: Lens) -> None:
         ((200, {"choices": []}), "an answer without a text"),
         ((200, {"choices": [{"text": 3}]}), "an answer without a text"),
         ((200, {"choices": "abc"}), "an answer without a text"),
+        (completion("1 " * 2000), "an answer of 4,000 characters, where 32 tokens were asked for"),
+        (completion("7 1 " * 40), r"an answer of \d+ tokens, where 32 were asked for"),
+        (completion("x\ud800"), "an answer that holds half of a surrogate pair"),
     ],
 )
 def test_a_sample_that_does_not_come_is_named_and_the_others_go_on(answer: Answer, reason: str, lens: Lens) -> None:

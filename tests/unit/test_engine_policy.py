@@ -32,7 +32,7 @@ RIGHT = {problem: text for problem, text, _ in EXPERTS}
 
 @pytest.fixture
 def policy(lens: Lens) -> LoadedPolicy:
-    return LoadedPolicy("tiny", lens.policy, lens.encoder, 48, lens.context_window, PolicyConfig())
+    return LoadedPolicy("tiny", lens.policy, lens.encoder, 80, lens.context_window, PolicyConfig())
 
 
 def problem_in(lens: Lens, body: Body) -> str:
@@ -66,7 +66,7 @@ def test_samples_become_scored_rows_and_lost_ones_rows_of_errors(
     assert all(row["source"] == "policy" for row in rows)
     messages = {row.get("trace_id", row.get("problem_id")): row["message"] for row in refused}
     assert set(messages) == {"long", "1/1"} and messages["1/1"] == "no sample: the engine's text is blank"
-    assert len({body["seed"] for body in asked}) == 12 and asked[0]["max_tokens"] == 48
+    assert len({body["seed"] for body in asked}) == 12 and asked[0]["max_tokens"] == 80
     assert (asked[0]["temperature"], asked[0]["top_p"]) == (1.0, 0.95)
 
     with engine_server(answer) as server:  # what came is not asked for again
