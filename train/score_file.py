@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -19,12 +19,14 @@ from pyarrow.parquet import read_metadata
 from rich.console import Console
 
 from irl_core.data.fields import RowError
-from irl_core.data.formats import UNREADABLE, Format, read
+from irl_core.data.formats import UNREADABLE, Format, read_counted
+from irl_core.data.intake import Intake
+from irl_core.data.sources import Columns, open_source
 from irl_core.errors import InputError, StoreError
 from irl_core.files import escaped, now, one_line
 from irl_core.progress import ProgressBar, progress_bar
 from irl_core.reward.verdict import Judged
-from irl_core.storage.provenance import ScoredRunProvenance, file_hash
+from irl_core.storage.provenance import ScoredRunProvenance, source_hash
 from irl_core.storage.rows import row_of
 from irl_core.storage.schema import RefusedRow, ScoredRow
 from irl_core.storage.scored_run import (
@@ -64,7 +66,10 @@ class ScoredRows(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The outcome: rows scored, rows that could not be, those of them scored before an interruption, both files."""
+    """The outcome: rows scored, rows that could not be, those of them scored before an interruption, both files.
+
+    ``intake``: what became of the rows of the input; None where only the end of an earlier process was left to do.
+    """
 
     scored: int
     failed: int
@@ -72,6 +77,7 @@ class Summary:
     out: Path
     errors: Path
     judged: Judged
+    intake: Intake | None = None
 
     def sentence(self) -> str:
         """The outcome in words, with every row counted."""
@@ -83,12 +89,13 @@ class Summary:
         return f"{said} {self.judged.words.capitalize()}." if self.judged.cannot or self.judged.not_measured else said
 
 
-def read_traces(source: Path, layout: str) -> Iterator[Trace | RowError]:
-    """The traces of a file in the format that ``--format`` names. Raises DatasetError."""
-    return read(source, cast(Format, FORMAT_NAMES.get(layout, layout)))
+def read_traces(source: Path, layout: str, columns: Columns | None = None) -> tuple[Intake, Iterator[Trace | RowError]]:
+    """The traces of a source in the format that ``--format`` names, and what becomes of its rows. Raises
+    DatasetError."""
+    return read_counted(source, cast(Format, FORMAT_NAMES.get(layout, layout)), columns)
 
 
-def check_source(source: Path, out: Path, layout: str, *, force: bool = False) -> None:
+def check_source(source: Path, out: Path, layout: str, *, columns: Columns | None = None, force: bool = False) -> None:
     """Refuse, before any model is loaded, what cannot be read or written, or must not be replaced.
 
     Raises:
@@ -96,7 +103,7 @@ def check_source(source: Path, out: Path, layout: str, *, force: bool = False) -
         InputError: ``out`` is no name of a scored run's file.
         StoreError: `check_target` refuses it, it cannot be written, or another process is writing it.
     """
-    read_traces(source, layout)
+    read_traces(source, layout, columns)
     check_target(source, out, force=force)
     if out.suffix.lower() not in ("", ".parquet"):
         raise InputError(f"{escaped(out.name)}: a scored run is a Parquet file; name it {escaped(out.stem)}.parquet.")
@@ -116,12 +123,13 @@ def check_target(source: Path, out: Path, *, force: bool) -> None:
         InputError: ``out``, or the file of refused rows beside it, is the input or no plain file.
         StoreError: it is a file of another kind, or a run of another input, and ``force`` is not set.
     """
-    told = errors_path(out)
+    told, files = errors_path(out), open_source(source).files
+    names = {escaped(name) for name in (source.name, *(file.name for file in files))}
     try:
         if escaped(out.name) != out.name:
             raise InputError(f"{escaped(out.name)}: the name is not UTF-8; name another file with --out.")
         for path in (out, told):
-            if path.exists() and path.samefile(source):
+            if path.exists() and any(path.samefile(file) for file in files):
                 which = "" if path == out else f", where the refused rows of {out.name} go"
                 raise InputError(f"{escaped(str(path))} is the input itself{which}; name another file with --out.")
             if os.path.lexists(path) and not path.is_file():
@@ -131,7 +139,7 @@ def check_target(source: Path, out: Path, *, force: bool) -> None:
             return
         if replaceable := out.exists():
             check_same_input(source, out)
-        if told.exists() and not are_refused_rows(told, source.name, named=not replaceable):
+        if told.exists() and not are_refused_rows(told, names, named=not replaceable):
             raise StoreError(
                 f"{escaped(str(told))} is there and does not hold the refused rows of {escaped(source.name)}, which "
                 "would replace it; name another --out, or replace it with --force"
@@ -152,13 +160,13 @@ def check_same_input(source: Path, out: Path) -> None:
         what = "is a scored run of another command"
         if known.get("command") == COMMAND:
             what = f"is a scored run of another input, {one_line(str(known.get('input')))[:80]}"
-            if known.get("input_sha256") == file_hash(source)[0]:
+            if known.get("input_sha256") == source_hash(open_source(source))[0]:
                 return
     raise StoreError(f"{escaped(str(out))} {what}; name another --out, or replace it with --force")
 
 
-def are_refused_rows(path: Path, name: str, *, named: bool) -> bool:
-    """Whether a file holds refused rows of an input of that name and nothing else; ``named``: each says so itself."""
+def are_refused_rows(path: Path, names: Collection[str], *, named: bool) -> bool:
+    """Whether a file holds refused rows of inputs of those names and nothing else; ``named``: each says so itself."""
     known = RefusedRow.__annotations__.keys()
     try:
         with path.open(encoding="utf-8") as lines:
@@ -166,7 +174,7 @@ def are_refused_rows(path: Path, name: str, *, named: bool) -> bool:
                 row = json.loads(line)
                 if not (isinstance(row, dict) and "message" in row and row.keys() <= known):
                     return False
-                if row.get("file", None if named else escaped(name)) != escaped(name):
+                if row.get("file", None if named else next(iter(names))) not in names:
                     return False
     except (ValueError, RecursionError):
         return False
@@ -179,6 +187,7 @@ def score_file(
     lens: Lens,
     *,
     layout: str = "auto",
+    columns: Columns | None = None,
     resume: bool = True,
     force: bool = False,
     batch_tokens: int = 8192,
@@ -188,10 +197,11 @@ def score_file(
     """Score every row of ``source`` into the scored run ``out``; refused rows go to ``<out>.errors.jsonl``.
 
     Args:
-        source: the file of solutions.
+        source: the file of solutions, or the folder or data set of the hub.
         out: the Parquet file to write.
         lens: the loaded checkpoint.
-        layout: the file's format, by its name on the command line.
+        layout: the format, by its name on the command line.
+        columns: the columns in which a format's fields stand under other names.
         resume: continue an unfinished scored run of the same input.
         force: write over files that are not a scored run of the same input.
         batch_tokens: most tokens, padding included, in one batch.
@@ -205,10 +215,11 @@ def score_file(
     """
     with sole_writer(parts_folder(out), escaped(out.name)):
         check_target(source, out, force=force)
-        digest, lines = file_hash(source)
+        read_from = open_source(source)
+        digest, lines = source_hash(read_from)
         provenance: ScoredRunProvenance = {
             "command": COMMAND,
-            "input": escaped(source.name),
+            "input": escaped(read_from.name),
             "input_sha256": digest,
             "format": layout,
             "checkpoint": lens.name,
@@ -219,19 +230,23 @@ def score_file(
             "window": window,
             "created": now(),
         }
+        if columns:
+            provenance["columns"] = dict(columns)
         if resume and is_leftover(out, provenance):  # killed while it removed its parts
             remove_parts(parts_folder(out))
-            rows, told = read_metadata(out).num_rows, errors_path(out)
+            before, told = read_metadata(out).num_rows, errors_path(out)
             failed = len(told.read_text(encoding="utf-8").splitlines()) if told.exists() else 0
-            return Summary(rows, failed, rows, out, told, judged_in(out))
+            return Summary(before, failed, before, out, told, judged_in(out))
         writer = RunWriter(out, provenance, resume=resume)
         with progress_bar("Scoring", lines, console=console, shown=console is not None) as bar:
-            parts = windows(read_traces(source, layout), window)
-            continued = write_parts(writer, parts, lens, source.name, lines, bar)
+            intake, rows = read_traces(source, layout, columns)
+            parts = windows(rows, window)
+            continued = write_parts(writer, parts, lens, read_from.name, lines, bar)
         failed = writer.write_errors()
+        writer.provenance = {**writer.provenance, "intake": intake.record()}
         scored = writer.finish(keep_empty=False)
     judged = judged_in(out) if scored else Judged(0, 0, 0)
-    return Summary(scored, failed, min(continued, scored), out, errors_path(out), judged)
+    return Summary(scored, failed, min(continued, scored), out, errors_path(out), judged, intake)
 
 
 def judged_in(path: Path) -> Judged:

@@ -12,13 +12,14 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from irl_core.data.fields import RowError
-from irl_core.data.formats import read
+from irl_core.data.formats import read_counted
+from irl_core.data.sources import column_map
 from irl_core.errors import DatasetError, UserError
 from irl_core.home import runs_folder
 from irl_core.types import Trace
@@ -38,8 +39,16 @@ FORMATS: Final = {
     "gsm8k": "question, and an answer that ends with ####",
     "processbench": "ProcessBench: problem, steps, label",
     "mr-gsm8k": "MR-GSM8K: question, model_output_steps, ...",
+    "prm800k": "PRM800K: question, and a label with rated steps",
+    "math-shepherd": "Math-Shepherd: input with its step mark, label",
+    "stepwise": "trl's stepwise rows: prompt, completions, labels",
+    "messages": "chats: messages, the last one the assistant's",
+    "completions": "prompt and completion, as trl logs them",
+    "lm-eval": "logged samples of lm-evaluation-harness",
+    "inspect": "a log of Inspect AI",
     "solutions": "question, solutions with is_correct",
 }
+SUFFIXES: Final = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".eval")
 SAMPLE: Final = (
     json.dumps({"question": "A pen costs 3 dollars. How much are 4 pens?", "answer": "12",
                 "solution": "4 pens cost 4*3=14 dollars.\n#### 14"}) + "\n"
@@ -56,34 +65,48 @@ class UploadError(UserError, ValueError):
 class Checked:
     """The contents of an upload: numbers of traces and problems that can be scored, and of rows that cannot.
 
-    ``faults``: why, for the first of those rows.
+    ``faults``: why, for the first of those rows. ``intake``: what became of the rows, in words. ``file``: the name
+    that the contents are kept under.
     """
 
     traces: int
     problems: int
     faults: tuple[str, ...]
     faulty: int
+    intake: tuple[str, ...] = field(default=(), compare=False)
+    file: str = TRACES
+    columns: tuple[str, ...] = ()
 
 
-def check(data: bytes, layout: str) -> Checked:
+def check(data: bytes, layout: str, name: str = TRACES, columns: str = "") -> Checked:
     """Read an upload as it will be scored, without a model.
 
+    Args:
+        data: the contents.
+        layout: the format.
+        name: the upload's own name, of which the ending alone is looked at.
+        columns: ``question=prompt, solution=reply``, where columns have other names than the format's fields.
+
     Raises:
-        UploadError: empty, too large, not text, of no known format, or without a row that can be scored.
+        UploadError: empty, too large, of no known kind or format, or without a row that can be scored.
     """
     if len(data) > MOST_BYTES:
         raise UploadError(f"the file has {len(data):,} bytes; the limit is {MOST_BYTES:,}: upload it in parts")
     if not data.strip():
         raise UploadError("the file is empty; a JSON object a line is expected")
-    if b"\0" in data[:4096]:
+    suffix = Path(name).suffix.lower()
+    file = f"traces{suffix}" if suffix in SUFFIXES else TRACES
+    if b"\0" in data[:4096] and not data.startswith((b"PAR1", b"PK\x03\x04")):
         raise UploadError("the file is no text; JSONL is expected, a JSON object a line in UTF-8")
     if layout not in FORMATS:
         raise UploadError(f"the format is {layout[:40]!r}; it is one of {', '.join(FORMATS)}")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / TRACES
+        path = Path(folder) / file
         path.write_bytes(data)
         try:
-            rows = list(read(path, layout))  # type: ignore[arg-type]
+            given = tuple(filter(None, (one.strip() for one in columns.split(","))))
+            intake, found = read_counted(path, layout, column_map(list(given)))  # type: ignore[arg-type]
+            rows = list(found)
         except DatasetError as error:
             raise UploadError(str(error)) from error
     traces = [row for row in rows if isinstance(row, Trace)]
@@ -95,7 +118,8 @@ def check(data: bytes, layout: str) -> Checked:
     if len(traces) > MOST_TRACES:
         raise UploadError(f"the file holds {len(traces):,} traces; the limit is {MOST_TRACES:,}: upload it in parts")
     problems = len({trace.problem for trace in traces})
-    return Checked(len(traces), problems, tuple(faults[:MOST_SHOWN]), len(faults))
+    shown = tuple(faults[:MOST_SHOWN])
+    return Checked(len(traces), problems, shown, len(faults), tuple(intake.lines()), file, given)
 
 
 def clean_title(given: str, data: bytes) -> str:
@@ -122,12 +146,13 @@ def keep(data: bytes, title: str, who: str, checked: Checked, layout: str) -> Pa
     about = {
         "title": title[:MOST_TITLE], "who": who, "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "sha256": hashlib.sha256(data).hexdigest(), "traces": checked.traces, "format": layout,
+        "intake": checked.intake,
     }  # fmt: skip
     temporary = None
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".new", dir=FOLDER))
-        (temporary / TRACES).write_bytes(data)
+        (temporary / checked.file).write_bytes(data)
         (temporary / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         temporary.rename(folder)
     except OSError as error:
@@ -156,9 +181,11 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def arguments(folder: Path, checkpoint: Path, device: str, layout: str) -> list[str]:
+def arguments(folder: Path, checkpoint: Path, device: str, layout: str, checked: Checked | None = None) -> list[str]:
     """The arguments of ``irl-lens`` that score an upload; a job that is resumed goes on where it was."""
+    file, columns = (TRACES, ()) if checked is None else (checked.file, checked.columns)
     return [
-        "score", str((folder / TRACES).resolve()), "--out", str((folder / RUN).resolve()), "--checkpoint",
+        "score", str((folder / file).resolve()), "--out", str((folder / RUN).resolve()), "--checkpoint",
         str(checkpoint.resolve()), "--device", device, "--format", layout,
+        *(word for column in columns for word in ("--map", column)),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The Upload page: traces as JSONL become a scored run, in the background."""
+"""The Upload page: traces of any format that is read become a scored run, in the background."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import access, sidebar
 from app.analysis import catalogue, chooser, uploads
-from app.analysis.uploads import FORMATS, MOST_BYTES, MOST_TITLE, MOST_TRACES, SAMPLE, UploadError
+from app.analysis.uploads import FORMATS, MOST_BYTES, MOST_TITLE, MOST_TRACES, SAMPLE, SUFFIXES, UploadError
 from app.components.markdown import counted, plain
 from app.jobs import supervisor
 from app.jobs.store import JobError
@@ -42,27 +42,32 @@ def show() -> None:
         icon=":material/download:",
     )  # fmt: skip
     given = st.file_uploader(
-        f"Traces, JSONL, at most {MOST_BYTES // 1_000_000} MB and {MOST_TRACES:,} traces", type=["jsonl", "json"],
-        key="upload_file",
+        f"Traces, at most {MOST_BYTES // 1_000_000} MB and {MOST_TRACES:,} of them", key="upload_file",
+        type=[suffix.removeprefix(".") for suffix in SUFFIXES],
+        help="JSON Lines, CSV, Parquet, or a log of Inspect AI.",
     )  # fmt: skip
     layout = st.selectbox(
         "Format", list(FORMATS), format_func=lambda name: f"{name}: {FORMATS[name]}", key="upload_format"
     )
+    columns = st.text_input(
+        "Columns with other names", key="upload_columns", max_chars=500, placeholder="question=prompt, solution=reply",
+    )  # fmt: skip
     if given is not None:
-        offer(given.getvalue(), given.name, layout, info)
+        offer(given.getvalue(), given.name, layout, columns, info)
     if STARTED in st.session_state:
         follow(*st.session_state[STARTED])
 
 
-def offer(data: bytes, name: str, layout: str, info: CheckpointInfo) -> None:
+def offer(data: bytes, name: str, layout: str, columns: str, info: CheckpointInfo) -> None:
     """Say what the upload holds, and offer to score it."""
     try:
-        checked = uploads.check(data, layout)
+        checked = uploads.check(data, layout, name, columns)
     except UploadError as error:
         st.error(plain(f"Not taken: {error}"))
         return
     can = f"{counted(checked.traces, 'trace')} of {counted(checked.problems, 'problem')} can be scored"
     st.text(f"{can}; {counted(checked.faulty, 'row')} cannot." if checked.faulty else f"{can}.")
+    st.caption(plain(" ".join(checked.intake[:2])))
     if checked.faults:
         with st.expander(f"Rows that cannot be scored ({checked.faulty:,})"):
             st.text("\n".join(checked.faults))
@@ -84,7 +89,7 @@ def start(data: bytes, title: str, layout: str, checked: uploads.Checked, info: 
     except (UploadError, access.NotAllowedError) as error:
         state["upload_error"] = f"Not taken: {error}"
         return
-    command = supervisor.command_line(*uploads.arguments(folder, info.path, device, layout))
+    command = supervisor.command_line(*uploads.arguments(folder, info.path, device, layout, checked))
     try:
         job = supervisor.start("score", f"scoring of {folder.name}", command, folder, device, who)
     except JobError as error:

@@ -16,13 +16,11 @@ MAX_ARRAY_BYTES = 200_000_000
 
 # First bytes of files that are no text, and what to say of them.
 _SIGNATURES = (
-    (b"PAR1", "a Parquet file; write it out as JSONL first (pandas: df.to_json(path, orient='records', lines=True))"),
     (b"\x1f\x8b", "compressed with gzip; unpack it first (gunzip)"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first (unzstd)"),
     (b"BZh", "compressed with bzip2; unpack it first (bunzip2)"),
     (b"\xfd7zXZ", "compressed with xz; unpack it first (unxz)"),
-    (b"PK\x03\x04", "a zip archive or a spreadsheet; unpack it, or save the sheet as JSONL"),
-    (b"ARROW1", "an Arrow file; write it out as JSONL first"),
+    (b"PK\x03\x04", "a zip archive or a spreadsheet; unpack it, or save the sheet as CSV"),
     (b"SQLite format 3", "an SQLite database; write its rows out as JSONL first"),
     (b"%PDF", "a PDF"),
     (b"\x80\x04", "a Python pickle, which is not opened"),
@@ -36,22 +34,29 @@ _SIGNATURES = (
 
 
 def unreadable_kind(path: Path) -> str | None:
-    """What a file is that cannot be JSONL, and what to do about it; None where it may be JSONL."""
-    with path.open("rb") as source:
-        start = source.read(2048)
+    """What a file is that holds no rows that are read, and what to do about it; None where it may be JSONL or CSV."""
+    start = _start(path)
     for signature, kind in _SIGNATURES:
         if start.startswith(signature):
             return kind
-    lines = start.removeprefix(b"\xef\xbb\xbf").lstrip().splitlines()
+    return "HTML or XML" if start.lstrip().startswith(b"<") else None
+
+
+def table_separator(path: Path) -> str | None:
+    """The separator of a table with a line of names (comma, semicolon or tab); None where the file is no such table."""
+    lines = _start(path).removeprefix(b"\xef\xbb\xbf").lstrip().splitlines()
     if not lines or lines[0][:1] in b"{[":
         return None
-    if lines[0][:1] == b"<":
-        return "HTML or XML"
-    for separator, kind in ((b"\t", "a table separated by tabs (TSV)"), (b",", "a CSV table"), (b";", "a CSV table")):
+    for separator in (b"\t", b",", b";"):
         names = [name.strip(b' "') for name in lines[0].split(separator)]
         if len(names) > 1 and all(re.fullmatch(rb"[A-Za-z_][\w .-]{0,60}", name) for name in names):
-            return f"{kind}; write it out as JSONL first (pandas: read_csv(path, dtype=str).to_json(..., lines=True))"
-    return None
+            return separator.decode()
+    return "," if path.suffix.lower() in (".csv", ".tsv") else None
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as source:
+        return source.read(2048)
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:

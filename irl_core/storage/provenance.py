@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from irl_core.config import TrainConfig
+from irl_core.data.intake import IntakeRecord
+from irl_core.data.sources import TraceSource
 from irl_core.errors import DatasetError
 from irl_core.files import now
 from irl_core.types import Trace
@@ -75,6 +77,7 @@ class ScoredRunProvenance(TypedDict, total=False):
     """Provenance in a scored run's metadata; which keys there are depends on the command that made it.
 
     ``calibration``, ``likelihood_calibration`` and ``vote`` hold the rules that were chosen on calibration problems.
+    ``intake``: what became of the rows that were read; ``columns``: those that stood for a format's fields.
     """
 
     command: str
@@ -86,6 +89,8 @@ class ScoredRunProvenance(TypedDict, total=False):
     input: str
     input_sha256: str
     format: str
+    columns: dict[str, str]
+    intake: IntakeRecord
     problems: int
     samples: int | str
     seed: int
@@ -170,6 +175,15 @@ def file_hash(path: Path) -> tuple[str, int]:
     except OSError as error:
         raise DatasetError(f"{path.name} cannot be read ({error.strerror})") from error
     return digest.hexdigest(), lines + (not last.endswith(b"\n"))
+
+
+def source_hash(source: TraceSource) -> tuple[str, int]:
+    """sha256 of a source of traces, of one file its own, and about how many rows it has. Raises DatasetError."""
+    found = [file_hash(file) for file in source.files]
+    rows = source.count(sum(lines for _, lines in found))
+    if len(found) == 1:
+        return found[0][0], rows
+    return hashlib.sha256("".join(digest for digest, _ in found).encode()).hexdigest(), rows
 
 
 def code_state(folder: Path = REPOSITORY) -> CodeState:

@@ -318,7 +318,7 @@ def remove_parts(folder: Path) -> None:
 
 def is_leftover(path: Path, provenance: Mapping[str, Any]) -> bool:
     """Whether the parts of a run are what a kill left of them after the run was merged: it is there and has this
-    provenance, but for ``created``, and the parts have no marker.
+    provenance, but for ``created`` and ``intake``, and the parts have no marker.
 
     Raises:
         StoreError: the run that is there cannot be read.
@@ -329,7 +329,7 @@ def is_leftover(path: Path, provenance: Mapping[str, Any]) -> bool:
         return False
     known: Mapping[str, Any] = read_provenance(path)
     asked = json.loads(json.dumps(dict(provenance)))
-    return all(known.get(key) == asked.get(key) for key in (known.keys() | asked.keys()) - {"created"})
+    return all(known.get(key) == asked.get(key) for key in (known.keys() | asked.keys()) - {"created", "intake"})
 
 
 def json_line(error: RefusedRow) -> str:

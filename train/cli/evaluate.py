@@ -17,6 +17,7 @@ from train.cli.options import (
     Device,
     EngineModel,
     EngineUrl,
+    Map,
     checkpoint_folder,
     engine_of,
 )
@@ -52,13 +53,17 @@ class EvaluateRequest:
     training: Path | None = None
     dry_run: bool = False
     engine: Engine | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def evaluate(
     out: Annotated[Path, typer.Option(help="The folder for the scored runs and the report.")],
     checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
-    data: Annotated[str, typer.Option(help="demo, gsm8k, or a file of problems or of solutions.")] = "demo",
+    data: Annotated[
+        str, typer.Option(help="demo, gsm8k, or problems or solutions: a file, a folder, hf:OWNER/NAME@SPLIT.")
+    ] = "demo",
     holds: Annotated[str, typer.Option(help="What a file holds: auto, problems or solutions.")] = "auto",
+    columns: Map = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Solutions sampled of each problem. [default: 16]")] = None,
     problems: Annotated[
         int | None, typer.Option(min=2, help="The first so many problems. [default: 160 of the demo, else all]")
@@ -77,6 +82,7 @@ def evaluate(
     engine_model: EngineModel = None,
 ) -> None:
     """Sample, score, perturb and probe; then answer the paper's questions in a report. Resumes where it was stopped."""
+    from irl_core.data.sources import column_map
     from train.evaluate.problem_sets import Holds
 
     if holds not in get_args(Holds):
@@ -85,7 +91,7 @@ def evaluate(
     run_evaluation(
         EvaluateRequest(
             checkpoint_folder(checkpoint), out, data, cast(Holds, holds), samples, problems, others, seed, device,
-            resume, training, dry_run, engine_of(engine, engine_model),
+            resume, training, dry_run, engine_of(engine, engine_model), column_map(columns),
         )
     )  # fmt: skip
 
@@ -111,6 +117,8 @@ def run_evaluation(request: EvaluateRequest) -> None:
         typer.Exit: it was asked to stop.
     """
     settings = settings_of(request)
+    for line in settings.problem_set.intake.lines() if settings.problem_set.intake else ():
+        say(line)
     if request.dry_run:
         for line in planned(settings):
             say(line)
@@ -171,7 +179,7 @@ def settings_of(request: EvaluateRequest) -> EvaluationSettings:
 
     trained = load_json(request.checkpoint / "config.json").get("train_config", {})
     layout = trained.get("data", {}).get("layout", "as_written")
-    data = open_problem_set(request.data, request.problems, holds=request.holds, layout=layout)
+    data = open_problem_set(request.data, request.problems, holds=request.holds, layout=layout, columns=request.columns)
     if data.solutions is not None and request.samples is not None:
         raise ConfigError(
             f"--samples {request.samples}: {data.name} holds solutions, and none are sampled; leave it out, or sample "

@@ -32,6 +32,10 @@ Checkpoint = Annotated[
         "here, else demo."
     ),
 ]
+Map = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="FIELD=COLUMN, again and again: where columns have other names (question=prompt)."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 

@@ -7,16 +7,20 @@ from typing import Annotated
 
 import typer
 
-from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, load_lens
+from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, Map, load_lens
 from train.cli.say import say
 
 
 def score(
-    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Problems with solutions, a JSON object a line.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="Problems with solutions: a file, a folder, or hf:OWNER/NAME@SPLIT."),
+    ],
     out: Annotated[Path, typer.Option(help="The scored run to write (Parquet).")],
     layout: Annotated[
-        str, typer.Option("--format", help="auto, gsm8k, processbench, mr-gsm8k, plain, solutions, demo or trace.")
+        str, typer.Option("--format", help="auto, or a format of docs/data.md: plain, prm800k, messages, ...")
     ] = "auto",
+    columns: Map = None,
     checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
     resume: Annotated[bool, typer.Option(help="Continue an unfinished run of the same input.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is no run of this input.")] = False,
@@ -26,13 +30,18 @@ def score(
     """Score a file of solutions; a run that was stopped continues where it was."""
     from rich.console import Console
 
+    from irl_core.data.sources import column_map
     from train.score_file import check_source, score_file
 
-    check_source(source, out, layout, force=force)
+    named = column_map(columns)
+    check_source(source, out, layout, columns=named, force=force)
     lens, console = load_lens(checkpoint, device), Console(stderr=True)
     summary = score_file(
-        source, out, lens, layout=layout, resume=resume, force=force, batch_tokens=batch_tokens, console=console
-    )
+        source, out, lens, layout=layout, columns=named, resume=resume, force=force, batch_tokens=batch_tokens,
+        console=console,
+    )  # fmt: skip
+    for line in summary.intake.lines() if summary.intake else ():
+        say(line)
     say(summary.sentence())
     if summary.scored == 0:
         raise typer.Exit(1)

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Literal
 
 from irl_core.data.fields import RowError
-from irl_core.data.formats import Format, detect_format, read
+from irl_core.data.formats import Format, detect_format, read, read_counted
 from irl_core.data.gsm8k import gsm8k
+from irl_core.data.intake import Intake
+from irl_core.data.sources import HUB, Columns, open_source
 from irl_core.data.word_problems.check import first_error
 from irl_core.data.word_problems.generate import problems
 from irl_core.data.word_problems.quantities import WordProblem
 from irl_core.errors import ConfigError
-from irl_core.storage.provenance import data_hash, file_hash
+from irl_core.storage.provenance import data_hash, source_hash
 from irl_core.text.segmentation import make_trace
 from irl_core.text.think_answer import as_think_answer
 from irl_core.types import Source, Trace, Truth
@@ -64,7 +66,8 @@ class ProblemSet:
 
     ``solutions``: the file whose solutions are scored, None where solutions are sampled; ``lines``: its length.
     ``experts``: honest solutions that are perturbed and probed. ``sha256``: of the problems, or of the file.
-    ``left_out``: a line for each row that cannot be used.
+    ``columns``: those of the file that stand for a format's fields. ``left_out``: a line for each row that cannot be
+    used. ``intake``: what became of the rows of a file of solutions.
     """
 
     name: str
@@ -76,42 +79,54 @@ class ProblemSet:
     format: Format = "auto"
     lines: int = 0
     left_out: Sequence[str] = field(default=())
+    columns: Columns = field(default_factory=dict)
+    intake: Intake | None = None
 
 
 def open_problem_set(
-    data: str, count: int | None = None, *, holds: Holds = "auto", layout: str = "as_written"
+    data: str,
+    count: int | None = None,
+    *,
+    holds: Holds = "auto",
+    layout: str = "as_written",
+    columns: Columns | None = None,
 ) -> ProblemSet:
     """The problem set that ``--data`` names.
 
     Args:
-        data: ``demo``, ``gsm8k``, a folder with GSM8K's files, or a file.
+        data: ``demo``, ``gsm8k``, a folder with GSM8K's files, or a file, folder or data set of the hub with traces.
         count: at most so many problems (None: 160 of the demo, else all).
         holds: what a file is; auto takes GSM8K's layout and the generator's as problems, everything else as solutions.
         layout: how expert solutions are written.
+        columns: the columns in which a format's fields stand under other names.
 
     Raises:
         ConfigError: too few problems, or an option that does not fit what is asked.
         DatasetError: the data is not there, or not readable.
     """
     path = Path(data)
-    if data in ("demo", "gsm8k") or path.is_dir():
+    if data in ("demo", "gsm8k") or (path / "test.jsonl").is_file():
         if holds == "solutions":
             raise ConfigError(f"--holds solutions: {data} holds problems; leave it out")
         if data == "demo":
             return generated_problems(DEFAULT_PROBLEMS if count is None else count)
         rows = gsm8k("test", None if data == "gsm8k" else path)
         return given_problems("gsm8k" if data == "gsm8k" else f"{path.name}/test.jsonl", rows, count, layout)
-    form = detect_format(path)
+    form = detect_format(path, columns)
+    name = data.removeprefix(HUB).rpartition("/")[2] if data.startswith(HUB) else path.name
     if holds == "problems" or (holds == "auto" and form in PROBLEM_FORMATS):
-        return given_problems(path.name, read(path, form), count, layout)
+        return given_problems(name, read(path, form, columns), count, layout)
     if count is not None:
         raise ConfigError(
-            f"--problems {count}: {path.name} holds solutions, which are all scored; leave it out, or sample "
+            f"--problems {count}: {name} holds solutions, which are all scored; leave it out, or sample "
             "solutions of its problems with --holds problems"
         )
-    digest, lines = file_hash(path)
-    experts = honest_solutions(path, form)
-    return ProblemSet(path.name, digest, solutions=path, format=form, lines=lines, experts=experts)
+    digest, lines = source_hash(open_source(path))
+    intake, rows = read_counted(path, form, columns)
+    experts = honest_solutions(rows)
+    return ProblemSet(
+        name, digest, solutions=path, format=form, lines=lines, experts=experts, columns=columns or {}, intake=intake
+    )
 
 
 def generated_problems(count: int) -> ProblemSet:
@@ -166,14 +181,12 @@ def expert_of(row: Trace, layout: str) -> Trace:
     return as_think_answer(expert) if layout == "think_answer" else expert
 
 
-def honest_solutions(path: Path, form: Format) -> list[Trace]:
+def honest_solutions(rows: Iterator[Trace | RowError]) -> list[Trace]:
     """An honest solution of each problem of a file of solutions: the reference one where the file has it, else its
-    first correct one that is not known to go wrong; at most ``MAX_EXPERTS``."""
+    first correct one that is not known to go wrong; at most ``MAX_EXPERTS``. Every row is read, to be counted."""
     honest: dict[str, Trace] = {}
-    for row in read(path, form):
-        if len(honest) == MAX_EXPERTS:
-            break
-        if isinstance(row, RowError) or row.problem_id in honest:
+    for row in rows:
+        if isinstance(row, RowError) or row.problem_id in honest or len(honest) == MAX_EXPERTS:
             continue
         reference = row.extra.get("reference_solution", "")
         wrong = row.truth is not None and row.truth.first_error_step is not None

@@ -73,7 +73,7 @@ class Evaluation:
     @property
     def provenance(self) -> ScoredRunProvenance:
         """What every file's provenance holds."""
-        record = self.record
+        record, intake = self.record, self.settings.problem_set.intake
         return {
             **record["arguments"],
             "command": "irl-lens evaluate",
@@ -85,6 +85,7 @@ class Evaluation:
             "machine": record["machine"],
             "versions": record["versions"],
             "code": record["code"],
+            **({} if intake is None else {"intake": intake.record()}),
         }
 
     def make_files(self, progress: Progress) -> None:
@@ -143,7 +144,7 @@ class Evaluation:
             parts = rollouts.scored_samples(self.sampled(), lens, data.questions, settings.samples, settings.seed)
             yield from with_errors(parts, data.left_out)
             return
-        for window in windows(read(data.solutions, data.format), rollouts.TRACES_AT_ONCE):
+        for window in windows(read(data.solutions, data.format, data.columns), rollouts.TRACES_AT_ONCE):
 
             def make(on_step: OnStep, window: Window = window) -> ScoredRows:
                 scored = score_window(lens, window.traces, run_id=lens.name, batch_tokens=rollouts.BATCH_TOKENS)

@@ -1,0 +1,105 @@
+"""What became of a source: rows read, traces and labels found, rows left out and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypedDict, TypeVar
+
+from irl_core.data.fields import RowError
+from irl_core.types import Trace
+
+MOST_REASONS: Final = 30
+_VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\d,.]*")
+
+
+Row = TypeVar("Row")
+
+
+class IntakeRecord(TypedDict):
+    """An intake as a scored run and an evaluation keep it. ``left_out``: how many rows, by the reason."""
+
+    format: str
+    rows: int
+    traces: int
+    labels: int
+    labels_with_error: int
+    labels_by: str
+    answers_known: int
+    left_out: dict[str, int]
+
+
+@dataclass(slots=True)
+class Intake:
+    """The counts of a source while it is read.
+
+    ``labels``: traces whose first wrong step is known, or that none is; ``labels_by`` who says so. ``answers_known``:
+    traces that are known to end right or wrong. ``left_out``: rows by the reason, which has no values in it; ``first``
+    the place of the first one.
+    """
+
+    format: str
+    labels_by: str
+    rows: int = 0
+    traces: int = 0
+    labels: int = 0
+    labels_with_error: int = 0
+    answers_known: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def counting_rows(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows as they are, each counted as it is read."""
+        for row in rows:
+            self.rows += 1
+            yield row
+
+    def counting(self, rows: Iterable[Trace | RowError]) -> Iterator[Trace | RowError]:
+        """The rows as they are, each counted as it passes."""
+        for row in rows:
+            if isinstance(row, RowError):
+                self._leave_out(row)
+            else:
+                self.traces += 1
+                self.answers_known += row.correct is not None
+                self.labels += row.truth is not None
+                self.labels_with_error += row.truth is not None and row.truth.first_error_step is not None
+            yield row
+
+    def _leave_out(self, row: RowError) -> None:
+        reason = _VALUES.sub("...", f"{row.field}: {row.message}" if row.field else row.message)
+        if reason not in self.left_out and len(self.left_out) >= MOST_REASONS:
+            reason = "other reasons"
+        self.left_out[reason] = self.left_out.get(reason, 0) + 1
+        self.first.setdefault(reason, f"{row.file}, line {row.line}")
+
+    @property
+    def lost(self) -> int:
+        """The number of rows left out."""
+        return sum(self.left_out.values())
+
+    def lines(self) -> Iterator[str]:
+        """What became of the source, in words."""
+        known = f", {self.answers_known:,} known to end right or wrong" if self.answers_known else ""
+        rows, traces = (f"{n:,} {name}{'s' * (n != 1)}" for n, name in ((self.rows, "row"), (self.traces, "trace")))
+        yield f"Read as {self.format}: {rows}, {traces}{known}."
+        if self.labels:
+            wrong, right = self.labels_with_error, self.labels - self.labels_with_error
+            counts = f"{self.labels:,}, {wrong:,} with a first wrong step and {right:,} without one"
+            yield f"Labels of steps, by {self.labels_by}: {counts}."
+        for reason, count in sorted(self.left_out.items(), key=lambda item: -item[1]):
+            yield f"Left out: {count:,} row{'s' * (count != 1)}, {reason} (first: {self.first[reason]})."
+
+    def record(self) -> IntakeRecord:
+        """What is kept with a scored run."""
+        return {
+            "format": self.format,
+            "rows": self.rows,
+            "traces": self.traces,
+            "labels": self.labels,
+            "labels_with_error": self.labels_with_error,
+            "labels_by": self.labels_by if self.labels else "",
+            "answers_known": self.answers_known,
+            "left_out": dict(self.left_out),
+        }
