@@ -40,9 +40,10 @@ class TraceSource:
     files: tuple[Path, ...]
 
     def count(self, lines: int) -> int:
-        """The number of rows, given the number of lines of all files; of an Inspect log that of its lines too, which
-        only a progress bar is told."""
-        return sum(map(count_rows, self.files)) if self.kind in ("Parquet", "Arrow") else lines
+        """The number of rows, given the number of lines of all files. Raises DatasetError."""
+        if self.kind in ("Parquet", "Arrow"):
+            return sum(map(count_rows, self.files))
+        return lines if self.kind == "JSON Lines" else sum(1 for file in self.files for _ in rows_of(file, self.kind))
 
 
 def open_source(path: Path) -> TraceSource:

@@ -118,10 +118,15 @@ def test_lm_eval_takes_each_response_once_and_judges_it() -> None:
     }
 
 
-def test_completions_that_trl_logged() -> None:
-    traces = traces_of(SAMPLES / "completions_00001.parquet")
-    assert {trace.problem for trace in traces} <= {PEARS, TILES} and len(traces) == 4
-    assert all(trace.extra["training_step"] == "1" and "short_reward" in trace.extra for trace in traces)
+def test_completions_as_trl_logs_them(tmp_path: Path) -> None:
+    columns = {"step": [1, 1], "prompt": [f"user\n{PEARS}\nassistant\n"] * 2, "completion": ["So 30.", "So 42."]}
+    rewards = {"short_reward": [-6.0, -6.5], "advantage": [0.5, -0.5]}
+    pq.write_table(pa.table(columns | rewards), tmp_path / "completions_00001.parquet")
+    first, second = traces_of(tmp_path)
+    assert (first.problem, first.text, second.text) == (PEARS, "So 30.", "So 42.")
+    assert [trace.extra for trace in (first, second)] == [
+        {"short_reward": "-6", "training_step": "1"}, {"short_reward": "-6.5", "training_step": "1"}
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["inspect.eval", "inspect.json"])
@@ -202,6 +207,7 @@ def test_columns_of_other_names_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"has no column prompt; it has ask, gold, reply"):
         read(path, columns={"question": "prompt", "solution": "reply"})
     assert [trace.correct for trace in traces_of(path, NAMED)] == [True, False, False]
+    assert (open_source(path).count(10), open_source(SAMPLES / "stepwise").count(10)) == (3, 3)
     pq.write_table(pa.table({"doc": [{"q": PEARS}], "reply": ["So 30."]}), tmp_path / "a.parquet")
     (trace,) = traces_of(tmp_path / "a.parquet", {"question": "doc.q", "solution": "reply"})
     assert trace.problem == PEARS
