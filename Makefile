@@ -80,6 +80,8 @@ assets-gsm8k: $(VENV)/.installed
 	$(BIN)/irl-lens train gsm8k-irl data.source=$(GSM8K) $(if $(wildcard runs/gsm8k-irl),--resume)
 	rm -rf assets/gsm8k
 	$(BIN)/irl-lens export runs/gsm8k-irl/final assets/gsm8k --to bundle --data gsm8k
+	$(BIN)/irl-lens score assets/solutions-gsm8k.jsonl --checkpoint assets/gsm8k --force \
+	  --out assets/scored_run_gsm8k/run.parquet
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

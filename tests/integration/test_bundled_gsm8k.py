@@ -13,6 +13,7 @@ from irl_core.checkpoints.manifest import verify
 from irl_core.models.bases import BASES
 from irl_core.models.pretrained import read_base
 from irl_core.reward.localisation import Calibration
+from irl_core.storage.scored_run import read_run
 from irl_core.text.answers import answers_agree
 from irl_core.text.equations import find_equations
 from irl_core.text.segmentation import make_trace
@@ -58,3 +59,16 @@ def test_a_right_solution_is_right_and_a_wrong_one_is_wrong(row: dict[str, str])
     assert wrong.answer is not None and wrong.text != right.text
     same = answers_agree(wrong.answer, row["answer"])
     assert same == (row["kind"] == "right answer by a wrong way")
+
+
+def test_the_bundled_run_holds_our_own_solutions_with_their_first_errors() -> None:
+    solutions = [json.loads(line) for line in (ASSETS / "solutions-gsm8k.jsonl").read_text().splitlines()]
+    assert {row["problem"] for row in solutions} == {row["problem"] for row in ROWS}
+    rows = {row["trace_id"]: row for row in read_run(ASSETS / "scored_run_gsm8k" / "run.parquet").to_pylist()}
+    assert rows.keys() == {row["id"] for row in solutions} and len(rows) == 24
+    for row in solutions:
+        stored = rows[row["id"]]
+        assert stored["true_first_error_step"] == row["label"] and stored["correct"] is row["final_answer_correct"]
+        assert [step["text"] for step in stored["steps"]] == row["steps"] and stored["familiar"]
+    found = {name: row["arithmetic_first_false_step"] for name, row in rows.items() if row["arithmetic_false"]}
+    assert found == {"slip-subtraction/wrong": 2, "last-step/wrong": 2}  # the two slips; the others are errors of sense
