@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import CONFIG, MANIFEST, verify
 from irl_core.checkpoints.save import save_checkpoint
-from irl_core.data.annotations import Annotation, Annotations, from_jsonl, latest, text_hash
+from irl_core.data.annotations import ADJUDICATED, Annotation, Annotations, from_jsonl, latest, text_hash
 from irl_core.errors import AnnotationError, InputError
 from irl_core.reward.calibration import HeldOut, calibrate, candidate_rules
 from irl_core.reward.localisation import Calibration, Signal, locate
@@ -146,7 +146,8 @@ def read_annotations(path: Path) -> list[Annotation]:
 
 def agreed_labels(annotations: Sequence[Annotation], *, seen: bool = False) -> Labels:
     """One label a text: of each annotator the newest annotation, of several annotators the step that most of those who
-    were sure named. Ties are left out, and so are annotations that were not blind, unless ``seen``."""
+    were sure named; where their disagreement was settled, the step that was settled on. Ties are left out, and so are
+    annotations that were not blind, unless ``seen``."""
     newest = list(latest(annotations).values())
     counted = [one for one in newest if one.blind or seen]
     left_out: Counter[str] = Counter()
@@ -156,14 +157,15 @@ def agreed_labels(annotations: Sequence[Annotation], *, seen: bool = False) -> L
         by_text.setdefault(one.text_sha256, []).append(one)
     steps: dict[str, int | None] = {}
     for key, of_text in by_text.items():
-        votes = Counter(one.step for one in of_text if one.verdict != "unsure").most_common(2)
+        settled = [one for one in of_text if one.annotator == ADJUDICATED and one.verdict != "unsure"]
+        votes = Counter(one.step for one in settled or of_text if one.verdict != "unsure").most_common(2)
         if not votes:
             left_out["unsure"] += 1
         elif len(votes) == 2 and votes[0][1] == votes[1][1]:
             left_out["annotators disagree"] += 1
         else:
             steps[key] = votes[0][0]
-    annotators = len({one.annotator for one in counted})
+    annotators = len({one.annotator for one in counted} - {ADJUDICATED})
     return Labels(steps, {reason: n for reason, n in left_out.items() if n}, annotators)
 
 

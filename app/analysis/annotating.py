@@ -14,11 +14,15 @@ from app.analysis.catalogue import RunInfo
 from app.analysis.failures import Listing
 from app.components import chart
 from app.components.markdown import plain
-from irl_core.data.annotations import CATEGORIES, MOST_NOTE, Annotation, Annotations, from_jsonl, to_jsonl
+from irl_core.data.annotations import ADJUDICATED, CATEGORIES, MOST_NOTE, Annotation, Annotations, from_jsonl, to_jsonl
 from irl_core.errors import AnnotationError
 from irl_core.storage.schema import ScoredRow
 
 KEYED_STEPS: Final = 9
+SETTLES: Final = (
+    "Lists the texts on which annotators disagree, with what each said. Your answer settles it: it is what a "
+    "calibration takes, and the note says that it was you."
+)
 UNDO: Final = "Withdraws your answer. The next one on this text is not blind: the model's was shown."
 
 
@@ -76,6 +80,12 @@ def ask(
         st.toast(plain(state.pop("annotation_saved")))
 
 
+def in_whose_name() -> str:
+    """The annotator whose answers are shown: who annotates, or where disagreements are settled, everybody."""
+    name: str = ADJUDICATED if st.session_state.get("adjudicate") else st.session_state["annotator"]
+    return name
+
+
 def choice_button(value: str, label: str, key: str | None) -> None:
     """A button that chooses the answer ``value``; ``key``: the key that does so too."""
 
@@ -93,12 +103,18 @@ def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
     if state["choice"] is None:  # sent by a button that is disabled
         return
     try:
+        person, note = access.writer("annotate", state["annotator"]), state["note"].strip()
+        if person == ADJUDICATED:
+            raise AnnotationError(f"the name {ADJUDICATED} is that of settled disagreements; take your own")
+        who = person
+        if state.get("adjudicate"):
+            who, note = ADJUDICATED, f"{person}: {note}".removesuffix(": ")
         annotation = failures.annotation(
-            row, info.name, access.writer("annotate", state["annotator"]), state["choice"], category=state["category"],
-            note=state["note"].strip(), blind=blind,
-        )  # fmt: skip
+            row, info.name, who, state["choice"], category=state["category"], note=note, blind=blind
+        )
         known = Annotations(failures.DATABASE)
-        if blind and known.answered(annotation.text_sha256, annotation.annotator):  # and has seen the model's answer
+        if blind and any(known.answered(annotation.text_sha256, name) for name in {who, person}):
+            # the model's answer was shown then
             annotation = replace(annotation, blind=False)
         known.add(annotation)
     except (AnnotationError, access.NotAllowedError) as error:

@@ -196,6 +196,18 @@ def one_a_text(table: pa.Table, chosen: Iterable[int]) -> tuple[list[int], Count
     return first, copies
 
 
+def of_items(table: pa.Table, chosen: Iterable[int], wanted: Collection[str]) -> list[int]:
+    """The chosen rows whose text is among the wanted items."""
+    items = table.column(ITEM).to_pylist()
+    return [number for number in chosen if items[number] in wanted]
+
+
+def said_words(one: Annotation) -> str:
+    """An annotator's word on a trace, on one line."""
+    more = "; ".join(filter(None, (one.category, " ".join(one.note.split()))))
+    return f"{one.annotator}: {one.label}" + (f" ({more})" if more else "") + ("" if one.blind else ", not blind")
+
+
 def judged_items(annotations: Iterable[Annotation], annotator: str) -> set[str]:
     """The items that an annotator has judged."""
     return {one.text_sha256 for one in annotations if one.annotator == annotator}

@@ -9,6 +9,7 @@ import streamlit as st
 
 from app.analysis import chooser, expression, failures, slices
 from app.analysis.failures import Query
+from app.components.chart import inert_table
 from app.components.markdown import plain
 from app.inspect import links
 from irl_core.reward.verdict import KINDS
@@ -88,17 +89,17 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def cached_slices(_table: pa.Table, by: str, run: str) -> list[slices.Slice]:
+def cached_slices(_table: pa.Table, by: str, key: tuple[str, int, int]) -> list[slices.Slice]:
     """The slices of a run."""
     return slices.slices(_table, by)
 
 
-def draw_slices(table: pa.Table) -> None:
-    """A table of the parts of the run; a choice filters by it."""
+def draw_slices(table: pa.Table, key: tuple[str, int, int]) -> None:
+    """A table of the parts of the run; a choice filters by it. ``key`` changes when the run's file does."""
     by = st.segmented_control("Slices by", list(slices.BY), format_func=slices.BY.__getitem__, default="family")
     if by is None:
         return
-    found = cached_slices(table, by, st.session_state["run_shown"])
+    found = cached_slices(table, by, key)
 
     def take() -> None:
         rows = st.session_state[f"slices_{by}"]["selection"]["rows"]
@@ -106,13 +107,13 @@ def draw_slices(table: pa.Table) -> None:
             st.session_state.update(where=found[rows[0]].where, outcome="all")
 
     st.dataframe(
-        [
+        inert_table([
             {
                 "slice": one.name, "traces": one.traces, "judged": one.judged, "wrong": one.wrong,
                 "share wrong": one.wrong / one.judged if one.judged else None,
             }
             for one in found
-        ],
+        ]),
         hide_index=True, height=SLICE_PIXELS, key=f"slices_{by}", on_select=take, selection_mode="single-row",
         column_config={"share wrong": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)},
     )  # fmt: skip

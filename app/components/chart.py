@@ -5,7 +5,7 @@ A chart's points that are traces carry ``[run, trace id]``; a click on one opens
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -75,6 +75,13 @@ def draw(
         if help:
             st.caption(help)
         show_table(table, key)
+
+
+def inert_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a table for ``st.dataframe``, whose own menu saves what it shows: no cell of it is a formula."""
+    import pandas as pd
+
+    return csv_export.inert(pd.DataFrame(rows))
 
 
 def show_table(table: pd.DataFrame, key: str) -> None:

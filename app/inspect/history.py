@@ -8,6 +8,7 @@ from typing import Final
 
 import streamlit as st
 
+from app.components.chart import inert_table
 from app.inspect import results
 from app.inspect.many import Pasted
 from app.inspect.request import Inspection
@@ -60,7 +61,7 @@ def draw(inspections: Sequence[Inspection], key: str, most_rows: int = 8) -> Non
             open_again(inspections[selected[0]])
 
     st.dataframe(
-        [row(one) for one in inspections],
+        inert_table([row(one) for one in inspections]),
         hide_index=True,
         height=ROW_PIXELS * (min(len(inspections), most_rows) + 1) + 3,
         key=key,

@@ -8,6 +8,7 @@ from typing import Final
 
 import streamlit as st
 
+from app.components.chart import inert_table
 from app.components.heatmap import heatmap
 from app.components.markdown import plain
 from app.inspect import results, serving, why
@@ -88,7 +89,7 @@ def draw_branches(inspection: Inspection, step: int, name: str) -> None:
 
     number = st.column_config.NumberColumn
     st.dataframe(
-        why.branch_rows(inspection), hide_index=True, key=key, on_select=take, selection_mode="single-row",
+        inert_table(why.branch_rows(inspection)), hide_index=True, key=key, on_select=take, selection_mode="single-row",
         height=ROW_PIXELS * (len(inspection.branches) + 1) + 3,
         column_config={
             "probability": number(format="percent"), "reward": number(format="%+.2f"), "credit": number(format="%+.2f"),
@@ -115,17 +116,21 @@ def change_step(inspection: Inspection, step: int, name: str) -> None:
             step,
         )
 
-    words, number, button = st.columns([6, 2, 3], vertical_alignment="bottom")
-    words.text_input(f"{name.capitalize()} in other words", written, key=key, on_change=change)
-    st.session_state.setdefault("tries", TRIES)
-    number.number_input("Tries", 1, MOST_TRIES, key="tries")
+    words, number, button = st.columns([5, 2, 4], vertical_alignment="bottom")
+    ask_for = words.text_area if "\n" in written else words.text_input
+    ask_for(f"{name.capitalize()} in other words", written, key=key, on_change=change)
+    number.number_input("Tries", 1, MOST_TRIES, TRIES, key="tries")
     button.button("Try again from here", icon=":material/replay:", on_click=try_again, width="stretch")
 
 
 def draw_change(what: WhatIf) -> None:
     """What a change did: to the verdict, to every step, and the changed solution in colours."""
     st.markdown(plain(why.change_words(what.of, what.found)))
-    st.dataframe(why.change_rows(what.of, what.found), hide_index=True)
+    number = st.column_config.NumberColumn(format="%+.2f")
+    st.dataframe(
+        inert_table(why.change_rows(what.of, what.found)), hide_index=True,
+        column_config={"before": number, "now": number},
+    )  # fmt: skip
     state = st.session_state
     result = results.to_result(what.found, state["gamma"])
     settings = payload.settings(state["view"], state["gamma"], state["strength"])
@@ -149,7 +154,11 @@ def draw_tries(what: WhatIf) -> None:
             keep(replace(tries.request, solution=tries.scored[order[rows[0]]].trace.text))
 
     st.dataframe(
-        why.tries_rows(tries, order), hide_index=True, key="tries_table", on_select=take, selection_mode="single-row"
+        inert_table(why.tries_rows(tries, order)),
+        hide_index=True,
+        key="tries_table",
+        on_select=take,
+        selection_mode="single-row",
     )
     st.button("Forget them", on_click=forget)
 

@@ -11,7 +11,7 @@ from app.inspect.results import verdict_of
 from irl_core.policy.familiarity import Familiarity
 from irl_core.reward.localisation import token_steps
 from irl_core.reward.token_scores import signals
-from irl_core.reward.verdict import signed, step_name
+from irl_core.reward.verdict import step_name
 from irl_core.storage.rows import judge_of
 from irl_core.text.answers import answers_agree
 from irl_core.text.equations import find_equations
@@ -51,7 +51,7 @@ def branch_rows(inspection: Inspection) -> list[dict[str, str | float]]:
     """A row for each token that may stand at the chosen place."""
     return [
         {
-            "token": shown(one.text) + ("  (as written)" if one.written else ""),
+            "token": f"\u201c{shown(one.text)}\u201d" + ("  (as written)" if one.written else ""),
             "probability": math.exp(one.logprob),
             "reward": one.reward,
             "credit": one.credit,
@@ -95,18 +95,18 @@ def change_words(before: Inspection, after: Inspection) -> str:
     return f"Still: {other}" if one == other else f"Before: {one}. Now: {other}"
 
 
-def change_rows(before: Inspection, after: Inspection) -> list[dict[str, str]]:
-    """The score of every step, before and after a change, where their numbers agree."""
+def change_rows(before: Inspection, after: Inspection) -> list[dict[str, str | float | None]]:
+    """The score of every step, before and after a change; before where it is the same step."""
     steps, scores = before.scored[0].trace.steps, before.localisations[0].step_scores
     others = after.localisations[0].step_scores
-    rows = []
+    rows: list[dict[str, str | float | None]] = []
     for number, step in enumerate(after.scored[0].trace.steps):
         known = len(steps) == len(others) or (number < len(steps) and steps[number].text == step.text)
         rows.append(
             {
                 "step": step_name(after.scored[0].trace.steps, number, of=False),
-                "before": signed(scores[number]) if known else "",
-                "now": signed(others[number]),
+                "before": scores[number] if known else None,
+                "now": others[number],
                 "text": " ".join(step.text.split()),
             }
         )

@@ -21,7 +21,7 @@ from app.components.heatmap import heatmap
 from app.components.markdown import counted, marked_differences, plain
 from app.inspect import links
 from app.inspect.results import caption, stored_inspection, to_result
-from irl_core.data.annotations import MOST_NAME, Annotations, latest
+from irl_core.data.annotations import MOST_NAME, Annotations, disagreed, latest
 from irl_core.errors import AnnotationError, StoreError
 from irl_core.report.csv_export import csv_of, inert
 from irl_core.report.heatmap import payload
@@ -58,8 +58,10 @@ Name the **first** step that is wrong, whatever comes after it.
 HERE: Final = "\u25b6"
 T = TypeVar("T")
 FileKey = tuple[str, int, int]  # changes when the file of a run does
-KEPT: Final = ("annotator", "model_first", "differences", "outcome", "words", "where", "descending", "sort",
-               "filter_kinds", "filter_verdicts", "filter_true_steps", "filter_verdict_steps")  # fmt: skip
+KEPT: Final = (
+    "annotator", "model_first", "differences", "adjudicate", "outcome", "words", "where", "descending", "sort",
+    "filter_kinds", "filter_verdicts", "filter_true_steps", "filter_verdict_steps",
+)  # fmt: skip
 
 
 def show() -> None:
@@ -75,6 +77,9 @@ def show() -> None:
     if not chosen:
         return
     info = chosen[0]
+    if link is not None and link.run != info.name:
+        st.warning("The scored run of this link is not here; nothing is filtered.")
+        link = None
     choose_reviewer(reviewer)
     with help_.popover("Guidelines", icon=":material/menu_book:", width="stretch"):
         st.markdown(GUIDELINES)
@@ -94,7 +99,7 @@ def show() -> None:
 def panels(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[Annotation] | None) -> None:
     """What stands below the main loop: slices, the link, agreement, exchange."""
     with st.expander("Slices by family, kind and length; a link to these filters", icon=":material/donut_small:"):
-        filters.draw_slices(table)
+        filters.draw_slices(table, info.key)
         try:
             address = (st.context.url or "").partition("?")[0]
             st.code(f"{address}?{urlencode(slices.parameters(info.name, query))}", language=None, wrap_lines=True)
@@ -142,6 +147,7 @@ def choose_reviewer(place: DeltaGenerator) -> None:
             "are not led. Annotations given with it on are marked as not blind.",
         )
         st.toggle("Mark the differences to the other solution", key="differences", value=True)
+        st.toggle("Settle disagreements", key="adjudicate", help=annotating.SETTLES)
 
 
 # ------------------------------------------------------------------------------------------------------------ the table
@@ -151,6 +157,9 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
     """The list of rows that pass the filters, the trace that is looked at, what it is compared with, and the question,
     all on one screen."""
     numbers, copies = cached_texts(info.key, query, info, table)
+    said = disagreed(annotations or []) if st.session_state["adjudicate"] else None
+    if said is not None:
+        numbers = failures.of_items(table, numbers, said)
     if not numbers:
         st.info(f"None of the {table.num_rows:,} traces passes these filters.")
         return
@@ -163,14 +172,18 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
     if row["trace_id"] != listing.trace_id(listing.place):
         st.error("The run was written anew meanwhile; load the page again.")
         return
-    own = failures.own_annotation(row, annotations or [], st.session_state["annotator"])
+    name = annotating.in_whose_name()
+    own = failures.own_annotation(row, annotations or [], name)
     revealed = st.session_state["model_first"] or own is not None
     with middle.container(height=PANEL_PIXELS, border=False):
         draw_trace(info, row, own, revealed)
+        if said is not None:
+            st.caption("What annotators said")
+            st.text("\n".join(failures.said_words(one) for one in said[listing.item(listing.place)]))
     with right.container(height=PANEL_PIXELS, border=False):
         draw_comparison(listing, row)
     with st.container(key="question", gap="small"):
-        further = listing.next_open(failures.judged_items(annotations or [], st.session_state["annotator"]))
+        further = listing.next_open(failures.judged_items(annotations or [], name))
         walk(listing, further)
         if query.telling and not revealed:
             st.warning("Not blind: the filters or the order say something of the model's answer or the label.")
@@ -188,7 +201,7 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
     first = listing.place - listing.place % ROWS_IN_SIGHT  # so that the trace is in sight, while the table scrolls on
     listed = listing.numbers[first : first + failures.PAGE_ROWS]
     rows = failures.table_rows(listing.info, listed, telling=st.session_state["model_first"])
-    name = st.session_state["annotator"]
+    name = annotating.in_whose_name()
     mine = {item: one.label for (item, annotator), one in latest(annotations).items() if annotator == name}
     items = [listing.item(first + place) for place in range(len(listed))]
     rows.insert(1, "mine", [mine.get(item, "") for item in items])

@@ -14,7 +14,7 @@ from app import sidebar
 from app.analysis import catalogue, chooser
 from app.components.heatmap import heatmap
 from app.components.markdown import has_markup, plain, rendered
-from app.inspect import examples, history, links, panels, results, serving, session, what_if
+from app.inspect import examples, history, links, panels, results, second, serving, session, what_if
 from app.inspect.request import Inspection
 from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.errors import StoreError
@@ -55,6 +55,7 @@ def show() -> None:
         elif asked or st.session_state.pop("run_now", False):
             serving.serve(session.request(), info)
         what_if.serve(info)
+        second.serve()
         history.draw_batch()
     with before:  # what was inspected just now is among it
         history.draw_popover()
@@ -73,7 +74,7 @@ def show() -> None:
 def is_wide(inspection: Inspection) -> bool:
     """Whether two things stand beside each other, for which the form leaves no room at its side."""
     versus = st.session_state["versus"] in range(len(inspection.scored)) and len(inspection.scored) > 1
-    return versus or bool(st.session_state.get("rendered"))
+    return versus or bool(st.session_state.get("rendered")) or second.shown(inspection) is not None
 
 
 def ask(info: CheckpointInfo | None) -> tuple[bool, DeltaGenerator]:
@@ -208,7 +209,9 @@ def draw_inspection(inspection: Inspection) -> None:
     if inspection.request.solution:
         if result["traces"][0]["cannot_judge"] is not True:
             what_if.draw(inspection)
-        panels.steps_by_hand(inspection)
+        with st.container(horizontal=True):
+            panels.steps_by_hand(inspection)
+            second.choose(inspection)
     offer_files(inspection, result, shown)
     try:
         parameters = links.write(session.link_of(inspection, chosen, versus))
@@ -278,19 +281,25 @@ def draw_traces(inspection: Inspection, result: InspectionResult, indices: list[
     state = st.session_state
     settings = payload.settings(state["view"], state["gamma"], state["strength"])
     text = result["traces"][indices[0]]["text"]
-    beside = state.get("rendered", False) and len(indices) == 1 and has_markup(text)
-    columns = st.columns(2, gap="medium") if beside or len(indices) > 1 else [st.container()]
+    alone = len(indices) == 1
+    other = second.shown(inspection) if alone else None
+    beside = state.get("rendered", False) and alone and other is None and has_markup(text)
+    columns = st.columns(2, gap="medium") if beside or other or not alone else [st.container()]
     if beside:
         with columns.pop():
             st.markdown(rendered(text))
-    pick = partial(what_if.pick, inspection) if inspection.request.solution and not inspection.run else None
+    if other is not None:
+        with columns.pop():
+            second.draw(other, settings)
+    can_pick = inspection.request.solution and not inspection.run and result["traces"][0]["cannot_judge"] is not True
+    pick = partial(what_if.pick, inspection) if can_pick else None
     for column, index in zip(columns, indices, strict=True):
         description = results.description(inspection, result, index)
         with column:
             heatmap(
                 result["traces"][index], description, settings, key=f"heatmap-{index}", picked=inspection.at, pick=pick
             )
-    if len(indices) == 1 and has_markup(text):
+    if alone and has_markup(text):
         st.toggle("Rendered beside it", key="rendered", help="Its Markdown and LaTeX, drawn; no link and no picture.")
 
 

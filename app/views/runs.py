@@ -10,6 +10,7 @@ import streamlit as st
 
 from app import access
 from app.analysis import chooser
+from app.components.chart import inert_table
 from app.components.markdown import counted, plain
 from app.inspect import scoring_queue
 from app.jobs import panel, supervisor, training_runs
@@ -46,7 +47,7 @@ def show() -> None:
     if together := table.seeds_together(shown):
         st.subheader("Seeds together")
         st.caption("Trainings that differ in their seed alone; pass@1 on held-out problems, as measured last.")
-        st.dataframe(together, hide_index=True)
+        st.dataframe(inert_table(together), hide_index=True)
 
 
 def all_runs() -> list[Run]:
@@ -78,7 +79,7 @@ def choose(shown: Sequence[Run]) -> list[Run]:
     number = st.column_config.NumberColumn(format="%.3f")
     time = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")
     st.dataframe(
-        table.rows(shown), hide_index=True, key=key, on_select=take, selection_mode="multi-row",
+        inert_table(table.rows(shown)), hide_index=True, key=key, on_select=take, selection_mode="multi-row",
         height=ROW_PIXELS * (min(max(len(shown), 1), ROWS_IN_SIGHT) + 1) + 3, placeholder="",
         column_config={"pass@1": number, "written": time},
     )  # fmt: skip
@@ -166,7 +167,7 @@ def several(chosen: Sequence[Run]) -> None:
     differing = table.differences(trainings)
     st.subheader("Settings that differ")
     if differing:
-        st.dataframe(differing, hide_index=True)
+        st.dataframe(inert_table(differing), hide_index=True)
     else:
         st.caption("None: they have the same settings, or these cannot be read.")
 

@@ -25,6 +25,7 @@ from irl_core.sqlite import Database, schema_version
 from irl_core.validation import STRICT, Flag, Whole, validated
 
 VERSION: Final = 1
+ADJUDICATED: Final = "adjudicated"  # the annotator in whose name a disagreement is settled; the note says who did
 MOST_NOTE: Final = 2_000
 MOST_NAME: Final = 100
 MOST_ID: Final = 2_000
@@ -278,6 +279,16 @@ def latest(annotations: Iterable[Annotation]) -> dict[tuple[str, str], Annotatio
 
 
 # ---------------------------------------------------------------------------------------------------- JSON lines
+
+
+def disagreed(annotations: Iterable[Annotation]) -> dict[str, list[Annotation]]:
+    """The annotations that count of each text on which sure annotators disagree, the adjudicated one left out."""
+    by_text: dict[str, list[Annotation]] = {}
+    for one in latest(annotations).values():
+        if one.annotator != ADJUDICATED:
+            by_text.setdefault(one.text_sha256, []).append(one)
+    sure = {key: {one.label for one in of_text if one.verdict != "unsure"} for key, of_text in by_text.items()}
+    return {key: of_text for key, of_text in by_text.items() if len(sure[key]) > 1}
 
 
 def to_jsonl(annotations: Iterable[Annotation]) -> str:

@@ -15,6 +15,7 @@ from app.analysis import catalogue, chooser, failures, slices
 from irl_core import errors
 from irl_core.data.annotations import Annotations, text_hash, to_jsonl
 from irl_core.storage.scored_run import PROVENANCE_KEY, read_run, write_run
+from train import calibrate_annotated
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 BUNDLED = MAIN.parents[1] / "assets" / "scored_run" / "run.parquet"
@@ -172,6 +173,29 @@ def test_an_answer_is_undone_and_the_next_one_is_not_blind(store: Annotations) -
     assert [(one.label, one.blind) for one in store.all()] == [("none", False)]  # the model's answer was shown
 
 
+def test_a_disagreement_is_settled_in_the_name_of_all(store: Annotations) -> None:
+    page = open_page()
+    for name, label in (("ada", "Step 1"), ("ben", "No step is wrong")):
+        page.text_input(key="annotator").set_value(name).run()
+        press(page, label)
+        press(page, "Save")
+    page.text_input(key="annotator").set_value("cy")
+    page.toggle(key="adjudicate").set_value(True).run()
+    assert len(page.dataframe[0].value) == 1 and not drawn(page)  # nobody has settled it: it is blind
+    assert "ada: step 1\nben: none" in [one.value for one in page.text]
+    press(page, "Step 1")
+    press(page, "Save")
+    last = store.all()[-1]
+    assert (last.annotator, last.label, last.note, last.blind) == ("adjudicated", "step 1", "cy", True)
+    assert calibrate_annotated.agreed_labels(store.all()).steps == {last.text_sha256: 0}
+    page.toggle(key="adjudicate").set_value(False)
+    page.text_input(key="annotator").set_value("adjudicated").run()
+    press(page, "Next")
+    press(page, "Step 1")
+    press(page, "Save")
+    assert any("take your own" in one.value for one in page.error) and len(store.all()) == 3
+
+
 def test_an_expression_filters_and_one_that_is_none_is_said(store: Annotations) -> None:
     page = open_page()
     ids = page.dataframe[0].value["trace_id"].tolist()
@@ -198,6 +222,9 @@ def test_a_link_opens_the_page_on_its_filters(store: Annotations) -> None:
     page.text_input(key="where").set_value("").run()  # it is opened once, and changed from there on
     assert page.text_input(key="where").value == ""
     page = AppTest.from_file(str(MAIN.with_name("views") / "failures.py"), default_timeout=60)
+    page.query_params[slices.PARAMETER] = slices.parameters("gone", query)[slices.PARAMETER]
+    page.run()
+    assert "is not here" in page.warning[0].value and page.text_input(key="where").value == ""
     page.query_params[slices.PARAMETER] = "damaged"
     page.run()
     assert not page.exception and "not readable" in page.error[0].value and len(page.dataframe[0].value) == 5

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import fakes
 import pytest
 from streamlit.testing.v1 import AppTest
 from test_inspect_page import ask, drawn, open_page
+
+from app.inspect import scoring_queue
 
 pytestmark = pytest.mark.usefixtures("fake_lens")
 
@@ -83,3 +87,21 @@ def test_sampling_is_asked_for_where_there_is_no_solution() -> None:
     page.text_area(key="solution").set_value("").run()
     assert page.slider(key="n").value == 8
     assert any(one.label.startswith("Sampling: 8 traces") for one in page.expander)
+
+
+def test_a_second_checkpoint_reads_the_same_solution_beside_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = fakes.catalogue()
+    both = [first, replace(first, name="other", path=Path("/nonexistent/other"))]
+    monkeypatch.setattr(scoring_queue, "sources", scoring_queue.Sources(fakes.load, lambda: both))
+    page = ask(open_page(), "How many pens?", "pens= 4")
+    assert len(drawn(page)) == 1
+    page.selectbox(key="second_checkpoint").set_value("other").run()
+    one, two = drawn(page)
+    assert not page.exception and fakes.calls["load"] == 2
+    assert one["trace"]["text"] == two["trace"]["text"] and one["ranges"] == two["ranges"]
+    assert {one["title"], two["title"]} == {"Your solution \u00b7 no final answer", "By other"}
+    calls = dict(fakes.calls)
+    page.select_slider(key="strength").set_value(4.0).run()
+    assert dict(fakes.calls) == calls and len(drawn(page)) == 2
+    page.selectbox(key="second_checkpoint").set_value(None).run()
+    assert len(drawn(page)) == 1

@@ -29,7 +29,7 @@ def test_the_flagged_token_stands_beside_what_else_may_stand_there() -> None:
     at = data["picked"]  # where the equation that does not hold states its value
     assert data["pickable"] and SOLUTION[data["trace"]["tokens"][at]["start"] :].startswith("12 pens")
     rows = table(page, "probability")
-    assert [row["token"] for row in rows] == ["1  (as written)", "1", "(the end)"]
+    assert [row["token"] for row in rows] == ["\u201c1\u201d  (as written)", "\u201c1\u201d", "\u201c(the end)\u201d"]
     # the fake lens: a digit 0.75, the end 0, after a blank with 0
     assert [(row["reward"], row["credit"]) for row in rows] == [(0.75, 0.75), (0.75, 0.75), (0.0, 0.0)]
     assert fakes.calls["score"] == 2  # the example and this: what else may stand there is no further scoring
@@ -47,7 +47,9 @@ def test_another_token_is_looked_at() -> None:
     shown = page.session_state["inspection"]
     page.session_state["what_if_asked"] = (shown, replace(shown.request, at=2), -1)
     page.run()
-    assert drawn(page)[0]["picked"] == 2 and table(page, "probability")[0]["token"] == "starts  (as written)"
+    assert (
+        drawn(page)[0]["picked"] == 2 and table(page, "probability")[0]["token"] == "\u201cstarts\u201d  (as written)"
+    )
     assert words_of_step(page).label == "Step 1 in other words" and not page.exception
     page.session_state["what_if_asked"] = (page.session_state["inspection"], replace(shown.request, at=10**9), -1)
     page.run()
@@ -64,7 +66,7 @@ def test_a_step_in_other_words_is_seen_at_once_and_can_be_kept() -> None:
     assert now["trace"]["text"] == SOLUTION.replace("7 + 4 = 12 pens.", "7 + 4: 11 pens.")
     row = table(page, "before")[1]
     # '=' has -3 behind a blank; without it the lowest credit of the step is that behind a word or a digit
-    assert (row["step"], row["before"], row["now"]) == ("step 2", "\u22123.00", "\u22121.50")
+    assert (row["step"], row["before"], row["now"]) == ("step 2", -3.0, -1.5)
     press(page, "Keep the change")
     assert page.text_area(key="solution").value == now["trace"]["text"] and len(drawn(page)) == 1
 
