@@ -66,7 +66,7 @@ def runs(
     found = [
         Run(
             key, "training", one.name, one.path, one.state, one.preset, one.method,
-            "" if one.seed is None else str(one.seed), results.get(one.name), "", written(one.path), labels.get(key, Label()),
+            shown(one.seed), results.get(one.name), "", written(one.path), labels.get(key, Label()),
         )
         for one in trainings
         for key in [f"training/{one.name}"]
@@ -74,13 +74,18 @@ def runs(
     found += [
         Run(
             key, "scored run", one.name, one.path, f"{one.rows:,} traces" if not one.reason else "cannot be read",
-            checkpoint=str(one.provenance.get("checkpoint") or ""), seed=str(one.provenance.get("seed") or ""),
+            checkpoint=str(one.provenance.get("checkpoint") or ""), seed=shown(one.provenance.get("seed")),
             written=datetime.fromtimestamp(one.key[1] / 1e9, UTC) if one.key[1] else None, label=labels.get(key, Label()),
         )
         for one in scored
         for key in [f"scored/{one.name}"]
     ]  # fmt: skip
     return sorted(found, key=lambda run: run.written or datetime.min.replace(tzinfo=UTC), reverse=True)
+
+
+def shown(seed: object) -> str:
+    """A seed as it is shown; empty where it is not said."""
+    return "" if seed is None else str(seed)
 
 
 def written(path: Path) -> datetime | None:
