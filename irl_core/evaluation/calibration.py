@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from irl_core.evaluation.located_traces import Array, Locator, decided
 from irl_core.evaluation.section import Table
@@ -117,8 +117,8 @@ def bias_corrected(value: float, draws: Array) -> tuple[float, float]:
     below = float((draws < value).mean() + 0.5 * (draws == value).mean())
     if not 0 < below < 1:
         return percentile_interval(draws)
-    shift = 2 * stats.norm.ppf(below)
-    low, high = np.quantile(draws, stats.norm.cdf([shift + stats.norm.ppf(q) for q in (0.025, 0.975)]))
+    shift = 2 * special.ndtri(below)
+    low, high = np.quantile(draws, special.ndtr([shift + special.ndtri(q) for q in (0.025, 0.975)]))
     return float(low), float(high)
 
 
@@ -169,7 +169,7 @@ def conformal(frame: pd.DataFrame, locator: Locator, seed: int) -> Conformal:
         rank = math.floor(alpha * (known.n + 1) + 1e-9)
         expected = [0.0, 0.0]
         if rank:
-            ends = stats.beta.ppf([0.025, 0.975], rank, known.n + 1 - rank) if rank <= known.n else (1.0, 1.0)
+            ends = special.betaincinv(rank, known.n + 1 - rank, [0.025, 0.975]) if rank <= known.n else (1.0, 1.0)
             expected = [float(end) for end in ends]
         verdict = "as promised" if flagged.value <= alpha else "not refuted"
         if not flagged.defined:

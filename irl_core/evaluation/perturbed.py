@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from irl_core.evaluation.located_traces import Locator, signals_of
 from irl_core.reward.localisation import token_steps
 from irl_core.statistics.bootstrap import Estimate, problem_index, share, undefined
+from irl_core.statistics.ranks import ranks
 from irl_core.statistics.separation import auc
 from irl_core.storage.rows import scored_of
 from irl_core.storage.schema import COLUMNS, ScoredRow
@@ -103,8 +103,8 @@ def _area(changed: Array, before: Array) -> float:
     """The chance that a changed token's signal is below that of one before it, ties half; NaN without one of each."""
     if not changed.size or not before.size:
         return float("nan")
-    ranks = stats.rankdata(np.concatenate([-changed, -before]))
-    lead = ranks[: changed.size].sum() - changed.size * (changed.size + 1) / 2
+    placed = ranks(np.concatenate([-changed, -before]))
+    lead = placed[: changed.size].sum() - changed.size * (changed.size + 1) / 2
     return float(lead / (changed.size * before.size))
 
 

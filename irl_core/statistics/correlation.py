@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from irl_core.statistics.bootstrap import (
     Array,
@@ -22,6 +21,7 @@ from irl_core.statistics.bootstrap import (
     too_few,
     undefined,
 )
+from irl_core.statistics.ranks import ranks
 
 Kind = Literal["pearson", "spearman"]
 MOST = 0.5  # an estimate that does not exist in more than this share of the resamples is undefined
@@ -62,7 +62,7 @@ def _pair_reason(name: str, values: Array) -> str:
 
 def standardised(values: Array, kind: Kind) -> Array:
     """Values, or their ranks, with mean 0 and standard deviation 1, so that sums of squares do not cancel."""
-    numbers = stats.rankdata(values) if kind == "spearman" and values.size else values
+    numbers = ranks(values) if kind == "spearman" and values.size else values
     spread = numbers.std() if numbers.size else 0.0
     scaled: Array = (numbers - numbers.mean()) / spread if spread > 0 else np.zeros_like(numbers)
     return scaled

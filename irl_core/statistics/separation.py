@@ -12,10 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from irl_core.statistics.bootstrap import (
-    LEVEL,
     SAME,
     Array,
     Estimate,
@@ -32,6 +30,7 @@ from irl_core.statistics.bootstrap import (
     wilson,
     without_interval,
 )
+from irl_core.statistics.ranks import ranks, two_sided, welch
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +65,17 @@ def separation(scores: Values, correct: Values, problem_ids: Groups | None = Non
     if reason := reason or ("no variance" if not yes.std() + no.std() > 0 else ""):
         nothing = (undefined(values.size, method, reason) for method in ("difference of means", "Cohen's d"))
         return Separation(next(nothing), nan, nan, nan, nan, nan, next(nothing), area)
-    test = stats.ttest_ind(yes, no, equal_var=False)
-    low, high = test.confidence_interval(LEVEL)
+    test = welch(yes, no)
     if problem_ids is not None:
         clustered = clustered_t_test(values, right, problem_ids)
         difference, size = _resampled_separation(values, right, problem_ids, seed)
     else:
         m, n, less = yes.size, no.size, float(yes.mean() - no.mean())
-        clustered, difference = (nan, nan), Estimate(less, float(low), float(high), m + n, "Welch, traces")
+        clustered, difference = (nan, nan), Estimate(less, test.low, test.high, m + n, "Welch, traces")
         d = less / math.sqrt(((m - 1) * yes.var(ddof=1) + (n - 1) * no.var(ddof=1)) / (m + n - 2))
         error = math.sqrt((m + n) / (m * n) + d * d / (2 * (m + n)))
         size = Estimate(d, d - Z * error, d + Z * error, m + n, "Cohen's d, traces")
-    return Separation(difference, float(test.statistic), float(test.df), float(test.pvalue), *clustered, size, area)
+    return Separation(difference, test.t, test.degrees, test.p, *clustered, size, area)
 
 
 def clustered_t_test(values: Array, right: npt.NDArray[np.bool_], problem_ids: Groups) -> tuple[float, float]:
@@ -90,7 +88,7 @@ def clustered_t_test(values: Array, right: npt.NDArray[np.bool_], problem_ids: G
     if not variance > 0:
         return math.nan, math.nan
     t = float(values[right].mean() - values[~right].mean()) / math.sqrt(variance)
-    return t, float(2 * stats.t.sf(abs(t), problems - 1))
+    return t, two_sided(t, problems - 1)
 
 
 def _resampled_separation(
@@ -171,8 +169,8 @@ def mean_auc(scores: Values, labels: Values, strata: Groups, groups: Groups) -> 
 def placements(values: Array, positive: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
     """For each positive the share of negatives below it, for each negative the share of positives above it, ties half:
     DeLong's structural components, of which both means are the AUC."""
-    ranks, yes, no = stats.rankdata(values), values[positive], values[~positive]
-    return (ranks[positive] - stats.rankdata(yes)) / no.size, 1 - (ranks[~positive] - stats.rankdata(no)) / yes.size
+    placed, yes, no = ranks(values), values[positive], values[~positive]
+    return (placed[positive] - ranks(yes)) / no.size, 1 - (placed[~positive] - ranks(no)) / yes.size
 
 
 def clustered_variance(above: Array, below: Array, yes: Array, no: Array, area: float) -> float:

@@ -19,11 +19,13 @@ from irl_core.report.charts.style import (
     DASHES,
     HEIGHT,
     SYMBOLS,
+    between,
     colours,
     curve,
     cycled,
     dots,
     height_of,
+    ink_on,
     labelled,
     note,
     styled,
@@ -34,7 +36,6 @@ from irl_core.statistics.bootstrap import Estimate
 
 LEGEND_ROW: Final = 20  # pixels
 LEGEND_COLUMNS: Final = 3
-DIVERGING: Final = ((0.0, "#B35806"), (0.5, "#F7F7F7"), (1.0, "#2166AC"))  # orange, white, blue
 WAYS: Final = {
     "weighted_vote": "vote weighted by the reward",
     "best_of": "highest reward",
@@ -47,11 +48,12 @@ WAYS: Final = {
 def correlation_matrix(correlations: Correlations, kind: str, *, theme: str = "light") -> go.Figure:
     """``pearson`` or ``spearman`` correlations, with their values; an undefined one says why on hovering."""
     matrix = correlations.pearson if kind == "pearson" else correlations.spearman
-    names, title_of = list(matrix), correlations.titles
+    names, title_of, scale = list(matrix), correlations.titles, colours(theme).diverging
+    steps = [[place / 2, colour] for place, colour in enumerate(scale)]
     titles = [text(title_of[name]) for name in names]
     figure = go.Figure(
         go.Heatmap(
-            x=titles, y=titles, zmin=-1, zmax=1, colorscale=[list(step) for step in DIVERGING], xgap=1, ygap=1,
+            x=titles, y=titles, zmin=-1, zmax=1, colorscale=steps, xgap=1, ygap=1,
             z=[[matrix[a][b].value if matrix[a][b].defined else None for b in names] for a in names],
             hovertext=[
                 [text(f"{title_of[a]} and {title_of[b]}: {matrix[a][b]}") for b in names] for a in names
@@ -59,20 +61,27 @@ def correlation_matrix(correlations: Correlations, kind: str, *, theme: str = "l
             hoverinfo="text", colorbar={"title": {"text": kind.capitalize(), "side": "right"}, "thickness": 14},
         )
     )  # fmt: skip
-    for a, y in zip(names, titles, strict=True):
-        for b, x in zip(names, titles, strict=True):
-            one = matrix[a][b]
-            short, ink = "\u2013", colours(theme).text
-            if one.defined:  # two digits as narrow as a cell: .91, \u2212.41, 1.00
-                short = f"{round(one.value, 2) + 0:.2f}".replace("-", "\u2212").replace("0.", ".", 1)
-                ink = "#ffffff" if abs(one.value) > 0.7 else "#1a1a1a"
-            figure.add_annotation(x=x, y=y, text=short, showarrow=False, font={"size": 11, "color": ink})
+    cells = [
+        (x, y, matrix[a][b]) for a, y in zip(names, titles, strict=True) for b, x in zip(names, titles, strict=True)
+    ]
+    figure.add_scatter(
+        x=[x for x, _, _ in cells], y=[y for _, y, _ in cells], text=[short(one) for *_, one in cells], mode="text",
+        textfont={"size": 11, "color": [
+            ink_on(between(scale, (one.value + 1) / 2)) if one.defined else colours(theme).text for *_, one in cells
+        ]},
+        hoverinfo="skip", showlegend=False,
+    )  # fmt: skip
     styled(figure, theme, "", "", height=max(HEIGHT, 220 + 30 * len(names)))
     figure.update_xaxes(tickangle=-45, showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     if not names:
         note(figure, "undefined: nothing to correlate")
     return figure
+
+
+def short(one: Estimate) -> str:
+    """A correlation in two digits, as narrow as a cell: .91, −.41, 1.00; a dash where it is undefined."""
+    return f"{round(one.value, 2) + 0:.2f}".replace("-", "\u2212").replace("0.", ".", 1) if one.defined else "\u2013"
 
 
 def correlation_matrix_table(correlations: Correlations, kind: str) -> pd.DataFrame:

@@ -26,6 +26,7 @@ class Theme:
     correct: str
     incorrect: str
     unknown: str
+    diverging: tuple[str, str, str]  # of -1, 0 and 1
 
     def of(self, kind: str) -> str:
         """The colour of a class of traces."""
@@ -35,11 +36,11 @@ class Theme:
 THEMES: Final = {
     "light": Theme(
         "#22262b", "#dfe3e8", "#ffffff", ("#0072B2", "#D55E00", "#009E73", "#AA4488", "#B07D00", "#3B9BD1", "#5B5F66"),
-        "#0072B2", "#D55E00", "#5B5F66",
+        "#0072B2", "#D55E00", "#5B5F66", ("#B35806", "#F7F7F7", "#2166AC"),
     ),
     "dark": Theme(
         "#e8e6e3", "#3d4148", "#171614", ("#56B4E9", "#F0803C", "#2CC295", "#E08BC0", "#F0C05A", "#9AD2F2", "#B4B8BF"),
-        "#56B4E9", "#F0803C", "#B4B8BF",
+        "#56B4E9", "#F0803C", "#B4B8BF", ("#E8883A", "#262422", "#5AA9E6"),
     ),
 }  # fmt: skip
 DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -80,6 +81,32 @@ def faded(colour: str, share: float) -> str:
     """``#rrggbb`` with an opacity."""
     red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return f"rgba({red},{green},{blue},{share})"
+
+
+def between(colours: Sequence[str], share: float) -> str:
+    """The colour at a share, from 0 to 1, of the way along evenly spaced ones."""
+    place = min(max(share, 0.0), 1.0) * (len(colours) - 1)
+    first = min(int(place), len(colours) - 2)
+    parts = ([int(one[at : at + 2], 16) for at in (1, 3, 5)] for one in colours[first : first + 2])
+    return "#" + "".join(f"{round(a + (b - a) * (place - first)):02x}" for a, b in zip(*parts, strict=True))
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of ``#rrggbb`` (WCAG 2), from 0 to 1."""
+    parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours (WCAG 2), from 1 to 21."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, which of them is read better on a colour; the contrast is 4.5 at least."""
+    return max("#000000", "#ffffff", key=lambda ink: contrast(ink, colour))
 
 
 def cycled(values: Sequence[str], place: int) -> str:
