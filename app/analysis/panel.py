@@ -5,9 +5,8 @@ Rows are kept once for everybody and never changed; figures are kept a file, unt
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from irl_core.evaluation.section import Section, Table
+    from irl_core.report.headlines import Headline
 
 RUNS_KEPT: Final = 8
 FIGURES_KEPT: Final = 48
@@ -92,15 +92,31 @@ def paragraphs(found: Mapping[str, Section[Any]]) -> None:
         st.markdown("\n".join(f"- {plain(line)}" for line in sections.sentences(one.paragraph)))
 
 
-def read(table: Table, alt: str) -> None:
-    """A table of short texts, every word of it in sight: long ones take several lines, but no interval is broken, and
-    no number from its n."""
-    from irl_core.report.tables import texts
+def headlines(found: Mapping[str, Headline]) -> None:
+    """The sentence and the numbers of each scored run, before any chart."""
+    from irl_core.report import figures
 
-    def unbroken(cell: str) -> str:
-        return plain(re.sub(r"(?<=\d,) (?=-?\d)|(?<=\bn) (?=\d)", "\u00a0", cell))
+    drawn = []
+    for name, one in found.items():
+        named = f"{name}: {one.sentence}" if len(found) > 1 else one.sentence
+        drawn.append(figures.headline_html(replace(one, sentence=named)))
+    st.html(f"<style>{figures.stylesheet()}</style>{''.join(drawn)}")
 
-    st.table(texts(table).map(unbroken).rename(columns=plain), hide_index=True, border="horizontal", alt=alt)
+
+def figures_of(tables: Mapping[str, tuple[Table, Table | None]], told: Mapping[str, Section[Any]]) -> None:
+    """Every figure of a page behind one toggle: tables to read, each with the same as numbers to save under its name;
+    then all of it in words."""
+    from irl_core.report import figures
+    from irl_core.report.tables import numbers
+
+    with st.expander("Figures, with intervals and n", icon=":material/table:"):
+        for name, (shown, saved) in tables.items():
+            st.markdown(f"**{plain(shown.title)}**")
+            st.html(f"<style>{figures.stylesheet()}</style>{figures.table_html(shown)}")
+            if saved is not None:
+                chart.show_table(numbers(saved), name)
+        st.markdown("**In full words**")
+        paragraphs(told)
 
 
 def frames(runs: Sequence[Shown]) -> dict[str, pd.DataFrame]:

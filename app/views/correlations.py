@@ -10,9 +10,8 @@ import streamlit as st
 from app.analysis import panel, sections
 from app.analysis.panel import Shown
 from app.components import chart
-from irl_core.report import figure_tables
+from irl_core.report import figure_tables, headlines
 from irl_core.report.charts import evaluation, traces
-from irl_core.report.tables import numbers
 
 if TYPE_CHECKING:
     from irl_core.evaluation.correlation import Correlations
@@ -29,12 +28,10 @@ def show() -> None:
     found = {name: section.figures for name, section in told.items()}
     runs = [run for run in runs if run.name in found]
     if runs:
+        panel.headlines({name: headlines.correlation(one) for name, one in found.items()})
         matrix(found)
-        panel.paragraphs(told)
-        st.subheader("With correctness, once length and log-probability are removed")
-        panel.read(figure_tables.partial_summary(found), "Correlations with correctness, with others removed")
-        with st.expander("These figures with their n and method", icon=":material/table:"):
-            chart.show_table(numbers(figure_tables.partial_table(found)), "partial-correlations")
+        partial = figure_tables.partial_summary(found), figure_tables.partial_table(found)
+        panel.figures_of({"partial-correlations": partial}, told)
         scatter(runs, next(iter(found.values())).titles)
 
 

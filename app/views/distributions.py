@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -11,11 +12,12 @@ from app.analysis import panel, sections
 from app.analysis.panel import Shown
 from app.components import chart
 from irl_core.evaluation.scores import TITLES
-from irl_core.report import figure_tables
+from irl_core.report import figure_tables, headlines
 from irl_core.report.charts import traces
 from irl_core.report.tables import numbers
 
 if TYPE_CHECKING:
+    from irl_core.evaluation.section import Section
     from irl_core.evaluation.separation import SeparationByScore
 
 POOLED = "All traces"
@@ -31,9 +33,9 @@ def show() -> None:
     runs = [run for run in runs if run.name in found]
     if runs:
         score = controls(found)
+        panel.headlines({name: headlines.separation(one, score) for name, one in found.items()})
         draw_charts(runs, score)
-        panel.paragraphs(told)
-        show_tests(found, score)
+        show_tests(found, told, score)
         compare_scores(found)
         panel.surprising(runs, score)
 
@@ -88,13 +90,13 @@ def draw_charts(runs: Sequence[Shown], score: str) -> None:
         st.caption("Click a point to open its trace in Inspect.")
 
 
-def show_tests(found: Mapping[str, SeparationByScore], score: str) -> None:
-    """Show the tests of a score, in words and as a table to save."""
-    st.subheader("The tests")
-    panel.read(figure_tables.tests_summary(found, score), "The tests of this score, pooled and within problems")
-    st.caption(f"{sections.TIES_OF_PAIRS} A figure that does not exist is undefined, with the reason.")
-    with st.expander("Every figure of this score, with its interval, n and method", icon=":material/table:"):
-        chart.show_table(numbers(figure_tables.separation_table(found, score)), "separation")
+def show_tests(
+    found: Mapping[str, SeparationByScore], told: Mapping[str, Section[SeparationByScore]], score: str
+) -> None:
+    """Offer the tests of a score as tables and in words."""
+    note = f"{sections.TIES_OF_PAIRS} A figure that does not exist is undefined, with the reason."
+    shown = replace(figure_tables.tests_summary(found, score), note=note)
+    panel.figures_of({"separation": (shown, figure_tables.separation_table(found, score))}, told)
 
 
 def compare_scores(found: Mapping[str, SeparationByScore]) -> None:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from app.analysis import panel
 from app.components import chart
-from irl_core.report import figure_tables
+from irl_core.report import figure_tables, headlines
 from irl_core.report.charts import evaluation
 from irl_core.report.tables import numbers
 
@@ -29,12 +29,12 @@ def show() -> None:
     if not runs:
         return
     judged = {name: one for name, one in found.items() if one.by_score}
+    panel.headlines({name: headlines.headline("reranking", one) for name, one in told.items()})
     if judged:
         curves(judged)
-    panel.paragraphs(told)
+    figures(judged, told)
     if judged:
         choices(judged)
-        saved(judged)
     else:
         st.info("Choosing needs several samples of a problem: irl-lens evaluate --samples 16 makes them, and an upload "
                 "may hold many solutions of the same question.")  # fmt: skip
@@ -69,15 +69,15 @@ def choices(found: Mapping[str, Reranking]) -> None:
         alt="Accuracy of every way to choose, with its 95 % interval, by run; the table below has the values.",
         help="k of 1, 3 and 5, every score's vote, and the differences from random and majority, paired by problem.",
     )
-    panel.read(figure_tables.choices_summary(found), "Accuracy of every way to choose, and the paired differences")
 
 
-def saved(found: Mapping[str, Reranking]) -> None:
-    """Show the samples that each way to choose needs."""
-    st.subheader("What it saves")
-    panel.read(figure_tables.saved_summary(found), "Samples that each way to choose needs")
-    with st.expander("These figures with their method", icon=":material/table:"):
-        chart.show_table(numbers(figure_tables.saved_table(found)), "samples-needed")
+def figures(found: Mapping[str, Reranking], told: Mapping[str, Section[Reranking]]) -> None:
+    """Offer every way to choose and the samples that each needs as tables, and all of it in words."""
+    tables = {}
+    if found:
+        tables["ways-to-choose"] = figure_tables.choices_summary(found), None  # saved under the chart of the same
+        tables["samples-needed"] = figure_tables.saved_summary(found), figure_tables.saved_table(found)
+    panel.figures_of(tables, told)
 
 
 def solved_by_k(solved: Mapping[str, Section[PassAtK]]) -> None:
@@ -92,7 +92,9 @@ def solved_by_k(solved: Mapping[str, Section[PassAtK]]) -> None:
         key="pass-at-k",
         alt="The share of problems that k samples solve, with 95 % bands, by run; the values are in the table below.",
     )
-    panel.paragraphs(solved)
+    panel.headlines({name: headlines.headline("pass_at_k", one) for name, one in solved.items()})
+    with st.expander("In full words"):
+        panel.paragraphs(solved)
 
 
 show()

@@ -194,6 +194,7 @@ def label_tables(labelled: OnLabels | None) -> list[Table]:
             "Distance of the named from the true step, in wrong traces",
             ["", "steps or share"],
             [[title, getattr(labelled.distance, key)] for key, title in DISTANCES.items()],
+            mixed=True,
         ),
         reliability_table(labelled.reliability),
         conformal_table(labelled.conformal),
@@ -235,5 +236,6 @@ def perturbed_tables(results: OnPerturbed | None) -> list[Table]:
             "Within the wrong step: the most suspect token",
             ["", "share or tokens"],
             [[title, getattr(results.tokens.within_step, key)] for key, title in WITHIN.items()],
+            mixed=True,
         ),
     ]

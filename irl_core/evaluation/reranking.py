@@ -367,5 +367,6 @@ def tables(reranking: Reranking) -> tuple[Table, ...]:
             "Samples a problem that reach the majority's accuracy with all of them",
             ["way to choose", "samples"],
             [[WAYS[name], estimate] for name, estimate in reranking.samples_needed.items()],
+            mixed=True,
         ),
     )

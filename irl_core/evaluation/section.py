@@ -29,12 +29,14 @@ Cell = str | int | float | Estimate | Difference | None
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A title, the columns' headings, and rows of cells; ``note`` stands below. None is an empty cell."""
+    """A title, the columns' headings, and rows of cells; ``note`` stands below. None is an empty cell. ``mixed``: a
+    column holds figures of different kinds, which have no scale in common."""
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+    mixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

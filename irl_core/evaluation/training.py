@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.section import Section, Table
 from irl_core.evaluation.wording import difference, side
 from irl_core.statistics.bootstrap import Estimate, Z, percentile_interval, undefined
+from irl_core.statistics.ranks import ranks, welch
 from irl_core.storage.training_run import METRICS
 
 Array = npt.NDArray[np.float64]
@@ -94,8 +94,8 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> Training:
     if not lines:
         reason = f"the folder holds no {METRICS}: the run that made the checkpoint is not known"
         nothing = undefined(0, "steps", reason)
-        ranks = {TRAIN: {"levels": nothing, "changes": nothing}, HELD_OUT: {"levels": nothing}}
-        return Training(TITLES, reason, 0, {}, [], ranks, {HELD_OUT: nothing, TRAIN: nothing})
+        moves = {TRAIN: {"levels": nothing, "changes": nothing}, HELD_OUT: {"levels": nothing}}
+        return Training(TITLES, reason, 0, {}, [], moves, {HELD_OUT: nothing, TRAIN: nothing})
     series = {}
     for name in TITLES:
         if known := [line for line in lines if name in line]:
@@ -145,12 +145,12 @@ def rank_correlation(x: Array, y: Array, *, unit: str, seed: int = 0) -> Estimat
         return undefined(n, method, f"{n} {unit}; a rank correlation needs {FEWEST}")
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return undefined(n, method, "no variance")
-    ranks = np.column_stack([stats.rankdata(x), stats.rankdata(y)])
-    value = float(stats.spearmanr(x, y).statistic)
+    placed = np.column_stack([ranks(x), ranks(y)])
+    value = float(np.corrcoef(placed.T)[0, 1])
     rng = np.random.default_rng(seed)
     starts = rng.integers(n - block + 1, size=(RESAMPLES, math.ceil(n / block)))
     drawn = (starts[:, :, None] + np.arange(block)).reshape(RESAMPLES, -1)[:, :n]
-    away = ranks[drawn] - ranks[drawn].mean(axis=1, keepdims=True)
+    away = placed[drawn] - placed[drawn].mean(axis=1, keepdims=True)
     product, squares = (away[..., 0] * away[..., 1]).sum(1), (away**2).sum(1)
     scale = np.sqrt(squares[:, 0] * squares[:, 1])
     draws = np.divide(product, scale, out=np.full(RESAMPLES, np.nan), where=scale > 1e-12)  # NaN: a side is constant
@@ -179,8 +179,8 @@ def changes(lines: Lines) -> dict[str, Estimate]:
     elif start.std() + end.std() == 0:
         train = undefined(2 * tenth, method, "no variance")
     else:
-        low, high = stats.ttest_ind(end, start, equal_var=False).confidence_interval(0.95)
-        train = Estimate(float(end.mean() - start.mean()), float(low), float(high), 2 * tenth, method)
+        test = welch(end, start)
+        train = Estimate(float(end.mean() - start.mean()), test.low, test.high, 2 * tenth, method)
     return {HELD_OUT: held_out, TRAIN: train}
 
 
@@ -197,15 +197,15 @@ def paragraph(training: Training) -> str:
         f"{difference(training.change[HELD_OUT], *words)}, that of the correctness of training samples "
         f"{difference(training.change[TRAIN], *words)}."
     )
-    ranks = training.rank_correlation
-    level, moved = ranks[TRAIN]["levels"], ranks[TRAIN]["changes"]
+    moves = training.rank_correlation
+    level, moved = moves[TRAIN]["levels"], moves[TRAIN]["changes"]
     if not level.defined:
         return f"{text} Whether the reward moves with correctness is {level.words}."
     verdict = {"above": "it rises with it", "below": "it falls as correctness rises", "neither": "no relation is shown"}
     return (
         f"{text} The rank correlation of the mean reward of policy samples with their correctness over steps is "
         f"{level.words} ({verdict.get(side(level), 'undefined')}), of their changes from step to step {moved.words} "
-        f"({verdict.get(side(moved), 'undefined')}); with held-out pass@1 it is {ranks[HELD_OUT]['levels'].words}. "
+        f"({verdict.get(side(moved), 'undefined')}); with held-out pass@1 it is {moves[HELD_OUT]['levels'].words}. "
         "Every step has other problems, and the discriminator changes along with the policy: part of this may be which "
         "problems are easy, and levels of two steps are not of one scale."
     )
@@ -227,5 +227,5 @@ def tables(training: Training) -> tuple[Table, ...]:
             ["step", "pass@1"],
             [(str(one.step), one.solved) for one in training.held_out],
         ),
-        Table("Reward and correctness over steps", ["", "value"], rows),
+        Table("Reward and correctness over steps", ["", "value"], rows, mixed=True),
     )

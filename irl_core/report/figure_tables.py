@@ -54,7 +54,7 @@ def separation_table(by_run: Mapping[str, SeparationByScore], score: str) -> Tab
         rows.append([run, "pooled", "mean of incorrect traces", entry.incorrect])
         rows += [[run, "pooled", title, entry.pooled[name]] for name, title in TESTS.items()]
         rows += [[run, "within problems", title, entry.within[name]] for name, title in (TESTS | PAIRS).items()]
-    return Table("The tests of a score", ("run", "where", "figure", "value"), rows)
+    return Table("The tests of a score", ("run", "where", "figure", "value"), rows, mixed=True)
 
 
 def tests_summary(by_run: Mapping[str, SeparationByScore], score: str) -> Table:
@@ -149,7 +149,7 @@ def saved_table(by_run: Mapping[str, Reranking]) -> Table:
         for name, title in NEEDED.items()
         if name in one.samples_needed
     ]
-    return Table("Samples needed", ("run", "figure", "value"), rows)
+    return Table("Samples needed", ("run", "figure", "value"), rows, mixed=True)
 
 
 def saved_summary(by_run: Mapping[str, Reranking]) -> Table:

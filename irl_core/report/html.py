@@ -23,6 +23,8 @@ from irl_core.evaluation.section import Section
 from irl_core.report import published
 from irl_core.report.charts import evaluation, localisation, style, traces
 from irl_core.report.charts.training import training
+from irl_core.report.figures import laid, stylesheet
+from irl_core.report.headlines import headline
 from irl_core.report.heatmap import payload
 from irl_core.report.heatmap.export import embed
 from irl_core.report.inspection_json import to_json, with_ids
@@ -79,6 +81,8 @@ def to_html(run: EvaluatedRun, report: Report) -> str:
     )
     return templates().get_template("report.html").render(
         report=report,
+        headlines={name: headline(name, section) for name, section in report.sections.items()},
+        laid=laid,
         questions=QUESTIONS,
         origin=list(origin(report.provenance)),
         charts=charts,
@@ -86,7 +90,7 @@ def to_html(run: EvaluatedRun, report: Report) -> str:
         cited=published.beside,
         not_found=published.NOT_FOUND,
         policy=_policy(script),
-        style=Markup(payload.stylesheet() + (HERE / "report.css").read_text(encoding="utf-8")),
+        style=Markup(payload.stylesheet() + stylesheet() + (HERE / "report.css").read_text(encoding="utf-8")),
         chart_data=Markup(embed(data)),
         example_data=Markup(embed({key: _example(row, one, key) for key, one, row in shown})),
         script=Markup(script),

@@ -8,6 +8,7 @@ from typing import Any
 
 from irl_core.evaluation.report import QUESTIONS, Report
 from irl_core.report import published
+from irl_core.report.headlines import headline
 from irl_core.report.tables import escaped, markdown
 from irl_core.reward.verdict import Judged
 from irl_core.storage.provenance import machine_in_words
@@ -57,10 +58,16 @@ def summary(report: Report, level: int = 2) -> str:
 
 
 def answers(report: Report, mark: str) -> list[str]:
-    """Each question as a heading, with the paragraphs that answer it."""
+    """Each question as a heading, with the sentences and paragraphs that answer it."""
     parts = []
     for question, names in QUESTIONS.items():
-        parts += [f"{mark} {question}\n", *(f"{escaped(report.sections[name].paragraph)}\n" for name in names)]
+        parts.append(f"{mark} {question}\n")
+        for name in names:
+            section = report.sections[name]
+            first = headline(name, section).sentence
+            if not section.paragraph.startswith(first):
+                parts.append(f"**{escaped(first)}**\n")
+            parts.append(f"{escaped(section.paragraph)}\n")
     return parts
 
 

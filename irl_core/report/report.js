@@ -13,11 +13,11 @@ function drawReport() {
       });
     }
   };
-  dark.addEventListener("change", draw);
+  const examples = Object.entries(read("report-examples"));
+  const colour = () => { for (const [id, example] of examples) renderHeatmap(document.getElementById(id), example); };
+  dark.addEventListener("change", () => { draw(); colour(); });
   draw();
-  for (const [id, example] of Object.entries(read("report-examples"))) {
-    renderHeatmap(document.getElementById(id), example);
-  }
+  colour();
 }
 
 drawReport();

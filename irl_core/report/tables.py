@@ -124,4 +124,4 @@ def across(table: Table, down: Sequence[str], over: Sequence[str]) -> Table:
         heads.setdefault(head)
         cells.setdefault(tuple(row[place[name]] for name in down), {})[head] = row[-1]
     rows = [[*names, *map(by_head.get, heads)] for names, by_head in cells.items()]
-    return Table(table.title, [*down, *heads], rows, table.note)
+    return Table(table.title, [*down, *heads], rows, table.note, table.mixed)

@@ -128,9 +128,61 @@ def test_points_table_and_file_hold_the_scores_of_the_run(shown: Watched, pages:
 def test_the_words_are_those_of_the_report(shown: Watched, pages: str, runs: Path) -> None:
     open_page(shown.page, pages, "distributions")
     said = separation.paragraph(separation.figures(load(runs / "plain.parquet")))
+    shown.page.locator("summary").filter(has_text="Figures, with intervals and n").click()
     for line in sections.sentences(said):
         expect(shown.page.get_by_role("listitem").filter(has_text=line)).to_be_visible()
     expect(shown.page.get_by_text("all 180 traces of 30 problems")).to_be_visible()
+
+
+MOST_PIXELS = 2_500
+
+
+@pytest.mark.parametrize("name", ["distributions", "correlations", "reranking"])
+def test_a_page_begins_with_a_sentence_and_its_numbers_and_is_not_long(browser: Browser, pages: str, name: str) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(DRAWN)
+    page.goto(f"{pages}/{name}")  # the bundled run, of 2,560 traces
+    ready(page)
+    height = page.get_by_test_id("stMainBlockContainer").evaluate("node => node.scrollHeight")
+    assert height < MOST_PIXELS, height
+    tops = [
+        page.locator(place).first.evaluate("node => node.getBoundingClientRect().top")
+        for place in (".sentence", ".numbers", CHART)
+    ]
+    assert tops == sorted(tops) and tops[1] < 800
+    assert page.locator(".numbers").first.locator("dd").count() == 3
+    # a term says what it means where it is pointed at or reached by key
+    term = page.locator(".numbers abbr").first
+    assert len(str(term.get_attribute("title"))) > 20 and term.get_attribute("tabindex") == "0"
+    context.close()
+
+
+def test_a_table_is_cards_on_a_narrow_screen(browser: Browser, pages: str) -> None:
+    context = browser.new_context(viewport={"width": 400, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(DRAWN)
+    page.goto(f"{pages}/correlations")
+    ready(page)
+    page.locator("summary").filter(has_text="Figures, with intervals and n").click()
+    cells = page.locator(".figures tbody tr").first.locator("td")
+    boxes = [cell.bounding_box() for cell in cells.all()]
+    assert len(boxes) > 2 and all(box and box["x"] + box["width"] <= 400 for box in boxes)
+    assert len({round(box["x"]) for box in boxes if box}) == 1  # below each other
+    before = cells.nth(1).evaluate("node => getComputedStyle(node, '::before').content")
+    assert "removed" in before
+    context.close()
+
+
+def test_a_key_of_the_page_works_after_a_choice_from_a_list(shown: Watched, pages: str) -> None:
+    page = shown.page
+    open_page(page, pages, "distributions")
+    page.locator(".st-key-score_shown").get_by_role("combobox").click()
+    page.get_by_role("option", name="lowest reward").click()
+    ready(page)
+    page.wait_for_function("document.activeElement === document.body")
+    page.keyboard.press("Tab")  # the order of the keys goes on where it was
+    assert page.evaluate("document.activeElement !== document.body")
 
 
 def test_a_click_on_a_point_opens_its_trace_in_inspect(shown: Watched, pages: str) -> None:

@@ -50,18 +50,52 @@ def texts(figure: go.Figure) -> list[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def many() -> pd.DataFrame:
+    """Enough traces of both classes for a shape."""
+    return frame(simulated(30, 6))
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_histogram_has_unit_area_and_its_table_the_counts(rows: pd.DataFrame, theme: str) -> None:
-    figure, table = traces.histogram({"a": rows}, SCORE, theme=theme), traces.histogram_table({"a": rows}, SCORE)
+def test_a_histogram_is_of_shares_and_its_table_has_the_counts(many: pd.DataFrame, theme: str) -> None:
+    figure, table = traces.histogram({"a": many}, SCORE, theme=theme), traces.histogram_table({"a": many}, SCORE)
     for kind in ("correct", "incorrect"):
         part = table[table["class"] == kind]
-        values = rows[rows["correct"] == (kind == "correct")][SCORE].dropna()
+        values = many[many["correct"] == (kind == "correct")][SCORE].dropna()
         assert part["count"].sum() == len(values) == part["n"].iloc[0]
-        assert (part["density"] * (part["high"] - part["low"])).sum() == pytest.approx(1)
+        assert part["share"].sum() == pytest.approx(1)
         drawn = next(one for one in figure.data if (one.name or "").startswith(f"{kind} ("))
         assert drawn.name == f"{kind} (n {len(values)})"
-        assert np.asarray(drawn.y)[::2] == pytest.approx(part["density"].to_numpy())
+        assert np.asarray(drawn.y)[::2] == pytest.approx(part["share"].to_numpy())
+        smooth = next(one for one in figure.data if one.legendgroup == drawn.legendgroup and one.name is None)
+        width = float(part["high"].iloc[3] - part["low"].iloc[3])
+        assert 0.8 < np.trapezoid(smooth.y, smooth.x) / width <= 1.01
     assert figure.layout.font.color == style.THEMES[theme].text
+
+
+def test_a_long_tail_is_one_bin_and_does_not_stretch_the_axis(many: pd.DataFrame) -> None:
+    far = many.copy()
+    far.loc[far.index[:2], SCORE] = [-1e6, -9e5]
+    table, figure = traces.histogram_table({"a": far}, SCORE), traces.histogram({"a": far}, SCORE)
+    assert table.loc[table["low"].isna(), "count"].sum() == 2 and table["high"].notna().all()
+    assert table["count"].sum() == len(far)
+    across = np.concatenate([np.asarray(one.x, dtype=float) for one in figure.data])
+    assert across.min() > -100
+    assert any(note.text.endswith(": 2") and note.text.startswith("below") for note in figure.layout.annotations)
+    strip = traces.strip({"a": far}, SCORE)
+    assert strip.layout.yaxis.range[0] > -100 and "2 beyond the axis" in strip.layout.xaxis.title.text
+    drawn = [y for one in strip.data if one.customdata is not None for y in one.y]
+    assert min(drawn) == -1e6  # still there for whoever looks
+    assert traces.strip({"a": many}, SCORE).layout.yaxis.range is None
+
+
+def test_of_few_traces_points_are_drawn_and_no_shape() -> None:
+    few = frame(simulated(5, 4))
+    figure = traces.histogram({"a": few}, SCORE)
+    assert {one.mode for one in figure.data} == {"markers"}
+    assert sum(len(one.x) for one in figure.data) == len(few)
+    assert "fewer than 30" in figure.layout.xaxis.title.text
+    assert not any(one.type == "box" for one in traces.strip({"a": few}, SCORE).data)
 
 
 def test_every_point_names_its_run_and_trace(rows: pd.DataFrame) -> None:
@@ -116,7 +150,7 @@ def test_nothing_to_draw_is_said(change: dict[str, Any]) -> None:
 
 
 def test_constant_scores_have_no_smooth_density() -> None:
-    figure = traces.histogram({"a": frame([row | {SCORE: 2.0} for row in simulated(3, 3)])}, SCORE)
+    figure = traces.histogram({"a": frame([row | {SCORE: 2.0} for row in simulated(30, 6)])}, SCORE)
     assert all("(n " in one.name for one in figure.data)  # the bins alone
 
 
@@ -148,6 +182,19 @@ def test_an_undefined_correlation_is_no_zero(rows: pd.DataFrame) -> None:
     place = list(found.spearman).index("xml_count")
     assert matrix.data[0].z[place][0] is None
     assert "undefined (" in matrix.data[0].hovertext[place][0]
+    # the values are one trace of texts: an annotation a cell took plotly seconds
+    assert not matrix.layout.annotations and len(matrix.data[1].text) == len(found.spearman) ** 2
+    assert matrix.data[1].text[place] == "\u2013"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_values_of_the_matrix_are_read_on_every_colour(theme: str) -> None:
+    scale = style.colours(theme).diverging
+    shades = [style.between(scale, share / 50) for share in range(51)]
+    assert (shades[0], shades[25], shades[50]) == tuple(colour.lower() for colour in scale)
+    assert min(style.contrast(style.ink_on(shade), shade) for shade in shades) >= 4.5
+    # where two columns do not go together the cell is nearly the page's own
+    assert style.contrast(shades[25], style.colours(theme).paper) < 1.3
 
 
 def test_training_is_smoothed_with_its_values_faintly_and_pass_at_1_never() -> None:

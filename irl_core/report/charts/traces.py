@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from textwrap import wrap
 from typing import Final
 
@@ -14,12 +15,15 @@ import plotly.graph_objects as go
 from irl_core.evaluation.scores import TITLES
 from irl_core.evaluation.scores import score as score_of
 from irl_core.report.charts.style import DASHES, colours, cycled, faded, labelled, note, styled, text
+from irl_core.statistics.ranks import density
 
 Array = npt.NDArray[np.float64]
 Runs = Mapping[str, pd.DataFrame]
 
 MOST_POINTS: Final = 2_000  # drawn of a run: a browser slows down beyond
 BINS: Final = 40
+TAILS: Final = (0.01, 0.99)  # beyond these shares of all values a long tail has one bin
+FEWEST: Final = 30  # traces of a class of which a shape is drawn
 NAME_WIDTH: Final = 14  # characters of a run's name in a line under its boxes
 SEED: Final = 0
 CLASSES: Final = ("correct", "incorrect")
@@ -49,8 +53,8 @@ def values_of(frame: pd.DataFrame, name: str) -> Array:
     return np.asarray(score_of(frame, name), dtype=np.float64)
 
 
-def _by_class(runs: Runs, name: str) -> tuple[list[tuple[str, int, str, Array]], Array]:
-    """(run, its place, class, values) of the classes that have one, and the edges of bins that all share."""
+def _by_class(runs: Runs, name: str) -> list[tuple[str, int, str, Array]]:
+    """(run, its place, class, values) of the classes that have one."""
     series = []
     for place, (run, frame) in enumerate(runs.items()):
         values, classes = values_of(frame, name), classes_of(frame)
@@ -58,55 +62,115 @@ def _by_class(runs: Runs, name: str) -> tuple[list[tuple[str, int, str, Array]],
             kept = values[(classes == kind) & np.isfinite(values)]
             if kept.size:
                 series.append((run, place, kind, kept))
-    every = np.concatenate([values for *_, values in series] or [np.zeros(0)])
-    return series, np.histogram_bin_edges(every, BINS).astype(np.float64)
+    return series
+
+
+def bins(series: Sequence[Array]) -> Array:
+    """The edges of the bins that all share.
+
+    Of values with a long tail the bins cover the middle, and the last one on that side, as wide as the others, takes
+    everything beyond: its outer edge is infinite."""
+    every = np.concatenate(series or [np.zeros(0)])
+    if not every.size:
+        return np.histogram_bin_edges(every, BINS).astype(np.float64)
+    low, high = np.quantile(every, TAILS)
+    first, last = float(every.min()), float(every.max())
+    margin = 0.25 * (high - low)  # a tail that is no longer than this needs no bin of its own
+    starts, ends = (low if first < low - margin else first), (high if last > high + margin else last)
+    edges: Array = np.histogram_bin_edges(every[(every >= starts) & (every <= ends)], BINS).astype(np.float64)
+    return np.concatenate([[-np.inf] if starts > first else [], edges, [np.inf] if ends < last else []])
+
+
+def drawn_edges(edges: Array) -> Array:
+    """The edges as they are drawn: a bin without an end is as wide as its neighbour."""
+    drawn = edges.copy()
+    if np.isneginf(drawn[0]):
+        drawn[0] = 2 * drawn[1] - drawn[2]
+    if np.isposinf(drawn[-1]):
+        drawn[-1] = 2 * drawn[-2] - drawn[-3]
+    return drawn
 
 
 def histogram(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
-    """Shares a unit of the score, of correct and of incorrect traces, with a smooth density over them."""
+    """Shares of correct and of incorrect traces by score, with a smooth density over them; a point a trace where a
+    class has fewer than ``FEWEST``."""
     look, figure = colours(theme), go.Figure()
-    series, edges = _by_class(runs, score)
+    series = _by_class(runs, score)
+    if any(len(values) < FEWEST for *_, values in series):
+        return _few(series, score, len(runs), theme)
+    edges = bins([values for *_, values in series])
+    shown = drawn_edges(edges)
     for run, place, kind, values in series:
         colour = look.of(kind)
-        heights, _ = np.histogram(values, edges, density=True)
+        heights = np.histogram(values, edges)[0] / len(values)
         figure.add_scatter(
-            x=np.repeat(edges, 2)[1:-1], y=np.repeat(heights, 2), mode="lines", fill="tozeroy",
+            x=np.repeat(shown, 2)[1:-1], y=np.repeat(heights, 2), mode="lines", fill="tozeroy",
             name=text(f"{labelled(run, kind, len(runs))} (n {len(values):,})"), legendgroup=f"{place}{kind}",
             fillcolor=faded(colour, 0.25 if place == 0 else 0.08),
             line={"color": colour, "width": 1, "dash": cycled(DASHES, place)},
-            hovertemplate="%{x:.3g}: density %{y:.3g}<extra></extra>",
+            text=np.repeat([text(_bin_words(*ends)) for ends in pairwise(edges)], 2),
+            hovertemplate="%{text}: %{y:.1%}<extra></extra>",
         )  # fmt: skip
-        smooth = _density(values, edges)
+        smooth = _density(values, shown)
         if smooth is not None:
             figure.add_scatter(
                 x=smooth[0], y=smooth[1], mode="lines", showlegend=False, legendgroup=f"{place}{kind}",
                 line={"color": colour, "width": 2.5, "dash": cycled(DASHES, place)}, hoverinfo="skip",
             )  # fmt: skip
-    styled(figure, theme, title_of(score), "share of traces a unit")
+    styled(figure, theme, title_of(score), "share of traces")
+    figure.update_yaxes(tickformat=".0%")
+    for edge, outer, side in ((edges[1], edges[0], "below"), (edges[-2], edges[-1], "above")):
+        if series and np.isinf(outer):
+            beyond = sum(int((values < edge if side == "below" else values >= edge).sum()) for *_, values in series)
+            figure.add_annotation(
+                x=drawn_edges(edges)[0 if side == "below" else -1], y=0, yshift=14, showarrow=False,
+                text=text(f"{side} {edge:.3g}: {beyond:,}"), xanchor="left" if side == "below" else "right",
+                font={"size": 11},
+            )  # fmt: skip
     if not series:
         note(figure, "undefined: no judged trace has this score")
     return figure
 
 
-def _density(values: Array, edges: Array) -> tuple[Array, Array] | None:
-    """A Gaussian kernel density, by Scott's rule; None where the values do not vary."""
-    from scipy.stats import gaussian_kde
+def _bin_words(low: float, high: float) -> str:
+    return (
+        f"below {high:.3g}" if np.isinf(low) else f"above {low:.3g}" if np.isinf(high) else f"{low:.3g} to {high:.3g}"
+    )
 
+
+def _few(series: Sequence[tuple[str, int, str, Array]], score: str, runs: int, theme: str) -> go.Figure:
+    """A line of points a class: a shape drawn of so few would be made up."""
+    look, figure = colours(theme), go.Figure()
+    for run, _, kind, values in series:
+        name = text(f"{labelled(run, kind, runs)} (n {len(values):,})")
+        figure.add_scatter(
+            x=values, y=[name] * len(values), mode="markers", name=name, showlegend=False,
+            marker={"color": look.of(kind), "symbol": SYMBOL[kind], "size": 9, "opacity": 0.6},
+            hovertemplate="%{x:.3g}<extra></extra>",
+        )  # fmt: skip
+    styled(figure, theme, f"{title_of(score)}<br>(points, since a class has fewer than {FEWEST} traces)", "")
+    return figure
+
+
+def _density(values: Array, edges: Array) -> tuple[Array, Array] | None:
+    """A Gaussian kernel density in shares a bin; None where the values do not vary."""
     if len(values) < 3 or np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max())):
         return None
     across: Array = np.linspace(edges[0], edges[-1], 200)
-    return across, np.asarray(gaussian_kde(values)(across), dtype=np.float64)
+    return across, density(values, across) * float(edges[1] - edges[0])
 
 
 def histogram_table(runs: Runs, score: str) -> pd.DataFrame:
-    """The bins: a row a run, class and bin, with its ``low`` and ``high`` edge, count and density, and the class' n."""
-    series, edges = _by_class(runs, score)
+    """The bins: a row a run, class and bin, with its ``low`` and ``high`` edge (none where it takes all beyond), count
+    and share, and the class' n."""
+    series = _by_class(runs, score)
+    edges = bins([values for *_, values in series])
     rows = []
     for run, _, kind, values in series:
         for low, high, count in zip(edges[:-1], edges[1:], np.histogram(values, edges)[0], strict=True):
-            density = count / (len(values) * (high - low))
-            rows.append((run, kind, float(low), float(high), int(count), float(density), len(values)))
-    return pd.DataFrame(rows, columns=["run", "class", "low", "high", "count", "density", "n"])
+            ends = (float(one) if np.isfinite(one) else None for one in (low, high))
+            rows.append((run, kind, *ends, int(count), float(count / len(values)), len(values)))
+    return pd.DataFrame(rows, columns=["run", "class", "low", "high", "count", "share", "n"])
 
 
 # ----------------------------------------------------------------------------------------------- traces as points
@@ -115,7 +179,7 @@ def histogram_table(runs: Runs, score: str) -> pd.DataFrame:
 def strip(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
     """A box of each class with its traces beside it; at most ``MOST_POINTS`` of a run, drawn at random."""
     look, figure = colours(theme), go.Figure()
-    names, cut = [], []
+    names, cut, middles = [], [], []
     for place, (run, frame) in enumerate(runs.items()):
         values, classes = values_of(frame, score), classes_of(frame)
         known = np.isfinite(values)
@@ -130,15 +194,24 @@ def strip(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
             if not len(rows):
                 continue
             colour = look.of(kind)
-            figure.add_box(
-                y=values[rows], x=np.full(len(rows), middle - 0.22), boxpoints=False, width=0.3, hoverinfo="y",
+            middles.append(values[rows])
+            if len(rows) >= FEWEST:
+                figure.add_box(
+                    y=values[rows], x=np.full(len(rows), middle - 0.22), boxpoints=False, width=0.3, hoverinfo="y",
                 name=names[-1], line={"color": colour}, fillcolor=faded(colour, 0.2),
-            )  # fmt: skip
+                )  # fmt: skip
             points = drawn[np.isin(drawn, rows)]
             # places beside the box: a trace has the same one in every drawing
             beside = middle + 0.05 + 0.35 * np.random.default_rng([SEED, middle]).random(len(points))
             _points(figure, frame, run, points, beside, values[points], colour, kind)
-    styled(figure, theme, _cut(cut), title_of(score))
+    edges = bins(middles)
+    beyond = sum(int((np.isinf(edges[0]) & (one < edges[1])).sum() + (np.isinf(edges[-1]) & (one > edges[-2])).sum())
+                 for one in middles)  # fmt: skip
+    said = [f"{beyond:,} beyond the axis,<br>a double click shows them"] if beyond else []
+    styled(figure, theme, "<br>".join([part for part in (_cut(cut), *said) if part]), title_of(score))
+    if beyond:
+        low, high = drawn_edges(edges)[[0, -1]]
+        figure.update_yaxes(range=[low, high])
     ticks = list(range(len(names)))
     figure.update_xaxes(tickvals=ticks, ticktext=names, tickangle=0, range=[-0.6, len(names) - 0.4])
     figure.update_layout(showlegend=False)

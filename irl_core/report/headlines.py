@@ -1,0 +1,197 @@
+"""What a section says in one sentence and three numbers, for whoever reads no further.
+
+The sentence says no more than the intervals allow: 'clearly' where the whole interval lies on one side.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from irl_core.evaluation.correlation import Correlations, left_beyond
+from irl_core.evaluation.first_error import REWARD, TITLES, Localisation
+from irl_core.evaluation.localisation import best_baseline
+from irl_core.evaluation.pass_at_k import THIS, PassAtK
+from irl_core.evaluation.reranking import MAJORITY, RANDOM_SAMPLE, Reranking
+from irl_core.evaluation.scores import REWARD_SCORES
+from irl_core.evaluation.section import Section
+from irl_core.evaluation.separation import BASELINE, SeparationByScore
+from irl_core.evaluation.wording import ranking, side
+from irl_core.report.terms import term_of
+from irl_core.statistics.bootstrap import Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number of a headline: ``percent`` shows a share in hundredths, else two decimals are shown."""
+
+    title: str
+    estimate: Estimate
+    percent: bool = True
+
+    @property
+    def value(self) -> str:
+        """The value alone: '73 %', '0.51', or 'undefined'."""
+        if not self.estimate.defined:
+            return "undefined"
+        return in_percent(self.estimate.value) if self.percent else f"{self.estimate.value:.2f}"
+
+    @property
+    def means(self) -> str:
+        """What its term means; empty where it has none."""
+        return term_of(self.title)
+
+    @property
+    def extent(self) -> str:
+        """Interval and n: '67 to 80 %, n 160'; the reason where it is undefined."""
+        one = self.estimate
+        if not one.defined:
+            return f"{one.reason}; n {one.n:,}"
+        if one.interval is None:
+            return f"n {one.n:,}"
+        low, high = one.interval
+        width = f"{100 * low:.0f} to {100 * high:.0f} %" if self.percent else f"{low:.2f} to {high:.2f}"
+        return f"{width}, n {one.n:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """One sentence, and at most three numbers."""
+
+    sentence: str
+    numbers: tuple[Number, ...] = ()
+
+
+def headline(name: str, section: Section[Any]) -> Headline:
+    """The headline of a section of the report, by its name; where it has none of its own the first sentence."""
+    make = MAKERS.get(name)
+    found = make(section.figures) if make and not section.reason else None
+    return found or Headline(re.split(r"(?<=\.) (?=[A-Z])", section.paragraph, maxsplit=1)[0])
+
+
+def in_percent(value: float) -> str:
+    """A share in hundredths: '73 %'."""
+    return f"{100 * value:.0f} %"
+
+
+def gap(difference: Estimate) -> str:
+    """A difference of shares in words: '10 points more, clearly better'."""
+    if not difference.defined:
+        return f"the difference is undefined ({difference.reason})"
+    points = abs(round(100 * difference.value))
+    more = "more" if difference.value > 0 else "fewer"
+    size = f"{points} point{'s' * (points != 1)} {more}" if points else "the same within a point"
+    sure = {"above": "clearly better", "below": "clearly worse", "neither": "which may be chance"}
+    return f"{size}, {sure.get(side(difference), 'of too few problems to say more')}"
+
+
+def reranking(one: Reranking) -> Headline | None:
+    """What choosing by the reward gains."""
+    if not one.by_score:
+        return None
+    best, majority = one.by_score[one.vote.score]["1"], one.baselines[MAJORITY]["1"]
+    random = one.baselines[RANDOM_SAMPLE]["1"]
+    if not best.value.defined:
+        return None
+    rival, words, less = (
+        (majority, "majority", best.minus_majority)
+        if majority.defined
+        else (random, "a random sample", best.minus_random_sample)
+    )
+    sentence = f"Choosing by the reward: {in_percent(best.value.value)} right"
+    if rival.defined and less is not None:
+        sentence += f"; {words} {in_percent(rival.value)}; {gap(less)}"
+    return Headline(
+        f"{sentence}.",
+        (
+            Number("right when the reward chooses", best.value),
+            Number("right by majority", majority),
+            Number("right by a random sample", random),
+        ),
+    )
+
+
+def separation(one: SeparationByScore, score: str = next(iter(REWARD_SCORES))) -> Headline | None:
+    """Whether correct traces score higher, by one score."""
+    entry = one.scores[score]
+    pairs, area, margin = entry.within["pair_accuracy"], entry.pooled["auc"], entry.within["minus_log_prob"]
+    known = pairs if pairs.defined else area
+    if not known.defined:
+        return Headline(f"Whether correct traces score higher is undefined: {known.reason}.")
+    what = "the reward" if score in REWARD_SCORES else one.titles[score]
+    of = "solution of one problem" if pairs.defined else "solution"
+    sentence = (
+        f"Of a correct and an incorrect {of}, {what} puts the correct one higher in {100 * known.value:.0f} of 100 "
+        f"pairs: {ranking(known)}"
+    )
+    if pairs.defined and margin.defined and score != BASELINE:
+        sentence += f"; beside log-probability alone {gap(margin)}"
+    return Headline(
+        f"{sentence}.",
+        (
+            Number("pairs of one problem ranked right", pairs),
+            Number("AUC over all traces", area, percent=False),
+            Number("Cohen's d over all traces", entry.pooled["cohens_d"], percent=False),
+        ),
+    )
+
+
+def correlation(one: Correlations) -> Headline | None:
+    """Whether the reward goes with correctness, and with what else."""
+    partial = one.partial[next(iter(REWARD_SCORES))]
+    plain, length, both = (partial.pooled[key] for key in ("nothing", "length", "length_and_log_prob"))
+    if not plain.defined:
+        return Headline(f"Whether the reward goes with correctness is undefined: {plain.reason}.")
+    goes = {"above": "goes with correctness", "below": "goes against correctness"}
+    first = goes.get(side(plain), "is not shown to go with correctness")
+    left = left_beyond(partial, "length_and_log_prob", "length and likelihood")
+    return Headline(
+        f"The reward {first} (r {plain.value:.2f}); {left}",
+        (
+            Number("r with correctness", plain, percent=False),
+            Number("r with length removed", length, percent=False),
+            Number("r with length and likelihood removed", both, percent=False),
+        ),
+    )
+
+
+def pass_at_k(one: PassAtK) -> Headline | None:
+    """How many problems one sample solves, and how many."""
+    own = {int(k): estimate for k, estimate in one.policies[THIS].items() if estimate.defined}
+    if 1 not in own:
+        return None
+    most = max(own)
+    sentence = f"One sample is right in {in_percent(own[1].value)} of the problems"
+    if most > 1:
+        sentence += f"; among {most} there is a right one in {in_percent(own[most].value)}"
+    numbers = [Number("pass@1", own[1])] + ([Number(f"pass@{most}", own[most])] if most > 1 else [])
+    for name, by_k in list(one.differences.items())[:1]:
+        if by_k["1"].defined and not one.given:
+            sentence += f"; beside {name}, one sample is right in {gap(by_k['1'])}"
+            numbers.append(Number(f"pass@1 less that of {name}", by_k["1"]))
+    return Headline(f"{sentence}.", tuple(numbers))
+
+
+def localisation(one: Localisation) -> Headline | None:
+    """How often the reward names the first wrong step."""
+    rows = one.methods
+    if not rows or not rows[REWARD]["exact"].defined:
+        return None
+    best = best_baseline(rows)
+    ours, theirs, less = rows[REWARD]["exact"], rows[best]["exact"], rows[best]["reward_minus_this"]
+    sentence = f"The reward names the first wrong step in {in_percent(ours.value)} of the wrong traces"
+    if theirs.defined:
+        sentence += f"; {TITLES[best]} {in_percent(theirs.value)}; {gap(less)}"
+    numbers = (Number("named by the reward", ours), Number(f"named by {TITLES[best]}", theirs))
+    return Headline(f"{sentence}.", (*numbers, Number("F1 at the held-out threshold", rows[REWARD]["f1"])))
+
+
+MAKERS: Final[dict[str, Callable[[Any], Headline | None]]] = {
+    "pass_at_k": pass_at_k,
+    "separation": separation,
+    "reranking": reranking,
+    "correlation": correlation,
+    "localisation": localisation,
+}
