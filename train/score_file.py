@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -25,7 +26,7 @@ from irl_core.data.sources import Columns, open_source
 from irl_core.errors import InputError, StoreError
 from irl_core.files import escaped, now, one_line
 from irl_core.progress import ProgressBar, progress_bar
-from irl_core.reward.verdict import Judged
+from irl_core.reward.verdict import Judged, rule_on
 from irl_core.storage.provenance import ScoredRunProvenance, source_hash
 from irl_core.storage.rows import row_of
 from irl_core.storage.schema import RefusedRow, ScoredRow
@@ -69,6 +70,7 @@ class Summary:
     """The outcome: rows scored, rows that could not be, those of them scored before an interruption, both files.
 
     ``intake``: what became of the rows of the input; None where only the end of an earlier process was left to do.
+    ``verdicts``: the traces by the kind of the verdict on them.
     """
 
     scored: int
@@ -78,6 +80,7 @@ class Summary:
     errors: Path
     judged: Judged
     intake: Intake | None = None
+    verdicts: Mapping[str, int] = field(default_factory=dict)
 
     def sentence(self) -> str:
         """The outcome in words, with every row counted."""
@@ -87,6 +90,19 @@ class Summary:
         before = f" ({self.continued:,} of them before it was interrupted)" if self.continued else ""
         said = f"Scored {self.scored:,} trace{'s' * (self.scored != 1)}{before} into {self.out}{lost}."
         return f"{said} {self.judged.words.capitalize()}." if self.judged.cannot or self.judged.not_measured else said
+
+    def closing(self) -> list[str]:
+        """Lines that say how many traces are wrong, unfamiliar and unread, and what to do next."""
+        if not self.scored:
+            return []
+        wrong, unread = self.verdicts.get("error", 0), self.verdicts.get("unread", 0)
+        told = f"Wrong: {wrong:,} of {self.scored:,}. Unfamiliar, or without a signal: {self.judged.cannot:,}. "
+        lines = [f"{told}Unread: {self.failed + unread:,}.", "Next: look at them on the page Failures (irl-lens app)."]
+        if self.judged.cannot:
+            lines.append("On unfamiliar ones the reward has no say; 'irl-lens checkpoints' lists what else there is.")
+        if self.failed:
+            lines.append(f"{self.errors} names the rows that were not read; mend them and score the file again.")
+        return lines
 
 
 def read_traces(source: Path, layout: str, columns: Columns | None = None) -> tuple[Intake, Iterator[Trace | RowError]]:
@@ -236,7 +252,7 @@ def score_file(
             remove_parts(parts_folder(out))
             before, told = read_metadata(out).num_rows, errors_path(out)
             failed = len(told.read_text(encoding="utf-8").splitlines()) if told.exists() else 0
-            return Summary(before, failed, before, out, told, judged_in(out))
+            return Summary(before, failed, before, out, told, judged_in(out), verdicts=verdicts_in(out))
         writer = RunWriter(out, provenance, resume=resume)
         with progress_bar("Scoring", lines, console=console, shown=console is not None) as bar:
             intake, rows = read_traces(source, layout, columns)
@@ -245,14 +261,24 @@ def score_file(
         failed = writer.write_errors()
         writer.provenance = {**writer.provenance, "intake": intake.record()}
         scored = writer.finish(keep_empty=False)
-    judged = judged_in(out) if scored else Judged(0, 0, 0)
-    return Summary(scored, failed, min(continued, scored), out, errors_path(out), judged, intake)
+    judged, verdicts = (judged_in(out), verdicts_in(out)) if scored else (Judged(0, 0, 0), {})
+    return Summary(scored, failed, min(continued, scored), out, errors_path(out), judged, intake, verdicts)
 
 
 def judged_in(path: Path) -> Judged:
     """How many traces of a scored run the model cannot judge."""
     table = read_run(path, ["cannot_judge", "familiar"])
     return Judged.of(*(column.to_pylist() for column in table.columns))
+
+
+def verdicts_in(path: Path) -> dict[str, int]:
+    """The traces of a scored run by the kind of the verdict on them."""
+    names = ["arithmetic_false", "arithmetic_first_false_step", "decision", "predicted_step", "cannot_judge", "correct"]
+    columns = [column.to_pylist() for column in read_run(path, names).columns]
+    return Counter(
+        rule_on(false or 0, step, decision, named, None if cannot is None else not cannot, correct).kind
+        for false, step, decision, named, cannot, correct in zip(*columns, strict=True)
+    )
 
 
 def write_parts(writer: RunWriter, parts: Iterable[Window], lens: Lens, name: str, lines: int, bar: ProgressBar) -> int:

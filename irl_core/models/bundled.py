@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from irl_core.checkpoints import find
 from irl_core.checkpoints.manifest import MANIFEST
+from irl_core.errors import CheckpointError, InputError
 from irl_core.models.bases import BASES
 from irl_core.models.pretrained import BASE, read_base
 
+AUTO = "auto"
+NO_CHECKPOINT = (
+    "The bundled checkpoints are not beside the installed packages. They are part of the repository, in assets: "
+    "install with 'pip install -e' from a clone, or name a checkpoint with --checkpoint."
+)
 BUNDLED = ("gsm8k", "demo")  # the first that can be loaded is the default; the last needs no pretrained model
 
 
@@ -36,6 +44,37 @@ def default_checkpoint(assets: Path) -> DefaultCheckpoint:
             "only the problems of its own generator."
         )
     return DefaultCheckpoint(BUNDLED[-1], note)
+
+
+def checkpoint_folder(checkpoint: str, on_note: Callable[[str], None]) -> Path:
+    """The folder of a checkpoint by name, or by path: who uses the shell may load from anywhere it can read.
+
+    Args:
+        checkpoint: a name, a folder, or ``auto`` for `default_checkpoint`.
+        on_note: called with why the default is not the first of ``BUNDLED``.
+
+    Raises:
+        InputError, CheckpointError: there is no checkpoint of that name or path.
+    """
+    roots = find.default_roots()
+    if checkpoint == AUTO:
+        default = default_checkpoint(roots[0])
+        if not (roots[0] / default.name).is_dir():
+            raise InputError(NO_CHECKPOINT)
+        if default.note:
+            on_note(default.note)
+        checkpoint = default.name
+    folder = Path(checkpoint)
+    is_checkpoint = (folder / MANIFEST).is_file()
+    if folder.is_absolute() and not is_checkpoint:
+        what = "holds no checkpoint" if folder.is_dir() else "is not there"
+        raise InputError(f"{checkpoint[:200]!r} {what}; name a run's final, or one that 'irl-lens checkpoints' lists.")
+    if is_checkpoint and (folder.is_absolute() or not (roots[0] / checkpoint).is_dir()):
+        roots, checkpoint = (*roots, folder.resolve().parent), str(folder.resolve())
+    try:
+        return find.resolve_checkpoint(checkpoint, roots)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint[:200]!r}: {error}") from None
 
 
 def missing_base(checkpoint: Path) -> str | None:

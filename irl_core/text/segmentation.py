@@ -323,6 +323,14 @@ def _stated_answer(text: str, steps: Sequence[Step]) -> str | None:
     return next((answer for answer in cued if answer), None)
 
 
+def with_reference(trace: Trace, answer: str | None) -> Trace:
+    """The trace judged by the right answer, as it is where that is None; one that was cut off is never correct."""
+    if answer is None:
+        return trace
+    correct = compare_answers(trace.answer or "", answer) if trace.finished else False
+    return replace(trace, reference_answer=answer, correct=correct)
+
+
 def make_trace(
     problem: str,
     text: str,

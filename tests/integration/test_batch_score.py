@@ -17,6 +17,7 @@ from irl_core.data.fields import RowError
 from irl_core.errors import DatasetError, InputError, StoreError
 from irl_core.scorer import Lens
 from irl_core.storage import scored_run
+from irl_core.storage.rows import verdict_of
 from irl_core.storage.scored_run import RunWriter, read_provenance, read_run, read_trace
 from irl_core.text.segmentation import make_trace
 from tests.tiny import PROBLEM, SOLUTION
@@ -44,6 +45,11 @@ def test_every_row_is_scored_in_the_order_of_the_input(source: Path, tmp_path: P
     summary = score_file(source, out, lens, window=4)
     assert (summary.scored, summary.failed, summary.continued) == (11, 0, 0)
     assert summary.sentence() == f"Scored 11 traces into {out}."
+    wrong = [verdict_of(row).ruling.kind for row in read_run(out).to_pylist()].count("error")
+    assert summary.verdicts["error"] == wrong and sum(summary.verdicts.values()) == 11
+    first, then = summary.closing()[:2]
+    assert first == f"Wrong: {wrong} of 11. Unfamiliar, or without a signal: {summary.judged.cannot}. Unread: 0."
+    assert then.startswith("Next: ")
     table = read_run(out).to_pydict()
     assert len(set(table["trace_id"])) == 11
     assert table["run_id"] == ["out"] * 11
@@ -61,6 +67,7 @@ def test_bad_rows_are_reported_and_counted_and_the_rest_is_scored(tmp_path: Path
     summary = score_file(source, tmp_path / "out.parquet", lens)
     assert (summary.scored, summary.failed) == (2, 3)
     assert "3 could not be scored, see" in summary.sentence()
+    assert "Unread: 3." in summary.closing()[0] and "mend them" in summary.closing()[-1]
     errors = [json.loads(line) for line in (tmp_path / "out.errors.jsonl").read_text().splitlines()]
     assert [(error.get("line"), error.get("field")) for error in errors] == [(2, ""), (3, "solution"), (None, None)]
     assert "reads at most 160" in errors[2]["message"]

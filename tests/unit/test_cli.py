@@ -165,6 +165,20 @@ def test_inspect_prints_the_verdict(lens: Lens, monkeypatch: pytest.MonkeyPatch,
     assert "threshold \u22123.00" in out and "rule: the step with the lowest reward of a token)." in out
 
 
+def test_the_right_answer_judges_what_is_pasted_and_sampled(
+    lens: Lens, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(inspect, "load_lens", lambda checkpoint, device: lens)
+    given = {"problem": PROBLEM, "solution": "3 * 4 = 12\n#### 12", "samples": 1, "as_json": True}
+    inspect.inspect(**given, answer="12.0")
+    traces = json.loads(capsys.readouterr().out)["traces"]
+    assert [one["correct"] for one in traces] == [True, False]  # a sample of a random model has no answer
+    inspect.inspect(**given, answer="13")
+    assert json.loads(capsys.readouterr().out)["traces"][0]["correct"] is False
+    with pytest.raises(InputError, match="The --answer is empty"):
+        inspect.inspect(**given, answer=" ")
+
+
 def test_nothing_to_score_is_said(lens: Lens) -> None:
     with pytest.raises(InputError, match="give a --solution, or --samples of at least 1"):
         inspect.score_solutions(lens, PROBLEM, None, 0, 0, 0.9)
@@ -178,10 +192,10 @@ def test_nothing_to_score_is_said(lens: Lens) -> None:
     [
         (0.0, (255, 255, 255)),
         (None, (255, 255, 255)),
-        (6.0, terminal.BLUE),
-        (60.0, terminal.BLUE),
-        (-6.0, terminal.ORANGE),
-        (3.0, (144, 178, 214)),  # half way: 255 + (33 - 255) / 2 = 144, 178.5 to even, 213.5 to even
+        (6.0, (144, 178, 214)),  # half way: 255 + (33 - 255) / 2 = 144, 178.5 to even, 213.5 to even
+        (-6.0, (236, 175, 128)),  # 255 + (217 - 255) / 2 = 236, 175, 128.5 to even
+        (3.0, (181, 204, 227)),  # a third: 3 / (3 + 6)
+        (54.0, (55, 117, 180)),  # nine tenths: 54 / (54 + 6)
     ],
 )
 def test_background_by_hand(value: float | None, colour: tuple[int, int, int]) -> None:
@@ -190,10 +204,21 @@ def test_background_by_hand(value: float | None, colour: tuple[int, int, int]) -
 
 def test_colour_output_has_the_tokens_colours() -> None:
     out = printed(trace(), force_terminal=True, color_system="truecolor")
-    assert "48;2;33;102;172mab" in out  # 6.0 of 6.0
-    assert "48;2;236;175;128m c" in out  # -3.0 of 6.0: 255 + (217 - 255) / 2 = 236, 175, 128.5 to even
+    assert "48;2;144;178;214mab" in out  # 6.0, half at 6.0
+    assert "48;2;242;202;171m c" in out  # -3.0, a third: 255 + (217 - 255) / 3 = 242.3, 201.7, 170.7
     assert "First error: step 1 of 1" in out
     assert "Reward: step 1.\n" in out
+
+
+def test_sixteen_colours_are_two_that_can_be_read() -> None:
+    out = printed(trace(), force_terminal=True, color_system="standard")
+    assert "\x1b[97;44mab" in out and "\x1b[30;43m c" in out
+    assert "48;2" not in out and "on yellow from \u22122.0 down, on blue from +2.0 up" in out
+
+
+def test_large_values_stay_apart() -> None:
+    shades = [terminal.background(value, 6.0) for value in (6.0, 12.0, 24.0, 48.0, 96.0)]
+    assert len(set(shades)) == len(shades) and shades[-1] != terminal.BLUE
 
 
 def test_without_colour_tokens_stand_in_brackets() -> None:

@@ -35,7 +35,7 @@ LEVELS = (
     {"evaluation"},
     {"report"},
     {"scorer"},
-    {"reward_function"},
+    {"reward_function", "notebook"},
 )
 PURE = ("text", "statistics")  # know neither torch nor transformers
 MOST_FILES = 20  # side by side in a folder

@@ -25,6 +25,7 @@ MAX_TEXT_FILE_BYTES = 1_000_000
 def inspect(
     problem: Annotated[str, typer.Option(help="The problem's text, or @FILE.")],
     solution: Annotated[str | None, typer.Option(help="A solution's text, or @FILE. Without one, samples.")] = None,
+    answer: Annotated[str | None, typer.Option(help="The right answer, where you know it.")] = None,
     samples: Annotated[int | None, typer.Option(help="Solutions to sample. [default: 4; 0 with --solution]")] = None,
     checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples on a CPU.")] = 0,
@@ -56,7 +57,7 @@ def inspect(
     if asked is not None and not samples:
         raise InputError("--engine: nothing is sampled; give --samples N, or leave it out.")
     lens = load_lens(checkpoint, device)
-    scored = score_solutions(lens, problem, solution, samples, seed, gamma, asked)
+    scored = score_solutions(lens, problem, solution, samples, seed, gamma, asked, answer)
     localisations, kind = [lens.locate(one) for one in scored], lens.default_trace_score
     known = lens.familiarities([one.trace for one in scored])
     result = to_json(
@@ -91,20 +92,30 @@ def text_of(given: str) -> str:
 
 
 def score_solutions(
-    lens: Lens, problem: str, solution: str | None, samples: int, seed: int, gamma: float, engine: Engine | None = None
+    lens: Lens,
+    problem: str,
+    solution: str | None,
+    samples: int,
+    seed: int,
+    gamma: float,
+    engine: Engine | None = None,
+    answer: str | None = None,
 ) -> list[ScoredTrace]:
-    """The pasted solution, then the sampled ones from the highest trace score to the lowest.
+    """The pasted solution, then the sampled ones from the highest trace score to the lowest; ``answer``: the right one.
 
     Rewards are standardised over the group where there are samples, else over the checkpoint's reference.
     """
     from irl_core.reward.token_scores import rank
-    from irl_core.text.segmentation import make_trace
+    from irl_core.text.segmentation import make_trace, with_reference
 
+    if answer is not None and not answer.strip():
+        raise InputError("The --answer is empty. Give the right answer, or leave the option away.")
     if solution is None and samples == 0:
         raise InputError("Nothing to score: give a --solution, or --samples of at least 1.")
     sampled = sample_with_progress(lens, problem, samples, seed, engine) if samples else []
     pasted = [] if solution is None else [make_trace(problem, solution, trace_id="pasted")]
-    scored = lens.score([*pasted, *sampled], standardise_over="group" if sampled else "reference")
+    traces = [with_reference(one, answer) for one in (*pasted, *sampled)]
+    scored = lens.score(traces, standardise_over="group" if sampled else "reference")
     own, others = scored[: len(pasted)], scored[len(pasted) :]
     return own + [others[index] for index in rank(others, lens.default_trace_score, gamma)]
 

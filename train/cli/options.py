@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from irl_core.checkpoints import find
-from irl_core.checkpoints.manifest import MANIFEST
-from irl_core.errors import CheckpointError, InputError
 from irl_core.home import runs_folder
 from train.cli.say import say
 
@@ -20,11 +17,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CHECKPOINT = "auto"
 RUNS = runs_folder()  # where training runs and studies are written
-NO_CHECKPOINT = (
-    "The bundled checkpoints are not beside the installed packages. They are part of the repository, in assets: "
-    "install with 'pip install -e' from a clone, or name a checkpoint with --checkpoint."
-)
-
 Checkpoint = Annotated[
     str,
     typer.Option(
@@ -67,29 +59,7 @@ def load_lens(checkpoint: str, device: str) -> Lens:
 
 
 def checkpoint_folder(checkpoint: str) -> Path:
-    """The folder of a checkpoint by name, or by path: who uses the shell may load from anywhere it can read.
+    """The folder of a checkpoint by name or path, as `bundled.checkpoint_folder` finds it; what it notes is said."""
+    from irl_core.models import bundled
 
-    Raises:
-        InputError, CheckpointError: there is no checkpoint of that name or path.
-    """
-    roots = find.default_roots()
-    if checkpoint == DEFAULT_CHECKPOINT:
-        from irl_core.models.bundled import default_checkpoint
-
-        default = default_checkpoint(roots[0])
-        if not (roots[0] / default.name).is_dir():
-            raise InputError(NO_CHECKPOINT)
-        if default.note:
-            say(default.note, err=True)
-        checkpoint = default.name
-    folder = Path(checkpoint)
-    is_checkpoint = (folder / MANIFEST).is_file()
-    if folder.is_absolute() and not is_checkpoint:
-        what = "holds no checkpoint" if folder.is_dir() else "is not there"
-        raise InputError(f"{checkpoint[:200]!r} {what}; name a run's final, or one that 'irl-lens checkpoints' lists.")
-    if is_checkpoint and (folder.is_absolute() or not (roots[0] / checkpoint).is_dir()):
-        roots, checkpoint = (*roots, folder.resolve().parent), str(folder.resolve())
-    try:
-        return find.resolve_checkpoint(checkpoint, roots)
-    except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint[:200]!r}: {error}") from None
+    return bundled.checkpoint_folder(checkpoint, on_note=lambda note: say(note, err=True))

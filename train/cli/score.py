@@ -43,5 +43,7 @@ def score(
     for line in summary.intake.lines() if summary.intake else ():
         say(line)
     say(summary.sentence())
+    for line in summary.closing():
+        say(line)
     if summary.scored == 0:
         raise typer.Exit(1)
