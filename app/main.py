@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
 from typing import Final
 
 import streamlit as st
 
 from app import sidebar, upload_limits
+from app.components import frame
 from app.inspect import session
 
 HERE = Path(__file__).resolve().parent
@@ -21,6 +24,10 @@ PAGES: Final = {
     "runs": ("Runs", ":material/table_rows:"),
     "upload": ("Upload", ":material/upload_file:"),
 }
+
+# what a page draws with: loading it takes seconds the first time, which is said
+CHARTS: Final = ("irl_core.evaluation.report", "irl_core.report.charts.evaluation", "irl_core.report.charts.traces")
+NEEDED: Final = {"Distributions": CHARTS, "Correlations": CHARTS, "Reranking": CHARTS}
 
 upload_limits.limit_uploads()
 st.set_page_config(page_title="irl-lens", page_icon=str(HERE / "icon.svg"), layout="wide")
@@ -36,8 +43,14 @@ page = st.navigation(
     ]
 )
 st.html(ROOM)
+frame.draw(page.title)
 session.prepare()
 with st.sidebar:
     sidebar.show()
+    frame.keep_keys()
 session.settle_example()
+if missing := [name for name in NEEDED.get(page.title, ()) if name not in sys.modules]:
+    with st.spinner(f"Loading what {page.title} is drawn with, once after a start \u2026"):
+        for name in missing:
+            importlib.import_module(name)
 page.run()

@@ -1,0 +1,59 @@
+"""What every page has around it: the mark with the name, what the app is in a sentence, texts that can be read, and
+keys that go on working after a choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import streamlit as st
+
+HERE: Final = Path(__file__).resolve().parents[1]
+WHAT_IT_IS: Final = (
+    "Shows where a solution goes wrong. Paste a maths problem and a solution: every token is coloured by how unlike an "
+    "expert's it is, and the first wrong step is named."
+)
+# Streamlit's small print has 60 % of the ink, which is less than the 4.5 to 1 that reading needs
+STYLE: Final = """<style>
+[data-testid=stCaptionContainer], [data-testid=stFileUploaderDropzoneInstructions] small,
+[data-testid=InputInstructions] { color: inherit; opacity: 0.85; }
+[data-testid=stCaptionContainer] p { color: inherit; }
+.first-run { display: none; }
+@media (max-width: 767px) { .first-run { display: block; margin: 0 0 0.5rem; } }
+</style>"""
+# A list that was chosen from keeps the focus, and with it every key that the page listens to. The place in the order of
+# the Tab key stays where it was.
+KEYS: Final = """
+export default function () {
+  if (window.irlLensKeys) return;
+  window.irlLensKeys = true;
+  const leave = (list) => setTimeout(() => {
+    const at = document.activeElement;
+    if (at && list.contains(at)) at.blur();
+  }, 0);
+  const listOf = (node) => node && node.closest && node.closest("[data-testid=stSelectbox]");
+  let opened = null;
+  document.addEventListener("focusin", (event) => { opened = listOf(event.target) || opened; }, true);
+  document.addEventListener("click", (event) => {
+    if (event.target.closest && event.target.closest("[role=option]") && opened) leave(opened);
+  }, true);
+  document.addEventListener("keydown", (event) => {
+    const list = listOf(event.target);
+    if (list && event.key === "Enter" && list.querySelector("[aria-expanded=true]")) leave(list);
+  }, true);
+}
+"""
+
+
+def draw(page: str) -> None:
+    """Draw the frame of a page, by its title; the first one that is opened in a session says what the app is."""
+    st.logo(str(HERE / "mark.svg"), icon_image=str(HERE / "icon.svg"), size="large")
+    narrow = "" if page != st.session_state.setdefault("first_page", page) else f'<p class="first-run">{WHAT_IT_IS}</p>'
+    st.html(STYLE + narrow)  # wide pages have the sentence in the sidebar
+    with st.sidebar:
+        st.caption(WHAT_IT_IS)
+
+
+def keep_keys() -> None:
+    """Let the focus return to the page after a choice from a list."""
+    st.components.v2.component("irl_lens_keys", js=KEYS)(key="keys")
