@@ -1,4 +1,8 @@
-"""The heatmap as a Streamlit component: the data travels as JSON, the markup is built by the shared renderer."""
+"""The heatmap as a Streamlit component: the data travels as JSON, the markup is built by the shared renderer.
+
+Its colours are chosen in the component, which paints them at once; the page is told of the view alone, for its link
+and its files.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,14 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from irl_core.report.heatmap.payload import Description, Settings, renderer_source, stylesheet
+from irl_core.report.heatmap.payload import VIEWS, Description, Settings, renderer_source, stylesheet
 from irl_core.report.inspection_json import InspectedTrace
 
 MOUNT = """
 export default function (component) {
-  const { parentElement, data, setTriggerValue } = component;
-  renderHeatmap(parentElement, data, data.pickable ? (token) => setTriggerValue("token", token) : null);
+  const { parentElement, data, setStateValue, setTriggerValue } = component;
+  const pick = data.pickable ? (token) => setTriggerValue("token", token) : null;
+  renderInteractive(parentElement, data, (view) => setStateValue("view", view), pick);
 }
 """
 
@@ -26,19 +31,20 @@ def heatmap(
     picked: int | None = None,
     pick: Callable[[int], None] | None = None,
 ) -> None:
-    """Draw one trace with what is said of it.
+    """Draw one trace with what is said of it. A view that is chosen in it becomes the session's ``view``.
 
     ``pick``: called with the number of a token that is chosen by click or by Enter; ``picked``: the one that is.
     """
-    draw = st.components.v2.component("irl_lens_heatmap", css=stylesheet(), js=renderer_source() + MOUNT)
-    data = {**settings, **description, "trace": trace, "picked": picked, "pickable": pick is not None}
-    if pick is None:
-        draw(data=data, key=key)
-        return
 
-    def take() -> None:
+    def take_view() -> None:
+        if (view := st.session_state[key].get("view")) in VIEWS:  # a browser may send what it likes
+            st.session_state["view"] = view
+
+    def take_token() -> None:
         token = st.session_state[key].get("token")
-        if isinstance(token, int) and 0 <= token < len(trace["tokens"]):  # a browser may send what it likes
+        if pick is not None and isinstance(token, int) and 0 <= token < len(trace["tokens"]):
             pick(token)
 
-    draw(data=data, key=key, on_token_change=take)
+    draw = st.components.v2.component("irl_lens_heatmap", css=stylesheet(), js=renderer_source() + MOUNT)
+    data = {**settings, **description, "trace": trace, "picked": picked, "pickable": pick is not None}
+    draw(data=data, key=key, on_view_change=take_view, on_token_change=take_token)

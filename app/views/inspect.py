@@ -21,7 +21,6 @@ from irl_core.errors import StoreError
 from irl_core.report.csv_export import to_csv
 from irl_core.report.heatmap import payload
 from irl_core.report.heatmap.export import to_html
-from irl_core.report.heatmap.payload import VIEWS
 from irl_core.report.inspection_json import InspectionResult
 from irl_core.scorer import MAX_SAMPLES
 from irl_core.storage.schema import ScoredRow
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 FAILURES = Path(__file__).with_name("failures.py")
 DISCOUNTED_SCORE = "mean_discounted"  # the one trace score that discounts
 ROW_PIXELS = 35
-STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 RESULT = "result"
 DIMMED = f"<style>.st-key-{RESULT} {{ opacity: 0.4; }}</style>"  # it is not of the texts that stand above it
 
@@ -258,22 +256,12 @@ def choose_traces(inspection: Inspection, result: InspectionResult, order: list[
 
 
 def choose_view(*, discounts: bool = False) -> None:
-    """The controls of view, strength of the colours, and of the discount where it changes what is shown: in the
-    discounted view, and where a score ``discounts`` that traces are ranked by."""
-    discounts = discounts or st.session_state["view"] == "discounted"
-    view, strength, *gamma_too = st.columns([3.4, 1, 1] if discounts else [3.4, 1.6], gap="medium")
-    view.segmented_control("View", VIEWS, key="view", required=True, format_func=str.capitalize)
-    for gamma in gamma_too:
-        gamma.slider(
+    """The discount where it changes what is shown: in the discounted view, and where a score ``discounts`` that traces
+    are ranked by. View, scale and strength of the colours are chosen in the heatmap itself."""
+    if discounts or st.session_state["view"] == "discounted":
+        st.slider(
             "Gamma", 0.0, 1.0, step=0.01, key="gamma", help="Discount of the discounted view and of the trace score."
         )
-    strength.select_slider(
-        "Colour strength",
-        STRENGTHS,
-        key="strength",
-        format_func=lambda times: f"\u00d7{times:g}",
-        help="\u00d71 is the fixed scale; \u00d72 halves the value that is drawn at full colour. The legend prints it.",
-    )
 
 
 def draw_traces(inspection: Inspection, result: InspectionResult, indices: list[int]) -> None:

@@ -1,8 +1,9 @@
 """An inspection in the terminal: the verdict, the exact text with a colour behind each token, the step scores.
 
 Model output is only ever the content of ``rich.text.Text``, never markup, and its control characters are drawn as
-visible signs, so it can neither colour nor move anything. Without colour (``NO_COLOR``, a pipe, a dumb terminal)
-tokens are marked with brackets: ``[-2.1 text]`` below zero, ``[+2.1 text]`` above, from a third of full colour on.
+visible signs, so it can neither colour nor move anything. A terminal of 16 colours gets two of them, from a third of
+the scale's mark on: black on yellow below zero, white on blue above. Without colour (``NO_COLOR``, a pipe, a dumb
+terminal) tokens are marked with brackets there: ``[-2.1 text]`` below zero, ``[+2.1 text]`` above.
 """
 
 from __future__ import annotations
@@ -15,25 +16,27 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from irl_core.report.heatmap.payload import quantity_words, ranges, ranked_words, titles
+from irl_core.report.heatmap.payload import quantity_words, ranges, ranked_words, share, titles
 from irl_core.report.inspection_json import InspectedTrace, InspectionResult
 from irl_core.reward.verdict import signed
 from irl_core.text.visible import visible
 
 BLUE, ORANGE = (33, 102, 172), (217, 95, 2)
 BRACKET_SHARE = 1 / 3
+FEW_COLOURS = ("standard", "windows")
+LOW_STYLE, HIGH_STYLE = Style.parse("black on yellow"), Style.parse("bright_white on blue")
 VERDICT_STYLES = {"error": "bold red", "no_error": "bold green", "uncertain": "bold yellow"}
 
 Tokens = Sequence[Mapping[str, Any]]
 
 
-def background(value: float | None, full: float) -> tuple[int, int, int]:
-    """Red, green and blue behind a token: exactly white at zero (and where undefined), blue above, orange below."""
+def background(value: float | None, half: float) -> tuple[int, int, int]:
+    """Red, green and blue behind a token: exactly white at zero (and where undefined), blue above, orange below, half
+    of either at ``half``."""
     if value is None:
         return 255, 255, 255
-    share = max(-1.0, min(1.0, value / full))
-    target = BLUE if share > 0 else ORANGE
-    red, green, blue = (round(255 + (end - 255) * abs(share)) for end in target)
+    target = BLUE if value > 0 else ORANGE
+    red, green, blue = (round(255 + (end - 255) * abs(share(value, half))) for end in target)
     return red, green, blue
 
 
@@ -52,13 +55,13 @@ def pieces(text: str, tokens: Tokens) -> Iterator[tuple[str, Mapping[str, Any] |
         yield text[position:], None
 
 
-def coloured(trace: Mapping[str, Any], view: str, full: float) -> Text:
+def coloured(trace: Mapping[str, Any], view: str, half: float) -> Text:
     """The trace's exact text with the value of ``view`` as each token's background; white is exactly zero."""
     result = Text()
     for piece, token in pieces(trace["text"], trace["tokens"]):
         style = None
         if token:
-            colour = background(token[view], full)
+            colour = background(token[view], half)
             dark = sum(weight * part for weight, part in zip((0.299, 0.587, 0.114), colour, strict=True)) < 128
             ink = Color.from_rgb(255, 255, 255) if dark else Color.from_rgb(0, 0, 0)
             style = Style(color=ink, bgcolor=Color.from_rgb(*colour))
@@ -66,12 +69,22 @@ def coloured(trace: Mapping[str, Any], view: str, full: float) -> Text:
     return result
 
 
-def bracketed(trace: Mapping[str, Any], view: str, full: float) -> Text:
-    """The same without colour: tokens from a third of ``full`` on are in brackets, behind their value."""
+def in_two_colours(trace: Mapping[str, Any], view: str, half: float) -> Text:
+    """The same for 16 colours, whose shades differ by terminal: tokens from a third of ``half`` on have one of two."""
     result = Text()
     for piece, token in pieces(trace["text"], trace["tokens"]):
         value = token[view] if token else None
-        if value is None or abs(value) < BRACKET_SHARE * full or not piece.strip():
+        strong = value is not None and abs(value) >= BRACKET_SHARE * half
+        result.append(visible(piece), style=(LOW_STYLE if value < 0 else HIGH_STYLE) if strong else None)
+    return result
+
+
+def bracketed(trace: Mapping[str, Any], view: str, half: float) -> Text:
+    """The same without colour: tokens from a third of ``half`` on are in brackets, behind their value."""
+    result = Text()
+    for piece, token in pieces(trace["text"], trace["tokens"]):
+        value = token[view] if token else None
+        if value is None or abs(value) < BRACKET_SHARE * half or not piece.strip():
             result.append(visible(piece))
             continue
         body = piece.lstrip()
@@ -109,18 +122,18 @@ def print_result(
         gamma: the discount of the discounted rewards.
         score_name: the name of the trace score.
     """
-    full = ranges(gamma)[view]
+    half = ranges(gamma)[view]
     console.print(Text(f"Checkpoint {visible(result['checkpoint'])}"), style="dim")
     console.print(Text(visible(result["problem"])))
     for title, trace in zip(titles(result["traces"]), result["traces"], strict=True):
         console.rule(Text(visible(title)), align="left")
-        print_trace(console, trace, view, full)
+        print_trace(console, trace, view, half)
         if len(result["traces"]) > 1:
             console.print(Text(ranked_words(trace, score_name)), style="dim")
 
 
-def print_trace(console: Console, trace: InspectedTrace, view: str, full: float) -> None:
-    """Print one trace; ``full`` is the value of full colour. Where the model cannot judge it, its text is plain."""
+def print_trace(console: Console, trace: InspectedTrace, view: str, half: float) -> None:
+    """Print one trace; ``half`` is the value of half colour. Where the model cannot judge it, its text is plain."""
     said = trace["verdict"]
     console.print(Text(visible(said["headline"])), style=VERDICT_STYLES.get(said["kind"], "bold"), soft_wrap=True)
     for finding in said["findings"]:
@@ -131,9 +144,14 @@ def print_trace(console: Console, trace: InspectedTrace, view: str, full: float)
         console.print(Text(visible(trace["text"])), soft_wrap=True)
         return
     plain = console.no_color or console.color_system is None
-    value = f"{view} reward: orange {signed(-full, 1)}, white 0, blue {signed(full, 1)}"
-    limit = f"{view} reward in brackets from {BRACKET_SHARE * full:.1f} away from 0 on"
-    console.print((bracketed if plain else coloured)(trace, view, full), soft_wrap=plain)
-    console.print(Text(limit if plain else value), style="dim")
+    edge = BRACKET_SHARE * half
+    if plain:
+        drawn, scale = bracketed, f"in brackets from {edge:.1f} away from 0 on"
+    elif console.color_system in FEW_COLOURS:
+        drawn, scale = in_two_colours, f"on yellow from {signed(-edge, 1)} down, on blue from {signed(edge, 1)} up"
+    else:
+        drawn, scale = coloured, f"half orange at {signed(-half, 1)}, white at 0, half blue at {signed(half, 1)}"
+    console.print(drawn(trace, view, half), soft_wrap=plain)
+    console.print(Text(f"{view} reward: {scale}"), style=None if console.color_system in FEW_COLOURS else "dim")
     console.print(Text("Steps and their scores (lower is more suspect):"))
     console.print(step_lines(trace), end="", soft_wrap=True)

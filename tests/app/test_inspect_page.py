@@ -65,11 +65,11 @@ def test_sliders_and_views_run_no_model() -> None:
     page = open_page()
     before = dict(fakes.calls)
     assert "gamma" not in [one.key for one in page.slider]  # no effect on credit
-    page.segmented_control(key="view").set_value("discounted").run()
+    page.session_state["view"] = "discounted"  # as the heatmap tells it
+    page.run()
     page.slider(key="gamma").set_value(0.5).run()
-    page.select_slider(key="strength").set_value(4.0).run()
     (data,) = drawn(page)
-    assert (data["gamma"], data["strength"], data["view"]) == (0.5, 4.0, "discounted")
+    assert (data["gamma"], data["strength"], data["view"]) == (0.5, 1.0, "discounted")
     assert data["ranges"]["discounted"] == pytest.approx(4.2)  # 3 * sqrt(1 / (1 - 0.5))
     assert dict(fakes.calls) == before == {"load": 1, "score": 1}
 
@@ -143,7 +143,8 @@ def test_a_false_equation_is_an_independent_signal() -> None:
 
 def test_the_address_leads_back_to_the_page() -> None:
     page = ask(open_page(), "How many pens?", "7 + 4 = 11\n#### 11", "11")
-    page.segmented_control(key="view").set_value("raw").run()
+    page.session_state["view"] = "raw"
+    page.run()
     address = {name: value if isinstance(value, str) else value[0] for name, value in page.query_params.items()}
     again = open_page(**address)
     assert drawn(again)[0] == drawn(page)[0]

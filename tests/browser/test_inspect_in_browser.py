@@ -19,6 +19,7 @@ pytestmark = pytest.mark.browser
 
 READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
 WHITE = "rgb(255, 255, 255)"
+DARK = "rgb(28, 31, 36)"
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(1)</script>",
@@ -63,14 +64,22 @@ def test_colours_follow_the_values_in_light_and_dark(browser: Browser, address: 
     context = browser.new_context(color_scheme="light" if scheme == "light" else "dark")
     page = context.new_page()
     open_page(page, address, Link("How many?", "pens = 4", view="raw"))
-    # raw: pens 1.5, blank 0, = -3, blank 0, 4 0.75, end 0; full colour at 6: shares 1/4, 1/2, 1/8
-    # blue (74, 144, 217) at 1/4: 255 - 181/4 = 209.75, 255 - 111/4 = 227.25, 255 - 38/4 = 245.5 (rounds to 246)
-    # orange (240, 135, 43) at 1/2: 247.5, 195, 149; blue at 1/8: 232.375, 241.125, 250.25
-    assert colours(page) == [
-        "rgb(210, 227, 246)", WHITE, "rgb(248, 195, 149)", WHITE, "rgb(232, 241, 250)", WHITE]  # fmt: skip
-    ink = token(page, "pens").evaluate("node => getComputedStyle(node).color")
-    assert ink == "rgb(20, 23, 28)"  # dark ink on the white paper in both themes
-    expect(page.locator(".ticks")).to_have_text("\u22126.000+6.00")
+    # raw: pens 1.5, blank 0, = -3, blank 0, 4 0.75, end 0; half colour at 6: shares 1/5, 1/3, 1/9
+    expected, ink = {
+        # blue (74, 144, 217) at 1/5: 255 - 181/5 = 218.8, 232.8, 247.4; orange (240, 135, 43) at 1/3: 250, 215, 184.3
+        "light": (
+            ["rgb(219, 233, 247)", WHITE, "rgb(250, 215, 184)", WHITE, "rgb(235, 243, 251)", WHITE],
+            "rgb(20, 23, 28)",
+        ),
+        # paper (28, 31, 36), blue (38, 104, 180) at 1/5: 30, 45.6, 64.8; orange (176, 84, 10) at 1/3: 77.3, 48.7, 27.3
+        "dark": (
+            ["rgb(30, 46, 65)", DARK, "rgb(77, 49, 27)", DARK, "rgb(29, 39, 52)", DARK],
+            "rgb(243, 245, 248)",
+        ),
+    }[scheme]
+    assert colours(page) == expected
+    assert token(page, "pens").evaluate("node => getComputedStyle(node).color") == ink
+    expect(page.locator(".ticks")).to_have_text("\u221218.00\u22126.000+6.00+18.00")
     context.close()
 
 
@@ -157,7 +166,7 @@ def test_the_picture_is_a_png_with_the_colours(watched: Any, address: str, tmp_p
     download.value.save_as(tmp_path / "trace.png")
     with Image.open(tmp_path / "trace.png") as picture:
         seen = {colour for _, colour in picture.convert("RGB").getcolors(maxcolors=1_000_000) or []}
-    assert {(210, 227, 246), (248, 195, 149), (255, 255, 255)} <= seen
+    assert {(219, 233, 247), (250, 215, 184), (255, 255, 255)} <= seen
 
 
 def move_slider(page: Page, name: str, key: str) -> None:
@@ -177,11 +186,34 @@ def test_the_strength_slider_changes_the_colours(watched: Any, address: str) -> 
     page = watched.page
     open_page(page, address, Link("How many?", "pens = 4", view="raw"))
     move_slider(page, "Colour strength", "ArrowRight")
-    # full colour at 3: '=' (-3) is wholly orange, 'pens' (1.5) half blue: 164.5, 199.5, 236
-    expected = ["rgb(165, 200, 236)", WHITE, "rgb(240, 135, 43)", WHITE, "rgb(210, 227, 246)", WHITE]
+    # half colour at 3: '=' (-3) is half orange, 'pens' (1.5) a third blue: 194.7, 218, 242.3, '4' (0.75) a fifth
+    expected = ["rgb(195, 218, 242)", WHITE, "rgb(248, 195, 149)", WHITE, "rgb(219, 233, 247)", WHITE]
     wait_for(lambda: colours(page) == expected, page)
-    expect(page.locator(".ticks")).to_have_text("\u22123.000+3.00")
+    expect(page.locator(".ticks")).to_have_text("\u22129.00\u22123.000+3.00+9.00")
     assert page.locator(".hm").count() == 1
+
+
+PRESS = """(name) => {
+  const all = (root) => [...root.querySelectorAll('*')].flatMap((e) => e.shadowRoot ? [e, ...all(e.shadowRoot)] : [e]);
+  all(document).find((e) => e.matches('.controls button') && e.textContent === name).click();
+  return all(document).filter((e) => e.matches('.hm .tok')).map((e) => getComputedStyle(e).backgroundColor);
+}"""
+
+
+def test_colours_are_changed_in_the_browser_at_once(watched: Any, address: str) -> None:
+    page = watched.page
+    open_page(page, address, Link("How many?", "pens = 4", view="raw"))
+    # the trace's largest value, -3, is wholly orange; pens 1.5 is half blue: 164.5, 199.5, 236. No message to the
+    # server and back could be in time: click and colours are one call.
+    own = page.evaluate(PRESS, "this trace's scale")
+    assert own == ["rgb(165, 200, 236)", WHITE, "rgb(240, 135, 43)", WHITE, "rgb(210, 227, 246)", WHITE]
+    expect(page.locator(".ticks")).to_have_text("\u22123.000+3.00")
+    expect(page.locator(".meaning")).to_contain_text("not to be compared with other traces")
+    # credit: 1.5, -1.5, -3, 3, 0.75, -0.75
+    assert page.evaluate(PRESS, "credit")[2] == "rgb(240, 135, 43)"
+    page.wait_for_url("**view=credit**")  # the page is told, for its link
+    expect(page.locator(".view-name")).to_have_text("credit")
+    assert page.locator(".hm").count() == 1 and page.locator(".controls").count() == 1
 
 
 def test_the_first_error_is_outlined_and_in_words(watched: Any, address: str) -> None:
@@ -210,9 +242,9 @@ def test_what_the_model_cannot_judge_has_no_outline_no_badge_and_a_folded_grey_h
     expect(page.locator(".tok").first).to_be_hidden()
     page.locator(".folded summary").click()
     expect(page.locator(".tok").first).to_be_visible()
-    # raw: four 1.5 of 6: grey (176, 180, 188) at 1/4: 255 - 79/4 = 235.25, 255 - 75/4 = 236.25, 255 - 67/4 = 238.25
+    # raw: four 1.5, a fifth: grey (176, 180, 188): 255 - 79/5 = 239.2, 255 - 75/5 = 240, 255 - 67/5 = 241.6
     grey = token(page, "four").evaluate("node => getComputedStyle(node).backgroundColor")
-    assert grey == "rgb(235, 236, 238)"
+    assert grey == "rgb(239, 240, 242)"
 
 
 def test_an_edited_text_dims_the_old_result(watched: Any, address: str) -> None:

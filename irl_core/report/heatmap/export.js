@@ -1,25 +1,5 @@
 // The exported page: reads the data embedded in it and draws every trace with the shared renderer.
 
-function exportControls(settings, redraw) {
-  const box = element("div", "controls");
-  box.setAttribute("role", "group");
-  box.setAttribute("aria-label", "View");
-  for (const [key, name] of SIGNALS.slice(0, 4)) {
-    const button = element("button", "", name);
-    button.type = "button";
-    button.dataset.view = key;
-    button.addEventListener("click", () => { settings.view = key; redraw(); });
-    box.append(button);
-  }
-  const label = element("label", "", "Colour strength ");
-  const slider = element("input");
-  Object.assign(slider, { type: "range", min: -2, max: 3, step: 0.5, value: Math.log2(settings.strength) });
-  slider.addEventListener("input", () => { settings.strength = 2 ** Number(slider.value); redraw(); });
-  label.append(slider);
-  box.append(label);
-  return box;
-}
-
 function startExport() {
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const result = read("irl-lens-result");
@@ -27,15 +7,15 @@ function startExport() {
   const main = document.querySelector("main");
   main.append(element("h1", "", "Where does the reasoning go wrong?"), element("p", "problem", result.problem));
   const roots = result.traces.map(() => element("section", "trace"));
+  const controls = buildControls(settings, (change) => { Object.assign(settings, change); redraw(); });
   const redraw = () => {
-    for (const button of main.querySelectorAll(".controls button")) {
-      button.setAttribute("aria-pressed", String(button.dataset.view === settings.view));
-    }
+    showChoice(controls, settings);
     roots.forEach((root, index) => renderHeatmap(root, {
       ...settings, ...settings.traces[index], trace: result.traces[index],
     }));
   };
-  main.append(exportControls(settings, redraw), ...roots, element("footer", "", settings.footer));
+  main.append(controls, ...roots, element("footer", "", settings.footer));
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   redraw();
 }
 

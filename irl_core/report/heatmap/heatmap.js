@@ -1,9 +1,11 @@
 // The token heatmap: data in, DOM out. Text reaches the page through text nodes only, never as markup.
 // Used by the Streamlit component and, unchanged, by the exported page. Offsets count code points.
 
-const BLUE = [74, 144, 217];
-const ORANGE = [240, 135, 43];
-const GREY = [176, 180, 188];
+// zero has the colour of the paper; the ink is read on every colour on the way to the ends
+const PALETTES = {
+  light: { paper: [255, 255, 255], blue: [74, 144, 217], orange: [240, 135, 43], grey: [176, 180, 188] },
+  dark: { paper: [28, 31, 36], blue: [38, 104, 180], orange: [176, 84, 10], grey: [104, 109, 118] },
+};
 const MINUS = "\u2212";
 const SIGNALS = [
   ["raw", "raw reward"],
@@ -88,11 +90,41 @@ function pieceValue(piece, tokens, view) {
   return SUMMED.has(view) ? sum : sum / values.length;
 }
 
+/** Whether the page around `node` is dark. */
+function isDark(node) {
+  const probe = element("span");
+  probe.style.cssText = "color: var(--st-background-color, #fff); display: none";
+  node.append(probe);
+  const parts = (getComputedStyle(probe).color.match(/[\d.]+/g) || [255, 255, 255]).slice(0, 3).map(Number);
+  probe.remove();
+  return 0.299 * parts[0] + 0.587 * parts[1] + 0.114 * parts[2] < 128;
+}
+
+function rgb(channels) {
+  return "rgb(" + channels.join(", ") + ")";
+}
+
+/** How far a value is on its way to full colour, from 0 to 1. The fixed scale bends: at its mark the colour is half,
+ * at three times the mark three quarters, and it never ends; a trace's own scale is straight up to its largest value. */
+function shareOf(value, scale) {
+  const size = Math.abs(value) / scale.mark;
+  return scale.own ? Math.min(1, size) : size / (1 + size);
+}
+
 /** The colour of a value; where it means little only its size is drawn, in grey. */
-function colourOf(value, limit, muted) {
-  const share = Math.min(1, Math.abs(value) / limit);
-  const end = muted ? GREY : value > 0 ? BLUE : ORANGE;
-  return "rgb(" + end.map((channel) => Math.round(255 + (channel - 255) * share)).join(", ") + ")";
+function colourOf(value, scale, muted) {
+  const { paper, blue, orange, grey } = PALETTES[scale.theme];
+  const end = muted ? grey : value > 0 ? blue : orange;
+  const share = shareOf(value, scale);
+  return rgb(paper.map((channel, i) => Math.round(channel + (end[i] - channel) * share)));
+}
+
+/** The scale of what is shown: its mark, whether it is the trace's own, and the theme. */
+function scaleOf(data, pieces, theme) {
+  const own = data.scale === "trace";
+  const sizes = pieces.map((piece) => piece.tokens.length ? Math.abs(pieceValue(piece, data.trace.tokens, data.view) || 0) : 0);
+  const largest = Math.max(0, ...sizes);
+  return { own, theme, mark: (own && largest > 0 ? largest : data.ranges[data.view]) / data.strength };
 }
 
 /** Fills `parent` with the characters [start, end): plain runs, marked characters, false equations underlined. */
@@ -117,10 +149,11 @@ function writeText(parent, chars, start, end, wrong) {
   flush();
 }
 
-function paintToken(node, piece, data, limit) {
+function paintToken(node, piece, data, scale) {
   const value = pieceValue(piece, data.trace.tokens, data.view);
   node.className = value === null || data.no_signal ? "tok none" : "tok";
-  node.style.backgroundColor = value === null || data.no_signal ? "rgb(255, 255, 255)" : colourOf(value, limit, data.muted);
+  node.style.backgroundColor = value === null || data.no_signal ? rgb(PALETTES[scale.theme].paper)
+    : colourOf(value, scale, data.muted);
   if (piece.tokens.includes(data.picked)) node.classList.add("picked");
   if (piece.start === piece.end) { node.classList.add("mark"); node.dataset.mark = "end"; }
 }
@@ -143,7 +176,7 @@ function stepLabel(row, data) {
   return label;
 }
 
-function buildRow(row, pieces, chars, data, limit) {
+function buildRow(row, pieces, chars, data, scale) {
   const node = element("div", "row");
   const text = element("div", "text");
   if (row.step !== null) node.dataset.step = row.step;
@@ -159,7 +192,7 @@ function buildRow(row, pieces, chars, data, limit) {
     const token = element("span");
     token.dataset.piece = index;
     token.tabIndex = -1;
-    paintToken(token, piece, data, limit);
+    paintToken(token, piece, data, scale);
     writeText(token, chars, start, end, wrong);
     text.append(token);
   });
@@ -167,12 +200,12 @@ function buildRow(row, pieces, chars, data, limit) {
   return node;
 }
 
-function buildPaper(data, chars, pieces, limit) {
+function buildPaper(data, chars, pieces, scale) {
   const paper = element("div", "paper");
   paper.setAttribute("role", "group");
   paper.setAttribute("aria-label", data.bare ? "The text" : "Tokens. Arrow keys, Home and End move; up and down move by step.");
   for (const row of toRows(chars, data.trace.steps)) {
-    if (row.end > row.start || chars.length === row.start) paper.append(buildRow(row, pieces, chars, data, limit));
+    if (row.end > row.start || chars.length === row.start) paper.append(buildRow(row, pieces, chars, data, scale));
   }
   return paper;
 }
@@ -192,20 +225,32 @@ function buildHead(data) {
   return head;
 }
 
-function buildLegend(data, limit) {
+function buildLegend(data, scale) {
   const legend = element("div", "legend");
   const name = SIGNALS.find(([key]) => key === data.view)[1];
   const shown = data.view === "discounted" ? name + " (gamma " + data.gamma + ")" : name;
   legend.append(element("div", "view-name", shown));
-  const scale = element("div", "scale");
-  scale.append(element("div", "bar"));
+  const box = element("div", "scale");
+  const { paper, blue, orange, grey } = PALETTES[scale.theme];
+  const bar = element("div", "bar");
+  const ends = data.muted ? [grey, paper, grey] : [orange, paper, blue];
+  bar.style.backgroundImage = "linear-gradient(to right, " + ends.map(rgb).join(", ") + ")";
   const ticks = element("div", "ticks");
-  const digits = limit >= 10 ? 1 : 2;
-  for (const value of [-limit, 0, limit]) ticks.append(element("span", "", value ? number(value, digits) : "0"));
-  scale.append(ticks);
-  legend.append(scale);
+  const digits = scale.mark >= 10 ? 1 : 2;
+  const marks = scale.own ? [-1, 0, 1] : [-3, -1, 0, 1, 3];
+  for (const times of marks) {
+    const value = times * scale.mark;
+    const tick = element("span", "", value ? number(value, digits) : "0");
+    tick.style.left = 50 + 50 * Math.sign(times) * shareOf(value, scale) + "%";
+    ticks.append(tick);
+  }
+  box.append(bar, ticks);
+  legend.append(box);
+  const zero = scale.theme === "dark" ? "Dark" : "White";
   const notes = [data.muted ? "Grey: the size of the reward, whose sign means nothing here."
-    : "Orange: unlike the expert. White: exactly zero. Blue: like the expert. Beyond the ends: full colour."];
+    : "Orange: unlike the expert. " + zero + ": exactly zero. Blue: like the expert.",
+  scale.own ? "Full colour: this trace's largest value; not to be compared with other traces."
+    : "The same scale for every trace; it has no end, larger values stay apart."];
   if (data.no_signal || data.trace.tokens.some((token) => typeof token[data.view] !== "number")) {
     notes.push("Hatched: no signal.");
   }
@@ -315,6 +360,80 @@ function listen(paper, tip, pieces, chars, data, remembered, pick) {
 const remembered = new WeakMap();
 let tipCount = 0;
 
+/** Where the colours are chosen: view, scale and strength. `choose` is called with what changed. */
+function buildControls(settings, choose) {
+  const box = element("div", "controls");
+  box.setAttribute("role", "group");
+  box.setAttribute("aria-label", "Colours");
+  const buttons = (name, label, options) => {
+    const group = element("div", "choice");
+    group.setAttribute("role", "group");
+    group.setAttribute("aria-label", label);
+    for (const [key, words] of options) {
+      const button = element("button", "", words);
+      button.type = "button";
+      button.dataset[name] = key;
+      button.addEventListener("click", () => choose({ [name]: key }));
+      group.append(button);
+    }
+    box.append(group);
+  };
+  buttons("view", "View", SIGNALS.slice(0, 4));
+  buttons("scale", "Scale", [["fixed", "fixed scale"], ["trace", "this trace's scale"]]);
+  const label = element("label", "", "Colour strength ");
+  const slider = element("input");
+  Object.assign(slider, { type: "range", min: -2, max: 3, step: 1 });
+  slider.addEventListener("input", () => choose({ strength: 2 ** Number(slider.value) }));
+  label.append(slider);
+  box.append(label);
+  showChoice(box, settings);
+  return box;
+}
+
+/** Shows in the controls what is chosen. */
+function showChoice(box, settings) {
+  for (const button of box.querySelectorAll("button")) {
+    const name = button.dataset.view ? "view" : "scale";
+    button.setAttribute("aria-pressed", String(button.dataset[name] === settings[name]));
+  }
+  const slider = box.querySelector("input");
+  slider.value = Math.log2(settings.strength);
+  slider.setAttribute("aria-valuetext", "\u00d7" + settings.strength.toFixed(2));
+}
+
+/** The heatmap with its own controls, in a page that tells of a change of view by `onView`. Every change is painted
+ * here at once; traces beside each other follow each other's, so that they stay on one scale. */
+function renderInteractive(root, data, onView, pick) {
+  const memory = remembered.get(root) || { index: 0 };
+  remembered.set(root, memory);
+  const before = memory.data || {};
+  memory.chosen = memory.chosen || {};
+  for (const name of ["view", "strength", "scale"]) {
+    if (before[name] !== data[name]) memory.chosen[name] = data[name]; // what the page did not change stays as chosen
+  }
+  Object.assign(memory, { data, pick });
+  const paint = () => {
+    memory.controls.hidden = Boolean(memory.data.muted);
+    showChoice(memory.controls, memory.chosen);
+    renderHeatmap(root, { ...memory.data, ...memory.chosen }, memory.pick);
+  };
+  if (!memory.controls) {
+    const choose = (change) => {
+      window.dispatchEvent(new CustomEvent("irl-lens-colours", { detail: change }));
+      if (change.view && onView) onView(change.view);
+    };
+    memory.controls = buildControls(memory.chosen, choose);
+    root.append(memory.controls);
+    window.addEventListener("irl-lens-colours", (event) => {
+      if (!root.isConnected) return;
+      Object.assign(memory.chosen, event.detail);
+      paint();
+    });
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(paint, 200));
+  }
+  paint();
+}
+
 /** Draws `data` into `root`, replacing what was there; `pick(token)`, where given, is called for a token that is chosen. */
 function renderHeatmap(root, data, pick) {
   const memory = remembered.get(root) || { index: 0 };
@@ -322,18 +441,20 @@ function renderHeatmap(root, data, pick) {
   const hadFocus = root.activeElement || (root.contains(document.activeElement) ? document.activeElement : null);
   const chars = Array.from(data.trace.text);
   const pieces = toPieces(chars.length, data.trace.tokens);
-  const limit = data.ranges[data.view] / data.strength;
+  const theme = isDark(root) ? "dark" : "light";
+  const scale = scaleOf(data, pieces, theme);
   const body = element("div", "hm");
+  body.dataset.theme = theme;
   body.dataset.view = data.view;
   const tip = element("div", "tip");
   tip.id = "tip-" + (tipCount += 1);
   tip.setAttribute("role", "tooltip");
   tip.setAttribute("popover", "manual");
-  const paper = buildPaper(data, chars, pieces, limit);
-  const drawn = [paper, buildLegend(data, limit)];
+  const paper = buildPaper(data, chars, pieces, scale);
+  const drawn = [paper, buildLegend(data, scale)];
   if (data.muted) {
     body.classList.add("muted");
-    drawn.splice(0, 2, buildPaper({ ...data, bare: true }, chars, pieces, limit), fold([...drawn], memory));
+    drawn.splice(0, 2, buildPaper({ ...data, bare: true }, chars, pieces, scale), fold([...drawn], memory));
   }
   body.append(buildHead(data), ...drawn);
   if (data.caption) body.append(element("div", "caption", data.caption));

@@ -14,8 +14,8 @@ from irl_core.text.quantities import Quantity, in_words
 HERE = Path(__file__).parent
 View = Literal["raw", "standardised", "discounted", "credit"]
 VIEWS: Final[tuple[View, ...]] = get_args(View)
-# The value drawn at full colour in each view. Fixed, so that traces of different problems can be compared by eye.
-FULL_COLOUR: Final[dict[str, float]] = {"raw": 6.0, "standardised": 3.0, "credit": 3.0}
+# The value drawn at half colour in each view. Fixed, so that traces of different problems can be compared by eye.
+HALF_COLOUR: Final[dict[str, float]] = {"raw": 6.0, "standardised": 3.0, "credit": 3.0}
 
 
 SCORES: Final = {
@@ -41,21 +41,32 @@ class Description(TypedDict):
 
 
 class Settings(TypedDict):
-    """How traces are coloured: the view, the value at full colour of each view, and the strength that divides it."""
+    """How traces are coloured: the view, the mark of the scale of each view, and the strength that divides it.
+
+    ``scale``: ``fixed``, the same for all traces, half colour at the mark; or ``trace``, full colour at the largest
+    value of each.
+    """
 
     view: str
     gamma: float
     strength: float
     ranges: dict[str, float]
+    scale: str
 
 
 def ranges(gamma: float) -> dict[str, float]:
-    """The value drawn at full colour in each view: raw and credit in logits, the others in standard deviations.
+    """The value drawn at half colour in each view: raw and credit in logits, the others in standard deviations.
 
     A discounted reward sums about 1 / (1 - gamma) standardised ones; its range grows with the root of their number,
     which lies between rewards that are independent and rewards that are all alike.
     """
-    return {**FULL_COLOUR, "discounted": round(FULL_COLOUR["standardised"] * math.sqrt(1 / max(1 - gamma, 0.01)), 1)}
+    return {**HALF_COLOUR, "discounted": round(HALF_COLOUR["standardised"] * math.sqrt(1 / max(1 - gamma, 0.01)), 1)}
+
+
+def share(value: float, mark: float) -> float:
+    """How far a value is on its way to full colour on the fixed scale, from -1 to 1: half at the mark, three quarters
+    at three times it. It has no end, so that however large values are, larger ones stay apart."""
+    return value / (mark + abs(value))
 
 
 def renderer_source() -> str:
@@ -101,7 +112,7 @@ def describe(trace: InspectedTrace, *, title: str = "", caption: str = "", file:
 
 def settings(view: str, gamma: float, strength: float) -> Settings:
     """The settings of the renderer for a view, a discount and a strength of the colours."""
-    return {"view": view, "gamma": gamma, "strength": strength, "ranges": ranges(gamma)}
+    return {"view": view, "gamma": gamma, "strength": strength, "ranges": ranges(gamma), "scale": "fixed"}
 
 
 def quantity_words(trace: InspectedTrace) -> str:

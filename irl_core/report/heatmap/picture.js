@@ -4,7 +4,7 @@ function paintBox(context, node, origin, scale) {
   const style = getComputedStyle(node);
   for (const box of node.getClientRects()) {
     const [x, y] = [box.left - origin.left, box.top - origin.top];
-    if (node.classList.contains("bar")) context.fillStyle = barGradient(context, x, box.width, node.closest(".muted"));
+    if (node.classList.contains("bar")) context.fillStyle = barGradient(context, x, box.width, node);
     else context.fillStyle = style.backgroundColor;
     context.fillRect(x, y, box.width, box.height);
     const width = parseFloat(style.borderTopWidth);
@@ -16,11 +16,13 @@ function paintBox(context, node, origin, scale) {
   }
 }
 
-function barGradient(context, x, width, muted) {
+function barGradient(context, x, width, node) {
+  const { paper, blue, orange, grey } = PALETTES[node.closest(".hm").dataset.theme];
+  const muted = node.closest(".muted");
   const gradient = context.createLinearGradient(x, 0, x + width, 0);
-  gradient.addColorStop(0, "rgb(" + (muted ? GREY : ORANGE).join(",") + ")");
-  gradient.addColorStop(0.5, "rgb(255,255,255)");
-  gradient.addColorStop(1, "rgb(" + (muted ? GREY : BLUE).join(",") + ")");
+  gradient.addColorStop(0, rgb(muted ? grey : orange));
+  gradient.addColorStop(0.5, rgb(paper));
+  gradient.addColorStop(1, rgb(muted ? grey : blue));
   return gradient;
 }
 
@@ -56,12 +58,14 @@ function paintText(context, textNode, origin) {
     const text = style.textTransform === "uppercase" ? line.text.toUpperCase() : line.text;
     const [x, y] = [line.left - origin.left, (line.top + line.bottom) / 2 - origin.top];
     context.fillText(text, x, y);
-    if (parent.classList.contains("wrong")) wave(context, x, line.right - origin.left, line.bottom - origin.top);
+    if (parent.classList.contains("wrong")) {
+      context.strokeStyle = style.textDecorationColor;
+      wave(context, x, line.right - origin.left, line.bottom - origin.top);
+    }
   }
 }
 
 function wave(context, left, right, y) {
-  context.strokeStyle = "rgb(180, 0, 40)";
   context.lineWidth = 1.2;
   context.beginPath();
   for (let x = left; x <= right; x += 1) context.lineTo(x, y - 1 + Math.sin((x - left) * 1.1) * 1.4);
