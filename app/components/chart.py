@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INSPECT: Final = Path(__file__).resolve().parents[1] / "views" / "inspect.py"
 NOT_NEEDED: Final = ["lasso2d", "select2d", "autoScale2d"]
 PICTURE_SCALE: Final = 2
-BUTTONS: Final = 52  # pixels above a chart for its buttons, so that they do not cover the legend
+BUTTONS: Final = 40  # pixels above a chart for its buttons, so that they do not cover the legend
 DIGITS: Final = "%.4g"
 SCROLLED: Final = """<style>
 [class*="st-key-scrolled_LEAST_"] { overflow-x: auto; }

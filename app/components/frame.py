@@ -10,8 +10,8 @@ import streamlit as st
 
 HERE: Final = Path(__file__).resolve().parents[1]
 WHAT_IT_IS: Final = (
-    "Shows where a solution goes wrong. Paste a maths problem and a solution: every token is coloured by how unlike an "
-    "expert's it is, and the first wrong step is named."
+    "Paste a maths problem and a solution, and see where the reasoning goes wrong: every token coloured, the first "
+    "wrong step named."
 )
 # Streamlit's small print has 60 % of the ink, which is less than the 4.5 to 1 that reading needs
 STYLE: Final = """<style>

@@ -11,7 +11,6 @@ from app.analysis import panel
 from app.components import chart
 from irl_core.report import figure_tables, headlines
 from irl_core.report.charts import evaluation
-from irl_core.report.tables import numbers
 
 if TYPE_CHECKING:
     from irl_core.evaluation.pass_at_k import PassAtK
@@ -33,9 +32,7 @@ def show() -> None:
     if judged:
         curves(judged)
     figures(judged, told)
-    if judged:
-        choices(judged)
-    else:
+    if not judged:
         st.info("Choosing needs several samples of a problem: irl-lens evaluate --samples 16 makes them, and an upload "
                 "may hold many solutions of the same question.")  # fmt: skip
     solved_by_k({name: one for name, one in solved.items() if one.figures.problems})
@@ -56,26 +53,11 @@ def curves(found: Mapping[str, Reranking]) -> None:
     st.caption(next(iter(found.values())).ties)
 
 
-def choices(found: Mapping[str, Reranking]) -> None:
-    """Show every way to choose one answer, beside random and majority."""
-    from irl_core.report.charts.forest_plot import LEAST_WIDTH, intervals
-
-    st.subheader("Every way to choose one answer among all samples")
-    chart.draw(
-        intervals(figure_tables.choice_marks(found), unit="share of problems answered right", theme=chart.theme()),
-        numbers(figure_tables.choices_table(found)),
-        key="choices",
-        least=LEAST_WIDTH,
-        alt="Accuracy of every way to choose, with its 95 % interval, by run; the table below has the values.",
-        help="k of 1, 3 and 5, every score's vote, and the differences from random and majority, paired by problem.",
-    )
-
-
 def figures(found: Mapping[str, Reranking], told: Mapping[str, Section[Reranking]]) -> None:
     """Offer every way to choose and the samples that each needs as tables, and all of it in words."""
     tables = {}
     if found:
-        tables["ways-to-choose"] = figure_tables.choices_summary(found), None  # saved under the chart of the same
+        tables["ways-to-choose"] = figure_tables.choices_summary(found), figure_tables.choices_table(found)
         tables["samples-needed"] = figure_tables.saved_summary(found), figure_tables.saved_table(found)
     panel.figures_of(tables, told)
 
@@ -86,13 +68,13 @@ def solved_by_k(solved: Mapping[str, Section[PassAtK]]) -> None:
         return
     found = {name: section.figures for name, section in solved.items()}
     st.subheader("What there is to choose from: pass@k")
+    panel.headlines({name: headlines.headline("pass_at_k", one) for name, one in solved.items()})
     chart.draw(
         evaluation.pass_at_k(found, theme=chart.theme()),
         evaluation.pass_at_k_table(found),
         key="pass-at-k",
         alt="The share of problems that k samples solve, with 95 % bands, by run; the values are in the table below.",
     )
-    panel.headlines({name: headlines.headline("pass_at_k", one) for name, one in solved.items()})
     with st.expander("In full words"):
         panel.paragraphs(solved)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from irl_core.evaluation.correlation import Correlations, left_beyond
 from irl_core.evaluation.first_error import REWARD, TITLES, Localisation
@@ -22,21 +22,23 @@ from irl_core.evaluation.wording import ranking, side
 from irl_core.report.terms import term_of
 from irl_core.statistics.bootstrap import Estimate
 
+UNITS: Final = {"share": " %", "gap": " points", "plain": ""}
+
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number of a headline: ``percent`` shows a share in hundredths, else two decimals are shown."""
+    """A number of a headline: a ``share`` in hundredths, a ``gap`` of two shares in points, or ``plain``."""
 
     title: str
     estimate: Estimate
-    percent: bool = True
+    kind: Literal["share", "gap", "plain"] = "share"
 
     @property
     def value(self) -> str:
         """The value alone: '73 %', '0.51', or 'undefined'."""
         if not self.estimate.defined:
             return "undefined"
-        return in_percent(self.estimate.value) if self.percent else f"{self.estimate.value:.2f}"
+        return self._written(self.estimate.value) + UNITS[self.kind]
 
     @property
     def means(self) -> str:
@@ -52,8 +54,15 @@ class Number:
         if one.interval is None:
             return f"n {one.n:,}"
         low, high = one.interval
-        width = f"{100 * low:.0f} to {100 * high:.0f} %" if self.percent else f"{low:.2f} to {high:.2f}"
-        return f"{width}, n {one.n:,}"
+        return f"{self._written(low)} to {self._written(high)}{UNITS[self.kind]}, n {one.n:,}"
+
+    def _written(self, value: float) -> str:
+        sign = "+" if self.kind == "gap" else ""
+        text = f"{value:.2f}" if self.kind == "plain" else f"{100 * value:{sign}.0f}"
+        return text.replace("-", "\u2212")
+
+
+START: Final = "start"  # the policy before its training, by the name that irl-lens evaluate is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +141,8 @@ def separation(one: SeparationByScore, score: str = next(iter(REWARD_SCORES))) -
         f"{sentence}.",
         (
             Number("pairs of one problem ranked right", pairs),
-            Number("AUC over all traces", area, percent=False),
-            Number("Cohen's d over all traces", entry.pooled["cohens_d"], percent=False),
+            Number("AUC over all traces", area, kind="plain"),
+            Number("Cohen's d over all traces", entry.pooled["cohens_d"], kind="plain"),
         ),
     )
 
@@ -150,9 +159,9 @@ def correlation(one: Correlations) -> Headline | None:
     return Headline(
         f"The reward {first} (r {plain.value:.2f}); {left}",
         (
-            Number("r with correctness", plain, percent=False),
-            Number("r with length removed", length, percent=False),
-            Number("r with length and likelihood removed", both, percent=False),
+            Number("r with correctness", plain, kind="plain"),
+            Number("r with length removed", length, kind="plain"),
+            Number("r with length and likelihood removed", both, kind="plain"),
         ),
     )
 
@@ -167,10 +176,10 @@ def pass_at_k(one: PassAtK) -> Headline | None:
     if most > 1:
         sentence += f"; among {most} there is a right one in {in_percent(own[most].value)}"
     numbers = [Number("pass@1", own[1])] + ([Number(f"pass@{most}", own[most])] if most > 1 else [])
-    for name, by_k in list(one.differences.items())[:1]:
-        if by_k["1"].defined and not one.given:
-            sentence += f"; beside {name}, one sample is right in {gap(by_k['1'])}"
-            numbers.append(Number(f"pass@1 less that of {name}", by_k["1"]))
+    name = START if START in one.differences else next(iter(one.differences), None)
+    if name is not None and not one.given and (less := one.differences[name]["1"]).defined:
+        sentence += f". Beside {name}: {gap(less)}"
+        numbers.append(Number(f"pass@1 less that of {name}", less, "gap"))
     return Headline(f"{sentence}.", tuple(numbers))
 
 

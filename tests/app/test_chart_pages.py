@@ -27,7 +27,7 @@ SCORE = "score_mean_discounted"
 TABLES = {
     "distributions": ("distribution", "traces", "separation", "scores"),
     "correlations": ("correlations", "partial correlations", "scatter"),
-    "reranking": ("reranking", "samples needed", "every choice", "pass-at-k"),
+    "reranking": ("reranking", "every choice", "samples needed", "pass-at-k"),
 }
 HOSTILE = "<img src=x onerror=alert(1)> $5 and $10 =cmd()"
 pytestmark = pytest.mark.usefixtures("fake_lens")

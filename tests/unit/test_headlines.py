@@ -74,8 +74,13 @@ def test_every_section_begins_with_one_sentence(name: str, rows: list[dict[str, 
 def test_three_numbers_with_interval_and_n(module: ModuleType, make: Any) -> None:
     one = make(module.figures(RUN))
     for number in one.numbers:
-        assert re.fullmatch(r"-?[\d.]+( %)?", number.value)
-        assert re.fullmatch(r"-?[\d.]+ to -?[\d.]+( %)?, n [\d,]+", number.extent)
+        assert re.fullmatch(r"[-+\u2212]?[\d.]+( %| points)?", number.value)
+        assert re.fullmatch(r"[-+\u2212]?[\d.]+ to [-+\u2212]?[\d.]+( %| points)?, n [\d,]+", number.extent)
+
+
+def test_a_gap_is_in_points_with_its_sign() -> None:
+    one = headlines.Number("pass@1 less that of start", estimate(-0.013, -0.04, 0.015), "gap")
+    assert (one.value, one.extent) == ("\u22121 points", "\u22124 to +2 points, n 160")
 
 
 def test_a_score_without_reward_is_not_called_the_reward() -> None:

@@ -240,7 +240,7 @@ function buildLegend(data, scale) {
   const marks = scale.own ? [-1, 0, 1] : [-3, -1, 0, 1, 3];
   for (const times of marks) {
     const value = times * scale.mark;
-    const tick = element("span", "", value ? number(value, digits) : "0");
+    const tick = element("span", "", value ? number(value, digits).replace(/\.?0+$/, "") : "0");
     tick.style.left = 50 + 50 * Math.sign(times) * shareOf(value, scale) + "%";
     ticks.append(tick);
   }
