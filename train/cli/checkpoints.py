@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from irl_core.checkpoints.find import default_roots, list_checkpoints
-from train.cli.options import NO_CHECKPOINT
+from irl_core.models.bundled import NO_CHECKPOINT
 from train.cli.say import say
 
 
