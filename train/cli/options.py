@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from irl_core.errors import InputError
 from irl_core.home import runs_folder
 from train.cli.say import say
 
