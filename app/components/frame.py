@@ -18,14 +18,14 @@ STYLE: Final = """<style>
 [data-testid=stCaptionContainer], [data-testid=stFileUploaderDropzoneInstructions] small,
 [data-testid=InputInstructions] { color: inherit; opacity: 0.85; }
 [data-testid=stCaptionContainer] p { color: inherit; }
+button kbd { color: inherit !important; opacity: 1 !important; }
 .first-run { display: none; }
 @media (max-width: 767px) { .first-run { display: block; margin: 0 0 0.5rem; } }
 </style>"""
 # A list that was chosen from keeps the focus, and with it every key that the page listens to. The place in the order of
 # the Tab key stays where it was.
-KEYS: Final = """
-export default function () {
-  if (window.irlLensKeys) return;
+KEYS: Final = """<script>
+if (!window.irlLensKeys) {
   window.irlLensKeys = true;
   const leave = (list) => setTimeout(() => {
     const at = document.activeElement;
@@ -42,7 +42,7 @@ export default function () {
     if (list && event.key === "Enter" && list.querySelector("[aria-expanded=true]")) leave(list);
   }, true);
 }
-"""
+</script>"""
 
 
 def draw(page: str) -> None:
@@ -55,5 +55,5 @@ def draw(page: str) -> None:
 
 
 def keep_keys() -> None:
-    """Let the focus return to the page after a choice from a list."""
-    st.components.v2.component("irl_lens_keys", js=KEYS)(key="keys")
+    """Let the focus return to the page after a choice from a list. The script is ours, and holds nothing of others."""
+    st.html(KEYS, unsafe_allow_javascript=True)

@@ -123,7 +123,7 @@ def histogram(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
         if series and np.isinf(outer):
             beyond = sum(int((values < edge if side == "below" else values >= edge).sum()) for *_, values in series)
             figure.add_annotation(
-                x=drawn_edges(edges)[0 if side == "below" else -1], y=0, yshift=14, showarrow=False,
+                x=shown[0 if side == "below" else -1], y=1, yref="paper", yanchor="top", showarrow=False,
                 text=text(f"{side} {edge:.3g}: {beyond:,}"), xanchor="left" if side == "below" else "right",
                 font={"size": 11},
             )  # fmt: skip
