@@ -213,7 +213,9 @@ def test_colours_are_changed_in_the_browser_at_once(watched: Any, address: str) 
     assert page.evaluate(PRESS, "credit")[2] == "rgb(240, 135, 43)"
     page.wait_for_url("**view=credit**")  # the page is told, for its link
     expect(page.locator(".view-name")).to_have_text("credit")
+    page.wait_for_selector(READY)
     assert page.locator(".hm").count() == 1 and page.locator(".controls").count() == 1
+    expect(page.locator(".ticks")).to_have_text("\u221230+3")  # the scale stays as it was chosen
 
 
 def test_the_first_error_is_outlined_and_in_words(watched: Any, address: str) -> None:

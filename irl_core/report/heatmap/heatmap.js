@@ -407,10 +407,12 @@ function renderInteractive(root, data, onView, pick) {
   const memory = remembered.get(root) || { index: 0 };
   remembered.set(root, memory);
   const before = memory.data || {};
+  const kept = (window.irlLensColours = window.irlLensColours || {}); // outlives a drawing that the page replaces
   memory.chosen = memory.chosen || {};
   for (const name of ["view", "strength", "scale"]) {
     if (before[name] !== data[name]) memory.chosen[name] = data[name]; // what the page did not change stays as chosen
   }
+  if (!memory.controls) Object.assign(memory.chosen, kept);
   Object.assign(memory, { data, pick });
   const paint = () => {
     memory.controls.hidden = Boolean(memory.data.muted);
@@ -419,8 +421,10 @@ function renderInteractive(root, data, onView, pick) {
   };
   if (!memory.controls) {
     const choose = (change) => {
+      const { view, ...colours } = change;
+      Object.assign(kept, colours);
       window.dispatchEvent(new CustomEvent("irl-lens-colours", { detail: change }));
-      if (change.view && onView) onView(change.view);
+      if (view && onView) onView(view);
     };
     memory.controls = buildControls(memory.chosen, choose);
     root.append(memory.controls);
