@@ -3,10 +3,10 @@ every answer is `score`'s.
 
     python -m benchmarks.serving --checkpoint demo --seconds 60 [--clients 8 --traces 4]
 
-The traces are those of the bundled scored run. First `Lens.score_encoded`, `familiarities` and `locate` (what `score`
-does) read them all in this process, in batches as `irl-lens serve` makes them, timed; then a server is started, and
-clients ask for `--seconds`, each request with `--traces` of them, in turn. Throughput is compared twice: by the clock,
-and by the processor's seconds a trace, on which other programs of the machine have little influence.
+The traces are those of the bundled scored run. First `irl-lens score`'s own function makes rows of them in this
+process, timed; then a server is started, and clients ask for `--seconds`, each request with `--traces` of them, in
+turn. Throughput is compared twice: by the clock, and by the processor's seconds a trace, on which other programs of the
+machine have little influence.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from irl_core.scorer import DEFAULT_BATCH_TOKENS, Lens
 from irl_core.text.segmentation import make_trace
 from train.cli.app import free_port
 from train.cli.options import checkpoint_folder
+from train.score_file import score_window
 
 BUNDLED = Path(__file__).resolve().parents[1] / "assets" / "scored_run" / "run.parquet"
 
@@ -54,22 +55,18 @@ def texts(number: int) -> list[tuple[str, str]]:
 
 
 def scored(lens: Lens, given: Sequence[tuple[str, str]]) -> tuple[list[dict[str, Any]], float, float]:
-    """What `score` finds of the texts, and its seconds for all of them: the processor's, and the clock's."""
+    """What is found of the texts, and the seconds of `irl-lens score` for all of them: the processor's, and the
+    clock's."""
     traces = [make_trace(problem, text) for problem, text in given]
     began = time.process_time(), time.monotonic()
-    encoded = [lens.encode(trace) for trace in traces]
-    found = lens.score_encoded(encoded, DEFAULT_BATCH_TOKENS)
-    lens.familiarities(traces)
-    places = [lens.locate(one) for one in found]
+    score_window(lens, traces, run_id="benchmark", batch_tokens=DEFAULT_BATCH_TOKENS)
     processor, seconds = time.process_time() - began[0], time.monotonic() - began[1]
-    return (
-        [
-            {"raw": one.raw.tolist(), "step": where.first_error_step, "decision": where.decision}
-            for one, where in zip(found, places, strict=True)
-        ],
-        processor,
-        seconds,
-    )
+    found = lens.score(traces)
+    places = [lens.locate(one) for one in found]
+    return [
+        {"raw": one.raw.tolist(), "step": where.first_error_step, "decision": where.decision}
+        for one, where in zip(found, places, strict=True)
+    ], processor, seconds  # fmt: skip
 
 
 def ask(url: str, given: Sequence[tuple[str, str]], expected: Sequence[dict[str, Any]], size: int, until: float,

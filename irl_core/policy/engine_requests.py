@@ -146,7 +146,7 @@ class Requests:
                 "completions, or name its address with --engine"
             ) from None
         listed = listed if isinstance(listed, list) else []
-        names = [one["id"] for one in listed if isinstance(one, dict) and isinstance(one.get("id"), str)]
+        names: list[str] = [one["id"] for one in listed if isinstance(one, dict) and isinstance(one.get("id"), str)]
         if self.engine.model is not None:  # not every engine lists what it serves
             return self.engine.model
         if len(names) == 1:

@@ -101,6 +101,7 @@ class ScoredRunProvenance(TypedDict, total=False):
     batch_tokens: int
     window: int
     compare: dict[str, str]
+    engine: str
     machine: Machine
     versions: Versions
     code: CodeState

@@ -55,8 +55,9 @@ def evaluate(
         with progress_of(out, evaluation.total, console, stopped) as progress:
             try:
                 evaluation.make_files(progress)
-                for note in evaluation.notes() if console is not None else ():
-                    console.print(note, style="yellow", highlight=False)
+                if console is not None:
+                    for note in evaluation.notes():
+                        console.print(note, style="yellow", highlight=False)
                 progress.stage("reporting")
                 report()
             except BaseException as error:
