@@ -278,7 +278,9 @@ def draw_trace(info: RunInfo, row: ScoredRow, own: Annotation | None, revealed: 
     st.subheader(plain(row["trace_id"]))
     st.text(row["problem"])
     if own is not None:
-        st.success(plain(f"{failures.own_words(own)} {verdict_of(row).sentence} {failures.label_words(row)}"))
+        verdict = verdict_of(row)  # where there are rewards, the whole of it stands above them
+        said = verdict.sentence if row["prompt_reward"] is None else f"{verdict.headline}."
+        st.success(plain(f"{failures.own_words(own)} {said} {failures.label_words(row)}"))
     draw_solution(row, info, revealed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,11 @@ def test_nothing_of_the_model_is_shown_before_the_answer(store: Annotations) -> 
     (one,) = store.all()
     assert (one.label, one.blind, one.annotator) == ("step 1", True, "local")
     words = page.success[0].value.replace("\\", "")
-    assert drawn(page) and words.startswith("You said: step 1. ") and "Reward: " in words
+    (heatmap,) = drawn(page)
+    said = json.loads(heatmap.proto.json)["verdict"]
+    assert words.startswith(f"You said: step 1. {said['headline']}.") and "reward" in [
+        f["by"] for f in said["findings"]
+    ]
 
 
 def test_who_saw_the_model_first_is_not_blind(store: Annotations) -> None:
