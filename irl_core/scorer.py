@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from irl_core.errors import InputError
+from irl_core.models.devices import memory_errors, usable_device
 from irl_core.policy.familiarity import Familiarity, compared_with_held_out, prompt_logprob
 from irl_core.reward.token_scores import (
     DEFAULT_GAMMA,
@@ -26,6 +26,7 @@ from irl_core.reward.token_scores import (
 from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Standardisation, Trace
 
 if TYPE_CHECKING:
+    from irl_core.checkpoints.step_models import StepLayout
     from irl_core.models.tokenization import TraceEncoder
     from irl_core.policy.branches import Branch
     from irl_core.reward.localisation import Calibration
@@ -57,40 +58,6 @@ def check_inputs(problem: str, solution: str | None = None) -> None:
     check_text("problem", problem, MAX_PROBLEM_CHARACTERS)
     if solution is not None:
         check_text("solution", solution, MAX_SOLUTION_CHARACTERS)
-
-
-@contextmanager
-def memory_errors(batch_tokens: int) -> Iterator[None]:
-    """Free the GPU's cache where memory ran out, and raise an InputError that says what to do."""
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        raise InputError(
-            f"Out of memory with batches of {batch_tokens:,} tokens; choose fewer or shorter ones."
-        ) from None
-
-
-def usable_device(asked: str) -> str:
-    """The torch device to load on; ``auto`` means the GPU where torch can use one, else the CPU.
-
-    Raises:
-        InputError: a name that is none, or a GPU that torch cannot use here.
-    """
-    import torch
-
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if asked == "auto":
-        return "cuda" if gpus else "cpu"
-    try:
-        device = torch.device(asked)
-    except RuntimeError:
-        raise InputError(f"The device is {asked[:40]!r}; choose auto, cpu or cuda.") from None
-    if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise InputError(f"Device {asked} asked for; torch can use {gpus} GPUs here. Choose cpu or auto.")
-    return asked
 
 
 class Lens:
@@ -134,7 +101,8 @@ class Lens:
             InputError: the device cannot be used here.
         """
         from irl_core.checkpoints.load import load_json
-        from irl_core.checkpoints.manifest import verify
+        from irl_core.checkpoints.manifest import MANIFEST, verify
+        from irl_core.checkpoints.step_models import step_layout
         from irl_core.errors import CheckpointError
         from irl_core.models.pretrained import (
             OWN_TOKENIZER,
@@ -147,6 +115,8 @@ class Lens:
         from irl_core.reward.localisation import Calibration
         from irl_core.reward.rewards import TRACE_SCORES
 
+        if not (path / MANIFEST).is_file() and (layout := step_layout(path)):
+            return cls.of_step_model(path, layout, device)
         verify(path)
         config = load_json(path / "config.json")
         if not (path / "discriminator").is_dir():
@@ -188,6 +158,24 @@ class Lens:
             fingerprint=hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest(),
             discriminator_encoder=load_encoder(own, discriminator.backbone, instruction) if own.is_dir() else None,
         )
+
+    @classmethod
+    def of_step_model(cls, path: Path, layout: StepLayout, device: str) -> Lens:
+        """A process-reward model of others, beside the policy of the default checkpoint, whose tokens are shown."""
+        from irl_core.checkpoints.find import default_roots
+        from irl_core.checkpoints.step_models import described, fingerprint
+        from irl_core.models.bundled import default_checkpoint
+        from irl_core.reward.localisation import Calibration
+        from irl_core.reward.step_model import load_step_model
+
+        assets = default_roots()[0]
+        beside, config = cls.load(assets / default_checkpoint(assets).name, device), described(path, layout)
+        config["provenance"]["policy"] = beside.name
+        return cls(
+            name=config["name"], config=config, policy=beside.policy, encoder=beside.encoder, device=beside.device,
+            discriminator=load_step_model(path, layout, beside.device), fingerprint=fingerprint(path),
+            calibration=Calibration.from_json(config["localisation"]),
+        )  # fmt: skip
 
     @property
     def computes_on(self) -> str:
@@ -267,13 +255,18 @@ class Lens:
         self, encoded: Sequence[EncodedTrace], batch_tokens: int = DEFAULT_BATCH_TOKENS, over: Scope = "reference"
     ) -> list[ScoredTrace]:
         """As ``score``, for traces that are already encoded with the policy's tokenizer."""
+        from irl_core.reward.step_model import StepModel
         from irl_core.training.model_pair import ModelPair
+        from irl_core.training.step_pair import StepPair
 
         if not encoded:
             return []
         with self.lock, memory_errors(batch_tokens):
-            read_by = self.discriminator_encoder or self.encoder
-            rewards = ModelPair(self.policy, self.discriminator, self.encoder, read_by, batch_tokens).score(encoded)
+            if isinstance(self.discriminator, StepModel):
+                rewards = StepPair(self.policy, self.discriminator, self.encoder, batch_tokens).score(encoded)
+            else:
+                read_by = self.discriminator_encoder or self.encoder
+                rewards = ModelPair(self.policy, self.discriminator, self.encoder, read_by, batch_tokens).score(encoded)
         unit = self.reference if over == "reference" else group_standardisation([one.raw for one in rewards])
         return [
             ScoredTrace(trace, one.raw, one.logprobs, one.prompt_reward, unit, self.name)

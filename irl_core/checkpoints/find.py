@@ -11,6 +11,7 @@ from typing import Any
 
 from irl_core.checkpoints.manifest import CONFIG, MANIFEST, failure, read_json
 from irl_core.checkpoints.save import LEFTOVER_SUFFIXES, leftovers, numbered_family
+from irl_core.checkpoints.step_models import described, step_layout
 from irl_core.errors import CheckpointError
 from irl_core.home import runs_folder
 
@@ -55,7 +56,7 @@ def resolve_checkpoint(name_or_path: str | Path, roots: Sequence[Path]) -> Path:
     for candidate in candidates:
         try:
             resolved = candidate.resolve()
-            is_checkpoint = (resolved / MANIFEST).is_file()
+            is_checkpoint = (resolved / MANIFEST).is_file() or is_step_model(resolved)
         except (OSError, RuntimeError, ValueError):  # a name that no file can have, or a circle of links
             continue
         if not any(resolved.is_relative_to(root) for root in allowed):
@@ -71,7 +72,8 @@ def resolve_checkpoint(name_or_path: str | Path, roots: Sequence[Path]) -> Path:
 
 
 def list_checkpoints(roots: Sequence[Path], *, hashes: bool = True) -> list[CheckpointInfo]:
-    """Every checkpoint under the roots (three folders deep), each verified or with the reason why not."""
+    """Every checkpoint under the roots (three folders deep), each verified or with the reason why not; then the
+    process-reward models of others, of which only headers were read."""
     listed = []
     for name, path in checkpoints_under(roots):
         reason = failure(path, hashes=hashes)
@@ -79,6 +81,10 @@ def list_checkpoints(roots: Sequence[Path], *, hashes: bool = True) -> list[Chec
         provenance = config.get("provenance")
         known = provenance if isinstance(provenance, dict) else {}
         listed.append(CheckpointInfo(name, path, reason is None, reason or "", known, config))
+    for name, path in step_models_under(roots):
+        if (layout := step_layout(path)) is not None:
+            said = described(path, layout)
+            listed.append(CheckpointInfo(name, path, True, "", said["provenance"], said))
     return listed
 
 
@@ -95,6 +101,26 @@ def checkpoints_under(roots: Sequence[Path]) -> Iterator[tuple[str, Path]]:
             if inside and resolved not in seen and not name.endswith(LEFTOVER_SUFFIXES):
                 seen.add(resolved)
                 yield name, resolved
+
+
+def is_step_model(folder: Path) -> bool:
+    """Whether a folder holds a process-reward model of others."""
+    try:
+        return step_layout(folder) is not None
+    except (CheckpointError, OSError, ValueError):
+        return False
+
+
+def step_models_under(roots: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """Name and resolved path of every process-reward model of others under the roots, outside of checkpoints."""
+    for root in roots:
+        patterns = ("*/" * depth + CONFIG for depth in range(1, 4))
+        for config in sorted(path for pattern in patterns for path in root.glob(pattern)):
+            folder = config.parent.resolve()
+            inside = folder.is_relative_to(root.resolve())
+            within = any((above / MANIFEST).is_file() for above in (folder, folder.parent, folder.parent.parent))
+            if inside and not within and is_step_model(folder):
+                yield config.parent.relative_to(root).as_posix(), folder
 
 
 def newest_verified(run_dir: Path) -> tuple[Path, list[str]]:

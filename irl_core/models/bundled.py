@@ -8,6 +8,7 @@ from pathlib import Path
 
 from irl_core.checkpoints import find
 from irl_core.checkpoints.manifest import MANIFEST
+from irl_core.checkpoints.step_models import step_layout
 from irl_core.errors import CheckpointError, InputError
 from irl_core.models.bases import BASES
 from irl_core.models.pretrained import BASE, read_base
@@ -65,9 +66,11 @@ def checkpoint_folder(checkpoint: str, on_note: Callable[[str], None]) -> Path:
             on_note(default.note)
         checkpoint = default.name
     folder = Path(checkpoint)
-    is_checkpoint = (folder / MANIFEST).is_file()
+    is_checkpoint = (folder / MANIFEST).is_file() or find.is_step_model(folder)
     if folder.is_absolute() and not is_checkpoint:
         what = "holds no checkpoint" if folder.is_dir() else "is not there"
+        if (folder / "config.json").is_file() and step_layout(folder) is None:
+            what = "is no process-reward model by its files (safetensors, a layout of docs/plug-in.md)"
         raise InputError(f"{checkpoint[:200]!r} {what}; name a run's final, or one that 'irl-lens checkpoints' lists.")
     if is_checkpoint and (folder.is_absolute() or not (roots[0] / checkpoint).is_dir()):
         roots, checkpoint = (*roots, folder.resolve().parent), str(folder.resolve())

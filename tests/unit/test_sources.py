@@ -118,7 +118,13 @@ def test_lm_eval_takes_each_response_once_and_judges_it() -> None:
     }
 
 
-def test_completions_as_trl_logs_them(tmp_path: Path) -> None:
+def test_completions_that_trl_logged() -> None:
+    traces = traces_of(SAMPLES / "completions_00001.parquet")
+    assert [trace.problem for trace in traces] == [PEARS, PEARS, TILES, TILES]
+    assert [trace.extra["short_reward"] for trace in traces] == ["-121", "-117", "-129", "-112"]
+
+
+def test_completions_of_a_rendered_prompt(tmp_path: Path) -> None:
     columns = {"step": [1, 1], "prompt": [f"user\n{PEARS}\nassistant\n"] * 2, "completion": ["So 30.", "So 42."]}
     rewards = {"short_reward": [-6.0, -6.5], "advantage": [0.5, -0.5]}
     pq.write_table(pa.table(columns | rewards), tmp_path / "completions_00001.parquet")

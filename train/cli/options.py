@@ -21,8 +21,8 @@ RUNS = runs_folder()  # where training runs and studies are written
 Checkpoint = Annotated[
     str,
     typer.Option(
-        help="A checkpoint's name (see 'irl-lens checkpoints') or folder; auto: gsm8k where its pretrained model is "
-        "here, else demo."
+        help="A checkpoint's name (see 'irl-lens checkpoints') or folder, or that of a process-reward model; auto: "
+        "gsm8k where its pretrained model is here, else demo."
     ),
 ]
 Map = Annotated[

@@ -1,0 +1,42 @@
+"""The device that models are loaded on, and what is said where its memory is full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from irl_core.errors import InputError
+
+
+@contextmanager
+def memory_errors(batch_tokens: int) -> Iterator[None]:
+    """Free the GPU's cache where memory ran out, and raise an InputError that says what to do."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        raise InputError(
+            f"Out of memory with batches of {batch_tokens:,} tokens; choose fewer or shorter ones."
+        ) from None
+
+
+def usable_device(asked: str) -> str:
+    """The torch device to load on; ``auto`` means the GPU where torch can use one, else the CPU.
+
+    Raises:
+        InputError: a name that is none, or a GPU that torch cannot use here.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "auto":
+        return "cuda" if gpus else "cpu"
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        raise InputError(f"The device is {asked[:40]!r}; choose auto, cpu or cuda.") from None
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise InputError(f"Device {asked} asked for; torch can use {gpus} GPUs here. Choose cpu or auto.")
+    return asked
