@@ -1,0 +1,7 @@
+"""Models: where they come from, how they are loaded, what they compute."""
+
+import logging
+
+# peft imports bitsandbytes, which warns on some CPUs that a kernel of the hub for 4-bit weights could not be fetched;
+# without it, it computes as on every other CPU.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
