@@ -80,7 +80,7 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
             low, high = (min(max(value, ends[0]), ends[1]) for value in link.query.scores)
             state[key] = (min(low, high), max(low, high))
         state.setdefault(key, ends)
-        chosen = st.slider("Mean discounted reward", *ends, key=key)
+        chosen: tuple[float, float] = st.slider("Mean discounted reward", *ends, key=key)  # type: ignore[assignment]
         scores = None if chosen == ends else chosen
     query = Query(state["outcome"], kinds, verdicts, true_steps, named, scores, words, sort, descending, where)
     if query.telling and not state["model_first"]:

@@ -26,6 +26,7 @@ from irl_core.errors import UserError
 from irl_core.models.bundled import default_checkpoint, missing_base
 
 if TYPE_CHECKING:
+    from irl_core.policy.branches import Branch
     from irl_core.scorer import Lens
 
 MAX_WAITING: Final = 32
@@ -198,7 +199,8 @@ def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -
     calls["score"] += 1
     scored = tuple(lens.score(traces))
     localisations = tuple(lens.locate(one) for one in scored)
-    at, branches = None, ()
+    at: int | None = None
+    branches: tuple[Branch, ...] = ()
     if request.solution:
         at = request.at
         if at is None or not 0 <= at < len(scored[0].raw):

@@ -62,8 +62,8 @@ def show() -> None:
         return
     with st.container() if is_wide(inspection) else right:
         if not session.is_of_the_form(inspection):
-            before = f"The result of what was asked before, {history.beginning(inspection.request.problem)}"
-            st.warning(plain(before) + " *Inspect* asks anew.")
+            words = f"The result of what was asked before, {history.beginning(inspection.request.problem)}"
+            st.warning(plain(words) + " *Inspect* asks anew.")
             st.html(DIMMED)
         with st.container(key=RESULT):
             draw_inspection(inspection)
@@ -272,7 +272,7 @@ def draw_traces(inspection: Inspection, result: InspectionResult, indices: list[
     alone = len(indices) == 1
     other = second.shown(inspection) if alone else None
     beside = state.get("rendered", False) and alone and other is None and has_markup(text)
-    columns = st.columns(2, gap="medium") if beside or other or not alone else [st.container()]
+    columns = list(st.columns(2, gap="medium")) if beside or other or not alone else [st.container()]
     if beside:
         with columns.pop():
             st.markdown(rendered(text))
