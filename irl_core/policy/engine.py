@@ -80,7 +80,7 @@ class EngineClient:
         if self.requests.stopped.is_set():
             return Lost("stopped")
         try:
-            return self.read(self.requests.completion(ask, drawing), ask, drawing.max_new_tokens)
+            return self.read(self.requests.completion(ask, drawing), ask, drawing)
         except Refused as error:
             if error.status in (401, 403, 404):
                 raise EngineError(
@@ -95,8 +95,12 @@ class EngineClient:
         except (httpx.HTTPError, ValueError) as error:
             return Lost(reason_of(error))
 
-    def read(self, answer: Mapping[str, Any], ask: Ask, most: int) -> Drawn:
-        """The sample in an answer. Raises ValueError where there is none of at most ``most`` tokens."""
+    def read(self, answer: Mapping[str, Any], ask: Ask, drawing: Drawing) -> Drawn:
+        """The sample in an answer. Raises ValueError where there is none, or one that is too long.
+
+        A text whose tokens are not told may have more of ours than were drawn; it must fit the context all the same.
+        """
+        most = drawing.max_new_tokens
         choices = answer.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict) or not isinstance(text := choice.get("text"), str):
@@ -109,8 +113,9 @@ class EngineClient:
             raise ValueError(f"an answer of {len(text):,} characters, where {most:,} tokens were asked for")
         ids = self.fitting(told_ids(choice), text)
         length = len(self.encoder.tokenizer(text, add_special_tokens=False)["input_ids"] if ids is None else ids)
-        if length > most:
-            raise ValueError(f"an answer of {length:,} tokens, where {most:,} were asked for")
+        room = most if ids is not None else drawing.context - len(ask.prompt_ids) - 1
+        if length > room:
+            raise ValueError(f"an answer of {length:,} tokens, where {room:,} fit")
         with self.counting:
             self.other_prompts += isinstance(read, int) and read != len(ask.prompt_ids)
             self.retokenised += ids is None
@@ -246,7 +251,7 @@ def samples_of(
     if room < 1:
         raise InputError(f"The problem has {context - room:,} tokens; at most {context - 1:,} are read. Shorten it.")
     with EngineClient(engine, encoder) as client:
-        drawn = client.draw(asks, Drawing(min(max_new_tokens, room), 1.0, 0.95), on_step=on_step)
+        drawn = client.draw(asks, Drawing(min(max_new_tokens, room), 1.0, 0.95, context), on_step=on_step)
         came = [
             client.trace_of(ask, one, trace_id=f"sample-{ask.number + 1}")
             for ask, one in zip(asks, drawn, strict=True)

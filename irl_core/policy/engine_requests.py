@@ -87,11 +87,12 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How a sample is drawn."""
+    """How a sample is drawn. ``context``: the longest prompt with its completion, in tokens."""
 
     max_new_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
+    context: int = 2**20
 
 
 @dataclass(frozen=True, slots=True)

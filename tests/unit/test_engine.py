@@ -21,7 +21,7 @@ from tests.engine_server import Answer, Body, completion, engine_server
 from tests.tiny import PROBLEM, SOLUTION
 from train.cli.inspect import inspect
 
-PLAIN = Drawing(32)
+PLAIN = Drawing(32, context=160)
 
 
 def drawn_from(
@@ -157,7 +157,7 @@ def test_a_busy_engine_is_asked_again(status: int, lens: Lens) -> None:
         ((200, {"choices": [{"text": 3}]}), "an answer without a text"),
         ((200, {"choices": "abc"}), "an answer without a text"),
         (completion("1 " * 2000), "an answer of 4,000 characters, where 32 tokens were asked for"),
-        (completion("7 1 " * 40), r"an answer of \d+ tokens, where 32 were asked for"),
+        (completion("7 1 " * 60), r"an answer of \d+ tokens, where \d+ fit"),
         (completion("x\ud800"), "an answer that holds half of a surrogate pair"),
     ],
 )
@@ -168,6 +168,14 @@ def test_a_sample_that_does_not_come_is_named_and_the_others_go_on(answer: Answe
     assert drawn[0] == drawn[2] == Drawn("x", True)
     assert isinstance(drawn[1], Lost)
     assert re.search(reason, drawn[1].reason), drawn[1].reason
+
+
+def test_more_tokens_than_were_asked_for_are_not_taken(lens: Lens) -> None:
+    ids = ids_of(lens.encoder, SOLUTION)
+    assert len(ids) > 32
+    with engine_server(lambda body: completion(SOLUTION, token_ids=ids)) as server:
+        drawn, _ = drawn_from(server.url, lens.encoder, 1, retries=0)
+    assert drawn == [Lost(f"an answer of {len(ids)} tokens, where 32 fit")]
 
 
 def test_a_timeout_is_named(lens: Lens) -> None:

@@ -54,7 +54,7 @@ class EnginePolicy:
             for question in asked
             for ask in asks_of(self.encoder, question.text, samples, problem_seed(seed, question.text))
         ]
-        drawing = Drawing(self.of.max_new_tokens, TEMPERATURE, TOP_P)
+        drawing = Drawing(self.of.max_new_tokens, TEMPERATURE, TOP_P, self.of.context)
         drawn = self.client.draw([ask for _, ask in asks], drawing, kept=self.kept, on_step=on_step)
         traces: list[Trace] = []
         for (question, ask), sample in zip(asks, drawn, strict=True):
