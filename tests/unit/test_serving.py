@@ -232,6 +232,11 @@ def test_a_head_that_begins_at_the_solution_takes_conversations_alone(client: An
     assert "has the head 'anchored'" in refusal(client.post("/pooling", json={"input": PROBLEM}))
 
 
+def test_a_model_that_judges_steps_takes_conversations_alone(linear: Any) -> None:
+    linear.lens.discriminator.head = torch.nn.Linear(16, 2)
+    assert "has the head 'of a process-reward model'" in refusal(linear.post("/pooling", json={"input": PROBLEM}))
+
+
 # -------------------------------------------------------------------------------------------------- refusals
 
 

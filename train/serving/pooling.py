@@ -23,7 +23,7 @@ def sequences_of(lens: Lens, asked: PoolingRequest) -> list[list[int]]:
         InputError: the checkpoint's head reads more than tokens, there are too many sequences, or one is too long, too
             short, or has ids that the model does not have.
     """
-    kind = lens.discriminator.head.kind
+    kind = getattr(lens.discriminator.head, "kind", "of a process-reward model")  # which reads marked steps
     if kind != "linear":
         raise InputError(
             f"input: checkpoint {lens.name} has the head {kind!r}, whose rewards begin where a solution begins; send "
