@@ -19,8 +19,13 @@ from irl_core.errors import CheckpointError
 StepLayout = Literal["qwen-prm", "skywork", "token-classifier", "sequence", "math-shepherd", "rlhflow"]
 LAYOUT_FILE: Final = "reward_layout.json"
 SPARSE: Final = ("sequence",)
-NAMED: Final = {"math-shepherd": "math-shepherd", "math_shepherd": "math-shepherd", "rlhflow": "rlhflow",
-                "prm-deepseek-data": "rlhflow", "prm-mistral-data": "rlhflow"}  # fmt: skip
+NAMED: Final[dict[str, StepLayout]] = {  # in a folder's name
+    "math-shepherd": "math-shepherd",
+    "math_shepherd": "math-shepherd",
+    "rlhflow": "rlhflow",
+    "prm-deepseek-data": "rlhflow",
+    "prm-mistral-data": "rlhflow",
+}
 THRESHOLD: Final = 0.0  # a logit: even odds that the step is right
 
 
@@ -34,12 +39,12 @@ def step_layout(folder: Path) -> StepLayout | None:
         return None
     if (folder / LAYOUT_FILE).is_file():
         named = load_json(folder / LAYOUT_FILE).get("layout")
-        if named not in get_args(StepLayout):
+        layouts: tuple[StepLayout, ...] = get_args(StepLayout)
+        if named not in layouts:
             raise CheckpointError(
-                f"{LAYOUT_FILE}: the layout is {str(named)[:40]!r}; it is one of {', '.join(get_args(StepLayout))}"
+                f"{LAYOUT_FILE}: the layout is {str(named)[:40]!r}; it is one of {', '.join(layouts)}"
             )
-        layout: StepLayout = named
-        return layout
+        return next(layout for layout in layouts if layout == named)
     architectures = load_json(folder / "config.json").get("architectures")
     kind = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     if kind == "Qwen2ForProcessRewardModel":
@@ -52,7 +57,7 @@ def step_layout(folder: Path) -> StepLayout | None:
         return "skywork"
     if kind.endswith("ForCausalLM"):
         folder_name = folder.resolve().name.lower()
-        return next((layout for part, layout in NAMED.items() if part in folder_name), None)  # type: ignore[return-value]
+        return next((layout for part, layout in NAMED.items() if part in folder_name), None)
     return None
 
 

@@ -201,9 +201,9 @@ def load_step_model(folder: Path, layout: StepLayout, device: str = "cpu") -> St
     logging.set_verbosity_error()
     document = plain_config(folder)
     check_model_config("config.json", document)
-    kind = document.get("model_type")
+    kind = str(document.get("model_type"))
     if kind not in CONFIG_MAPPING:
-        raise CheckpointError(f"config.json: model_type is {str(kind)[:40]!r}, which transformers does not have")
+        raise CheckpointError(f"config.json: model_type is {kind[:40]!r}, which transformers does not have")
     check_file_sizes(folder)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():
