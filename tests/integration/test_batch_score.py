@@ -180,14 +180,19 @@ def test_windows_hold_no_more_than_their_size() -> None:
 def test_the_file_is_read_as_it_is_scored(source: Path, tmp_path: Path, lens: Lens, monkeypatch: Any) -> None:
     """Never more than one window of traces is held: a window is scored before the next one is read."""
     events: list[str] = []
-    read, score_window = formats.read, batch_score.score_window
+    score_window = batch_score.score_window
 
     def reading(*arguments: Any) -> Any:
-        for row in read(*arguments):
-            events.append("r")
-            yield row
+        intake, rows = formats.read_counted(*arguments)
 
-    monkeypatch.setattr(batch_score, "read", reading)
+        def noted() -> Any:
+            for row in rows:
+                events.append("r")
+                yield row
+
+        return intake, noted()
+
+    monkeypatch.setattr(batch_score, "read_counted", reading)
     monkeypatch.setattr(batch_score, "score_window", lambda *a, **n: (events.append("S"), score_window(*a, **n))[1])
     score_file(source, tmp_path / "out.parquet", lens, window=4)
     assert "".join(events) == "rrrrSrrrrSrrrS"
