@@ -9,12 +9,14 @@ unpickled.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,8 @@ def save_checkpoint(directory: Path, files: Mapping[str, Any], keep: int | None 
         keep: only the newest ``keep`` of a numbered family (``step-000100``, ``step-000200``, ...) stay.
 
     Raises:
-        CheckpointError: it was not saved; the earlier checkpoint is untouched and nothing half-written is left.
+        CheckpointError: it was not saved; the earlier checkpoint is untouched and nothing half-written is left. So too
+            where another process is saving one of this name.
     """
     if keep is not None and keep < 1:
         raise CheckpointError(f"keep is {keep}; at least 1 checkpoint has to stay")
@@ -53,16 +56,11 @@ def save_checkpoint(directory: Path, files: Mapping[str, Any], keep: int | None 
     fresh, old = leftovers(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        if not directory.exists() and failure(fresh) is None:  # a save was killed between its two renames
-            os.replace(fresh, directory)
-        elif fresh.exists():
-            shutil.rmtree(fresh)
-        manifest = write_tree(fresh, files)
-        swap_in(directory, fresh, old)
-    except BaseException as error:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if not isinstance(error, OSError):
-            raise
+        settle_leftover(directory, fresh)
+        with claimed(fresh, directory.name):
+            manifest = write_tree(fresh, files)
+            swap_in(directory, fresh, old)
+    except OSError as error:
         reason, fix = error.strerror or type(error).__name__, "check that the folder exists and may be written to"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             fix = "the disk is full: free space or lower run.keep"
@@ -72,6 +70,69 @@ def save_checkpoint(directory: Path, files: Mapping[str, Any], keep: int | None 
     if keep is not None:
         remove_older_siblings(directory, keep)
     return manifest
+
+
+# -------------------------------------------------------------------------------------------- one save at a time
+
+
+def settle_leftover(directory: Path, fresh: Path) -> None:
+    """Finish a save that was killed between its two renames; remove what another killed one has left.
+
+    Raises:
+        CheckpointError: another process is saving just now.
+    """
+    if not fresh.exists():
+        return
+    with locked(fresh, directory.name):
+        if not directory.exists() and failure(fresh) is None:
+            os.replace(fresh, directory)
+        else:
+            shutil.rmtree(fresh)
+
+
+@contextmanager
+def claimed(fresh: Path, checkpoint: str) -> Iterator[None]:
+    """Make the folder of a save, and hold its lock while the block runs; where that fails, the folder is removed.
+
+    Raises:
+        CheckpointError: another process has just made it.
+    """
+    try:
+        fresh.mkdir()
+    except FileExistsError:
+        raise busy(checkpoint) from None
+    with locked(fresh, checkpoint):
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def locked(folder: Path, checkpoint: str) -> Iterator[None]:
+    """Hold a folder's lock, which the system frees however this process ends. Raises CheckpointError where another
+    process holds it, or has removed the folder."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        raise busy(checkpoint) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise busy(checkpoint) from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def busy(checkpoint: str) -> CheckpointError:
+    """The error of a second process."""
+    return CheckpointError(f"checkpoint {checkpoint!r} is being saved by another process; wait for it, then try again")
 
 
 def check_names_to_save(checkpoint: str, files: Mapping[str, Any]) -> None:
@@ -92,8 +153,7 @@ def check_names_to_save(checkpoint: str, files: Mapping[str, Any]) -> None:
 
 
 def write_tree(root: Path, files: Mapping[str, Any]) -> Manifest:
-    """Write the files into a new directory, the manifest last, and wait until all of it is on the disk."""
-    root.mkdir()
+    """Write the files into an empty directory, the manifest last, and wait until all of it is on the disk."""
     hashes = {}
     for name, content in sorted(files.items()):
         path = root / name

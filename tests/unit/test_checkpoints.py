@@ -486,3 +486,16 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="ends like a half-finished save"):
         save_checkpoint(tmp_path / "c.new", files())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_save_of_the_same_name_is_refused_and_takes_nothing_from_the_first(tmp_path: Path) -> None:
+    directory = tmp_path / "mine"
+    first = tmp_path / "mine.new"
+    with save.claimed(first, "mine"):
+        (first / "half.json").write_text("{}")
+        for _ in range(2):
+            with pytest.raises(CheckpointError, match="'mine' is being saved by another process; wait for it"):
+                save_checkpoint(directory, files())
+        assert [path.name for path in first.iterdir()] == ["half.json"]
+    save_checkpoint(directory, files())  # the first one ended without it: what it left is removed
+    assert verify(directory) and not first.exists()
