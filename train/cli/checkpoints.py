@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from irl_core.checkpoints.find import default_roots, list_checkpoints
-from irl_core.models.bundled import NO_CHECKPOINT
 from train.cli.say import say
 
 
 def checkpoints() -> None:
     """List the checkpoints that can be loaded, each verified, with where it comes from."""
+    from irl_core.models.bundled import NO_CHECKPOINT  # numpy, which no --help waits for
+
     listed = list_checkpoints(default_roots())
     for info in listed:
         origin = ", ".join(f"{key} {value}" for key, value in info.provenance.items())
