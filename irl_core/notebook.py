@@ -115,7 +115,9 @@ class NotebookLens:
         """
         import pandas as pd
 
-        given = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else list(rows)
+        if isinstance(rows, pd.DataFrame):
+            rows = [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+        given = list(rows)
         traces = [trace_of(number, row) for number, row in enumerate(given)]
         for number, trace in enumerate(traces):
             try:

@@ -92,12 +92,14 @@ def paragraphs(found: Mapping[str, Section[Any]]) -> None:
         st.markdown("\n".join(f"- {plain(line)}" for line in sections.sentences(one.paragraph)))
 
 
-def headlines(found: Mapping[str, Headline]) -> None:
-    """The sentence and the numbers of each scored run, before any chart."""
+def headlines(found: Mapping[str, Headline | None]) -> None:
+    """The sentence and the numbers of each scored run that has some, before any chart."""
     from irl_core.report import figures
 
     drawn = []
     for name, one in found.items():
+        if one is None:
+            continue
         named = f"{name}: {one.sentence}" if len(found) > 1 else one.sentence
         drawn.append(figures.headline_html(replace(one, sentence=named)))
     st.html(f"<style>{figures.stylesheet()}</style>{''.join(drawn)}")

@@ -146,7 +146,7 @@ def rank_correlation(x: Array, y: Array, *, unit: str, seed: int = 0) -> Estimat
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return undefined(n, method, "no variance")
     placed = np.column_stack([ranks(x), ranks(y)])
-    value = float(np.corrcoef(placed.T)[0, 1])
+    value = float(np.asarray(np.corrcoef(placed.T))[0, 1])
     rng = np.random.default_rng(seed)
     starts = rng.integers(n - block + 1, size=(RESAMPLES, math.ceil(n / block)))
     drawn = (starts[:, :, None] + np.arange(block)).reshape(RESAMPLES, -1)[:, :n]

@@ -159,5 +159,6 @@ def view(cell: Cell, of: Span | None, usual: int | None) -> View:
     bar = None
     if of is not None and one.interval is not None:
         places = [100 * (place - of[0]) / (of[1] - of[0]) for place in (*one.interval, one.value, 0.0)]
-        bar = Bar(*(round(place, 2) for place in places[:3]), round(places[3], 2) if 0 <= places[3] <= 100 else None)
+        left, right, middle, zero = (round(place, 2) for place in places)
+        bar = Bar(left, right, middle, zero if 0 <= zero <= 100 else None)
     return View(value, ", ".join(part for part in (interval, n, words) if part), bar)

@@ -74,8 +74,10 @@ def in_two_colours(trace: Mapping[str, Any], view: str, half: float) -> Text:
     result = Text()
     for piece, token in pieces(trace["text"], trace["tokens"]):
         value = token[view] if token else None
-        strong = value is not None and abs(value) >= BRACKET_SHARE * half
-        result.append(visible(piece), style=(LOW_STYLE if value < 0 else HIGH_STYLE) if strong else None)
+        style = None
+        if value is not None and abs(value) >= BRACKET_SHARE * half:
+            style = LOW_STYLE if value < 0 else HIGH_STYLE
+        result.append(visible(piece), style=style)
     return result
 
 

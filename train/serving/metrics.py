@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 PREFIX = "irl_lens"
@@ -14,7 +16,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        to = {"registry": self.registry}
+        to: dict[str, Any] = {"registry": self.registry}
         self.requests = Counter(f"{PREFIX}_requests", "Requests answered", ["path", "status"], **to)
         self.seconds = Histogram(f"{PREFIX}_request_seconds", "From request to answer", ["path"], buckets=SECONDS, **to)
         self.waiting = Gauge(f"{PREFIX}_waiting_traces", "Traces that wait before the model", **to)
