@@ -78,7 +78,8 @@ class Pace:
     def reached(self, done: float) -> None:
         """Say that so many are made, those of earlier processes with them."""
         made = done - self.kept
-        left = (time.monotonic() - self.started) / made * (self.total - done) if made > 0 else None
+        going = made > 0 and done < self.total
+        left = (time.monotonic() - self.started) / made * (self.total - done) if going else None
         words = f"calibrating: {int(done):,} of {self.total:,} {self.what}"
         self.trainer.on_progress(words if left is None else f"{words}, {hours(left)} left")
 

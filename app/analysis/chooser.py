@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 import streamlit as st
@@ -9,6 +10,8 @@ import streamlit as st
 from app.analysis import catalogue as scored_runs
 from app.analysis.catalogue import RunInfo
 from app.components.markdown import plain
+from app.inspect import scoring_queue
+from irl_core.checkpoints.manifest import MANIFEST
 
 STATE: Final = "scored_runs"
 MOST_RUNS: Final = 6
@@ -42,4 +45,22 @@ def choose(multiple: bool) -> list[RunInfo]:
     else:
         chosen = [st.selectbox("Scored run", names, names.index((kept or names)[0]), key="run_shown")]
     st.session_state[STATE] = chosen
-    return [usable[name] for name in chosen]
+    runs = [usable[name] for name in chosen]
+    if words := of_others(runs, st.session_state.get("checkpoint", "")):
+        st.info(plain(words))
+    return runs
+
+
+def of_others(runs: list[RunInfo], checkpoint: str) -> str:
+    """That runs were scored by another checkpoint than the one chosen in the sidebar, whose figures these are not;
+    empty where they were not, or where it is not known."""
+    info = next((info for info in scoring_queue.catalogue() if info.name == checkpoint), None)
+    manifest = None if info is None else info.path / MANIFEST
+    if manifest is None or not manifest.is_file():
+        return ""
+    own = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    others = [run for run in runs if run.provenance.get("checkpoint_sha256") not in (None, own)]
+    if not others:
+        return ""
+    told = ", ".join(f"{run.name} by {run.provenance.get('checkpoint', 'another checkpoint')}" for run in others)
+    return f"Scored by another checkpoint than {checkpoint}, which the sidebar has chosen: {told}."

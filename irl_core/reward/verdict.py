@@ -187,29 +187,29 @@ def verdict_on(trace: Trace, where: Localisation | None, judge: Judge) -> Verdic
         _reward(trace, where, judge, ruling),
         _familiarity(judge, read=where is not None),
     ]
-    doubtful = None if where is None or not judge.signal else lowest_step(where, trace.steps)
-    headline = _headline(trace, ruling, len(equations), _first_of(trace, false, place), doubtful)
+    headline = _headline(trace, ruling, len(equations), _first_of(trace, false, place), where if judge.signal else None)
     return Verdict(ruling, headline, tuple(finding for finding in findings if finding is not None))
 
 
 # ------------------------------------------------------------------------------------------------------ the words
 
 
-def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | None, doubtful: int | None) -> str:
-    """The verdict on one line. ``doubtful``: the step of the lowest score, where the reward has a signal."""
+def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | None, where: Localisation | None) -> str:
+    """The verdict on one line. ``where``: the reward's localisation, None where it has no signal."""
     if false is not None:
         at = "" if ruling.step is None else f"{step_name(trace.steps, ruling.step, of=False).capitalize()}: "
         return at + in_words(false)
     if ruling.kind == "error" and ruling.step is not None:
-        return f"First error: {step_name(trace.steps, ruling.step)}, says the reward"
+        return f"First error: {step_name(trace.steps, ruling.step)}, says the reward{_sure(where)}"
     if ruling.kind in ("no_error", "uncertain"):
+        doubtful = None if where is None else lowest_step(where, trace.steps)
         suspect = "" if doubtful is None else step_name(trace.steps, doubtful, of=False)
         if trace.correct is False:
             return f"{_wrong_answer(trace)}; " + (
                 f"most doubtful: {suspect}" if suspect else "no step is named as wrong"
             )
         if ruling.kind == "no_error":
-            return "No error found"
+            return f"No error found{_sure(where)}"
         return "Too uncertain to say" + (f"; most doubtful: {suspect}" if suspect else "")
     holds = [] if trace.correct is None else ["The answer is right" if trace.correct else _wrong_answer(trace)]
     holds += [_all_hold(equations)] if equations else []
@@ -219,6 +219,13 @@ def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | No
     said = ", and ".join(holds) if trace.correct else "; ".join(holds)
     said = said[0].upper() + said[1:]
     return f"{said}; {rest}" + ("" if ruling.kind == "unread" else " the rest")
+
+
+def _sure(where: Localisation | None) -> str:
+    """How sure the reward is, behind what it says: it is heard before the small print is read."""
+    if where is None or not math.isfinite(where.confidence):
+        return ""
+    return f" (confidence {where.confidence:.0%})"
 
 
 def _arithmetic(
@@ -245,8 +252,10 @@ def _answer(trace: Trace, ruling: Ruling) -> Finding | None:
         return Finding("answer", f"Answer: {wrong[0].lower()}{wrong[1:]}.")
     if trace.correct is None:
         return None
-    if ruling.kind == "error":
+    if ruling.by == "arithmetic":
         return Finding("answer", f"Answer: right answer, broken reasoning{_stated(trace)}.")
+    if ruling.kind == "error":
+        return Finding("answer", f"Answer: right{_stated(trace)}, though the reward doubts a step.")
     return Finding("answer", f"Answer: right{_stated(trace)}.")
 
 

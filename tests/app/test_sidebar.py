@@ -180,7 +180,7 @@ def test_nothing_can_be_started_before_it_was_checked(planned: list[Any]) -> Non
     press(page, "Check what it takes")
     assert labels(page)["Start training"] is True
     assert "In all about 46 min on 2 CPU cores" in texts(page)  # with what is trained before it
-    assert "irl, 180 steps: about 19 min\n" in texts(page)
+    assert "irl, 180 steps: about 20 min\n" in texts(page)
     page.number_input(key="train_demo-irl_run.steps").set_value(20).run()
     assert labels(page)["Start training (check it first)"] is False
     assert [request.overrides for request in planned] == [()]

@@ -91,7 +91,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
     from train import calibrate
 
     found = {"reference": REFERENCE, "localisation": CALIBRATION.to_json(), "default_trace_score": "minimum"}
-    monkeypatch.setattr(calibrate, "calibrated", lambda trainer, config: found)
+    monkeypatch.setattr(calibrate, "calibrated", lambda trainer, config, kept: found)
 
 
 @pytest.fixture(scope="module")

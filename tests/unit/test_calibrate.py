@@ -106,7 +106,9 @@ def test_right_answers_count_as_correct_and_corrupted_experts_as_wrong(config: T
         "limits from 48 correct samples of the policy; rule and error confidence from 24 corrupted expert solutions"
     )
     assert found.origin == "192 samples on 24 held-out problems"
-    assert phases[0].startswith("calibrating: 128 of 192 samples, ")  # 16 problems of 8 samples are a part
+    assert (
+        phases[0].startswith("calibrating: 128 of 192 samples, ") and phases[1] == "calibrating: 192 of 192 samples"
+    )  # 16 problems of 8 samples are a part
     assert [phase.split(",")[0] for phase in phases[1:]] == [
         "calibrating: 192 of 192 samples", "calibrating: 64 of 192 samples scored",
         "calibrating: 128 of 192 samples scored", "calibrating: 192 of 192 samples scored",

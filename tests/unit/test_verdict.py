@@ -43,7 +43,7 @@ def test_a_false_equation_comes_before_the_reward_and_says_what_is_false() -> No
 def test_the_number_that_decides_is_the_number_shown() -> None:
     """The closing line scores lower than the threshold and may not be named: it decides nothing and is not shown."""
     found = judged(SOUND, "12")
-    assert found.headline == "No error found" and found.ruling == Ruling("no_error")
+    assert found.headline == "No error found (confidence 93%)" and found.ruling == Ruling("no_error")
     assert said(found, "reward") == [
         "Reward: no error (lowest step score \u22123.51, of step 2; threshold \u22124.08; confidence 93%; "
         "rule: the step with the lowest reward of a token)."
@@ -52,7 +52,8 @@ def test_the_number_that_decides_is_the_number_shown() -> None:
     assert said(with_answer, "reward")[0].startswith(
         "Reward: the first error is the answer line (step score \u22129.00"
     )
-    assert with_answer.headline == "First error: the answer line, says the reward"
+    assert with_answer.headline == "First error: the answer line, says the reward (confidence 93%)"
+    assert said(with_answer, "answer") == ["Answer: right (12), though the reward doubts a step."]
 
 
 def test_a_wrong_answer_is_not_called_free_of_errors() -> None:
@@ -66,7 +67,7 @@ def test_a_wrong_answer_is_not_called_free_of_errors() -> None:
     assert unsure.headline == "Too uncertain to say; most doubtful: step 2"
     assert unsure.ruling == Ruling("uncertain")
     unstated = judged("It is many pens.", "13", scores=(-1.0,))
-    assert unstated.headline == "No error found"
+    assert unstated.headline == "No error found (confidence 93%)"
     assert said(unstated, "answer") == ["Answer: no final answer is stated; the right one is 13."]
 
 

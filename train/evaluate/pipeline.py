@@ -15,6 +15,7 @@ from rich.console import Console
 
 from irl_core.files import one_line, write_whole
 from irl_core.scorer import Lens
+from irl_core.text.visible import visible
 from train.evaluate.progress import progress_of
 from train.evaluate.resumable import claimed_folder
 from train.evaluate.settings import RECORD, EvaluationSettings, arguments_of, begin
@@ -57,7 +58,7 @@ def evaluate(
                 evaluation.make_files(progress)
                 if console is not None:
                     for note in evaluation.notes():
-                        console.print(note, style="yellow", highlight=False)
+                        console.print(visible(note), style="yellow", highlight=False)
                 progress.stage("reporting")
                 report()
             except BaseException as error:
