@@ -120,7 +120,7 @@ def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not saved: {error}"
         return
-    state["annotation_saved"] = f"Saved: {annotation.label} in {annotation.trace_id}"
+    state["annotation_saved"] = f"Saved: {failures.judgement_words(annotation.label)} in {annotation.trace_id}"
     state["answering"] = None
 
 
@@ -133,7 +133,8 @@ def undo(annotation: Annotation) -> None:
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not undone: {error}"
         return
-    state["annotation_saved"] = f"Undone: {annotation.label}" if gone else "It was undone already."
+    said = failures.judgement_words(annotation.label)
+    state["annotation_saved"] = f"Undone: {said}" if gone else "It was undone already."
     state["answering"] = None
 
 

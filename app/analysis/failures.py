@@ -278,10 +278,15 @@ def step_words(step: Any) -> str:
     return "none" if step < 0 else f"step {int(step) + 1}"
 
 
+def judgement_words(label: str) -> str:
+    """An annotation's label in words: of no wrong step the word alone would read as if nothing had been said."""
+    return "no step is wrong" if label == "none" else label
+
+
 def own_words(own: Annotation) -> str:
     """What the annotator said of a trace, in words, and whether it was said blind."""
     category = f" ({own.category})" if own.category else ""
-    return f"You said: {own.label}{category}{'' if own.blind else ', with the answer in sight'}."
+    return f"You said: {judgement_words(own.label)}{category}{'' if own.blind else ', with the answer in sight'}."
 
 
 def label_words(row: ScoredRow) -> str:

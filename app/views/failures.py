@@ -146,7 +146,8 @@ def choose_reviewer(place: DeltaGenerator) -> None:
             help="Off: colours, scores, the model's answer and labels stay hidden until you have answered, so that you "
             "are not led. Annotations given with it on are marked as not blind.",
         )
-        st.toggle("Mark the differences to the other solution", key="differences", value=True)
+        st.session_state.setdefault("differences", True)  # a default beside a kept value is warned of
+        st.toggle("Mark the differences to the other solution", key="differences")
         st.toggle("Settle disagreements", key="adjudicate", help=annotating.SETTLES)
 
 

@@ -81,7 +81,7 @@ def test_ten_are_annotated_by_keyboard_and_exported(watched: Any, reviewed: str,
     expect(page.locator(".hm .tok")).to_have_count(0, timeout=30_000)  # blind: nothing is coloured before the answer
     keys = ["2", "1", "0", "u", "1", "2", "0", "1", "2", "1"]
     for key in keys:
-        answer(page, key, {"0": "none", "u": "unsure"}.get(key, f"step {key}"))
+        answer(page, key, {"0": "no step is wrong", "u": "unsure"}.get(key, f"step {key}"))
     said = Annotations(folder / "runs" / "annotations.sqlite").all()
     assert [one.label for one in said] == [{"0": "none", "u": "unsure"}.get(key, f"step {key}") for key in keys]
     wrong = [row["trace_id"] for row in read_run(folder / "runs" / "reviewed" / "run.parquet").to_pylist()
@@ -143,6 +143,6 @@ def test_the_annotation_lands_on_the_trace_whatever_is_sorted(watched: Any, revi
     expect(page.get_by_role("button", name="Save")).to_be_enabled(timeout=30_000)
     page.wait_for_selector(READY)
     page.keyboard.press("Enter")
-    settled(page, "You said: none.")
+    settled(page, "You said: no step is wrong.")
     last = Annotations(folder / "runs" / "annotations.sqlite").all()[-1]
     assert (last.annotator, last.trace_id) == ("third", name)
