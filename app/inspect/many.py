@@ -17,6 +17,7 @@ from irl_core.errors import DatasetError, UserError
 
 MOST: Final = 50
 MOST_CHARACTERS: Final = 500_000
+_CLOSING: Final = re.compile(r"^####", re.MULTILINE)
 _BETWEEN: Final = re.compile(r"^[ \t]*-{3,}[ \t]*$", re.MULTILINE)
 
 
@@ -68,10 +69,14 @@ def read_rows(text: str) -> Pasted:
 
 
 def read_solutions(text: str, problem: str, answer: str) -> Pasted:
-    """Solutions of one problem, a line of dashes between them. Raises ManyError where there is no problem."""
+    """Solutions of one problem, a line of dashes between them. Raises ManyError where there is no problem, or one part
+    closes several times: blank lines alone do not part solutions, which have some themselves."""
     parts = [part.strip("\r\n") for part in _BETWEEN.split(text) if part.strip()]
     if not problem.strip():
         raise ManyError("These are solutions, and there is no problem in the form that they are solutions of.")
+    for number, part in enumerate(parts, start=1):
+        if (closings := len(_CLOSING.findall(part))) > 1:
+            raise ManyError(f"Solution {number} has {closings} closing lines; a line of --- goes between solutions.")
     return Pasted(tuple(Request(problem, part, answer) for part in parts))
 
 

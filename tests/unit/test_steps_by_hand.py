@@ -87,3 +87,10 @@ def test_nothing_else_is_drawn(hostile: str) -> None:
 def test_a_plain_solution_has_no_markup() -> None:
     assert not has_markup("7 + 4 = <<7+4=11>>11 pens cost $5.\n#### 11")
     assert all(map(has_markup, (r"\(x\)", "**So** 5", "# Head", "| a | b |", r"\frac{1}{2}")))
+
+
+def test_solutions_that_only_blank_lines_part_are_not_taken_for_one() -> None:
+    pasted = "4*3=12\n#### 12\n\n4*3=13\n#### 13"
+    with pytest.raises(ManyError, match=r"^Solution 1 has 2 closing lines; a line of --- goes between solutions\.$"):
+        read_pasted(pasted, "How much?")
+    assert len(read_pasted(pasted.replace("\n\n", "\n---\n"), "How much?").requests) == 2
