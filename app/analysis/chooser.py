@@ -46,7 +46,8 @@ def choose(multiple: bool) -> list[RunInfo]:
         chosen = [st.selectbox("Scored run", names, names.index((kept or names)[0]), key="run_shown")]
     st.session_state[STATE] = chosen
     runs = [usable[name] for name in chosen]
-    if words := of_others(runs, st.session_state.get("checkpoint", "")):
+    # of one run the page names the checkpoint itself, and a reviewer judges texts, not figures
+    if multiple and (words := of_others(runs, st.session_state.get("checkpoint", ""))):
         st.info(plain(words))
     return runs
 
