@@ -72,7 +72,8 @@ class Fork:
 
     def memory(self) -> float:
         path = self.notes.with_suffix(".memory")
-        return float(path.read_text()) if path.exists() else 0.0
+        known = path.read_text() if path.exists() else ""
+        return float(known) if known else 0.0  # the kill may have come while it was written
 
 
 def fork(
