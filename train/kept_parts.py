@@ -7,11 +7,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from irl_core.files import write_whole
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from irl_core.data import tables
 from irl_core.data.fields import RowError
 from irl_core.data.formats import detect_format, read, read_counted
 from irl_core.data.inspect_logs import inspect_rows
@@ -244,15 +245,26 @@ def test_a_damaged_table_is_said_to_be_one(tmp_path: Path, content: bytes) -> No
 
 
 @pytest.mark.parametrize("name", ["messages.parquet", "stepwise/data-00000-of-00001.arrow"])
-def test_a_damaged_file_is_refused_in_words(tmp_path: Path, name: str) -> None:
+def test_a_file_that_was_cut_off_is_refused_in_words(tmp_path: Path, name: str) -> None:
     whole = (SAMPLES / name).read_bytes()
-    for number in range(0, len(whole), 97):
+    for length in (len(whole) // 4, len(whole) // 2, len(whole) - 8):
         path = tmp_path / Path(name).name
-        path.write_bytes(whole[:number] + bytes([whole[number] ^ 0x5A]) + whole[number + 1 :])
+        path.write_bytes(whole[:length])
         try:
-            list(read(path))
-        except DatasetError:
-            continue
+            rows = list(read(path))
+        except DatasetError as error:
+            assert path.name in str(error)
+        else:
+            assert path.suffix == ".arrow" and len(rows) <= len(list(read(SAMPLES / name)))  # a stream's whole batches
+
+
+def test_an_arrow_batch_is_validated_whole_before_its_rows_are_read() -> None:
+    class Damaged:
+        def validate(self, *, full: bool) -> None:
+            raise pa.ArrowInvalid(f"offsets, looked at in full: {full}")
+
+    with pytest.raises(pa.ArrowInvalid, match="in full: True"):
+        next(tables._numbered(iter([Damaged()])))
 
 
 # -------------------------------------------------------------------------------------- folders and the hub
