@@ -226,10 +226,11 @@ class DiscriminatorConfig:
     samples added as negatives, as a share of the round's own, from the last ``replay_capacity``. ``policy_labels``:
     which tokens of a sample are labelled non-expert: all (the paper), those from the first that differs from the
     expert's, or those from the first equation (or value, however it was come by) or answer that the expert does not
-    have. ``likelihood_weight``: weight
-    of the expert traces' likelihood beside the classification. ``perturbed_copies`` of each expert trace. ``tail``:
-    share of the other traces that are read to their end; the rest only to the end of the step in which they depart.
-    ``minibatches``: parts that a round's problems are split into, each with its own updates.
+    have. ``balance``: whether the expert's tokens and the others weigh the same over all ``traces`` alone, or at each
+    of the ``steps``, so that the place does not tell them apart. ``likelihood_weight``: weight of the expert traces'
+    likelihood beside the classification. ``perturbed_copies`` of each expert trace. ``tail``: share of the other traces
+    that are read to their end; the rest only to the end of the step in which they depart. ``minibatches``: parts that
+    a round's problems are split into, each with its own updates.
     """
 
     head: Literal["linear", "anchored", "cumulative"] = "anchored"
@@ -244,6 +245,7 @@ class DiscriminatorConfig:
     target_expert: Share = 0.95
     target_other: Share = 0.05
     class_weights: ClassWeights = field(default_factory=ClassWeights)
+    balance: Literal["traces", "steps"] = "traces"
     perturbations: tuple[PerturbationKind, ...] = get_args(PerturbationKind)
     perturbed_copies: Count = 1
     perturbation_labels: Literal["from_corruption", "whole_trace"] = "from_corruption"

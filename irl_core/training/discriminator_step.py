@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import pad_sequence
 
 from irl_core.config import DiscriminatorConfig, TrainConfig
 from irl_core.distributed import World
@@ -19,7 +22,7 @@ from irl_core.training.metrics import Metrics, class_metrics
 from irl_core.training.model_pair import ModelPair, trace_logprobs
 from irl_core.training.negatives import Example
 from irl_core.training.optimizer_step import Learner
-from irl_core.types import Source
+from irl_core.types import EncodedTrace, Source
 
 CLASS_OF = {Source.EXPERT: 0, Source.POLICY: 1, Source.PERTURBED: 2}
 
@@ -30,8 +33,7 @@ class WeightedExamples:
 
     Attributes:
         examples: ``B`` labelled traces.
-        weights: ``(B, 2)`` of each trace's expert part and of the rest; ``(B, 1)`` of whole traces for ``sequence``.
-            Those of all processes sum to 1.
+        weights: ``(B, T)`` of their tokens; ``(B, 1)`` of whole traces for ``sequence``. All processes' sum to 1.
         classes: ``(B,)`` the traces' classes, as in ``CLASS_OF``.
         total: number of examples on all processes.
     """
@@ -44,15 +46,30 @@ class WeightedExamples:
 
 def weigh(examples: Sequence[Example], settings: DiscriminatorConfig, world: World) -> WeightedExamples:
     """Weights that balance the classes over the examples of all processes; every process must call it."""
-    own = [(CLASS_OF[e.encoded.trace.source], len(e.encoded.completion_ids), e.departure) for e in examples]
-    classes, lengths, departures = torch.tensor(world.gather(own)).unbind(1)
+    own = [(CLASS_OF[e.encoded.trace.source], e.departure, step_numbers(e.encoded)) for e in examples]
+    everyone = world.gather(own)
+    classes, departures = torch.tensor([(kind, departure) for kind, departure, _ in everyone]).unbind(1)
     shares = dict(enumerate(settings.class_weights.as_tuple()))
-    weights = losses.segment_weights(classes, lengths, departures, shares)
     if settings.loss == "sequence":
         weights = losses.balanced_weights(classes, shares).unsqueeze(1)
+    else:
+        numbers = [torch.tensor(steps, dtype=torch.long) for _, _, steps in everyone]
+        places = pad_sequence(numbers, batch_first=True, padding_value=-1)
+        mask = places >= 0
+        segments = losses.segment_weights(classes, mask.sum(1), departures, shares)
+        expert = losses.expert_tokens(classes == 0, departures, mask.shape[1])
+        weights = losses.token_weights(segments, mask, expert)
+        if settings.balance == "steps":
+            weights = losses.balance_places(weights, expert, places.clamp(min=0))
     first = world.offset(len(own))
     mine = slice(first, first + len(own))
     return WeightedExamples(examples, weights[mine], classes[mine], len(classes))
+
+
+def step_numbers(encoded: EncodedTrace) -> list[int]:
+    """The number, from 0, of the step that each completion token ends in or follows."""
+    starts = [step.start for step in encoded.trace.steps]
+    return [max(0, bisect_right(starts, end - 1) - 1) for _, end in encoded.spans]
 
 
 def update_discriminator(
@@ -121,7 +138,7 @@ def discriminator_loss(
     output: DiscriminatorOutput = pair.discriminator(rows, recorded, embeddings)
     expert = torch.tensor([e.encoded.trace.source is Source.EXPERT for e in examples], device=device)
     departure = torch.tensor([e.departure for e in examples], device=device)
-    weights = batch.weights[indices].to(device)
+    weights = fitted(batch.weights[indices], rows.response_mask.shape[1]).to(device)
     loss = classification_loss(output.logits, rows.response_mask, expert, departure, weights, settings)
     if settings.likelihood_weight and expert.any():
         own = masked_mean(output.logprobs, rows.response_mask)[expert].sum()
@@ -143,18 +160,21 @@ def classification_loss(
         mask: ``(B, T)``, True at completion tokens.
         expert: ``(B,)`` bool, whether the trace is an expert's.
         departure: ``(B,)``, the first token that is not the expert's.
-        weights: ``(B, 2)``, see ``WeightedExamples``: a trace counts as two, its expert part and what follows.
+        weights: ``(B, T)``, see ``WeightedExamples``.
         settings: kind of loss and smoothed targets.
     """
     if settings.loss == "sequence":
         labels = torch.where(expert, settings.target_expert, settings.target_other)
         return losses.sequence_bce(logits, mask, labels, weights[:, 0])
-    is_expert = losses.expert_tokens(expert, departure, mask.shape[1])
-    parts, part_weights = torch.cat([mask & is_expert, mask & ~is_expert]), weights.t().reshape(-1)
     if settings.loss == "wasserstein":
-        return losses.wasserstein(logits.repeat(2, 1), parts, is_expert.repeat(2, 1), part_weights)
+        return losses.wasserstein(logits, losses.expert_tokens(expert, departure, mask.shape[1]), weights)
     targets = losses.token_targets(expert, mask, departure, expert=settings.target_expert, other=settings.target_other)
-    return losses.discriminator_bce(logits.repeat(2, 1), parts, targets.repeat(2, 1), part_weights)
+    return losses.discriminator_bce(logits, targets, weights)
+
+
+def fitted(weights: Tensor, width: int) -> Tensor:
+    """``weights`` ``(B, W)`` cut or filled with 0 to ``(B, width)``: a micro-batch is as wide as its longest trace."""
+    return F.pad(weights, (0, max(0, width - weights.shape[1])))[:, :width]
 
 
 @contextmanager

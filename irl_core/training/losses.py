@@ -32,14 +32,14 @@ def token_targets(
     return torch.where(expert_tokens(is_expert, departure, response_mask.shape[1]), expert, other).float()
 
 
-def discriminator_bce(logits: Tensor, response_mask: Tensor, targets: Tensor, trace_weights: Tensor) -> Tensor:
-    """Binary cross-entropy: mean over a trace's tokens, then the weighted sum over traces; scalar.
+def discriminator_bce(logits: Tensor, targets: Tensor, token_weights: Tensor) -> Tensor:
+    """Binary cross-entropy, the weighted sum over tokens; scalar.
 
-    ``trace_weights`` ``(B,)`` are the traces' final weights (see ``balanced_weights``); with weights that sum to 1
-    over the full batch this is the batch's loss, and the sum over micro-batches equals it.
+    ``token_weights`` ``(B, T)`` are the tokens' final weights (see ``token_weights``), 0 at masked positions; with
+    weights that sum to 1 over the full batch this is the batch's loss, and the sum over micro-batches equals it.
     """
-    loss = F.binary_cross_entropy_with_logits(masked(logits.float(), response_mask), targets, reduction="none")
-    return (masked_mean(loss, response_mask) * trace_weights).sum()
+    kept = masked(logits.float(), token_weights > 0)
+    return (F.binary_cross_entropy_with_logits(kept, targets, reduction="none") * token_weights).sum()
 
 
 def balanced_weights(classes: Tensor, class_weights: dict[int, float]) -> Tensor:
@@ -76,13 +76,43 @@ def segment_weights(classes: Tensor, lengths: Tensor, departures: Tensor, class_
     return weights
 
 
-def wasserstein(logits: Tensor, response_mask: Tensor, is_expert_token: Tensor, trace_weights: Tensor) -> Tensor:
+def token_weights(weights: Tensor, response_mask: Tensor, is_expert_token: Tensor) -> Tensor:
+    """Weights ``(B, T)`` of tokens from those of each trace's expert part and of the rest ``(B, 2)``.
+
+    A part's weight is spread evenly over its tokens: a short trace counts as much as a long one.
+    """
+    parts = torch.stack([response_mask & is_expert_token, response_mask & ~is_expert_token])
+    return (parts * (weights.t() / parts.sum(2).clamp(min=1)).unsqueeze(2)).sum(0)
+
+
+def balance_places(weights: Tensor, is_expert_token: Tensor, places: Tensor) -> Tensor:
+    """``weights`` ``(B, T)`` changed so that both classes weigh the same at each place of a solution.
+
+    Where nearly every sample goes wrong sooner or later, a late token is seldom the expert's: a reward can be right by
+    falling from step to step, whatever the steps say. The weight of a token is multiplied by the other class's share
+    of the weight at its place (overlap weights, Li, Morgan & Zaslavsky 2018): no weight grows, and a place at which
+    one class alone occurs, which teaches nothing but the place, gets none. The sum stays what it was, or becomes 0
+    where no place has both classes.
+
+    Args:
+        weights: ``(B, T)``, 0 at masked positions. is_expert_token: ``(B, T)`` bool. places: ``(B, T)`` integers.
+    """
+    shares = torch.zeros(2, int(places.max()) + 1, dtype=weights.dtype)
+    for row, member in zip(shares, (is_expert_token, ~is_expert_token), strict=True):
+        row.index_add_(0, places.flatten(), (weights * member).flatten())
+    other = torch.where(is_expert_token, shares[1][places], shares[0][places])
+    balanced = weights * other / shares.sum(0)[places].clamp(min=torch.finfo(weights.dtype).tiny)
+    return balanced * (weights.sum() / balanced.sum()) if balanced.any() else balanced
+
+
+def wasserstein(logits: Tensor, is_expert_token: Tensor, token_weights: Tensor) -> Tensor:
     """Wasserstein critic loss (appendix C.4): mean score of non-expert tokens minus that of expert tokens; scalar.
 
-    Needs a Lipschitz bound beside it: ``clip_weights`` or ``gradient_penalty``.
+    ``token_weights`` as in ``discriminator_bce``. Needs a Lipschitz bound beside it: ``clip_weights`` or
+    ``gradient_penalty``.
     """
     sign = torch.where(is_expert_token, -1.0, 1.0)
-    return (masked_mean(sign * masked(logits.float(), response_mask), response_mask) * trace_weights).sum()
+    return (sign * masked(logits.float(), token_weights > 0) * token_weights).sum()
 
 
 def gradient_penalty(

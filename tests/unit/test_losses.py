@@ -52,30 +52,27 @@ def test_the_departure_of_an_expert_trace_is_ignored() -> None:
 # -------------------------------------------------------------------------------- discriminator: golden
 
 
-def test_bce_is_the_mean_over_tokens_then_the_weighted_sum_over_traces() -> None:
+def test_token_weights_spread_each_part_of_a_trace_over_its_tokens() -> None:
+    segments = torch.tensor([[0.2, 0.4], [0.0, 0.4]])
+    expert = mask_of([[1, 1, 0, 0], [0, 0, 0, 0]])
+    weights = losses.token_weights(segments, mask_of([[1, 1, 1, 0], [1, 1, 1, 1]]), expert)
+    torch.testing.assert_close(weights, torch.tensor([[0.1, 0.1, 0.4, 0.0], [0.1, 0.1, 0.1, 0.1]]))
+
+
+def test_bce_is_the_weighted_sum_over_tokens() -> None:
     logits = torch.tensor([[0.0, 0.0, 9.0], [math.log(3.0), 9.0, 9.0]])
     targets = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
-    loss = losses.discriminator_bce(logits, mask_of([[1, 1, 0], [1, 0, 0]]), targets, torch.tensor([0.25, 0.75]))
+    loss = losses.discriminator_bce(logits, targets, torch.tensor([[0.125, 0.125, 0.0], [0.75, 0.0, 0.0]]))
     # trace 1: log 2 at both tokens; trace 2: D = 3/4, -log(1 - 3/4) = log 4. 0.25 log 2 + 0.75 * 2 log 2
     assert loss.item() == pytest.approx(1.75 * LOG2)
 
 
 def test_bce_against_a_smoothed_target() -> None:
     # D = 1/2 costs log 2 whatever the target; at logit 1 and target 0.95: log(1 + e) - 0.95
-    weights, mask = torch.tensor([1.0]), mask_of([[1]])
-    target = torch.tensor([[0.95]])
-    assert losses.discriminator_bce(torch.zeros(1, 1), mask, target, weights).item() == pytest.approx(LOG2)
+    weights, target = torch.tensor([[1.0]]), torch.tensor([[0.95]])
+    assert losses.discriminator_bce(torch.zeros(1, 1), target, weights).item() == pytest.approx(LOG2)
     expected = math.log(1 + math.e) - 0.95
-    assert losses.discriminator_bce(torch.ones(1, 1), mask, target, weights).item() == pytest.approx(expected)
-
-
-def test_a_short_trace_counts_as_much_as_a_long_one() -> None:
-    logits, targets = torch.zeros(2, 4, requires_grad=True), torch.zeros(2, 4)
-    mask = mask_of([[1, 0, 0, 0], [1, 1, 1, 1]])
-    losses.discriminator_bce(logits, mask, targets, torch.tensor([0.5, 0.5])).backward()
-    # d/dx log(1 + e^x) = 1/2 at 0, times weight 1/2: 1/4 in all for each trace
-    assert logits.grad is not None
-    assert logits.grad.tolist() == [[0.25, 0.0, 0.0, 0.0], [0.0625] * 4]
+    assert losses.discriminator_bce(torch.ones(1, 1), target, weights).item() == pytest.approx(expected)
 
 
 def test_sequence_bce_reads_the_last_valid_token() -> None:
@@ -90,7 +87,7 @@ def test_sequence_bce_reads_the_last_valid_token() -> None:
 def test_wasserstein_falls_as_expert_tokens_rise() -> None:
     logits = torch.tensor([[2.0, 4.0], [1.0, 50.0]], requires_grad=True)
     expert = torch.tensor([[True, True], [False, False]])
-    loss = losses.wasserstein(logits, mask_of([[1, 1], [1, 0]]), expert, torch.tensor([0.5, 0.5]))
+    loss = losses.wasserstein(logits, expert, torch.tensor([[0.25, 0.25], [0.5, 0.0]]))
     # 0.5 * -(2 + 4) / 2 + 0.5 * 1 = -1
     assert loss.item() == -1.0
     loss.backward()
@@ -173,6 +170,29 @@ def test_a_trace_that_never_departs_is_the_experts() -> None:
     torch.testing.assert_close(weights, torch.tensor([[0.25, 0.0], [0.25, 0.0], [0.0, 0.5]]))
 
 
+def test_balanced_places_by_hand() -> None:
+    weights = torch.tensor([[0.3, 0.1, 0.1], [0.1, 0.4, 0.0]])
+    expert, places = mask_of([[1, 1, 0], [0, 0, 0]]), torch.tensor([[0, 1, 1], [0, 1, 1]])
+    balanced = losses.balance_places(weights, expert, places)
+    # place 0: 0.3 against 0.1, each times the other's share: 0.3 / 4 = 0.1 * 3 / 4; place 1: 0.1 against 0.1 + 0.4,
+    # 0.1 * 5 / 6 = 0.5 / 6, of which the second row has four fifths. All over 2 (0.075 + 1 / 12) = 19 / 60
+    expected = torch.tensor([[0.075, 1 / 12, 1 / 60], [0.075, 4 / 60, 0.0]]) * 60 / 19
+    torch.testing.assert_close(balanced, expected)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.floats(0.01, 1)), min_size=1, max_size=30))
+def test_after_balancing_both_classes_weigh_the_same_at_each_place(tokens: list[tuple[bool, int, float]]) -> None:
+    expert, places = torch.tensor([[t[0] for t in tokens]]), torch.tensor([[t[1] for t in tokens]])
+    weights = torch.tensor([[t[2] for t in tokens]])
+    balanced = losses.balance_places(weights, expert, places)
+    both = [p for p in range(4) if {True, False} <= {e for e, place, _ in tokens if place == p}]
+    assert balanced.sum().item() == pytest.approx(weights.sum().item() if both else 0.0, rel=1e-4)
+    for place in range(4):
+        sums = [balanced[(places == place) & (expert == kind)].sum().item() for kind in (True, False)]
+        assert sums[0] == pytest.approx(sums[1], rel=1e-3, abs=1e-6)
+        assert (sums[0] > 0) == (place in both)
+
+
 # ----------------------------------------------------------------------------------------------- policy
 
 
@@ -249,11 +269,12 @@ TARGETS = losses.token_targets(
     torch.tensor([True, False, False, True, False, False]), random_batch()[1], torch.tensor([0, 0, 2, 0, 1, 0])
 )
 WEIGHTS = losses.balanced_weights(torch.tensor([0, 1, 2, 0, 2, 1]), {0: 2.0, 1: 1.0, 2: 1.0})
+TOKEN_WEIGHTS = losses.token_weights(torch.stack([WEIGHTS, WEIGHTS], 1), random_batch()[1], TARGETS > 0.5)
 SECOND = torch.randn(6, 7, generator=torch.Generator().manual_seed(1))
 Loss = Callable[[Tensor, Tensor, list[int]], Tensor]
 LOSSES: dict[str, Loss] = {
-    "bce": lambda x, mask, rows: losses.discriminator_bce(x, mask, TARGETS[rows], WEIGHTS[rows]),
-    "wasserstein": lambda x, mask, rows: losses.wasserstein(x, mask, TARGETS[rows] > 0.5, WEIGHTS[rows]),
+    "bce": lambda x, mask, rows: losses.discriminator_bce(x, TARGETS[rows], TOKEN_WEIGHTS[rows]),
+    "wasserstein": lambda x, mask, rows: losses.wasserstein(x, TARGETS[rows] > 0.5, TOKEN_WEIGHTS[rows]),
     "sequence": lambda x, mask, rows: losses.sequence_bce(x, mask, TARGETS[rows, 0], WEIGHTS[rows]),
     "surrogate": lambda x, mask, rows: losses.clipped_surrogate(
         x, x.detach() + 0.1, SECOND[rows], mask, clip_eps=0.2, num_traces=6
