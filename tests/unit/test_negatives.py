@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from irl_core.config import DiscriminatorConfig
+from irl_core.distributed import World
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.text.segmentation import make_trace
+from irl_core.training.discriminator_step import step_numbers, weigh
 from irl_core.training.groups import Group
 from irl_core.training.negatives import Example, by_problem, labelled_examples, sample_departure, without_tail
 from irl_core.types import EncodedTrace, Source
@@ -116,3 +118,26 @@ def test_a_style_keeps_what_is_known_of_a_trace() -> None:
     styled = next(s for n in range(20) if (s := in_a_style(trace, str(n))).text != trace.text)
     assert (styled.trace_id, styled.problem_id, styled.source) == ("one", "two", Source.EXPERT)
     assert styled.extra == trace.extra
+
+
+def test_at_each_step_both_classes_weigh_the_same_where_that_is_asked_for() -> None:
+    examples = [Example(bo()), Example(sample_of(bo()), 0), Example(sample_of(bo()), 12)]
+    batch = weigh(examples, settings(balance="steps"), World())
+    sums: dict[tuple[int, bool], float] = {}
+    for example, weights in zip(examples, batch.weights.tolist(), strict=True):
+        expert = example.encoded.trace.source is Source.EXPERT
+        for token, step in enumerate(step_numbers(example.encoded)):
+            key = step, expert or token < example.departure
+            sums[key] = sums.get(key, 0.0) + weights[token]
+    steps = {step for step, _ in sums}
+    assert sum(sums.values()) == pytest.approx(1.0) and len(steps) > 2
+    for step in steps:
+        assert sums.get((step, True), 0.0) == pytest.approx(sums.get((step, False), 0.0))
+
+
+def test_a_token_belongs_to_the_step_it_ends_in_or_follows() -> None:
+    sample = sample_of(bo())
+    steps, text = step_numbers(sample), sample.trace.text
+    assert steps == sorted(steps) and set(steps) == set(range(len(sample.trace.steps)))
+    for (_, end), step in zip(sample.spans, steps, strict=True):
+        assert step == max(0, sum(one.start < end for one in sample.trace.steps) - 1), text[:end]
