@@ -91,12 +91,10 @@ def hidden_states(model: Any, batch: Batch, embeddings: Tensor | None = None) ->
     """
     inputs: dict[str, Any] = {"input_ids": batch.input_ids} if embeddings is None else {"inputs_embeds": embeddings}
     if batch.families:
-        from irl_core.models.shared_prompts import families_of
+        from irl_core.models.shared_prompts import family_arguments
 
-        with families_of(batch) as arguments:
-            shared: Tensor = model.get_decoder()(**inputs, **arguments, use_cache=False).last_hidden_state
-        return shared.flatten(0, 1)
-    if batch.cu_seqlens is not None:
+        inputs |= family_arguments(batch)
+    elif batch.cu_seqlens is not None:
         from irl_core.models.packed_attention import attention_arguments
 
         inputs |= {"position_ids": batch.position_ids} | attention_arguments(model, batch)

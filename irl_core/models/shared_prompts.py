@@ -3,14 +3,15 @@
 In a round of training a problem has an expert trace, samples and perturbed copies, whose prompts are half of all
 tokens. The row holds families end to end, each a prompt and its completions. Attention runs family by family, outside
 of what ``torch.compile`` sees, so that no shape of a family makes it compile anew.
+
+The families travel as the attention mask, as whole numbers: gradient checkpointing calls a layer again with the
+arguments that it had, long after anything that was set around the forward pass is gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -25,7 +26,6 @@ from irl_core.errors import ConfigError
 from irl_core.models.batching import Batch, Family
 
 ATTENTION = "shared_prompts"
-_families: ContextVar[Sequence[FamilyMask] | None] = ContextVar("families", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,13 @@ class FamilyMask:
     family: Family
     mask: Tensor
 
-    @classmethod
-    def of(cls, family: Family) -> FamilyMask:
-        """The mask of a family: all of the prompt, and a completion's own tokens up to each."""
-        longest = max(family.completions)
-        own = torch.ones(longest, longest, dtype=torch.bool).tril()
-        return cls(family, torch.cat([torch.ones(longest, family.prompt, dtype=torch.bool), own], 1))
+
+@lru_cache(maxsize=256)  # every layer asks for those of a batch
+def mask_of(family: Family) -> FamilyMask:
+    """The mask of a family: all of the prompt, and a completion's own tokens up to each."""
+    longest = max(family.completions)
+    own = torch.ones(longest, longest, dtype=torch.bool).tril()
+    return FamilyMask(family, torch.cat([torch.ones(longest, family.prompt, dtype=torch.bool), own], 1))
 
 
 def use_shared_prompts(model: Any) -> None:
@@ -63,15 +64,22 @@ def use_shared_prompts(model: Any) -> None:
     model.set_attn_implementation(ATTENTION)
 
 
-@contextmanager
-def families_of(batch: Batch) -> Iterator[dict[str, Any]]:
-    """The decoder's arguments for a batch of families, which attention reads inside the block."""
-    _families.set([FamilyMask.of(family) for family in batch.families])
-    try:
-        # A mask of four dimensions counts as prepared: none is made. Being empty it fits no other attention.
-        yield {"position_ids": batch.position_ids, "attention_mask": torch.empty(1, 1, 0, 0, dtype=torch.bool)}
-    finally:
-        _families.set(None)
+def family_arguments(batch: Batch) -> dict[str, Any]:
+    """The decoder's arguments for a batch of families."""
+    lengths = [number for one in batch.families for number in (one.prompt, len(one.completions), *one.completions)]
+    # A mask of four dimensions counts as prepared: none is made.
+    mask = torch.tensor(lengths, dtype=torch.int64).view(1, 1, 1, -1)
+    return {"position_ids": batch.position_ids, "attention_mask": mask}
+
+
+def families_in(mask: Tensor) -> list[Family]:
+    """The families that ``family_arguments`` wrote into an attention mask."""
+    numbers, families, at = mask.flatten().tolist(), [], 0
+    while at < len(numbers):
+        end = at + 2 + numbers[at + 1]
+        families.append(Family(numbers[at], tuple(numbers[at + 2 : end])))
+        at = end
+    return families
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -79,30 +87,29 @@ def shared_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     dropout: float = 0.0, scaling: float | None = None, **options: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Attention within families inside ``families_of``, else ``sdpa``.
+    """Attention within families where the mask names them, else ``sdpa``.
 
     Args:
         module: the attention layer.
         query: (1, heads, L, D).
         key, value: (1, key heads, L, D).
-        attention_mask: of padded rows.
+        attention_mask: of padded rows, or that of ``family_arguments``.
         dropout, scaling, options: as of transformers' attention functions.
 
     Returns:
         (1, L, heads, D), and None for the attention weights.
     """
-    families = _families.get()
-    if families is None:
+    if attention_mask is None or attention_mask.dtype != torch.int64:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
     query, key = query.to(value.dtype), key.to(value.dtype)  # rotated ones may be float32
     pieces: list[Tensor] = []
     start = 0
-    for one in families:
-        end = start + one.family.length
+    for family in families_in(attention_mask):
+        end = start + family.length
         asked, keys, values = (states[0, :, start:end].transpose(0, 1) for states in (query, key, value))
-        pieces += family_attention(one, asked, keys, values, dropout, scaling)
+        pieces += family_attention(mask_of(family), asked, keys, values, dropout, scaling)
         start = end
     return torch.cat(pieces).unsqueeze(0), None
 

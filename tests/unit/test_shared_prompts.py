@@ -31,10 +31,14 @@ def a_model(kind: str = "llama") -> Any:
     return model
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
-def test_log_probabilities_and_gradients_are_those_of_padded_rows(kind: str) -> None:
+def test_log_probabilities_and_gradients_are_those_of_padded_rows(kind: str, checkpointing: bool) -> None:
     model, encoded = a_model(kind), traces()
     found = []
+    model.train()
+    if checkpointing:  # calls a layer again in the backward pass
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     for batch in (collate(encoded, 0), pack_families(encoded)):
         model.zero_grad()
         logprobs = completion_logprobs(model, batch)
