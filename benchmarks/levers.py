@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--lever", action="append", choices=LEVERS)
     parser.add_argument("settings", nargs="*", metavar="SECTION.KEY=VALUE", help="of every training")
-    asked = parser.parse_args()
+    asked = parser.parse_intermixed_args()
     wrong = [one for one in read(asked.labels) if isinstance(one, Trace) and is_wrong(one)]
     found: dict[str, list[bool]] = {}
     for lever in asked.lever or LEVERS:
