@@ -76,7 +76,7 @@ def trained_with(lever: str, out: Path, rounds: int, settings: list[str]) -> Pat
         short = [f"run.steps={rounds}", f"discriminator.warmup_rounds={rounds}", "run.save_every=1"]
         calibration = ["run.calibration_problems=20", "run.calibration_samples=1"]
         command = ["gsm8k-irl", *short, *calibration, *settings, *LEVERS[lever], "--run-dir", str(run)]
-        resume = ["--resume"] * (run / "checkpoints").is_dir()
+        resume = ["--resume"] * run.is_dir()
         subprocess.run([sys.executable, "-m", "train.cli.main", "train", *command, *resume], check=True)
     return run / "final"
 
