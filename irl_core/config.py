@@ -228,7 +228,8 @@ class DiscriminatorConfig:
     expert's, or those from the first equation (or value, however it was come by) or answer that the expert does not
     have. ``balance``: whether the expert's tokens and the others weigh the same over all ``traces`` alone, or at each
     of the ``steps``, so that the place does not tell them apart. ``likelihood_weight``: weight of the expert traces'
-    likelihood beside the classification. ``perturbed_copies`` of each expert trace. ``tail``: share of the other traces
+    likelihood beside the classification. ``final_anchor``: weight of the policy's log-probability that a linear head is
+    given when the training has ended (``irl_core.reward.discriminator.anchored``). ``perturbed_copies`` of each expert trace. ``tail``: share of the other traces
     that are read to their end; the rest only to the end of the step in which they depart. ``minibatches``: parts that
     a round's problems are split into, each with its own updates.
     """
@@ -258,9 +259,15 @@ class DiscriminatorConfig:
     replay_capacity: Count = 4096
     tail: Share = 1.0
     likelihood_weight: NotNegative = 0.0
+    final_anchor: NotNegative = 0.0
     max_grad_norm: Positive = 1.0
 
     def __post_init__(self) -> None:
+        if self.final_anchor and self.head != "linear":
+            raise ConfigError(
+                f"discriminator.final_anchor is {self.final_anchor}, but a head of the kind {self.head} has an anchor "
+                "already; set it to 0, or head to linear"
+            )
         if self.target_other >= self.target_expert:
             raise ConfigError(
                 f"discriminator.target_other is {self.target_other}; "

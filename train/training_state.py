@@ -20,6 +20,7 @@ from irl_core.config import TrainConfig
 from irl_core.distributed import World
 from irl_core.models.pretrained import OWN_TOKENIZER
 from irl_core.models.tokenization import TraceEncoder
+from irl_core.reward.discriminator import anchored
 from irl_core.storage.provenance import code_state, data_hash
 from irl_core.storage.training_run import CALIBRATING
 from irl_core.text.segmentation import make_trace
@@ -151,8 +152,15 @@ class TrainingState:
             self.trainer.replay = deque(replayed_example(encoder, row) for row in rows)
 
     def finish(self, directory: Path) -> Path:
-        """Write the finished checkpoint, calibrated on held-out problems where it has a discriminator."""
+        """Write the finished checkpoint, calibrated on held-out problems where it has a discriminator.
+
+        With ``discriminator.final_anchor`` the discriminator that is calibrated and written has that anchor; it is not
+        trained any more.
+        """
         world = self.trainer.world
+        if isinstance(self.trainer, AdversarialTrainer) and (weight := self.config.discriminator.final_anchor):
+            learner = self.trainer.discriminator
+            learner.model = anchored(learner.model, weight)
         calibration: Mapping[str, object] = {}
         kept = KeptParts()
         if isinstance(self.trainer, AdversarialTrainer):

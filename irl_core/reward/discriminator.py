@@ -116,6 +116,27 @@ class Discriminator(nn.Module):
         return DiscriminatorOutput(logits, prompt_logit, logprobs)
 
 
+def anchored(discriminator: Discriminator, weight: float) -> Discriminator:
+    """The same discriminator whose reward of a token is its logit plus ``weight`` times the policy's log-probability.
+
+    A linear head learns ``logit = f - log p`` where the samples are the policy's (AIRL, Fu et al. 2018, section 4): what
+    an expert's token has beyond the policy's. The policy is trained with that difference, but a text by anybody is
+    judged by ``f``, which explains the expert alone. A weight below 1 trusts the likelihood less than the logit.
+
+    Raises:
+        ValueError: a head that is not linear.
+    """
+    old = discriminator.head
+    if old.kind != "linear":
+        raise ValueError(f"the head is {old.kind}; only a linear one can be given an anchor")
+    head = RewardHead(old.linear.in_features, "anchored").to(old.linear.weight.device)
+    head.linear.load_state_dict(old.linear.state_dict())
+    head.anchor.data.fill_(weight)
+    judge = Discriminator(discriminator.backbone, "anchored", "policy")
+    judge.head = head
+    return judge.train(discriminator.training)
+
+
 def head_description(discriminator: Discriminator) -> dict[str, str]:
     """The contents of ``discriminator/head.json``."""
     return {"kind": discriminator.head.kind, "likelihood": discriminator.likelihood}

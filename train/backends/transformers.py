@@ -108,7 +108,8 @@ def assemble(config: TrainConfig, state: Path | None, world: World, device: torc
         if discriminator_start.tokenizer != policy_start.tokenizer:
             backbone = discriminator.backbone
             own = pretrained.load_encoder(discriminator_start.tokenizer, backbone, config.data.instruction)
-            check_same_tokens(encoder.fingerprint(), own.fingerprint(), config.discriminator.likelihood)
+            likelihood = "policy" if config.discriminator.final_anchor else config.discriminator.likelihood
+            check_same_tokens(encoder.fingerprint(), own.fingerprint(), likelihood)
             reading = encoder if encoder.fingerprint() == own.fingerprint() else own
     check_context(config, discriminator.backbone, discriminator_start.key)
     loader.prepare(discriminator.backbone, config, device)
