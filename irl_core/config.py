@@ -191,7 +191,9 @@ class PolicyConfig:
     top_p: Annotated[Number, Range(0, 1, above=True)] = 1.0
     gamma: Share = 0.9
     advantage: Literal["discounted", "credit", "minimum", "trace"] = "discounted"
-    trace_score: Literal["mean_discounted", "mean", "last", "minimum", "credit_sum", "credit_minimum"] = "credit_sum"
+    trace_score: Literal["mean_discounted", "mean", "last", "minimum", "product", "credit_sum", "credit_minimum"] = (
+        "credit_sum"
+    )
     baseline: Literal["group", "leave_one_out"] = "group"
     standardise_over: Literal["last", "all", "batch", "none"] = "all"
     expert_in_group: Flag = True
@@ -229,9 +231,9 @@ class DiscriminatorConfig:
     have. ``balance``: whether the expert's tokens and the others weigh the same over all ``traces`` alone, or at each
     of the ``steps``, so that the place does not tell them apart. ``likelihood_weight``: weight of the expert traces'
     likelihood beside the classification. ``final_anchor``: weight of the policy's log-probability that a linear head is
-    given when the training has ended (``irl_core.reward.discriminator.anchored``). ``perturbed_copies`` of each expert trace. ``tail``: share of the other traces
-    that are read to their end; the rest only to the end of the step in which they depart. ``minibatches``: parts that
-    a round's problems are split into, each with its own updates.
+    given when the training has ended (``irl_core.reward.discriminator.anchored``). ``perturbed_copies`` of each expert
+    trace. ``tail``: share of the other traces that are read to their end; the rest only to the end of the step in which
+    they depart. ``minibatches``: parts that a round's problems are split into, each with its own updates.
     """
 
     head: Literal["linear", "anchored", "cumulative"] = "anchored"

@@ -28,7 +28,7 @@ COLUMNS: Final = (
     "trace_id", "problem_id", "source", "model", "text", "answer", "correct", "length", "finished", "cannot_judge",
     "familiar",
     "score_min", "score_mean", "score_mean_discounted", "score_mean_discounted_answer", "score_last",
-    "score_credit_sum", "score_credit_minimum", "log_prob_mean", "log_prob_min", "arithmetic_false",
+    "score_product", "score_credit_sum", "score_credit_minimum", "log_prob_mean", "log_prob_min", "arithmetic_false",
     "xml_count", "strict_format", "soft_format", "integer_answer",
 )  # fmt: skip
 SETTINGS: Final = (

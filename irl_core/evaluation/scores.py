@@ -20,6 +20,7 @@ REWARD_SCORES = {
     "score_mean": "mean reward",
     "score_min": "lowest reward",
     "score_last": "last reward",
+    "score_product": "product over the tokens",
     "score_credit_sum": "sum of credit",
     "score_credit_minimum": "lowest credit",
 }

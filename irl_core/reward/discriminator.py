@@ -119,9 +119,9 @@ class Discriminator(nn.Module):
 def anchored(discriminator: Discriminator, weight: float) -> Discriminator:
     """The same discriminator whose reward of a token is its logit plus ``weight`` times the policy's log-probability.
 
-    A linear head learns ``logit = f - log p`` where the samples are the policy's (AIRL, Fu et al. 2018, section 4): what
-    an expert's token has beyond the policy's. The policy is trained with that difference, but a text by anybody is
-    judged by ``f``, which explains the expert alone. A weight below 1 trusts the likelihood less than the logit.
+    A linear head learns ``logit = f - log p`` where the samples are the policy's (AIRL, Fu et al. 2018, section 4):
+    what an expert's token has beyond the policy's. The policy is trained with that difference, but a text by anybody
+    is judged by ``f``, which explains the expert alone. A weight below 1 trusts the likelihood less than the logit.
 
     Raises:
         ValueError: a head that is not linear.

@@ -6,14 +6,15 @@ hold exactly 0 in every result and never influence another position, whatever va
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 GroupScope = Literal["last", "all"]
-TraceScore = Literal["mean_discounted", "mean", "last", "minimum", "credit_sum", "credit_minimum"]
-TRACE_SCORES: tuple[TraceScore, ...] = ("mean_discounted", "mean", "last", "minimum", "credit_sum", "credit_minimum")
+TraceScore = Literal["mean_discounted", "mean", "last", "minimum", "product", "credit_sum", "credit_minimum"]
+TRACE_SCORES: tuple[TraceScore, ...] = get_args(TraceScore)
 DEFAULT_GAMMA = 0.9
 
 
@@ -128,7 +129,9 @@ def trace_score(
     """One number a trace for ranking, ``(B,)``; higher is more expert-like.
 
     ``mean_discounted`` is the paper's: the mean of the discounted rewards over the mask (give the mask of the answer
-    for the answer scope). ``credit_*`` need ``prompt_reward`` ``(B,)``.
+    for the answer scope). ``product`` is the logarithm of the product of ``D = sigmoid(reward)`` over the tokens, the
+    usual score of a trace under a process-reward model (Lightman et al. 2023, there over steps); each token can only
+    lower it. ``credit_*`` need ``prompt_reward`` ``(B,)``.
 
     Raises:
         ValueError: an unknown kind, or a credit score without ``prompt_reward``.
@@ -141,6 +144,8 @@ def trace_score(
         return last_valid(masked(rewards, response_mask), response_mask)
     if kind == "minimum":
         return masked_minimum(rewards, response_mask)
+    if kind == "product":
+        return masked(F.logsigmoid(rewards.float()), response_mask).sum(1)
     if kind not in TRACE_SCORES:
         raise ValueError(f"unknown trace score {kind!r}; choose one of {', '.join(TRACE_SCORES)}")
     if prompt_reward is None:

@@ -34,6 +34,7 @@ SPREAD = 1e-6  # a standard deviation below this share of the mean is 'no signal
 NO_REWARDS: RewardColumns = {
     "decision": None, "predicted_step": None, "confidence": None, "rule": None, "threshold": None,
     "score_min": None, "score_mean": None, "score_mean_discounted": None, "score_last": None,
+    "score_product": None,
     "score_credit_sum": None, "score_credit_minimum": None, "score_mean_discounted_answer": None,
     "standardisation_mean": None, "standardisation_std": None, "standardisation_origin": None, "prompt_reward": None,
 }  # fmt: skip
@@ -74,6 +75,7 @@ def row_of(
         "score_mean": finite_or_none(trace_score(scored, "mean", gamma)),
         "score_mean_discounted": finite_or_none(trace_score(scored, "mean_discounted", gamma)),
         "score_last": finite_or_none(trace_score(scored, "last", gamma)),
+        "score_product": finite_or_none(trace_score(scored, "product", gamma)),
         "score_credit_sum": finite_or_none(trace_score(scored, "credit_sum", gamma)),
         "score_credit_minimum": finite_or_none(trace_score(scored, "credit_minimum", gamma)),
         "score_mean_discounted_answer": answer_score(scored, gamma),

@@ -7,7 +7,7 @@
 - a score that is not defined is null, and so is a text that does not exist (``reference_answer``, ``answer``, ...);
 - ``familiar``, ``familiarity``, ...: null = not measured, as in every file of schema version 2, which has none of them;
   ``cannot_judge``: the reward's decision on the trace is no verdict; ``model``, the author of the text where the input
-  names one, is null in every file before version 4;
+  names one, is null in every file before version 4, and ``score_product`` before version 5;
 - what only some traces have (their author, a perturbation's kind and first changed token, a probe's name, the honest
   trace they were made of) comes from ``Trace.extra``, under the names of ``EXTRA_COLUMNS``, and stays there too.
 """
@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from irl_core.types import Decision
 
-SCHEMA_VERSION = 4
-READABLE_VERSIONS = (2, 3, SCHEMA_VERSION)  # what a file of an earlier version lacks is null
+SCHEMA_VERSION = 5
+READABLE_VERSIONS = (2, 3, 4, SCHEMA_VERSION)  # what a file of an earlier version lacks is null
 NO_ERROR = -1
 ANSWER_SCORE = "score_mean_discounted_answer"
 FORMAT_COLUMNS = ("xml_count", "strict_format", "soft_format", "integer_answer")
@@ -64,6 +64,7 @@ COLUMNS = pa.schema(
         "score_mean": pa.float64(),
         "score_mean_discounted": pa.float64(),
         "score_last": pa.float64(),
+        "score_product": pa.float64(),
         "score_credit_sum": pa.float64(),
         "score_credit_minimum": pa.float64(),
         ANSWER_SCORE: pa.float64(),
@@ -93,7 +94,8 @@ COLUMNS = pa.schema(
     }
 )
 ADDED_COLUMNS = (  # those that a file of an earlier version may lack
-    "model", "cannot_judge", "familiar", "familiarity", "familiarity_percentile", "unknown_share", "familiarity_reason",
+    "score_product", "model", "cannot_judge", "familiar", "familiarity", "familiarity_percentile", "unknown_share",
+    "familiarity_reason",
 )  # fmt: skip
 NESTED_COLUMNS = ("extra", "prompt_ids", "steps", "tokens")
 SUMMARY_COLUMNS = [name for name in COLUMNS.names if name not in NESTED_COLUMNS]
@@ -131,6 +133,7 @@ class RewardColumns(TypedDict):
     score_mean: float | None
     score_mean_discounted: float | None
     score_last: float | None
+    score_product: float | None
     score_credit_sum: float | None
     score_credit_minimum: float | None
     score_mean_discounted_answer: float | None

@@ -15,11 +15,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from irl_core.checkpoints.load import load_json
+from irl_core.checkpoints.load import load_json, load_tensors
 from irl_core.checkpoints.manifest import verify
 from irl_core.config import DiscriminatorConfig, TrainConfig
 from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError
+from irl_core.reward.discriminator import HEAD_WEIGHTS, read_head
 from irl_core.scorer import Lens
 from irl_core.statistics.best_of_n import pass_at_k
 from irl_core.storage.provenance import data_hash
@@ -354,6 +355,21 @@ def test_the_checkpoint_is_the_trained_pair(unbroken: Path, irl: TrainConfig) ->
     for trained, loaded in pairs:
         for name, value in trained.state_dict().items():
             assert torch.equal(value, loaded.state_dict()[name]), name
+
+
+def test_the_finished_discriminator_is_given_its_anchor_and_the_state_is_not(irl: TrainConfig, folder: Path) -> None:
+    settings = replace(irl.discriminator, head="linear", final_anchor=0.25)
+    config = replace(irl, discriminator=settings, run=replace(irl.run, steps=2, eval_every=0))
+    final = train(config, folder / "anchored")
+    state = sorted((folder / "anchored" / "checkpoints").iterdir())[-1]
+    assert read_head(final / "discriminator") == ("anchored", "policy")
+    assert read_head(state / "discriminator") == ("linear", "own")
+    kept, trained = (load_tensors(path / "discriminator" / HEAD_WEIGHTS) for path in (final, state))
+    assert kept.pop("anchor").item() == 0.25
+    assert kept.keys() == trained.keys() and all(torch.equal(kept[name], trained[name]) for name in kept)
+    assert load_json(final / "config.json")["head"] == "anchored"
+    (scored,) = Lens.load(final, device="cpu").score([make_trace(PROBLEM, SOLUTION)])
+    assert scored.has_signal
 
 
 def test_outcome_training_runs_from_the_same_command(irl: TrainConfig, folder: Path) -> None:

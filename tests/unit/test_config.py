@@ -124,6 +124,7 @@ def test_overrides_apply_in_order_and_are_typed(tmp_path: Path) -> None:
         ("steps", "override 'steps'; key.sub=value is expected"),
         ("=3", "override '=3'; key.sub=value is expected"),
         ("steps=[", "run.steps: '[' is not a YAML value"),
+        ("discriminator.final_anchor=0.5", "discriminator.final_anchor is 0.5, but a head of the kind anchored has an"),
         ("model.hidden_size=100", "model.hidden_size is 100; it must be a multiple of 2 * model.heads = 8"),
         ("model.backend=unsloth", "model.backend is 'unsloth' without a model; set model.policy to a name or a folder"),
         ("discriminator.target_other=0.95", "target_other is 0.95; it must be below target_expert 0.95"),

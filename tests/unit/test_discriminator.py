@@ -22,6 +22,8 @@ from irl_core.reward.discriminator import (
     Discriminator,
     HeadKind,
     RewardHead,
+    anchored,
+    head_description,
     load_discriminator,
 )
 from irl_core.types import EncodedTrace
@@ -187,6 +189,20 @@ def test_the_anchor_to_the_policy_uses_what_it_is_given() -> None:
 def test_the_anchor_to_the_policy_does_not_run_without() -> None:
     with pytest.raises(ValueError, match=r"anchored to the policy's likelihood: pass policy_logprobs \(B, T\)"):
         discriminator(likelihood="policy")(BATCH)
+
+
+def test_a_linear_head_can_be_given_an_anchor_to_the_policy_when_it_is_trained() -> None:
+    learned, given = discriminator("linear"), torch.full(BATCH.response_mask.shape, -2.0)
+    given[0, 0] = -50.0
+    judge = anchored(learned, 0.5)
+    before, after = learned(BATCH), judge(BATCH, given)
+    gained = (after.logits - before.logits)[BATCH.response_mask]
+    assert gained[0].item() == pytest.approx(-4.0)  # the floor of -8
+    torch.testing.assert_close(gained[1:], torch.full_like(gained[1:], -1.0))
+    torch.testing.assert_close(after.prompt_logit, before.prompt_logit)
+    assert head_description(judge) == {"kind": "anchored", "likelihood": "policy"}
+    with pytest.raises(ValueError, match="the head is anchored; only a linear one"):
+        anchored(judge, 0.5)
 
 
 def test_a_linear_head_needs_no_likelihood() -> None:

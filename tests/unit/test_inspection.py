@@ -76,6 +76,7 @@ def test_signals_of_no_token() -> None:
         ("mean", 5 / 3),  # (3 + 2 + 0) / 3
         ("last", 0.0),
         ("minimum", 0.0),
+        ("product", -math.log(2 * (1 + math.exp(-3)) * (1 + math.exp(-2)))),
         ("credit_sum", -0.5),  # last - prompt reward
         ("credit_minimum", -2.0),
         ("mean_discounted", -5 / 3),  # of the standardised: (1 - 2 - 4) / 3

@@ -213,6 +213,8 @@ def test_trace_scores_by_hand() -> None:
     assert score("mean") == pytest.approx(2 / 3)
     assert score("last") == 1.0
     assert score("minimum") == -1.0
+    # log of 1 / ((1 + e^-2) (1 + e) (1 + e^-1))
+    assert score("product") == pytest.approx(-math.log((1 + math.exp(-2)) * (1 + math.e) * (1 + math.exp(-1))))
     # credit: 1.5, -3, 2
     assert score("credit_sum") == pytest.approx(0.5)
     assert score("credit_minimum") == -3.0

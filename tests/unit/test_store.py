@@ -280,4 +280,4 @@ def test_provenance_is_json(tmp_path: Path) -> None:
     write_run(tmp_path / "r.parquet", rows(1), {"n": 1, "nested": {"a": [1, 2]}})
     assert read_provenance(tmp_path / "r.parquet") == {"n": 1, "nested": {"a": [1, 2]}}
     metadata = pq.read_schema(tmp_path / "r.parquet").metadata
-    assert json.loads(metadata[scored_run.VERSION_KEY]) == schema.SCHEMA_VERSION == 4
+    assert json.loads(metadata[scored_run.VERSION_KEY]) == schema.SCHEMA_VERSION == 5

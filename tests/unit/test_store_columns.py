@@ -235,6 +235,9 @@ def test_a_file_of_this_version_stays_readable() -> None:
     for stored in read_run(GOLDEN).to_pylist():
         again = row_of(scored_of(stored), localisation_of(stored), run_id=stored["run_id"])
         for name, value in again.items():
+            if name == "score_product":  # it came with version 5
+                assert stored[name] is None and value is not None
+                continue
             assert value == (pytest.approx(stored[name], rel=1e-5) if isinstance(value, float) else stored[name]), name
     frame = read_run(GOLDEN, ["trace_id", "answer", "integer_answer", "score_credit_minimum", ANSWER_SCORE]).to_pandas()
     assert frame["integer_answer"].tolist() == [0.5, 0.5, 0.5, 0.0, 0.5, 0.5, 0.5, 0.5]

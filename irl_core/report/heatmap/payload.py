@@ -20,7 +20,8 @@ HALF_COLOUR: Final[dict[str, float]] = {"raw": 6.0, "standardised": 3.0, "credit
 
 SCORES: Final = {
     "mean_discounted": "mean discounted reward", "mean": "mean reward", "last": "last reward",
-    "minimum": "lowest reward", "credit_sum": "sum of credit", "credit_minimum": "lowest credit",
+    "minimum": "lowest reward", "product": "product over the tokens",
+    "credit_sum": "sum of credit", "credit_minimum": "lowest credit",
 }  # fmt: skip
 
 
