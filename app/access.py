@@ -33,6 +33,7 @@ ACTIONS: Final = {"train": "start trainings", "annotate": "annotate", "upload": 
 EVERYBODY: Final = "*"
 LOCAL: Final = "local"
 MOST_BYTES: Final = 1_000_000
+NO_ADDRESS: Final = "You are nobody here: the login gives no address of yours, or it calls it unverified."
 SHORTEST_SECRET: Final = 32  # characters of the secret that signs the cookie of the login
 ASCII_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
@@ -174,7 +175,10 @@ def show_login() -> None:
         return
     visitor = user()
     if visitor.get("is_logged_in"):
-        st.text(f"Logged in: {who()}")
+        if person(visitor) is None:
+            st.warning(NO_ADDRESS)
+        else:
+            st.text(f"Logged in: {who()}")
         st.button("Log out", on_click=st.logout)
     elif "is_logged_in" in visitor:
         st.button("Log in", on_click=st.login)

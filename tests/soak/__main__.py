@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,10 @@ from pathlib import Path
 
 import torch
 
-from tests.soak.attacks import Figures, full_disks, kills, pairs, unbroken
+from tests.soak.attacks import full_disks, kills, pairs, unbroken
+from tests.soak.crowd import crowd
+from tests.soak.figures import Figures
+from tests.soak.login import logins
 from tests.soak.odd import odd_checkpoints, odd_rows
 from tests.soak.work import WORKS, Score
 
@@ -28,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def main() -> int:
     """Run what is asked for; returns the exit status."""
     asked = options()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was started is ended with it
     torch.set_num_threads(1)
     world = Path(tempfile.mkdtemp(prefix="soak-", dir=asked.folder))
     try:
@@ -55,6 +60,12 @@ def options() -> argparse.Namespace:
         ("rows", 500, "malformed rows"),
     ):
         parser.add_argument(f"--{name}", type=int, default=most, help=f"number of {what} [default: {most}]")
+    parser.add_argument("--sessions", type=int, default=40, help="sessions of the app at once [default: 40]")
+    parser.add_argument("--minutes", type=float, default=60, help="for how long [default: 60]")
+    parser.add_argument(
+        "--login", action=argparse.BooleanOptionalAction, default=True,
+        help="logins at a provider that is started here, with nginx and Caddy in front (needs root) [default: yes]",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn [default: 0]")
     known = [kind.name for kind in WORKS]
     parser.add_argument(
@@ -87,6 +98,11 @@ def run(asked: argparse.Namespace, world: Path) -> Iterator[Figures]:
         yield from full_disks(asked.disks, works, rng)
         yield from pairs(asked.pairs, works, rng)
         yield from kills(asked.kills, works, rng)
+    if asked.login:
+        yield from logins(world / "login")
+    if asked.sessions and asked.minutes:
+        table = asked.out.with_suffix(".held.csv") if asked.out else None
+        yield from crowd(asked.sessions, asked.minutes, asked.seed, world / "crowd", table)
 
 
 def table(found: list[Figures], number: int) -> str:

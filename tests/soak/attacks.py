@@ -5,44 +5,17 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.soak.forked import TRACEBACK, Ended, fork
+from tests.soak.figures import Figures
+from tests.soak.forked import TRACEBACK, fork
 from tests.soak.work import Study, Work
 
 MOST_SECONDS = 3600.0  # for a whole piece of work, on a machine that has others
 KILLS_AT_ONCE = 3  # of the same piece of work, at most, before it is let to its end
-
-
-@dataclass(slots=True)
-class Figures:
-    """A row of the table: what was done how often, and what did not hold."""
-
-    attack: str
-    n: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    megabytes: float = 0.0
-
-    def add(self, outcome: str, ended: Ended | None = None, fault: str = "") -> None:
-        """Count one case."""
-        self.n += 1
-        self.outcomes[outcome] += 1
-        if ended is not None:
-            self.seconds, self.megabytes = max(self.seconds, ended.seconds), max(self.megabytes, ended.megabytes)
-        if fault:
-            self.faults.append(fault)
-
-    def row(self) -> str:
-        """The row in Markdown."""
-        outcomes = ", ".join(f"{count} {name}" for name, count in self.outcomes.most_common())
-        cost = f"{self.seconds:.1f} s, {self.megabytes:.0f} MB" if self.seconds else ""
-        return f"| {self.attack} | {self.n} | {outcomes} | {cost} | {len(self.faults)} |"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from irl_core.models.gguf import sha256_of
 from irl_core.scorer import Lens
 from irl_core.storage.scored_run import errors_path, read_run
 from irl_core.text.segmentation import make_trace
-from tests.soak.attacks import Figures
+from tests.soak.figures import Figures
 from tests.soak.forked import Ended, fork
 from tests.tiny import PROBLEM, SOLUTION
 from tests.unit.test_odd_checkpoints import saved

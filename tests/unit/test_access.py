@@ -189,3 +189,25 @@ def test_a_cookie_is_not_believed_while_its_secret_is_short(monkeypatch: pytest.
         assert access.reason("annotate").startswith("Nobody can log in: cookie_secret")
     monkeypatch.setattr(access, "get_cookie_secret", lambda: "x" * 32)
     assert access.may("annotate") and access.who() == "ada@example.org" and access.login_fault() == ""
+
+
+@pytest.mark.parametrize(
+    ("visitor", "shown"),
+    [
+        ({"email": "Ada@example.org", "email_verified": True}, "Logged in: ada@example.org"),
+        ({"email": "ada@example.org", "email_verified": False}, access.NO_ADDRESS),
+        ({"sub": "1234"}, access.NO_ADDRESS),
+    ],
+)
+def test_whose_address_does_not_count_is_told_so_and_can_log_out(
+    visitor: dict[str, Any], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(access, "login_fault", lambda: "")
+    monkeypatch.setattr(access, "rules", lambda: Rules({"upload": frozenset({"*"})}))
+    monkeypatch.setattr(access, "user", lambda: {"is_logged_in": True, **visitor})
+    for kind in ("text", "warning", "button"):
+        monkeypatch.setattr(access.st, kind, lambda label, **more: said.append(label))
+    access.show_login()
+    assert said == [shown, "Log out"]
+    assert access.may("upload") == (shown != access.NO_ADDRESS)
