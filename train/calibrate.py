@@ -50,7 +50,7 @@ LOCATED_KINDS = tuple(kind for kind in ALL_KINDS if kind != "swap_answer")
 # Labels by value say of every token whether the solution is still right there, which is a level: its lowest or its last
 # one in a step names the step on solutions of other authors too. Drops and means win on the policy's own samples alone.
 LEVELS_OF_A_STEP = ("min", "last")
-UNDECIDED_TRACE_SCORE = "minimum"
+UNDECIDED_TRACE_SCORE = "product"  # the usual one of process-reward models
 SAMPLES_OF_A_PART, SCORED_IN_A_PART = 128, 64  # what an interruption loses at most
 NOTHING_KEPT = KeptParts()
 
@@ -345,9 +345,12 @@ def reference(evidence: Evidence, encoder: TraceEncoder, policy: Any) -> dict[st
 def best_trace_score(scored: Sequence[ScoredTrace]) -> str:
     """The trace score that ranks most correct/incorrect pairs of the same problem right.
 
-    ``UNDECIDED_TRACE_SCORE`` where there is no such pair.
+    ``UNDECIDED_TRACE_SCORE`` where there is no such pair, or fewer than ``MIN_CORRECT_SAMPLES`` are correct: the best
+    of seven on a handful is chance.
     """
     correct = np.array([bool(one.trace.correct) for one in scored])
+    if correct.sum() < MIN_CORRECT_SAMPLES:
+        return UNDECIDED_TRACE_SCORE
     problem_ids = [one.trace.problem_id for one in scored]
     figures = {
         kind: pair_accuracy(np.array([trace_score(one, kind) for one in scored]), correct, problem_ids)

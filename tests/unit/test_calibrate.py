@@ -20,12 +20,14 @@ from irl_core.policy.protocol import Rollout
 from irl_core.reward.calibration import split_by_problem
 from irl_core.reward.discriminator import Discriminator
 from irl_core.reward.localisation import Calibration
+from irl_core.reward.rewards import TRACE_SCORES
 from irl_core.text.segmentation import segment
 from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.types import Source, Truth
 from tests.tiny import pair_config, scores_by, tiny_lens, tiny_trainer
 from train.backends.tiny import build_model, train_tokenizer
 from train.calibrate import (
+    UNDECIDED_TRACE_SCORE,
     best_trace_score,
     calibrated,
     evidence_from_answers,
@@ -207,9 +209,13 @@ def test_generated_problems_know_every_first_error(config: TrainConfig) -> None:
     assert set(calibrated(trainer, demo)) == {"localisation", "reference", "default_trace_score"}
 
 
-def test_without_a_pair_to_rank_the_trace_score_is_the_undecided_one(config: TrainConfig) -> None:
-    trainer, _ = scripted(config, 0)
-    assert best_trace_score(evidence_from_answers(trainer, config).samples) == "minimum"
+def test_on_too_few_correct_samples_no_trace_score_is_chosen(config: TrainConfig) -> None:
+    few, _ = scripted(config, 1, solved=24)  # 24 correct samples
+    samples = evidence_from_answers(few, config).samples
+    assert best_trace_score(samples) == UNDECIDED_TRACE_SCORE == "product"
+    assert best_trace_score([*samples, *samples]) in TRACE_SCORES  # 48 are enough
+    none, _ = scripted(config, 0)
+    assert best_trace_score(evidence_from_answers(none, config).samples) == UNDECIDED_TRACE_SCORE
 
 
 def test_a_discriminator_with_tokens_of_its_own_calibrates_in_the_policys(config: TrainConfig) -> None:
