@@ -25,7 +25,8 @@ def labels_of(run: Path, annotator: str) -> list[Annotation]:
         StoreError: the run cannot be read.
         AnnotationError: the name is empty or too long.
     """
-    created, found = now(), {}
+    created = now()
+    found: dict[str, Annotation] = {}
     for batch in read_batches(run, COLUMNS):
         for row in batch.to_pylist():
             step = row["true_first_error_step"]
