@@ -125,3 +125,12 @@ def test_the_shipped_proxy_files_limit_what_the_app_cannot() -> None:
         and "max_size 6MB" in caddy
         and re.search(r"unhealthy_request_count 400\n\s+max_fails 1\b", caddy)
     )
+
+
+def test_as_many_pages_as_the_proxy_lets_in_fit_into_the_files_of_the_server_and_of_nginx() -> None:
+    """A page takes four files of the server, its websocket and a loop of Streamlit's, and two connections of nginx."""
+    most = int(re.search(r"limit_conn lens_all_pages (\d+);", (DEPLOY / "nginx.conf").read_text())[1])  # type: ignore[index]
+    unit = re.search(r"^LimitNOFILE=(\d+)$", (DEPLOY / "irl-lens.service").read_text(), re.MULTILINE)
+    told = re.search(r"worker_connections (\d+);", (DEPLOY / "nginx.conf").read_text())
+    assert unit and int(unit[1]) >= 2 * 4 * most and told and int(told[1]) >= 2 * 2 * most
+    assert f"worker_connections {told[1]};" in (DEPLOY.parent / "docs" / "serving.md").read_text()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -149,14 +150,16 @@ def of_unit(place: Path) -> tuple[list[str], dict[str, str]]:
     environ = dict(value.partition("=")[::2] for name, value in lines if name == "Environment")
     environ["TMPDIR"] = tempfile.mkdtemp(dir=place)
     subprocess.run(dict(lines)["ExecStartPre"].split(), cwd=place, env={**os.environ, **environ}, check=True)
-    return dict(lines)["ExecStart"].split(), environ
+    open_files = dict(lines).get("LimitNOFILE", "1024")  # what systemd gives where a unit does not say
+    return ["prlimit", f"--nofile={open_files}", *dict(lines)["ExecStart"].split()], environ
 
 
 def nginx(folder: Path, world: Path) -> list[str]:
-    """The command that serves the shipped site, included as Debian's ``nginx.conf`` includes sites."""
+    """The command that serves the shipped site, included as Debian's ``nginx.conf`` includes sites; that file allows
+    as many connections as the site asks for."""
     site = (DEPLOY / "nginx.conf").read_text().replace(f"/etc/letsencrypt/live/{NAME}", str(world))
     (folder / "site").write_text(site)
-    whole = Path("/etc/nginx/nginx.conf").read_text()
+    whole = re.sub(r"worker_connections \d+;", "worker_connections 2048;", Path("/etc/nginx/nginx.conf").read_text())
     for known, ours in (
         ("/etc/nginx/sites-enabled/*", str(folder / "site")), ("/run/nginx.pid", str(folder / "nginx.pid")),
         ("/var/log/nginx/", f"{folder}/"),

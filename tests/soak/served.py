@@ -64,10 +64,10 @@ def running(
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(60)
+            process.wait(MOST_START)
         except subprocess.TimeoutExpired:
             process.kill()
-            raise RuntimeError(f"{command[0]} did not end in a minute") from None
+            raise RuntimeError(f"{command[0]} did not end") from None
 
 
 def answers(port: int) -> bool:

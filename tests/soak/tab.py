@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from functools import cache
 from types import TracebackType
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from google.protobuf.message import Message
 from streamlit.proto.Alert_pb2 import Alert
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
-from websockets.sync.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-MOST_SECONDS = 600.0  # for what is asked for to be drawn
+MOST_SECONDS = 1800.0  # for what is asked for to be drawn
+MOST_OPENING = 120.0
+Result = TypeVar("Result")
 
 
 class TabError(Exception):
     """The server did not draw what was asked for; the message says what came instead."""
+
+
+@cache
+def loop() -> asyncio.AbstractEventLoop:
+    """The loop of all tabs, in a thread of its own: it answers the server's pings, as a browser does."""
+    found = asyncio.new_event_loop()
+    threading.Thread(target=found.run_forever, daemon=True).start()
+    return found
+
+
+def done(call: Coroutine[Any, Any, Result]) -> Result:
+    """What a call of the loop gives, when it is done."""
+    return asyncio.run_coroutine_threadsafe(call, loop()).result()
 
 
 @dataclass(slots=True)
@@ -82,25 +102,27 @@ class Tab:
         secure = place.scheme == "https"
         kept = {"Cookie": cookies} if cookies else {}
         port = place.port or (443 if secure else 80)
+        known = socket.create_connection((place.hostname, port), 60, (source, 0) if source else None)
+        known.setblocking(False)
         self.connecting = connect(
             f"{'wss' if secure else 'ws'}://{host or place.netloc}/_stcore/stream",
-            sock=socket.create_connection((place.hostname, port), 60, (source, 0) if source else None),
+            sock=known,
             server_hostname=place.hostname if secure else None,
             origin=Origin(origin or address),
             subprotocols=[Subprotocol(name) for name in ("streamlit", xsrf) if name],
             additional_headers=kept,
             ssl=trust if secure else None,
-            open_timeout=60,
+            open_timeout=MOST_OPENING,
             max_size=None,
             compression=None,
         )
 
     def __enter__(self) -> Tab:
-        self.socket: ClientConnection = self.connecting.__enter__()
+        self.socket: ClientConnection = done(self.connecting.__aenter__())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.connecting.__exit__(kind, error, at)
+        done(self.connecting.__aexit__(kind, error, at))
 
     def open(self, query: str = "", page: str = "") -> Drawn:
         """Look at a page, by its title; nothing for the first one."""
@@ -134,14 +156,14 @@ class Tab:
                 widget.double_array_value.data.append(value)
         if button:
             state.widget_states.widgets.add(id=self.drawn.named(button).id, trigger_value=True)  # type: ignore[attr-defined]
-        self.socket.send(message.SerializeToString())
+        done(self.socket.send(message.SerializeToString()))
 
     def wait(self) -> Drawn:
         """What the run draws, to its end."""
         until, drawn = time.monotonic() + MOST_SECONDS, Drawn()
         while (left := until - time.monotonic()) > 0:
             try:
-                data = self.socket.recv(timeout=left)
+                data = done(asyncio.wait_for(self.socket.recv(), left))
             except TimeoutError:
                 break
             message = ForwardMsg()

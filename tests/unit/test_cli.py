@@ -372,3 +372,17 @@ def _gone(port: int, seconds: float) -> bool:
             return True
         time.sleep(0.2)
     return False
+
+
+def test_the_app_may_hold_as_many_open_files_as_its_pages_take() -> None:
+    """In a process of its own, whose limit is not the tests'."""
+    resource = pytest.importorskip("resource")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    code = (
+        "import resource as r; from train.cli.app import allow_open_files as allow; n = r.RLIMIT_NOFILE; "
+        "r.setrlimit(n, (100, r.getrlimit(n)[1])); allow(); print(r.getrlimit(n)); "
+        "r.setrlimit(n, (100, 200)); allow(); print(r.getrlimit(n))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    most = app.OPEN_FILES if hard == resource.RLIM_INFINITY else min(app.OPEN_FILES, hard)
+    assert found.splitlines() == [str((most, hard)), "(200, 200)"]

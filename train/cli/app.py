@@ -20,6 +20,7 @@ from train.cli.say import say
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIRST_PORT = 8501
 PORTS_TRIED = 100
+OPEN_FILES = 16_384
 
 
 def app(
@@ -37,6 +38,7 @@ def app(
     say(f"{place_words()}.")
     options = [f"--server.port={chosen}", "--server.address=localhost", "--server.headless=true"]
     command = [sys.executable, "-m", "streamlit", "run", str(REPOSITORY / "app" / "main.py"), *options]
+    allow_open_files()
     child = subprocess.Popen(command, env=environment)
     # Ctrl+C reaches the child by itself; SIGTERM is passed on, so that no child is left
     signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
@@ -51,6 +53,19 @@ def has_login(environ: Mapping[str, str]) -> bool:
     """Whether somebody has set up a login, or who may do what: ``app.access`` then says at the start what is wrong."""
     secrets = (folder / ".streamlit" / "secrets.toml" for folder in (Path.cwd(), Path.home()))
     return "IRL_LENS_ACCESS" in environ or any(path.exists() for path in secrets)
+
+
+def allow_open_files() -> None:
+    """Let this process and its children open as many files as the system allows them, ``OPEN_FILES`` at most: every
+    open page takes four, and 1,024, which many systems begin with, are used up by 250 pages."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def free_port(asked: int | None) -> int:
