@@ -28,9 +28,11 @@ def show() -> None:
     usable = {info.name: info for info in known if offered(info)}
     keep_valid(usable)
     if usable:
-        st.selectbox("Checkpoint", list(usable), key="checkpoint")
+        st.selectbox("Checkpoint", list(usable), key="checkpoint", persist_state="session")
         devices = ["auto", "cpu", *(["cuda"] if GPU_CONTROL.exists() else [])]
-        st.selectbox("Device", devices, key="device", help="auto takes the GPU where there is one.")
+        st.selectbox(
+            "Device", devices, key="device", help="auto takes the GPU where there is one.", persist_state="session"
+        )
         st.caption(plain(". ".join(machine.words()) + "."))
         show_provenance(usable[st.session_state["checkpoint"]])
         note = default_checkpoint(default_roots()[0]).note

@@ -52,14 +52,19 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
             state[f"filter_{name}"] = [one for one in getattr(asked, name) if one in getattr(known, name)]
     one, two = st.columns(2, vertical_alignment="bottom")
     state.setdefault("outcome", failures.OUTCOMES[0])  # a default beside a kept value is warned of
-    one.segmented_control("Outcome", failures.OUTCOMES, key="outcome", required=True)
-    words = two.text_input("Words in problem, solution or trace id", key="words", max_chars=200)
+    one.segmented_control("Outcome", failures.OUTCOMES, key="outcome", required=True, persist_state="session")
+    words = two.text_input(
+        "Words in problem, solution or trace id", key="words", max_chars=200, persist_state="session"
+    )
     where = st.text_input(
         "Expression", key="where", max_chars=expression.MOST_CHARACTERS, placeholder=expression.EXAMPLE,
         help=f"Compares {', '.join(expression.NAMES)}; joined by and, or, not.",
+        persist_state="session",
     )  # fmt: skip
-    sort = one.selectbox("Sort by", known.sorts, format_func=failures.SORTS.__getitem__, key="sort")
-    descending = two.toggle("Highest first", key="descending")
+    sort = one.selectbox(
+        "Sort by", known.sorts, format_func=failures.SORTS.__getitem__, key="sort", persist_state="session"
+    )
+    descending = two.toggle("Highest first", key="descending", persist_state="session")
 
     def among(
         column: DeltaGenerator, name: str, title: str, options: Sequence[T], words_of: Callable[[Any], str]
@@ -67,7 +72,9 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
         """Ask for some of the values, where there are any."""
         if not options:
             return ()
-        return tuple(column.multiselect(title, options, format_func=words_of, key=f"filter_{name}"))
+        return tuple(
+            column.multiselect(title, options, format_func=words_of, key=f"filter_{name}", persist_state="session")
+        )
 
     kinds = among(one, "kinds", "Kind of error", known.kinds, str)
     verdicts = among(two, "verdicts", "Verdict", known.verdicts, KINDS.__getitem__)
@@ -80,7 +87,7 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
             low, high = (min(max(value, ends[0]), ends[1]) for value in link.query.scores)
             state[key] = (min(low, high), max(low, high))
         state.setdefault(key, ends)
-        chosen: tuple[float, float] = st.slider("Mean discounted reward", *ends, key=key)  # type: ignore[assignment]
+        chosen: tuple[float, float] = st.slider("Mean discounted reward", *ends, key=key, persist_state="session")  # type: ignore[assignment]
         scores = None if chosen == ends else chosen
     query = Query(state["outcome"], kinds, verdicts, true_steps, named, scores, words, sort, descending, where)
     if query.telling and not state["model_first"]:

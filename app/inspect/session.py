@@ -18,16 +18,17 @@ KINDS: Final = ("with a mistake", "correct", "none")
 
 
 def prepare() -> None:
-    """Fill the session once, from the link or the first example; afterwards keep it while other pages are shown."""
+    """Fill the session once, from the link or the first example.
+
+    Fields keep their values while other pages are shown by ``persist_state`` alone: a field that a run of the page
+    writes to is written over in the browser too, and what was typed meanwhile is lost.
+    """
     state = st.session_state
     if "opened" not in state:
         state["opened"] = True
         state["kind"] = KINDS[0]
         state.update(DEFAULTS)
         open_link_or_example()
-    for name in (*DEFAULTS, "example", "kind", "checkpoint", "device"):
-        if name in state:
-            state[name] = state[name]
 
 
 def open_link_or_example() -> None:

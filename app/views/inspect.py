@@ -107,11 +107,12 @@ def choose_example() -> None:
         index=None,
         placeholder="Your own text",
         on_change=session.take_example,
+        persist_state="session",
         label_visibility="collapsed",
     )
     st.segmented_control(
         "Its solution", session.KINDS, key="kind", required=True, on_change=session.take_example,
-        label_visibility="collapsed",
+        label_visibility="collapsed", persist_state="session",
     )  # fmt: skip
 
 
@@ -120,24 +121,34 @@ def form() -> bool:
 
     No form of Streamlit: what is edited is known at once, so that an old result can be dimmed.
     """
-    st.text_area("Problem", key="problem", height=122)
+    st.text_area("Problem", key="problem", height=122, persist_state="session")
     st.text_area(
         "Solution (optional)",
         key="solution",
         height=146,
         placeholder="Leave it empty to let the policy write some.",
         help="think/answer tags, GSM8K with a closing #### line, numbered steps or plain lines.",
+        persist_state="session",
     )
-    state = st.session_state
-    if not state["solution"].strip():
-        with st.expander(f"Sampling: {state['n']} traces, seed {state['seed']}, temperature {state['temperature']:g}"):
-            st.slider("Traces to sample", 1, MAX_SAMPLES, key="n")
-            seed, temperature = st.columns(2)
-            seed.number_input("Seed", 0, 2**31 - 1, step=1, key="seed")
-            temperature.number_input("Temperature", 0.1, 2.0, step=0.1, key="temperature")
     answer, go = st.columns([2, 3], vertical_alignment="bottom")
-    answer.text_input("Right answer", key="answer", placeholder="optional")
-    return go.button("Inspect", type="primary", width="stretch", on_click=session.leave_example, shortcut="Ctrl+Enter")
+    answer.text_input("Right answer", key="answer", placeholder="optional", persist_state="session")
+    sent = go.button("Inspect", type="primary", width="stretch", on_click=session.leave_example, shortcut="Ctrl+Enter")
+    state = st.session_state
+    if not state["solution"].strip():  # below the button: where it comes and goes the button stays under the pointer
+        with st.expander(
+            f"Sampling: {state['n']} solutions, seed {state['seed']}, temperature {state['temperature']:g}"
+        ):
+            st.slider("Solutions to write", 1, MAX_SAMPLES, key="n", persist_state="session")
+            seed, temperature = st.columns(2)
+            seed.number_input(
+                "Seed", 0, 2**31 - 1, step=1, key="seed", persist_state="session",
+                help="The number that chance starts from: the same one gives the same solutions on a CPU.",
+            )  # fmt: skip
+            temperature.number_input(
+                "Temperature", 0.1, 2.0, step=0.1, key="temperature", persist_state="session",
+                help="How much the solutions vary: low, they are much alike; high, they are daring.",
+            )  # fmt: skip
+    return sent
 
 
 # ---------------------------------------------------------------------------------------------- a trace of a scored run
@@ -248,9 +259,15 @@ def choose_traces(inspection: Inspection, result: InspectionResult, order: list[
         index: results.choice_label(result["traces"][index], index, place) for place, index in enumerate(order, start=1)
     }
     left, right = st.columns(2)
-    left.selectbox("Trace shown", order, format_func=labels.__getitem__, key="chosen")
+    left.selectbox("Solution shown", order, format_func=labels.__getitem__, key="chosen", persist_state="session")
     right.selectbox(
-        "Beside it", order, format_func=labels.__getitem__, key="versus", index=None, placeholder="No other trace"
+        "Beside it",
+        order,
+        format_func=labels.__getitem__,
+        key="versus",
+        index=None,
+        placeholder="No other one",
+        persist_state="session",
     )
     return st.session_state["chosen"], st.session_state["versus"]
 
@@ -260,7 +277,14 @@ def choose_view(*, discounts: bool = False) -> None:
     are ranked by. View, scale and strength of the colours are chosen in the heatmap itself."""
     if discounts or st.session_state["view"] == "discounted":
         st.slider(
-            "Gamma", 0.0, 1.0, step=0.01, key="gamma", help="Discount of the discounted view and of the trace score."
+            "Discount (gamma)",
+            0.0,
+            1.0,
+            step=0.01,
+            key="gamma",
+            help="How much a token counts in those before it: 0 not at all, 1 fully. For the discounted view, and for "
+            "the score that samples are ranked by.",
+            persist_state="session",
         )
 
 
