@@ -36,6 +36,11 @@ class Source(StrEnum):
     EXTERNAL = "external"
 
 
+def number_of(step: int | None) -> int | None:
+    """The number, from 1, that a 0-based step has wherever one reads; None where there is none."""
+    return None if step is None else step + 1
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of a solution. ``role`` is ``answer`` for a closing line such as ``#### 12``."""

@@ -17,7 +17,7 @@ from irl_core.report.inspection_json import InspectionResult
 
 Signal = Literal["raw", "standardised", "discounted", "credit", "logprob"]
 SIGNALS: Final[tuple[Signal, ...]] = get_args(Signal)
-COLUMNS = ("trace", "step", "token", "start", "end", "id", "text", *SIGNALS)
+COLUMNS = ("trace_number", "step_number", "token_number", "start", "end", "id", "text", *SIGNALS)
 _COMPUTED = re.compile("[\\s\0\u200b-\u200f\u2060\ufeff]*[=+@\uff1d\uff0b\uff0d\uff20-]")  # after what is not seen
 _CONTROLS = tuple("\t\r\n")
 
@@ -31,15 +31,17 @@ def safe_cell(text: str) -> str:
 
 
 def to_csv(result: InspectionResult) -> str:
-    """One row a token, with a header; ``trace``, ``step`` and ``token`` are 0-based, an empty cell is 'no value'."""
+    """One row a token, with a header; what is numbered counts from 1, as on the page; an empty cell is 'no value'."""
     sheet = io.StringIO()
     writer = csv.writer(sheet, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)
-    for number, trace in enumerate(result["traces"]):
-        for index, token in enumerate(trace["tokens"]):
+    for number, trace in enumerate(result["traces"], start=1):
+        for place_in_it, token in enumerate(trace["tokens"], start=1):
             start, end = token["start"], token["end"]
-            overlapping = (i for i, step in enumerate(trace["steps"]) if start < step["end"] and step["start"] < end)
-            place = (number, next(overlapping, None), index, start, end, token.get("id"))
+            overlapping = (
+                at for at, step in enumerate(trace["steps"], 1) if start < step["end"] and step["start"] < end
+            )
+            place = (number, next(overlapping, None), place_in_it, start, end, token.get("id"))
             writer.writerow((*place, safe_cell(token["text"]), *(token[name] for name in SIGNALS)))
     return sheet.getvalue()
 

@@ -13,7 +13,7 @@ from irl_core.reward.verdict import VerdictRecord, to_record, verdict_on
 from irl_core.storage.rows import judge_of
 from irl_core.text.equations import find_equations
 from irl_core.text.quantities import odd_quantities
-from irl_core.types import Decision, Localisation, ScoredTrace
+from irl_core.types import Decision, Localisation, ScoredTrace, number_of
 
 
 class InspectedToken(TypedDict):
@@ -34,8 +34,9 @@ class InspectedToken(TypedDict):
 
 
 class InspectedStep(TypedDict):
-    """A step: its span in characters of the trace's text, and its score."""
+    """A step: its number, from 1, its span in characters of the trace's text, and its score."""
 
+    number: int
     start: int
     end: int
     text: str
@@ -75,8 +76,9 @@ class FamiliarityRecord(TypedDict):
 class InspectedTrace(TypedDict):
     """A trace with what was found in it: the verdict, and behind it what the reward and the checker found.
 
-    ``decision``, ``first_error_step`` (0-based) and ``confidence`` are the reward's, None where the model cannot judge
-    the text; ``arithmetic`` the false equations; ``quantities`` those of the problem that the solution never uses or
+    ``decision``, ``first_error_step`` and ``confidence`` are the reward's, None where the model cannot judge the text.
+    Steps are indices of ``steps`` (0-based); a name that ends in ``_number`` counts from 1, as pages do. ``arithmetic``
+    the false equations; ``quantities`` those of the problem that the solution never uses or
     uses more than once; ``familiarity`` None where it was not measured.
     """
 
@@ -89,6 +91,7 @@ class InspectedTrace(TypedDict):
     trace_score: float | None
     decision: Decision | None
     first_error_step: int | None
+    first_error_step_number: int | None
     confidence: float | None
     rule: str
     threshold: float | None
@@ -159,12 +162,20 @@ def inspected(
         "trace_score": json_number(trace_score(scored, kind, gamma)),
         "decision": where.decision if judged else None,
         "first_error_step": where.first_error_step if judged else None,
+        "first_error_step_number": number_of(where.first_error_step) if judged else None,
         "confidence": json_number(where.confidence) if judged else None,
         "rule": where.rule,
         "threshold": json_number(where.threshold),
         "steps": [
-            {"start": step.start, "end": step.end, "text": step.text, "score": json_number(score), "role": step.role}
-            for step, score in zip(trace.steps, where.step_scores, strict=True)
+            {
+                "number": number,
+                "start": step.start,
+                "end": step.end,
+                "text": step.text,
+                "score": json_number(score),
+                "role": step.role,
+            }
+            for number, (step, score) in enumerate(zip(trace.steps, where.step_scores, strict=True), start=1)
         ],
         "tokens": [
             {

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Final, Literal, TypedDict, cast
 
 from irl_core.text.equations import Equation, find_equations, first_false_step
-from irl_core.types import Decision, Localisation, Step, Trace
+from irl_core.types import Decision, Localisation, Step, Trace, number_of
 
 By = Literal["arithmetic", "answer", "reward", "familiarity"]
 Kind = Literal["error", "no_error", "uncertain", "cannot_judge", "unread"]
@@ -119,27 +119,30 @@ class Verdict:
 
 
 class FindingRecord(TypedDict):
-    """A `Finding` as JSON data."""
+    """A `Finding` as JSON data; ``step_number``: the step as it is numbered wherever one reads, from 1."""
 
     by: By
     says: str
     step: int | None
+    step_number: int | None
 
 
 class VerdictRecord(TypedDict):
-    """A `Verdict` as JSON data."""
+    """A `Verdict` as JSON data; ``step_number``: the step as it is numbered wherever one reads, from 1."""
 
     kind: Kind
     by: Literal["arithmetic", "reward"] | None
     step: int | None
+    step_number: int | None
     headline: str
     findings: list[FindingRecord]
 
 
 def to_record(verdict: Verdict) -> VerdictRecord:
     """The verdict as JSON data."""
-    findings = [cast(FindingRecord, asdict(finding)) for finding in verdict.findings]
-    return {**asdict(verdict.ruling), "headline": verdict.headline, "findings": findings}  # type: ignore[typeddict-item]
+    parts: tuple[Ruling | Finding, ...] = (verdict.ruling, *verdict.findings)
+    ruling, *findings = ({**asdict(one), "step_number": number_of(one.step)} for one in parts)
+    return cast(VerdictRecord, {**ruling, "headline": verdict.headline, "findings": findings})
 
 
 # ------------------------------------------------------------------------------------------------------ the ruling
@@ -348,8 +351,7 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def rule_words(name: str) -> str:
-    """A localisation rule in words: 'credit/min/argmin' is 'the step with the lowest credit of a token'. What is none
-    stays as it is."""
+    """A localisation rule in words ('the step with the lowest credit of a token'); what is none stays as it is."""
     body, _, answer = name.partition("+")
     parts = body.split("/")
     if len(parts) != 3 or parts[0] not in SIGNALS or parts[1] not in REDUCED or parts[2] not in CHOSEN:

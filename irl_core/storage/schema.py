@@ -93,6 +93,11 @@ COLUMNS = pa.schema(
         "tokens": pa.list_(TOKEN),
     }
 )
+FROM_0 = "index of a step, from 0; pages, reports and texts number steps from 1"
+STEP_COLUMNS = ("true_first_error_step", "predicted_step", "arithmetic_first_false_step")
+for _name in STEP_COLUMNS:  # a file that is opened elsewhere says it of itself
+    _place = COLUMNS.get_field_index(_name)
+    COLUMNS = COLUMNS.set(_place, COLUMNS.field(_place).with_metadata({"description": FROM_0}))
 ADDED_COLUMNS = (  # those that a file of an earlier version may lack
     "score_product", "model", "cannot_judge", "familiar", "familiarity", "familiarity_percentile", "unknown_share",
     "familiarity_reason",

@@ -103,8 +103,9 @@ def test_no_line_end_in_a_text_makes_a_live_cell(end: str) -> None:
 def test_csv_has_a_row_a_token_with_its_values() -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(a_result("=2+2")))))
     assert [row["text"] for row in rows] == ["'=2", "'+2"]
-    assert [(row["start"], row["end"], row["step"], row["raw"], row["id"]) for row in rows] == [
-        ("0", "2", "0", "1.0", "7"), ("2", "4", "0", "-1.0", "7")]  # fmt: skip
+    assert [(row["start"], row["end"], row["step_number"], row["raw"], row["id"]) for row in rows] == [
+        ("0", "2", "1", "1.0", "7"), ("2", "4", "1", "-1.0", "7")]  # fmt: skip
+    assert [(row["trace_number"], row["token_number"]) for row in rows] == [("1", "1"), ("1", "2")]  # as on the page
 
 
 def test_the_scale_is_fixed_and_grows_with_gamma_for_discounted_rewards_only() -> None:

@@ -127,15 +127,16 @@ def test_json_is_the_documented_schema() -> None:
     trace = result["traces"][0]
     assert list(trace) == [
         "text", "answer", "correct", "verdict", "familiarity", "cannot_judge", "trace_score", "decision",
-        "first_error_step", "confidence", "rule", "threshold", "steps", "tokens", "arithmetic", "quantities",
+        "first_error_step", "first_error_step_number", "confidence", "rule", "threshold", "steps", "tokens",
+        "arithmetic", "quantities",
     ]  # fmt: skip
     assert (trace["verdict"]["kind"], trace["verdict"]["by"], trace["verdict"]["step"]) == ("error", "arithmetic", 0)
     assert trace["verdict"]["headline"] == "Step 1: 3 + 4 is 7, not 8"
     assert (trace["decision"], trace["first_error_step"], trace["confidence"]) == (None, None, None)  # NaN: no signal
     assert trace["cannot_judge"] is True
     assert trace["steps"] == [
-        {"start": 0, "end": 9, "text": "3 + 4 = 8", "score": -2.0, "role": "reasoning"},
-        {"start": 10, "end": 16, "text": "#### 8", "score": None, "role": "answer"},
+        {"number": 1, "start": 0, "end": 9, "text": "3 + 4 = 8", "score": -2.0, "role": "reasoning"},
+        {"number": 2, "start": 10, "end": 16, "text": "#### 8", "score": None, "role": "answer"},
     ]
     assert trace["tokens"][0] == {
         "start": 0, "end": 1, "text": "3", "raw": 3.0, "standardised": 2.0, "discounted": None, "credit": 2.5,

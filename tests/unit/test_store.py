@@ -279,5 +279,8 @@ def test_one_trace_of_many_reads_one_row_group(tmp_path: Path, monkeypatch: pyte
 def test_provenance_is_json(tmp_path: Path) -> None:
     write_run(tmp_path / "r.parquet", rows(1), {"n": 1, "nested": {"a": [1, 2]}})
     assert read_provenance(tmp_path / "r.parquet") == {"n": 1, "nested": {"a": [1, 2]}}
+    for name in ("true_first_error_step", "predicted_step", "arithmetic_first_false_step"):  # pages count from 1
+        said = pq.read_schema(tmp_path / "r.parquet").field(name).metadata
+        assert said[b"description"].startswith(b"index of a step, from 0")
     metadata = pq.read_schema(tmp_path / "r.parquet").metadata
     assert json.loads(metadata[scored_run.VERSION_KEY]) == schema.SCHEMA_VERSION == 5

@@ -130,6 +130,8 @@ def test_the_record_is_plain_data() -> None:
     record = to_record(judged(FALSE, "12"))
     assert (record["kind"], record["by"], record["step"]) == ("error", "arithmetic", 1)
     assert record["findings"][0]["by"] == "arithmetic" and record["findings"][0]["step"] == 1
+    assert record["step_number"] == record["findings"][0]["step_number"] == 2  # as pages number it
+    assert record["findings"][1]["step_number"] is None
 
 
 def test_counts_of_what_cannot_be_judged_in_words() -> None:
