@@ -14,7 +14,16 @@ from app.analysis.catalogue import RunInfo
 from app.analysis.failures import Listing
 from app.components import chart
 from app.components.markdown import plain
-from irl_core.data.annotations import ADJUDICATED, CATEGORIES, MOST_NOTE, Annotation, Annotations, from_jsonl, to_jsonl
+from irl_core.data.annotations import (
+    ADJUDICATED,
+    CATEGORIES,
+    MOST_NOTE,
+    SEVERITIES,
+    Annotation,
+    Annotations,
+    from_jsonl,
+    to_jsonl,
+)
 from irl_core.errors import AnnotationError
 from irl_core.storage.schema import ScoredRow
 
@@ -23,6 +32,9 @@ SETTLES: Final = (
     "Lists the texts on which annotators disagree, with what each said. Your answer settles it: it is what a "
     "calibration takes, and the note says that it was you."
 )
+SEVERITY_WORDS: Final = {
+    "": "Severity: not said", "minor": "minor: the answer is right all the same", "major": "major: the answer is wrong",
+}  # fmt: skip
 UNDO: Final = "Withdraws your answer. The next one on this text is not blind: the model's was shown."
 
 
@@ -47,7 +59,7 @@ def ask(
         return
     state, identity = st.session_state, (row["trace_id"], listing.numbers[listing.place])
     if state.get("answering") != identity:  # another trace: nothing is chosen yet
-        state.update(answering=identity, choice=None, category="", note="")
+        state.update(answering=identity, choice=None, category="", note="", severity="", wrong_words="")
     with st.container(horizontal=True):
         for number, step in enumerate(row["steps"]):
             label = "Answer line" if step.get("role") == "answer" else f"Step {number + 1}"
@@ -75,6 +87,16 @@ def ask(
             save_column.form_submit_button(
                 "Save", type="primary", shortcut="Enter", disabled=state["choice"] is None, width="stretch",
                 on_click=save, args=(listing.info, row, blind),
+            )  # fmt: skip
+        if state["more_asked"]:  # options, which the reviewer has asked for
+            how_bad, which = st.columns([1, 3], vertical_alignment="bottom")
+            how_bad.selectbox(
+                "Severity", SEVERITIES, key="severity", format_func=SEVERITY_WORDS.__getitem__,
+                label_visibility="collapsed",
+            )  # fmt: skip
+            which.text_input(
+                "Wrong words", key="wrong_words", max_chars=MOST_NOTE, label_visibility="collapsed",
+                placeholder="The wrong words, copied from the step",
             )  # fmt: skip
     if "annotation_saved" in state:
         st.toast(plain(state.pop("annotation_saved")))
@@ -110,8 +132,9 @@ def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
         if state.get("adjudicate"):
             who, note = ADJUDICATED, f"{person}: {note}".removesuffix(": ")
         annotation = failures.annotation(
-            row, info.name, who, state["choice"], category=state["category"], note=note, blind=blind
-        )
+            row, info.name, who, state["choice"], category=state["category"], note=note, blind=blind,
+            severity=state.get("severity", ""), words=state.get("wrong_words", ""),
+        )  # fmt: skip
         known = Annotations(failures.DATABASE)
         if blind and any(known.answered(annotation.text_sha256, name) for name in {who, person}):
             # the model's answer was shown then

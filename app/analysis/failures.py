@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.analysis import catalogue, expression
 from app.analysis.catalogue import ITEM, ROW, RULED_BY, VERDICT, VERDICT_STEP, RunInfo
 from irl_core.data.annotations import Annotation, latest, text_hash
+from irl_core.errors import AnnotationError
 from irl_core.evaluation.agreement import label_of
 from irl_core.home import runs_folder
 from irl_core.reward.verdict import FAMILIARITY
@@ -285,7 +286,8 @@ def judgement_words(label: str) -> str:
 
 def own_words(own: Annotation) -> str:
     """What the annotator said of a trace, in words, and whether it was said blind."""
-    category = f" ({own.category})" if own.category else ""
+    said = ", ".join(filter(None, (own.category, own.severity)))
+    category = f" ({said})" if said else ""
     return f"You said: {judgement_words(own.label)}{category}{'' if own.blind else ', with the answer in sight'}."
 
 
@@ -318,14 +320,33 @@ def best_correct(info: RunInfo, table: pa.Table, problem_id: str, but: str) -> S
 
 
 def annotation(
-    row: ScoredRow, run: str, annotator: str, choice: str, *, category: str, note: str, blind: bool
+    row: ScoredRow,
+    run: str,
+    annotator: str,
+    choice: str,
+    *,
+    category: str,
+    note: str,
+    blind: bool,
+    severity: str = "",
+    words: str = "",
 ) -> Annotation:
-    """The annotation of a row. ``choice``: ``none``, ``unsure``, or the 0-based step as a text.
+    """The annotation of a row. ``choice``: ``none``, ``unsure``, or the 0-based step as a text. ``words``: those of the
+    step that are wrong.
 
     Raises:
-        AnnotationError: a value outside its limits, named.
+        AnnotationError: a value outside its limits, named; words that do not stand in the step.
     """
     step = int(choice) if choice not in ("none", "unsure") else None
+    start = end = None
+    if step is not None and words.strip():
+        where = row["steps"][step]
+        start = row["text"].find(words.strip(), where["start"], where["end"])
+        if start < 0:
+            raise AnnotationError(
+                f"the words {words.strip()[:60]!r} do not stand in step {step + 1}; copy them from it"
+            )
+        end = start + len(words.strip())
     return Annotation(
         run=run,
         trace_id=row["trace_id"],
@@ -337,6 +358,9 @@ def annotation(
         category=category if step is not None else "",
         note=note,
         blind=blind,
+        severity=severity if step is not None else "",
+        span_start=start,
+        span_end=end,
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from app.analysis.differences import Part
+from irl_core.text.quantities import Quantity
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~&])")
 _ADDRESS = re.compile(r"(?<=\w:)(?=//)|(?<=www)(?=\.)|(?=@)", re.IGNORECASE)
@@ -34,6 +35,17 @@ def marked_differences(parts: Sequence[Part]) -> str:
             blanks = line.partition(words) if words else (line, "", "")
             drawn += [blanks[0], marks[part.side].format(plain(words)) if words else "", blanks[2]]
     return "".join(drawn)
+
+
+def marked_quantities(problem: str, odd: Sequence[Quantity]) -> str:
+    """A problem's text with the quantities marked that its solution never uses, or uses in several calculations."""
+    drawn: list[str] = []
+    position = 0
+    for one in odd:
+        drawn += [plain(problem[position : one.start]), f":orange-background[{plain(problem[one.start : one.end])}]"]
+        position = one.end
+    text = "".join([*drawn, plain(problem[position:])])
+    return "  \n".join(line.strip() for line in text.split("\n"))  # blanks before a line would make it code
 
 
 # ----------------------------------------------------------------------------------- foreign texts that are rendered

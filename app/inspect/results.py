@@ -137,6 +137,7 @@ def description(inspection: Inspection, result: InspectionResult, index: int) ->
         title=heading(trace, index, inspection),
         caption=" ".join(filter(None, (ranked, caption(inspection.scored[index], inspection)))),
         file=f"trace-{index + 1}",
+        problem=inspection.request.problem,
     )
 
 

@@ -18,7 +18,7 @@ from app.analysis.expression import ExpressionError
 from app.analysis.failures import Listing, Query
 from app.components import chart
 from app.components.heatmap import heatmap
-from app.components.markdown import counted, marked_differences, plain
+from app.components.markdown import counted, marked_differences, marked_quantities, plain
 from app.inspect import links
 from app.inspect.results import caption, stored_inspection, to_result
 from irl_core.data.annotations import MOST_NAME, Annotations, disagreed, latest
@@ -29,6 +29,7 @@ from irl_core.reward.token_scores import DEFAULT_GAMMA
 from irl_core.reward.verdict import Judged
 from irl_core.storage.rows import verdict_of
 from irl_core.storage.schema import ScoredRow
+from irl_core.text.quantities import odd_quantities
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,11 +39,23 @@ if TYPE_CHECKING:
 
 ROWS_IN_SIGHT: Final = 7
 TABLE_PIXELS: Final = 35 * (ROWS_IN_SIGHT + 1) + 3
-PANEL_PIXELS: Final = 424  # list, trace and comparison; with the question below them 800 are filled
 STYLE: Final = """<style>
 [data-testid=stMain] h3 { font-size: 1.05rem; padding: 0; overflow-wrap: anywhere; }
-@media (min-width: 768px) { .st-key-question {
-  position: sticky; bottom: 0; z-index: 5; padding: 0.4rem 0; backdrop-filter: blur(24px); } }
+.st-key-trace, .st-key-beside { gap: 0.6rem; }
+.st-key-trace [data-testid=stAlertContainer] { padding: 0.5rem 1rem; }
+.st-key-trace :is([data-testid=stText], [data-testid=stMarkdown] p, [data-testid=stAlertContainer] p) {
+  font-size: 0.95rem; line-height: 1.45; }
+.st-key-head [data-testid=stCaptionContainer] { padding-bottom: 0.5rem; line-height: 1.35; }
+[data-testid=stLayoutWrapper]:has(> .st-key-question) { position: sticky; bottom: 0; z-index: 5; }
+.stApp :has(.st-key-question), .st-key-question { background-color: inherit; }  /* what passes below is not read */
+.st-key-question { padding: 0.4rem 0; border-top: 1px solid rgb(128 128 128 / 35%); }
+@media (min-width: 768px) { .st-key-trace { min-height: 26rem; } }
+@media (max-width: 767px) {  /* each row of keys is one row, and scrolls sideways */
+  .st-key-question { gap: 0.4rem; }
+  .st-key-question [data-testid=stHorizontalBlock] { flex-wrap: nowrap; overflow-x: auto; gap: 0.4rem; }
+  .st-key-question [data-testid=stHorizontalBlock] > * { flex: none; width: auto; min-width: 0; }
+  .st-key-question [data-testid=stColumn] { flex: 1 1 0; }
+}
 </style>"""
 GUIDELINES: Final = """
 Name the **first** step that is wrong, whatever comes after it.
@@ -58,17 +71,12 @@ Name the **first** step that is wrong, whatever comes after it.
 HERE: Final = "\u25b6"
 T = TypeVar("T")
 FileKey = tuple[str, int, int]  # changes when the file of a run does
-KEPT: Final = (
-    "annotator", "model_first", "differences", "adjudicate", "outcome", "words", "where", "descending", "sort",
-    "filter_kinds", "filter_verdicts", "filter_true_steps", "filter_verdict_steps",
-)  # fmt: skip
 
 
 def show() -> None:
-    st.header("Where do solutions really go wrong?")
-    for name in KEPT:  # a widget's value is forgotten with its page, unless it is set again
-        if name in st.session_state:
-            st.session_state[name] = st.session_state[name]
+    with st.container(horizontal=True, vertical_alignment="center", key="head"):
+        st.header("Where do solutions really go wrong?", width="content")
+        origin = st.container()
     st.html(STYLE)
     link = filters.open_link()
     run, narrow, reviewer, help_ = st.columns([6, 3, 3, 3], vertical_alignment="bottom")
@@ -89,7 +97,7 @@ def show() -> None:
         with narrow.popover("Filter", icon=":material/filter_alt:", width="stretch"):
             query = filters.choose_query(table, link)
         known = Judged.of(*(table.column(name).to_pylist() for name in ("cannot_judge", "familiar")))
-        st.caption(plain(f"{info.name}: {sections.origin_line(info.provenance)}; {known.words}."))
+        origin.caption(plain(f"{info.name}: {sections.origin_line(info.provenance)}; {known.words}."))
         browse(info, table, query, annotations)
         panels(info, table, query, annotations)
     except (StoreError, ExpressionError) as error:
@@ -139,16 +147,21 @@ def choose_reviewer(place: DeltaGenerator) -> None:
     if known or not st.session_state.get("annotator", "").strip():
         st.session_state["annotator"] = name
     with place.popover("Reviewer", icon=":material/person:", width="stretch"):
-        st.text_input("Annotator", key="annotator", max_chars=MOST_NAME, disabled=known)
+        st.text_input("Annotator", key="annotator", max_chars=MOST_NAME, disabled=known, persist_state="session")
         st.toggle(
             "Show the model's answer first",
             key="model_first",
             help="Off: colours, scores, the model's answer and labels stay hidden until you have answered, so that you "
             "are not led. Annotations given with it on are marked as not blind.",
+            persist_state="session",
         )
         st.session_state.setdefault("differences", True)  # a default beside a kept value is warned of
-        st.toggle("Mark the differences to the other solution", key="differences")
-        st.toggle("Settle disagreements", key="adjudicate", help=annotating.SETTLES)
+        st.toggle("Mark the differences to the other solution", key="differences", persist_state="session")
+        st.toggle(
+            "Ask for severity and wrong words too", key="more_asked", persist_state="session",
+            help="Two further fields for a wrong step: how much it matters, and which words of it are wrong.",
+        )  # fmt: skip
+        st.toggle("Settle disagreements", key="adjudicate", help=annotating.SETTLES, persist_state="session")
 
 
 # ------------------------------------------------------------------------------------------------------------ the table
@@ -166,8 +179,8 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
         return
     listing = Listing.at_trace(info, table, numbers, *map(st.session_state.get, ("failure", "failure_row")))
     look_at(listing, listing.place)
-    left, middle, right = st.columns([5, 9, 7], gap="small")
-    with left.container(height=PANEL_PIXELS, border=False):
+    left, middle, right = st.columns([12, 19, 13], gap="small")
+    with left.container(key="listing"):
         draw_table(listing, copies, annotations or [])
     row = catalogue.numbered_row(info, numbers[listing.place])
     if row["trace_id"] != listing.trace_id(listing.place):
@@ -176,12 +189,12 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
     name = annotating.in_whose_name()
     own = failures.own_annotation(row, annotations or [], name)
     revealed = st.session_state["model_first"] or own is not None
-    with middle.container(height=PANEL_PIXELS, border=False):
+    with middle.container(key="trace"):
         draw_trace(info, row, own, revealed)
         if said is not None:
             st.caption("What annotators said")
             st.text("\n".join(failures.said_words(one) for one in said[listing.item(listing.place)]))
-    with right.container(height=PANEL_PIXELS, border=False):
+    with right.container(key="beside"):
         draw_comparison(listing, row)
     with st.container(key="question", gap="small"):
         further = listing.next_open(failures.judged_items(annotations or [], name))
@@ -276,8 +289,16 @@ def look_at(listing: Listing, place: int) -> None:
 
 def draw_trace(info: RunInfo, row: ScoredRow, own: Annotation | None, revealed: bool) -> None:
     """The problem, what was said of the trace, and the trace."""
-    st.subheader(plain(row["trace_id"]))
-    st.text(row["problem"])
+    answer = "no final answer" if row["answer"] is None else f"answer {row['answer']}"
+    correct = "" if row["reference_answer"] is None else f"; the right one is {row['reference_answer']}"
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.subheader(plain(row["trace_id"]), width="content")
+        st.caption(plain(f"{answer}{correct}"), width="content")
+    odd = odd_quantities(row["problem"], row["text"]) if revealed else []
+    if odd:
+        st.markdown(marked_quantities(row["problem"], odd))
+    else:
+        st.text(row["problem"])
     if own is not None:
         verdict = verdict_of(row)  # where there are rewards, the whole of it stands above them
         said = verdict.sentence if row["prompt_reward"] is None else f"{verdict.headline}."
@@ -287,9 +308,6 @@ def draw_trace(info: RunInfo, row: ScoredRow, own: Annotation | None, revealed: 
 
 def draw_solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
     """The solution: in the colours of its rewards where they may be seen, else as plain steps."""
-    answer = "no final answer" if row["answer"] is None else f"answer {row['answer']}"
-    correct = "" if row["reference_answer"] is None else f"; the right one is {row['reference_answer']}"
-    st.caption(plain(f"This solution: {answer}{correct}"))
     inspection = stored_inspection(row, info.name) if revealed else None
     if inspection is None:
         for number, step in enumerate(row["steps"], start=1):
@@ -298,7 +316,7 @@ def draw_solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
         return
     trace = to_result(inspection, DEFAULT_GAMMA)["traces"][0]
     description = payload.describe(trace, caption=caption(inspection.scored[0], inspection))
-    heatmap(trace, description, payload.settings("credit", DEFAULT_GAMMA, 1.0), key="heatmap-failure")
+    heatmap(trace, description, payload.settings("credit", DEFAULT_GAMMA, 1.0, compact=True), key="heatmap-failure")
 
     def to_inspect() -> None:
         try:

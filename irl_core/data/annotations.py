@@ -37,6 +37,9 @@ CATEGORIES: Final = (
     "", "arithmetic", "wrong operation", "wrong quantity", "skipped step", "misread problem", "wrong unit", "other",
 )  # fmt: skip
 
+SEVERITIES: Final = ("", "minor", "major")  # of a wrong step: the answer is right all the same, or wrong because of it
+MOST_SPAN: Final = 1_000_000
+
 Verdict = Literal["error", "none", "unsure"]
 VERDICTS: Final = get_args(Verdict)
 
@@ -56,6 +59,16 @@ WITHDRAWALS: Final = (  # so are these, by the first that is withdrawn
     """CREATE TRIGGER IF NOT EXISTS withdrawal_never_changed BEFORE UPDATE ON withdrawals
     BEGIN SELECT RAISE(ABORT, 'annotations are never changed'); END""",
     """CREATE TRIGGER IF NOT EXISTS withdrawal_never_removed BEFORE DELETE ON withdrawals
+    BEGIN SELECT RAISE(ABORT, 'annotations are never removed'); END""",
+)
+DETAILS: Final = (  # and these, by the first annotation that has a severity or a span
+    """CREATE TABLE IF NOT EXISTS details (
+    annotation INTEGER PRIMARY KEY REFERENCES annotations (id), severity TEXT NOT NULL,
+    span_start INTEGER, span_end INTEGER
+)""",
+    """CREATE TRIGGER IF NOT EXISTS detail_never_changed BEFORE UPDATE ON details
+    BEGIN SELECT RAISE(ABORT, 'annotations are never changed'); END""",
+    """CREATE TRIGGER IF NOT EXISTS detail_never_removed BEFORE DELETE ON details
     BEGIN SELECT RAISE(ABORT, 'annotations are never removed'); END""",
 )
 SCHEMA: Final = (
@@ -79,8 +92,9 @@ class Annotation:
     """One annotator's verdict on one trace.
 
     ``verdict``: ``error`` with the 0-based first wrong ``step``, ``none`` (no step is wrong) or ``unsure``. ``blind``:
-    given before the model's own answer was shown. ``text_sha256``: see `text_hash`. ``created``: UTC, ISO 8601; empty
-    until it is stored.
+    given before the model's own answer was shown. ``severity`` and the span of the wrong words in the completion
+    (``span_start``, ``span_end``) may be said of an error. ``text_sha256``: see `text_hash`. ``created``: UTC, ISO
+    8601; empty until it is stored.
 
     Raises:
         AnnotationError: a value outside its limits.
@@ -100,6 +114,9 @@ class Annotation:
     blind: Flag = True
     created: str = ""
     importer: str = ""
+    severity: str = ""
+    span_start: Whole | None = None
+    span_end: Whole | None = None
 
     def __post_init__(self) -> None:
         for name, limit in (("run", MOST_ID), ("trace_id", MOST_ID), ("annotator", MOST_NAME)):
@@ -114,9 +131,22 @@ class Annotation:
             raise AnnotationError("a step belongs to the verdict 'error', and to no other")
         if self.step is not None and not 0 <= self.step < MOST_STEPS:
             raise AnnotationError(f"the step is {self.step}; it lies between 0 and {MOST_STEPS - 1:,}")
+        if self.severity not in SEVERITIES:
+            known = ", ".join(filter(None, SEVERITIES))
+            raise AnnotationError(f"the severity is {self.severity[:40]!r}; it is one of {known}, or empty")
+        start, end = self.span_start, self.span_end
+        if (start is None) != (end is None) or (start is not None and not 0 <= start < (end or 0) <= MOST_SPAN):
+            raise AnnotationError(f"the span is {start} to {end}; it begins before it ends, within {MOST_SPAN:,}")
+        if self.detailed and self.verdict != "error":
+            raise AnnotationError("a severity and a span belong to the verdict 'error', and to no other")
         if self.category not in CATEGORIES:
             known = ", ".join(filter(None, CATEGORIES))
             raise AnnotationError(f"the category is {self.category[:40]!r}; it is one of {known}, or empty")
+
+    @property
+    def detailed(self) -> bool:
+        """Whether a severity or a span is said."""
+        return bool(self.severity) or self.span_start is not None
 
     @property
     def own(self) -> bool:
@@ -157,7 +187,9 @@ def time_after(before: datetime) -> str:
 
 # ------------------------------------------------------------------------------------------------------- the file
 
-NAMES: Final = tuple(field.name for field in fields(Annotation) if field.name != "importer")
+NUMBER: Final = "step_number"  # in exports alone
+SAID: Final = ("severity", "span_start", "span_end")  # in a table of their own
+NAMES: Final = tuple(field.name for field in fields(Annotation) if field.name not in ("importer", *SAID))
 
 
 class Annotations(Database):
@@ -248,6 +280,10 @@ def select(connection: sqlite3.Connection, where: str = "1", values: Sequence[st
     imports = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'imports'").fetchone()
     importer = "(SELECT importer FROM imports WHERE annotation = id)" if imports else "NULL"
     chosen = f"{', '.join(NAMES)}, ifnull({importer}, '') AS importer"
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'details'").fetchone():
+        values_of = "(SELECT {0} FROM details WHERE annotation = id)"
+        chosen += f", ifnull({values_of.format('severity')}, '') AS severity"
+        chosen += "".join(f", {values_of.format(name)} AS {name}" for name in SAID[1:])
     rows = connection.execute(f"SELECT {chosen} FROM annotations WHERE {where} ORDER BY id", values).fetchall()
     return [Annotation(**dict(row) | {"blind": bool(row["blind"])}) for row in rows]
 
@@ -255,8 +291,18 @@ def select(connection: sqlite3.Connection, where: str = "1", values: Sequence[st
 def insert(connection: sqlite3.Connection, annotations: Iterable[Annotation]) -> list[int]:
     """Add rows, except those that are there already; returns the ids of the new ones."""
     statement = f"INSERT OR IGNORE INTO annotations ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))})"
-    done = (connection.execute(statement, [getattr(one, name) for name in NAMES]) for one in annotations)
-    return [int(one.lastrowid or 0) for one in done if one.rowcount]
+    new = []
+    for one in annotations:
+        done = connection.execute(statement, [getattr(one, name) for name in NAMES])
+        if not done.rowcount:
+            continue
+        new.append(int(done.lastrowid or 0))
+        if one.detailed:
+            for made in DETAILS:
+                connection.execute(made)
+            details = [new[-1], *(getattr(one, name) for name in SAID)]
+            connection.execute("INSERT INTO details VALUES (?, ?, ?, ?)", details)
+    return new
 
 
 def rank(one: Annotation) -> tuple[bool, bool, datetime]:
@@ -292,13 +338,22 @@ def disagreed(annotations: Iterable[Annotation]) -> dict[str, list[Annotation]]:
 
 
 def to_jsonl(annotations: Iterable[Annotation]) -> str:
-    """JSON Lines: an annotation a line, with all its fields; ``importer`` where it has one."""
-    rows = ({name: value for name, value in asdict(one).items() if name != "importer" or value} for one in annotations)
+    """JSON Lines: an annotation a line, with all its fields; ``importer`` where it has one, and ``step_number``, which
+    is the step as pages number it, from 1."""
+    rows = (
+        {
+            name: value
+            for name, value in asdict(one).items()
+            if name not in ("importer", *SAID) or value not in ("", None)
+        }
+        | {NUMBER: None if one.step is None else one.step + 1}
+        for one in annotations
+    )
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def from_jsonl(text: str) -> list[Annotation]:
-    """The annotations in a text as `to_jsonl` makes it; ``created`` is required.
+    """The annotations in a text as `to_jsonl` makes it; ``created`` is required, ``step_number`` may be missing.
 
     Raises:
         AnnotationError: a line is no annotation, or one of the future (named by its number), or there are more than
@@ -315,7 +370,10 @@ def from_jsonl(text: str) -> list[Annotation]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise AnnotationError(f"{label}not JSON") from error
+        number_said = row.pop(NUMBER, None) if isinstance(row, dict) else None
         one = validated(Annotation, row, AnnotationError, label)
+        if number_said is not None and (one.step is None or number_said != one.step + 1):
+            raise AnnotationError(f"{label}{NUMBER} is not step + 1: step counts from 0, {NUMBER} from 1; correct one")
         try:
             datetime.fromisoformat(one.created)
         except ValueError:

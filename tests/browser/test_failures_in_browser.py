@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from irl_core.data.annotations import Annotations
 from irl_core.storage.scored_run import read_run, write_run
@@ -146,3 +146,45 @@ def test_the_annotation_lands_on_the_trace_whatever_is_sorted(watched: Any, revi
     settled(page, "You said: no step is wrong.")
     last = Annotations(folder / "runs" / "annotations.sqlite").all()[-1]
     assert (last.annotator, last.trace_id) == ("third", name)
+
+
+IN_SIGHT = """() => {
+  const box = (node) => { const at = node.getBoundingClientRect(); return [at.top, at.bottom]; };
+  const nodes = [...document.querySelectorAll(".st-key-trace *")];
+  const host = nodes.find((node) => node.shadowRoot?.querySelector(".paper"));
+  const scrolls = [...document.querySelectorAll(".st-key-trace, .st-key-trace *, .st-key-beside, .st-key-beside *")]
+    .filter((node) => ["auto", "scroll"].includes(getComputedStyle(node).overflowY)
+      && node.scrollHeight > node.clientHeight + 2);
+  return {
+    trace: box(host.shadowRoot.querySelector(".paper")), question: box(document.querySelector(".st-key-question")),
+    scrolls: scrolls.length,
+  };
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_answered_trace_is_read_without_an_inner_box_and_the_question_stays(
+    browser: Browser, reviewed: str, width: int
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    open_page(page, reviewed, f"of {width}")
+    page.keyboard.press("j")
+    expect(page.get_by_text("\u25b6 is 2 of", exact=False)).to_be_visible(timeout=60_000)
+    page.wait_for_selector(READY)
+    page.keyboard.press("1")
+    expect(page.get_by_role("button", name="Save")).to_be_enabled(timeout=60_000)
+    page.wait_for_selector(READY)
+    page.keyboard.press("Enter")
+    settled(page, "You said: step 1.")
+    page.wait_for_selector(".st-key-trace .paper")
+    seen = page.evaluate(IN_SIGHT)
+    assert seen["scrolls"] == 0
+    if width == 1280:
+        assert seen["trace"][0] > 0 and seen["trace"][1] <= seen["question"][0]
+    for _ in range(2):  # at the top, and scrolled down to the whole of the trace
+        assert seen["question"][0] > 0 and seen["question"][1] <= 800
+        page.evaluate("document.querySelector('.st-key-trace').scrollIntoView({ block: 'end' })")
+        seen = page.evaluate(IN_SIGHT)
+    context.close()

@@ -71,9 +71,10 @@ def test_colours_follow_the_values_in_light_and_dark(browser: Browser, address: 
             ["rgb(219, 233, 247)", WHITE, "rgb(250, 215, 184)", WHITE, "rgb(235, 243, 251)", WHITE],
             "rgb(20, 23, 28)",
         ),
-        # paper (28, 31, 36), blue (38, 104, 180) at 1/5: 30, 45.6, 64.8; orange (176, 84, 10) at 1/3: 77.3, 48.7, 27.3
+        # paper (28, 31, 36), shares to the power 0.6: 0.381, 0.517, 0.268; blue (38, 104, 180), orange (176, 84, 10):
+        # 31.8, 58.8, 90.8; 104.6, 58.4, 22.6; 30.7, 50.5, 74.5
         "dark": (
-            ["rgb(30, 46, 65)", DARK, "rgb(77, 49, 27)", DARK, "rgb(29, 39, 52)", DARK],
+            ["rgb(32, 59, 91)", DARK, "rgb(105, 58, 23)", DARK, "rgb(31, 51, 75)", DARK],
             "rgb(243, 245, 248)",
         ),
     }[scheme]
@@ -255,7 +256,7 @@ def test_an_edited_text_dims_the_old_result(watched: Any, address: str) -> None:
     result = page.locator(".st-key-result")
     opacity = "node => getComputedStyle(node).opacity"
     assert result.evaluate(opacity) == "1"
-    assert page.get_by_role("slider", name="Traces to sample").count() == 0  # nothing is sampled with a solution
+    assert page.get_by_role("slider", name="Solutions to write").count() == 0  # nothing is sampled with a solution
     page.get_by_role("textbox", name="Solution (optional)").fill("four pens\n7 + 4 = 12\n#### 12")
     page.keyboard.press("Tab")
     expect(page.get_by_text("The result of what was asked before")).to_be_visible(timeout=20_000)

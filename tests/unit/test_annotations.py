@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -129,10 +129,28 @@ def test_an_import_keeps_its_importer_and_does_not_speak_for_the_annotator(store
     assert store.add_all([made("t9", "ada", step=3, created="2026-01-01T00:00:00+00:00")], importer="ada") == 1
     assert store.latest()[text_hash("p", "t9"), "ada"].step == 3
     assert from_jsonl(to_jsonl(store.all())) == store.all()
+    assert json.loads(to_jsonl([own]).splitlines()[0])["step_number"] == (own.step or 0) + 1
+    with pytest.raises(AnnotationError, match="step_number is not step"):  # a hand that has mended one of the two
+        from_jsonl(json.dumps(json.loads(to_jsonl([own])) | {"step_number": own.step}))
     with sqlite3.connect(store.path) as connection:
         for statement in ("UPDATE imports SET importer = 'x'", "DELETE FROM imports"):
             with pytest.raises(sqlite3.IntegrityError, match="annotations are never"):
                 connection.execute(statement)
+
+
+def test_severity_and_span_are_kept_beside_a_file_of_an_earlier_release(store: Annotations) -> None:
+    plain = store.add(made("t1"))
+    told = store.add(made("t2", severity="major", span_start=3, span_end=9))
+    assert store.all() == [plain, told] and (told.severity, told.span_end) == ("major", 9)
+    assert "severity" not in json.loads(to_jsonl([plain])) and json.loads(to_jsonl([told]))["span_start"] == 3
+    assert from_jsonl(to_jsonl(store.all())) == store.all()
+    with sqlite3.connect(store.path) as connection, pytest.raises(sqlite3.IntegrityError, match="never changed"):
+        connection.execute("UPDATE details SET severity = 'minor'")
+    for wrong in ({"severity": "huge"}, {"span_start": 5}, {"span_start": 5, "span_end": 5}):
+        with pytest.raises(AnnotationError, match=r"the severity is|the span is"):
+            made("t3", **wrong)
+    with pytest.raises(AnnotationError, match="belong to the verdict 'error'"):
+        replace(plain, verdict="unsure", step=None, severity="minor")
 
 
 def test_a_file_of_an_earlier_release_takes_an_import(store: Annotations) -> None:

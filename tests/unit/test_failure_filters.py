@@ -11,8 +11,9 @@ from app.analysis import expression, slices
 from app.analysis.differences import differences
 from app.analysis.expression import ExpressionError, read
 from app.analysis.failures import Query
-from app.components.markdown import marked_differences
+from app.components.markdown import marked_differences, marked_quantities
 from app.inspect.links import LinkError, pack
+from irl_core.text.quantities import odd_quantities
 
 TABLE = pa.table(
     {
@@ -128,3 +129,11 @@ def test_marked_differences_stay_text() -> None:
     parts: Any = differences("![](http://x.invalid/) ]~~ $5", ":red[x] <b> $6")
     drawn = marked_differences(parts)
     assert "![" not in drawn and "<b>" not in drawn.replace("\\", "!") and ":red[x]" not in drawn
+
+
+def test_odd_quantities_are_marked_in_the_problem_and_the_rest_stays_text() -> None:
+    problem = "Ben has 12 *pens* and\n    3 nuts. He buys 4. :red[x] How many nuts?"
+    drawn = marked_quantities(problem, odd_quantities(problem, "3 + 4 = 7\n#### 7"))
+    assert drawn == (
+        "Ben has :orange-background[12] \\*pens\\* and  \n3 nuts\\. He buys 4\\. \\:red\\[x\\] How many nuts?"
+    )

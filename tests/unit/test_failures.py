@@ -118,6 +118,17 @@ def test_an_annotation_names_the_very_text(info: catalogue.RunInfo) -> None:
     one = failures.annotation(row, "run", "ann", "1", category="arithmetic", note="n", blind=True)
     assert (one.trace_id, one.step, one.verdict, one.label) == ("t7", 1, "error", "step 2")
     assert one.text_sha256 == text_hash(row["problem"], row["text"])
+    assert not one.detailed
+    steps = [{"start": 0, "end": 9, "text": "7 + 1 = 9"}, {"start": 10, "end": 19, "text": "9 + 1 = 9"}]
+    row |= {"text": "7 + 1 = 9\n9 + 1 = 9", "steps": [step | {"score": None, "role": "reasoning"} for step in steps]}
+    words = "1 = 9"  # which stand in both
+    told = failures.annotation(
+        row, "run", "ann", "1", category="", note="", blind=True, severity="major", words=f" {words} "
+    )
+    assert told.severity == "major" and row["text"][told.span_start : told.span_end] == words
+    assert told.span_start == 14
+    with pytest.raises(AnnotationError, match="do not stand in step 2"):
+        failures.annotation(row, "run", "ann", "1", category="", note="", blind=True, words="words of elsewhere")
     sound = failures.annotation(row, "run", "ann", "none", category="arithmetic", note="", blind=False)
     assert (sound.verdict, sound.step, sound.category) == ("none", None, "")
     with pytest.raises(AnnotationError, match="annotator is empty"):

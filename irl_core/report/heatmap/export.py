@@ -64,6 +64,7 @@ def to_html(
                 title=heading,
                 caption=payload.ranked_words(trace, score_name) if len(result["traces"]) > 1 else "",
                 file=f"trace-{number}",
+                problem=result["problem"],
             )
             for number, (heading, trace) in enumerate(headings, start=1)
         ]

@@ -6,6 +6,14 @@ const PALETTES = {
   light: { paper: [255, 255, 255], blue: [74, 144, 217], orange: [240, 135, 43], grey: [176, 180, 188] },
   dark: { paper: [28, 31, 36], blue: [38, 104, 180], orange: [176, 84, 10], grey: [104, 109, 118] },
 };
+const HOVERS = {
+  raw: "What the reward model says of each token: higher is more like an expert",
+  standardised: "The reward in standard deviations from its usual value",
+  discounted: "The reward of each token and of what follows it, later ones counting less",
+  credit: "How much the reward rises or falls at each token",
+  fixed: "The same colours for every solution, so that they can be compared",
+  trace: "Full colour at this solution's largest value",
+};
 const MINUS = "\u2212";
 const SIGNALS = [
   ["raw", "raw reward"],
@@ -113,10 +121,25 @@ function shareOf(value, scale) {
 
 /** The colour of a value; where it means little only its size is drawn, in grey. */
 function colourOf(value, scale, muted) {
-  const { paper, blue, orange, grey } = PALETTES[scale.theme];
-  const end = muted ? grey : value > 0 ? blue : orange;
-  const share = shareOf(value, scale);
-  return rgb(paper.map((channel, i) => Math.round(channel + (end[i] - channel) * share)));
+  const { blue, orange, grey } = PALETTES[scale.theme];
+  return tint(muted ? grey : value > 0 ? blue : orange, shareOf(value, scale), scale.theme);
+}
+
+/** The colour at a share of the way from the paper to an end. On dark paper faint tints are lifted: the eye sees a
+ * tenth of the way to white paper's ends, and hardly one to those of dark paper. */
+function tint(end, share, theme) {
+  const lifted = theme === "dark" ? share ** 0.6 : share;
+  return rgb(PALETTES[theme].paper.map((channel, i) => Math.round(channel + (end[i] - channel) * lifted)));
+}
+
+/** The colours of the legend's bar at even places, from the lower end to the upper one. */
+function barColours(theme, muted) {
+  const { blue, orange, grey } = PALETTES[theme];
+  const shares = [1, 0.75, 0.5, 0.25, 0.1, 0];
+  const side = (end) => shares.map((share) => [share, tint(end, share, theme)]);
+  const lower = side(muted ? grey : orange).map(([share, colour]) => [0.5 - share / 2, colour]);
+  const upper = side(muted ? grey : blue).map(([share, colour]) => [0.5 + share / 2, colour]);
+  return [...lower, ...upper.reverse().slice(1)];
 }
 
 /** The scale of what is shown: its mark, whether it is the trace's own, and the theme. */
@@ -221,8 +244,30 @@ function buildHead(data) {
     verdict.append(line);
   }
   head.append(verdict);
-  if (data.quantities) head.append(element("div", "signal", data.quantities));
+  if (data.quantities) {
+    const signal = element("div", "signal", data.quantities);
+    if (data.problem) signal.append(buildProblem(data));
+    head.append(signal);
+  }
   return head;
+}
+
+/** The problem's text with its odd quantities marked: never used, or used in several calculations. */
+function buildProblem(data) {
+  const box = element("div", "stated");
+  const chars = Array.from(data.problem);
+  let position = 0;
+  for (const one of data.trace.quantities) {
+    if (one.start < position || one.end > chars.length) continue;
+    writeText(box, chars, position, one.start, []);
+    const mark = element("span", one.uses ? "odd twice" : "odd unused");
+    mark.title = one.uses ? "used in " + one.uses + " calculations" : "never used";
+    writeText(mark, chars, one.start, one.end, []);
+    box.append(mark);
+    position = one.end;
+  }
+  writeText(box, chars, position, chars.length, []);
+  return box;
 }
 
 function buildLegend(data, scale) {
@@ -231,10 +276,9 @@ function buildLegend(data, scale) {
   const shown = data.view === "discounted" ? name + " (gamma " + data.gamma + ")" : name;
   legend.append(element("div", "view-name", shown));
   const box = element("div", "scale");
-  const { paper, blue, orange, grey } = PALETTES[scale.theme];
   const bar = element("div", "bar");
-  const ends = data.muted ? [grey, paper, grey] : [orange, paper, blue];
-  bar.style.backgroundImage = "linear-gradient(to right, " + ends.map(rgb).join(", ") + ")";
+  const stops = barColours(scale.theme, data.muted).map(([place, colour]) => colour + " " + 100 * place + "%");
+  bar.style.backgroundImage = "linear-gradient(to right, " + stops.join(", ") + ")";
   const ticks = element("div", "ticks");
   const digits = scale.mark >= 10 ? 1 : 2;
   const marks = scale.own ? [-1, 0, 1] : [-3, -1, 0, 1, 3];
@@ -258,12 +302,13 @@ function buildLegend(data, scale) {
   return legend;
 }
 
-/** The drawing folded away: open again after a change of view where it was opened. */
-function fold(drawn, memory) {
+/** Something folded away: open again after a change of view where it was opened. */
+function fold(summary, drawn, memory) {
+  memory.open = memory.open || {};
   const box = element("details", "folded");
-  box.open = Boolean(memory.open);
-  box.addEventListener("toggle", () => { memory.open = box.open; });
-  box.append(element("summary", "", "Its rewards, in grey: the model cannot judge this text"), ...drawn);
+  box.open = Boolean(memory.open[summary]);
+  box.addEventListener("toggle", () => { memory.open[summary] = box.open; });
+  box.append(element("summary", "", summary), ...drawn);
   return box;
 }
 
@@ -373,6 +418,7 @@ function buildControls(settings, choose) {
       const button = element("button", "", words);
       button.type = "button";
       button.dataset[name] = key;
+      button.title = HOVERS[key];
       button.addEventListener("click", () => choose({ [name]: key }));
       group.append(button);
     }
@@ -415,7 +461,7 @@ function renderInteractive(root, data, onView, pick) {
   if (!memory.controls) Object.assign(memory.chosen, kept);
   Object.assign(memory, { data, pick });
   const paint = () => {
-    memory.controls.hidden = Boolean(memory.data.muted);
+    memory.holder.hidden = Boolean(memory.data.muted);
     showChoice(memory.controls, memory.chosen);
     renderHeatmap(root, { ...memory.data, ...memory.chosen }, memory.pick);
   };
@@ -427,7 +473,8 @@ function renderInteractive(root, data, onView, pick) {
       if (view && onView) onView(view);
     };
     memory.controls = buildControls(memory.chosen, choose);
-    root.append(memory.controls);
+    memory.holder = data.compact ? fold("Choose the colours", [memory.controls], memory) : memory.controls;
+    root.append(memory.holder);
     window.addEventListener("irl-lens-colours", (event) => {
       if (!root.isConnected) return;
       Object.assign(memory.chosen, event.detail);
@@ -455,17 +502,23 @@ function renderHeatmap(root, data, pick) {
   tip.setAttribute("role", "tooltip");
   tip.setAttribute("popover", "manual");
   const paper = buildPaper(data, chars, pieces, scale);
-  const drawn = [paper, buildLegend(data, scale)];
+  const legend = [buildLegend(data, scale)];
+  if (data.caption) legend.push(element("div", "caption", data.caption));
+  const drawn = [buildHead(data), paper, ...legend];
+  if (data.compact) { // the trace first, and all of it in sight
+    drawn.splice(0, drawn.length, paper, buildHead(data), fold("What the colours mean", legend, memory));
+  }
   if (data.muted) {
     body.classList.add("muted");
-    drawn.splice(0, 2, buildPaper({ ...data, bare: true }, chars, pieces, scale), fold([...drawn], memory));
+    const coloured = fold("Its rewards, in grey: the model cannot judge this text", [paper, legend[0]], memory);
+    const plain = [buildPaper({ ...data, bare: true }, chars, pieces, scale), coloured];
+    drawn.splice(0, drawn.length, ...(data.compact ? [...plain, buildHead(data)] : [buildHead(data), ...plain]), ...legend.slice(1));
   }
-  body.append(buildHead(data), ...drawn);
-  if (data.caption) body.append(element("div", "caption", data.caption));
-  body.append(pictureButton(body, data.file || "trace"), tip);
+  body.append(...drawn, pictureButton(body, data.file || "trace"), tip);
   const refocus = hadFocus && hadFocus.classList.contains("tok");
   for (const old of [...root.children]) if (old.classList.contains("hm")) old.remove();
-  root.append(body);
+  if (data.compact) root.prepend(body);
+  else root.append(body);
   listen(paper, tip, pieces, chars, data, memory, pick);
   if (refocus) { const token = paper.querySelector('.tok[tabindex="0"]'); if (token) token.focus({ preventScroll: true }); }
 }

@@ -28,13 +28,15 @@ SCORES: Final = {
 class Description(TypedDict):
     """What is said of a trace beside its text.
 
-    ``quantities``: of the problem, that are odd, in words; empty where none is. ``muted``: the model cannot judge it,
-    so that its rewards are grey and folded away. ``file`` is the name of its picture, without an ending.
+    ``quantities``: of the problem, that are odd, in words; empty where none is. ``problem``: its text, in which they
+    are marked; empty where none is, or where the page has it already. ``muted``: the model cannot judge it, so that its
+    rewards are grey and folded away. ``file`` is the name of its picture, without an ending.
     """
 
     title: str
     verdict: VerdictRecord
     quantities: str
+    problem: str
     caption: str
     no_signal: bool
     muted: bool
@@ -45,7 +47,7 @@ class Settings(TypedDict):
     """How traces are coloured: the view, the mark of the scale of each view, and the strength that divides it.
 
     ``scale``: ``fixed``, the same for all traces, half colour at the mark; or ``trace``, full colour at the largest
-    value of each.
+    value of each. ``compact``: the trace stands first, and what explains it and its colours below it, folded away.
     """
 
     view: str
@@ -53,6 +55,7 @@ class Settings(TypedDict):
     strength: float
     ranges: dict[str, float]
     scale: str
+    compact: bool
 
 
 def ranges(gamma: float) -> dict[str, float]:
@@ -91,7 +94,9 @@ def has_signal(trace: InspectedTrace) -> bool:
     return len(raw) == len(trace["tokens"]) > 1 and min(raw) < max(raw)
 
 
-def describe(trace: InspectedTrace, *, title: str = "", caption: str = "", file: str = "trace") -> Description:
+def describe(
+    trace: InspectedTrace, *, title: str = "", caption: str = "", file: str = "trace", problem: str = ""
+) -> Description:
     """What is said of a trace beside its text.
 
     Args:
@@ -99,11 +104,13 @@ def describe(trace: InspectedTrace, *, title: str = "", caption: str = "", file:
         title: heading above it.
         caption: where its numbers come from.
         file: name of its picture, without an ending.
+        problem: the problem's text, where its odd quantities are to be marked in it.
     """
     return {
         "title": title,
         "verdict": trace["verdict"],
         "quantities": quantity_words(trace),
+        "problem": problem if trace["quantities"] else "",
         "caption": caption,
         "no_signal": not has_signal(trace),
         "muted": trace["cannot_judge"] is True,
@@ -111,9 +118,12 @@ def describe(trace: InspectedTrace, *, title: str = "", caption: str = "", file:
     }
 
 
-def settings(view: str, gamma: float, strength: float) -> Settings:
+def settings(view: str, gamma: float, strength: float, *, compact: bool = False) -> Settings:
     """The settings of the renderer for a view, a discount and a strength of the colours."""
-    return {"view": view, "gamma": gamma, "strength": strength, "ranges": ranges(gamma), "scale": "fixed"}
+    return {
+        "view": view, "gamma": gamma, "strength": strength, "ranges": ranges(gamma), "scale": "fixed",
+        "compact": compact,
+    }  # fmt: skip
 
 
 def quantity_words(trace: InspectedTrace) -> str:

@@ -17,12 +17,9 @@ function paintBox(context, node, origin, scale) {
 }
 
 function barGradient(context, x, width, node) {
-  const { paper, blue, orange, grey } = PALETTES[node.closest(".hm").dataset.theme];
-  const muted = node.closest(".muted");
   const gradient = context.createLinearGradient(x, 0, x + width, 0);
-  gradient.addColorStop(0, rgb(muted ? grey : orange));
-  gradient.addColorStop(0.5, rgb(paper));
-  gradient.addColorStop(1, rgb(muted ? grey : blue));
+  const colours = barColours(node.closest(".hm").dataset.theme, node.closest(".muted"));
+  for (const [place, colour] of colours) gradient.addColorStop(place, colour);
   return gradient;
 }
 
