@@ -43,7 +43,8 @@ def choose(multiple: bool) -> list[RunInfo]:
         if not chosen:
             st.info("Choose a scored run to see it.")
     else:
-        chosen = [st.selectbox("Scored run", names, names.index((kept or names)[0]), key="run_shown")]
+        at = names.index((kept or names)[0])
+        chosen = [st.selectbox("Scored run", names, at, key="run_shown", label_visibility="collapsed")]
     st.session_state[STATE] = chosen
     runs = [usable[name] for name in chosen]
     # of one run the page names the checkpoint itself, and a reviewer judges texts, not figures
@@ -55,13 +56,24 @@ def choose(multiple: bool) -> list[RunInfo]:
 def of_others(runs: list[RunInfo], checkpoint: str) -> str:
     """That runs were scored by another checkpoint than the one chosen in the sidebar, whose figures these are not;
     empty where they were not, or where it is not known."""
-    info = next((info for info in scoring_queue.catalogue() if info.name == checkpoint), None)
-    manifest = None if info is None else info.path / MANIFEST
-    if manifest is None or not manifest.is_file():
+    if (own := sha_of(checkpoint)) is None:
         return ""
-    own = hashlib.sha256(manifest.read_bytes()).hexdigest()
     others = [run for run in runs if run.provenance.get("checkpoint_sha256") not in (None, own)]
     if not others:
         return ""
     told = ", ".join(f"{run.name} by {run.provenance.get('checkpoint', 'another checkpoint')}" for run in others)
     return f"Scored by another checkpoint than {checkpoint}, which the sidebar has chosen: {told}."
+
+
+def scored_by(run: RunInfo, checkpoint: str) -> bool:
+    """Whether a run says that this very checkpoint, by its name, has scored it."""
+    return (own := sha_of(checkpoint)) is not None and run.provenance.get("checkpoint_sha256") == own
+
+
+def sha_of(checkpoint: str) -> str | None:
+    """The sha256 of a checkpoint's manifest, by its name; None where there is none."""
+    info = next((info for info in scoring_queue.catalogue() if info.name == checkpoint), None)
+    manifest = None if info is None else info.path / MANIFEST
+    if manifest is None or not manifest.is_file():
+        return None
+    return hashlib.sha256(manifest.read_bytes()).hexdigest()

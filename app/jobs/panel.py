@@ -11,7 +11,7 @@ import streamlit as st
 
 from app import access
 from app.components.markdown import plain
-from app.jobs import supervisor, training_runs
+from app.jobs import supervisor, training_runs, waiting
 from app.jobs.logs import HEAD, job_tail
 from app.jobs.store import Job, JobError
 from app.jobs.training_runs import Lines, TrainingRun
@@ -33,6 +33,7 @@ STATES: Final = {
     "interrupted": ":material/pause_circle:",
     "cancelled": ":material/stop_circle:",
     "running": ":material/progress_activity:",
+    "queued": ":material/hourglass_empty:",
 }
 
 
@@ -43,13 +44,19 @@ def show(checkpoints: Collection[str] = ()) -> bool:
     """
     try:
         jobs = supervisor.list_jobs()
+        if waiting.begin(jobs):
+            jobs = supervisor.list_jobs()
     except JobError as error:
         st.error(plain(str(error)))
         return False
     for job in jobs:
         if job.active:
             draw_active(job.id)
-    ended = sorted((job for job in jobs if not job.active), key=lambda job: job.ended or "", reverse=True)
+    for job_id, place in waiting.places(jobs).items():
+        draw_waiting(job_id, place)
+    ended = sorted(
+        (job for job in jobs if not (job.active or job.waiting)), key=lambda job: job.ended or "", reverse=True
+    )
     stays = [job.state == "cancelled" for job in ended[:MOST_ENDED]]  # it waits to be resumed
     in_sight = [job for place, job in enumerate(ended) if place == 0 or (place < MOST_ENDED and stays[place])]
     for job in in_sight:
@@ -91,6 +98,23 @@ def draw_active(job_id: int) -> None:
             st.caption(f"It finishes its step and saves; it is killed after {hours(job.grace)}.")
         with st.expander("Log"):
             st.code(job_tail(job) or "nothing yet", language=None, height=200)
+
+
+@st.fragment(run_every=SECONDS_BETWEEN_LOOKS)
+def draw_waiting(job_id: int, place: int) -> None:
+    """A job that waits for its device. When it has begun the whole page is drawn anew."""
+    try:
+        job = supervisor.get(job_id)
+    except JobError as error:
+        st.error(plain(str(error)))
+        return
+    if not job.waiting:
+        st.rerun()
+    with st.container(border=True):
+        st.markdown(f"{STATES[job.state]} **{plain(job.title)}** waits for {plain(job.device)}")
+        st.caption(f"Number {place} in the queue; it begins by itself when what runs before it has ended.")
+        if st.button("Take out of the queue", key=f"cancel_{job.id}", disabled=not may_change(job)):
+            change(supervisor.cancel, job)
 
 
 def draw_training(run: TrainingRun, job: Job) -> None:

@@ -139,7 +139,17 @@ def main(arguments: list[str]) -> int:
     if sys.stdin.buffer.read(2) != b"go":
         return 1
     table = Jobs(Path(path))
-    return run(table, patiently(lambda: table.get(int(identity))), command)
+    code = run(table, patiently(lambda: table.get(int(identity))), command)
+    begin_next()
+    return code
+
+
+def begin_next() -> None:
+    """Begin what waits for the device that is free now. Where that cannot be done a server does it, when it is seen."""
+    from app.jobs import supervisor, waiting
+
+    with contextlib.suppress(JobError):
+        waiting.begin(supervisor.list_jobs())
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ MOVE_AWAY: Final = (
 )
 
 Kind = Literal["train", "score", "evaluate"]
-State = Literal["running", "finished", "failed", "interrupted", "cancelled"]
+State = Literal["queued", "running", "finished", "failed", "interrupted", "cancelled"]
 
 SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS jobs (
@@ -86,6 +86,10 @@ class Job:
     @property
     def active(self) -> bool:
         return self.state == "running"
+
+    @property
+    def waiting(self) -> bool:
+        return self.state == "queued"
 
     @property
     def name(self) -> str:

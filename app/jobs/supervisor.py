@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -32,6 +32,7 @@ REPOSITORY: Final = Path(__file__).resolve().parents[2]
 CONSOLE: Final = "console.log"
 GPU_CONTROL: Final = Path("/dev/nvidiactl")  # it is there where a driver is loaded
 GRACE_SECONDS: Final = 120.0
+NEVER_BEGUN: Final = "taken out of the queue before it began"
 SECONDS_FOR_RUNNER: Final = 15.0  # more than it needs, after the grace, to end what is left
 
 
@@ -103,13 +104,20 @@ def start(
         Busy: the device, or the folder, has an active job; nothing was started.
         JobError: the table, the folder or the process could not be made; nothing was started.
     """
-    run_dir, device = run_dir.resolve(), device_named(device)
-    job = {
-        "kind": kind, "title": title, "command": command, "run_dir": run_dir, "device": device, "state": "running",
-        "created": now(), "reason": "", "log": run_dir / CONSOLE, "user": user, "machine": machine(), "attempt": 1,
-        "grace": grace,
+    row = new_row(kind, title, command, run_dir, device, user, grace)
+    return launch(lambda connection: insert(connection, row), row["device"], row["run_dir"])
+
+
+def new_row(
+    kind: Kind, title: str, command: list[str], run_dir: Path, device: str, user: str, grace: float
+) -> dict[str, Any]:
+    """The row of a job that is about to run; the arguments are those of `start`."""
+    folder = run_dir.resolve()
+    return {
+        "kind": kind, "title": title, "command": command, "run_dir": folder, "device": device_named(device),
+        "state": "running", "created": now(), "reason": "", "log": folder / CONSOLE, "user": user,
+        "machine": machine(), "attempt": 1, "grace": grace,
     }  # fmt: skip
-    return launch(lambda connection: insert(connection, job), device, run_dir)
 
 
 def resume(job_id: int) -> Job:
@@ -120,8 +128,8 @@ def resume(job_id: int) -> Job:
         JobError: there is no such job, it is finished, or it could not be started.
     """
     job = get(job_id)
-    if job.state == "finished":
-        raise JobError(f"job {job.id}, {job.title}, is finished; there is nothing to resume")
+    if job.state in ("finished", "queued"):
+        raise JobError(f"job {job.id}, {job.title}, is {job.state}; there is nothing to resume")
     changes = {"state": "running", "machine": machine(), "attempt": job.attempt + 1}
     emptied = dict.fromkeys(("asked", "ended", "pid", "process_started", "child", "child_started")) | {"reason": ""}
     return launch(lambda connection: update(connection, job, **changes, **emptied), job.device, job.run_dir)
@@ -197,6 +205,8 @@ def cancel(job_id: int) -> Job:
     Raises JobError where there is no such job, or the request cannot be written down (it is sent all the same).
     """
     job = get(job_id)
+    if job.waiting:  # if it has begun meanwhile it is asked to stop
+        job = jobs_table().change(job, state="cancelled", reason=NEVER_BEGUN, ended=now())
     if not job.active:
         return job
     if job.machine != machine():

@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app import access
 from app.components.markdown import plain
-from app.jobs import store, supervisor, training_plan
+from app.jobs import store, supervisor, training_plan, waiting
 from app.jobs.training_plan import (
     DATA,
     GROUP,
@@ -38,6 +38,12 @@ from train.planning.presets import Preset
 FIRST: Final = "demo-irl"
 STARTED: Final = "training_started"  # in the session: the run just started, until the page on curves shows it
 CHECKED: Final = "training_checked"  # in the session: the request that was checked last, as `Checked`
+METHOD_WORDS: Final = {
+    "irl": "irl: a policy that solves problems, and a reward that tells it from experts, against each other.",
+    "grpo": "grpo: a policy alone, by whether its answers are right. It makes no reward to see.",
+    "sft": "sft: a policy alone, by imitating experts' solutions; other trainings start from it.",
+}
+START: Final = "train_start"  # the button's key: a click counts, though its words have changed meanwhile
 MORE: Final = "KEY=VALUE, a line each, such as\npolicy.learning_rate=1e-4\nrun.eval_every=20"
 
 
@@ -64,9 +70,16 @@ def show() -> None:
     except PlanError as error:
         st.error(plain(str(error)))
         return
-    busy = in_the_way()
-    if busy:
-        st.error(plain(busy))
+    try:
+        ahead = supervisor.active_job("auto")
+    except store.JobError as error:
+        st.error(plain(str(error)))
+        return
+    if ahead is not None:
+        st.info(
+            plain(f"{ahead.device} is busy with job {ahead.id}, {ahead.title}: what you start now waits in a queue, ")
+            + "and begins by itself when that has ended."
+        )
     request = chosen_request(known)
     if st.button("Check what it takes", icon=":material/checklist:"):
         st.session_state[CHECKED] = check(request)
@@ -78,22 +91,13 @@ def show() -> None:
         fits = checked.plan is not None and (force or not training_plan.too_large(checked.plan))
         ready = fits and checked.plan is not None and not refusal(checked.plan)
     may = access.may("train")
-    label = "Start training" if current else "Start training (check it first)"
-    blocked = not (ready and may) or bool(busy)
-    if st.button(label, type="primary", disabled=blocked, icon=":material/play_arrow:") and not busy:
+    verb = "Start training" if ahead is None else "Put it in the queue"
+    label = verb if current else f"{verb} (check it first)"
+    if st.button(label, type="primary", disabled=not (ready and may), icon=":material/play_arrow:", key=START):
         assert checked is not None and checked.plan is not None
         start(request, checked.plan, force)
     if not may:
         st.caption(plain(access.reason("train")))
-
-
-def in_the_way() -> str:
-    """The job that the device has already, in words; "" where a training can be started now."""
-    try:
-        other = supervisor.active_job("auto")
-    except store.JobError as error:
-        return str(error)
-    return "" if other is None else f"No training can be started now: {supervisor.Busy(other)}."
 
 
 # ------------------------------------------------------------------------------------------------------------ settings
@@ -118,7 +122,7 @@ def chosen_request(known: Mapping[str, Preset]) -> TrainingRequest:
     st.caption(plain(known[preset].about))
     config = known[preset].config
     settings = chosen_settings(preset, config)
-    with st.expander("Any other setting"):
+    with st.expander("Any other setting, by its name"):
         more = st.text_area("Settings", key=f"train_more_{preset}", placeholder=MORE, label_visibility="collapsed")
     return TrainingRequest(preset, training_plan.overrides(config, settings, more), name.strip())
 
@@ -138,25 +142,25 @@ def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
 
     method, data, loss = st.columns(3)
     steps, seed, group = st.columns(3)
-    about = "irl: policy and reward together; grpo: the policy by verified answers; sft: by the likelihood of experts."
     chosen: dict[str, Setting] = {
-        METHOD: choice(method, "Method", METHOD, allowed(METHOD), about),
+        METHOD: choice(method, "Method", METHOD, allowed(METHOD), "What is trained, and by what."),
         DATA: choice(
-            data, "Data", DATA, SOURCES, "demo, gsm8k, or the path of a JSONL file on the server.",
+            data, "Data", DATA, SOURCES, "demo: our own generator's problems; gsm8k; or the path of a JSONL file.",
             accept_new_options=True,
         ),
-        STEPS: number(steps, "Steps", STEPS, "Rounds of policy and discriminator, or batches of sft."),
-        SEED: number(seed, "Seed", SEED, "The same seed gives the same run on a CPU."),
+        STEPS: number(steps, "Steps", STEPS, "How many rounds it trains; more take longer."),
+        SEED: number(seed, "Seed", SEED, "Where chance starts: the same number gives the same run on a CPU."),
     }  # fmt: skip
+    st.caption(METHOD_WORDS.get(str(chosen[METHOD]), ""))
     properties = METHODS[str(chosen[METHOD])]
     if properties.samples_policy:
-        text = "Solutions that are sampled for every problem."
-        chosen[GROUP] = number(group, "Samples a problem (G)", GROUP, text)
+        text = "How many solutions the policy writes for a problem in each round (G)."
+        chosen[GROUP] = number(group, "Solutions a problem", GROUP, text)
     if properties.needs_discriminator:
-        text = "wasserstein needs a bound, such as discriminator.gradient_penalty=1."
-        chosen[LOSS] = choice(loss, "Loss of the discriminator", LOSS, allowed(LOSS), text)
+        text = "How the reward learns to tell experts' solutions. wasserstein needs discriminator.gradient_penalty=1."
+        chosen[LOSS] = choice(loss, "Loss of the reward", LOSS, allowed(LOSS), text)
         chosen[PERTURBATIONS] = st.multiselect(
-            "Perturbations of expert solutions, as further negatives",
+            "Mistakes put into right solutions, for the reward to learn from",
             allowed(PERTURBATIONS),
             value_of(config, PERTURBATIONS),
             placeholder="none",
@@ -203,14 +207,15 @@ def refusal(plan: Plan) -> str:
 
 
 def start(request: TrainingRequest, plan: Plan, force: bool) -> None:
-    """Start the job and close the dialog; where the device is busy its job is named."""
+    """Start the job, or have it wait where the device is busy, and close the dialog."""
     device = plan.device.kind
     try:
         who = access.writer("train")
-        if (other := supervisor.active_job(device)) is not None:
+        other = supervisor.active_job(device)
+        if other is not None and other.name == request.name:  # a second click
             raise supervisor.Busy(other)
         training_plan.check_name(request.name)
-        job = supervisor.start(
+        job = waiting.start(
             "train", request.title, request.command(force=force), runs_folder() / request.name, device,
             who, grace=training_plan.grace_of(plan),
         )  # fmt: skip
@@ -218,6 +223,7 @@ def start(request: TrainingRequest, plan: Plan, force: bool) -> None:
         st.error(plain(str(error)))
         return
     st.session_state.pop(CHECKED, None)
-    st.session_state[STARTED] = request.name
-    st.toast(plain(f"Started: {job.title}"))
+    if not job.waiting:
+        st.session_state[STARTED] = request.name
+    st.toast(plain(f"{'In the queue' if job.waiting else 'Started'}: {job.title}"))
     st.rerun()

@@ -19,7 +19,8 @@ import psutil
 import yaml
 
 from app.jobs import machine
-from app.jobs.supervisor import GRACE_SECONDS, command_line, root
+from app.jobs.store import JobError
+from app.jobs.supervisor import GRACE_SECONDS, command_line, list_jobs, root
 from irl_core.config import TrainConfig
 from irl_core.errors import UserError
 from irl_core.home import runs_folder
@@ -130,7 +131,8 @@ def as_yaml(value: Setting) -> str:
 def free_name(preset: str) -> str:
     """A name for a run's folder that is not taken: the preset's, or with the first free number."""
     number, name = 1, preset
-    while (root() / name).exists():
+    waiting = names_waiting()
+    while (root() / name).exists() or name in waiting:
         number += 1
         name = f"{preset}-{number}"
     return name
@@ -145,6 +147,16 @@ def check_name(name: str) -> None:
         )
     if (root() / name).exists():
         raise PlanError(f"There is a run {name} already; take another name, or resume that one.")
+    if name in names_waiting():
+        raise PlanError(f"A run {name} waits in the queue already; take another name.")
+
+
+def names_waiting() -> set[str]:
+    """The names of the runs that wait in the queue; none where the table cannot be read."""
+    try:
+        return {job.name for job in list_jobs() if job.waiting}
+    except JobError:
+        return set()
 
 
 # ------------------------------------------------------------------------------------------------------------ the plan

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from app.jobs.store import Job
 from app.jobs.supervisor import root
 from irl_core.checkpoints.find import default_roots
 from irl_core.errors import CheckpointError
+from irl_core.report.charts.names import HIGH, LOGGED, LOW
 from irl_core.storage.training_run import CONFIG, LOG, METRICS, STATUS, living_process, read_metrics, read_status
 
 if TYPE_CHECKING:
@@ -178,6 +180,30 @@ def against(lines: Lines, axis: Against) -> Lines:
 
     amounts = itertools.accumulate(map(amount, lines))
     return [{**line, "step": so_far} for line, so_far in zip(lines, amounts, strict=True)]
+
+
+def mean_of_seeds(steps: Sequence[Lines], drawn: Sequence[Lines]) -> Lines:
+    """The mean of trainings at every step that two or more of them have, with the lowest and the highest value of each
+    metric under its name with ``LOW`` and ``HIGH``.
+
+    Args:
+        steps: the lines of each training.
+        drawn: the same lines as `against` makes them.
+    """
+    by_step: dict[float, list[dict[str, float]]] = {}
+    for lines, shown in zip(steps, drawn, strict=True):
+        for line, at in zip(lines, shown, strict=True):
+            by_step.setdefault(line["step"], []).append(at)
+    found: Lines = []
+    for step in sorted(step for step, lines in by_step.items() if len(lines) > 1):
+        group = by_step[step]
+        row = {"step": statistics.fmean(line["step"] for line in group)}
+        for name in sorted({name for line in group for name in line} - {"step", *LOGGED}):
+            values = [line[name] for line in group if name in line]
+            if len(values) > 1:
+                row |= {name: statistics.fmean(values), name + LOW: min(values), name + HIGH: max(values)}
+        found.append(row)
+    return found
 
 
 def behaviour(lines: Lines) -> Section[Training]:

@@ -15,6 +15,7 @@ import yaml
 from app.analysis.catalogue import RunInfo
 from app.jobs.training_runs import FILES, MAX_CONFIG_BYTES, TrainingRun
 from app.runs.labels import Label
+from irl_core.home import runs_folder
 from irl_core.storage.training_run import CONFIG
 
 What = Literal["training", "scored run"]
@@ -148,27 +149,46 @@ def differences(chosen: Sequence[Run]) -> list[dict[str, str]]:
 
 def seeds_together(found: Sequence[Run]) -> list[dict[str, Any]]:
     """Trainings that differ in their seed alone, with the mean and the spread of what they came to."""
-    groups: dict[frozenset[tuple[str, str]], list[Run]] = {}
-    for run in found:
-        if run.what == "training" and (known := settings(run.path)):
+    told = []
+    by_name = {run.name: run for run in found if run.what == "training"}
+    for names in same_but_seed({name: run.path for name, run in by_name.items()}):
+        group = [by_name[name] for name in names]
+        values = [run.result for run in group if run.result is not None]
+        told.append(
+            {
+                "runs": ", ".join(sorted(names)),
+                "seeds": ", ".join(sorted((run.seed for run in group), key=lambda seed: (len(seed), seed))),
+                "n": len(values),
+                "mean pass@1": statistics.fmean(values) if values else None,
+                "standard deviation": statistics.stdev(values) if len(values) > 1 else None,
+                "lowest": min(values, default=None),
+                "highest": max(values, default=None),
+            }
+        )
+    return told
+
+
+def same_but_seed(paths: Mapping[str, Path]) -> list[list[str]]:
+    """The names of trainings that differ in their seed alone, two or more together, by their folders."""
+    groups: dict[frozenset[tuple[str, str]], list[str]] = {}
+    for run, path in paths.items():
+        if known := settings(path):
             key = frozenset((name, value) for name, value in known.items() if name not in OF_NO_GROUP)
             groups.setdefault(key, []).append(run)
-    told = []
-    for group in groups.values():
-        values = [run.result for run in group if run.result is not None]
-        if len(group) > 1:
-            told.append(
-                {
-                    "runs": ", ".join(sorted(run.name for run in group)),
-                    "seeds": ", ".join(sorted((run.seed for run in group), key=lambda seed: (len(seed), seed))),
-                    "n": len(values),
-                    "mean pass@1": statistics.fmean(values) if values else None,
-                    "standard deviation": statistics.stdev(values) if len(values) > 1 else None,
-                    "lowest": min(values, default=None),
-                    "highest": max(values, default=None),
-                }
-            )
-    return told
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def scoring(run: Run, checkpoint: str, path: Path, device: str) -> tuple[Path, list[str]]:
+    """The folder of a scored run's texts as another checkpoint scores them, and the arguments that do it.
+
+    ``checkpoint``: its name; ``path``: its folder.
+    """
+    folder = runs_folder() / f"{run.name}-by-{checkpoint}".replace("/", "-")
+    fields = ("question=problem", "solution=text", "answer=reference_answer")
+    return folder, [
+        "score", str(run.path.resolve()), "--out", str((folder / "run.parquet").resolve()), "--format", "plain",
+        "--checkpoint", str(path.resolve()), "--device", device, *(word for one in fields for word in ("--map", one)),
+    ]  # fmt: skip
 
 
 def evaluation(

@@ -8,12 +8,12 @@ from typing import Final
 
 import streamlit as st
 
-from app import access
+from app import access, sidebar
 from app.analysis import chooser
 from app.components.chart import inert_table
 from app.components.markdown import counted, plain
 from app.inspect import scoring_queue
-from app.jobs import panel, supervisor, training_runs
+from app.jobs import panel, supervisor, training_runs, waiting
 from app.jobs.store import JobError
 from app.runs import labels, table
 from app.runs.labels import Label, LabelError, Labels
@@ -36,9 +36,8 @@ def show() -> None:
     )
     what = kind.segmented_control("Kind", KINDS, key="runs_kind", default="all", required=True)
     shown = table.search(found, said, str(what), archived=archived.toggle("Archived too", key="runs_archived"))
-    st.caption(
-        f"{counted(len(shown), 'run')} of {len(found):,}. Choose some in the table to compare, note or evaluate."
-    )
+    count = f"{counted(len(shown), 'run')} of {len(found):,}"
+    st.caption(f"{count}. Choose some in the table to compare, note, score or evaluate them.")
     chosen = choose(shown)
     if len(chosen) == 1:
         one_run(chosen[0])
@@ -70,7 +69,9 @@ def choose(shown: Sequence[Run]) -> list[Run]:
     """The table, and the runs that are chosen in it or in the list below it."""
     by_key = {run.key: run for run in shown}
     state = st.session_state
-    state["runs_chosen"] = [key for key in state.get("runs_chosen", []) if key in by_key]
+    kept = [key for key in state.get("runs_chosen", []) if key in by_key]
+    if state.get("runs_chosen") != kept:  # what is written to is written over in the browser too, in mid-choice
+        state["runs_chosen"] = kept
     key = f"runs_table_{hash(tuple(by_key))}"
 
     def take() -> None:
@@ -97,8 +98,15 @@ def one_run(run: Run) -> None:
     """What can be done with a run: look at it, evaluate it, note something on it."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         look_at([run])
-        if run.what == "training" and run.state == "finished":
+        if run.what == "scored run":
+            offer_scoring(run)
+        elif run.state == "finished":
             offer_evaluation(run)
+        else:
+            st.caption(
+                "What the app brings along was evaluated before: see the scored runs." if run.state == "bundled"
+                else "It can be evaluated when it has finished: the sidebar resumes it."
+            )  # fmt: skip
     tags, note, save = st.columns([3, 5, 2], vertical_alignment="bottom")
     may = access.may("annotate")
     tags.text_input("Tags", ", ".join(run.label.tags), key=f"tags_{run.key}", disabled=not may, max_chars=900)
@@ -124,6 +132,39 @@ def put(run: Run, archived: bool) -> None:
         state["runs_said"] = f"Not saved: {error}"
 
 
+def offer_scoring(run: Run) -> None:
+    """Offer to score the texts of a scored run with the checkpoint of the sidebar, as a job; or say why not."""
+    info = sidebar.chosen()
+    known = next((one for one in chooser.catalogue() if one.name == run.name), None)
+    if info is None or known is None or known.reason:
+        why = "there is no checkpoint to score it with" if info is None else "it cannot be read"
+        st.caption(plain(f"It cannot be scored again: {why}."))
+        return
+    if chooser.scored_by(known, info.name):
+        st.caption(plain(f"Scored by {info.name} already; choose another checkpoint in the sidebar to score it again."))
+        return
+
+    def start() -> None:
+        device = str(st.session_state.get("device", "auto"))
+        folder, arguments = table.scoring(run, info.name, info.path, device)
+        try:
+            who = access.writer("upload")
+            if (folder / "run.parquet").exists():
+                raise JobError(f"{folder.name} is there already, among the scored runs")
+            command = supervisor.command_line(*arguments)
+            job = waiting.start("score", f"scoring of {run.name} by {info.name}", command, folder, device, who)
+        except (JobError, access.NotAllowedError) as error:
+            st.session_state["runs_said"] = f"Not started: {error}"
+        else:
+            st.toast(plain(f"Job {job.id} scores it; then {folder.name} is among the scored runs."))
+
+    may = access.may("upload")
+    st.button(
+        plain(f"Score it again with {info.name}"), on_click=start, disabled=not may, icon=":material/play_arrow:",
+        help="Its texts, read by the sidebar's checkpoint, as a scored run of its own; labels are not taken along.",
+    )  # fmt: skip
+
+
 def offer_evaluation(run: Run) -> None:
     """Offer to evaluate the checkpoint of a finished training, as a job."""
     checkpoint = next(
@@ -145,11 +186,12 @@ def offer_evaluation(run: Run) -> None:
         try:
             who = access.writer("upload")
             command = supervisor.command_line(*arguments)
-            job = supervisor.start("evaluate", f"evaluation of {run.name}", command, folder, device, who)
+            job = waiting.start("evaluate", f"evaluation of {run.name}", command, folder, device, who)
         except (JobError, access.NotAllowedError) as error:
             st.session_state["runs_said"] = f"Not started: {error}"
         else:
-            st.toast(plain(f"Job {job.id} evaluates {run.name}; the sidebar shows how far it is."))
+            when = "when it has its turn" if job.waiting else "now"
+            st.toast(plain(f"Job {job.id} evaluates {run.name} {when}; the sidebar shows how far it is."))
 
     st.button("Evaluate it", on_click=start, disabled=not access.may("upload"), icon=":material/play_arrow:")
 

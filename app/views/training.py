@@ -15,13 +15,16 @@ from app.jobs import training_runs
 from app.jobs.panel import metrics
 from app.jobs.training_form import STARTED
 from app.jobs.training_runs import Against, Lines, TrainingRun
+from app.runs import table
 from irl_core.report.charts import training as training_charts
 
 SECONDS_BETWEEN_LOOKS: Final = 3.0
 MOST_RUNS: Final = 6
 WARNINGS: Final = 3
 AXES: Final[dict[Against, str]] = {"step": "Steps", "tokens": "Tokens", "hours": "Hours"}
-KEPT: Final = ("training_runs", "training_axis", "training_smooth", "training_metrics")
+KEPT: Final = (
+    "training_runs", "training_axis", "training_smooth", "training_metrics", "training_log", "training_seeds",
+)  # fmt: skip
 GROUPS: Final = {
     "Reward by class": ("disc/reward_expert", "disc/reward_policy", "disc/reward_perturbed"),
     "Correctness, train and held-out": ("rollout/correct", "eval/pass@1"),
@@ -51,10 +54,20 @@ def show() -> None:
     if not chosen:
         st.info("Choose a run to see its curves.")
         return
-    left, right = st.columns([1, 2], gap="medium")
+    left, right, ways = st.columns([4, 5, 5], gap="medium", vertical_alignment="bottom")
     axis: Against = state.setdefault("training_axis", "step")
     left.segmented_control("Against", list(AXES), key="training_axis", format_func=AXES.__getitem__, required=True)
     smooth = right.slider("Smoothing: mean of the last so many steps", 1, 50, key="training_smooth")
+    groups_of_seeds = table.same_but_seed({run.name: run.path for run in chosen})
+    with ways.container(horizontal=True):
+        state.setdefault("training_log", False)
+        state.setdefault("training_seeds", False)
+        st.toggle("Log axis", key="training_log", help="Each tenfold is as far; values of 0 and below have no place.")
+        st.toggle(
+            "Seeds together", key="training_seeds", disabled=not groups_of_seeds,
+            help="Runs that differ in their seed alone are one line, their mean, in the band from the lowest to the "
+            "highest. Choose two or more such runs.",
+        )  # fmt: skip
     others = choose_metrics(chosen)
     state["training_kept"] = {key: state[key] for key in KEPT}
     live = any(run.active for run in chosen)
@@ -71,7 +84,8 @@ def choose_runs(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
     if (new := state.get(STARTED)) in by_name:
         kept = [new, *(name for name in kept if name != new)][:MOST_RUNS]
         del state[STARTED]
-    state["training_runs"] = kept
+    if state.get("training_runs") != kept:  # what is written to is written over in the browser too, in mid-choice
+        state["training_runs"] = kept
     st.multiselect("Runs", list(by_name), key="training_runs", max_selections=MOST_RUNS, placeholder="Choose runs")
     return [by_name[name] for name in state["training_runs"]]
 
@@ -87,7 +101,8 @@ def choose_metrics(runs: Sequence[TrainingRun]) -> list[str]:
     grouped = {name for group in GROUPS.values() for name in group}
     offered = [name for name in training_runs.names([metrics(run) for run in runs]) if name not in grouped]
     wanted = st.session_state.get("training_metrics", OTHERS)
-    st.session_state["training_metrics"] = [name for name in wanted if name in offered]
+    if wanted != (kept := [name for name in wanted if name in offered]) or "training_metrics" not in st.session_state:
+        st.session_state["training_metrics"] = kept
     return st.multiselect("Other metrics", offered, key="training_metrics", placeholder="none")
 
 
@@ -115,6 +130,8 @@ def draw_runs(
     column = st.column_config.ProgressColumn("progress", min_value=0.0, max_value=1.0, format="percent")
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config={"progress": column})
     drawn = {name: training_runs.against(of_run, axis) for name, of_run in lines.items()}
+    if st.session_state["training_seeds"]:
+        drawn = with_seeds_together({run.name: run for run in runs}, lines, drawn)
     known = set(training_runs.names(list(drawn.values())))
     for title, group in groups.items():
         if wanted := [name for name in group if name in known]:
@@ -123,12 +140,28 @@ def draw_runs(
         describe(run, lines[run.name])
 
 
+def with_seeds_together(
+    runs: Mapping[str, TrainingRun], lines: Mapping[str, Lines], drawn: Mapping[str, Lines]
+) -> dict[str, Lines]:
+    """What is drawn, with trainings that differ in their seed alone as one line."""
+    found = dict(drawn)
+    for names in table.same_but_seed({name: run.path for name, run in runs.items()}):
+        seeds = ", ".join(sorted(str(runs[name].seed) for name in names))
+        preset = runs[names[0]].preset or names[0]
+        mean = training_runs.mean_of_seeds([lines[name] for name in names], [drawn[name] for name in names])
+        found = {name: of_run for name, of_run in found.items() if name not in names}
+        found[f"{preset}, mean of seeds {seeds}"] = mean
+    return found
+
+
 def draw_chart(title: str, drawn: Mapping[str, Lines], wanted: Sequence[str], axis: Against, smooth: int) -> None:
     """A figure with its table."""
     st.subheader(title)
     key = "training_" + "_".join(re.findall(r"[a-z]+", title.lower())[:2])
     unit = UNITS.get(title, "value")
-    figure = training_charts.training(drawn, wanted, smooth=smooth, theme=chart.theme(), several=unit)
+    figure = training_charts.training(
+        drawn, wanted, smooth=smooth, theme=chart.theme(), several=unit, logarithmic=st.session_state["training_log"]
+    )
     figure.update_xaxes(title_text=AXES[axis].lower())
     figure.update_layout(uirevision=key)  # what was zoomed into stays, while the run goes on
     alt = f"{title} of {', '.join(drawn)}, against {AXES[axis].lower()}"

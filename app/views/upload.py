@@ -11,9 +11,8 @@ from app import access, sidebar
 from app.analysis import catalogue, chooser, uploads
 from app.analysis.uploads import FORMATS, MOST_BYTES, MOST_TITLE, MOST_TRACES, SAMPLE, SUFFIXES, UploadError
 from app.components.markdown import counted, plain
-from app.jobs import supervisor
+from app.jobs import supervisor, waiting
 from app.jobs.store import JobError
-from app.jobs.supervisor import Busy
 from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.errors import StoreError
 from irl_core.reward.verdict import Judged
@@ -91,11 +90,10 @@ def start(data: bytes, title: str, layout: str, checked: uploads.Checked, info: 
         return
     command = supervisor.command_line(*uploads.arguments(folder, info.path, device, layout, checked))
     try:
-        job = supervisor.start("score", f"scoring of {folder.name}", command, folder, device, who)
+        job = waiting.start("score", f"scoring of {folder.name}", command, folder, device, who)
     except JobError as error:
         uploads.remove(folder)
-        wait = " Upload again when it has ended." if isinstance(error, Busy) else ""
-        state["upload_error"] = f"Not started: {error}.{wait}"
+        state["upload_error"] = f"Not started: {error}."
         return
     run = f"uploads/{folder.name}"
     words = f"Job {job.id} scores {counted(checked.traces, 'trace')}; then {run} is among the scored runs."
@@ -111,8 +109,8 @@ def follow(job_id: int, run: str, words: str) -> None:
     except JobError as error:
         st.error(plain(str(error)))
         return
-    if job.active:
-        st.caption("The sidebar shows how far it is.")
+    if job.active or job.waiting:
+        st.caption("The sidebar shows how far it is." if job.active else "It waits in the queue; see the sidebar.")
         return
     if job.state != "finished":
         st.error(plain(f"The scoring was not finished ({job.state}): {job.reason or 'see its log in the sidebar'}"))

@@ -144,3 +144,27 @@ def test_an_evaluation_is_started_as_a_job(home: Path, monkeypatch: pytest.Monke
     assert (kind, title, folder.name) == ("evaluate", "evaluation of one", "evaluation")
     assert command[command.index("--problems") + 1] == "12" and command[command.index("--data") + 1] == "demo"
     assert any("Not started: the device is busy" in one.value.replace("\\", "") for one in page.error)
+
+
+def test_a_scored_run_is_scored_again_by_another_checkpoint_or_it_is_said_why_not(
+    home: Path, monkeypatch: pytest.MonkeyPatch, fake_lens: None
+) -> None:
+    started: list[Any] = []
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        started.append(arguments)
+        raise supervisor.JobError("the disk is full")
+
+    monkeypatch.setattr(supervisor, "start", start)
+    page = open_page()
+    page.session_state["checkpoint"] = "fake"  # of the sidebar
+    page.multiselect(key="runs_chosen").set_value(["scored/scored_run"]).run()
+    press(page, "Score it again with fake")
+    kind, title, command, folder, *_ = started[0]
+    assert (kind, title, folder.name) == ("score", "scoring of scored_run by fake", "scored_run-by-fake")
+    assert command[3] == "score" and command[command.index("--map") + 1] == "question=problem"
+    assert any("Not started: the disk is full" in one.value.replace("\\", "") for one in page.error)
+    monkeypatch.setattr(chooser, "scored_by", lambda run, name: True)
+    page.run()
+    assert any("Scored by fake already" in one.value.replace("\\", "") for one in page.caption)
+    assert not [one for one in page.button if one.label.startswith("Score it again")]

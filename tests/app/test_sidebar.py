@@ -247,12 +247,17 @@ def test_what_cannot_be_had_cannot_be_started(planned: list[Any], monkeypatch: p
     assert labels(page)["Start training"] is False
 
 
-def test_a_busy_device_shows_the_job_that_is_there(planned: list[Any]) -> None:
+def test_on_a_busy_device_a_training_waits_and_can_be_taken_out(planned: list[Any]) -> None:
     page = press(open_form(), "Check")
     a_job()  # from another tab, meanwhile
     press(page, "Start training")
-    assert "cpu is busy with job 1, mine (demo-irl); wait for it, or cancel it" in texts(page)
-    assert len(supervisor.list_jobs()) == 1
+    waiting, running = supervisor.list_jobs()
+    assert (waiting.state, running.state) == ("queued", "running")
+    page = open_page()
+    assert "demo-irl** waits for cpu" in texts(page) and "Number 1 in the queue" in texts(page)
+    assert training_plan.free_name("demo-irl") == "demo-irl-2"  # though there is no folder yet
+    press(page, "Take out of the queue")
+    assert supervisor.get(waiting.id).state == "cancelled" and supervisor.get(running.id).active
 
 
 def test_a_second_click_is_shown_the_job_of_the_first(planned: list[Any], started: list[Any]) -> None:
@@ -386,9 +391,9 @@ def test_a_cancelled_job_stays_in_sight(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_job_in_the_way_is_said_at_the_top_of_the_form(planned: list[Any]) -> None:
     a_job()
     page = open_form()
-    assert "No training can be started now: cpu is busy with job 1, mine (demo-irl); wait for it" in texts(page)
+    assert any("cpu is busy with job 1, mine" in one.value for one in page.info)
     press(page, "Check what it takes")
-    assert labels(page)["Start training"] is False
+    assert labels(page)["Put it in the queue"] is True
 
 
 def test_a_preset_for_a_gpu_is_refused_where_there_is_none(planned: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Drawn]:
     found: Drawn = []
     real = training_charts.training
 
-    def training(runs: Mapping[str, Any], metrics: Sequence[str], *, smooth: int = 1, **look: str) -> Any:
+    def training(runs: Mapping[str, Any], metrics: Sequence[str], *, smooth: int = 1, **look: Any) -> Any:
         found.append(({name: list(lines) for name, lines in runs.items()}, tuple(metrics), smooth))
         return real(runs, metrics, smooth=smooth, **look)
 
@@ -99,6 +99,23 @@ def test_runs_lie_over_each_other_against_tokens_and_hours_smoothed(runs: Path, 
     assert drawn[-1][2] == 5
     page.multiselect(key="training_metrics").set_value(["train/tokens"]).run()
     assert drawn[-1][1] == ("train/tokens",)
+    assert not page.exception
+
+
+def test_seeds_are_drawn_as_one_line_where_wanted(runs: Path, drawn: Drawn) -> None:
+    for name, seed in (("a", 7), ("b", 8)):
+        path = a_run(runs, name)
+        (path / "config.yaml").write_text(f"run: {{method: irl, preset: demo-irl, seed: {seed}, steps: 30}}")
+    page = open_page()
+    page.multiselect(key="training_runs").set_value(["a"]).run()
+    assert page.toggle(key="training_seeds").disabled  # there is nothing to draw together
+    page.multiselect(key="training_runs").set_value(["a", "b"]).run()
+    page.toggle(key="training_seeds").set_value(True).run()
+    page.toggle(key="training_log").set_value(True).run()
+    assert (
+        list(drawn[-1][0]) == ["demo-irl, mean of seeds 7, 8"]
+        and len(drawn[-1][0]["demo-irl, mean of seeds 7, 8"]) == 30
+    )
     assert not page.exception
 
 

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from app import access
 from app.analysis import uploads
 from app.analysis.uploads import SAMPLE
-from app.jobs import store, supervisor
+from app.jobs import store, supervisor, waiting
 from app.jobs.store import JobError
 from app.jobs.supervisor import Busy
 
@@ -32,7 +32,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
     real = supervisor.start
 
-    def start(kind: Any, title: str, command: list[str], run_dir: Path, device: str, user: str = "") -> store.Job:
+    def start(
+        kind: Any, title: str, command: list[str], run_dir: Path, device: str, user: str = "", *, grace: float = 1.0
+    ) -> store.Job:
         found.append((kind, title, command, run_dir, device, user))
         return real(kind, title, [sys.executable, "-c", ""], run_dir, device, user)
 
@@ -92,21 +94,35 @@ def test_what_cannot_be_scored_is_said_and_cannot_be_started(data: bytes, said: 
     assert not (here / "runs").exists()
 
 
-@pytest.mark.parametrize("error", ["busy", "full"])
 def test_where_no_job_can_be_started_nothing_is_kept(
-    monkeypatch: pytest.MonkeyPatch, here: Path, started: list[tuple[Any, ...]], error: str
+    monkeypatch: pytest.MonkeyPatch, here: Path, started: list[tuple[Any, ...]]
 ) -> None:
     page = given(open_page(), SAMPLE.encode())
-    other = supervisor.start("score", "another", [], Path("runs/other"), "cpu")
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise Busy(other) if error == "busy" else JobError("jobs.sqlite could not be written")
+        raise JobError("jobs.sqlite could not be written")
 
     monkeypatch.setattr(supervisor, "start", refuse)
     score(page)
     assert "Not started: " in errors(page)
-    assert ("Upload again when it has ended." in errors(page)) is (error == "busy")
     assert list((here / uploads.FOLDER).iterdir()) == []
+
+
+def test_a_scoring_waits_where_the_device_is_busy(
+    monkeypatch: pytest.MonkeyPatch, here: Path, started: list[tuple[Any, ...]]
+) -> None:
+    other = supervisor.start("score", "another", [], Path("runs/other"), "cpu")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise Busy(other)
+
+    monkeypatch.setattr(supervisor, "start", refuse)
+    monkeypatch.setattr(waiting, "begin", lambda jobs: False)
+    page = score(given(open_page(), SAMPLE.encode()))
+    assert "Not started: " not in errors(page)
+    (kept,) = (here / uploads.FOLDER).iterdir()
+    (job,) = [one for one in supervisor.list_jobs() if one.waiting]
+    assert job.run_dir == kept.resolve()
 
 
 def test_the_same_traces_twice_are_one_upload(started: list[tuple[Any, ...]]) -> None:

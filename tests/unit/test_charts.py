@@ -164,6 +164,8 @@ def test_figures_are_drawn_as_they_were_computed(rows: pd.DataFrame) -> None:
     assert len(table) == len(names) * (len(names) - 1) // 2
     ranks = {"a": reranking.figures(run)}
     sizes = ranks["a"].curves.sizes
+    ends = [(one.legendrank, one.y[-1]) for one in charts.reranking(ranks).data if one.name]
+    assert [value for _, value in sorted(ends)] == sorted((value for _, value in ends), reverse=True)
     oracle = next(one for one in charts.reranking(ranks).data if (one.name or "").startswith("oracle"))
     assert list(oracle.x) == sizes
     assert list(oracle.y) == [one.value for one in ranks["a"].curves.by_way["oracle"]]
@@ -241,3 +243,28 @@ def test_texts_of_others_stay_texts() -> None:
 def test_an_unknown_theme_is_named() -> None:
     with pytest.raises(ValueError, match="theme is 'blue'; it is one of light, dark"):
         traces.histogram({}, SCORE, theme="blue")
+
+
+def test_seeds_are_a_mean_with_a_band_on_a_log_axis_where_wanted() -> None:
+    from app.jobs.training_runs import mean_of_seeds
+
+    one = [{"step": 1.0, "disc/loss": 2.0}, {"step": 2.0, "disc/loss": 1.0}, {"step": 3.0, "disc/loss": 9.0}]
+    two = [{"step": 1.0, "disc/loss": 4.0}, {"step": 2.0, "disc/loss": 3.0, "eval/low": 0.1}]
+    mean = mean_of_seeds([one, two], [one, two])
+    assert mean == [  # step 3 is of one seed alone
+        {"step": 1.0, "disc/loss": 3.0, "disc/loss (lowest)": 2.0, "disc/loss (highest)": 4.0},
+        {"step": 2.0, "disc/loss": 2.0, "disc/loss (lowest)": 1.0, "disc/loss (highest)": 3.0},
+    ]
+    figure = training({"mean": mean}, ["disc/loss"], logarithmic=True)
+    assert figure.layout.yaxis.type == "log"
+    assert [list(trace.y) for trace in figure.data] == [[4.0, 3.0, 1.0, 2.0], [3.0, 2.0]]  # the band, and the mean
+    assert list(training_table({"mean": mean}, ["disc/loss"]).columns)[2:] == [
+        "disc/loss", "disc/loss (lowest)", "disc/loss (highest)"]  # fmt: skip
+
+
+def test_of_several_runs_the_colour_is_the_run() -> None:
+    lines = [{"step": 1.0, "disc/loss": 2.0, "policy/loss": 1.0}, {"step": 2.0, "disc/loss": 1.0, "policy/loss": 1.0}]
+    figure = training({"a": lines, "b": lines}, ["disc/loss", "policy/loss"])
+    colours = [trace.line.color for trace in figure.data]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert [trace.line.dash for trace in figure.data] == ["solid", "dash", "solid", "dash"]

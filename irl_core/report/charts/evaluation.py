@@ -126,7 +126,11 @@ def reranking(by_run: Mapping[str, Reranking], *, theme: str = "light") -> go.Fi
     title = f"samples to choose from, N ({counted(by_run)})" if figure.data else ""
     rows = math.ceil(len(figure.data) / 2 / LEGEND_COLUMNS)  # a curve has its band
     styled(figure, theme, title, "share of problems answered right", height=HEIGHT + 50 + LEGEND_ROW * rows)
-    figure.update_layout(legend={"y": -60 / HEIGHT, "yanchor": "top"})
+    figure.update_layout(legend={"y": -60 / HEIGHT, "yanchor": "top"}, margin_t=8)
+    named = [one for one in figure.data if one.name]
+    named.sort(key=lambda one: -next((value for value in reversed(one.y) if value is not None), -1.0))
+    for rank, one in enumerate(named, start=1):
+        one.legendrank = rank  # the names in the order of the lines' ends
     if not any_value(figure):
         note(figure, f"undefined: {'fewer than two problems' if figure.data else 'no problem has two samples'}")
     return figure

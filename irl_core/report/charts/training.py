@@ -9,27 +9,31 @@ import plotly.graph_objects as go
 
 from irl_core.evaluation.training import TITLES as METRICS
 from irl_core.evaluation.training import held_out_of
+from irl_core.report.charts.names import HIGH, LOGGED, LOW
 from irl_core.report.charts.style import DASHES, band, colours, cycled, labelled, note, styled, text
-
-LOGGED = {"eval/low", "eval/high", "eval/n"}  # with pass@1
 
 
 def training(
     runs: Mapping[str, Sequence[Mapping[str, float]]], metrics: Sequence[str], *, smooth: int = 1, theme: str = "light",
-    several: str = "value",
+    several: str = "value", logarithmic: bool = False,
 ) -> go.Figure:  # fmt: skip
     """Metrics over the steps of each training: the mean of the last ``smooth`` values, the values themselves faintly.
-    Held-out pass@1 has its 95 % band and is never smoothed. ``several``: what the axis shows of many."""
+    Held-out pass@1 has its 95 % band and is never smoothed; a mean of seeds has that from the lowest to the highest. Of
+    several runs the colour is the run and the dashes the metric. ``several``: what the axis shows of many.
+    ``logarithmic``: the axis of the values, on which those of 0 and below have no place."""
     look, figure = colours(theme), go.Figure()
     for place, (run, lines) in enumerate(runs.items()):
         for number, metric in enumerate(metrics):
             known = [line for line in lines if metric in line and "step" in line]
             if known:
                 name = labelled(run, METRICS.get(metric, metric), len(runs))
-                style = (cycled(look.series, number + (place if len(metrics) == 1 else 0)), cycled(DASHES, place))
+                of_run, of_metric = (place, number) if len(runs) > 1 else (number, 0)
+                style = (cycled(look.series, of_run), cycled(DASHES, of_metric))
                 _metric(figure, known, metric, name, smooth, style)
     styled(figure, theme, "step", text(METRICS.get(metrics[0], metrics[0])) if len(metrics) == 1 else several)
     figure.update_layout(showlegend=True)
+    if logarithmic:
+        figure.update_yaxes(type="log")
     if not figure.data:
         note(figure, "no values yet")
     return figure
@@ -42,8 +46,10 @@ def _metric(
     colour, dash = style
     x, y = [line["step"] for line in lines], [line[metric] for line in lines]
     evaluated = metric.startswith("eval/")
-    if metric == "eval/pass@1":
+    if metric == "eval/pass@1" and metric + LOW not in lines[-1]:
         band(figure, x, [line.get("eval/low") for line in lines], [line.get("eval/high") for line in lines], colour)
+    elif any(metric + LOW in line for line in lines):
+        band(figure, x, [line.get(metric + LOW) for line in lines], [line.get(metric + HIGH) for line in lines], colour)
     if smooth > 1 and not evaluated:
         figure.add_scatter(x=x, y=y, mode="lines", line={"color": colour, "width": 1}, opacity=0.25,
                            showlegend=False, hoverinfo="skip")  # fmt: skip
@@ -64,6 +70,8 @@ def training_table(
 
     ``across``: what the lines hold as their step."""
     names = [*metrics, *(["eval/low", "eval/high", "eval/n"] if "eval/pass@1" in metrics else [])]
+    names += [name + end for name in metrics for end in (LOW, HIGH)
+              if any(name + end in line for lines in runs.values() for line in lines)]  # fmt: skip
     rows = [
         {"run": run, across: line["step"], **{name: line.get(name) for name in names}}
         for run, lines in runs.items()
