@@ -18,6 +18,7 @@ PENDING: Final = "batch_pending"
 BATCH: Final = "batch"
 OPENS: Final = "opens"
 MOST: Final = 100
+POPOVER: Final = "before_open"  # the key of the popover: whether it is open; a choice closes it
 MOST_WORDS: Final = 60
 ROW_PIXELS: Final = 35
 
@@ -59,6 +60,7 @@ def draw(inspections: Sequence[Inspection], key: str, most_rows: int = 8) -> Non
         selected = st.session_state[key]["selection"]["rows"]
         if selected:
             open_again(inspections[selected[0]])
+            st.session_state[POPOVER] = False
 
     st.dataframe(
         inert_table([row(one) for one in inspections]),
@@ -141,7 +143,9 @@ def draw_batch() -> None:
 def draw_popover() -> None:
     """What was inspected before, folded away."""
     found = all_of_them()
-    with st.popover("Before", icon=":material/history:", disabled=len(found) < 2, width="content"):
+    with st.popover(
+        "Before", icon=":material/history:", disabled=len(found) < 2, width="content", key=POPOVER, on_change="rerun"
+    ):
         st.caption("What was inspected in this session, the last one first. A choice opens it again.")
         if found:
             draw(found, "history_table")

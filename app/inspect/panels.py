@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 import streamlit as st
 
@@ -11,10 +12,13 @@ from app.inspect import history, many
 from app.inspect.request import Inspection
 from app.inspect.steps import DASHES, StepsError, marked, read_marked
 
+MANY_OPEN: Final = "many_open"  # the keys of the popovers: whether they are open; an action closes its own
+STEPS_OPEN: Final = "steps_open"
+
 
 def paste_many() -> None:
     """Ask for a file of solutions that are inspected one after the other."""
-    with st.popover("Many at once", icon=":material/playlist_add:"):
+    with st.popover("Many at once", icon=":material/playlist_add:", key=MANY_OPEN, on_change="rerun"):
         st.caption(
             f"JSON lines as the Upload page takes them, at most {many.MOST}; or solutions of the problem in the form, "
             f"with a line of {DASHES} between them."
@@ -27,6 +31,8 @@ def paste_many() -> None:
                 history.begin_batch(many.read_pasted(state["pasted"], state["problem"], state["answer"].strip()))
             except many.ManyError as error:
                 state["many_error"] = str(error)
+            else:
+                state[MANY_OPEN] = False
 
         st.button("Inspect them all", on_click=take, type="primary")
     if "many_error" in st.session_state:
@@ -45,14 +51,14 @@ def steps_by_hand(inspection: Inspection) -> None:
         except StepsError as error:
             st.session_state["steps_error"] = str(error)
         else:
-            st.session_state.update(hand_steps=(trace.text, spans), run_now=True)
+            st.session_state.update({"hand_steps": (trace.text, spans), "run_now": True, STEPS_OPEN: False})
 
     def forget() -> None:
-        st.session_state.update(hand_steps=("", ()), run_now=True)
+        st.session_state.update({"hand_steps": ("", ()), "run_now": True, STEPS_OPEN: False})
 
     if "steps_error" in st.session_state:
         st.error(plain(st.session_state.pop("steps_error")))
-    with st.popover("Steps by hand", icon=":material/format_list_numbered:"):
+    with st.popover("Steps by hand", icon=":material/format_list_numbered:", key=STEPS_OPEN, on_change="rerun"):
         st.caption(f"A line of {DASHES} stands between two steps: add one to split a step, take it away to join two.")
         st.text_area("Steps", said, key=key, height=220, label_visibility="collapsed")
         with st.container(horizontal=True):

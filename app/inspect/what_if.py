@@ -92,7 +92,9 @@ def draw_branches(inspection: Inspection, step: int, name: str) -> None:
         inert_table(why.branch_rows(inspection)), hide_index=True, key=key, on_select=take, selection_mode="single-row",
         height=ROW_PIXELS * (len(inspection.branches) + 1) + 3,
         column_config={
-            "probability": number(format="percent"), "reward": number(format="%+.2f"), "credit": number(format="%+.2f"),
+            "probability": number(format="percent", help="How likely the policy finds it here."),
+            "reward": number(format="%+.2f", help="What the reward model says of it: higher is more like an expert."),
+            "credit": number(format="%+.2f", help="How much the reward rises or falls with it."),
         },
     )  # fmt: skip
 
@@ -120,7 +122,11 @@ def change_step(inspection: Inspection, step: int, name: str) -> None:
     ask_for = words.text_area if "\n" in written else words.text_input
     ask_for(f"{name.capitalize()} in other words", written, key=key, on_change=change)
     number.number_input("Tries", 1, MOST_TRIES, TRIES, key="tries")
-    button.button("Try again from here", icon=":material/replay:", on_click=try_again, width="stretch")
+    button.button(
+        "Try again from here", icon=":material/replay:", on_click=try_again, width="stretch",
+        help=f"The policy writes so many solutions that begin as this one does up to {name}; then it is said how many "
+        "came out right.",
+    )  # fmt: skip
 
 
 def draw_change(what: WhatIf) -> None:

@@ -121,8 +121,12 @@ def tries_words(tries: Inspection, step_words: str) -> str:
     for one in traces:
         if one.answer is not None and not any(answers_agree(one.answer, other) for other in answers):
             answers.append(one.answer)
-    said = f"{sum(right)} of {len(right)} right; " if right else ""
-    return f"{len(traces)} tries from {step_words} on: {said}answers {', '.join(answers[:6]) or 'none'}."
+    tried = f"Tried {len(traces)} times from {step_words} on" if len(traces) > 1 else f"Tried once from {step_words} on"
+    if right:
+        said = f": {sum(right)} of {len(traces)} right"
+    else:
+        said = "; how many are right is not known without the right answer, which the form asks for"
+    return f"{tried}{said}. Answers: {', '.join(answers[:6]) or 'none'}."
 
 
 def tries_rows(tries: Inspection, order: Sequence[int]) -> list[dict[str, str]]:

@@ -81,7 +81,7 @@ def test_samples_go_on_from_the_flagged_step() -> None:
     assert len(rows) == 3 and all(str(row["goes on"]).startswith("She has") for row in rows)
     right = sum(row["right"] == "yes" for row in rows)
     said = [one.value.replace("\\", "") for one in page.markdown]
-    assert f"3 tries from step 2 on: {right} of 3 right; answers 11." in said
+    assert f"Tried 3 times from step 2 on: {right} of 3 right. Answers: 11." in said
     assert drawn(page)[0]["trace"]["text"] == SOLUTION  # what was asked is still what is shown
     press(page, "Forget them")
     assert "goes on" not in str([list(one.value) for one in page.dataframe])
@@ -96,5 +96,6 @@ def test_quantities_that_are_never_used_are_said_apart() -> None:
     page = ask(open_page(), "Mara, 12 years old, has 7 pens and buys 4 more.", "7 + 4 = 11")
     (data,) = drawn(page)
     assert data["quantities"] == "Quantities: 12 of the problem is never used."
+    assert data["problem"][6:8] == "12"  # it is marked in the problem's text
     assert data["trace"]["quantities"] == [{"start": 6, "end": 8, "text": "12", "uses": 0}]
     assert [one["by"] for one in data["verdict"]["findings"]] == ["arithmetic", "reward"]
