@@ -74,6 +74,7 @@ def trained_with(lever: str, out: Path, rounds: int, settings: list[str]) -> Pat
     run = out / lever
     if not (run / "final" / "manifest.json").is_file():
         short = [f"run.steps={rounds}", f"discriminator.warmup_rounds={rounds}", "run.save_every=1"]
+        short.append("discriminator.final_anchor=0")  # the head by itself
         calibration = ["run.calibration_problems=20", "run.calibration_samples=1"]
         command = ["gsm8k-irl", *short, *calibration, *settings, *LEVERS[lever], "--run-dir", str(run)]
         resume = ["--resume"] * run.is_dir()
