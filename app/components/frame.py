@@ -20,8 +20,8 @@ STYLE: Final = """<style>
 [data-testid=stCaptionContainer] p { color: inherit; }
 button kbd { color: inherit !important; opacity: 1 !important; }
 @media (prefers-color-scheme: dark) {  /* the accent is read as text on dark paper; on it, ink is */
-  [data-testid=stBaseButton-primary], [data-testid=stBaseButton-primary] p, [data-testid=stMultiSelect] span[title],
-  [data-testid=stMultiSelect] span[title] ~ * { color: #0b1118 !important; }
+  [data-testid=stBaseButton-primary]:enabled, [data-testid=stBaseButton-primary]:enabled p,
+  [data-testid=stMultiSelect] span[title], [data-testid=stMultiSelect] span[title] ~ * { color: #0b1118 !important; }
 }
 .first-run { display: none; }
 @media (max-width: 767px) { .first-run { display: block; margin: 0 0 0.5rem; } }

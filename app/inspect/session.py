@@ -14,6 +14,7 @@ DEFAULTS: Final[dict[str, str | float | None]] = {
     "problem": "", "solution": "", "answer": "", "n": 8, "seed": 0, "temperature": 1.0,
     "view": "credit", "gamma": 0.9, "strength": 1.0, "chosen": None, "versus": None,
 }  # fmt: skip
+WANTED: Final = "wanted"
 KINDS: Final = ("with a mistake", "correct", "none")
 
 
@@ -74,6 +75,27 @@ def take_example() -> None:
     kind = state.get("kind") or KINDS[0]
     texts = {KINDS[0]: example.wrong_solution or example.solution, KINDS[1]: example.solution, KINDS[2]: ""}
     state.update(problem=example.problem, answer=example.answer, solution=texts[kind])
+
+
+def ask() -> None:
+    """Have what stands in the form inspected; called when it is sent."""
+    leave_example()
+    st.session_state[WANTED] = request()
+
+
+def wanted() -> Request | None:
+    """What is to be inspected. It stays until it was `served`: another choice, such as a popover that is opened, begins
+    the page anew while models run, and the click would be lost."""
+    state = st.session_state
+    if state.pop("run_now", False):
+        state[WANTED] = request()
+    found: Request | None = state.get(WANTED)
+    return found
+
+
+def served() -> None:
+    """Note that what was wanted is there, or was refused."""
+    st.session_state.pop(WANTED, None)
 
 
 def leave_example() -> None:

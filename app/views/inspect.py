@@ -43,15 +43,16 @@ def show() -> None:
     st.header("Where does the reasoning go wrong?")
     left, right = st.columns([5, 9], gap="medium")
     with left:
-        asked, before = ask(info)
+        before = ask(info)
     with right:
         pasted = history.pending()
         if info is None:
             st.info("There is no checkpoint to load yet. The sidebar says how to add one.")
         elif pasted is not None:
             serving.serve_many(pasted, info)
-        elif asked or st.session_state.pop("run_now", False):
-            serving.serve(session.request(), info)
+        elif (wanted := session.wanted()) is not None:
+            serving.serve(wanted, info)
+            session.served()
         what_if.serve(info)
         second.serve()
         history.draw_batch()
@@ -75,12 +76,12 @@ def is_wide(inspection: Inspection) -> bool:
     return versus or bool(st.session_state.get("rendered")) or second.shown(inspection) is not None
 
 
-def ask(info: CheckpointInfo | None) -> tuple[bool, DeltaGenerator]:
-    """The left column: example, form, many at once; whether the form was sent, and a place for the history."""
+def ask(info: CheckpointInfo | None) -> DeltaGenerator:
+    """The left column: example, form, many at once; returns a place for the history."""
     if "link_error" in st.session_state:
         st.error(plain(st.session_state.pop("link_error")))
     choose_example()
-    asked = form()
+    form()
     with st.container(horizontal=True):
         before = st.container(width="content")
         panels.paste_many()
@@ -89,7 +90,7 @@ def ask(info: CheckpointInfo | None) -> tuple[bool, DeltaGenerator]:
             plain(f"Checkpoint {info.name} is a small model that knows the word problems of its own generator, and ")
             + "nothing else. For other problems load a real one: see the sidebar, *Use a model of your own*."
         )
-    return asked, before
+    return before
 
 
 def choose_example() -> None:
@@ -116,8 +117,8 @@ def choose_example() -> None:
     )  # fmt: skip
 
 
-def form() -> bool:
-    """Ask for problem and solution, and for sampling where there is no solution; whether it was sent.
+def form() -> None:
+    """Ask for problem and solution, and for sampling where there is no solution.
 
     No form of Streamlit: what is edited is known at once, so that an old result can be dimmed.
     """
@@ -132,7 +133,7 @@ def form() -> bool:
     )
     answer, go = st.columns([2, 3], vertical_alignment="bottom")
     answer.text_input("Right answer", key="answer", placeholder="optional", persist_state="session")
-    sent = go.button("Inspect", type="primary", width="stretch", on_click=session.leave_example, shortcut="Ctrl+Enter")
+    go.button("Inspect", type="primary", width="stretch", on_click=session.ask, shortcut="Ctrl+Enter")
     state = st.session_state
     if not state["solution"].strip():  # below the button: where it comes and goes the button stays under the pointer
         with st.expander(
@@ -148,7 +149,6 @@ def form() -> bool:
                 "Temperature", 0.1, 2.0, step=0.1, key="temperature", persist_state="session",
                 help="How much the solutions vary: low, they are much alike; high, they are daring.",
             )  # fmt: skip
-    return sent
 
 
 # ---------------------------------------------------------------------------------------------- a trace of a scored run

@@ -32,7 +32,7 @@ GROUPS: Final = {
 }
 UNITS: Final = {
     "Reward by class": "mean reward of a trace",
-    "Correctness, train and held-out": "share of samples right (band: 95 %)",
+    "Correctness, train and held-out": "share of samples right",
     "Discriminator right, by class": "share of traces told right",
 }
 OTHERS: Final = ("policy/loss", "disc/loss")
@@ -132,6 +132,7 @@ def draw_runs(
     drawn = {name: training_runs.against(of_run, axis) for name, of_run in lines.items()}
     if st.session_state["training_seeds"]:
         drawn = with_seeds_together({run.name: run for run in runs}, lines, drawn)
+        st.caption(plain(f"Drawn: {'; '.join(drawn)}. Of a mean the band goes from the lowest seed to the highest."))
     known = set(training_runs.names(list(drawn.values())))
     for title, group in groups.items():
         if wanted := [name for name in group if name in known]:

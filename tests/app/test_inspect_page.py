@@ -8,8 +8,10 @@ from typing import Any
 
 import fakes
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from app.inspect import serving
 from app.inspect.links import pack
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
@@ -202,3 +204,20 @@ def test_the_right_answer_of_an_example_is_not_that_of_another_problem() -> None
     assert "incorrect" not in drawn(page)[0]["title"]
     assert page.text_input(key="answer").set_value("4") and ask(page, "How many?", "pens= 4", "4")
     assert page.text_input(key="answer").value == "4"
+
+
+def test_a_click_that_another_choice_cut_short_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = open_page()
+    real, cut = serving.serve, [True]
+
+    def serve(*asked: Any) -> None:
+        if cut:
+            cut.clear()
+            st.stop()  # as a choice that comes between does
+        real(*asked)
+
+    monkeypatch.setattr(serving, "serve", serve)
+    ask(page, "How many pens?", "7 + 4 = 12")
+    page.run()
+    (data,) = drawn(page)
+    assert data["trace"]["text"] == "7 + 4 = 12"

@@ -29,3 +29,12 @@ def test_fields_filled_without_a_pause_are_what_is_inspected(watched: Any, addre
         expect(page.get_by_role("textbox", name="Problem")).to_have_value(problem)
         expect(page.get_by_role("textbox", name="Solution")).to_have_value(solution)
         expect(page.get_by_text("The result of what was asked", exact=False)).to_have_count(0, timeout=PATIENCE)
+
+
+def test_a_popover_closes_with_its_action(watched: Any, address: str) -> None:
+    page = watched.page
+    page.set_default_timeout(PATIENCE)
+    open_page(page, address)
+    page.get_by_role("button", name="Steps by hand").click()
+    page.get_by_role("button", name="Use these steps").click()
+    expect(page.get_by_role("button", name="Use these steps")).to_be_hidden(timeout=PATIENCE)

@@ -34,6 +34,7 @@ from irl_core.report.charts.style import (
 from irl_core.report.tables import numbers
 from irl_core.statistics.bootstrap import Estimate
 
+MOST_BENEATH: Final = 8  # curves of a chart whose names stand one beneath the other
 LEGEND_ROW: Final = 20  # pixels
 LEGEND_COLUMNS: Final = 3
 WAYS: Final = {
@@ -124,9 +125,12 @@ def reranking(by_run: Mapping[str, Reranking], *, theme: str = "light") -> go.Fi
             curve(figure, [sizes[0], sizes[-1]], [level, level], name=name, colour=look.unknown,
                   dash="dot" if place == 0 else dash, symbol="line-ew")  # fmt: skip
     title = f"samples to choose from, N ({counted(by_run)})" if figure.data else ""
-    rows = math.ceil(len(figure.data) / 2 / LEGEND_COLUMNS)  # a curve has its band
+    curves = sum(bool(one.name) for one in figure.data)
+    beneath = curves <= MOST_BENEATH  # one beneath the other, so that a narrow screen shows all of them
+    rows = curves if beneath else math.ceil(curves / LEGEND_COLUMNS)
     styled(figure, theme, title, "share of problems answered right", height=HEIGHT + 50 + LEGEND_ROW * rows)
-    figure.update_layout(legend={"y": -60 / HEIGHT, "yanchor": "top"}, margin_t=8)
+    legend = {"y": -60 / HEIGHT, "yanchor": "top", "orientation": "v" if beneath else "h"}
+    figure.update_layout(legend=legend, margin_t=8)
     named = [one for one in figure.data if one.name]
     named.sort(key=lambda one: -next((value for value in reversed(one.y) if value is not None), -1.0))
     for rank, one in enumerate(named, start=1):

@@ -33,7 +33,7 @@ def training(
     styled(figure, theme, "step", text(METRICS.get(metrics[0], metrics[0])) if len(metrics) == 1 else several)
     figure.update_layout(showlegend=True)
     if logarithmic:
-        figure.update_yaxes(type="log")
+        figure.update_yaxes(type="log", dtick="D2")  # 1, 2 and 5 of each tenfold
     if not figure.data:
         note(figure, "no values yet")
     return figure
