@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 import sys
@@ -62,7 +63,7 @@ class Crowd:
     address: str
     until: float
     turnstile: Turnstile = field(default_factory=Turnstile)
-    answers: dict[tuple[int, int], str] = field(default_factory=dict)
+    answers: dict[tuple[int, int, str], str] = field(default_factory=dict)
     figures: Figures = field(default_factory=lambda: Figures("sessions at once"))
     lock: threading.Lock = field(default_factory=threading.Lock)
     ahead: list[int] = field(default_factory=list)
@@ -113,8 +114,9 @@ class Crowd:
             filled: dict[str, str | float] = {} if solution else {"Traces to sample": traces}
             drawn = self.did(f"inspections of {traces}", partial(tab.press, "Inspect", **filled))
         shown = [one.json or one.mixed.json for one in drawn.of("bidi_component")]  # type: ignore[attr-defined]
+        title = json.loads(shown[0])["title"] if shown else ""  # a tab goes on with the trace that it showed before
         with self.lock:
-            before = self.answers.setdefault((traces, question), "".join(shown))
+            before = self.answers.setdefault((traces, question, title), "".join(shown))
         if len(shown) != 1 or (solution and f"{question + 18}" not in shown[0]):
             raise TabError(f"asked of {problem} and shown {shown[:1]}; {drawn.texts[:6]}")
         if before != shown[0]:
