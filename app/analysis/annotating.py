@@ -143,7 +143,12 @@ def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not saved: {error}"
         return
-    state["annotation_saved"] = f"Saved: {failures.judgement_words(annotation.label)} in {annotation.trace_id}"
+    said = f"Saved: {failures.judgement_words(annotation.label)} in {annotation.trace_id}"
+    counted = known.latest().get((annotation.text_sha256, who))
+    if counted is not None and counted.blind and not annotation.blind:
+        words = failures.judgement_words(counted.label)
+        said += f". What counts is your blind answer before: {words}. Undo takes one back."
+    state["annotation_saved"] = said
     state["answering"] = None
 
 
@@ -173,7 +178,8 @@ def show_agreement(info: RunInfo, annotations: Sequence[Annotation]) -> None:
         chart.show_table(pd.DataFrame(rows), "agreement")
         st.caption(
             "Cohen's kappa: 1 is full agreement, 0 what chance gives. Brackets: 95 % intervals by a bootstrap over "
-            "problems. Only blind annotations are compared with the model; of an annotator the newest word counts."
+            "problems. Only blind annotations are compared with the model; of an annotator's answers on a text the "
+            "newest blind one counts, and where none is blind the newest."
         )
 
 

@@ -50,17 +50,20 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
         )
         for name in ("kinds", "verdicts", "true_steps", "verdict_steps"):
             state[f"filter_{name}"] = [one for one in getattr(asked, name) if one in getattr(known, name)]
-    one, two = st.columns(2, vertical_alignment="bottom")
     state.setdefault("outcome", failures.OUTCOMES[0])  # a default beside a kept value is warned of
-    one.segmented_control("Outcome", failures.OUTCOMES, key="outcome", required=True, persist_state="session")
-    words = two.text_input(
-        "Words in problem, solution or trace id", key="words", max_chars=200, persist_state="session"
-    )
+    st.segmented_control("Outcome", failures.OUTCOMES, key="outcome", required=True, persist_state="session")
+    words = st.text_input("Words in problem, solution or trace id", key="words", max_chars=200, persist_state="session")
     where = st.text_input(
         "Expression", key="where", max_chars=expression.MOST_CHARACTERS, placeholder=expression.EXAMPLE,
         help=f"Compares {', '.join(expression.NAMES)}; joined by and, or, not.",
         persist_state="session",
     )  # fmt: skip
+    if where.strip():
+        try:
+            expression.read(where)
+        except expression.ExpressionError as error:  # the page says it too, and this lies over it
+            st.error(plain(str(error)))
+    one, two = st.columns(2, vertical_alignment="bottom")
     sort = one.selectbox(
         "Sort by", known.sorts, format_func=failures.SORTS.__getitem__, key="sort", persist_state="session"
     )

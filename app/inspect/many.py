@@ -81,12 +81,16 @@ def read_solutions(text: str, problem: str, answer: str) -> Pasted:
 
 
 def words(inspections: Sequence[Inspection], refused: int) -> str:
-    """What came of them: how many have an error, cannot be judged, were refused."""
+    """What came of them: how many have an error, end wrong with none named, cannot be judged, were refused."""
     kinds = [verdict_of(one).ruling.kind for one in inspections]
+    wrong = sum(
+        kind == "uncertain" and one.scored[0].trace.correct is False
+        for kind, one in zip(kinds, inspections, strict=True)
+    )
     counts = {
-        "with an error": kinds.count("error"), "without one": kinds.count("no_error"),
-        "uncertain": kinds.count("uncertain"), "that the model cannot judge": kinds.count("cannot_judge"),
-        "refused": refused,
+        "with an error": kinds.count("error"), "with a wrong answer and a doubtful step": wrong,
+        "without an error": kinds.count("no_error"), "uncertain": kinds.count("uncertain") - wrong,
+        "that the model cannot judge": kinds.count("cannot_judge"), "refused": refused,
     }  # fmt: skip
     said = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
     return f"{len(inspections)} inspected: {said}."

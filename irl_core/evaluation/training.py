@@ -92,7 +92,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> Training:
     """The course of training, from the metrics beside the evaluation. ``seed``: of the bootstrap."""
     lines = run.training
     if not lines:
-        reason = f"the folder holds no {METRICS}: the run that made the checkpoint is not known"
+        reason = f"the folder holds no {METRICS}: no step was finished, or the training is not known"
         nothing = undefined(0, "steps", reason)
         moves = {TRAIN: {"levels": nothing, "changes": nothing}, HELD_OUT: {"levels": nothing}}
         return Training(TITLES, reason, 0, {}, [], moves, {HELD_OUT: nothing, TRAIN: nothing})

@@ -166,6 +166,17 @@ def test_an_order_that_tells_the_answer_is_warned_of_where_one_answers(store: An
     assert [one.blind for one in store.all()] == [False] and not page.warning
 
 
+def test_a_second_answer_is_said_not_to_count_beside_a_blind_one(store: Annotations) -> None:
+    page = open_page()
+    press(page, "Step 1")
+    press(page, "Save")
+    assert "counts" not in page.toast[0].value
+    press(page, "Unsure")
+    press(page, "Save")
+    assert [(one.label, one.blind) for one in store.all()] == [("step 1", True), ("unsure", False)]
+    assert "What counts is your blind answer before: step 1. Undo takes one back." in page.toast[0].value
+
+
 def test_an_answer_is_undone_and_the_next_one_is_not_blind(store: Annotations) -> None:
     page = open_page()
     assert "Undo" not in [one.label for one in page.button]

@@ -38,13 +38,18 @@ def test_what_was_inspected_is_opened_again_without_a_model() -> None:
 def test_a_pasted_file_is_inspected_row_by_row() -> None:
     page = open_page()
     rows = [("Cups?", "3 + 4 = 8"), ("Pens?", "four"), ("A quantum of tea?", "two"), ("Long?", "x" * 30_000)]
-    page.text_area(key="pasted").set_value("\n".join(json.dumps({"question": q, "solution": s}) for q, s in rows))
+    given = [{"question": question, "solution": solution} for question, solution in rows]
+    given.append({"question": "Hats?", "solution": "#### 4", "answer": "5"})
+    page.text_area(key="pasted").set_value("\n".join(map(json.dumps, given)))
     press(page, "Inspect them all")
-    said = "3 inspected: 1 with an error, 1 without one, 1 that the model cannot judge, 1 refused."
+    said = (
+        "4 inspected: 1 with an error, 1 with a wrong answer and a doubtful step, 1 without an error, "
+        "1 that the model cannot judge, 1 refused."
+    )
     assert said in [text.value for text in page.text]
-    assert any("4 of 4" in text.value and "the limit is 20,000" in text.value for text in page.text)
+    assert any("4 of 5" in text.value and "the limit is 20,000" in text.value for text in page.text)
     assert drawn(page)[0]["trace"]["text"] == "3 + 4 = 8" and page.text_area(key="problem").value == "Cups?"
-    assert len(page.session_state["history"]) == 4
+    assert len(page.session_state["history"]) == 5
     press(page, "Close this list")
     assert said not in [text.value for text in page.text]
     page.text_area(key="pasted").set_value("{")
