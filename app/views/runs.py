@@ -15,6 +15,7 @@ from app.components.markdown import counted, plain
 from app.inspect import scoring_queue
 from app.jobs import panel, supervisor, training_runs, waiting
 from app.jobs.store import JobError
+from app.jobs.training_form import STARTED
 from app.runs import labels, table
 from app.runs.labels import Label, LabelError, Labels
 from app.runs.table import Run
@@ -220,7 +221,8 @@ def look_at(chosen: Sequence[Run]) -> None:
     scored = [run.name for run in chosen if run.what == "scored run"]
     if trainings and st.button("Training curves", icon=":material/show_chart:"):
         st.session_state["training_kept"] = st.session_state.get("training_kept", {}) | {"training_runs": trainings}
-        st.session_state.pop("training_runs", None)
+        for name in ("training_runs", STARTED):  # what is chosen here alone, not the run that was started last too
+            st.session_state.pop(name, None)
         st.switch_page(VIEWS / "training.py")
     pages = {"Distributions": "distributions", "Reranking": "reranking"} | (
         {"Failures": "failures"} if len(scored) == 1 else {}
