@@ -284,6 +284,8 @@ def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruli
         f"lowest step score {signed(where.step_scores[low])}, of {step_name(trace.steps, low, of=False)}"
     )  # fmt: skip
     said = "no error" if where.decision == "no_error" else "too uncertain to say"
+    if where.decision == "no_error" and trace.correct is False:
+        said = "by itself it finds no error"
     return Finding("reward", f"Reward: {said} ({score}; {limit}; {sure}; {rule}).")
 
 

@@ -71,6 +71,11 @@ def test_a_wrong_answer_is_not_called_free_of_errors() -> None:
     assert said(unstated, "answer") == ["Answer: no final answer is stated; the right one is 13."]
 
 
+def test_beside_a_wrong_answer_the_reward_does_not_say_that_there_is_no_error() -> None:
+    (told,) = said(judged(SOUND, "13", decision="no_error"), "reward")
+    assert told.startswith("Reward: by itself it finds no error (lowest step score")
+
+
 @pytest.mark.parametrize(
     ("text", "answer", "headline"),
     [
