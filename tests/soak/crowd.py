@@ -111,7 +111,7 @@ class Crowd:
         solution = f"{question + 20}-2={question + 18}\n#### {question + 18}" if traces == 1 else ""
         tab.run(filled={"Problem": problem, "Solution (optional)": solution})
         with self.turnstile.entered(traces):
-            filled: dict[str, str | float] = {} if solution else {"Traces to sample": traces}
+            filled: dict[str, str | float] = {} if solution else {"Solutions to write": traces}
             drawn = self.did(f"inspections of {traces}", partial(tab.press, "Inspect", **filled))
         shown = [one.json or one.mixed.json for one in drawn.of("bidi_component")]  # type: ignore[attr-defined]
         title = json.loads(shown[0])["title"] if shown else ""  # a tab goes on with the trace that it showed before

@@ -24,6 +24,7 @@ from websockets.typing import Origin, Subprotocol
 MOST_SECONDS = 1800.0  # for what is asked for to be drawn
 MOST_OPENING = 120.0
 Result = TypeVar("Result")
+ONE_LOOP = threading.Lock()  # the first tabs are opened by many threads at once
 
 
 class TabError(Exception):
@@ -40,7 +41,9 @@ def loop() -> asyncio.AbstractEventLoop:
 
 def done(call: Coroutine[Any, Any, Result]) -> Result:
     """What a call of the loop gives, when it is done."""
-    return asyncio.run_coroutine_threadsafe(call, loop()).result()
+    with ONE_LOOP:
+        running = loop()
+    return asyncio.run_coroutine_threadsafe(call, running).result()
 
 
 @dataclass(slots=True)
