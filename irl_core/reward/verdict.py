@@ -238,8 +238,7 @@ def _arithmetic(
     if not equations:
         return Finding("arithmetic", "Arithmetic: no equation to check.")
     if not false:
-        said = _all_hold(len(equations))
-        return Finding("arithmetic", f"Arithmetic: {said}.")
+        return Finding("arithmetic", f"Arithmetic: {_all_hold(len(equations))}.")
     count = f"{len(false)} of {len(equations)} equations {'do' if len(false) > 1 else 'does'} not hold"
     if len(equations) == 1:
         count = "its one equation does not hold"
@@ -283,9 +282,8 @@ def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruli
     score = "no step has a score" if low is None else (
         f"lowest step score {signed(where.step_scores[low])}, of {step_name(trace.steps, low, of=False)}"
     )  # fmt: skip
-    said = "no error" if where.decision == "no_error" else "too uncertain to say"
-    if where.decision == "no_error" and trace.correct is False:
-        said = "by itself it finds no error"
+    none = "by itself it finds no error" if trace.correct is False else "no error"
+    said = none if where.decision == "no_error" else "too uncertain to say"
     return Finding("reward", f"Reward: {said} ({score}; {limit}; {sure}; {rule}).")
 
 
