@@ -64,6 +64,7 @@ def test_samples_are_ranked_and_exported(watched: Any, real_address: str, tmp_pa
     page.wait_for_selector(".hm .tok", timeout=MODELS_ARE_LOADED)
     page.wait_for_selector(READY)
     expect(page.get_by_text("Majority", exact=False).first).to_be_visible()
+    page.wait_for_selector(READY)  # until then the button may still hold the file of the result before
     with page.expect_download() as download:
         page.get_by_role("button", name="JSON").click()
     result = json.loads(Path(download.value.path()).read_text())
