@@ -6,11 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import nbclient
+import nbformat
 import pytest
-
-nbclient = pytest.importorskip("nbclient", reason="nbclient and ipykernel are in the extra 'test'")
-pytest.importorskip("ipykernel")
-nbformat = pytest.importorskip("nbformat")
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = (
