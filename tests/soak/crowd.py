@@ -24,9 +24,10 @@ from tests.soak.tab import Drawn, Tab, TabError
 
 SHARE = 0.9  # of the limits of the queue, which the sessions together keep filled
 SECONDS_BETWEEN_LOOKS = 10.0
+LOOKS_A_LINE = 6  # how many until the next line on the terminal
 MOST_WARM = 15.0  # minutes until memory has to be flat, at most a quarter of the whole
 SAMPLED = (1, 8, 16)  # how many traces a request asks for; one stands for a solution that is pasted
-HOW_OFTEN = (30, 45, 25)
+HOW_OFTEN = (20, 45, 35)
 QUESTIONS = 12  # of each kind, so that each is asked again and again, and has to be answered as before
 PAGES = ("Failures", "Distributions", "Correlations", "Reranking", "Training curves", "Runs", "Upload")
 
@@ -158,7 +159,7 @@ def crowd(sessions: int, minutes: float, seed: int, world: Path, table: Path | N
         threads = [threading.Thread(target=shared.live, args=(one, seed), daemon=True) for one in range(sessions)]
         for thread in threads:
             thread.start()
-        samples = watched(process, home, threads, table)
+        samples = watched(process, home, threads, shared, table)
     for fault in complaints(log):
         shared.figures.faults.append(f"the server's log: {fault[:300]}")
     shared.figures.attack = f"{sessions} sessions at once for {minutes:g} minutes"
@@ -168,11 +169,21 @@ def crowd(sessions: int, minutes: float, seed: int, world: Path, table: Path | N
     yield flat(samples, min(MOST_WARM, minutes / 4))
 
 
-def watched(process: Popen[bytes], home: Path, threads: list[threading.Thread], table: Path | None) -> list[Held]:
-    """Look at the server until the sessions have ended."""
+def watched(
+    process: Popen[bytes], home: Path, threads: list[threading.Thread], shared: Crowd, table: Path | None
+) -> list[Held]:
+    """Look at the server until the sessions have ended, and say now and then how it stands."""
     began, samples = time.monotonic(), []
     while any(thread.is_alive() for thread in threads):
         samples.append(held(process, home, began))
+        if len(samples) % LOOKS_A_LINE == 0:
+            said = [*filled(shared).outcomes.items(), ("faults", len(shared.figures.faults))]
+            words = ", ".join(f"{name} {value}" for name, value in said)
+            print(
+                f"minute {samples[-1].minutes:.0f}: {words}, {samples[-1].megabytes:.0f} MB",
+                file=sys.stderr,
+                flush=True,
+            )
         if table is not None:
             lines = (",".join(f"{value:.10g}" for value in astuple(one)) for one in samples)
             table.write_text("minutes,megabytes,open_files,threads,files\n" + "\n".join(lines) + "\n")
@@ -181,12 +192,20 @@ def watched(process: Popen[bytes], home: Path, threads: list[threading.Thread], 
 
 
 def filled(shared: Crowd) -> Figures:
-    """How full the queue was: as the page told whoever came in, and as many traces as were asked for at that moment."""
+    """How full the queue was when a request came in: what the sessions had asked for, and what the page said.
+
+    It is full where either limit is reached, so that the nearer one of each moment says how full it was.
+    """
     figures = Figures("the queue when a request came in", n=len(shared.ahead))
-    requests = mean(one + 1 for one in shared.ahead)
-    traces = mean(one["traces"] for one in shared.turnstile.filled)
-    figures.outcomes[f"% of {MAX_WAITING} requests"] = round(100 * requests / MAX_WAITING)
-    figures.outcomes[f"% of {MOST_TRACES_WAITING} traces"] = round(100 * traces / MOST_TRACES_WAITING)
+    with shared.turnstile.changed:
+        inside = shared.turnstile.filled or [shared.turnstile.inside]
+        requests = [one["requests"] / MAX_WAITING for one in inside]
+        traces = [one["traces"] / MOST_TRACES_WAITING for one in inside]
+    figures.outcomes[f"% of {MAX_WAITING} requests"] = round(100 * mean(requests))
+    figures.outcomes[f"% of {MOST_TRACES_WAITING} traces"] = round(100 * mean(traces))
+    figures.outcomes["% of the limit that was nearer"] = round(100 * mean(map(max, zip(requests, traces, strict=True))))
+    if shared.ahead:
+        figures.outcomes["ahead of a request, as its page said (mean)"] = round(mean(shared.ahead))
     return figures
 
 
