@@ -87,11 +87,12 @@ def build_model(chosen: argparse.Namespace) -> Any:
 
 def layouts(traces: Sequence[Any], tokens: int, device: str) -> dict[str, Measured]:
     """The same traces in both layouts, on the device."""
-    from irl_core.models.batching import Batching
+    from irl_core.models.batching import Batching, BatchLayout
 
-    found = {}
-    for name, packed in (("padded", False), ("packed", True)):
-        batching = Batching(pad_id=0, tokens=tokens, packed=packed)
+    found: dict[str, Measured] = {}
+    names: tuple[BatchLayout, ...] = ("padded", "packed")
+    for name in names:
+        batching = Batching(pad_id=0, tokens=tokens, layout=name)
         groups = [[traces[index] for index in group] for group in batching.split(traces)]
         found[name] = Measured([batching.collate(group).to(device) for group in groups])
     return found

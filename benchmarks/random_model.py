@@ -33,7 +33,8 @@ def write_model(config: Any, folder: Path, tokenizer: Path, *, device: str = "cp
     for name, parameter in model.named_parameters():
         if name not in tied:
             shards.setdefault(_shard_of(name), {})[name] = parameter
-    weight_map, count = {}, 0
+    weight_map: dict[str, str] = {}
+    count = 0
     for number, (_, parameters) in enumerate(sorted(shards.items()), 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file({n: _filled(n, p, generator, device) for n, p in parameters.items()}, folder / file, {"format": "pt"})

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,7 +35,7 @@ from irl_core.storage.scored_run import ROWS_PER_GROUP
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "app" / "views" / "failures.py"
 BUNDLED = ROOT / "assets" / "scored_run" / "run.parquet"
-QUERY = Query(outcome="incorrect", decisions=("error",), sort="score_mean_discounted")
+QUERY = Query(outcome="incorrect", verdicts=("error",), sort="score_mean_discounted")
 
 
 def make_run(path: Path, rows: int) -> RunInfo:
@@ -103,9 +104,11 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=1_000)
     parser.add_argument("--repeats", type=int, default=9)
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        failures.DATABASE = Path(folder) / "annotations.sqlite"
-        find.default_roots = lambda: (Path(folder),)  # type: ignore[attr-defined]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(failures, "DATABASE", Path(folder) / "annotations.sqlite"),
+        patch.object(find, "default_roots", lambda environ=None: (Path(folder),)),
+    ):
         runs = [make_run(Path(folder) / f"{rows}.parquet", rows) for rows in (chosen.large, chosen.small)]
         large, small = (pages(run) | things(run) for run in runs)
         print(f"{chosen.large:,} traces over {chosen.small:,}; {chosen.repeats} repeats")

@@ -144,7 +144,7 @@ class NotebookLens:
             [self.lens.locate(one) for one in scored],
             problem=problem,
             checkpoint=self.lens.name,
-            familiarity=self.lens.familiarities([one.trace for one in scored]),
+            familiarity=self.lens.familiarities(scored),
             kind=self.lens.default_trace_score,
         )
 

@@ -27,6 +27,7 @@ from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Standardisat
 
 if TYPE_CHECKING:
     from irl_core.checkpoints.step_models import StepLayout
+    from irl_core.models.batching import BatchLayout
     from irl_core.models.tokenization import TraceEncoder
     from irl_core.policy.branches import Branch
     from irl_core.reward.localisation import Calibration
@@ -78,6 +79,7 @@ class Lens:
         device: str = "cpu",
         fingerprint: str = "",
         discriminator_encoder: TraceEncoder | None = None,
+        batch_layout: BatchLayout = "padded",
     ) -> None:
         self.name = name
         self.config = dict(config)
@@ -86,6 +88,7 @@ class Lens:
         self.encoder = encoder
         self.discriminator_encoder = discriminator_encoder  # where the discriminator reads other tokens
         self.calibration = calibration
+        self.batch_layout = batch_layout
         self.device = device
         self.fingerprint = fingerprint  # sha256 of the manifest, which names the sha256 of every file
         self.lock = threading.RLock()
@@ -111,6 +114,7 @@ class Lens:
             load_causal_lm,
             load_encoder,
         )
+        from irl_core.models.shared_prompts import sharing_layout
         from irl_core.reward.discriminator import load_discriminator
         from irl_core.reward.localisation import Calibration
         from irl_core.reward.rewards import TRACE_SCORES
@@ -134,7 +138,7 @@ class Lens:
                 f"config.json: default_trace_score is {score[:80]!r}; one of {', '.join(TRACE_SCORES)}"
             )
         chosen = usable_device(device)
-        policy = load_causal_lm(path / "policy", chosen)
+        policy = load_causal_lm(path / "policy", chosen, merge="exact")
         discriminator = load_discriminator(path / "discriminator", chosen)
         own = path / "discriminator" / OWN_TOKENIZER
         if own.is_dir() and discriminator.likelihood == "policy":
@@ -157,6 +161,7 @@ class Lens:
             device=chosen,
             fingerprint=hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest(),
             discriminator_encoder=load_encoder(own, discriminator.backbone, instruction) if own.is_dir() else None,
+            batch_layout=sharing_layout(policy, discriminator.backbone),
         )
 
     @classmethod
@@ -266,10 +271,14 @@ class Lens:
                 rewards = StepPair(self.policy, self.discriminator, self.encoder, batch_tokens).score(encoded)
             else:
                 read_by = self.discriminator_encoder or self.encoder
-                rewards = ModelPair(self.policy, self.discriminator, self.encoder, read_by, batch_tokens).score(encoded)
+                pair = ModelPair(
+                    self.policy, self.discriminator, self.encoder, read_by, batch_tokens, self.batch_layout,
+                    reads_prompts=True,
+                )  # fmt: skip
+                rewards = pair.score(encoded)
         unit = self.reference if over == "reference" else group_standardisation([one.raw for one in rewards])
         return [
-            ScoredTrace(trace, one.raw, one.logprobs, one.prompt_reward, unit, self.name)
+            ScoredTrace(trace, one.raw, one.logprobs, one.prompt_reward, unit, self.name, one.prompt_logprob)
             for trace, one in zip(encoded, rewards, strict=True)
         ]
 
@@ -359,11 +368,15 @@ class Lens:
         check_inputs(problem, text)
         return self._familiarity(problem, text, self._prompt_score(problem))
 
-    def familiarities(self, traces: Sequence[Trace]) -> list[Familiarity]:
-        """Measure the familiarity of each trace, its solution's unknown tokens included; a problem that several traces
-        solve is read once."""
-        scores = {problem: self._prompt_score(problem) for problem in dict.fromkeys(one.problem for one in traces)}
-        return [self._familiarity(one.problem, one.text, scores[one.problem]) for one in traces]
+    def familiarities(self, scored: Sequence[ScoredTrace]) -> list[Familiarity]:
+        """Measure the familiarity of each trace, its solution's unknown tokens included. A problem is read only where
+        the policy did not in scoring, and once."""
+        known = {one.trace.problem: one.prompt_logprob for one in scored if one.prompt_logprob is not None}
+        for problem in dict.fromkeys(one.trace.problem for one in scored):
+            if problem not in known:
+                known[problem] = self._prompt_score(problem)
+        traces = [one.trace for one in scored]
+        return [self._familiarity(one.problem, one.text, known[one.problem]) for one in traces]
 
     def _prompt_score(self, problem: str) -> float:
         """The mean log-probability of the problem's prompt."""

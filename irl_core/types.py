@@ -162,6 +162,7 @@ class ScoredTrace:
     ``raw`` (T,) float32: the logit, eq. 4. ``logprobs`` (T,): the policy's log-probability of each token.
     ``prompt_reward``: the logit at the last prompt token, r_0 of the credit. All other signals (standardised,
     discounted, credit) are computed from these without a model: see ``irl_core.reward.rewards``.
+    ``prompt_logprob``: mean log-probability of the prompt's tokens under the policy, None where it did not run.
     """
 
     encoded: EncodedTrace
@@ -170,6 +171,7 @@ class ScoredTrace:
     prompt_reward: float
     standardisation: Standardisation
     checkpoint: str = ""
+    prompt_logprob: float | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.encoded.completion_ids),)

@@ -323,8 +323,8 @@ def score_window(lens: Lens, traces: Iterable[Trace], *, run_id: str, batch_toke
     row of a scored run."""
     encoded, refused = encode_all(lens, traces)
     rows: list[ScoredRow] = []
-    familiarities = lens.familiarities([one.trace for one in encoded])
-    for scored, known in zip(lens.score_encoded(encoded, batch_tokens), familiarities, strict=True):
+    found = lens.score_encoded(encoded, batch_tokens)
+    for scored, known in zip(found, lens.familiarities(found), strict=True):
         try:
             rows.append(row_of(scored, lens.locate(scored), run_id=run_id, familiarity=known))
         except UNREADABLE as error:

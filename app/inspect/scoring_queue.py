@@ -193,11 +193,10 @@ def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -
                 replace(trace, reference_answer=request.answer, correct=agrees)
                 for trace, agrees in zip(traces, correct, strict=True)
             ]
-    ticket.report("comparing the problem with held-out ones")
-    familiarity = tuple(lens.familiarities(traces))
     ticket.report("scoring")
     calls["score"] += 1
     scored = tuple(lens.score(traces))
+    familiarity = tuple(lens.familiarities(scored))
     localisations = tuple(lens.locate(one) for one in scored)
     at: int | None = None
     branches: tuple[Branch, ...] = ()

@@ -15,7 +15,9 @@ LOGITS_AT_ONCE = 2**27  # 512 MiB in float32
 
 
 def _chunk_logprobs(hidden: Tensor, lm_head: torch.nn.Module, targets: Tensor, temperature: float) -> Tensor:
-    logits: Tensor = lm_head(hidden).float() / temperature
+    logits: Tensor = lm_head(hidden).float()
+    if temperature != 1.0:  # a pass over the largest tensor there is
+        logits = logits / temperature
     return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
 
 
@@ -116,6 +118,21 @@ def completion_logprobs(
     head = model.get_output_embeddings()
     values = logprobs_of_hidden(hidden[batch.preceding_index[mask]], head, targets, temperature=temperature, once=once)
     return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
+
+
+def mean_prompt_logprobs(model: Any, batch: Batch, hidden: Tensor) -> Tensor:
+    """Mean ``log p`` of each trace's prompt tokens after the first, ``(B,)``; 0 for a prompt of one token.
+
+    A prompt that traces share is read once.
+    """
+    begins, which = batch.first.unique(return_inverse=True)
+    starts = torch.empty_like(begins).scatter_(0, which, batch.starts)
+    whole = Batch(batch.input_ids, begins, starts, batch.response_mask)
+    counts = (starts - 1).clamp(min=0)
+    values = prompt_logprobs(model, whole, hidden)
+    trace = torch.arange(len(begins), device=values.device).repeat_interleave(counts)
+    sums = values.new_zeros(len(begins)).index_add_(0, trace, values)
+    return (sums / counts.clamp(min=1))[which]
 
 
 def prompt_logprobs(model: Any, batch: Batch, hidden: Tensor) -> Tensor:

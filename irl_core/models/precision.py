@@ -127,8 +127,8 @@ def compiled_without_cache(plain: Callable[..., Any]) -> Callable[..., Any]:
 def merged(model: PeftModel) -> Any:
     """The base with the adapters added to its weights: a third fewer passes over memory.
 
-    Added in float32 and rounded to the weights' type once. Not for training or sampling, where an update below a
-    weight's rounding must count.
+    Added in float32 and rounded to the weights' type once. Not for training; nor, in a narrower type, for sampling,
+    where an update below a weight's rounding must count.
     """
     base: Any = model.get_base_model()
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]

@@ -90,12 +90,17 @@ def read_base(directory: Path) -> Base:
 
 
 def load_causal_lm(
-    directory: Path, device: str | torch.device = "cpu", *, trainable: bool = False, merge: bool = False
+    directory: Path,
+    device: str | torch.device = "cpu",
+    *,
+    trainable: bool = False,
+    merge: bool | Literal["exact"] = False,
 ) -> Any:
     """The causal LM in a folder of a verified checkpoint, in evaluation mode and in its saved precision.
 
     Adapters are applied to their base, and require gradients only if ``trainable``; a whole model's weights always do.
-    ``merge``: add them to the weights where these are not quantised, for scoring alone.
+    ``merge``: add them to the weights where these are not quantised, for scoring alone; ``exact``: where the weights
+    are float32 too, in which nothing is lost by it.
 
     Raises:
         CheckpointError: the files are not safe to load or incomplete, or the base is not available.
@@ -109,7 +114,9 @@ def load_causal_lm(
         from irl_core.models import precision
 
         model.requires_grad_(False)
-        model = precision.merged(model) if merge and base.quantisation == "none" else precision.computing_as_base(model)
+        weights = model.get_base_model().get_input_embeddings().weight.dtype
+        adds = base.quantisation == "none" and (merge is True or (merge == "exact" and str(weights) == "torch.float32"))
+        model = precision.merged(model) if adds else precision.computing_as_base(model)
     return model.eval()
 
 

@@ -23,7 +23,8 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from irl_core.errors import ConfigError
-from irl_core.models.batching import Batch, Family
+from irl_core.models.batching import Batch, BatchLayout, Family
+from irl_core.models.packed_attention import reason_not_to_pack
 
 ATTENTION = "shared_prompts"
 
@@ -50,8 +51,6 @@ def use_shared_prompts(model: Any) -> None:
     Raises:
         ConfigError: a model with more than plain causal attention between tokens, or not on the CPU.
     """
-    from irl_core.models.packed_attention import reason_not_to_pack
-
     decoder = model.get_decoder()
     reason = reason_not_to_pack(decoder)
     if not reason and next(model.parameters()).device.type != "cpu":
@@ -62,6 +61,18 @@ def use_shared_prompts(model: Any) -> None:
     AttentionInterface.register(ATTENTION, shared_attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     model.set_attn_implementation(ATTENTION)
+
+
+def sharing_layout(*models: Any) -> BatchLayout:
+    """How batches lie for all of these models: with shared prompts where each can take them, which is set, else padded.
+
+    Their results are the same but for rounding.
+    """
+    if any(next(one.parameters()).device.type != "cpu" or reason_not_to_pack(one.get_decoder()) for one in models):
+        return "padded"
+    for one in models:
+        use_shared_prompts(one)
+    return "shared_prompts"
 
 
 def family_arguments(batch: Batch) -> dict[str, Any]:

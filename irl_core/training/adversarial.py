@@ -61,7 +61,7 @@ class AdversarialTrainer(PolicyTrainer):
         """Both models as they are now."""
         return ModelPair(
             self.policy.model, self.discriminator.model, self.encoder, self.discriminator_encoder,
-            self.config.run.batch_tokens, self.config.model.batch_layout, self.world,
+            self.config.run.batch_tokens, self.config.model.batch_layout, world=self.world,
         )  # fmt: skip
 
     def score(self, groups: Sequence[Group]) -> ScoredBatch:

@@ -15,7 +15,7 @@ from irl_core.models.batching import Batching
 from irl_core.models.tokenization import TraceEncoder
 from irl_core.reward.localisation import token_steps
 from irl_core.reward.step_model import MarkedText, StepModel
-from irl_core.training.model_pair import TraceRewards, trace_logprobs
+from irl_core.training.model_pair import TraceRewards, policy_reading
 from irl_core.types import EncodedTrace, Floats, Trace
 
 
@@ -32,17 +32,21 @@ class StepPair:
     def score(self, traces: Sequence[EncodedTrace]) -> list[TraceRewards]:
         """Rewards of every trace, in order: each token has the logit of its step; the reward before the first is 0."""
         logprobs: dict[int, Floats] = {}
+        prompts: dict[int, float] = {}
         batching = Batching(self.encoder.pad_id, self.batch_tokens)
         for indices in batching.split(traces):
             chosen = [traces[index] for index in indices]
             batch = batching.collate(chosen).to(self.policy.device)
-            values = trace_logprobs(self.policy, chosen, batch, World()).cpu().numpy()
+            read = policy_reading(self.policy, chosen, batch, World(), prompts=True)
+            if read.prompts is not None:
+                prompts |= zip(indices, read.prompts.tolist(), strict=True)
+            values = read.logprobs.cpu().numpy()
             for row, index in enumerate(indices):
                 logprobs[index] = np.ascontiguousarray(values[row][: len(traces[index].completion_ids)])
         judged = self.judged([read_by(self.model, one.trace) for one in traces])
         sparse = self.model.layout in SPARSE
         return [
-            TraceRewards(levels(one, logits, sparse), logprobs[index], 0.0)
+            TraceRewards(levels(one, logits, sparse), logprobs[index], 0.0, prompts.get(index))
             for index, (one, logits) in enumerate(zip(traces, judged, strict=True))
         ]
 

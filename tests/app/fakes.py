@@ -106,8 +106,8 @@ class FakeLens:
         decision = "no_error" if bad is None else "error"
         return Localisation(decision, bad, 0.875, rule, THRESHOLD, tuple(scores))
 
-    def familiarities(self, traces: list[Trace]) -> list[Familiarity]:
-        return [self.familiarity(trace.problem, trace.text) for trace in traces]
+    def familiarities(self, scored: list[ScoredTrace]) -> list[Familiarity]:
+        return [self.familiarity(one.trace.problem, one.trace.text) for one in scored]
 
     def familiarity(self, problem: str, text: str | None = None) -> Familiarity:
         check_inputs(problem, text)

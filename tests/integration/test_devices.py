@@ -64,7 +64,7 @@ def test_a_round_keeps_to_its_device(name: str) -> None:
     # Of a draw: the id, its log-probability and whether it can be; transformers looks at the mask once a pass.
     assert police.waits["sampling._decode"] <= 3 * 12 + 1
     assert 2 * police.waits["policy_step.sampler_mismatch"] <= police.waits["policy_step.policy_loss"]  # a micro-batch
-    assert police.waits["model_pair.trace_logprobs"] == 0
+    assert police.waits["model_pair.policy_reading"] == 0
 
 
 def test_generate_draws_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,6 +273,23 @@ def test_familiarity_of_the_lens_uses_stored_quantiles(lens: Lens, monkeypatch: 
     assert lens.familiarity(PROBLEM).familiar is False
 
 
+def test_scoring_tells_how_familiar_a_problem_is_and_it_is_not_read_again(lens: Lens, monkeypatch: Any) -> None:
+    traces = [make_trace(PROBLEM, SOLUTION), make_trace(PROBLEM, "3 + 4 = 8"), make_trace("Ada has 3 pens.", "3 = 3")]
+    alone = [lens.familiarity(one.problem, one.text) for one in traces]
+    scored = lens.score(traces)
+    sampled = lens.score(lens.sample(PROBLEM, 2, seed=0, max_new_tokens=4))  # have their log-probabilities already
+    assert [one.prompt_logprob for one in sampled] == [None, None]
+    read: list[str] = []
+    plain = lens._prompt_score
+    monkeypatch.setattr(lens, "_prompt_score", lambda problem: (read.append(problem), plain(problem))[1])
+    for one, wanted in zip(lens.familiarities(scored), alone, strict=True):
+        assert (one.familiar, one.unknown_share) == (wanted.familiar, wanted.unknown_share)
+        assert one.score == pytest.approx(wanted.score, abs=1e-4)
+    assert read == []
+    assert lens.familiarities(sampled)[1].score == pytest.approx(alone[0].score, abs=1e-6)
+    assert read == [PROBLEM]
+
+
 def test_ids_that_do_not_spell_the_text_are_refused(lens: Lens) -> None:
     sampled = lens.sample(PROBLEM, 1, seed=0, max_new_tokens=4)[0]
     with pytest.raises(InputError, match="do not spell its text"):

@@ -20,6 +20,7 @@ from irl_core.config import LoraConfig
 from irl_core.errors import CheckpointError
 from irl_core.models import hub, pretrained
 from irl_core.models.hub import explain_hub_error, locate
+from irl_core.models.precision import PRECISION_VARIABLE
 from irl_core.models.pretrained import Base, load_causal_lm, load_encoder, load_whole
 from tests.small_models import cached, edit_json, save_model
 from tests.tiny import tiny_tokenizer
@@ -134,6 +135,18 @@ def test_adapters_come_back_as_they_were(model_folder: Path, adapters: Path) -> 
     assert sorted(path.name for path in adapters.iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors", "base.json",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapters_are_added_to_weights_in_which_nothing_is_lost(
+    dtype: Any, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PRECISION_VARIABLE, dtype)
+    folder = saved(adapted(model_folder, dtype=dtype), tmp_path / "checkpoint")
+    plain, loaded = load_causal_lm(folder), load_causal_lm(folder, merge="exact")
+    assert any("lora_" in name for name, _ in loaded.named_parameters()) == (dtype == "bfloat16")
+    torch.testing.assert_close(logits(loaded), logits(plain), atol=1e-5, rtol=1e-5)
+    assert pretrained.base_of(loaded) == pretrained.base_of(plain)
 
 
 def test_adapters_to_be_trained_further_are_float32_and_alone_have_gradients(

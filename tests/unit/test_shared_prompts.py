@@ -10,8 +10,8 @@ import torch
 
 from irl_core.errors import ConfigError
 from irl_core.models.batching import Batching, collate, families, pack_families
-from irl_core.models.logprobs import completion_logprobs, hidden_states, prompt_logprobs
-from irl_core.models.shared_prompts import use_shared_prompts
+from irl_core.models.logprobs import completion_logprobs, hidden_states, mean_prompt_logprobs, prompt_logprobs
+from irl_core.models.shared_prompts import ATTENTION, sharing_layout, use_shared_prompts
 from irl_core.reward.discriminator import Discriminator
 from irl_core.types import EncodedTrace
 from tests.small_models import random_model
@@ -63,6 +63,29 @@ def test_rewards_and_prompt_log_probabilities_too() -> None:
     torch.testing.assert_close(found.logits[mask], wanted.logits[mask], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found.prompt_logit, wanted.prompt_logit, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(prompts[1], prompts[0], atol=1e-5, rtol=1e-4)
+
+
+def test_the_mean_of_a_prompt_is_that_of_its_tokens_once_a_problem() -> None:
+    model, encoded = a_model(), traces()
+    padded, shared = collate(encoded, 0), pack_families(encoded)
+    with torch.no_grad():
+        every = prompt_logprobs(model, padded, hidden_states(model, padded))
+        found = [mean_prompt_logprobs(model, batch, hidden_states(model, batch)) for batch in (padded, shared)]
+    wanted = [part.mean() if len(part) else torch.tensor(0.0) for part in every.split([4, 8, 4, 0, 4])]
+    torch.testing.assert_close(found[0], torch.stack(wanted), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-4)
+
+
+def test_prompts_are_shared_only_where_every_model_can() -> None:
+    plain, windowed = (
+        random_model("qwen2", VOCABULARY, use_sliding_window=windowed, sliding_window=4, max_window_layers=0)
+        for windowed in (False, True)
+    )
+    before = plain.config._attn_implementation
+    assert sharing_layout(plain, windowed) == "padded"
+    assert plain.config._attn_implementation == before
+    assert sharing_layout(plain, plain) == "shared_prompts"
+    assert plain.config._attn_implementation == ATTENTION
 
 
 def test_a_prompt_is_read_once() -> None:

@@ -59,7 +59,7 @@ def inspect(
     lens = load_lens(checkpoint, device)
     scored = score_solutions(lens, problem, solution, samples, seed, gamma, asked, answer)
     localisations, kind = [lens.locate(one) for one in scored], lens.default_trace_score
-    known = lens.familiarities([one.trace for one in scored])
+    known = lens.familiarities(scored)
     result = to_json(
         scored, localisations, problem=problem, checkpoint=lens.name, familiarity=known, gamma=gamma, kind=kind
     )

@@ -203,10 +203,10 @@ def scored_traces(lens: Lens, traces: Sequence[Trace]) -> Iterator[Part]:
 
 def scored_rows(lens: Lens, encoded: Sequence[EncodedTrace]) -> list[ScoredRow]:
     """Rows of traces, in order."""
-    familiarities = lens.familiarities([one.trace for one in encoded])
+    scored = lens.score_encoded(encoded, BATCH_TOKENS)
     return [
         row_of(one, lens.locate(one), run_id=lens.name, familiarity=known)
-        for one, known in zip(lens.score_encoded(encoded, BATCH_TOKENS), familiarities, strict=True)
+        for one, known in zip(scored, lens.familiarities(scored), strict=True)
     ]
 
 

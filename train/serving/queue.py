@@ -195,7 +195,7 @@ class ScoringQueue:
         """What ``irl-lens score`` finds of the traces of jobs."""
         encoded = [one for job in jobs for one in job.encoded]
         scored = self.lens.score_encoded(encoded, self.batch_tokens)
-        known = self.lens.familiarities([one.trace for one in encoded])
+        known = self.lens.familiarities(scored)
         return [Scored(one, self.lens.locate(one), familiar) for one, familiar in zip(scored, known, strict=True)]
 
     def classified(self, jobs: Sequence[Job]) -> list[list[float]]:
