@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from irl_core.errors import InputError
+
+# What the drivers of NVIDIA, of its embedded boards, of AMD and of Windows' subsystem for Linux put there.
+DEVICE_FILES = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
+
+
+def may_have_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether torch could find a GPU here; it takes seconds to import, and on Linux no driver means none."""
+    if sys.platform != "linux":
+        return True
+    return any(True for pattern in DEVICE_FILES for _ in devices.glob(pattern))
 
 
 @contextmanager

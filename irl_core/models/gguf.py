@@ -83,15 +83,26 @@ def sha256_of(path: Path, on_progress: OnProgress = silent) -> str:
     return digest.hexdigest()
 
 
+def note_of(path: Path) -> Path:
+    """Where the sha256 of a file is remembered."""
+    return cache_home() / "gguf" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
+
+
+def noted_sha256(path: Path, size: int, changed: int) -> str | None:
+    """The sha256 that is remembered of a file of this size and time of change."""
+    note = note_of(path)
+    known = load_json(note) if note.is_file() else {}
+    if (known.get("path"), known.get("size"), known.get("changed")) == (str(path), size, changed):
+        return str(known.get("sha256"))
+    return None
+
+
 @cache
 def known_sha256(path: Path, size: int, changed: int) -> str:
     """sha256 of a file of this size and time of change, computed once and remembered in the cache."""
-    note = cache_home() / "gguf" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
-    if note.is_file():
-        known = load_json(note)
-        if (known.get("path"), known.get("size"), known.get("changed")) == (str(path), size, changed):
-            return str(known.get("sha256"))
-    digest = sha256_of(path)
+    if noted := noted_sha256(path, size, changed):
+        return noted
+    note, digest = note_of(path), sha256_of(path)
     note.parent.mkdir(parents=True, exist_ok=True)
     write_whole(note, json.dumps({"path": str(path), "size": size, "changed": changed, "sha256": digest}))
     return digest
@@ -109,11 +120,36 @@ def converted(path: Path, on_progress: OnProgress = silent) -> Path:
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
     digest = known_sha256(path, state.st_size, state.st_mtime_ns)
-    folder = cache_home() / "gguf" / f"{digest[:16]}-{VERSION}"
+    folder = folder_of(digest)
     if not (folder / RECORD).is_file():
         convert(path, folder, digest, on_progress)
     verify_converted(folder)
     return folder
+
+
+def folder_of(digest: str) -> Path:
+    """The folder of the model of a file with this sha256."""
+    return cache_home() / "gguf" / f"{digest[:16]}-{VERSION}"
+
+
+def shape_config(path: Path) -> dict[str, Any]:
+    """The ``config.json`` of the model of a GGUF file, its weights neither read nor written.
+
+    It is taken from the cache where the file was converted before: a header takes seconds.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    path = path.resolve()
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+    noted = noted_sha256(path, state.st_size, state.st_mtime_ns)
+    if noted and (folder_of(noted) / RECORD).is_file():
+        return load_json(folder_of(noted) / "config.json")
+    header = read_header(path)
+    return header.config(tied="output.weight" not in header.tensors)
 
 
 @cache

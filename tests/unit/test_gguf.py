@@ -339,13 +339,22 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- the plan
 
 
-def test_the_plan_knows_the_shape_of_a_file(tmp_path: Path) -> None:
+def test_the_plan_knows_the_shape_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = file_of(tmp_path, "qwen2")
     found = sources.find_model("policy", str(path))
     assert (found.kind, found.where) == ("folder", str(path))
     shape = sources.shape_of(found)
     assert (shape.family, shape.layers, shape.hidden, shape.vocabulary, shape.tied) == ("qwen2", 2, 64, 300, True)
     assert shape.parameters == sum(one.numel() for one in a_model("qwen2").parameters())
+    converted(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(gguf, "read_header", None)  # which takes seconds: what was converted is asked
+        assert sources.shape_of(found) == shape
+    with path.open("ab") as file:
+        file.write(b"\0")  # another file now, which the cache does not know
+    monkeypatch.setattr(gguf, "read_header", lambda path: (_ for _ in ()).throw(CheckpointError("read anew")))
+    with pytest.raises(ConfigError, match="read anew"):
+        sources.shape_of(found)
     with pytest.raises(ConfigError, match=r"model\.policy: '/nowhere/model\.gguf' is no file that is there"):
         sources.find_model("policy", "/nowhere/model.gguf")
     assert sources.find_model("policy", "someone/small:model.gguf").kind == "download"

@@ -14,6 +14,7 @@ import torch
 
 from irl_core.config import TrainConfig
 from irl_core.errors import ConfigError
+from irl_core.models.devices import may_have_gpu
 from irl_core.presets import load_config
 from train.planning import plan as planning
 from train.planning import sources
@@ -122,6 +123,7 @@ def test_the_machine_is_the_devices_where_it_is_known() -> None:
 
 
 def test_a_gpu_says_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (30e9 + index, 40e9))
@@ -130,6 +132,19 @@ def test_a_gpu_says_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert this_device() == Device("GPU 1", "cuda", 40e9, 30e9 + 1)
     assert this_device(12.5) == Device("a device of 12.5 GB", "planned", 12.5e9, 12.5e9)
+
+
+@pytest.mark.parametrize("name", ["nvidia0", "nvidiactl", "nvhost-gpu", "kfd", "dxg"])
+def test_torch_is_asked_for_a_gpu_only_where_a_driver_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    (tmp_path / "nvme0").touch()  # a disk
+    assert not may_have_gpu(tmp_path)
+    (tmp_path / name).touch()
+    assert may_have_gpu(tmp_path)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert may_have_gpu(tmp_path / "absent")
 
 
 def test_the_cpu_has_the_memory_that_is_free() -> None:

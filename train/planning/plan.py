@@ -12,6 +12,7 @@ from pathlib import Path
 
 from irl_core.config import TrainConfig
 from irl_core.home import runs_folder
+from irl_core.models.devices import may_have_gpu
 from irl_core.presets import load_config
 from irl_core.storage.training_run import is_finished
 from train.planning.architectures import Architecture
@@ -145,6 +146,8 @@ def this_device(memory_gb: float | None = None) -> Device:
     another one, a device of so many GB (10^9 bytes)."""
     if memory_gb is not None:
         return Device(f"a device of {memory_gb:g} GB", "planned", memory_gb * GB, memory_gb * GB)
+    if not may_have_gpu():
+        return this_cpu()
     import torch
 
     if torch.cuda.is_available():

@@ -18,7 +18,6 @@ from irl_core.checkpoints.manifest import MANIFEST
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.models import gguf
 from irl_core.models.bases import BASES
-from irl_core.models.gguf_header import read_header
 from irl_core.models.hub import SNAPSHOT_FILES, explain_hub_error, is_hub_name
 from train.planning.architectures import KNOWN, Architecture, architecture_of
 
@@ -187,8 +186,7 @@ def shape_of(origin: Origin, revision: str | None = None, *, download: bool = Tr
         return KNOWN[origin.name].shape
     if origin.where.endswith(gguf.SUFFIX):
         try:
-            header = read_header(Path(origin.where))
-            return architecture_of(header.config(tied="output.weight" not in header.tensors), origin.name)
+            return architecture_of(gguf.shape_config(Path(origin.where)), origin.name)
         except CheckpointError as error:
             raise ConfigError(str(error)) from error
     folder = Path(origin.where) if origin.where else cached_folder(origin.name, revision)
