@@ -5,7 +5,6 @@ What a user can fix is one plain line on stderr and exit status 2, never a trace
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from typing import Annotated
 
@@ -42,6 +41,8 @@ cli = typer.Typer(
 def print_version(wanted: bool) -> None:
     """Print the version and stop, where it is asked for."""
     if wanted:
+        import importlib.metadata
+
         say(f"irl-lens {importlib.metadata.version('irl-lens')}")
         raise typer.Exit
 
