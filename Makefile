@@ -15,13 +15,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help app test lint assets assets-gsm8k clean
+.PHONY: help app test lint bench assets assets-gsm8k clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make app [PORT=8501]   install into $(VENV), fetch the pretrained model, and open the app"
 	@echo "make test [ARGS=...]   install what the tests need and run them all (WORKERS= one after the other)"
 	@echo "make lint              ruff and mypy"
+	@echo "make bench             compare its speed with what one would run instead: docs/benchmarks.md"
 	@echo "make assets            train the tiny checkpoint of the demo anew and evaluate it"
 	@echo "make assets-gsm8k      train the default checkpoint on GSM8K anew"
 	@echo "make clean             remove $(VENV) and the caches"
@@ -58,6 +59,10 @@ test: $(VENV)/.test-installed
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.test-installed
+	$(BIN)/irl-lens models fetch $(BASE)
+	$(BIN)/python -m benchmarks --out docs/benchmarks.md
 
 # The embedded default, from nothing: about an hour on two cores by the estimate of --dry-run. The figures of its model
 # card come from the last step.

@@ -1,0 +1,105 @@
+"""The benchmarks that a CPU can run, one after the other, and what they print as docs/benchmarks.md.
+
+    python -m benchmarks [--only scoring starts] [--out docs/benchmarks.md]
+
+Each runs in a process of its own with one thread, so that seconds of the processor are comparable, and does its own
+comparisons side by side. The file says when, on which processor, with which versions, and each command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("torch", "transformers", "peft", "streamlit", "pyarrow")
+
+
+class Benchmark(NamedTuple):
+    """A module of this package, its arguments, and the question that it answers."""
+
+    module: str
+    arguments: tuple[str, ...]
+    question: str
+
+
+BENCHMARKS = (
+    Benchmark("scoring", ("--traces", "16", "--repeats", "3"), "Scoring beside a padded loop and the bare passes"),
+    Benchmark(
+        "scoring", ("--traces", "16", "--repeats", "3", "--a-problem", "4"), "The same, four solutions to a problem"
+    ),
+    Benchmark("score_memory", (), "Memory and time of `irl-lens score` as files grow, with the tiny demo"),
+    Benchmark("sampling", ("--repeats", "3"), "Sampling beside `generate`, a small random model"),
+    Benchmark("packing", ("--repeats", "3"), "Packed rows beside padded ones, a small random model"),
+    Benchmark("first_heatmap", ("--repeats", "1"), "From a pasted solution to coloured tokens"),
+    Benchmark("scored_runs", ("--repeats", "5"), "The Failures page on 100,000 traces over 1,000"),
+    Benchmark("starts", (), "What commands take to start"),
+)
+
+
+def main() -> int:
+    """Run what is asked for; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    known = list(dict.fromkeys(one.module for one in BENCHMARKS))
+    parser.add_argument("--only", nargs="+", choices=known, default=known, help="of these alone [default: all]")
+    parser.add_argument("--out", type=Path, default=None, help="file for the results, such as docs/benchmarks.md")
+    asked = parser.parse_args()
+    pieces, failed = [heading()], 0
+    for one in (one for one in BENCHMARKS if one.module in asked.only):
+        piece, status = section(one)
+        print(piece, flush=True)
+        pieces.append(piece)
+        failed += status != 0
+    if asked.out and not failed:
+        asked.out.write_text("\n".join(pieces), encoding="utf-8")
+    return int(failed > 0)
+
+
+def heading() -> str:
+    """Where, when and with what it was measured."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return (
+        "# Benchmarks\n\n"
+        "Written by `python -m benchmarks --out docs/benchmarks.md` (`make bench`). A speed is a ratio of two things\n"
+        "that took turns in one process; how each is measured is said in its module.\n\n"
+        f"{datetime.now(UTC).date().isoformat()}, commit {commit}; {processor()}; {versions}.\n"
+    )
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's kind, how many cores, and which products of bfloat16 it has."""
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set(fields.get("flags", "").split())
+    has = [name for name, flag in (("AMX", "amx_bf16"), ("avx512_bf16", "avx512_bf16"), ("AVX-512", "avx512f"),
+                                   ("AVX2", "avx2")) if flag in flags]  # fmt: skip
+    kind = fields.get("model name", "a processor of an unknown kind")
+    return f"{kind}, {os.cpu_count()} cores, {has[0] if has else 'no vector extension that is known'} at best"
+
+
+def section(one: Benchmark) -> tuple[str, int]:
+    """What a benchmark printed, and its exit status."""
+    command: Sequence[str] = ("python", "-m", f"benchmarks.{one.module}", *one.arguments)
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    told = done.stdout.strip() if done.returncode == 0 else f"failed: {done.stderr.strip()[-500:]}"
+    minutes = (time.monotonic() - started) / 60
+    return f"\n## {one.question}\n\n`{' '.join(command)}` ({minutes:.1f} min)\n\n```\n{told}\n```\n", done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
