@@ -171,8 +171,9 @@ class PolicyConfig:
     ``unknown_answer``: with outcome rewards (``grpo``), whether a sample whose answer is missing or cannot be compared
     has no advantage, or counts as wrong. ``negative_weight`` scales advantages below 0; at 0 the policy only follows
     what is better than its group.
-    ``sampler``: our decoding loop, or transformers' ``generate`` (with a dynamic or static
-    ``cache``); ``sampling_tokens`` bounds the cached tokens (prompt and completion) of the samples decoded at once.
+    ``sampler``: our decoding loop, transformers' ``generate`` (with a dynamic or static ``cache``), or a serving
+    ``engine`` that is given the adapters of every round (``docs/plug-in.md``); ``sampling_tokens`` bounds the cached
+    tokens (prompt and completion) of the samples decoded at once.
     ``max_new_tokens``: of a sample in training; 0 = ``data.max_completion_tokens``.
     """
 
@@ -183,7 +184,7 @@ class PolicyConfig:
     prompts_per_round: Count = 8
     num_generations: Count = 8
     updates_per_round: Count = 1
-    sampler: Literal["loop", "generate"] = "loop"
+    sampler: Literal["loop", "generate", "engine"] = "loop"
     cache: Literal["dynamic", "static"] = "dynamic"
     sampling_tokens: Count = 262144
     max_new_tokens: CountOrZero = 0

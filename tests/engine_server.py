@@ -25,10 +25,13 @@ class FakeEngine:
         self.url = ""
         self.gone = False
         self.stop: Callable[[], None] = lambda: None
+        self.others: dict[str, Callable[[Body], Answer]] = {}  # answers to what is posted to other paths
 
     def handle(self, path: str, body: Body | None, headers: dict[str, str]) -> Answer:
         if path == "/v1/models":
             return 200, {"data": [{"id": name} for name in self.models]}
+        if path in self.others and body is not None:
+            return self.others[path](body)
         if path != "/v1/completions" or body is None:
             return 404, {"error": {"message": f"no {path}"}}
         with self.lock:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,13 +19,16 @@ from tests.conftest import REPOSITORY
 
 CONFIGURATIONS = REPOSITORY / "train" / "accelerate"
 SECONDS = 200
+SMALL = 3  # traces in a part
 
 
-def launch(*arguments: str, configuration: str = "ddp.yaml", gpus: str = "") -> subprocess.Popen[str]:
+def launch(
+    *arguments: str, configuration: str = "ddp.yaml", gpus: str = "", restarts: int = 0
+) -> subprocess.Popen[str]:
     """Two processes of a module, by the launcher's own command; on the CPU, or on the ``gpus``."""
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGURATIONS / configuration),
-        "--num_processes", "2", "-m", *arguments,
+        "--num_processes", "2", "--max_restarts", str(restarts), "-m", *arguments,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": gpus}
     return subprocess.Popen(
@@ -75,11 +79,48 @@ def has_other_settings() -> None:
     sys.argv += ["--set", "policy.gamma=0.5"]
 
 
-FAULTS: dict[str, Callable[[], Any]] = {f.__name__: f for f in (fails_at_the_second_step, has_other_settings)}
+def is_killed_in_its_second_part() -> None:
+    """At the first start of the processes, not where the launcher starts them again."""
+    from irl_core.storage.run_writer import RunWriter
+
+    whole, written = RunWriter.write, []
+
+    def write_or_die(self: RunWriter, *arguments: Any, **named: Any) -> None:
+        if written and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        whole(self, *arguments, **named)
+        written.append(1)
+
+    RunWriter.write = write_or_die  # type: ignore[method-assign]
+
+
+def reads_another_file() -> None:
+    """As it may lie under the same name on another machine."""
+    from irl_core.storage import provenance
+    from train import score_file
+
+    score_file.source_hash = lambda source: ("another", provenance.source_hash(source)[1])
+
+
+FAULTS: dict[str, Callable[[], Any]] = {
+    fault.__name__: fault
+    for fault in (fails_at_the_second_step, has_other_settings, is_killed_in_its_second_part, reads_another_file)
+}
+
+
+def cut_parts_small() -> None:
+    """Files that are short have several parts all the same, on every process."""
+    from train import score_file
+    from train.evaluate import rollouts
+
+    score_file.score_file.__kwdefaults__["window"] = SMALL
+    rollouts.QUESTIONS_AT_ONCE = 1
 
 
 def main() -> None:
     fault = FAULTS[sys.argv.pop(1)]
+    if fault is is_killed_in_its_second_part:
+        cut_parts_small()
     if os.environ["RANK"] == "1":
         fault()
     from train.cli.main import main as command

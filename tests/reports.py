@@ -10,7 +10,8 @@ from typing import Any
 from irl_core.evaluation.evaluated_run import load
 from irl_core.evaluation.report import make
 from irl_core.report.html import to_html
-from irl_core.storage.scored_run import read_run, write_run
+from irl_core.storage.run_writer import write_run
+from irl_core.storage.scored_run import read_run
 
 BUNDLED = Path(__file__).resolve().parents[1] / "assets" / "scored_run" / "run.parquet"
 HOSTILE = (

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from irl_core.storage.run_writer import write_run
 from irl_core.storage.schema import COLUMNS
-from irl_core.storage.scored_run import write_run
 from tests.evaluated import frame
 
 

@@ -22,7 +22,7 @@ import torch
 from irl_core.checkpoints.manifest import MANIFEST
 from irl_core.config import TrainConfig
 from irl_core.distributed import World
-from irl_core.errors import CheckpointError, ConfigError
+from irl_core.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from irl_core.models.tokenization import TraceEncoder
@@ -169,7 +169,7 @@ def from_main(world: World, function: Callable[[], T]) -> T:
     if world.is_main:
         try:
             result = function()
-        except (ConfigError, CheckpointError) as error:
+        except UserError as error:
             failed = error
     result, failed = world.gather([(result, failed)])[0]
     if failed is not None:

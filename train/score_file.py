@@ -8,10 +8,10 @@ whole part. A window is always cut and batched alike, so the result equals that 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -23,30 +23,24 @@ from irl_core.data.fields import RowError
 from irl_core.data.formats import UNREADABLE, Format, read_counted
 from irl_core.data.intake import Intake
 from irl_core.data.sources import Columns, open_source
-from irl_core.errors import InputError, StoreError
-from irl_core.files import escaped, now, one_line
+from irl_core.errors import InputError
+from irl_core.files import escaped, now
 from irl_core.progress import ProgressBar, progress_bar
 from irl_core.reward.verdict import Judged, rule_on
 from irl_core.storage.provenance import ScoredRunProvenance, source_hash
 from irl_core.storage.rows import row_of
+from irl_core.storage.run_writer import RunWriter, is_leftover, remove_parts
 from irl_core.storage.schema import RefusedRow, ScoredRow
-from irl_core.storage.scored_run import (
-    RunWriter,
-    errors_path,
-    is_leftover,
-    parts_folder,
-    read_provenance,
-    read_run,
-    remove_parts,
-)
+from irl_core.storage.scored_run import errors_path, parts_folder, read_run
 from irl_core.storage.sole_writer import sole_writer
 from train.planning.describe import hours
+from train.score_target import COMMAND, check_target
+from train.workers import Workers
 
 if TYPE_CHECKING:
     from irl_core.scorer import Lens
     from irl_core.types import EncodedTrace, Trace
 
-COMMAND = "irl-lens score"
 WINDOW = 512
 FORMAT_NAMES = {"model-solutions": "solutions"}
 
@@ -127,76 +121,6 @@ def check_source(source: Path, out: Path, layout: str, *, columns: Columns | Non
         pass
 
 
-def check_target(source: Path, out: Path, *, force: bool) -> None:
-    """Refuse to write over anything but a scored run of the same input and its refused rows.
-
-    Args:
-        source: the input, which is never written over.
-        out: the scored run to write.
-        force: write over other files too.
-
-    Raises:
-        InputError: ``out``, or the file of refused rows beside it, is the input or no plain file.
-        StoreError: it is a file of another kind, or a run of another input, and ``force`` is not set.
-    """
-    told, files = errors_path(out), open_source(source).files
-    names = {escaped(name) for name in (source.name, *(file.name for file in files))}
-    try:
-        if escaped(out.name) != out.name:
-            raise InputError(f"{escaped(out.name)}: the name is not UTF-8; name another file with --out.")
-        for path in (out, told):
-            if path.exists() and any(path.samefile(file) for file in files):
-                which = "" if path == out else f", where the refused rows of {out.name} go"
-                raise InputError(f"{escaped(str(path))} is the input itself{which}; name another file with --out.")
-            if os.path.lexists(path) and not path.is_file():
-                kind = "a folder" if path.is_dir() else "no plain file"
-                raise InputError(f"{escaped(str(path))} is {kind}; name another file with --out.")
-        if force:
-            return
-        if replaceable := out.exists():
-            check_same_input(source, out)
-        if told.exists() and not are_refused_rows(told, names, named=not replaceable):
-            raise StoreError(
-                f"{escaped(str(told))} is there and does not hold the refused rows of {escaped(source.name)}, which "
-                "would replace it; name another --out, or replace it with --force"
-            )
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StoreError(f"{escaped(str(out))} cannot be written ({reason}); name another --out") from error
-
-
-def check_same_input(source: Path, out: Path) -> None:
-    """Raise StoreError unless ``out`` is a run that this command scored of the same input."""
-    what = "is there and is not a scored run"
-    try:
-        known = read_provenance(out)
-    except StoreError:
-        known = {}
-    if known:
-        what = "is a scored run of another command"
-        if known.get("command") == COMMAND:
-            what = f"is a scored run of another input, {one_line(str(known.get('input')))[:80]}"
-            if known.get("input_sha256") == source_hash(open_source(source))[0]:
-                return
-    raise StoreError(f"{escaped(str(out))} {what}; name another --out, or replace it with --force")
-
-
-def are_refused_rows(path: Path, names: Collection[str], *, named: bool) -> bool:
-    """Whether a file holds refused rows of inputs of those names and nothing else; ``named``: each says so itself."""
-    known = RefusedRow.__annotations__.keys()
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                row = json.loads(line)
-                if not (isinstance(row, dict) and "message" in row and row.keys() <= known):
-                    return False
-                if row.get("file", None if named else next(iter(names))) not in names:
-                    return False
-    except (ValueError, RecursionError):
-        return False
-    return path.stat().st_size > 0
-
-
 def score_file(
     source: Path,
     out: Path,
@@ -209,6 +133,7 @@ def score_file(
     batch_tokens: int = 8192,
     window: int = WINDOW,
     console: Console | None = None,
+    workers: Workers | None = None,
 ) -> Summary:
     """Score every row of ``source`` into the scored run ``out``; refused rows go to ``<out>.errors.jsonl``.
 
@@ -223,46 +148,66 @@ def score_file(
         batch_tokens: most tokens, padding included, in one batch.
         window: traces that are scored and written together.
         console: shows the progress.
+        workers: the processes that score it together, each of which calls this.
 
     Raises:
         DatasetError: the source cannot be read at all.
         InputError, StoreError: `check_target` refuses ``out``, it cannot be written, another process is writing it,
             or there is an unfinished run of another input or checkpoint.
+        ConfigError: another of the ``workers`` reads another input or checkpoint.
     """
-    with sole_writer(parts_folder(out), escaped(out.name)):
-        check_target(source, out, force=force)
-        read_from = open_source(source)
-        digest, lines = source_hash(read_from)
-        provenance: ScoredRunProvenance = {
-            "command": COMMAND,
-            "input": escaped(read_from.name),
-            "input_sha256": digest,
-            "format": layout,
-            "checkpoint": lens.name,
-            "checkpoint_sha256": lens.fingerprint,
-            "checkpoint_provenance": lens.provenance,
-            "standardised_over": lens.reference.origin,
-            "batch_tokens": batch_tokens,
-            "window": window,
-            "created": now(),
-        }
-        if columns:
-            provenance["columns"] = dict(columns)
-        if resume and is_leftover(out, provenance):  # killed while it removed its parts
-            remove_parts(parts_folder(out))
-            before, told = read_metadata(out).num_rows, errors_path(out)
-            failed = len(told.read_text(encoding="utf-8").splitlines()) if told.exists() else 0
-            return Summary(before, failed, before, out, told, judged_in(out), verdicts=verdicts_in(out))
-        writer = RunWriter(out, provenance, resume=resume)
+    workers = workers or Workers()
+    read_from = open_source(source)
+    digest, lines = source_hash(read_from)
+    provenance: ScoredRunProvenance = {
+        "command": COMMAND,
+        "input": escaped(read_from.name),
+        "input_sha256": digest,
+        "format": layout,
+        "checkpoint": lens.name,
+        "checkpoint_sha256": lens.fingerprint,
+        "checkpoint_provenance": lens.provenance,
+        "standardised_over": lens.reference.origin,
+        "batch_tokens": batch_tokens,
+        "window": window,
+    }
+    if columns:
+        provenance["columns"] = dict(columns)
+    workers.check_same(json.dumps(provenance), "inputs, checkpoint or options", "give every machine the same of them")
+    provenance["created"] = now()
+    with ExitStack() as held:
+
+        def claim_target() -> Summary | None:
+            held.enter_context(sole_writer(parts_folder(out), escaped(out.name)))
+            check_target(source, out, force=force)
+            return leftover(out, provenance) if resume else None
+
+        if (before := workers.from_main(claim_target)) is not None:
+            return before
+        writer = workers.writer(out, provenance, resume=resume)
         with progress_bar("Scoring", lines, console=console, shown=console is not None) as bar:
             intake, rows = read_traces(source, layout, columns)
-            parts = windows(rows, window)
-            continued = write_parts(writer, parts, lens, read_from.name, lines, bar)
-        failed = writer.write_errors()
+            continued = write_parts(writer, windows(rows, window), lens, read_from.name, lines, bar, workers)
         writer.provenance = {**writer.provenance, "intake": intake.record()}
-        scored = writer.finish(keep_empty=False)
-    judged, verdicts = (judged_in(out), verdicts_in(out)) if scored else (Judged(0, 0, 0), {})
+        scored, failed = workers.from_main(lambda: merged(writer))
+    judged, verdicts = (judged_in(out), verdicts_in(out)) if scored and workers.is_main else (Judged(0, 0, 0), {})
     return Summary(scored, failed, min(continued, scored), out, errors_path(out), judged, intake, verdicts)
+
+
+def leftover(out: Path, provenance: ScoredRunProvenance) -> Summary | None:
+    """The outcome of a scoring that was killed while it removed its parts, which are removed; else None."""
+    if not is_leftover(out, provenance):
+        return None
+    remove_parts(parts_folder(out))
+    before, told = read_metadata(out).num_rows, errors_path(out)
+    failed = len(told.read_text(encoding="utf-8").splitlines()) if told.exists() else 0
+    return Summary(before, failed, before, out, told, judged_in(out), verdicts=verdicts_in(out))
+
+
+def merged(writer: RunWriter) -> tuple[int, int]:
+    """Write the run and its refused rows; returns the numbers of both."""
+    failed = writer.write_errors()
+    return writer.finish(keep_empty=False), failed
 
 
 def judged_in(path: Path) -> Judged:
@@ -281,23 +226,34 @@ def verdicts_in(path: Path) -> dict[str, int]:
     )
 
 
-def write_parts(writer: RunWriter, parts: Iterable[Window], lens: Lens, name: str, lines: int, bar: ProgressBar) -> int:
+def write_parts(
+    writer: RunWriter,
+    parts: Iterable[Window],
+    lens: Lens,
+    name: str,
+    lines: int,
+    bar: ProgressBar,
+    workers: Workers,
+) -> int:
     """Score the windows of the input ``name`` that have no part yet, and write each; returns the number of traces that
-    had one."""
+    had one. Of several ``workers`` each scores the windows that it claims, and all leave when all windows have a part.
+    """
     batch_tokens = int(writer.provenance["batch_tokens"])
-    continued, done, fresh, started = 0, 0, 0, time.monotonic()
+    continued, done, fresh, number, started = 0, 0, 0, -1, time.monotonic()
     for number, (traces, errors) in enumerate(parts):
-        if number < writer.done:
+        if number in writer.there:
             continued += len(traces)
         else:
-            rows, refused = score_window(lens, traces, run_id=writer.path.stem, batch_tokens=batch_tokens)
-            named: list[RefusedRow] = [{"file": escaped(name), **row} for row in refused]
-            writer.write(rows, [*errors, *named])
+            if workers.claim(number):
+                rows, refused = score_window(lens, traces, run_id=writer.path.stem, batch_tokens=batch_tokens)
+                named: list[RefusedRow] = [{"file": escaped(name), **row} for row in refused]
+                writer.write(rows, [*errors, *named], number=number)
             fresh += len(traces) + len(errors)
         done += len(traces) + len(errors)
         left = (time.monotonic() - started) / fresh * max(0, lines - done) if fresh else None
         bar.update(done, beside="" if left is None else f"{hours(left)} left")
         bar.log(f"Scored {done:,} of {lines:,}")
+    workers.finish_parts(writer, number + 1)
     return continued
 
 

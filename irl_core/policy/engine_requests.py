@@ -87,12 +87,14 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How a sample is drawn. ``context``: the longest prompt with its completion, in tokens."""
+    """How a sample is drawn. ``context``: the longest prompt with its completion, in tokens. ``ends``: the tokens that
+    end it, where they are told to an engine that has ends of its own."""
 
     max_new_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
     context: int = 2**20
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,17 @@ class Requests:
             httpx.HTTPError: it does not answer.
             ValueError: its answer is no JSON object, or longer than the limit.
         """
+        content = self.content_of(method, path, body)
+        try:
+            document = json.loads(content)
+        except (ValueError, RecursionError):
+            raise ValueError("an answer that is no JSON") from None
+        if not isinstance(document, dict):
+            raise ValueError("an answer that is no JSON object")
+        return document
+
+    def content_of(self, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
+        """One request's answer as it is; raises as `request`."""
         with self.http.stream(method, f"{self.engine.root}{path}", json=body) as answer:
             content = bytearray()
             for piece in answer.iter_bytes():
@@ -173,13 +186,11 @@ class Requests:
                     raise ValueError(f"an answer of more than {MOST_BYTES:,} bytes")
         if answer.status_code != 200:
             raise Refused(answer.status_code, f"status {answer.status_code}: {said_in(bytes(content))}")
-        try:
-            document = json.loads(content)
-        except (ValueError, RecursionError):
-            raise ValueError("an answer that is no JSON") from None
-        if not isinstance(document, dict):
-            raise ValueError("an answer that is no JSON object")
-        return document
+        return bytes(content)
+
+    def tell(self, path: str, body: Mapping[str, Any]) -> None:
+        """Tell the engine something whose answer says no more than that it was done; raises as `request`."""
+        self.content_of("POST", path, body)
 
     def body_of(self, ask: Ask, drawing: Drawing, way: int) -> dict[str, Any]:
         """The request for one sample, in one of ``WAYS``."""
@@ -192,7 +203,8 @@ class Requests:
             "temperature": drawing.temperature, "top_p": drawing.top_p, "stream": False,
         }  # fmt: skip
         if fields == "vllm":
-            return body | SAMPLING | TELLING
+            ends = {"stop_token_ids": list(drawing.ends)} if drawing.ends else {}
+            return body | SAMPLING | TELLING | ends
         if fields == "transformers":
             return body | {"generation_config": self.generation_config(drawing)}
         return body

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 def make_sampler(config: PolicyConfig, encoder: TraceEncoder) -> Sampler:
     """The sampler of a configuration, for the tokens of ``encoder``."""
     ends, pad, limit, size = encoder.end_ids, encoder.pad_id, config.sampling_tokens, vocab_size(encoder)
+    if config.sampler == "engine":
+        from irl_core.policy.engine_training import EngineSampler
+
+        return EngineSampler.from_environment(encoder)
     if config.sampler == "generate":
         return GenerateSampler(ends, pad, config.cache, limit, size)
     return LoopSampler(ends, pad, limit, size)

@@ -15,7 +15,8 @@ from app import access
 from app.analysis import catalogue, chooser, failures, slices
 from irl_core import errors
 from irl_core.data.annotations import Annotations, text_hash, to_jsonl
-from irl_core.storage.scored_run import PROVENANCE_KEY, read_run, write_run
+from irl_core.storage.run_writer import write_run
+from irl_core.storage.scored_run import PROVENANCE_KEY, read_run
 from train import calibrate_annotated
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"

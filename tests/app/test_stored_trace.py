@@ -12,7 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 from app.analysis import catalogue
 from app.inspect import links
-from irl_core.storage.scored_run import read_run, write_run
+from irl_core.storage.run_writer import write_run
+from irl_core.storage.scored_run import read_run
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 BUNDLED = MAIN.parents[1] / "assets" / "scored_run" / "run.parquet"

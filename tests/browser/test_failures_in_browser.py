@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from irl_core.data.annotations import Annotations
-from irl_core.storage.scored_run import read_run, write_run
+from irl_core.storage.run_writer import write_run
+from irl_core.storage.scored_run import read_run
 from tests.browser.conftest import ROOT, served
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]

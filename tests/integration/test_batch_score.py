@@ -16,9 +16,10 @@ from irl_core.data import formats
 from irl_core.data.fields import RowError
 from irl_core.errors import DatasetError, InputError, StoreError
 from irl_core.scorer import Lens
-from irl_core.storage import scored_run
+from irl_core.storage import run_writer
 from irl_core.storage.rows import verdict_of
-from irl_core.storage.scored_run import RunWriter, read_provenance, read_run, read_trace
+from irl_core.storage.run_writer import RunWriter
+from irl_core.storage.scored_run import read_provenance, read_run, read_trace
 from irl_core.text.segmentation import make_trace
 from tests.tiny import PROBLEM, SOLUTION
 from train import score_file as batch_score
@@ -137,7 +138,7 @@ def test_killed_while_it_removes_its_parts_it_is_whole_and_nothing_is_scored_aga
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(scored_run, "remove_parts", killed)
+        patched.setattr(run_writer, "remove_parts", killed)
         with pytest.raises(KeyboardInterrupt):
             score_file(source, out, lens, window=4)
     assert sorted(path.name for path in (tmp_path / "run.parquet.parts").iterdir())[0].startswith("part-")

@@ -22,7 +22,8 @@ from irl_core.checkpoints.load import load_json
 from irl_core.errors import ConfigError, StoreError, UserError
 from irl_core.evaluation.report import KEYS, QUESTIONS
 from irl_core.scorer import Lens
-from irl_core.storage.scored_run import RunWriter, read_provenance, read_run
+from irl_core.storage.run_writer import RunWriter
+from irl_core.storage.scored_run import read_provenance, read_run
 from tests.runs import Killed
 from train.cli import compare as compare_command
 from train.cli import evaluate
@@ -159,7 +160,7 @@ def test_its_status_and_folder_tell_no_more_than_they_should(whole: Path) -> Non
 
 def test_again_it_only_reports(whole: Path, asked: EvaluateRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [(whole / name).read_bytes() for name in DRAWN]
-    monkeypatch.setattr(RunWriter, "write", lambda *arguments: pytest.fail("a part was made again"))
+    monkeypatch.setattr(RunWriter, "write", lambda *_, **__: pytest.fail("a part was made again"))
     evaluate.run_evaluation(asked)
     assert [(whole / name).read_bytes() for name in DRAWN] == before
 
@@ -173,11 +174,11 @@ def test_killed_and_gone_on_with_it_equals_an_unbroken_one(
 ) -> None:
     broken, made, real = replace(asked, out=tmp_path / "broken"), [], RunWriter.write
 
-    def write(self: RunWriter, *arguments: Any) -> None:
+    def write(self: RunWriter, *arguments: Any, **named: Any) -> None:
         if len(made) == parts:
             raise Killed
         made.append(self.path.name)
-        real(self, *arguments)
+        real(self, *arguments, **named)
 
     with monkeypatch.context() as patched:
         patched.setattr(RunWriter, "write", write)
@@ -213,8 +214,8 @@ def test_stopped_by_a_signal_it_says_how_to_go_on(
     """The request comes while a part is sampled: that part is lost, the earlier ones are kept."""
     broken, made, real = replace(asked, out=tmp_path / "broken"), [], RunWriter.write
 
-    def write(self: RunWriter, *arguments: Any) -> None:
-        real(self, *arguments)
+    def write(self: RunWriter, *arguments: Any, **named: Any) -> None:
+        real(self, *arguments, **named)
         made.append(self.path.name)
         if len(made) == 3:
             os.kill(os.getpid(), signal.SIGTERM)

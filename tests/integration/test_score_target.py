@@ -18,7 +18,8 @@ import pytest
 from irl_core.errors import DatasetError, InputError, StoreError
 from irl_core.scorer import Lens
 from irl_core.storage import scored_run, sole_writer
-from irl_core.storage.scored_run import RunWriter, read_provenance, read_run
+from irl_core.storage.run_writer import RunWriter
+from irl_core.storage.scored_run import read_provenance, read_run
 from tests.tiny import PROBLEM
 from train.score_file import check_source, score_file
 

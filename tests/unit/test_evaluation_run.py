@@ -13,8 +13,9 @@ import pytest
 
 from irl_core.errors import StoreError
 from irl_core.evaluation.evaluated_run import load
+from irl_core.storage.run_writer import write_run
 from irl_core.storage.schema import SCHEMA_VERSION, SUMMARY_COLUMNS
-from irl_core.storage.scored_run import VERSION_KEY, read_batches, write_run
+from irl_core.storage.scored_run import VERSION_KEY, read_batches
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "scored_run.parquet"

@@ -11,8 +11,8 @@ from app.analysis import catalogue, failures
 from app.analysis.failures import Query
 from irl_core.data.annotations import text_hash
 from irl_core.errors import AnnotationError
+from irl_core.storage.run_writer import write_run
 from irl_core.storage.schema import COLUMNS
-from irl_core.storage.scored_run import write_run
 
 KINDS = ("slip", "skip", None)
 

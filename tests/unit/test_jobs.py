@@ -294,7 +294,7 @@ def scoring(end: str) -> Job:
     out = Path("runs/a/run.parquet").resolve()
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
-        "from irl_core.storage.scored_run import write_run\n"
+        "from irl_core.storage.run_writer import write_run\n"
         f"write_run(Path(sys.argv[2]), [], {{}}); print('whole', flush=True); {end}"
     )
     command = [sys.executable, "-c", code, "--out", str(out)]

@@ -13,7 +13,8 @@ import pytest
 from irl_core.evaluation.report import QUESTIONS, make
 from irl_core.presets import load_config
 from irl_core.report.model_card import EXAMPLES, MEANING, example_rows, facts_of, model_card, parameters
-from irl_core.storage.scored_run import read_run, write_run
+from irl_core.storage.run_writer import write_run
+from irl_core.storage.scored_run import read_run
 from tests.evaluated import evaluated, simulated
 from train.cli.model_card import model_card as command
 from train.planning.plan import PRESETS

@@ -13,8 +13,9 @@ import pytest
 
 from app.analysis import catalogue, failures, sections
 from irl_core.errors import StoreError
+from irl_core.storage.run_writer import write_run
 from irl_core.storage.schema import COLUMNS
-from irl_core.storage.scored_run import PROVENANCE_KEY, write_run
+from irl_core.storage.scored_run import PROVENANCE_KEY
 from tests.evaluated import simulated
 from tests.scored import written
 

@@ -19,18 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from irl_core.errors import StoreError
-from irl_core.storage import schema, scored_run
+from irl_core.storage import run_writer, schema, scored_run
 from irl_core.storage.rows import localisation_of, row_of
+from irl_core.storage.run_writer import RunWriter, is_leftover, write_run
 from irl_core.storage.schema import COLUMNS, SUMMARY_COLUMNS
-from irl_core.storage.scored_run import (
-    RunWriter,
-    is_leftover,
-    read_provenance,
-    read_row,
-    read_run,
-    read_trace,
-    write_run,
-)
+from irl_core.storage.scored_run import read_provenance, read_row, read_run, read_trace
 from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Source, Standardisation, Truth
 from train.evaluate.resumable import Part, Stage, write
@@ -231,13 +224,41 @@ def test_another_input_does_not_continue_a_run(tmp_path: Path) -> None:
     assert RunWriter(tmp_path / "r.parquet", other, resume=False).done == 0
 
 
-def test_a_missing_part_is_noticed(tmp_path: Path) -> None:
-    writer = RunWriter(tmp_path / "r.parquet", PROVENANCE)
-    for _ in range(2):
-        writer.write(rows(1))
+def test_a_part_that_is_missing_is_made_again_and_no_run_is_merged_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, everything = RunWriter(tmp_path / "r.parquet", PROVENANCE), rows(4)
+    for start in (0, 2):
+        writer.write(everything[start : start + 2])
     (writer.parts / "part-000000.parquet").unlink()
-    with pytest.raises(StoreError, match="parts are missing"):
-        RunWriter(tmp_path / "r.parquet", PROVENANCE)
+    again = RunWriter(tmp_path / "r.parquet", PROVENANCE)
+    assert again.there == {1}
+    for merge in (again.finish, again.write_errors):
+        with pytest.raises(StoreError, match="parts are missing; the same command makes them"):
+            merge()
+    monkeypatch.setattr(run_writer, "SECONDS_TO_BE_SEEN", 0.0)
+    with pytest.raises(StoreError, match="1 of 2 parts are missing, the first is 0"):
+        again.whole(2)
+    with pytest.raises(StoreError, match="2 of 3 parts are missing, the first is 0"):
+        again.whole(3)
+    again.write(everything[:2], number=0)
+    again.whole(2)
+    assert again.finish() == 4
+    write_run(tmp_path / "whole.parquet", everything, PROVENANCE)
+    assert read_run(tmp_path / "r.parquet").equals(read_run(tmp_path / "whole.parquet"))
+
+
+def test_a_process_joins_the_run_that_another_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = RunWriter(tmp_path / "r.parquet", PROVENANCE)
+    second = RunWriter(tmp_path / "r.parquet", {**PROVENANCE, "created": "later"}, owner=first.owner)
+    assert second.provenance == PROVENANCE
+    second.write(rows(2), [{"line": 9}], number=1)
+    first.write(rows(1), number=0)
+    first.whole(2)
+    assert first.write_errors() == 1 and first.finish() == 3
+    monkeypatch.setattr(run_writer, "SECONDS_TO_BE_SEEN", 0.0)
+    with pytest.raises(StoreError, match=r"is not seen from process .*name an --out on storage that all machines"):
+        RunWriter(tmp_path / "r.parquet", PROVENANCE, owner=first.owner)
 
 
 def test_a_full_disk_says_so_and_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

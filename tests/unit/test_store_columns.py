@@ -30,13 +30,14 @@ from irl_core.storage.rows import (
     unscored_row,
     verdict_of,
 )
+from irl_core.storage.run_writer import write_run
 from irl_core.storage.schema import (
     ANSWER_SCORE,
     COLUMNS,
     FORMAT_COLUMNS,
     SUMMARY_COLUMNS,
 )
-from irl_core.storage.scored_run import read_batches, read_row, read_run, read_trace, write_run
+from irl_core.storage.scored_run import read_batches, read_row, read_run, read_trace
 from irl_core.text.segmentation import make_trace
 from irl_core.types import EncodedTrace, Localisation, ScoredTrace, Source, Standardisation, Truth
 

@@ -28,6 +28,7 @@ from train import distributed
 from train.distributed import check_same, check_sharding, check_visible, frozen_sum, start_world, training_device
 from train.monitoring import watch
 from train.monitoring.watch import Watch, watched
+from train.workers import is_first, launched, launched_workers
 
 # ------------------------------------------------------------------------------------------------- dividing
 
@@ -330,3 +331,17 @@ def test_alone_there_is_nothing_to_watch(monkeypatch: pytest.MonkeyPatch) -> Non
         assert alone.cause(error) is error
     with pytest.raises(RuntimeError), watched(replace(World())):
         raise error
+
+
+def test_a_cluster_that_sets_the_size_of_a_world_itself_has_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    assert not launched() and is_first()
+    with launched_workers("score") as alone:
+        assert (alone.size, alone.is_main, alone.claim(7)) == (1, True, True)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    assert launched() and not is_first()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="score divides its file, not the model's weights"), launched_workers("score"):
+        pytest.fail("it went on")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from train.evaluate.problem_sets import Holds
     from train.evaluate.settings import EvaluationSettings
     from train.interruption import StopRequests
+    from train.workers import Workers
 
 DEFAULT_SAMPLES = 16
 
@@ -81,7 +82,8 @@ def evaluate(
     engine: EngineUrl = None,
     engine_model: EngineModel = None,
 ) -> None:
-    """Sample, score, perturb and probe; then answer the paper's questions in a report. Resumes where it was stopped."""
+    """Sample, score, perturb and probe; then answer the paper's questions in a report. Resumes where it was stopped.
+    Under 'accelerate launch' several processes make one evaluation."""
     from irl_core.data.sources import column_map
     from train.evaluate.problem_sets import Holds
 
@@ -117,7 +119,9 @@ def run_evaluation(request: EvaluateRequest) -> None:
         typer.Exit: it was asked to stop.
     """
     settings = settings_of(request)
-    for line in settings.problem_set.intake.lines() if settings.problem_set.intake else ():
+    from train.workers import is_first, launched_workers
+
+    for line in settings.problem_set.intake.lines() if settings.problem_set.intake and is_first() else ():
         say(line)
     if request.dry_run:
         for line in planned(settings):
@@ -125,15 +129,21 @@ def run_evaluation(request: EvaluateRequest) -> None:
         return
     from train.interruption import Interrupted, stop_requests
 
+    reports: list[tuple[Report, list[Path]]] = []
     with stop_requests() as stopped:
         try:
-            with stopped.obeyed_at_once(True):
-                from irl_core.scorer import Lens
+            with launched_workers("evaluate") as workers:
+                with stopped.obeyed_at_once(True):
+                    from irl_core.scorer import Lens
 
-                lens = Lens.load(request.checkpoint, request.device)
-            evaluate_with_report(lens, request, settings, stopped)
+                    lens = Lens.load(request.checkpoint, workers.device(request.device))
+                evaluate_with_report(lens, request, settings, stopped, workers, reports)
         except Interrupted:
+            if not is_first():
+                raise typer.Exit(0) from None
             end_interrupted(request.out, request.resume)
+    if reports:  # those of the first process
+        print_answers(*reports[0])
 
 
 def end_interrupted(folder: Path, resume: bool) -> NoReturn:
@@ -144,17 +154,20 @@ def end_interrupted(folder: Path, resume: bool) -> NoReturn:
 
 
 def evaluate_with_report(
-    lens: Lens, request: EvaluateRequest, settings: EvaluationSettings, stopped: StopRequests
+    lens: Lens,
+    request: EvaluateRequest,
+    settings: EvaluationSettings,
+    stopped: StopRequests,
+    workers: Workers,
+    reports: list[tuple[Report, list[Path]]],
 ) -> None:
-    """Make the files of the evaluation and its report, and print the answers. Raises ConfigError where the device's
-    memory is full."""
+    """Make the files of the evaluation and its report, which is added to ``reports``. Raises ConfigError where the
+    device's memory is full."""
     from rich.console import Console
     from torch import OutOfMemoryError
 
     from irl_core.report.files import draw, write
     from train.evaluate.pipeline import evaluate as make_files
-
-    reports: list[tuple[Report, list[Path]]] = []
 
     def report() -> None:
         drawn = draw(request.out, seed=request.seed)
@@ -162,13 +175,15 @@ def evaluate_with_report(
 
     console = Console(stderr=True)
     try:
-        make_files(lens, request.out, settings, console=console, resume=request.resume, stopped=stopped, report=report)
+        make_files(
+            lens, request.out, settings, console=console, resume=request.resume, stopped=stopped, report=report,
+            workers=workers,
+        )  # fmt: skip
     except OutOfMemoryError as error:
         raise ConfigError(
             f"the memory of {lens.device} is full ({str(error).partition('. ')[0]}); free it or take --device cpu. The "
             "same command goes on from what is finished; fewer --samples are another evaluation"
         ) from None
-    print_answers(*reports[0])
 
 
 def settings_of(request: EvaluateRequest) -> EvaluationSettings:

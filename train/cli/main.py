@@ -25,7 +25,7 @@ from train.cli.presets import presets
 from train.cli.report import report
 from train.cli.say import say
 from train.cli.score import score
-from train.cli.serve import serve
+from train.cli.serve import engine, serve
 from train.cli.study import study
 from train.cli.train import train
 
@@ -61,6 +61,7 @@ for command in (
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(models, name="models")
+cli.add_typer(engine, name="engine")
 
 
 def main() -> None:

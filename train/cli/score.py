@@ -27,19 +27,24 @@ def score(
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens, padding included, in one batch.")] = 8192,
     device: Device = "auto",
 ) -> None:
-    """Score a file of solutions; a run that was stopped continues where it was."""
+    """Score a file of solutions; a run that was stopped continues where it was. Under 'accelerate launch' several
+    processes score one file."""
     from rich.console import Console
 
     from irl_core.data.sources import column_map
     from train.score_file import check_source, score_file
+    from train.workers import launched_workers
 
     named = column_map(columns)
-    check_source(source, out, layout, columns=named, force=force)
-    lens, console = load_lens(checkpoint, device), Console(stderr=True)
-    summary = score_file(
-        source, out, lens, layout=layout, columns=named, resume=resume, force=force, batch_tokens=batch_tokens,
-        console=console,
-    )  # fmt: skip
+    with launched_workers("score") as workers:
+        workers.from_main(lambda: check_source(source, out, layout, columns=named, force=force))
+        lens = load_lens(checkpoint, workers.device(device))
+        summary = score_file(
+            source, out, lens, layout=layout, columns=named, resume=resume, force=force, batch_tokens=batch_tokens,
+            console=Console(stderr=True) if workers.is_main else None, workers=workers,
+        )  # fmt: skip
+    if not workers.is_main:
+        return
     for line in summary.intake.lines() if summary.intake else ():
         say(line)
     say(summary.sentence())

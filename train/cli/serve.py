@@ -1,4 +1,4 @@
-"""``irl-lens serve``: a checkpoint behind HTTP."""
+"""``irl-lens serve``: a checkpoint behind HTTP; ``irl-lens engine``: a server that samples a policy."""
 
 from __future__ import annotations
 
@@ -42,3 +42,38 @@ def serve(
     who = f"{len(set(tokens.names.values()))} names may ask" if tokens.names else "anyone on this machine may ask"
     say(f"{lens.name} is served at http://{host}:{chosen} on {lens.computes_on}; {who} (Ctrl+C stops it)")
     run(lens, ServerSettings(host, chosen, tokens, batch_tokens, queue))
+
+
+engine = typer.Typer(no_args_is_help=True, help="Start a server to sample a policy from (docs/plug-in.md).")
+
+
+@engine.callback()
+def engines() -> None:
+    """Start a server to sample a policy from (docs/plug-in.md)."""
+
+
+@engine.command("start")
+def start_engine(
+    preset: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="See 'irl-lens presets'; or a YAML file.")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that differ.")] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port.")] = 8000,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that the model is divided over.")] = 1,
+    option: Annotated[
+        list[str] | None, typer.Option(help="A further option of 'vllm serve', again and again: --option=--seed=1.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command, and stop.")] = False,
+) -> None:
+    """Start vLLM for the model that a preset's policy starts from; for presets with adapters, so that a training can
+    give it new ones."""
+    from irl_core.presets import load_config
+    from train.planning.plan import PRESETS
+    from train.serving.engine_command import check_vllm, engine_command, replace_process
+
+    config = load_config(preset, settings or [], PRESETS)
+    command = engine_command(config, host=host, port=port, gpus=gpus, more=option or [])
+    say(str(command))
+    if dry_run:
+        return
+    check_vllm(command)
+    replace_process(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -24,9 +25,18 @@ def train(
         float | None, typer.Option(min=0.1, help="Plan for a device of so many GB, not for this machine's.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Train although the estimate says it will not fit.")] = False,
+    engine: Annotated[
+        str | None, typer.Option(help="Sample from this server, which is given every round's adapters (vLLM).")
+    ] = None,
 ) -> None:
     """Train a policy and a discriminator from a preset or a YAML file, and first the presets that it starts from."""
     from train.cli.training import TrainRequest, train_preset
 
     changes = [*(settings or []), *(overrides or [])]
+    if engine is not None:
+        from irl_core.policy.engine_requests import Engine
+        from irl_core.policy.engine_training import URL_VARIABLE
+
+        os.environ[URL_VARIABLE] = Engine(engine).url
+        changes.append("policy.sampler=engine")
     train_preset(TrainRequest(preset, changes, run_dir, resume, dry_run, as_json, memory_gb, force))

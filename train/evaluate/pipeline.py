@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 
+from irl_core.errors import ConfigError
 from irl_core.files import one_line, write_whole
 from irl_core.scorer import Lens
 from irl_core.text.visible import visible
@@ -21,6 +23,7 @@ from train.evaluate.resumable import claimed_folder
 from train.evaluate.settings import RECORD, EvaluationSettings, arguments_of, begin
 from train.evaluate.stages import Evaluation
 from train.interruption import Interrupted, StopRequests
+from train.workers import Workers
 
 
 def evaluate(
@@ -32,6 +35,7 @@ def evaluate(
     resume: bool = True,
     stopped: StopRequests | None = None,
     report: Callable[[], None] = lambda: None,
+    workers: Workers | None = None,
 ) -> None:
     """Make every file of an evaluation in ``out``; those that are there already, with the same settings, are kept.
 
@@ -42,30 +46,42 @@ def evaluate(
         console: shows the progress.
         resume: continue what ``out`` holds; False removes it first.
         stopped: asked at every token that is sampled and after every part, whether to stop.
-        report: called when all files are there, before the evaluation counts as finished.
+        report: called when all files are there, before the evaluation counts as finished; on the first process.
+        workers: the processes that make it together, each of which calls this.
 
     Raises:
         Interrupted: it was asked to stop; what was finished is kept.
         StoreError: the folder holds an evaluation with other settings, or cannot be written.
-        ConfigError: another process is evaluating into it.
+        ConfigError: another process is evaluating into it, or another of the ``workers`` evaluates something else.
         CheckpointError: a checkpoint to compare with cannot be loaded.
     """
-    with claimed_folder(out):
-        record = begin(out, arguments_of(lens, settings), resume)
-        evaluation = Evaluation(lens, out, settings, record)
-        with progress_of(out, evaluation.total, console, stopped) as progress:
+    workers = workers or Workers()
+    arguments = arguments_of(lens, settings)
+    if workers.size > 1 and settings.engine is not None:
+        raise ConfigError(
+            f"--engine: {workers.size} processes would ask it, and one asks as much as it can do; run 'irl-lens "
+            "evaluate' alone, and give the engine more machines"
+        )
+    workers.check_same(json.dumps(arguments), "checkpoint, data or options", "give every machine the same of them")
+    with ExitStack() as held:
+        workers.from_main(lambda: held.enter_context(claimed_folder(out)))
+        record = workers.from_main(lambda: begin(out, arguments, resume))
+        evaluation = Evaluation(lens, out, settings, record, workers)
+        shown = console if workers.is_main else None
+        with progress_of(out, evaluation.total, shown, stopped, written=workers.is_main) as progress:
             try:
                 evaluation.make_files(progress)
-                if console is not None:
+                if shown is not None:
                     for note in evaluation.notes():
-                        console.print(visible(note), style="yellow", highlight=False)
+                        shown.print(visible(note), style="yellow", highlight=False)
                 progress.stage("reporting")
-                report()
+                workers.from_main(report)
             except BaseException as error:
                 asked = isinstance(error, Interrupted | KeyboardInterrupt)
                 progress.end("interrupted" if asked else "failed", "" if asked else one_line(f"{error}")[:500])
                 raise
             finally:
                 record["seconds"] = round(record.get("seconds", 0.0) + progress.seconds, 1)
-                write_whole(out / RECORD, json.dumps(record, indent=1) + "\n")
+                if workers.is_main:
+                    write_whole(out / RECORD, json.dumps(record, indent=1) + "\n")
             progress.end("finished")

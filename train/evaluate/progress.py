@@ -24,16 +24,23 @@ class Progress:
         total: number of traces to make in all.
         bar: the bar to show it on, if any.
         stopped: once it holds a request, the next report raises ``Interrupted``.
+        written: whether ``status.json`` is kept; of several processes by the first one alone.
     """
 
     def __init__(
-        self, path: Path, total: int, bar: ProgressBar | None = None, stopped: StopRequests | None = None
+        self,
+        path: Path,
+        total: int,
+        bar: ProgressBar | None = None,
+        stopped: StopRequests | None = None,
+        *,
+        written: bool = True,
     ) -> None:
         self.total, self.done, self.fresh = total, 0.0, 0.0
         self.stopped = StopRequests() if stopped is None else stopped  # one without a request is false
         self.status = Status(path / STATUS, steps=total)
         self.started = time.monotonic()
-        self._bar = bar
+        self._bar, self._written = bar, written
 
     def stage(self, title: str) -> None:
         """Name the work from now on."""
@@ -70,14 +77,16 @@ class Progress:
         self.status.state, self.status.reason, self.status.phase = state, reason, ""
         self.status.seconds_left = None
         self.status.step = min(self.total, int(self.done))
-        self.status.write()
+        if self._written:
+            self.status.write()
 
     def _show(self, partly: float) -> None:
         if self.stopped:
             raise Interrupted("stopped")
         left = self.seconds_left(partly)
         self.status.step, self.status.seconds_left = min(self.total, int(self.done + partly)), left
-        self.status.beat(self.status.phase)
+        if self._written:
+            self.status.beat(self.status.phase)
         if self._bar is not None:
             beside = "" if left is None else f"{hours(left)} left"
             self._bar.update(min(self.total, self.done + partly), title=self.status.phase, beside=beside)
@@ -85,8 +94,13 @@ class Progress:
 
 @contextmanager
 def progress_of(
-    path: Path, total: int, console: Console | None, stopped: StopRequests | None = None
+    path: Path,
+    total: int,
+    console: Console | None,
+    stopped: StopRequests | None = None,
+    *,
+    written: bool = True,
 ) -> Iterator[Progress]:
     """The progress of the work in the folder ``path``, with a bar on ``console`` if there is one."""
     with progress_bar(total=total, console=console, shown=console is not None) as bar:
-        yield Progress(path, total, bar, stopped)
+        yield Progress(path, total, bar, stopped, written=written)

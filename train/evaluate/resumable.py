@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 
 from irl_core.errors import ConfigError, StoreError
 from irl_core.files import escaped
-from irl_core.storage.scored_run import RunWriter, errors_path, parts_folder, read_provenance, remove_parts
+from irl_core.storage.run_writer import remove_parts
+from irl_core.storage.scored_run import errors_path, parts_folder, read_provenance
 from irl_core.storage.sole_writer import remove_empty, sole_writer
 from irl_core.storage.training_run import living_process, read_status
 from train.evaluate.progress import Progress
-from train.score_file import ScoredRows
+from train.score_file import ScoredRows, merged
+from train.workers import Workers
 
 MOST_OF_A_VALUE = 40  # characters of a value that is named in an error
 
@@ -47,36 +49,46 @@ class Stage:
     parts: Iterable[Part]
 
 
-def write(stage: Stage, progress: Progress) -> int:
+def write(stage: Stage, progress: Progress, workers: Workers | None = None) -> int:
     """Make the file, or what is missing of it; returns the number of its rows. Without a row there is no file.
 
-    Rows that could not be made are written to ``<name>.errors.jsonl`` beside it.
+    Rows that could not be made are written to ``<name>.errors.jsonl`` beside it. Of several ``workers``, all of which
+    call this, each makes the parts that it claims.
 
     Raises:
         StoreError: what is there was begun with other settings.
     """
+    workers = workers or Workers()
     progress.stage(stage.title)
-    if stage.path.exists():
-        check_finished(stage)
-        if (parts := parts_folder(stage.path)).is_dir():  # killed while it removed them
-            remove_parts(parts)
-            remove_empty(parts)
+    if (rows := workers.from_main(lambda: finished_rows(stage))) is not None:
         progress.skip(stage.count)
-        return rows_in(stage.path)
+        return rows
     stage.path.parent.mkdir(parents=True, exist_ok=True)
-    writer = RunWriter(stage.path, stage.provenance)
+    writer, number = workers.writer(stage.path, stage.provenance), -1
     for number, part in enumerate(stage.parts):
-        if number < writer.done:
+        if number in writer.there or not workers.claim(number):
             progress.skip(part.count)
             continue
 
         def on_step(done: int, total: int, count: int = part.count) -> None:
             progress.within(count, done / max(1, total))
 
-        writer.write(*part.make(on_step))
+        writer.write(*part.make(on_step), number=number)
         progress.advance(part.count)
-    writer.write_errors()
-    return writer.finish(keep_empty=False)
+    workers.finish_parts(writer, number + 1)
+    return workers.from_main(lambda: merged(writer)[0])
+
+
+def finished_rows(stage: Stage) -> int | None:
+    """The number of rows of a file that is there already, None where it is not. Raises StoreError where it was made
+    with other settings."""
+    if not stage.path.exists():
+        return None
+    check_finished(stage)
+    if (parts := parts_folder(stage.path)).is_dir():  # killed while it removed them
+        remove_parts(parts)
+        remove_empty(parts)
+    return rows_in(stage.path)
 
 
 @contextmanager

@@ -105,6 +105,8 @@ class LoadedPolicy:
         if next(model.parameters()).is_cuda:
             trained = trained_with(config, "policy")
             sampling = {key: trained[key] for key in ("sampler", "cache", "sampling_tokens") if key in trained}
+            if sampling.get("sampler") == "engine":  # another evaluation's, if it runs at all
+                del sampling["sampler"]
             settings = validated(PolicyConfig, sampling, CheckpointError, f"{name}: train_config.policy.")
         return cls(name, model, encoder, longest, context, settings)
 

@@ -33,6 +33,7 @@ from train.evaluate.resumable import OnStep, Part, Stage, rows_in, write
 from train.evaluate.rollouts import SampledPolicy
 from train.evaluate.settings import ANCHOR, CALIBRATION, EvaluationRecord, EvaluationSettings
 from train.score_file import ScoredRows, Window, score_window, windows
+from train.workers import Workers
 
 CALIBRATION_SAMPLES = 8  # of each calibration problem
 
@@ -52,6 +53,7 @@ class Evaluation:
     out: Path
     settings: EvaluationSettings
     record: EvaluationRecord
+    workers: Workers = field(default_factory=Workers)
     perturbed: list[Trace] = field(init=False)
     probes: list[Trace] = field(init=False)
     anchor: Anchor | None = field(init=False)
@@ -91,24 +93,24 @@ class Evaluation:
     def make_files(self, progress: Progress) -> None:
         """Make the files that are not there yet."""
         settings, training = self.settings, self.settings.training
-        if training is not None:
+        if training is not None and self.workers.is_main:
             metrics = (training / METRICS).read_text(encoding="utf-8", errors="replace")
             write_whole(self.out / METRICS, metrics)
         progress.stage("calibrating")
         calibration = self.calibration_rows(progress)
         provenance: ScoredRunProvenance = {**self.provenance, **chosen_rules(self.lens, calibration)}
         parts = self.run_parts()
-        if not write(Stage(self.out / RUN, "sampling", provenance, settings.traces, parts), progress):
+        if not write(Stage(self.out / RUN, "sampling", provenance, settings.traces, parts), progress, self.workers):
             raise StoreError(
                 f"{settings.problem_set.name}: no trace could be scored; run.errors.jsonl in {self.out.name} says why"
             )
         if self.anchor is not None:
-            write(self.anchor_stage(self.anchor, calibration), progress)
+            write(self.anchor_stage(self.anchor, calibration), progress, self.workers)
         for name, title, traces in ((PERTURBED, "perturbed", self.perturbed), (PROBES, "probes", self.probes)):
             parts = rollouts.scored_traces(self.lens, traces)
-            write(Stage(self.out / name, title, provenance, len(traces), parts), progress)
+            write(Stage(self.out / name, title, provenance, len(traces), parts), progress, self.workers)
         for name, path in settings.compare.items():
-            write(self.compare_stage(name, path), progress)
+            write(self.compare_stage(name, path), progress, self.workers)
 
     def sampled(self) -> SampledPolicy:
         """What is sampled: the checkpoint's policy, or the engine in its place. Raises EngineError."""
@@ -133,8 +135,8 @@ class Evaluation:
             yield from (replace(part, count=0) for part in rollouts.scored_traces(lens, wrong))
 
         path, count = self.out / CALIBRATION, len(questions) * CALIBRATION_SAMPLES
-        write(Stage(path, "calibrating", self.provenance, count, parts()), progress)
-        rows: list[ScoredRow] = read_run(path).to_pylist() if path.exists() else []
+        there = write(Stage(path, "calibrating", self.provenance, count, parts()), progress, self.workers)
+        rows: list[ScoredRow] = read_run(path).to_pylist() if there else []
         return rows
 
     def run_parts(self) -> Iterator[Part]:

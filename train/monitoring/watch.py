@@ -35,6 +35,17 @@ STORE_TIMEOUT = timedelta(seconds=60)
 _numbers = itertools.count()  # every process makes the same watches in the same order
 
 
+def launcher_store(purpose: str, timeout: timedelta = STORE_TIMEOUT) -> Any:
+    """The launcher's key-value store, with keys of this purpose and of this start of the processes alone: it outlives
+    processes that are started again (``--max_restarts``)."""
+    import torch
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = torch.distributed.TCPStore(address, port, is_master=False, timeout=timeout)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return torch.distributed.PrefixStore(f"irl-lens/{attempt}/{purpose}", store)
+
+
 @contextmanager
 def watched(world: World, clean: tuple[type[BaseException], ...] = ()) -> Iterator[Watch]:
     """Watch the other processes inside the block, and tell them of an error that leaves it.
@@ -71,12 +82,7 @@ class Watch:
         """Start to watch."""
         if self.world.size == 1:
             return
-        import torch
-
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = torch.distributed.TCPStore(address, port, is_master=False, timeout=STORE_TIMEOUT)
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self._store = torch.distributed.PrefixStore(f"irl-lens/{attempt}/{next(_numbers)}", store)
+        self._store = launcher_store(f"watch-{next(_numbers)}")
         self.write_heartbeat()
         self._thread = threading.Thread(target=self.watch_others, name="watch", daemon=True)
         self._thread.start()
