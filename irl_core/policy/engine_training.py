@@ -158,7 +158,7 @@ class EngineSampler:
         return [rollouts[start : start + num_samples] for start in range(0, len(rollouts), num_samples)]
 
     @contextmanager
-    def loaded(self, client: TrainingClient, adapters: Path) -> Iterator[None]:
+    def loaded(self, client: EngineClient, adapters: Path) -> Iterator[None]:
         """Give the engine these adapters while the block runs. Raises ConfigError where it does not take them."""
         self.rounds += 1
         name = f"{self.name}-{self.rounds}"
