@@ -56,15 +56,15 @@ def evaluate(
         CheckpointError: a checkpoint to compare with cannot be loaded.
     """
     workers = workers or Workers()
-    arguments = arguments_of(lens, settings)
     if workers.size > 1 and settings.engine is not None:
         raise ConfigError(
             f"--engine: {workers.size} processes would ask it, and one asks as much as it can do; run 'irl-lens "
             "evaluate' alone, and give the engine more machines"
         )
-    workers.check_same(json.dumps(arguments), "checkpoint, data or options", "give every machine the same of them")
     with ExitStack() as held:
         workers.from_main(lambda: held.enter_context(claimed_folder(out)))
+        arguments = arguments_of(lens, settings)
+        workers.check_same(json.dumps(arguments), "checkpoint, data or options", "give every machine the same of them")
         record = workers.from_main(lambda: begin(out, arguments, resume))
         evaluation = Evaluation(lens, out, settings, record, workers)
         shown = console if workers.is_main else None
