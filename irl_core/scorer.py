@@ -271,11 +271,8 @@ class Lens:
                 rewards = StepPair(self.policy, self.discriminator, self.encoder, batch_tokens).score(encoded)
             else:
                 read_by = self.discriminator_encoder or self.encoder
-                pair = ModelPair(
-                    self.policy, self.discriminator, self.encoder, read_by, batch_tokens, self.batch_layout,
-                    reads_prompts=True,
-                )  # fmt: skip
-                rewards = pair.score(encoded)
+                models = self.policy, self.discriminator, self.encoder, read_by
+                rewards = ModelPair(*models, batch_tokens, self.batch_layout, reads_prompts=True).score(encoded)
         unit = self.reference if over == "reference" else group_standardisation([one.raw for one in rewards])
         return [
             ScoredTrace(trace, one.raw, one.logprobs, one.prompt_reward, unit, self.name, one.prompt_logprob)
@@ -292,13 +289,14 @@ class Lens:
         top_p: float = 0.95,
         max_new_tokens: int = DEFAULT_NEW_TOKENS,
         begun: str = "",
+        until_line: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[Trace]:
         """Sample ``n`` solutions from the policy: the same for the same seed, and fewer are the first of more.
 
-        ``begun``: the beginning of every one of them, behind which they go on.
+        ``begun``: the beginning of every one, behind which they go on; ``until_line``: only to the end of that line.
         ``on_progress(done, total)`` is called after each token position; ``total`` is at most ``max_new_tokens``.
-        A completion that reached the limit has ``finished=False``.
+        A completion that reached a limit has ``finished=False``.
 
         Raises:
             InputError: a blank or overlong problem, or ``n`` outside 1..MAX_SAMPLES.
@@ -313,7 +311,8 @@ class Lens:
         with self.lock:
             prompt, before = self.encoder.encode_prompt(problem), ids_of(self.encoder, begun)
             self._check_window(len(prompt) + len(before) + 1, "The problem is too long")
-            sampler = LoopSampler(self.encoder.end_ids, self.encoder.pad_id, vocab_size=vocab_size(self.encoder))
+            ends = (*self.encoder.end_ids, *(self.encoder.line_ends if until_line else ()))
+            sampler = LoopSampler(ends, self.encoder.pad_id, vocab_size=vocab_size(self.encoder))
             (rollouts,) = sampler(
                 self.policy,
                 [(*prompt, *before)],
@@ -369,8 +368,7 @@ class Lens:
         return self._familiarity(problem, text, self._prompt_score(problem))
 
     def familiarities(self, scored: Sequence[ScoredTrace]) -> list[Familiarity]:
-        """Measure the familiarity of each trace, its solution's unknown tokens included. A problem is read only where
-        the policy did not in scoring, and once."""
+        """Measure each trace's familiarity. A problem is read, once, only where the policy did not in scoring."""
         known = {one.trace.problem: one.prompt_logprob for one in scored if one.prompt_logprob is not None}
         for problem in dict.fromkeys(one.trace.problem for one in scored):
             if problem not in known:

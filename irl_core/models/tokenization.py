@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -214,6 +215,13 @@ class TraceEncoder:
             problem, text, source=Source.POLICY, token_ids=tuple(token_ids), logprobs=tuple(logprobs),
             finished=finished, **fields,
         )  # fmt: skip
+
+    @cached_property
+    def line_ends(self) -> tuple[int, ...]:
+        """Ids of the tokens that hold a line end, the special ones aside."""
+        end = next(symbol for symbol, byte in self._symbols.items() if byte == ord("\n"))
+        found = self.tokenizer.get_vocab().items()
+        return tuple(sorted(number for token, number in found if end in token and number not in self._added))
 
     def fingerprint(self) -> str:
         """Hash of the vocabulary, equal for encoders that share one."""

@@ -290,6 +290,16 @@ def test_scoring_tells_how_familiar_a_problem_is_and_it_is_not_read_again(lens: 
     assert read == [PROBLEM]
 
 
+def test_samples_can_end_with_their_line(lens: Lens) -> None:
+    ends = lens.encoder.line_ends
+    decoded = [lens.encoder.tokenizer.decode([one]) for one in ends]
+    assert ends and all("\n" in text for text in decoded) and not set(ends) & set(lens.encoder.end_ids)
+    lines = lens.sample(PROBLEM, 16, seed=3, max_new_tokens=60, until_line=True)
+    assert all("\n" not in one.text[:-1] for one in lines)
+    ended = [one for one in lines if one.text.endswith("\n")]
+    assert ended and not any(one.finished for one in ended)
+
+
 def test_ids_that_do_not_spell_the_text_are_refused(lens: Lens) -> None:
     sampled = lens.sample(PROBLEM, 1, seed=0, max_new_tokens=4)[0]
     with pytest.raises(InputError, match="do not spell its text"):

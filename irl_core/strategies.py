@@ -1,0 +1,133 @@
+"""Ways to an answer that use the reward while solutions are written (the future work of arXiv 2510.01857).
+
+Each gives the solution that is answered with, and all tokens that the policy wrote for it, so that it can be set beside
+the majority of as many tokens. The reward's own passes are not counted: they read a text at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from irl_core.reward.token_scores import majority_answer, rank, trace_score
+from irl_core.scorer import Lens
+from irl_core.text.answers import answers_agree
+from irl_core.types import ScoredTrace, Trace
+
+MOST_STEPS: Final = 16  # of a solution that is written step by step
+STEP_TOKENS: Final = 64  # most of one step
+FIRST_LOOK: Final = 20  # tokens that a sample may have before most are given up
+STEP_SCORE: Final = "mean"  # of beginnings, which are of different lengths
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A solution that is answered with.
+
+    Attributes:
+        trace: the solution.
+        tokens: all that the policy wrote for it.
+        draft: of a revision, the solution that was revised; None where nothing was.
+        kept: of a revision, the characters that both begin with.
+    """
+
+    trace: Trace
+    tokens: int
+    draft: ScoredTrace | None = None
+    kept: int = 0
+
+
+Strategy = Callable[[Lens, str, int], Answered]  # of a lens, a problem and a seed
+
+
+def written(trace: Trace) -> int:
+    """The tokens of a sampled trace."""
+    return len(trace.token_ids or ())
+
+
+def given(lens: Lens, beginning: str) -> int:
+    """The tokens of the beginning that a solution was to go on from."""
+    from irl_core.policy.branches import ids_of
+
+    return len(ids_of(lens.encoder, beginning))
+
+
+def goes_on(lens: Lens, problem: str, beginning: str) -> bool:
+    """Whether another token fits behind the beginning of a solution."""
+    return len(lens.encoder.encode_prompt(problem)) + given(lens, beginning) < lens.context_window
+
+
+def majority(lens: Lens, problem: str, seed: int, *, samples: int = 8) -> Answered:
+    """The first of ``samples`` solutions whose answer most of them have."""
+    traces = lens.sample(problem, samples, seed)
+    return Answered(elected(traces), sum(map(written, traces)))
+
+
+def elected(traces: list[Trace]) -> Trace:
+    """The first solution with the answer that most have; the first of all where none has one."""
+    vote = majority_answer(traces)
+    if vote is None:
+        return traces[0]
+    return next(one for one in traces if one.answer is not None and answers_agree(one.answer, vote[0]))
+
+
+def early_rejection(lens: Lens, problem: str, seed: int, *, samples: int = 8, kept: float = 0.25) -> Answered:
+    """The majority of the solutions that began best: after ``FIRST_LOOK`` tokens the share ``kept`` of ``samples`` with
+    the highest mean reward is written to its end, and the others are given up."""
+    begun = lens.sample(problem, samples, seed, max_new_tokens=FIRST_LOOK)
+    best = rank(lens.score(begun), STEP_SCORE)[: math.ceil(kept * samples)]
+    tokens, ended = sum(map(written, begun)), []
+    for number in sorted(best):
+        trace = begun[number]
+        if not trace.finished and goes_on(lens, problem, trace.text):
+            (whole,) = lens.sample(problem, 1, seed + number, begun=trace.text)
+            tokens, trace = tokens + written(whole) - given(lens, trace.text), whole
+        ended.append(trace)
+    return Answered(elected(ended), tokens)
+
+
+def self_revision(lens: Lens, problem: str, seed: int, *, rounds: int = 1) -> Answered:
+    """One solution, cut before its first error as long as one is found, and written anew from there.
+
+    A new end is taken where the reward of the whole rises.
+    """
+    (draft,) = lens.score(lens.sample(problem, 1, seed))
+    tokens, now, kept = written(draft.trace), draft, 0
+    for turn in range(1, rounds + 1):
+        step = lens.locate(now).first_error_step
+        if step is None:
+            break
+        cut = now.trace.steps[step].start
+        beginning = now.trace.text[:cut]
+        if not goes_on(lens, problem, beginning):
+            break
+        (again,) = lens.score(lens.sample(problem, 1, seed + turn, begun=beginning))
+        tokens += written(again.trace) - given(lens, beginning)
+        kind = lens.default_trace_score
+        if trace_score(again, kind) > trace_score(now, kind):
+            now, kept = again, min(kept or cut, cut)
+    return Answered(now.trace, tokens, None if now is draft else draft, kept)
+
+
+def guided_decoding(lens: Lens, problem: str, seed: int, *, width: int = 4) -> Answered:
+    """A solution written line by line: of ``width`` next lines the one with the highest mean reward of all so far."""
+    text, tokens = "", 0
+    for number in range(MOST_STEPS):
+        lines = lens.sample(
+            problem, width, seed + number, begun=text, max_new_tokens=STEP_TOKENS, until_line=True
+        )  # fmt: skip
+        tokens += sum(written(one) - given(lens, text) for one in lines)
+        best = lines[rank(lens.score(lines), STEP_SCORE)[0]]
+        if best.finished or best.text == text or not goes_on(lens, problem, best.text):
+            break
+        text = best.text
+    return Answered(best, tokens)
+
+
+STRATEGIES: Final[Mapping[str, Strategy]] = {
+    "early rejection": early_rejection,
+    "self-revision": self_revision,
+    "guided decoding": guided_decoding,
+}
