@@ -60,7 +60,9 @@ def test_a_study_that_was_stopped_ends_as_an_unbroken_one(tmp_path: Path, monkey
     monkeypatch.setattr(inference, "answered", lambda *asked: made.append(asked[2]) or answered(*asked))
     assert inference_study(DEMO, broken, problems=2)["rows"] == document["rows"]
     assert made == [1001] and (broken / "rows.jsonl").read_text() == "".join(lines)
-    with pytest.raises(ConfigError, match=r"holds a study with another data_sha256, problems \(then 2, now 3\); name another"):
+    with pytest.raises(
+        ConfigError, match=r"holds a study with another data_sha256, problems \(then 2, now 3\); name another"
+    ):
         inference_study(DEMO, broken, problems=3)
     assert len(inference_study(DEMO, broken, problems=1, resume=False)["rows"]) == 5
     assert (broken / "rows.jsonl").read_text().count("\n") == 1

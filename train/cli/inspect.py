@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from irl_core.policy.engine_requests import Engine
     from irl_core.report.inspection_json import InspectionResult
     from irl_core.scorer import Lens
+    from irl_core.strategies import Strategy
     from irl_core.types import ScoredTrace, Trace
 
 DEFAULT_SAMPLES = 4
@@ -27,6 +28,10 @@ def inspect(
     solution: Annotated[str | None, typer.Option(help="A solution's text, or @FILE. Without one, samples.")] = None,
     answer: Annotated[str | None, typer.Option(help="The right answer, where you know it.")] = None,
     samples: Annotated[int | None, typer.Option(help="Solutions to sample. [default: 4; 0 with --solution]")] = None,
+    way: Annotated[
+        str | None,
+        typer.Option(help="Write it with the reward: early-rejection, self-revision, guided-decoding."),
+    ] = None,
     checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples on a CPU.")] = 0,
     gamma: Annotated[float, typer.Option(help="Discount of the discounted view, 0 to 1.")] = 0.9,
@@ -51,13 +56,17 @@ def inspect(
         raise InputError(f"gamma is {gamma}; choose a value between 0 and 1.")
     problem, solution = text_of(problem), None if solution is None else text_of(solution)
     check_inputs(problem, solution)
+    check_way(way, solution, samples, engine)
     if samples is None:
         samples = DEFAULT_SAMPLES if solution is None else 0
     asked = engine_of(engine, engine_model)
     if asked is not None and not samples:
         raise InputError("--engine: nothing is sampled; give --samples N, or leave it out.")
     lens = load_lens(checkpoint, device)
-    scored = score_solutions(lens, problem, solution, samples, seed, gamma, asked, answer)
+    if way is None:
+        scored = score_solutions(lens, problem, solution, samples, seed, gamma, asked, answer)
+    else:
+        scored = solution_by(way, lens, problem, seed, answer)
     localisations, kind = [lens.locate(one) for one in scored], lens.default_trace_score
     known = lens.familiarities(scored)
     result = to_json(
@@ -89,6 +98,35 @@ def text_of(given: str) -> str:
         raise InputError(
             f"{path} cannot be read ({error.strerror}). Give the text itself or an existing @FILE."
         ) from None
+
+
+def ways() -> dict[str, Strategy]:
+    """The ways to an answer that use the reward, by their names on the command line."""
+    from irl_core.strategies import STRATEGIES
+
+    return {name.replace(" ", "-"): way for name, way in STRATEGIES.items()}
+
+
+def check_way(way: str | None, solution: str | None, samples: int | None, engine: str | None) -> None:
+    """Raise InputError for a way that there is not, or one that is asked for with what it does itself."""
+    if way is not None and way not in ways():
+        raise InputError(f"Unknown way {way[:40]!r}; choose one of {', '.join(ways())}.")
+    given = {"--solution": solution, "--samples": samples, "--engine": engine}
+    for name in (name for name, value in given.items() if way is not None and value is not None):
+        raise InputError(f"--way {way} writes its own solution with the checkpoint's policy; leave out {name}.")
+
+
+def solution_by(way: str, lens: Lens, problem: str, seed: int, answer: str | None) -> list[ScoredTrace]:
+    """The solution that a way answers with, and behind a revision its first draft; says what it took."""
+    from irl_core.text.segmentation import with_reference
+
+    made = ways()[way](lens, problem, seed)
+    told = f"Written by {way}: {made.tokens:,} tokens in all."
+    if made.draft is not None:
+        told += f" The first draft is below; the answer goes on behind its first {made.kept:,} characters."
+    say(told, err=True)
+    traces = [made.trace] if made.draft is None else [made.trace, made.draft.trace]
+    return lens.score([with_reference(one, answer) for one in traces])
 
 
 def score_solutions(
