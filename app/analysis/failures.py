@@ -18,7 +18,7 @@ from irl_core.data.annotations import Annotation, latest, text_hash
 from irl_core.errors import AnnotationError
 from irl_core.evaluation.agreement import label_of
 from irl_core.home import runs_folder
-from irl_core.reward.verdict import FAMILIARITY
+from irl_core.reward.verdict import FAMILIARITY, cell_of
 from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_batches, read_run
 
@@ -265,7 +265,7 @@ def table_rows(info: RunInfo, chosen: Sequence[int], *, telling: bool) -> pd.Dat
     stored = [name for name in TELLING if name != VERDICT]
     found = catalogue.numbered_rows(info, chosen, list(dict.fromkeys(["trace_id", *NEUTRAL, *stored, *RULED_BY])))
     for row in found:
-        row[VERDICT] = catalogue.ruling(row).cell
+        row[VERDICT] = cell_of(catalogue.ruling(row), row["correct"])
         row["familiar"] = FAMILIARITY[row["familiar"]]
         row["confidence"] = None if row["cannot_judge"] else row["confidence"]
         row["true_first_error_step"] = step_words(row["true_first_error_step"])

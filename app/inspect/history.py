@@ -12,6 +12,7 @@ from app.components.chart import inert_table
 from app.inspect import results
 from app.inspect.many import Pasted
 from app.inspect.request import Inspection
+from irl_core.reward.verdict import cell_of
 
 STATE: Final = "history"
 PENDING: Final = "batch_pending"
@@ -77,7 +78,7 @@ def row(inspection: Inspection) -> dict[str, str]:
     asked = inspection.request
     if asked.solution:
         verdict = results.verdict_of(inspection)
-        found, says = verdict.ruling.cell, verdict.headline
+        found, says = cell_of(verdict.ruling, inspection.scored[0].trace.correct), verdict.headline
     else:
         found, says = f"{len(inspection.scored)} samples", results.majority_words(inspection)
     return {

@@ -89,7 +89,7 @@ def words(inspections: Sequence[Inspection], refused: int) -> str:
     )
     counts = {
         "with an error": kinds.count("error"), "with a wrong answer and a doubtful step": wrong,
-        "without an error": kinds.count("no_error"), "uncertain": kinds.count("uncertain") - wrong,
+        "with no error found": kinds.count("no_error"), "uncertain": kinds.count("uncertain") - wrong,
         "that the model cannot judge": kinds.count("cannot_judge"), "refused": refused,
     }  # fmt: skip
     said = ", ".join(f"{number} {name}" for name, number in counts.items() if number)

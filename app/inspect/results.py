@@ -9,7 +9,8 @@ from app.inspect.request import Inspection, Request
 from irl_core.report.heatmap.payload import Description, answer_words, describe, ranked_words, score_name
 from irl_core.report.inspection_json import InspectedTrace, InspectionResult, to_json, with_ids
 from irl_core.reward.token_scores import majority_answer, rank
-from irl_core.reward.verdict import Ruling, Verdict, signed, verdict_on
+from irl_core.reward.verdict import Ruling, Verdict, cell_of, verdict_on
+from irl_core.reward.wording import signed
 from irl_core.storage.rows import familiarity_of, judge_of, localisation_of, scored_of
 from irl_core.storage.schema import ScoredRow
 from irl_core.text.answers import answers_agree
@@ -74,7 +75,7 @@ def ranking_table(inspection: Inspection, result: InspectionResult, order: list[
                 "majority": f"yes, {majority[1]} of {len(order)}" if votes and majority else "",
                 "correct": {True: "yes", False: "no", None: "not known"}[trace["correct"]],
                 score_column(inspection): trace["trace_score"],
-                "first error": ruling_of(trace).cell,
+                "first error": cell_of(ruling_of(trace), trace["correct"]),
                 "tokens": len(trace["tokens"]),
                 "ended": "yes" if inspection.scored[index].trace.finished else "cut at the limit",
             }

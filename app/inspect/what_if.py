@@ -15,7 +15,7 @@ from app.inspect import results, serving, why
 from app.inspect.request import Inspection, Request
 from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.report.heatmap import payload
-from irl_core.reward.verdict import step_name
+from irl_core.reward.wording import step_name
 
 ASKED: Final = "what_if_asked"
 FOUND: Final = "what_if"

@@ -11,7 +11,8 @@ from app.inspect.results import verdict_of
 from irl_core.policy.familiarity import Familiarity
 from irl_core.reward.localisation import token_steps
 from irl_core.reward.token_scores import signals
-from irl_core.reward.verdict import step_name
+from irl_core.reward.verdict import cell_of
+from irl_core.reward.wording import step_name
 from irl_core.storage.rows import judge_of
 from irl_core.text.answers import answers_agree
 from irl_core.text.equations import find_equations
@@ -136,7 +137,7 @@ def tries_rows(tries: Inspection, order: Sequence[int]) -> list[dict[str, str]]:
         {
             "answer": tries.scored[index].trace.answer or "none",
             "right": {True: "yes", False: "no", None: ""}[tries.scored[index].trace.correct],
-            "verdict": verdict_of(tries, index).ruling.cell,
+            "verdict": cell_of(verdict_of(tries, index).ruling, tries.scored[index].trace.correct),
             "goes on": " ".join(tries.scored[index].trace.text[begun:].split()),
         }
         for index in order

@@ -19,7 +19,7 @@ from irl_core.evaluation.first_error import (
 )
 from irl_core.evaluation.section import Cell, Section, Table
 from irl_core.evaluation.wording import difference, ranking
-from irl_core.reward.verdict import rule_words
+from irl_core.reward.wording import rule_words
 from irl_core.statistics.bootstrap import Estimate
 
 NO_RIVALS = (REWARD, COMBINED, "anchor")  # the anchor is what the reward knew before its adversarial training

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from irl_core.report.heatmap.payload import quantity_words, ranges, ranked_words, share, titles
 from irl_core.report.inspection_json import InspectedTrace, InspectionResult
-from irl_core.reward.verdict import signed
+from irl_core.reward.wording import signed
 from irl_core.text.visible import visible
 
 BLUE, ORANGE = (33, 102, 172), (217, 95, 2)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Final, Literal, TypedDict, cast
 
+from irl_core.reward.wording import in_words, lowest_step, rule_words, signed, step_name
 from irl_core.text.equations import Equation, find_equations, first_false_step
-from irl_core.types import Decision, Localisation, Step, Trace, number_of
+from irl_core.types import Decision, Localisation, Trace, number_of
 
 By = Literal["arithmetic", "answer", "reward", "familiarity"]
 Kind = Literal["error", "no_error", "uncertain", "cannot_judge", "unread"]
@@ -24,14 +24,9 @@ KINDS: Final[dict[Kind, str]] = {
     "cannot_judge": "the model cannot judge", "unread": "no model has read it",
 }  # fmt: skip
 NOT_MEASURED: Final = "not measured"
+EVEN: Final = 0.5  # a decision with less confidence is wrong more often than right
+NO_STEP: Final = "wrong answer, no step named"
 FAMILIARITY: Final = {True: "familiar", False: "unfamiliar", None: NOT_MEASURED}
-REDUCED: Final = {"min": "lowest", "mean": "mean", "sum": "summed", "last": "last"}
-SIGNALS: Final = {
-    "credit": "credit", "raw": "reward", "standardised": "standardised reward", "discounted": "discounted reward",
-    "logprob": "log-probability",
-}  # fmt: skip
-CHOSEN: Final = {"argmin": "the step with the lowest {}", "first_below": "the first step below the threshold by its {}"}
-PLACES: Final = 6  # decimals that an exact value is written with at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +88,11 @@ class Ruling:
         if self.kind != "error":
             return KINDS[self.kind]
         return ", ".join(filter(None, ("an error" if self.step is None else f"step {self.step + 1}", self.by)))
+
+
+def cell_of(ruling: Ruling, correct: bool | None) -> str:
+    """The ruling in a table's cell where it is known how the answer came out: a wrong one is called so."""
+    return NO_STEP if ruling.kind == "uncertain" and correct is False else ruling.cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +212,9 @@ def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | No
                 f"most doubtful: {suspect}" if suspect else "no step is named as wrong"
             )
         if ruling.kind == "no_error":
-            return f"No error found{_sure(where)}"
+            if not _unsure(where):
+                return f"No error found{_sure(where)}"
+            return "No error found, and the model is unsure" + (f": check {suspect} first" if suspect else "")
         return "Too uncertain to say" + (f"; most doubtful: {suspect}" if suspect else "")
     holds = [] if trace.correct is None else ["The answer is right" if trace.correct else _wrong_answer(trace)]
     holds += [_all_hold(equations)] if equations else []
@@ -228,7 +230,12 @@ def _sure(where: Localisation | None) -> str:
     """How sure the reward is, behind what it says: it is heard before the small print is read."""
     if where is None or not math.isfinite(where.confidence):
         return ""
-    return f" (confidence {where.confidence:.0%})"
+    return f" ({'unsure, ' if _unsure(where) else ''}confidence {where.confidence:.0%})"
+
+
+def _unsure(where: Localisation | None) -> bool:
+    """Whether a decision as this one was wrong more often than right, as far as the calibration can tell."""
+    return where is not None and math.isfinite(where.confidence) and where.confidence < EVEN
 
 
 def _arithmetic(
@@ -299,68 +306,6 @@ def _familiarity(judge: Judge, *, read: bool) -> Finding | None:
         "Familiarity: this text is unlike those that the checkpoint was made for, so its reward says nothing here: "
         f"{judge.reason}.",
     )
-
-
-def lowest_step(where: Localisation, steps: Sequence[Step]) -> int | None:
-    """The step whose score the decision is made by: the lowest of those that may be named; None without a score."""
-    named = [
-        (score, place)
-        for place, (score, step) in enumerate(zip(where.step_scores, steps, strict=True))
-        if math.isfinite(score) and (step.role != "answer" or where.rule.endswith("+answer"))
-    ]
-    return min(named)[1] if named else None
-
-
-def step_name(steps: Sequence[Step], index: int, *, of: bool = True) -> str:
-    """'step 3 of 5', or 'the answer line': what the margin calls the step; without ``of`` 'step 3'."""
-    if steps[index].role == "answer":
-        return "the answer line"
-    return f"step {index + 1}" + (f" of {sum(step.role != 'answer' for step in steps)}" if of else "")
-
-
-def in_words(equation: Equation) -> str:
-    """A false equation in words: '23 * 3 is 69, not 79'."""
-    left = " ".join(equation.text[: equation.left[1] - equation.start].split())
-    return f"{left} is {amount(equation.value)}, not {amount(equation.stated)}"
-
-
-def amount(value: Fraction) -> str:
-    """An exact value in digits: '69', '2.5'; 'about 0.666667' where the decimals do not end."""
-    if value.denominator == 1:
-        return signed_digits(str(abs(value.numerator)), value)
-    digits = f"{float(abs(value)):.{PLACES}f}".rstrip("0").rstrip(".")
-    exact = Fraction(digits) == abs(value)
-    return ("" if exact else "about ") + signed_digits(digits, value)
-
-
-def signed_digits(digits: str, value: Fraction) -> str:
-    """Digits with the minus sign of the value that they are of."""
-    return ("\u2212" if value < 0 else "") + digits
-
-
-def signed(value: float | None, digits: int = 2) -> str:
-    """``value`` with its sign (a true minus), or 'no signal' where it is not a number."""
-    if value is None or math.isnan(value):
-        return "no signal"
-    if math.isinf(value):
-        return "infinite" if value > 0 else "\u2212infinite"
-    text = f"{abs(value):.{digits}f}"
-    if float(text) == 0:
-        return text
-    return ("\u2212" if value < 0 else "+") + text
-
-
-def rule_words(name: str) -> str:
-    """A localisation rule in words ('the step with the lowest credit of a token'); what is none stays as it is."""
-    body, _, answer = name.partition("+")
-    parts = body.split("/")
-    if len(parts) != 3 or parts[0] not in SIGNALS or parts[1] not in REDUCED or parts[2] not in CHOSEN:
-        return name
-    signal, reduction, choice = parts
-    of = f"{REDUCED[reduction]} {SIGNALS[signal]}"
-    if choice == "argmin":
-        of = SIGNALS[signal] + (" of a token" if reduction == "min" else f", {REDUCED[reduction]} over its tokens")
-    return CHOSEN[choice].format(of) + (", closing lines too" if answer else "")
 
 
 def _placed(trace: Trace, equation: Equation) -> str:

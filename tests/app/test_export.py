@@ -16,7 +16,7 @@ import pytest
 from irl_core.report.csv_export import csv_of, safe_cell, to_csv
 from irl_core.report.heatmap.export import embed, to_html
 from irl_core.report.heatmap.payload import ranges
-from irl_core.reward.verdict import signed
+from irl_core.reward.wording import signed
 
 HOSTILE = "</script><img src=x onerror=alert(1)> $5 and $10 \u2028 \x00 \U0001f600 <!--"
 

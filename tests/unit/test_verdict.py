@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from irl_core.reward.verdict import Judge, Judged, Ruling, Verdict, amount, rule_on, rule_words, to_record, verdict_on
+from irl_core.reward.verdict import Judge, Judged, Ruling, Verdict, cell_of, rule_on, to_record, verdict_on
+from irl_core.reward.wording import amount, rule_words
 from irl_core.text.segmentation import make_trace
 from irl_core.types import Decision, Localisation
 
@@ -54,6 +55,22 @@ def test_the_number_that_decides_is_the_number_shown() -> None:
     )
     assert with_answer.headline == "First error: the answer line, says the reward (confidence 93%)"
     assert said(with_answer, "answer") == ["Answer: right (12), though the reward doubts a step."]
+
+
+def test_no_error_that_is_more_often_wrong_than_right_says_so_and_where_to_look() -> None:
+    """The chance of a right solution was 25 %: 'no error found' alone would sound as it does at 93 %."""
+    where = Localisation("no_error", None, 0.25, "raw/min/argmin", -4.08, (-1.0, -3.51, -9.0))
+    found = verdict_on(make_trace("How many?", SOUND), where, KNOWN)
+    assert found.headline == "No error found, and the model is unsure: check step 2 first"
+    named = Localisation("error", 1, 0.25, "raw/min/argmin", -3.0, (-1.0, -3.51, -9.0))
+    found = verdict_on(make_trace("How many?", SOUND), named, KNOWN)
+    assert found.headline == "First error: step 2 of 2, says the reward (unsure, confidence 25%)"
+
+
+def test_a_cell_says_that_the_answer_is_wrong_where_no_step_is_named() -> None:
+    assert cell_of(Ruling("uncertain"), False) == "wrong answer, no step named"
+    assert cell_of(Ruling("uncertain"), None) == "too uncertain to say"
+    assert cell_of(Ruling("error", "reward", 1), False) == "step 2, reward"
 
 
 def test_a_wrong_answer_is_not_called_free_of_errors() -> None:

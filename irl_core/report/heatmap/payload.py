@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final, Literal, TypedDict, get_args
 
 from irl_core.report.inspection_json import InspectedTrace
-from irl_core.reward.verdict import VerdictRecord, signed
+from irl_core.reward.verdict import VerdictRecord
+from irl_core.reward.wording import signed
 from irl_core.text.quantities import Quantity, in_words
 
 HERE = Path(__file__).parent

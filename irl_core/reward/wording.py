@@ -1,0 +1,81 @@
+"""How the parts of a verdict are worded: steps, scores, exact values, rules. Runs no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final
+
+from irl_core.text.equations import Equation
+from irl_core.types import Localisation, Step
+
+REDUCED: Final = {"min": "lowest", "mean": "mean", "sum": "summed", "last": "last"}
+SIGNALS: Final = {
+    "credit": "credit", "raw": "reward", "standardised": "standardised reward", "discounted": "discounted reward",
+    "logprob": "log-probability",
+}  # fmt: skip
+CHOSEN: Final = {"argmin": "the step with the lowest {}", "first_below": "the first step below the threshold by its {}"}
+PLACES: Final = 6  # decimals that an exact value is written with at most
+
+
+def lowest_step(where: Localisation, steps: Sequence[Step]) -> int | None:
+    """The step whose score the decision is made by: the lowest of those that may be named; None without a score."""
+    named = [
+        (score, place)
+        for place, (score, step) in enumerate(zip(where.step_scores, steps, strict=True))
+        if math.isfinite(score) and (step.role != "answer" or where.rule.endswith("+answer"))
+    ]
+    return min(named)[1] if named else None
+
+
+def step_name(steps: Sequence[Step], index: int, *, of: bool = True) -> str:
+    """'step 3 of 5', or 'the answer line': what the margin calls the step; without ``of`` 'step 3'."""
+    if steps[index].role == "answer":
+        return "the answer line"
+    return f"step {index + 1}" + (f" of {sum(step.role != 'answer' for step in steps)}" if of else "")
+
+
+def in_words(equation: Equation) -> str:
+    """A false equation in words: '23 * 3 is 69, not 79'."""
+    left = " ".join(equation.text[: equation.left[1] - equation.start].split())
+    return f"{left} is {amount(equation.value)}, not {amount(equation.stated)}"
+
+
+def amount(value: Fraction) -> str:
+    """An exact value in digits: '69', '2.5'; 'about 0.666667' where the decimals do not end."""
+    if value.denominator == 1:
+        return signed_digits(str(abs(value.numerator)), value)
+    digits = f"{float(abs(value)):.{PLACES}f}".rstrip("0").rstrip(".")
+    exact = Fraction(digits) == abs(value)
+    return ("" if exact else "about ") + signed_digits(digits, value)
+
+
+def signed_digits(digits: str, value: Fraction) -> str:
+    """Digits with the minus sign of the value that they are of."""
+    return ("\u2212" if value < 0 else "") + digits
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """``value`` with its sign (a true minus), or 'no signal' where it is not a number."""
+    if value is None or math.isnan(value):
+        return "no signal"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "\u2212infinite"
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return ("\u2212" if value < 0 else "+") + text
+
+
+def rule_words(name: str) -> str:
+    """A localisation rule in words ('the step with the lowest credit of a token'); what is none stays as it is."""
+    body, _, answer = name.partition("+")
+    parts = body.split("/")
+    if len(parts) != 3 or parts[0] not in SIGNALS or parts[1] not in REDUCED or parts[2] not in CHOSEN:
+        return name
+    signal, reduction, choice = parts
+    of = f"{REDUCED[reduction]} {SIGNALS[signal]}"
+    if choice == "argmin":
+        of = SIGNALS[signal] + (" of a token" if reduction == "min" else f", {REDUCED[reduction]} over its tokens")
+    return CHOSEN[choice].format(of) + (", closing lines too" if answer else "")
