@@ -9,7 +9,7 @@ from typing import Final, Literal
 import streamlit as st
 
 from app import access
-from app.analysis import failures
+from app.analysis import failures, judgements
 from app.analysis.catalogue import RunInfo
 from app.analysis.failures import Listing
 from app.components import chart
@@ -26,6 +26,7 @@ from irl_core.data.annotations import (
 )
 from irl_core.errors import AnnotationError
 from irl_core.storage.schema import ScoredRow
+from irl_core.types import Span
 
 KEYED_STEPS: Final = 9
 SETTLES: Final = (
@@ -33,7 +34,7 @@ SETTLES: Final = (
     "calibration takes, and the note says that it was you."
 )
 SEVERITY_WORDS: Final = {
-    "": "Severity: not said", "minor": "minor: the answer is right all the same", "major": "major: the answer is wrong",
+    "": "Severity", "minor": "minor: the answer is right all the same", "major": "major: the answer is wrong",
 }  # fmt: skip
 UNDO: Final = "Withdraws your answer. The next one on this text is not blind: the model's was shown."
 
@@ -59,8 +60,10 @@ def ask(
         return
     state, identity = st.session_state, (row["trace_id"], listing.numbers[listing.place])
     if state.get("answering") != identity:  # another trace: nothing is chosen yet
-        state.update(answering=identity, choice=None, category="", note="", severity="", wrong_words="")
-    with st.container(horizontal=True):
+        state.update(
+            answering=identity, choice=None, category="", note="", severity="", wrong_words="", wrong_span=None
+        )
+    with st.container(horizontal=True, key="choices"):
         for number, step in enumerate(row["steps"]):
             label = "Answer line" if step.get("role") == "answer" else f"Step {number + 1}"
             choice_button(str(number), label, str(number + 1) if number < KEYED_STEPS else None)
@@ -71,7 +74,7 @@ def ask(
     with st.form("said", border=False):  # Enter in the note sends it
         left, right, save_column = st.columns([1, 2, 1], vertical_alignment="bottom")
         left.selectbox(
-            "Category", CATEGORIES, key="category", format_func=lambda name: name or "Category: not said",
+            "Category", CATEGORIES, key="category", format_func=lambda name: name or "Category",
             label_visibility="collapsed",
         )  # fmt: skip
         right.text_input(
@@ -96,7 +99,7 @@ def ask(
             )  # fmt: skip
             which.text_input(
                 "Wrong words", key="wrong_words", max_chars=MOST_NOTE, label_visibility="collapsed",
-                placeholder="The wrong words, copied from the step",
+                placeholder="The wrong words: mark them above, or type them here",
             )  # fmt: skip
     if "annotation_saved" in state:
         st.toast(plain(state.pop("annotation_saved")))
@@ -118,6 +121,20 @@ def choice_button(value: str, label: str, key: str | None) -> None:
     st.button(label, key=f"choice_{value}", type=kind, shortcut=key, on_click=take)
 
 
+def mark(row: ScoredRow, span: Span) -> None:
+    """Take words that were marked in the text, and the step that holds them, as the answer that is being given."""
+    step = next((n for n, one in enumerate(row["steps"]) if one["start"] <= span[0] and span[1] <= one["end"]), None)
+    if step is not None:
+        st.session_state.update(wrong_words=row["text"][slice(*span)], wrong_span=span, choice=str(step))
+
+
+def marked_in(row: ScoredRow) -> Span | None:
+    """The words of a row that are marked; None where none are, or others were typed since."""
+    span: Span | None = st.session_state.get("wrong_span")
+    said = st.session_state.get("wrong_words", "").strip()
+    return span if span is not None and row["text"][slice(*span)] == said else None
+
+
 def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
     """Write the annotation of the very row that was shown; the model's answer is shown from then on. Who writes, and
     whether they may, is asked here: the page may be hours old, and its widgets send what a browser is made to send."""
@@ -131,9 +148,10 @@ def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
         who = person
         if state.get("adjudicate"):
             who, note = ADJUDICATED, f"{person}: {note}".removesuffix(": ")
-        annotation = failures.annotation(
+        annotation = judgements.annotation(
             row, info.name, who, state["choice"], category=state["category"], note=note, blind=blind,
             severity=state.get("severity", ""), words=state.get("wrong_words", ""),
+            marked=state.get("wrong_span"),
         )  # fmt: skip
         known = Annotations(failures.DATABASE)
         if blind and any(known.answered(annotation.text_sha256, name) for name in {who, person}):
@@ -143,10 +161,11 @@ def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not saved: {error}"
         return
-    said = f"Saved: {failures.judgement_words(annotation.label)} in {annotation.trace_id}"
+    name = failures.name_of(row["trace_id"], state["answering"][1] if state.get("answering") else 0)
+    said = f"Saved: {judgements.judgement_words(annotation.label)} in {name}"
     counted = known.latest().get((annotation.text_sha256, who))
     if counted is not None and counted.blind and not annotation.blind:
-        words = failures.judgement_words(counted.label)
+        words = judgements.judgement_words(counted.label)
         said += f". What counts is your blind answer before: {words}. Undo takes one back."
     state["annotation_saved"] = said
     state["answering"] = None
@@ -161,7 +180,7 @@ def undo(annotation: Annotation) -> None:
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not undone: {error}"
         return
-    said = failures.judgement_words(annotation.label)
+    said = judgements.judgement_words(annotation.label)
     state["annotation_saved"] = f"Undone: {said}" if gone else "It was undone already."
     state["answering"] = None
 
@@ -171,7 +190,7 @@ def show_agreement(info: RunInfo, annotations: Sequence[Annotation]) -> None:
     import pandas as pd
 
     with st.expander("Agreement between annotators, and with the model", icon=":material/handshake:"):
-        rows = failures.agreement_rows(info, annotations)
+        rows = judgements.agreement_rows(info, annotations)
         if not rows:
             st.caption("No trace was judged twice, and none of this run blindly.")
             return

@@ -6,6 +6,7 @@ Knows no streamlit and runs no model.
 from __future__ import annotations
 
 import operator
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.analysis import catalogue, expression
 from app.analysis.catalogue import ITEM, ROW, RULED_BY, VERDICT, VERDICT_STEP, RunInfo
-from irl_core.data.annotations import Annotation, latest, text_hash
-from irl_core.errors import AnnotationError
-from irl_core.evaluation.agreement import label_of
 from irl_core.home import runs_folder
 from irl_core.reward.verdict import FAMILIARITY, cell_of
 from irl_core.storage.schema import ScoredRow
-from irl_core.storage.scored_run import read_batches, read_run
+from irl_core.storage.scored_run import read_batches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +52,9 @@ COLUMN_TITLES: Final = {
     "confidence": "confidence of the reward", "copies": "equal texts",
     "score_mean_discounted": "mean discounted reward", "mine": "you said",
 }  # fmt: skip
+
+
+MADE_ID: Final = re.compile(r"[0-9a-f]{16}(-(F\d+)?L\d+)?")  # as `irl_core.data.formats` gives it to rows without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,17 +204,6 @@ def of_items(table: pa.Table, chosen: Iterable[int], wanted: Collection[str]) ->
     return [number for number in chosen if items[number] in wanted]
 
 
-def said_words(one: Annotation) -> str:
-    """An annotator's word on a trace, on one line."""
-    more = "; ".join(filter(None, (one.category, " ".join(one.note.split()))))
-    return f"{one.annotator}: {one.label}" + (f" ({more})" if more else "") + ("" if one.blind else ", not blind")
-
-
-def judged_items(annotations: Iterable[Annotation], annotator: str) -> set[str]:
-    """The items that an annotator has judged."""
-    return {one.text_sha256 for one in annotations if one.annotator == annotator}
-
-
 def filter_of(query: Query) -> Any:
     """The ``pyarrow.dataset`` expression of a query's filters; None where it has none."""
     import pyarrow as pa
@@ -279,16 +269,9 @@ def step_words(step: Any) -> str:
     return "none" if step < 0 else f"step {int(step) + 1}"
 
 
-def judgement_words(label: str) -> str:
-    """An annotation's label in words: of no wrong step the word alone would read as if nothing had been said."""
-    return "no step is wrong" if label == "none" else label
-
-
-def own_words(own: Annotation) -> str:
-    """What the annotator said of a trace, in words, and whether it was said blind."""
-    said = ", ".join(filter(None, (own.category, own.severity)))
-    category = f" ({said})" if said else ""
-    return f"You said: {judgement_words(own.label)}{category}{'' if own.blind else ', with the answer in sight'}."
+def name_of(trace_id: str, number: int) -> str:
+    """What a trace is called: by its id; where that is a hash of its text, by its row, ``number`` counted from 0."""
+    return f"row {number + 1:,}" if MADE_ID.fullmatch(trace_id) else trace_id
 
 
 def label_words(row: ScoredRow) -> str:
@@ -317,84 +300,3 @@ def best_correct(info: RunInfo, table: pa.Table, problem_id: str, but: str) -> S
         return None
     trace_id, text, score = catalogue.rows(info, best, ["trace_id", "text", SCORE]).iloc[0]
     return Sample(trace_id, text, None if score is None or score != score else float(score))
-
-
-def annotation(
-    row: ScoredRow,
-    run: str,
-    annotator: str,
-    choice: str,
-    *,
-    category: str,
-    note: str,
-    blind: bool,
-    severity: str = "",
-    words: str = "",
-) -> Annotation:
-    """The annotation of a row. ``choice``: ``none``, ``unsure``, or the 0-based step as a text. ``words``: those of the
-    step that are wrong.
-
-    Raises:
-        AnnotationError: a value outside its limits, named; words that do not stand in the step.
-    """
-    step = int(choice) if choice not in ("none", "unsure") else None
-    start = end = None
-    if step is not None and words.strip():
-        where = row["steps"][step]
-        start = row["text"].find(words.strip(), where["start"], where["end"])
-        if start < 0:
-            raise AnnotationError(
-                f"the words {words.strip()[:60]!r} do not stand in step {step + 1}; copy them from it"
-            )
-        end = start + len(words.strip())
-    return Annotation(
-        run=run,
-        trace_id=row["trace_id"],
-        text_sha256=text_hash(row["problem"], row["text"]),
-        problem_id=row["problem_id"] or row["trace_id"],
-        annotator=annotator,
-        verdict="error" if step is not None else "none" if choice == "none" else "unsure",
-        step=step,
-        category=category if step is not None else "",
-        note=note,
-        blind=blind,
-        severity=severity if step is not None else "",
-        span_start=start,
-        span_end=end,
-    )
-
-
-def own_annotation(row: ScoredRow, annotations: Sequence[Annotation], annotator: str) -> Annotation | None:
-    """The annotation of a row by one annotator that counts: the newest blind one, else the newest."""
-    return latest(annotations).get((text_hash(row["problem"], row["text"]), annotator))
-
-
-def agreement_rows(info: RunInfo, annotations: Sequence[Annotation]) -> list[dict[str, str | int]]:
-    """A row for each pair of annotators, and for each annotator with the model: agreement and Cohen's kappa."""
-    from irl_core.evaluation.agreement import between_annotators, with_model
-
-    return [
-        {
-            "one": pair.first, "other": pair.second, "same label": str(pair.observed),
-            "kappa, first wrong step": str(pair.kappa),
-            "kappa, wrong or not": str(pair.kinds_kappa), "left out, unsure": pair.unsure,
-        }
-        for pair in (*between_annotators(annotations), *with_model(annotations, model_labels(info, annotations)))
-    ]  # fmt: skip
-
-
-def model_labels(info: RunInfo, annotations: Sequence[Annotation]) -> dict[str, str]:
-    """The verdict's label by text_sha256, of the annotated traces that are in a run. Reads their rows alone."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    ids = sorted({one.trace_id for one in annotations})
-    if not ids:
-        return {}
-    wanted = pc.field("trace_id").isin(pa.array(ids, pa.string()))
-    found: dict[str, str] = {}
-    for row in read_run(info.path, ["problem", "text", *RULED_BY], wanted).to_pylist():
-        ruled = catalogue.ruling(row)
-        if ruled.kind != "unread":
-            found[text_hash(row["problem"], row["text"])] = label_of(ruled.kind, ruled.step)
-    return found

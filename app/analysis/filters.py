@@ -10,6 +10,7 @@ import streamlit as st
 from app.analysis import chooser, expression, failures, slices
 from app.analysis.failures import Query
 from app.components.chart import inert_table
+from app.components.filling import fill, filled, refill
 from app.components.markdown import plain
 from app.inspect import links
 from irl_core.reward.verdict import KINDS
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from streamlit.delta_generator import DeltaGenerator
 
+CLEARED: Final = "filters_cleared"  # in the session: the controls' values that filter nothing
 SLICE_PIXELS: Final = 35 * 5 + 3
 T = TypeVar("T")
 
@@ -50,6 +52,8 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
         )
         for name in ("kinds", "verdicts", "true_steps", "verdict_steps"):
             state[f"filter_{name}"] = [one for one in getattr(asked, name) if one in getattr(known, name)]
+    names = list(state.get(CLEARED, ()))
+    refill(names)
     state.setdefault("outcome", failures.OUTCOMES[0])  # a default beside a kept value is warned of
     st.segmented_control("Outcome", failures.OUTCOMES, key="outcome", required=True, persist_state="session")
     words = st.text_input("Words in problem, solution or trace id", key="words", max_chars=200, persist_state="session")
@@ -84,6 +88,7 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
     true_steps = among(one, "true_steps", "True first error", known.true_steps, step_words)
     named = among(two, "verdict_steps", "Step that the verdict names", known.verdict_steps, step_words)
     ends, scores = known.scores, None
+    cleared = unfiltered()
     if ends is not None and ends[0] < ends[1]:
         key = f"scores_{ends[0]:.3g}_{ends[1]:.3g}"
         if link is not None and link.query.scores is not None:
@@ -92,10 +97,31 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
         state.setdefault(key, ends)
         chosen: tuple[float, float] = st.slider("Mean discounted reward", *ends, key=key, persist_state="session")  # type: ignore[assignment]
         scores = None if chosen == ends else chosen
+        cleared[key] = ends
     query = Query(state["outcome"], kinds, verdicts, true_steps, named, scores, words, sort, descending, where)
     if query.telling and not state["model_first"]:
         st.caption("These filters say something of the model's answer or the label: annotations are not blind.")
+    filled(names)
+    state[CLEARED] = cleared
+    clear_button(disabled=query == Query(outcome="all"))
     return query
+
+
+def unfiltered() -> dict[str, Any]:
+    """The controls' values that filter nothing."""
+    plain_query = Query(outcome="all")
+    names = ("outcome", "words", "where", "sort", "descending")
+    return {name: getattr(plain_query, name) for name in names} | {
+        f"filter_{name}": [] for name in ("kinds", "verdicts", "true_steps", "verdict_steps")
+    }
+
+
+def clear_button(*, key: str = "clear_filters", disabled: bool = False) -> None:
+    """The button that sets all filters back."""
+    st.button(
+        "Clear all filters", key=key, icon=":material/filter_alt_off:", disabled=disabled,
+        on_click=lambda: fill(**st.session_state.get(CLEARED, {})),
+    )  # fmt: skip
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
@@ -114,7 +140,7 @@ def draw_slices(table: pa.Table, key: tuple[str, int, int]) -> None:
     def take() -> None:
         rows = st.session_state[f"slices_{by}"]["selection"]["rows"]
         if rows:
-            st.session_state.update(where=found[rows[0]].where, outcome="all")
+            fill(where=found[rows[0]].where, outcome="all")
 
     st.dataframe(
         inert_table([

@@ -24,6 +24,7 @@ INSPECT: Final = Path(__file__).resolve().parents[1] / "views" / "inspect.py"
 NOT_NEEDED: Final = ["lasso2d", "select2d", "autoScale2d"]
 PICTURE_SCALE: Final = 2
 BUTTONS: Final = 40  # pixels above a chart for its buttons, so that they do not cover the legend
+LEGEND_BELOW: Final = -64  # pixels from the plot to a legend below it: the axis with its title stands between
 DIGITS: Final = "%.4g"
 SCROLLED: Final = """<style>
 [class*="st-key-scrolled_LEAST_"] { overflow-x: auto; }
@@ -56,10 +57,14 @@ def draw(
     """
     from irl_core.report.charts.style import HEIGHT, colours
 
-    edges = figure.layout.margin
+    edges, above = figure.layout.margin.t or 0, 0
+    if figure.layout.legend.yanchor == "bottom":  # above the plot it would grow under the buttons on a narrow screen
+        figure.update_layout(legend={"yanchor": "top", "y": LEGEND_BELOW / HEIGHT})
+    else:
+        above = edges
     figure.update_layout(
         paper_bgcolor=colours(theme()).paper,  # a saved picture has the background of its theme
-        margin_t=(edges.t or 0) + BUTTONS,
+        margin_t=above + BUTTONS,
         height=(figure.layout.height or HEIGHT) + BUTTONS,
     )
     options: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if runs else {}

@@ -27,7 +27,7 @@ button kbd { color: inherit !important; opacity: 1 !important; }
 @media (max-width: 767px) { .first-run { display: block; margin: 0 0 0.5rem; } }
 </style>"""
 # A list that was chosen from keeps the focus, and with it every key that the page listens to. The place in the order of
-# the Tab key stays where it was.
+# the Tab key stays where it was. What is typed dims the result of the text before, and Inspect leads to the result.
 KEYS: Final = """<script>
 if (!window.irlLensKeys) {
   window.irlLensKeys = true;
@@ -45,6 +45,28 @@ if (!window.irlLensKeys) {
     const list = listOf(event.target);
     if (list && event.key === "Enter" && list.querySelector("[aria-expanded=true]")) leave(list);
   }, true);
+  // what is being typed makes the result below another text's at once; the page hears of it when the field is left
+  const fields = ".st-key-problem, .st-key-solution, .st-key-answer";
+  const typing = (on) => document.documentElement.classList.toggle("irl-lens-typing", on);
+  const before = new WeakMap();
+  document.addEventListener("focusin", (event) => {
+    if (event.target.closest && event.target.closest(fields)) before.set(event.target, event.target.value);
+  }, true);
+  document.addEventListener("input", (event) => {
+    if (before.has(event.target)) typing(event.target.value !== before.get(event.target));
+  }, true);
+  const app = document.querySelector("[data-testid=stApp]");
+  new MutationObserver(() => {
+    const at = document.activeElement;
+    if (app.dataset.testScriptState !== "notRunning") return;
+    typing(before.has(at) && at.closest(fields) !== null && at.value !== before.get(at));
+  }).observe(app, { attributes: true, attributeFilter: ["data-test-script-state"] });
+  // on a narrow screen the result stands below the form
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest || !event.target.closest(".st-key-inspect button") || innerWidth > 767) return;
+    const found = document.querySelector(".st-key-found");
+    if (found) found.scrollIntoView({ block: "start" });
+  });
 }
 </script>"""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 import streamlit as st
 
 from app.components.chart import inert_table
+from app.components.filling import fill
 from app.inspect import results
 from app.inspect.many import Pasted
 from app.inspect.request import Inspection
@@ -19,6 +21,9 @@ PENDING: Final = "batch_pending"
 BATCH: Final = "batch"
 OPENS: Final = "opens"
 MOST: Final = 100
+MOST_BYTES: Final = 30_000_000  # of a session; forty sessions of this size fit the memory of a small server
+BYTES_OF_A_CHARACTER: Final = 4
+BYTES_OF_A_TOKEN: Final = 400  # its span, its id, rewards and log-probability, as Python keeps them
 POPOVER: Final = "before_open"  # the key of the popover: whether it is open; a choice closes it
 MOST_WORDS: Final = 60
 ROW_PIXELS: Final = 35
@@ -34,17 +39,28 @@ def remember(inspection: Inspection) -> None:
     """Put an inspection in front; an earlier one of the same request with the same checkpoint goes."""
     same = (inspection.request, inspection.checkpoint)
     others = [one for one in all_of_them() if (one.request, one.checkpoint) != same]
-    st.session_state[STATE] = [inspection, *others][:MOST]
+    kept = [inspection, *others][:MOST]
+    totals = list(accumulate(map(size_of, kept)))
+    st.session_state[STATE] = kept[: max(1, sum(total <= MOST_BYTES for total in totals))]
+
+
+def size_of(inspection: Inspection) -> int:
+    """About how many bytes an inspection takes: by its characters, its tokens and what goes with each."""
+    return sum(
+        BYTES_OF_A_CHARACTER * len(one.trace.problem + one.trace.text) + BYTES_OF_A_TOKEN * len(one.raw)
+        for one in inspection.scored
+    )
 
 
 def open_again(inspection: Inspection) -> None:
     """Show an inspection, with its texts in the form."""
     asked = inspection.request
-    st.session_state.update(
+    fill(
         problem=asked.problem, solution=asked.solution, answer=asked.answer, n=asked.n, seed=asked.seed,
-        temperature=asked.temperature, hand_steps=(asked.solution, asked.steps), example=None, chosen=None,
-        versus=None, inspection=inspection,
+        temperature=asked.temperature, example=None,
     )  # fmt: skip
+    steps = (asked.solution, asked.steps)
+    st.session_state.update(hand_steps=steps, chosen=None, versus=None, inspection=inspection)
 
 
 def open_waiting() -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 import streamlit as st
 
+from app.analysis.uploads import SAMPLE
 from app.components.markdown import plain
 from app.inspect import history, many
 from app.inspect.request import Inspection
@@ -24,6 +25,10 @@ def paste_many() -> None:
             f"with a line of {DASHES} between them."
         )
         st.text_area("Paste a file", key="pasted", height=200)
+        st.button(
+            "Put in an example", type="tertiary", icon=":material/edit_note:",
+            on_click=lambda: st.session_state.update(pasted=SAMPLE),
+        )  # fmt: skip
 
         def take() -> None:
             state = st.session_state

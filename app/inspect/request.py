@@ -41,6 +41,7 @@ class Inspection:
         familiarity: of each trace, None where it was not measured.
         run: the scored run that a stored trace comes from.
         at: the token of a pasted solution that ``branches`` are of: what may stand there, and its reward.
+        listed: the checkpoint's name in the list of the sidebar; empty for a stored trace.
     """
 
     request: Request
@@ -53,3 +54,4 @@ class Inspection:
     run: str = ""
     at: int | None = None
     branches: tuple[Branch, ...] = ()
+    listed: str = ""

@@ -9,11 +9,12 @@ from app.inspect.request import Inspection, Request
 from irl_core.report.heatmap.payload import Description, answer_words, describe, ranked_words, score_name
 from irl_core.report.inspection_json import InspectedTrace, InspectionResult, to_json, with_ids
 from irl_core.reward.token_scores import majority_answer, rank
-from irl_core.reward.verdict import Ruling, Verdict, cell_of, verdict_on
+from irl_core.reward.verdict import Judge, Ruling, Verdict, cell_of, verdict_on
 from irl_core.reward.wording import signed
 from irl_core.storage.rows import familiarity_of, judge_of, localisation_of, scored_of
 from irl_core.storage.schema import ScoredRow
 from irl_core.text.answers import answers_agree
+from irl_core.text.segmentation import make_trace
 from irl_core.types import Layout, ScoredTrace
 
 LAYOUTS = {
@@ -39,6 +40,13 @@ def stored_inspection(row: ScoredRow, run: str) -> Inspection | None:
         familiarity=(familiarity_of(row),),
         run=run,
     )
+
+
+def known_without_a_model(request: Request) -> list[str]:
+    """What equations and answer say of a pasted solution, a line each; empty where neither says anything."""
+    trace = make_trace(request.problem, request.solution, reference_answer=request.answer or None)
+    verdict = verdict_on(trace, None, Judge())
+    return [one.says for one in verdict.findings if one.by in ("arithmetic", "answer")]
 
 
 def to_result(inspection: Inspection, gamma: float) -> InspectionResult:

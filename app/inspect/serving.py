@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Final
 
 import streamlit as st
 
 from app.components.markdown import plain
-from app.inspect import history, many, scoring_queue
+from app.inspect import history, many, results, scoring_queue
 from app.inspect.request import Inspection, Request
 from app.inspect.scoring_queue import Refused, Ticket
 from irl_core.checkpoints.find import CheckpointInfo
@@ -21,10 +22,22 @@ POLL_SECONDS: Final = 0.15
 def serve(request: Request, info: CheckpointInfo) -> None:
     """Run the models and keep the inspection in the session; where that fails, say why and keep nothing."""
     st.session_state.pop("inspection", None)
+    known = st.empty()
+    with known.container():
+        tell_what_is_known(request)
     inspection = answer(request, info)
     if inspection is not None:
+        known.empty()  # the verdict has it too
         st.session_state["inspection"] = inspection
         history.remember(inspection)
+
+
+def tell_what_is_known(request: Request) -> None:
+    """Say of a pasted solution what needs no model, while one is asked: its equations, and its answer."""
+    if not request.solution:
+        return
+    st.markdown("**Known without the model**")
+    st.markdown("\n".join(f"- {plain(line)}" for line in results.known_without_a_model(request)))
 
 
 def answer(request: Request, info: CheckpointInfo) -> Inspection | None:
@@ -58,11 +71,14 @@ def inspected(request: Request, info: CheckpointInfo, before: str = "") -> Inspe
     check_inputs(request.problem, request.solution or None)
     own = st.session_state.setdefault("queue_session", uuid.uuid4().hex)
     ticket = scoring_queue.desk(info, st.session_state.get("device", "auto")).submit(request, own)
-    return follow(ticket, before)
+    return follow(ticket, info.name, before)
 
 
-def follow(ticket: Ticket, before: str = "") -> Inspection:
-    """Draw the progress of a ticket until it is done; give it up when this run of the page is ended."""
+def follow(ticket: Ticket, listed: str, before: str = "") -> Inspection:
+    """Draw the progress of a ticket until it is done; give it up when this run of the page is ended.
+
+    ``listed``: the checkpoint's name in the list.
+    """
     box = st.empty()
     try:
         while not ticket.wait(POLL_SECONDS):
@@ -71,7 +87,7 @@ def follow(ticket: Ticket, before: str = "") -> Inspection:
             if now.total and not ahead:
                 words = f"{now.stage.capitalize()} {now.done} of {now.total}"
             box.progress(now.done / now.total if now.total else 0.0, text=before + words)
-        return ticket.result()
+        return replace(ticket.result(), listed=listed)
     finally:
         ticket.give_up()
         box.empty()

@@ -7,6 +7,7 @@ from typing import Final
 
 import streamlit as st
 
+from app.components.filling import fill
 from app.inspect import examples, links
 from app.inspect.request import Inspection, Request
 
@@ -15,6 +16,8 @@ DEFAULTS: Final[dict[str, str | float | None]] = {
     "view": "credit", "gamma": 0.9, "strength": 1.0, "chosen": None, "versus": None,
 }  # fmt: skip
 WANTED: Final = "wanted"
+FIELDS: Final = ("problem", "solution", "answer", "example", "n", "seed", "temperature")  # of the form
+KIND: Final = "solution_kind"  # of the example; another page chooses a "kind" of its own
 KINDS: Final = ("with a mistake", "correct", "none")
 
 
@@ -27,7 +30,7 @@ def prepare() -> None:
     state = st.session_state
     if "opened" not in state:
         state["opened"] = True
-        state["kind"] = KINDS[0]
+        state[KIND] = KINDS[0]
         state.update(DEFAULTS)
         open_link_or_example()
 
@@ -72,9 +75,13 @@ def take_example() -> None:
     state, example = st.session_state, chosen_example()
     if example is None:
         return
-    kind = state.get("kind") or KINDS[0]
-    texts = {KINDS[0]: example.wrong_solution or example.solution, KINDS[1]: example.solution, KINDS[2]: ""}
-    state.update(problem=example.problem, answer=example.answer, solution=texts[kind])
+    texts = texts_of(example)
+    fill(problem=example.problem, answer=example.answer, solution=texts[state.get(KIND) or KINDS[0]])
+
+
+def texts_of(example: examples.Example) -> dict[str, str]:
+    """The solutions that come with an example, by their kind."""
+    return {KINDS[0]: example.wrong_solution or example.solution, KINDS[1]: example.solution, KINDS[2]: ""}
 
 
 def ask() -> None:
@@ -99,12 +106,18 @@ def served() -> None:
 
 
 def leave_example() -> None:
-    """Forget the example, and its answer, where the problem was changed to another one."""
+    """Forget the example where the texts are not its own any more; its answer too, where the problem was changed. Where
+    the solution is another one of the example's, its kind is what is chosen."""
     state, example = st.session_state, chosen_example()
-    if example is None or state["problem"] == example.problem:
+    if example is None:
+        return
+    kinds = [kind for kind, text in texts_of(example).items() if text.strip() == state["solution"].strip()]
+    if state["problem"] == example.problem and kinds:
+        if state.get(KIND) not in kinds:
+            state[KIND] = kinds[0]
         return
     state["example"] = None
-    if state["answer"] == example.answer:
+    if state["problem"] != example.problem and state["answer"] == example.answer:
         state["answer"] = ""
 
 
@@ -116,8 +129,11 @@ def chosen_example() -> examples.Example | None:
 
 
 def is_of_the_form(inspection: Inspection) -> bool:
-    """Whether an inspection is of what stands in the form; how it would be sampled counts where it was."""
+    """Whether an inspection is of what stands in the form, by the checkpoint that is chosen; how it would be sampled
+    counts where it was."""
     asked, now = inspection.request, request()
+    if inspection.listed not in ("", st.session_state.get("checkpoint")):
+        return False
     if asked.solution:
         return (asked.problem, asked.solution, asked.answer) == (now.problem, now.solution, now.answer)
     return replace(asked, steps=()) == replace(now, steps=())

@@ -9,6 +9,7 @@ from typing import Final
 import streamlit as st
 
 from app.components.chart import inert_table
+from app.components.filling import fill
 from app.components.heatmap import heatmap
 from app.components.markdown import plain
 from app.inspect import results, serving, why
@@ -171,7 +172,8 @@ def draw_tries(what: WhatIf) -> None:
 
 def keep(request: Request) -> None:
     """Take a changed solution into the form, and inspect it."""
-    st.session_state.update(solution=request.solution, run_now=True)
+    fill(solution=request.solution)
+    st.session_state["run_now"] = True
     forget()
 
 

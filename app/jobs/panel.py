@@ -35,6 +35,12 @@ STATES: Final = {
     "running": ":material/progress_activity:",
     "queued": ":material/hourglass_empty:",
 }
+MEANINGS: Final = {
+    "cancelled": "Cancel stopped it; a training has saved first. Resume goes on.",
+    "interrupted": "It was stopped from outside, or its process is gone: killed, or the machine restarted. Resume goes "
+    "on from what was saved.",
+    "failed": "It ended with an error, which is said below; its log has more. Resume tries again from what was saved.",
+}
 
 
 def show(checkpoints: Collection[str] = ()) -> bool:
@@ -154,7 +160,7 @@ def cached_metrics(path: str, written: int, size: int) -> Lines:
 
 def draw_ended(job: Job, checkpoints: Collection[str]) -> None:
     """How a job ended, what it made, or the button that goes on with it."""
-    st.markdown(f"{STATES[job.state]} **{plain(job.title)}** {job.state}")
+    st.markdown(f"{STATES[job.state]} **{plain(job.title)}** {job.state}", help=MEANINGS.get(job.state))
     if job.reason:
         st.caption(plain(job.reason))
     if job.state == "finished":

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -86,37 +86,47 @@ def command_line(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "train.cli.main", *arguments]
 
 
-def start(
-    kind: Kind,
-    title: str,
-    command: list[str],
-    run_dir: Path,
-    device: str,
-    user: str = "",
-    *,
-    grace: float = GRACE_SECONDS,
-) -> Job:
-    """Start a command as a job; returns it, running. It goes on whatever becomes of this process.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A job that is asked for.
 
-    ``device``: cpu, cuda, cuda:1, ..., or auto. ``grace``: seconds that it has to obey when it is cancelled.
+    Attributes:
+        kind: what it does.
+        title: what it is called.
+        command: what is run.
+        run_dir: its folder.
+        device: cpu, cuda, cuda:1, ..., or auto.
+        user: who asks for it.
+        grace: seconds that it has to obey when it is cancelled.
+    """
+
+    kind: Kind
+    title: str
+    command: list[str]
+    run_dir: Path
+    device: str
+    user: str = ""
+    grace: float = GRACE_SECONDS
+
+
+def start(wanted: Wanted) -> Job:
+    """Start a command as a job; returns it, running. It goes on whatever becomes of this process.
 
     Raises:
         Busy: the device, or the folder, has an active job; nothing was started.
         JobError: the table, the folder or the process could not be made; nothing was started.
     """
-    row = new_row(kind, title, command, run_dir, device, user, grace)
+    row = new_row(wanted)
     return launch(lambda connection: insert(connection, row), row["device"], row["run_dir"])
 
 
-def new_row(
-    kind: Kind, title: str, command: list[str], run_dir: Path, device: str, user: str, grace: float
-) -> dict[str, Any]:
-    """The row of a job that is about to run; the arguments are those of `start`."""
-    folder = run_dir.resolve()
+def new_row(wanted: Wanted) -> dict[str, Any]:
+    """The row of a job that is about to run."""
+    folder = wanted.run_dir.resolve()
     return {
-        "kind": kind, "title": title, "command": command, "run_dir": folder, "device": device_named(device),
-        "state": "running", "created": now(), "reason": "", "log": folder / CONSOLE, "user": user,
-        "machine": machine(), "attempt": 1, "grace": grace,
+        "kind": wanted.kind, "title": wanted.title, "command": wanted.command, "run_dir": folder,
+        "device": device_named(wanted.device), "state": "running", "created": now(), "reason": "",
+        "log": folder / CONSOLE, "user": wanted.user, "machine": machine(), "attempt": 1, "grace": wanted.grace,
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from app import access
 from app.components.markdown import plain
 from app.jobs import store, supervisor, training_plan, waiting
+from app.jobs.supervisor import Wanted
 from app.jobs.training_plan import (
     DATA,
     GROUP,
@@ -215,10 +216,9 @@ def start(request: TrainingRequest, plan: Plan, force: bool) -> None:
         if other is not None and other.name == request.name:  # a second click
             raise supervisor.Busy(other)
         training_plan.check_name(request.name)
-        job = waiting.start(
-            "train", request.title, request.command(force=force), runs_folder() / request.name, device,
-            who, grace=training_plan.grace_of(plan),
-        )  # fmt: skip
+        command, folder = request.command(force=force), runs_folder() / request.name
+        grace = training_plan.grace_of(plan)
+        job = waiting.start(Wanted("train", request.title, command, folder, device, who, grace=grace))
     except (PlanError, store.JobError, access.NotAllowedError) as error:
         st.error(plain(str(error)))
         return

@@ -8,29 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from app.jobs import supervisor
 from app.jobs.endings import now
-from app.jobs.store import Job, JobError, Kind, insert, is_locked, select, update
-from app.jobs.supervisor import GRACE_SECONDS, Busy
+from app.jobs.store import Job, JobError, insert, is_locked, select, update
+from app.jobs.supervisor import Busy, Wanted
 from irl_core.storage.training_run import machine
 
 MOST_WAITING: Final = 20
 
 
-def start(
-    kind: Kind,
-    title: str,
-    command: list[str],
-    run_dir: Path,
-    device: str,
-    user: str = "",
-    *,
-    grace: float = GRACE_SECONDS,
-) -> Job:
-    """Start a command as a job, as `supervisor.start` does; where its device is busy it waits in the queue.
+def start(wanted: Wanted) -> Job:
+    """Start a job, as `supervisor.start` does; where its device is busy it waits in the queue.
 
     Raises:
         Busy: the very folder has an active job.
@@ -38,15 +28,15 @@ def start(
     """
     begin(supervisor.list_jobs())  # what waited before comes first
     try:
-        return supervisor.start(kind, title, command, run_dir, device, user, grace=grace)
+        return supervisor.start(wanted)
     except Busy as busy:
-        if busy.job.run_dir == run_dir.resolve():
+        if busy.job.run_dir == wanted.run_dir.resolve():
             raise
-    row = supervisor.new_row(kind, title, command, run_dir, device, user, grace) | {"state": "queued"}
+    row = supervisor.new_row(wanted) | {"state": "queued"}
     with supervisor.jobs_table().writing() as connection:
         waiting = select(connection, "state = 'queued'")
         if any(job.run_dir == row["run_dir"] for job in waiting):
-            raise JobError(f"{run_dir.name} waits in the queue already; take another name")
+            raise JobError(f"{wanted.run_dir.name} waits in the queue already; take another name")
         if len(waiting) >= MOST_WAITING:
             raise JobError(f"{len(waiting)} jobs wait already, the limit is {MOST_WAITING}; take one out of the queue")
         return insert(connection, row)

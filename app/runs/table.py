@@ -184,10 +184,9 @@ def scoring(run: Run, checkpoint: str, path: Path, device: str) -> tuple[Path, l
     ``checkpoint``: its name; ``path``: its folder.
     """
     folder = runs_folder() / f"{run.name}-by-{checkpoint}".replace("/", "-")
-    fields = ("question=problem", "solution=text", "answer=reference_answer")
     return folder, [
-        "score", str(run.path.resolve()), "--out", str((folder / "run.parquet").resolve()), "--format", "plain",
-        "--checkpoint", str(path.resolve()), "--device", device, *(word for one in fields for word in ("--map", one)),
+        "score", str(run.path.resolve()), "--out", str((folder / "run.parquet").resolve()), "--format",
+        "scored-run", "--checkpoint", str(path.resolve()), "--device", device,
     ]  # fmt: skip
 
 

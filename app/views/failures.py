@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlencode
 
 import streamlit as st
 
 from app import access
-from app.analysis import annotating, catalogue, chooser, failures, filters, sections, slices
+from app.analysis import annotating, catalogue, chooser, failures, filters, judgements, sections, slices
 from app.analysis.catalogue import RunInfo
 from app.analysis.differences import differences
 from app.analysis.expression import ExpressionError
@@ -19,6 +20,7 @@ from app.analysis.failures import Listing, Query
 from app.components import chart
 from app.components.heatmap import heatmap
 from app.components.markdown import counted, marked_differences, marked_quantities, plain
+from app.components.marking import marking
 from app.inspect import links
 from app.inspect.results import caption, stored_inspection, to_result
 from irl_core.data.annotations import MOST_NAME, Annotations, disagreed, latest
@@ -50,12 +52,24 @@ STYLE: Final = """<style>
 .stApp :has(.st-key-question), .st-key-question { background-color: inherit; }  /* what passes below is not read */
 .st-key-question { padding: 0.4rem 0; border-top: 1px solid rgb(128 128 128 / 35%); }
 @media (min-width: 768px) { .st-key-trace { min-height: 26rem; } }
-@media (max-width: 767px) {  /* each row of keys is one row, and scrolls sideways */
-  .st-key-question { gap: 0.4rem; }
-  .st-key-question [data-testid=stHorizontalBlock] { flex-wrap: nowrap; overflow-x: auto; gap: 0.4rem; }
+@media (max-width: 767px) {  /* low rows of what a finger needs, none of them cut off */
+  .st-key-question { gap: 0.3rem; padding: 0.3rem 0; }
+  .st-key-question [data-testid=stHorizontalBlock] { flex-wrap: wrap; gap: 0.3rem; }
   .st-key-question [data-testid=stHorizontalBlock] > * { flex: none; width: auto; min-width: 0; }
   .st-key-question [data-testid=stColumn] { flex: 1 1 0; }
+  .st-key-question [data-testid=stColumn]:nth-child(2) { flex: 2 1 0; }
+  .st-key-question button { min-height: 2rem; padding: 0.1rem 0.5rem; }
+  .st-key-question button p { font-size: 0.85rem; }
+  .st-key-question :is(kbd, [data-testid=stMarkdown], .st-key-walk_first, .st-key-walk_last, .st-key-place) {
+    display: none; }
+  .st-key-choices > [data-testid=stHorizontalBlock], .st-key-choices { max-height: 4.4rem; overflow-y: auto; }
+  .st-key-tools [data-testid=stHorizontalBlock] { gap: 0.4rem; flex-wrap: wrap; }
+  .st-key-tools [data-testid=stColumn] { flex: 1 1 0; min-width: 0; width: auto; }
+  .st-key-tools [data-testid=stColumn]:first-child { flex: 1 1 100%; }
+  .st-key-tools button { padding: 0.25rem 0.3rem; }
+  .st-key-tools button [data-testid=stIconMaterial]:first-child { display: none; }
 }
+@media (max-height: 560px) { [data-testid=stLayoutWrapper]:has(> .st-key-question) { position: static; } }
 </style>"""
 GUIDELINES: Final = """
 Name the **first** step that is wrong, whatever comes after it.
@@ -79,7 +93,8 @@ def show() -> None:
         origin = st.container()
     st.html(STYLE)
     link = filters.open_link()
-    run, narrow, reviewer, help_ = st.columns([6, 3, 3, 3], vertical_alignment="bottom")
+    with st.container(key="tools"):
+        run, narrow, reviewer, help_ = st.columns([6, 3, 3, 3], vertical_alignment="bottom")
     with run:
         chosen = chooser.choose(multiple=False)
     if not chosen:
@@ -176,6 +191,7 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
         numbers = failures.of_items(table, numbers, said)
     if not numbers:
         st.info(f"None of the {table.num_rows:,} traces passes these filters.")
+        filters.clear_button(key="clear_filters_here")
         return
     listing = Listing.at_trace(info, table, numbers, *map(st.session_state.get, ("failure", "failure_row")))
     look_at(listing, listing.place)
@@ -187,17 +203,17 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
         st.error("The run was written anew meanwhile; load the page again.")
         return
     name = annotating.in_whose_name()
-    own = failures.own_annotation(row, annotations or [], name)
+    own = judgements.own_annotation(row, annotations or [], name)
     revealed = st.session_state["model_first"] or own is not None
     with middle.container(key="trace"):
-        draw_trace(info, row, own, revealed)
+        draw_trace(info, row, numbers[listing.place], own, revealed)
         if said is not None:
             st.caption("What annotators said")
-            st.text("\n".join(failures.said_words(one) for one in said[listing.item(listing.place)]))
+            st.text("\n".join(judgements.said_words(one) for one in said[listing.item(listing.place)]))
     with right.container(key="beside"):
         draw_comparison(listing, row)
     with st.container(key="question", gap="small"):
-        further = listing.next_open(failures.judged_items(annotations or [], name))
+        further = listing.next_open(judgements.judged_items(annotations or [], name))
         walk(listing, further)
         if query.telling and not revealed:
             st.warning("Not blind: the filters or the order say something of the model's answer or the label.")
@@ -221,7 +237,10 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
     rows.insert(1, "mine", [mine.get(item, "") for item in items])
     rows.insert(2, "copies", [f"\u00d7{copies[item]}" if copies[item] > 1 else "" for item in items])
     saved = csv_of(rows)
-    rows.insert(0, "here", [HERE if number == listing.place - first else "" for number in range(len(rows))])
+    rows["trace_id"] = [failures.name_of(*one) for one in zip(rows["trace_id"], listed, strict=True)]
+    places = range(first, first + len(rows))
+    rows.insert(0, "here", [f"{HERE if place == listing.place else ''} {place + 1:,}".strip() for place in places])
+    rows = rows[["here", "mine", *(name for name in rows if name not in ("here", "mine"))]]
     # a table of other rows is another table: a row that was selected in the one before is not selected in it
     key = "table_" + hashlib.sha256(repr((listed, list(rows["trace_id"]))).encode()).hexdigest()[:16]
 
@@ -233,7 +252,8 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
     columns, titles = st.column_config, failures.COLUMN_TITLES
     config = {name: columns.Column(title) for name, title in titles.items() if name in rows}
     config |= {name: columns.TextColumn(titles[name], width="medium") for name in ("problem", "text")}
-    config["here"] = columns.TextColumn("", width=30)
+    config["here"] = columns.TextColumn("", width=48)
+    config["mine"] = columns.TextColumn(titles["mine"], width=64)
     config[failures.SCORE] = columns.NumberColumn(titles[failures.SCORE], format="%.2f")
     st.dataframe(  # the table's own menu saves what it shows
         inert(rows), hide_index=True, height=TABLE_PIXELS, key=key, on_select=take, selection_mode="single-row",
@@ -268,11 +288,11 @@ def walk(listing: Listing, further: int | None) -> None:
 
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**Which step is the first wrong one?**", width="content")
-        st.button("First", on_click=go, args=(0,), disabled=place == 0)
+        st.button("First", key="walk_first", on_click=go, args=(0,), disabled=place == 0)
         st.button("Previous", shortcut="K", on_click=go, args=(max(place - 1, 0),), disabled=place == 0)
         st.button("Next", shortcut="J", on_click=go, args=(min(place + 1, last),), disabled=place == last)
         st.button("Next unjudged", shortcut="N", on_click=go, args=(further or 0,), disabled=further is None)
-        st.button("Last", on_click=go, args=(last,), disabled=place == last)
+        st.button("Last", key="walk_last", on_click=go, args=(last,), disabled=place == last)
         st.number_input(
             f"Go to, of {last + 1:,}", 1, last + 1, key="place", width=110, label_visibility="collapsed",
             on_change=lambda: go(st.session_state["place"] - 1),
@@ -287,12 +307,12 @@ def look_at(listing: Listing, place: int) -> None:
 # ------------------------------------------------------------------------------------------------------------ one trace
 
 
-def draw_trace(info: RunInfo, row: ScoredRow, own: Annotation | None, revealed: bool) -> None:
-    """The problem, what was said of the trace, and the trace."""
+def draw_trace(info: RunInfo, row: ScoredRow, number: int, own: Annotation | None, revealed: bool) -> None:
+    """The problem, what was said of the trace, and the trace; ``number``: of its row in the file."""
     answer = "no final answer" if row["answer"] is None else f"answer {row['answer']}"
     correct = "" if row["reference_answer"] is None else f"; the right one is {row['reference_answer']}"
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.subheader(plain(row["trace_id"]), width="content")
+        st.subheader(plain(failures.name_of(row["trace_id"], number)), width="content")
         st.caption(plain(f"{answer}{correct}"), width="content")
     odd = odd_quantities(row["problem"], row["text"]) if revealed else []
     if odd:
@@ -302,13 +322,16 @@ def draw_trace(info: RunInfo, row: ScoredRow, own: Annotation | None, revealed: 
     if own is not None:
         verdict = verdict_of(row)  # where there are rewards, the whole of it stands above them
         said = verdict.sentence if row["prompt_reward"] is None else f"{verdict.headline}."
-        st.success(plain(f"{failures.own_words(own)} {said} {failures.label_words(row)}"))
+        st.success(plain(f"{judgements.own_words(own)} {said} {failures.label_words(row)}"))
     draw_solution(row, info, revealed)
 
 
 def draw_solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
     """The solution: in the colours of its rewards where they may be seen, else as plain steps."""
     inspection = stored_inspection(row, info.name) if revealed else None
+    if inspection is None and st.session_state["more_asked"] and not revealed:
+        marking(row, annotating.marked_in(row), partial(annotating.mark, row), key="marking")
+        return
     if inspection is None:
         for number, step in enumerate(row["steps"], start=1):
             head = "Answer:" if step.get("role") == "answer" else f"{number}."

@@ -12,6 +12,7 @@ import streamlit as st
 
 from app import sidebar
 from app.analysis import catalogue, chooser
+from app.components.filling import fill, filled, refill
 from app.components.heatmap import heatmap
 from app.components.markdown import has_markup, plain, rendered
 from app.inspect import examples, history, links, panels, results, second, serving, session, what_if
@@ -32,6 +33,11 @@ FAILURES = Path(__file__).with_name("failures.py")
 DISCOUNTED_SCORE = "mean_discounted"  # the one trace score that discounts
 ROW_PIXELS = 35
 RESULT = "result"
+STYLE = """<style>
+.st-key-kinds { min-height: 2.5rem; justify-content: center; }
+@media (max-width: 767px) { .st-key-found { min-height: 85vh; scroll-margin-top: 4rem; } }
+.irl-lens-typing .st-key-result { opacity: 0.4; }  /* at the first letter, before the page has heard of it */
+</style>"""
 DIMMED = f"<style>.st-key-{RESULT} {{ opacity: 0.4; }}</style>"  # it is not of the texts that stand above it
 
 
@@ -41,7 +47,9 @@ def show() -> None:
         return
     history.open_waiting()
     st.header("Where does the reasoning go wrong?")
+    st.html(STYLE)
     left, right = st.columns([5, 9], gap="medium")
+    right = right.container(key="found")
     with left:
         before = ask(info)
     with right:
@@ -64,6 +72,7 @@ def show() -> None:
     with st.container() if is_wide(inspection) else right:
         if not session.is_of_the_form(inspection):
             words = f"The result of what was asked before, {history.beginning(inspection.request.problem)}"
+            words += f", by {inspection.listed}." if inspection.listed else "."
             st.warning(plain(words) + " *Inspect* asks anew.")
             st.html(DIMMED)
         with st.container(key=RESULT):
@@ -80,8 +89,10 @@ def ask(info: CheckpointInfo | None) -> DeltaGenerator:
     """The left column: example, form, many at once; returns a place for the history."""
     if "link_error" in st.session_state:
         st.error(plain(st.session_state.pop("link_error")))
+    refill(session.FIELDS)
     choose_example()
     form()
+    filled(session.FIELDS)
     with st.container(horizontal=True):
         before = st.container(width="content")
         panels.paste_many()
@@ -111,10 +122,14 @@ def choose_example() -> None:
         persist_state="session",
         label_visibility="collapsed",
     )
-    st.segmented_control(
-        "Its solution", session.KINDS, key="kind", required=True, on_change=session.take_example,
-        label_visibility="collapsed", persist_state="session",
-    )  # fmt: skip
+    with st.container(key="kinds"):  # its room stays: where it comes and goes the form stays under the pointer
+        if session.chosen_example() is None:
+            st.caption("A text of your own.")
+            return
+        st.segmented_control(
+            "Its solution", session.KINDS, key=session.KIND, required=True, on_change=session.take_example,
+            label_visibility="collapsed", persist_state="session",
+        )  # fmt: skip
 
 
 def form() -> None:
@@ -122,18 +137,19 @@ def form() -> None:
 
     No form of Streamlit: what is edited is known at once, so that an old result can be dimmed.
     """
-    st.text_area("Problem", key="problem", height=122, persist_state="session")
+    st.text_area("Problem", key="problem", height=122, on_change=session.leave_example, persist_state="session")
     st.text_area(
         "Solution (optional)",
         key="solution",
         height=146,
         placeholder="Leave it empty to let the policy write some.",
         help="think/answer tags, GSM8K with a closing #### line, numbered steps or plain lines.",
+        on_change=session.leave_example,
         persist_state="session",
     )
     answer, go = st.columns([2, 3], vertical_alignment="bottom")
     answer.text_input("Right answer", key="answer", placeholder="optional", persist_state="session")
-    go.button("Inspect", type="primary", width="stretch", on_click=session.ask, shortcut="Ctrl+Enter")
+    go.button("Inspect", key="inspect", type="primary", width="stretch", on_click=session.ask, shortcut="Ctrl+Enter")
     state = st.session_state
     if not state["solution"].strip():  # below the button: where it comes and goes the button stays under the pointer
         with st.expander(
@@ -179,7 +195,8 @@ def draw_stored(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
     def score_again() -> None:
         st.query_params.clear()
         answer = row["reference_answer"] or ""
-        st.session_state.update(problem=row["problem"], solution=row["text"], answer=answer, example=None, run_now=True)
+        fill(problem=row["problem"], solution=row["text"], answer=answer, example=None)
+        st.session_state["run_now"] = True
 
     inspection = results.stored_inspection(row, run)
     st.text(row["problem"])

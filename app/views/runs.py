@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from app.components.markdown import counted, plain
 from app.inspect import scoring_queue
 from app.jobs import panel, supervisor, training_runs, waiting
 from app.jobs.store import JobError
+from app.jobs.supervisor import Wanted
 from app.jobs.training_form import STARTED
 from app.runs import labels, table
 from app.runs.labels import Label, LabelError, Labels
@@ -25,6 +27,14 @@ VIEWS: Final = Path(__file__).resolve().parent
 ROW_PIXELS: Final = 35
 ROWS_IN_SIGHT: Final = 8
 MOST_CHOSEN: Final = 6
+STOPPED: Final = {
+    "interrupted": "*interrupted*: it was asked to stop, finished its step and saved; where that was by Cancel, the "
+    "sidebar calls its job cancelled.",
+    "killed": "*killed*: it ended without a word, or the machine went down; what it saved before is whole.",
+    "stopped": "*stopped*: going on was useless; its reason is on Training curves.",
+    "failed": "*failed*: it ended with an error, which is on Training curves.",
+}
+STATES_MEAN: Final = " ".join(STOPPED.values()) + " Resume goes on from what was saved."
 KINDS: Final = ("all", "training", "scored run")
 
 
@@ -40,6 +50,8 @@ def show() -> None:
     count = f"{counted(len(shown), 'run')} of {len(found):,}"
     st.caption(f"{count}. Choose some in the table to compare, note, score or evaluate them.")
     chosen = choose(shown)
+    if stopped := sorted({run.state for run in chosen if run.state in STOPPED}):
+        st.caption(" ".join(STOPPED[state] for state in stopped))
     if len(chosen) == 1:
         one_run(chosen[0])
     elif chosen:
@@ -73,23 +85,38 @@ def choose(shown: Sequence[Run]) -> list[Run]:
     kept = [key for key in state.get("runs_chosen", []) if key in by_key]
     if state.get("runs_chosen") != kept:  # what is written to is written over in the browser too, in mid-choice
         state["runs_chosen"] = kept
-    key = f"runs_table_{hash(tuple(by_key))}"
+    # a table of other rows, or after a choice in the list, is another table, which begins with what is chosen ticked
+    rows = table.rows(shown)
+    ticks = state.setdefault("runs_ticks", 0)
+    key = "runs_table_" + hashlib.sha256(repr((ticks, rows)).encode("utf-8", "replace")).hexdigest()[:16]
 
     def take() -> None:
-        state["runs_chosen"] = [shown[row].key for row in state[key]["selection"]["rows"]][:MOST_CHOSEN]
+        chosen = [shown[row].key for row in state[key]["selection"]["rows"]]
+        state["runs_chosen"] = chosen[:MOST_CHOSEN]
+        if len(chosen) > MOST_CHOSEN:
+            state["runs_ticks"] += 1
+            state["runs_told"] = f"At most {MOST_CHOSEN} runs can be chosen; the first {MOST_CHOSEN} are."
 
     number = st.column_config.NumberColumn(format="%.3f")
     time = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")
     st.dataframe(
-        inert_table(table.rows(shown)), hide_index=True, key=key, on_select=take, selection_mode="multi-row",
+        inert_table(rows), hide_index=True, key=key, on_select=take, selection_mode="multi-row",
+        selection_default={"selection": {"rows": [place for place, run in enumerate(shown) if run.key in kept]}},
         height=ROW_PIXELS * (min(max(len(shown), 1), ROWS_IN_SIGHT) + 1) + 3, placeholder="",
-        column_config={"pass@1": number, "written": time},
+        column_config={"pass@1": number, "written": time, "state": st.column_config.TextColumn(help=STATES_MEAN)},
     )  # fmt: skip
     st.multiselect(
         "Chosen", list(by_key), key="runs_chosen", max_selections=MOST_CHOSEN, placeholder="Choose runs",
-        format_func=lambda key: by_key[key].name, label_visibility="collapsed",
+        format_func=lambda key: by_key[key].name, label_visibility="collapsed", on_change=tick_anew,
     )  # fmt: skip
+    if "runs_told" in state:
+        st.toast(plain(state.pop("runs_told")))
     return [by_key[key] for key in state["runs_chosen"]]
+
+
+def tick_anew() -> None:
+    """Have the table drawn with the ticks of what was chosen in the list."""
+    st.session_state["runs_ticks"] += 1
 
 
 # ------------------------------------------------------------------------------------------------------------- one run
@@ -131,6 +158,13 @@ def put(run: Run, archived: bool) -> None:
         Labels().put(run.key, Label(tags, note, archived), who)
     except (LabelError, access.NotAllowedError) as error:
         state["runs_said"] = f"Not saved: {error}"
+    else:
+        if archived == run.label.archived:
+            state["runs_told"] = f"Saved: tags and note of {run.name}."
+        elif archived:
+            state["runs_told"] = f"{run.name} is archived: 'Archived too' shows it. Its files stay."
+        else:
+            state["runs_told"] = f"{run.name} is out of the archive."
 
 
 def offer_scoring(run: Run) -> None:
@@ -153,7 +187,7 @@ def offer_scoring(run: Run) -> None:
             if (folder / "run.parquet").exists():
                 raise JobError(f"{folder.name} is there already, among the scored runs")
             command = supervisor.command_line(*arguments)
-            job = waiting.start("score", f"scoring of {run.name} by {info.name}", command, folder, device, who)
+            job = waiting.start(Wanted("score", f"scoring of {run.name} by {info.name}", command, folder, device, who))
         except (JobError, access.NotAllowedError) as error:
             st.session_state["runs_said"] = f"Not started: {error}"
         else:
@@ -162,7 +196,7 @@ def offer_scoring(run: Run) -> None:
     may = access.may("upload")
     st.button(
         plain(f"Score it again with {info.name}"), on_click=start, disabled=not may, icon=":material/play_arrow:",
-        help="Its texts, read by the sidebar's checkpoint, as a scored run of its own; labels are not taken along.",
+        help="Its texts, read by the sidebar's checkpoint, as a scored run of its own, with labels and right answers.",
     )  # fmt: skip
 
 
@@ -187,7 +221,7 @@ def offer_evaluation(run: Run) -> None:
         try:
             who = access.writer("upload")
             command = supervisor.command_line(*arguments)
-            job = waiting.start("evaluate", f"evaluation of {run.name}", command, folder, device, who)
+            job = waiting.start(Wanted("evaluate", f"evaluation of {run.name}", command, folder, device, who))
         except (JobError, access.NotAllowedError) as error:
             st.session_state["runs_said"] = f"Not started: {error}"
         else:

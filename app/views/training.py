@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Final
 
 import pandas as pd
@@ -34,6 +35,16 @@ UNITS: Final = {
     "Reward by class": "mean reward of a trace",
     "Correctness, train and held-out": "share of samples right",
     "Discriminator right, by class": "share of traces told right",
+}
+MEANINGS: Final = {
+    "Reward by class": "What the reward model gives to experts' solutions, to those that the model being trained (the "
+    "policy) wrote, and to solutions with a mistake put in. It learns while the first lies above the others.",
+    "Correctness, train and held-out": "How many of the policy's solutions end right: on the problems that it trains "
+    "on, and (pass@1) on others that it never sees.",
+    "Discriminator right, by class": "How often the reward model (the discriminator) tells rightly whether a solution "
+    "is an expert's, for each kind of solution; a half is guessing.",
+    "Other metrics": "policy/loss and disc/loss are what training makes smaller, of the policy and of the reward model "
+    "(the discriminator); docs/runs.md lists every other name.",
 }
 OTHERS: Final = ("policy/loss", "disc/loss")
 
@@ -134,9 +145,11 @@ def draw_runs(
         drawn = with_seeds_together({run.name: run for run in runs}, lines, drawn)
         st.caption(plain(f"Drawn: {'; '.join(drawn)}. Of a mean the band goes from the lowest seed to the highest."))
     known = set(training_runs.names(list(drawn.values())))
+    places = cycle(st.columns(2, gap="medium"))  # two beside each other: a page that ends
     for title, group in groups.items():
         if wanted := [name for name in group if name in known]:
-            draw_chart(title, drawn, wanted, axis, smooth)
+            with next(places):
+                draw_chart(title, drawn, wanted, axis, smooth)
     for run in runs:
         describe(run, lines[run.name])
 
@@ -157,7 +170,7 @@ def with_seeds_together(
 
 def draw_chart(title: str, drawn: Mapping[str, Lines], wanted: Sequence[str], axis: Against, smooth: int) -> None:
     """A figure with its table."""
-    st.subheader(title)
+    st.subheader(title, help=MEANINGS[title])
     key = "training_" + "_".join(re.findall(r"[a-z]+", title.lower())[:2])
     unit = UNITS.get(title, "value")
     figure = training_charts.training(

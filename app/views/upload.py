@@ -13,6 +13,7 @@ from app.analysis.uploads import FORMATS, MOST_BYTES, MOST_TITLE, MOST_TRACES, S
 from app.components.markdown import counted, plain
 from app.jobs import supervisor, waiting
 from app.jobs.store import JobError
+from app.jobs.supervisor import Wanted
 from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.errors import StoreError
 from irl_core.reward.verdict import Judged
@@ -90,7 +91,7 @@ def start(data: bytes, title: str, layout: str, checked: uploads.Checked, info: 
         return
     command = supervisor.command_line(*uploads.arguments(folder, info.path, device, layout, checked))
     try:
-        job = waiting.start("score", f"scoring of {folder.name}", command, folder, device, who)
+        job = waiting.start(Wanted("score", f"scoring of {folder.name}", command, folder, device, who))
     except JobError as error:
         uploads.remove(folder)
         state["upload_error"] = f"Not started: {error}."

@@ -17,6 +17,8 @@ from irl_core.data.chats import one_filter, read_completions, read_inspect, read
 from irl_core.data.fields import FieldError, Row, RowError, flag, identifier, reference_answer, text_field
 from irl_core.data.intake import Intake
 from irl_core.data.labelled_formats import read_mr_gsm8k, read_processbench
+from irl_core.data.scored_rows import FIELDS as SCORED_FIELDS
+from irl_core.data.scored_rows import read_scored
 from irl_core.data.sources import Columns, TraceSource, open_source, rows_of
 from irl_core.data.step_labels import STEP_MARK, read_math_shepherd, read_prm800k, read_stepwise
 from irl_core.data.trace_format import TRACE_FORMAT, read_trace
@@ -27,7 +29,7 @@ from irl_core.types import Source, Trace
 
 Format = Literal[
     "auto", "gsm8k", "processbench", "mr-gsm8k", "prm800k", "math-shepherd", "stepwise", "messages", "completions",
-    "lm-eval", "inspect", "solutions", "plain", "demo", "trace",
+    "lm-eval", "inspect", "solutions", "plain", "demo", "trace", "scored-run",
 ]  # fmt: skip
 PEOPLE = "people"
 LABELS_BY = {
@@ -37,6 +39,7 @@ LABELS_BY = {
     "math-shepherd": "rollouts, not people",
     "stepwise": "whoever made the rows",
     "trace": "whoever made the rows",
+    "scored-run": "whoever gave them to the run",
 }
 
 
@@ -115,6 +118,8 @@ def format_of(row: Row) -> Format | None:
     keys = row.keys()
     if row.get("format") == TRACE_FORMAT:
         return "trace"
+    if keys >= SCORED_FIELDS:
+        return "scored-run"
     if isinstance(row.get("question"), Mapping) and isinstance(row.get("label"), Mapping):
         return "prm800k"
     if isinstance(row.get("input"), str) and STEP_MARK in row["input"] and "label" in keys:
@@ -270,4 +275,5 @@ READERS: dict[str, Callable[[Row], Trace | list[Trace]]] = {
     "plain": read_plain,
     "demo": read_demo,
     "trace": read_trace,
+    "scored-run": read_scored,
 }

@@ -15,6 +15,7 @@ from irl_core.statistics.bootstrap import Estimate, paired_difference, undefined
 from irl_core.types import Source
 
 KS = (1, 3, 5, 10, 16)
+PAIR = 2  # of two samples a problem pass@2 is all there is beside pass@1
 THIS = "this run"
 ByK = dict[str, Estimate]  # by k, as text
 
@@ -49,16 +50,18 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> PassAtK:
     others = {name: graded(frame) for name, frame in run.compare.items()}
     every = {THIS: ours, **others}
     sources = set(run.frame["source"].dropna())
+    smallest = min((int(np.bincount(one.ids).min()) for one in every.values() if one.problems), default=0)
+    ks = sorted({*KS, PAIR}) if smallest == PAIR else KS
     nothing = undefined(0, "problems", "no trace with a known right answer")
     return PassAtK(
         **asdict(ours.counts()),
         given=bool(sources) and Source.POLICY.value not in sources,
         policies={
-            name: {str(k): pass_at_k(one.right, one.ids, k, seed=seed) if one.problems else nothing for k in KS}
+            name: {str(k): pass_at_k(one.right, one.ids, k, seed=seed) if one.problems else nothing for k in ks}
             for name, one in every.items()
         },
         counts={name: one.counts() for name, one in every.items()},
-        differences={name: {str(k): _less(ours, theirs, k, seed) for k in KS} for name, theirs in others.items()},
+        differences={name: {str(k): _less(ours, theirs, k, seed) for k in ks} for name, theirs in others.items()},
     )
 
 
@@ -101,5 +104,5 @@ def tables(estimates: PassAtK) -> tuple[Table, ...]:
         [name, *by_k.values(), difference_cell(estimates.differences.get(name, {}).get("1"))]
         for name, by_k in estimates.policies.items()
     ]
-    head = ["policy", *(f"pass@{k}" for k in KS), "pass@1 of this run minus its"]
+    head = ["policy", *(f"pass@{k}" for k in estimates.policies[THIS]), "pass@1 of this run minus its"]
     return (Table("pass@k by policy", head, rows, "The differences are paired by problem."),)

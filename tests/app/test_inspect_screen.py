@@ -43,7 +43,7 @@ def test_a_pasted_file_is_inspected_row_by_row() -> None:
     page.text_area(key="pasted").set_value("\n".join(map(json.dumps, given)))
     press(page, "Inspect them all")
     said = (
-        "4 inspected: 1 with an error, 1 with a wrong answer and a doubtful step, 1 without an error, "
+        "4 inspected: 1 with an error, 1 with a wrong answer and a doubtful step, 1 with no error found, "
         "1 that the model cannot judge, 1 refused."
     )
     assert said in [text.value for text in page.text]

@@ -109,6 +109,9 @@ def test_a_run_is_noted_on_and_archived(home: Path) -> None:
     press(page, "Archive")
     assert Labels().all()["training/one"].archived and page.multiselect(key="runs_chosen").value == []
     assert "one" not in list(page.dataframe[0].value["run"])
+    assert [one.value.replace("\\", "") for one in page.toast] == [
+        "one is archived: 'Archived too' shows it. Its files stay."
+    ]
 
 
 def test_two_runs_are_compared_and_seeds_stand_together(home: Path) -> None:
@@ -131,8 +134,8 @@ def test_an_evaluation_is_started_as_a_job(home: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(scoring_queue, "unusable_without_base", lambda info: info)
     started: list[Any] = []
 
-    def start(*arguments: Any, **options: Any) -> Any:
-        started.append(arguments)
+    def start(job: supervisor.Wanted) -> Any:
+        started.append((job.kind, job.title, job.command, job.run_dir))
         raise supervisor.JobError("the device is busy")
 
     monkeypatch.setattr(supervisor, "start", start)
@@ -151,8 +154,8 @@ def test_a_scored_run_is_scored_again_by_another_checkpoint_or_it_is_said_why_no
 ) -> None:
     started: list[Any] = []
 
-    def start(*arguments: Any, **options: Any) -> Any:
-        started.append(arguments)
+    def start(job: supervisor.Wanted) -> Any:
+        started.append((job.kind, job.title, job.command, job.run_dir))
         raise supervisor.JobError("the disk is full")
 
     monkeypatch.setattr(supervisor, "start", start)
@@ -162,7 +165,7 @@ def test_a_scored_run_is_scored_again_by_another_checkpoint_or_it_is_said_why_no
     press(page, "Score it again with fake")
     kind, title, command, folder, *_ = started[0]
     assert (kind, title, folder.name) == ("score", "scoring of scored_run by fake", "scored_run-by-fake")
-    assert command[3] == "score" and command[command.index("--map") + 1] == "question=problem"
+    assert command[3] == "score" and command[command.index("--format") + 1] == "scored-run"
     assert any("Not started: the disk is full" in one.value.replace("\\", "") for one in page.error)
     monkeypatch.setattr(chooser, "scored_by", lambda run, name: True)
     page.run()

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from app.inspect import scoring_queue
 from app.jobs import machine, store, supervisor, training_form, training_plan
 from app.jobs.logs import job_tail
 from app.jobs.store import Job, JobError
+from app.jobs.supervisor import Wanted
 from app.jobs.training_plan import PlanError, TrainingRequest
 from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.presets import load_config
@@ -52,9 +53,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, 
     found: list[tuple[list[str], dict[str, Any]]] = []
     real = supervisor.start
 
-    def start(kind: Any, title: str, command: list[str], run_dir: Path, device: str, user: str, **more: Any) -> Job:
-        found.append((command, {"title": title, "run_dir": run_dir, "device": device, "user": user, **more}))
-        return real(kind, title, [sys.executable, "-c", SLEEP], run_dir, device, user, **more)
+    def start(job: Wanted) -> Job:
+        found.append((job.command, {name: value for name, value in asdict(job).items() if name != "command"}))
+        return real(replace(job, command=[sys.executable, "-c", SLEEP]))
 
     monkeypatch.setattr(supervisor, "start", start)
     return found
@@ -113,7 +114,7 @@ def texts(page: AppTest) -> str:
 
 def a_job(code: str = SLEEP, **more: Any) -> Job:
     command = [sys.executable, "-c", code]
-    return supervisor.start("train", "mine (demo-irl)", command, Path("runs/mine"), "cpu", **more)
+    return supervisor.start(Wanted("train", "mine (demo-irl)", command, Path("runs/mine"), "cpu", **more))
 
 
 def ended(job: Job) -> Job:
@@ -322,7 +323,7 @@ def test_a_job_is_cancelled_and_resumed() -> None:
 
 def test_a_scoring_shows_its_last_line_and_belongs_to_who_may_upload(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "may", lambda action: action == "upload")
-    job = supervisor.start("score", "my traces", [sys.executable, "-c", SLEEP], Path("runs/up"), "cpu")
+    job = supervisor.start(Wanted("score", "my traces", [sys.executable, "-c", SLEEP], Path("runs/up"), "cpu"))
     while "a line of the log" not in job_tail(job):
         time.sleep(0.05)
     page = open_page()
@@ -355,7 +356,7 @@ def test_a_failed_job_says_why_in_text_that_is_no_markup() -> None:
 
 def test_resuming_on_a_busy_device_is_refused_in_words() -> None:
     ended(a_job("import sys; sys.exit(1)"))
-    supervisor.start("score", "other", [sys.executable, "-c", SLEEP], Path("runs/other"), "cpu")
+    supervisor.start(Wanted("score", "other", [sys.executable, "-c", SLEEP], Path("runs/other"), "cpu"))
     page = press(open_page(), "Resume")
     assert "cpu is busy with job 2, other" in texts(page)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
     real = supervisor.start
 
-    def start(
-        kind: Any, title: str, command: list[str], run_dir: Path, device: str, user: str = "", *, grace: float = 1.0
-    ) -> store.Job:
-        found.append((kind, title, command, run_dir, device, user))
-        return real(kind, title, [sys.executable, "-c", ""], run_dir, device, user)
+    def start(job: supervisor.Wanted) -> store.Job:
+        found.append((job.kind, job.title, job.command, job.run_dir, job.device, job.user))
+        return real(replace(job, command=[sys.executable, "-c", ""]))
 
     monkeypatch.setattr(supervisor, "start", start)
     return found
@@ -111,7 +110,7 @@ def test_where_no_job_can_be_started_nothing_is_kept(
 def test_a_scoring_waits_where_the_device_is_busy(
     monkeypatch: pytest.MonkeyPatch, here: Path, started: list[tuple[Any, ...]]
 ) -> None:
-    other = supervisor.start("score", "another", [], Path("runs/other"), "cpu")
+    other = supervisor.start(supervisor.Wanted("score", "another", [], Path("runs/other"), "cpu"))
 
     def refuse(*_: Any, **__: Any) -> None:
         raise Busy(other)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.analysis import catalogue, failures
+from app.analysis import catalogue, failures, judgements
 from app.analysis.failures import Query
 from irl_core.data.annotations import text_hash
 from irl_core.errors import AnnotationError
@@ -97,7 +97,7 @@ def test_a_blind_eye_sees_nothing_telling(info: catalogue.RunInfo) -> None:
     assert not set(failures.TELLING) & set(blind.columns)
     assert not [name for name in blind.columns if name.startswith("score")]
     telling = failures.table_rows(info, [3, 1], telling=True)
-    assert telling["verdict"].tolist() == ["step 4, reward", "too uncertain to say"]  # of t1: no error, a wrong answer
+    assert telling["verdict"].tolist() == ["step 4, reward", "wrong answer, no step named"]  # of t1: no error
     assert telling["familiar"].tolist() == ["not measured", "not measured"]
     assert telling["true_first_error_step"].tolist() == ["step 3", "step 1"]
     assert failures.step_words(-1) == "none" and failures.step_words(None) == ""
@@ -115,32 +115,36 @@ def test_the_best_correct_sample_is_of_the_same_problem(info: catalogue.RunInfo)
 
 def test_an_annotation_names_the_very_text(info: catalogue.RunInfo) -> None:
     row = rows()[7]
-    one = failures.annotation(row, "run", "ann", "1", category="arithmetic", note="n", blind=True)
+    one = judgements.annotation(row, "run", "ann", "1", category="arithmetic", note="n", blind=True)
     assert (one.trace_id, one.step, one.verdict, one.label) == ("t7", 1, "error", "step 2")
     assert one.text_sha256 == text_hash(row["problem"], row["text"])
     assert not one.detailed
     steps = [{"start": 0, "end": 9, "text": "7 + 1 = 9"}, {"start": 10, "end": 19, "text": "9 + 1 = 9"}]
     row |= {"text": "7 + 1 = 9\n9 + 1 = 9", "steps": [step | {"score": None, "role": "reasoning"} for step in steps]}
     words = "1 = 9"  # which stand in both
-    told = failures.annotation(
+    told = judgements.annotation(
         row, "run", "ann", "1", category="", note="", blind=True, severity="major", words=f" {words} "
     )
     assert told.severity == "major" and row["text"][told.span_start : told.span_end] == words
     assert told.span_start == 14
+    row |= {"text": "7 + 1 = 9\n9 = 9 = 9", "steps": row["steps"]}
+    for marked, start in ((None, 10), ((14, 15), 14), ((4, 5), 10), ((18, 19), 18)):  # (4, 5) is in another step
+        told = judgements.annotation(row, "run", "ann", "1", category="", note="", blind=True, words="9", marked=marked)
+        assert (told.span_start, told.span_end) == (start, start + 1)
     with pytest.raises(AnnotationError, match="do not stand in step 2"):
-        failures.annotation(row, "run", "ann", "1", category="", note="", blind=True, words="words of elsewhere")
-    sound = failures.annotation(row, "run", "ann", "none", category="arithmetic", note="", blind=False)
+        judgements.annotation(row, "run", "ann", "1", category="", note="", blind=True, words="words of elsewhere")
+    sound = judgements.annotation(row, "run", "ann", "none", category="arithmetic", note="", blind=False)
     assert (sound.verdict, sound.step, sound.category) == ("none", None, "")
     with pytest.raises(AnnotationError, match="annotator is empty"):
-        failures.annotation(row, "run", "", "unsure", category="", note="", blind=True)
+        judgements.annotation(row, "run", "", "unsure", category="", note="", blind=True)
 
 
 def test_the_model_is_read_only_where_people_judged(info: catalogue.RunInfo) -> None:
     found = rows()
-    said = [failures.annotation(found[i], "run", "a", "none", category="", note="", blind=True) for i in (0, 1, 2)]
-    labels = failures.model_labels(info, said)
+    said = [judgements.annotation(found[i], "run", "a", "none", category="", note="", blind=True) for i in (0, 1, 2)]
+    labels = judgements.model_labels(info, said)
     assert [labels[one.text_sha256] for one in said] == ["step 1", "unsure", "unsure"]  # t1 has a wrong answer
-    assert len(labels) == 3 and failures.model_labels(info, []) == {}
+    assert len(labels) == 3 and judgements.model_labels(info, []) == {}
 
 
 def test_the_database_is_among_the_runs() -> None:
@@ -167,8 +171,8 @@ def test_the_next_one_is_the_next_that_is_not_judged(info: catalogue.RunInfo) ->
     items = [listing.item(place) for place in range(3)]
     assert listing.next_open(set()) == 2 and listing.next_open({items[2]}) == 0
     assert listing.next_open({items[0], items[2]}) == 1 and listing.next_open(set(items)) is None
-    said = [failures.annotation(rows()[i], "run", "ann", "none", category="", note="", blind=True) for i in (7, 59)]
-    assert failures.judged_items(said, "ann") == {items[0], items[2]} and not failures.judged_items(said, "ben")
+    said = [judgements.annotation(rows()[i], "run", "ann", "none", category="", note="", blind=True) for i in (7, 59)]
+    assert judgements.judged_items(said, "ann") == {items[0], items[2]} and not judgements.judged_items(said, "ben")
 
 
 def test_a_verdict_of_the_reward_is_none_where_the_model_cannot_judge(tmp_path: Path) -> None:
@@ -182,5 +186,5 @@ def test_a_verdict_of_the_reward_is_none_where_the_model_cannot_judge(tmp_path: 
     shown = failures.table_rows(info, [0, 1, 2], telling=True)
     assert shown["verdict"].tolist() == ["the model cannot judge", "step 4, reward", "step 3, reward"]
     assert shown["familiar"].tolist() == ["unfamiliar", "familiar", "not measured"]
-    said = [failures.annotation(row, "run", "a", "none", category="", note="", blind=True) for row in found]
-    assert list(failures.model_labels(info, said).values()) == ["unsure", "step 4", "step 3"]
+    said = [judgements.annotation(row, "run", "a", "none", category="", note="", blind=True) for row in found]
+    assert list(judgements.model_labels(info, said).values()) == ["unsure", "step 4", "step 3"]

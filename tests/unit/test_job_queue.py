@@ -11,7 +11,7 @@ import pytest
 
 from app.jobs import supervisor, waiting
 from app.jobs.store import Job, JobError
-from app.jobs.supervisor import Busy
+from app.jobs.supervisor import Busy, Wanted
 
 UNTIL_TOLD = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.02)"
 
@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def asked(name: str, code: str = UNTIL_TOLD, device: str = "cpu") -> Job:
-    return waiting.start("score", f"job {name}", [sys.executable, "-c", code], Path("runs") / name, device)
+    return waiting.start(Wanted("score", f"job {name}", [sys.executable, "-c", code], Path("runs") / name, device))
 
 
 def states() -> dict[str, str]:

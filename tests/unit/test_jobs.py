@@ -24,7 +24,7 @@ from app.jobs import store, supervisor
 from app.jobs.endings import now
 from app.jobs.logs import job_tail
 from app.jobs.store import Job, JobError
-from app.jobs.supervisor import Busy
+from app.jobs.supervisor import Busy, Wanted
 from irl_core import sqlite
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,10 +50,12 @@ def python(code: str, **options: Any) -> Job:
     name = options.pop("name", "a")
     values: dict[str, Any] = {"kind": "score", "device": "cpu"} | options
     kind, device = values.pop("kind"), values.pop("device")
-    return supervisor.start(kind, f"job {name}", [sys.executable, "-c", code], Path("runs") / name, device, **values)
+    return supervisor.start(
+        Wanted(kind, f"job {name}", [sys.executable, "-c", code], Path("runs") / name, device, **values)
+    )
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
@@ -62,7 +64,7 @@ def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     raise AssertionError("it did not come about")
 
 
-def ended(job: Job, seconds: float = 20.0) -> Job:
+def ended(job: Job, seconds: float = 120.0) -> Job:
     return until(lambda: None if (now := supervisor.get(job.id)).active else now, seconds)
 
 
@@ -117,7 +119,7 @@ def test_how_a_job_ended_is_told(code: str, state: str, reason: str) -> None:
 
 
 def test_a_command_that_is_not_there_fails_with_the_reason() -> None:
-    done = ended(supervisor.start("score", "no such", ["/nonexistent/program"], Path("runs/a"), "cpu"))
+    done = ended(supervisor.start(Wanted("score", "no such", ["/nonexistent/program"], Path("runs/a"), "cpu")))
     assert (done.state, done.reason) == ("failed", "it could not be started (No such file or directory)")
 
 
@@ -226,14 +228,16 @@ def test_a_job_outlives_the_server_and_is_found_again(tmp_path: Path) -> None:
     code = (
         "import sys, os, signal; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
         "from app.jobs import supervisor as jobs\n"
-        "jobs.start('score', 'long', [sys.executable, '-c', sys.argv[2]], Path('runs/long'), 'cpu')\n"
+        "jobs.start(jobs.Wanted('score', 'long', [sys.executable, '-c', sys.argv[2]], Path('runs/long'), 'cpu'))\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    work = "import time; time.sleep(1.5); print('went on')"
+    go = tmp_path / "go"
+    work = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)\nprint('went on')"
     server = subprocess.run([sys.executable, "-c", code, str(ROOT), work], cwd=tmp_path, check=False)
     assert server.returncode == -signal.SIGKILL
     (job,) = supervisor.list_jobs()
     assert job.state == "running"
+    go.touch()
     done = ended(job)
     assert done.state == "finished" and job_tail(done).endswith("went on")
 
@@ -242,7 +246,8 @@ def test_the_exit_status_is_known_although_the_server_that_started_it_died(tmp_p
     code = (
         "import sys, os; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
         "from app.jobs import supervisor as jobs\n"
-        "jobs.start('score', 'long', [sys.executable, '-c', 'import sys; sys.exit(3)'], Path('runs/long'), 'cpu')\n"
+        "command = [sys.executable, '-c', 'import sys; sys.exit(3)']\n"
+        "jobs.start(jobs.Wanted('score', 'long', command, Path('runs/long'), 'cpu'))\n"
         "os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", code, str(ROOT)], cwd=tmp_path, check=False)
@@ -265,7 +270,7 @@ def test_no_job_without_a_row(runs: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(supervisor, "update", full)
     with pytest.raises(JobError, match=r"could not be written \(database or disk is full\); free space, and try again"):
         python("open('began', 'w')")
-    assert started[0].wait(10) == 1
+    assert started[0].wait(120) == 1
     assert supervisor.list_jobs() == [] and not Path("began").exists()
 
 
@@ -298,7 +303,7 @@ def scoring(end: str) -> Job:
         f"write_run(Path(sys.argv[2]), [], {{}}); print('whole', flush=True); {end}"
     )
     command = [sys.executable, "-c", code, "--out", str(out)]
-    return supervisor.start("score", "scoring of a", command, out.parent, "cpu")
+    return supervisor.start(Wanted("score", "scoring of a", command, out.parent, "cpu"))
 
 
 def test_a_scoring_whose_run_is_whole_is_finished_however_its_processes_went() -> None:
@@ -466,7 +471,7 @@ status('interrupted', 4)
 def training(*arguments: str) -> Job:
     folder = Path("runs/t").resolve()
     command = [sys.executable, "-c", TRAINING, str(folder), *arguments]
-    return supervisor.start("train", "a training", command, folder, "cpu")
+    return supervisor.start(Wanted("train", "a training", command, folder, "cpu"))
 
 
 def test_a_training_is_cancelled_and_resumed_to_its_end() -> None:
@@ -528,7 +533,7 @@ def test_a_running_job_is_not_resumed_twice() -> None:
 
 def test_a_training_that_never_got_to_its_folder_begins_again_without_resume() -> None:
     done = ended(
-        supervisor.start("train", "t", [sys.executable, "-c", "import sys; sys.exit(2)"], Path("runs/t"), "cpu")
+        supervisor.start(Wanted("train", "t", [sys.executable, "-c", "import sys; sys.exit(2)"], Path("runs/t"), "cpu"))
     )
     assert supervisor.command_of(supervisor.resume(done.id)) == done.command
 
@@ -652,9 +657,10 @@ ON_A_FULL_DISK = """
 import sys, time
 from pathlib import Path
 from app.jobs import supervisor
+from app.jobs.supervisor import Wanted
 fill = "f = open('fill', 'wb', buffering=0)\\ntry:\\n    while True: f.write(b'x' * 512)\\nexcept OSError: pass\\n"
 fill += "import time, sys; time.sleep(0.5); sys.exit('x' * 600)"
-job = supervisor.start("score", "s", [sys.executable, "-c", fill], Path("runs/a"), "cpu")
+job = supervisor.start(Wanted("score", "s", [sys.executable, "-c", fill], Path("runs/a"), "cpu"))
 while not Path("fill").exists():
     time.sleep(0.05)
 size = Path("runs/jobs.sqlite").stat().st_size
@@ -719,7 +725,7 @@ def test_a_disk_that_is_full_for_a_training_fails_the_job_with_the_reason(runs: 
     sizes = ("hidden_size=24", "layers=1", "heads=2", "intermediate_size=48", "vocab_size=320", "context=512")
     settings = [*(f"model.{size}" for size in sizes), "data.train_problems=20", "data.held_out=1", "data.drills=0"]
     command = supervisor.command_line("train", "demo-sft", *(f"--set={one}" for one in settings), "--run-dir=runs/t")
-    done = ended(supervisor.start("train", "t", command, runs / "t", "cpu"), 100)
+    done = ended(supervisor.start(Wanted("train", "t", command, runs / "t", "cpu")), 600)
     assert done.state == "failed"
     assert "log.txt could not be written (No space left on device); free space" in done.reason
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from app.jobs import supervisor, training_runs
+from app.jobs.supervisor import Wanted
 from app.jobs.training_runs import TrainingRun
 from irl_core.storage.training_run import machine, started
 
@@ -97,7 +98,7 @@ def test_the_bundled_training_comes_last(runs: Path, tmp_path: Path) -> None:
 
 def test_a_job_is_at_its_own_run_or_at_one_that_is_trained_first(runs: Path) -> None:
     code = "import time; time.sleep(30)"
-    job = supervisor.start("train", "t", [sys.executable, "-c", code], runs / "later", "cpu")
+    job = supervisor.start(Wanted("train", "t", [sys.executable, "-c", code], runs / "later", "cpu"))
     try:
         while not (known := (job := supervisor.get(job.id)).child):
             time.sleep(0.05)

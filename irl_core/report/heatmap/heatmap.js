@@ -14,6 +14,13 @@ const HOVERS = {
   fixed: "The same colours for every solution, so that they can be compared",
   trace: "Full colour at this solution's largest value",
 };
+const FINDINGS = {
+  arithmetic: "Every equation in the text, calculated again exactly; no model has a say",
+  answer: "The final answer beside the right one, by value",
+  reward: "The reward model's word. Step score: what its rule makes of a step's tokens, here named after 'rule'. A step "
+    + "below the threshold is called wrong; confidence is how often such a word was right where it was calibrated",
+  familiarity: "Whether the text is like those that the checkpoint was made for; where it is not, the reward has no say",
+};
 const MINUS = "\u2212";
 const SIGNALS = [
   ["raw", "raw reward"],
@@ -241,6 +248,7 @@ function buildHead(data) {
   for (const finding of data.verdict.findings) {
     const line = element("div", "finding", finding.says);
     line.dataset.by = finding.by;
+    line.title = FINDINGS[finding.by];
     verdict.append(line);
   }
   head.append(verdict);
@@ -274,7 +282,9 @@ function buildLegend(data, scale) {
   const legend = element("div", "legend");
   const name = SIGNALS.find(([key]) => key === data.view)[1];
   const shown = data.view === "discounted" ? name + " (gamma " + data.gamma + ")" : name;
-  legend.append(element("div", "view-name", shown));
+  const viewName = element("div", "view-name", shown);
+  viewName.append(element("div", "view-meaning", HOVERS[data.view] + "."));
+  legend.append(viewName);
   const box = element("div", "scale");
   const bar = element("div", "bar");
   const stops = barColours(scale.theme, data.muted).map(([place, colour]) => colour + " " + 100 * place + "%");
@@ -503,7 +513,7 @@ function renderHeatmap(root, data, pick) {
   tip.setAttribute("popover", "manual");
   const paper = buildPaper(data, chars, pieces, scale);
   const legend = [buildLegend(data, scale)];
-  if (data.caption) legend.push(element("div", "caption", data.caption));
+  if (data.caption) legend.push(fold("Where these numbers come from", [element("div", "caption", data.caption)], memory));
   const drawn = [buildHead(data), paper, ...legend];
   if (data.compact) { // the trace first, and all of it in sight
     drawn.splice(0, drawn.length, paper, buildHead(data), fold("What the colours mean", legend, memory));

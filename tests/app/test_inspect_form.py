@@ -1,0 +1,94 @@
+"""The form of the Inspect page: what stands in it, whose result is shown, what is said before a model has spoken."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import fakes
+import pytest
+from streamlit.testing.v1 import AppTest
+from test_inspect_page import ask, drawn, open_page
+
+from app.inspect import history, scoring_queue, serving
+from app.inspect.scoring_queue import Refused
+
+pytestmark = pytest.mark.usefixtures("fake_lens")
+
+
+def kinds(page: AppTest) -> list[str]:
+    """The chosen kinds of solution: of an example one, of a text of one's own none."""
+    return [str(one.value) for one in page.segmented_control if one.key == "solution_kind"]
+
+
+def test_a_text_of_ones_own_is_no_example() -> None:
+    page = open_page()
+    assert kinds(page) == ["with a mistake"] and page.selectbox(key="example").value is not None
+    page.text_area(key="solution").set_value("7 + 4 = 11\n#### 11, says I").run()
+    assert not page.exception and kinds(page) == [] and page.selectbox(key="example").value is None
+    assert any("A text of your own" in one.value for one in page.caption)
+    page.selectbox(key="example").set_value(0).run()
+    assert kinds(page) == ["with a mistake"]
+    right = next(row for row in fakes_examples() if row["wrong_solution"])["solution"]
+    page.text_area(key="solution").set_value(right).run()  # pasted, not chosen
+    assert kinds(page) == ["correct"]
+
+
+def fakes_examples() -> list[dict[str, str]]:
+    file = Path(fakes.__file__).with_name("problems.jsonl")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_what_a_callback_wrote_outlives_a_run_that_was_cut_short() -> None:
+    page = open_page()
+    page.session_state["fills"] = {"solution": "what was put there"}  # and no run has drawn the field since
+    page.text_area(key="solution").set_value("what the browser still has").run()
+    assert page.text_area(key="solution").value == "what was put there"
+    page.text_area(key="solution").set_value("what is typed next").run()
+    assert page.text_area(key="solution").value == "what is typed next"
+
+
+def test_a_result_by_another_checkpoint_than_the_chosen_one_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = fakes.catalogue()
+    both = [first, replace(first, name="other", path=Path("/nonexistent/other"))]
+    monkeypatch.setattr(scoring_queue, "sources", scoring_queue.Sources(fakes.load, lambda: both))
+    page = ask(open_page(), "How many pens?", "pens= 4")
+    assert not page.warning
+    page.selectbox(key="checkpoint").set_value("other").run()
+    assert "by fake" in page.warning[0].value and len(drawn(page)) == 1
+    ask(page, "How many pens?", "pens= 4")
+    assert not page.warning
+
+
+def test_equations_and_the_answer_are_told_although_the_model_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = open_page()
+
+    def busy(*_: object, **__: object) -> None:
+        raise Refused("Busy: 3 requests are ahead, the most allowed.")
+
+    monkeypatch.setattr(serving, "inspected", busy)
+    ask(page, "How many?", "7 + 4 = 12\n#### 12", "13")
+    told = " ".join(one.value.replace("\\", "") for one in page.markdown)
+    assert "Known without the model" in told and "7 + 4 is 11, not 12" in told and "the answer is 12, not 13" in told
+    assert "Busy: 3 requests" in page.error[0].value and drawn(page) == []
+
+
+def test_the_history_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ask(open_page(), "How many pens?", "pens= 4")
+    newest = page.session_state["history"][0]
+    assert history.size_of(newest) == 4 * len("How many pens?pens= 4") + 400 * len(newest.scored[0].raw)
+    monkeypatch.setattr(history, "MOST_BYTES", 2 * history.size_of(newest))
+    ask(page, "How many cups?", "cups= 4")
+    assert [one.request.problem for one in page.session_state["history"]] == ["How many cups?", "How many pens?"]
+    monkeypatch.setattr(history, "MOST_BYTES", 1)
+    ask(page, "How many hats?", "hats= 4")
+    assert [one.request.problem for one in page.session_state["history"]] == ["How many hats?"]
+
+
+def test_many_at_once_has_an_example_to_try() -> None:
+    page = open_page()
+    for label in ("Put in an example", "Inspect them all"):
+        next(button for button in page.button if button.label == label).click().run()
+        assert not page.exception
+    assert any(text.value.startswith("2 inspected: ") for text in page.text)
