@@ -52,6 +52,7 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
         )
         for name in ("kinds", "verdicts", "true_steps", "verdict_steps"):
             state[f"filter_{name}"] = [one for one in getattr(asked, name) if one in getattr(known, name)]
+    top = st.container()
     names = list(state.get(CLEARED, ()))
     refill(names)
     state.setdefault("outcome", failures.OUTCOMES[0])  # a default beside a kept value is warned of
@@ -103,7 +104,8 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
         st.caption("These filters say something of the model's answer or the label: annotations are not blind.")
     filled(names)
     state[CLEARED] = cleared
-    clear_button(disabled=query == Query(outcome="all"))
+    with top:
+        clear_button(disabled=query == Query(outcome="all"))
     return query
 
 

@@ -25,6 +25,12 @@ MOST_BYTES: Final = 30_000_000  # of a session; forty sessions of this size fit 
 BYTES_OF_A_CHARACTER: Final = 4
 BYTES_OF_A_TOKEN: Final = 400  # its span, its id, rewards and log-probability, as Python keeps them
 POPOVER: Final = "before_open"  # the key of the popover: whether it is open; a choice closes it
+COLUMNS: Final = {
+    "verdict": st.column_config.TextColumn("Verdict", width=190),
+    "in words": st.column_config.TextColumn("What was found", width=340),
+    "problem": st.column_config.TextColumn("Problem", width="medium"),
+    "checkpoint": st.column_config.TextColumn("Checkpoint"),
+}
 MOST_WORDS: Final = 60
 ROW_PIXELS: Final = 35
 
@@ -86,6 +92,7 @@ def draw(inspections: Sequence[Inspection], key: str, most_rows: int = 8) -> Non
         key=key,
         on_select=take,
         selection_mode="single-row",
+        column_config=COLUMNS,
     )
 
 
@@ -99,8 +106,8 @@ def row(inspection: Inspection) -> dict[str, str]:
         found, says = f"{len(inspection.scored)} samples", results.majority_words(inspection)
     return {
         "verdict": found,
-        "problem": beginning(asked.problem),
         "in words": says,
+        "problem": beginning(asked.problem),
         "checkpoint": inspection.checkpoint,
     }
 

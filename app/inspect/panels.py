@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Final
 
 import streamlit as st
 
-from app.analysis.uploads import SAMPLE
 from app.components.markdown import plain
-from app.inspect import history, many
+from app.inspect import examples, history, many
 from app.inspect.request import Inspection
 from app.inspect.steps import DASHES, StepsError, marked, read_marked
 
 MANY_OPEN: Final = "many_open"  # the keys of the popovers: whether they are open; an action closes its own
+SAMPLED: Final = 4  # rows of the example
 STEPS_OPEN: Final = "steps_open"
 
 
@@ -27,7 +28,7 @@ def paste_many() -> None:
         st.text_area("Paste a file", key="pasted", height=200)
         st.button(
             "Put in an example", type="tertiary", icon=":material/edit_note:",
-            on_click=lambda: st.session_state.update(pasted=SAMPLE),
+            on_click=lambda: st.session_state.update(pasted=sample()),
         )  # fmt: skip
 
         def take() -> None:
@@ -42,6 +43,16 @@ def paste_many() -> None:
         st.button("Inspect them all", on_click=take, type="primary")
     if "many_error" in st.session_state:
         st.error(plain(st.session_state.pop("many_error")))
+
+
+def sample() -> str:
+    """Some rows to try: the first problems that the chosen checkpoint knows, wrong and right in turns."""
+    known, _ = examples.load(examples.file_of(st.session_state.get("checkpoint", "")))
+    rows = []
+    for place, one in enumerate(known[:SAMPLED]):
+        solution = one.solution if place % 2 else one.wrong_solution or one.solution
+        rows.append({"question": one.problem, "solution": solution, "answer": one.answer})
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def steps_by_hand(inspection: Inspection) -> None:

@@ -158,7 +158,10 @@ def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
         text = "How many solutions the policy writes for a problem in each round (G)."
         chosen[GROUP] = number(group, "Solutions a problem", GROUP, text)
     if properties.needs_discriminator:
-        text = "How the reward learns to tell experts' solutions. wasserstein needs discriminator.gradient_penalty=1."
+        text = (
+            "How the reward learns to tell experts' solutions: bce (cross-entropy) is the usual one; wasserstein needs "
+            "discriminator.gradient_penalty=1."
+        )
         chosen[LOSS] = choice(loss, "Loss of the reward", LOSS, allowed(LOSS), text)
         chosen[PERTURBATIONS] = st.multiselect(
             "Mistakes put into right solutions, for the reward to learn from",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import yaml
 
@@ -18,10 +18,14 @@ from app.runs.labels import Label
 from irl_core.home import runs_folder
 from irl_core.storage.training_run import CONFIG
 
+if TYPE_CHECKING:
+    from irl_core.evaluation.section import Table
+
 What = Literal["training", "scored run"]
 RESULT: Final = "eval/pass@1"
 SEED: Final = "run.seed"
 OF_NO_GROUP: Final = (SEED, "run.name", "run.out", "run.output", "run.folder")
+MOST_CARDS: Final = 12
 ABSENT: Final = "not set"
 
 
@@ -117,6 +121,20 @@ def rows(found: Sequence[Run]) -> list[dict[str, Any]]:
         }
         for run in found
     ]  # fmt: skip
+
+
+def cards(found: Sequence[Run]) -> Table:
+    """The same for a narrow screen, as a table that is drawn a card a run: of ``MOST_CARDS``, what each has."""
+    from irl_core.evaluation.section import Table
+
+    told = rows(found[:MOST_CARDS])
+    head = [name for name in told[0] if name != "what"] if told else ["run"]
+    cells = [
+        [one["written"].strftime("%Y-%m-%d %H:%M") if name == "written" and one[name] else one[name] for name in head]
+        for one in told
+    ]
+    more = len(found) - MOST_CARDS
+    return Table("Runs", head, cells, f"and {more:,} more: search for them" if more > 0 else "")
 
 
 # ------------------------------------------------------------------------------------------------------------- settings

@@ -57,6 +57,7 @@ STYLE: Final = """<style>
   .st-key-question [data-testid=stHorizontalBlock] { flex-wrap: wrap; gap: 0.3rem; }
   .st-key-question [data-testid=stHorizontalBlock] > * { flex: none; width: auto; min-width: 0; }
   .st-key-question [data-testid=stColumn] { flex: 1 1 0; }
+  .st-key-question [data-testid=stColumn]:first-child { flex: 1.4 1 0; }
   .st-key-question [data-testid=stColumn]:nth-child(2) { flex: 2 1 0; }
   .st-key-question button { min-height: 2rem; padding: 0.1rem 0.5rem; }
   .st-key-question button p { font-size: 0.85rem; }

@@ -224,7 +224,9 @@ def draw_stored(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
 
 def draw_inspection(inspection: Inspection) -> None:
     """The traces of an inspection: which, in which view, themselves, and the files and the link to keep."""
-    if any(known is not None and known.familiar is False for known in inspection.familiarity):
+    info = sidebar.chosen()
+    tiny = info is not None and info.config.get("kind") == "tiny"
+    if tiny and any(known is not None and known.familiar is False for known in inspection.familiarity):
         st.info("For problems such as this one load a real model: see the sidebar, *Use a model of your own*.")
     gamma = st.session_state["gamma"]
     result = results.to_result(inspection, gamma)

@@ -27,6 +27,10 @@ VIEWS: Final = Path(__file__).resolve().parent
 ROW_PIXELS: Final = 35
 ROWS_IN_SIGHT: Final = 8
 MOST_CHOSEN: Final = 6
+NARROW: Final = """
+.st-key-runs_cards { display: none; }
+@media (max-width: 767px) { .st-key-runs_cards { display: flex; } .st-key-runs_wide { display: none; } }
+"""
 STOPPED: Final = {
     "interrupted": "*interrupted*: it was asked to stop, finished its step and saved; where that was by Cancel, the "
     "sidebar calls its job cancelled.",
@@ -80,6 +84,8 @@ def all_runs() -> list[Run]:
 
 def choose(shown: Sequence[Run]) -> list[Run]:
     """The table, and the runs that are chosen in it or in the list below it."""
+    from irl_core.report import figures
+
     by_key = {run.key: run for run in shown}
     state = st.session_state
     kept = [key for key in state.get("runs_chosen", []) if key in by_key]
@@ -99,7 +105,11 @@ def choose(shown: Sequence[Run]) -> list[Run]:
 
     number = st.column_config.NumberColumn(format="%.3f")
     time = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")
-    st.dataframe(
+    st.html(f"<style>{NARROW}{figures.stylesheet()}</style>")
+    with st.container(key="runs_cards"):  # what a narrow screen has in the place of the table
+        st.html(figures.table_html(table.cards(shown)))
+    wide = st.container(key="runs_wide")
+    wide.dataframe(
         inert_table(rows), hide_index=True, key=key, on_select=take, selection_mode="multi-row",
         selection_default={"selection": {"rows": [place for place, run in enumerate(shown) if run.key in kept]}},
         height=ROW_PIXELS * (min(max(len(shown), 1), ROWS_IN_SIGHT) + 1) + 3, placeholder="",

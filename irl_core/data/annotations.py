@@ -188,7 +188,7 @@ def time_after(before: datetime) -> str:
 # ------------------------------------------------------------------------------------------------------- the file
 
 EXPECTED: Final = "a file of annotations is expected, which Failures or irl-lens export --to labels has written"
-MARKS_OF_ONE: Final = frozenset({"text_sha256", "annotator", "verdict"})  # fields that only an annotation has
+MARKS_OF_ONE: Final = frozenset({"text_sha256", "annotator"})  # fields that only an annotation has
 NUMBER: Final = "step_number"  # in exports alone
 SAID: Final = ("severity", "span_start", "span_end")  # in a table of their own
 NAMES: Final = tuple(field.name for field in fields(Annotation) if field.name not in ("importer", *SAID))
@@ -372,9 +372,8 @@ def from_jsonl(text: str) -> list[Annotation]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise AnnotationError(f"{label}not JSON; {EXPECTED}") from error
-        if not isinstance(row, dict) or not row.keys() >= MARKS_OF_ONE:
-            missing = ", ".join(sorted(MARKS_OF_ONE - (row.keys() if isinstance(row, dict) else set())))
-            raise AnnotationError(f"{label}this is no annotation (it has no {missing}); {EXPECTED}")
+        if not annotations and isinstance(row, dict) and not MARKS_OF_ONE & row.keys():  # another kind of file
+            raise AnnotationError(f"{label}this is no annotation; {EXPECTED}")
         number_said = row.pop(NUMBER, None) if isinstance(row, dict) else None
         one = validated(Annotation, row, AnnotationError, label)
         if number_said is not None and (one.step is None or number_said != one.step + 1):

@@ -214,7 +214,7 @@ def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | No
         if ruling.kind == "no_error":
             if not _unsure(where):
                 return f"No error found{_sure(where)}"
-            return "No error found, and the model is unsure" + (f": check {suspect} first" if suspect else "")
+            return "No error found, but the model is unsure" + (f": check {suspect}" if suspect else "")
         return "Too uncertain to say" + (f"; most doubtful: {suspect}" if suspect else "")
     holds = [] if trace.correct is None else ["The answer is right" if trace.correct else _wrong_answer(trace)]
     holds += [_all_hold(equations)] if equations else []

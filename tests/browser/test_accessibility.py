@@ -24,7 +24,7 @@ DRAWN = {  # what stands on a page when it is whole; a heading where nothing is 
     "reranking": ".js-plotly-plot .plot-container",
     "upload": "[data-testid=stFileUploader]",
 }
-WIDTHS = {"light": 1280, "dark": 1280, "narrow": 400}
+MODES = {"light": 1280, "dark": 1280, "light, narrow": 400, "dark, narrow": 400}  # the width of each
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def serious(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("mode", list(WIDTHS))
+@pytest.mark.parametrize("mode", list(MODES))
 def test_no_page_breaks_a_serious_rule(browser: Browser, pages: str, mode: str) -> None:
     context = browser.new_context(
-        color_scheme="dark" if mode == "dark" else "light", viewport={"width": WIDTHS[mode], "height": 800}
+        color_scheme="dark" if mode.startswith("dark") else "light", viewport={"width": MODES[mode], "height": 800}
     )
     page = context.new_page()
     page.set_default_timeout(60_000)

@@ -189,3 +189,55 @@ def test_the_answered_trace_is_read_without_an_inner_box_and_the_question_stays(
         page.evaluate("document.querySelector('.st-key-trace').scrollIntoView({ block: 'end' })")
         seen = page.evaluate(IN_SIGHT)
     context.close()
+
+
+SELECT = """() => {
+  const words = document.querySelectorAll(".irl-lens-marking [data-start]")[0].firstChild;
+  const range = document.createRange();
+  range.setStart(words, 1);
+  range.setEnd(words, 6);
+  getSelection().removeAllRanges();
+  getSelection().addRange(range);
+  return [words.textContent.slice(1, 6), words.textContent.length];
+}"""
+
+
+def test_wrong_words_are_marked_in_the_text(watched: Any, reviewed: str, folder: Path) -> None:
+    page = watched.page
+    page.set_default_timeout(60_000)
+    open_page(page, reviewed, "marker")
+    page.get_by_role("button", name="Reviewer").click()
+    page.get_by_text("Ask for severity and wrong words too").click()
+    page.keyboard.press("Escape")
+    button = page.get_by_role("button", name="Mark the selected words as wrong")
+    expect(button).to_be_disabled()
+    words, _ = page.evaluate(SELECT)
+    expect(button).to_be_enabled()
+    button.click()
+    expect(page.get_by_role("textbox", name="Wrong words")).to_have_value(words.strip())
+    expect(page.locator(".irl-lens-marking mark")).to_have_text(words.strip())
+    expect(page.get_by_role("button", name="Save")).to_be_enabled()  # the step that holds them is chosen
+    page.wait_for_selector(READY)
+    page.get_by_role("button", name="Save").click()
+    settled(page, "You said: step 1")
+    last = Annotations(folder / "runs" / "annotations.sqlite").all()[-1]
+    start = 1 + len(words) - len(words.lstrip())
+    assert (last.annotator, last.step, last.span_start) == ("marker", 0, start)
+    assert last.span_end == start + len(words.strip())
+
+
+def test_at_400_pixels_the_question_takes_a_quarter_and_nothing_of_it_is_cut_off(
+    browser: Browser, reviewed: str
+) -> None:
+    context = browser.new_context(viewport={"width": 400, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    open_page(page, reviewed, "narrow")
+    box = page.locator(".st-key-question").bounding_box()
+    assert box is not None and box["height"] <= 200
+    edges = page.evaluate(
+        "[...document.querySelectorAll('.st-key-question button')].map((one) => one.getBoundingClientRect())"
+        ".filter((one) => one.width).map((one) => [one.left, one.right])"
+    )
+    assert len(edges) >= 6 and all(0 <= left < right <= 400 for left, right in edges)
+    context.close()

@@ -61,7 +61,7 @@ def test_no_error_that_is_more_often_wrong_than_right_says_so_and_where_to_look(
     """The chance of a right solution was 25 %: 'no error found' alone would sound as it does at 93 %."""
     where = Localisation("no_error", None, 0.25, "raw/min/argmin", -4.08, (-1.0, -3.51, -9.0))
     found = verdict_on(make_trace("How many?", SOUND), where, KNOWN)
-    assert found.headline == "No error found, and the model is unsure: check step 2 first"
+    assert found.headline == "No error found, but the model is unsure: check step 2"
     named = Localisation("error", 1, 0.25, "raw/min/argmin", -3.0, (-1.0, -3.51, -9.0))
     found = verdict_on(make_trace("How many?", SOUND), named, KNOWN)
     assert found.headline == "First error: step 2 of 2, says the reward (unsure, confidence 25%)"
