@@ -106,19 +106,22 @@ def served() -> None:
 
 
 def leave_example() -> None:
-    """Forget the example where the texts are not its own any more; its answer too, where the problem was changed. Where
-    the solution is another one of the example's, its kind is what is chosen."""
+    """Forget the example, and its answer, where the problem was changed to another one."""
     state, example = st.session_state, chosen_example()
-    if example is None:
-        return
-    kinds = [kind for kind, text in texts_of(example).items() if text.strip() == state["solution"].strip()]
-    if state["problem"] == example.problem and kinds:
-        if state.get(KIND) not in kinds:
-            state[KIND] = kinds[0]
+    if example is None or state["problem"] == example.problem:
         return
     state["example"] = None
-    if state["problem"] != example.problem and state["answer"] == example.answer:
+    if state["answer"] == example.answer:
         state["answer"] = ""
+
+
+def is_example() -> bool:
+    """Whether what stands in the form is the chosen example, with the chosen kind of solution. Where it is not, nothing
+    is written to the choosers: a browser that has not heard of it yet would choose the example anew."""
+    state, example = st.session_state, chosen_example()
+    if example is None or state["problem"] != example.problem:
+        return False
+    return bool(state["solution"].strip() == texts_of(example)[state.get(KIND) or KINDS[0]].strip())
 
 
 def chosen_example() -> examples.Example | None:

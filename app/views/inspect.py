@@ -123,8 +123,9 @@ def choose_example() -> None:
         label_visibility="collapsed",
     )
     with st.container(key="kinds"):  # its room stays: where it comes and goes the form stays under the pointer
-        if session.chosen_example() is None:
-            st.caption("A text of your own.")
+        if not session.is_example():
+            chosen = session.chosen_example() is not None
+            st.caption("A text of your own" + (", begun from this example." if chosen else "."))
             return
         st.segmented_control(
             "Its solution", session.KINDS, key=session.KIND, required=True, on_change=session.take_example,
@@ -137,14 +138,13 @@ def form() -> None:
 
     No form of Streamlit: what is edited is known at once, so that an old result can be dimmed.
     """
-    st.text_area("Problem", key="problem", height=122, on_change=session.leave_example, persist_state="session")
+    st.text_area("Problem", key="problem", height=122, persist_state="session")
     st.text_area(
         "Solution (optional)",
         key="solution",
         height=146,
         placeholder="Leave it empty to let the policy write some.",
         help="think/answer tags, GSM8K with a closing #### line, numbered steps or plain lines.",
-        on_change=session.leave_example,
         persist_state="session",
     )
     answer, go = st.columns([2, 3], vertical_alignment="bottom")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -25,20 +24,17 @@ def kinds(page: AppTest) -> list[str]:
 
 def test_a_text_of_ones_own_is_no_example() -> None:
     page = open_page()
-    assert kinds(page) == ["with a mistake"] and page.selectbox(key="example").value is not None
-    page.text_area(key="solution").set_value("7 + 4 = 11\n#### 11, says I").run()
-    assert not page.exception and kinds(page) == [] and page.selectbox(key="example").value is None
-    assert any("A text of your own" in one.value for one in page.caption)
-    page.selectbox(key="example").set_value(0).run()
     assert kinds(page) == ["with a mistake"]
-    right = next(row for row in fakes_examples() if row["wrong_solution"])["solution"]
-    page.text_area(key="solution").set_value(right).run()  # pasted, not chosen
-    assert kinds(page) == ["correct"]
-
-
-def fakes_examples() -> list[dict[str, str]]:
-    file = Path(fakes.__file__).with_name("problems.jsonl")
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    wrong = page.text_area(key="solution").value
+    page.text_area(key="solution").set_value("7 + 4 = 11\n#### 11, says I").run()
+    assert not page.exception and kinds(page) == []
+    assert any("A text of your own, begun from this example" in one.value.replace("\\", "") for one in page.caption)
+    page.text_area(key="solution").set_value(wrong).run()
+    assert kinds(page) == ["with a mistake"]
+    ask(page, "How many cups?", "7 + 4 = 11")
+    assert kinds(page) == [] and page.selectbox(key="example").value is None
+    page.selectbox(key="example").set_value(0).run()
+    assert kinds(page) == ["with a mistake"] and page.text_area(key="solution").value == wrong
 
 
 def test_what_a_callback_wrote_outlives_a_run_that_was_cut_short() -> None:
