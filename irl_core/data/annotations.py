@@ -365,7 +365,7 @@ def from_jsonl(text: str) -> list[Annotation]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if len(lines) > MOST_ROWS:
         raise AnnotationError(f"{len(lines):,} lines; the limit is {MOST_ROWS:,}: import them in parts")
-    annotations = []
+    annotations: list[Annotation] = []
     for number, line in lines:
         label = f"line {number}: "
         try:
