@@ -282,9 +282,9 @@ function buildLegend(data, scale) {
   const legend = element("div", "legend");
   const name = SIGNALS.find(([key]) => key === data.view)[1];
   const shown = data.view === "discounted" ? name + " (gamma " + data.gamma + ")" : name;
-  const viewName = element("div", "view-name", shown);
-  viewName.append(element("div", "view-meaning", HOVERS[data.view] + "."));
-  legend.append(viewName);
+  const what = element("div");
+  what.append(element("div", "view-name", shown), element("div", "view-meaning", HOVERS[data.view] + "."));
+  legend.append(what);
   const box = element("div", "scale");
   const bar = element("div", "bar");
   const stops = barColours(scale.theme, data.muted).map(([place, colour]) => colour + " " + 100 * place + "%");
