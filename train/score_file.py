@@ -90,7 +90,8 @@ class Summary:
         if not self.scored:
             return []
         wrong, unread = self.verdicts.get("error", 0), self.verdicts.get("unread", 0)
-        told = f"Wrong by the verdict: {wrong:,} of {self.scored:,}. Unfamiliar, or without a signal: {self.judged.cannot:,}. "
+        told = f"Wrong by the verdict: {wrong:,} of {self.scored:,}. "
+        told += f"Unfamiliar, or without a signal: {self.judged.cannot:,}. "
         lines = [f"{told}Unread: {self.failed + unread:,}.", "Next: look at them on the page Failures (irl-lens app)."]
         if self.judged.cannot:
             lines.append("On unfamiliar ones the reward has no say; 'irl-lens checkpoints' lists what else there is.")
