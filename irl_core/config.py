@@ -16,20 +16,27 @@ import yaml
 from pydantic.dataclasses import dataclass
 from pydantic_core import to_jsonable_python
 
+from irl_core.config_checks import REWRITING, check_bare_prompts, check_labels
 from irl_core.errors import ConfigError
 from irl_core.methods import METHODS, Method
-from irl_core.validation import STRICT, Flag, Number, Range, Text, Whole, validated
+from irl_core.settings import Settings, expand_aliases
+from irl_core.validation import (
+    STRICT,
+    Count,
+    CountOrZero,
+    Flag,
+    Momentum,
+    NotNegative,
+    Number,
+    Positive,
+    Range,
+    Rate,
+    Share,
+    Text,
+    Whole,
+    validated,
+)  # fmt: skip
 
-ALIASES = {"steps": "run.steps", "seed": "run.seed"}
-
-Settings = dict[str, Any]  # a nested document as YAML gives it, before validation
-Count = Annotated[Whole, Range(1)]
-CountOrZero = Annotated[Whole, Range(0)]
-Share = Annotated[Number, Range(0, 1)]
-NotNegative = Annotated[Number, Range(0)]
-Positive = Annotated[Number, Range(0, above=True)]
-Rate = Annotated[Number, Range(0, 1, above=True)]
-Momentum = Annotated[Number, Range(0, 1, below=True)]
 PerturbationKind = Literal[
     "flip_operator", "offset_number", "swap_answer", "carry_wrong_value", "wrong_operand", "drop_step", "unit_or_rate",
     "wrong_operation",
@@ -47,7 +54,7 @@ class RunConfig:
 
     preset: Text = ""
     after: tuple[Text, ...] = ()
-    method: Literal["sft", "irl", "grpo"] = "irl"
+    method: Literal["sft", "irl", "grpo", "process"] = "irl"
     seed: Annotated[Whole, Range(0, 2**32 - 1)] = 0
     steps: Count = 500
     save_every: CountOrZero = 50
@@ -66,18 +73,24 @@ class RunConfig:
 class DataConfig:
     """Training problems and expert solutions. Lengths are in tokens.
 
-    ``source``: ``demo`` (generated word problems), ``gsm8k``, or the path of a JSONL file. ``drills``: bare sums mixed
+    ``source``: ``demo`` (generated word problems), ``gsm8k``, or the path of a JSONL file. ``families``: those that the
+    demo's problems are drawn from; none stands for all. ``drills``: bare sums mixed
     into the demo's training problems, to teach arithmetic first. ``layout``: the form of expert solutions.
     ``styles``: show each expert solution in another style at every visit (marks, operators, restated facts, closing
-    line). ``instruction``: text before every problem. ``held_out``: rows at the end of a source that training never
+    line). ``instruction``: text before every problem. ``demonstrations``: so many training problems have an expert
+    solution, all others are bare (see ``policy.bare_prompts``); 0: every one has. With the demo's source they are of
+    the ``demonstrated_families`` (none: of all). ``held_out``: rows at the end of a source that training never
     sees, for calibration and evaluation. ``expert_errors``: share of expert traces replaced by a perturbed copy (an
     ablation of the experts' quality).
     """
 
     source: Text = "demo"
+    families: tuple[Text, ...] = ()
     train_problems: Count = 7473
     held_out: CountOrZero = 300
     drills: CountOrZero = 0
+    demonstrations: CountOrZero = 0
+    demonstrated_families: tuple[Text, ...] = ()
     layout: Literal["as_written", "think_answer"] = "as_written"
     styles: Flag = False
     instruction: Text = ""
@@ -166,6 +179,11 @@ class ModelConfig:
 class PolicyConfig:
     """Sampling, advantages and policy updates (with ``sft``: the likelihood training).
 
+    ``update``: the clipped surrogate of the advantages (the paper's, eq. 6); ``best_of_n``, likelihood of the best
+    sample of each problem (expert iteration, Anthony et al. 2017); or ``preferences``, of its best over its worst (DPO
+    against the policy's start, with ``preference_beta``, and ``preference_likelihood`` times the best one's mean
+    log-probability, without which reasoning suffers: Pang et al. 2024). Both rank by ``trace_score``, with ``grpo`` by
+    correctness.
     ``advantage``: the discounted sum of standardised rewards (the paper's, eq. 5) or of credit, the soft minimum, or
     ``trace``: the ``trace_score`` standardised within the group, on every token (GRPO with the learned reward).
     ``unknown_answer``: with outcome rewards (``grpo``), whether a sample whose answer is missing or cannot be compared
@@ -175,6 +193,8 @@ class PolicyConfig:
     ``engine`` that is given the adapters of every round (``docs/plug-in.md``); ``sampling_tokens`` bounds the cached
     tokens (prompt and completion) of the samples decoded at once.
     ``max_new_tokens``: of a sample in training; 0 = ``data.max_completion_tokens``.
+    ``bare_prompts``: of the ``prompts_per_round``, how many have no demonstration in the rounds in which the policy
+    learns: their samples are rewarded, and the discriminator does not learn from them.
     """
 
     learning_rate: Rate = 1e-4
@@ -182,8 +202,12 @@ class PolicyConfig:
     schedule: Literal["cosine", "constant", "linear"] = "cosine"
     batch_size: Count = 16
     prompts_per_round: Count = 8
+    bare_prompts: CountOrZero = 0
     num_generations: Count = 8
     updates_per_round: Count = 1
+    update: Literal["surrogate", "best_of_n", "preferences"] = "surrogate"
+    preference_beta: Positive = 0.1
+    preference_likelihood: NotNegative = 1.0
     sampler: Literal["loop", "generate", "engine"] = "loop"
     cache: Literal["dynamic", "static"] = "dynamic"
     sampling_tokens: Count = 262144
@@ -207,6 +231,11 @@ class PolicyConfig:
     weight_decay: NotNegative = 0.0
     betas: tuple[Momentum, Momentum] = (0.9, 0.99)
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the policy's start is kept, frozen, beside it."""
+        return bool(self.kl_coefficient) or self.update == "preferences"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class ClassWeights:
@@ -225,6 +254,10 @@ class ClassWeights:
 class DiscriminatorConfig:
     """The reward model: head, labels, loss and update.
 
+    ``loss``: cross-entropy of tokens (the paper's) or of whole traces (``sequence``), a Wasserstein critic;
+    ``relativistic``, which of two solutions of a problem is the expert's, with a tie (of ``tie_margin``) where a sample
+    does not depart from it (RARO); ``maxent``, the demonstrations' likelihood with importance-weighted samples
+    (rePIRL); or ``outcome``, whether the answer is right, which with the head ``implicit`` is PRIME's.
     ``weight_clip`` (of the head) and ``gradient_penalty`` (at the input embeddings): 0 = off. ``replay``: earlier
     samples added as negatives, as a share of the round's own, from the last ``replay_capacity``. ``policy_labels``:
     which tokens of a sample are labelled non-expert: all (the paper), those from the first that differs from the
@@ -233,18 +266,20 @@ class DiscriminatorConfig:
     of the ``steps``, so that the place does not tell them apart. ``likelihood_weight``: weight of the expert traces'
     likelihood beside the classification. ``final_anchor``: weight of the policy's log-probability that a linear head is
     given when the training has ended (``irl_core.reward.discriminator.anchored``). ``perturbed_copies`` of each expert
-    trace. ``tail``: share of the other traces that are read to their end; the rest only to the end of the step in which
-    they depart. ``minibatches``: parts that a round's problems are split into, each with its own updates.
+    trace. ``updates_per_round``: at 0 the discriminator stays what it starts as, which with an anchored head is a
+    likelihood. ``tail``: share of the other traces that are read to their end; the rest only to the end of the step in
+    which they depart. ``minibatches``: parts that a round's problems are split into, each with its own updates.
     """
 
-    head: Literal["linear", "anchored", "cumulative"] = "anchored"
+    head: Literal["linear", "anchored", "cumulative", "implicit"] = "anchored"
     likelihood: Literal["own", "policy"] = "own"
-    loss: Literal["bce", "wasserstein", "sequence"] = "bce"
+    loss: Literal["bce", "wasserstein", "sequence", "relativistic", "maxent", "outcome"] = "bce"
+    tie_margin: NotNegative = 0.5
     learning_rate: Rate = 5e-5
     head_learning_rate_factor: Positive = 10.0
     warmup_rounds: CountOrZero = 0
     warmup_learning_rate: Rate = 5e-4
-    updates_per_round: Count = 1
+    updates_per_round: CountOrZero = 1
     minibatches: Count = 1
     target_expert: Share = 0.95
     target_other: Share = 0.05
@@ -281,6 +316,16 @@ class DiscriminatorConfig:
                 f"discriminator.likelihood_weight is {self.likelihood_weight}, but only a head anchored to its own "
                 "likelihood has one to train; set it to 0, or head to anchored and likelihood to own"
             )
+        if self.head == "implicit" and self.likelihood != "policy":
+            raise ConfigError(
+                "discriminator.head is 'implicit', the log-ratio to the policy, and discriminator.likelihood is "
+                f"{self.likelihood!r}; set it to policy"
+            )
+        if self.replay and self.loss in ("relativistic", "maxent"):
+            raise ConfigError(
+                f"discriminator.replay is {self.replay}, but the loss {self.loss} compares a sample with its problem's "
+                "demonstration, which is not replayed; set it to 0"
+            )
         if self.loss == "wasserstein" and not (self.weight_clip or self.gradient_penalty):
             raise ConfigError(
                 "discriminator.loss is 'wasserstein' without a bound; set discriminator.gradient_penalty or weight_clip"
@@ -310,6 +355,11 @@ class TrainConfig:
                 "beside it (by up to 1.5 nat a token); set it to none, or to nf4 above 1.5 billion parameters"
             )
         group_size = policy.num_generations + (policy.expert_in_group and self.method.needs_discriminator)
+        learned = self.method.needs_discriminator and self.discriminator.updates_per_round > 0
+        check_bare_prompts(policy.bare_prompts, policy.prompts_per_round, self.data.demonstrations, learned)
+        if self.method.reads_labels:
+            rewriting = {key: (getattr(self.data, key), getattr(DataConfig(), key)) for key in REWRITING}
+            check_labels(self.run.method, self.discriminator.loss, rewriting)
         if self.method.samples_policy and group_size < 2:
             raise ConfigError(
                 f"policy.num_generations is {policy.num_generations}; a group needs at least 2 traces to compare"
@@ -337,29 +387,3 @@ class TrainConfig:
         """sha256 (hexadecimal) of the canonical JSON: equal settings, equal fingerprint, on every machine."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def expand_aliases(document: Mapping[str, Any]) -> Settings:
-    """The document with short keys such as ``steps`` in their sections."""
-    expanded = {key: value for key, value in document.items() if key not in ALIASES}
-    for alias, target in ALIASES.items():
-        if alias in document:
-            section, _, leaf = target.partition(".")
-            if isinstance(expanded.get(section), Mapping) and leaf in expanded[section]:
-                raise ConfigError(f"the key {target!r} is given twice, also as {alias!r}; remove one")
-            expanded = merge_settings(expanded, {section: {leaf: document[alias]}})
-    return expanded
-
-
-def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
-    """``over`` laid on ``base``: mappings merge, everything else (lists too) replaces."""
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        if not isinstance(value, Mapping) or below is None:
-            merged[key] = value
-        elif isinstance(below, Mapping):
-            merged[key] = merge_settings(below, value)
-        else:
-            raise ConfigError(f"{key} is {below!r}; keys with values are expected")
-    return merged

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from irl_core.config import ALIASES, Settings, TrainConfig, expand_aliases, merge_settings
+from irl_core.config import TrainConfig
 from irl_core.errors import ConfigError
 from irl_core.home import models_at_home
+from irl_core.settings import ALIASES, Settings, expand_aliases, merge_settings
 from irl_core.validation import nearest, read_yaml
 
 

@@ -71,6 +71,13 @@ Flag = Annotated[bool, Strict()]
 Number = Annotated[float, Strict(), BeforeValidator(number_from_text)]
 Text = Annotated[str, Strict()]  # not bytes, which YAML's !!binary gives
 Whole = Annotated[int, Strict()]
+Count = Annotated[Whole, Range(1)]
+CountOrZero = Annotated[Whole, Range(0)]
+Share = Annotated[Number, Range(0, 1)]
+NotNegative = Annotated[Number, Range(0)]
+Positive = Annotated[Number, Range(0, above=True)]
+Rate = Annotated[Number, Range(0, 1, above=True)]
+Momentum = Annotated[Number, Range(0, 1, below=True)]
 
 
 def validated(kind: type[Document], document: object, error: type[UserError], label: str = "") -> Document:

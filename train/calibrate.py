@@ -34,11 +34,12 @@ from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals, trace_sco
 from irl_core.statistics.separation import pair_accuracy
 from irl_core.text.divergence import value_departure
 from irl_core.text.perturbations import ALL_KINDS, perturb, perturbed_trace
-from irl_core.training.adversarial import AdversarialTrainer
 from irl_core.training.model_pair import TraceRewards
+from irl_core.training.reward_trainer import RewardTrainer
 from irl_core.types import EncodedTrace, ScoredTrace, Standardisation, Trace, Truth
 from train.data import calibration_traces, demo_problems, in_a_style
 from train.kept_parts import KeptParts
+from train.labelled_data import labels_to_calibrate
 from train.planning.describe import hours
 
 QUANTILES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
@@ -69,7 +70,7 @@ class Pace:
         kept: how many of them an earlier process made.
     """
 
-    trainer: AdversarialTrainer
+    trainer: RewardTrainer
     what: str
     total: int
     kept: int = 0
@@ -84,7 +85,7 @@ class Pace:
         self.trainer.on_progress(words if left is None else f"{words}, {hours(left)} left")
 
 
-def work_of(trainer: AdversarialTrainer, config: TrainConfig) -> str:
+def work_of(trainer: RewardTrainer, config: TrainConfig) -> str:
     """The sha256 of what the parts of a calibration are made from: the settings, and the weights that were trained."""
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
     for model in (trainer.policy.model, trainer.discriminator.model):
@@ -99,7 +100,7 @@ def work_of(trainer: AdversarialTrainer, config: TrainConfig) -> str:
 
 
 def sample(
-    trainer: AdversarialTrainer, config: TrainConfig, problems: Sequence[str], kept: KeptParts = NOTHING_KEPT
+    trainer: RewardTrainer, config: TrainConfig, problems: Sequence[str], kept: KeptParts = NOTHING_KEPT
 ) -> list[list[Rollout]]:
     """``run.calibration_samples`` solutions of each problem; the seed and the text alone decide what is drawn."""
     each = config.run.calibration_samples
@@ -194,7 +195,7 @@ class Evidence:
     note: str
 
 
-def evidence_with_truth(trainer: AdversarialTrainer, config: TrainConfig, kept: KeptParts = NOTHING_KEPT) -> Evidence:
+def evidence_with_truth(trainer: RewardTrainer, config: TrainConfig, kept: KeptParts = NOTHING_KEPT) -> Evidence:
     """Evidence from generated problems, where every sample's first error is known."""
     problems = demo_problems(config, "calibration", config.run.calibration_problems)
     texts = [problem.text for problem in problems]
@@ -204,7 +205,7 @@ def evidence_with_truth(trainer: AdversarialTrainer, config: TrainConfig, kept: 
     return Evidence(samples, samples, texts, f"{len(samples):,} samples on {len(problems):,} held-out problems", "")
 
 
-def evidence_from_answers(trainer: AdversarialTrainer, config: TrainConfig, kept: KeptParts = NOTHING_KEPT) -> Evidence:
+def evidence_from_answers(trainer: RewardTrainer, config: TrainConfig, kept: KeptParts = NOTHING_KEPT) -> Evidence:
     """Evidence from any held-out problems with an answer.
 
     Correct samples, or the expert traces where there are fewer than ``MIN_CORRECT_SAMPLES``, stand against perturbed
@@ -240,6 +241,15 @@ def evidence_from_answers(trainer: AdversarialTrainer, config: TrainConfig, kept
     )  # fmt: skip
 
 
+def evidence_from_labels(trainer: RewardTrainer, config: TrainConfig, kept: KeptParts = NOTHING_KEPT) -> Evidence:
+    """Evidence from held-out traces by anybody whose first wrong step is labelled. Raises ConfigError for too few."""
+    traces = labels_to_calibrate(config, trainer.encoder)
+    scored = scored_traces(trainer, traces, kept=kept, what="labelled solutions scored")
+    problems = list(dict.fromkeys(trace.problem for trace in traces))
+    origin = f"{len(scored):,} labelled solutions of {len(problems):,} held-out problems"
+    return Evidence(scored, scored, problems, origin, f"limits, rule and error confidence from {origin}")
+
+
 def limits_note(right: int, experts: int, wrong: int, departed: int = 0) -> str:
     """Where limits, rule and confidence come from, given the numbers of traces of each kind."""
     limits = f"limits from {right:,} correct samples of the policy"
@@ -256,7 +266,7 @@ def limits_note(right: int, experts: int, wrong: int, departed: int = 0) -> str:
 
 
 def scored_traces(
-    trainer: AdversarialTrainer,
+    trainer: RewardTrainer,
     traces: Sequence[Trace],
     unit: Standardisation | None = None,
     *,
@@ -292,7 +302,7 @@ def scored_traces(
 # --------------------------------------------------------------------------------------------------- calibration
 
 
-def calibrated(trainer: AdversarialTrainer, config: TrainConfig, kept: KeptParts = NOTHING_KEPT) -> dict[str, object]:
+def calibrated(trainer: RewardTrainer, config: TrainConfig, kept: KeptParts = NOTHING_KEPT) -> dict[str, object]:
     """The keys that calibration adds to a checkpoint's ``config.json``. One process alone calls it.
 
     ``kept``: the parts of an interrupted calibration of the same models (see `work_of`), gone on with.
@@ -303,7 +313,8 @@ def calibrated(trainer: AdversarialTrainer, config: TrainConfig, kept: KeptParts
     """
     trainer.policy.model.eval()
     generated = config.data.source == "demo"
-    evidence = (evidence_with_truth if generated else evidence_from_answers)(trainer, config, kept)
+    labelled = evidence_from_labels if config.method.reads_labels else evidence_from_answers
+    evidence = (evidence_with_truth if generated else labelled)(trainer, config, kept)
     rules = candidate_rules(("raw", "credit", "discounted"), include_answer=(True,) if generated else (False, True))
     if config.discriminator.policy_labels == "from_departed_value":
         rules = tuple(rule for rule in rules if rule.signal == "raw" and rule.reduction in LEVELS_OF_A_STEP)

@@ -10,8 +10,8 @@ import math
 import random
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from irl_core.text.segmentation import make_trace
 from irl_core.text.think_answer import as_think_answer
 from irl_core.text.visible import visible
 from irl_core.types import Source, Trace
+from train.lengths import LengthLimits
 
 if TYPE_CHECKING:
     from irl_core.models.tokenization import TraceEncoder
@@ -50,27 +51,36 @@ def to_stderr(line: str) -> None:
 
 class ExpertData:
     """Training traces (at least one), visited in a new order every epoch, which ``seed`` fixes; with ``styles`` each is
-    written in a new style at every visit."""
+    written in a new style at every visit. ``bare``: problems without a solution, in an order of their own."""
 
-    def __init__(self, traces: Sequence[Trace], seed: int, styles: bool = False) -> None:
+    def __init__(self, traces: Sequence[Trace], seed: int, styles: bool = False, bare: Sequence[Trace] = ()) -> None:
         self.traces = traces
+        self.bare = bare
         self.seed = seed
         self.styles = styles
-        self._epoch = -1
-        self._order: list[int] = []
+        self._orders: dict[str, tuple[int, list[int]]] = {}
 
-    def batch(self, round_number: int, size: int) -> list[Trace]:
-        """The traces of a round on all processes: the same for the same round number, whatever was asked before."""
+    def batch(self, round_number: int, size: int, bare: int = 0) -> list[Trace]:
+        """The traces of a round on all processes: the same for the same round number, whatever was asked before.
+
+        They are ``size`` traces, of which the last so many are ``bare`` problems.
+        """
         chosen = []
-        for position in range(round_number * size, (round_number + 1) * size):
-            epoch, offset = divmod(position, len(self.traces))
-            if epoch != self._epoch:
-                self._order = list(range(len(self.traces)))
-                random.Random(f"order-{self.seed}-{epoch}").shuffle(self._order)
-                self._epoch = epoch
-            trace = self.traces[self._order[offset]]
+        for epoch, index in self._visits("order", len(self.traces), round_number, size - bare):
+            trace = self.traces[index]
             chosen.append(in_a_style(trace, f"{self.seed}-{epoch}") if self.styles else trace)
-        return chosen
+        return chosen + [self.bare[index] for _, index in self._visits("bare", len(self.bare), round_number, bare)]
+
+    def _visits(self, name: str, count: int, round_number: int, size: int) -> Iterator[tuple[int, int]]:
+        """The epoch and the index of each of a round's ``size`` items among ``count``."""
+        for position in range(round_number * size, (round_number + 1) * size):
+            epoch, offset = divmod(position, count)
+            known, order = self._orders.get(name, (-1, []))
+            if epoch != known:
+                order = list(range(count))
+                random.Random(f"{name}-{self.seed}-{epoch}").shuffle(order)
+                self._orders[name] = (epoch, order)
+            yield epoch, order[offset]
 
 
 def in_a_style(trace: Trace, seed: str) -> Trace:
@@ -101,23 +111,65 @@ def training_data(config: TrainConfig, encoder: TraceEncoder | None = None, say:
     traces = fits.only(traces, say)
     if not traces:
         raise ConfigError(f"data.source {config.data.source!r} has no trace to train on; look at what was left out")
+    traces, bare = demonstrated(traces, config)
     experts = with_errors(traces, config.data.expert_errors, config.run.seed, fits)
-    return ExpertData(experts, config.run.seed, config.data.styles)
+    return ExpertData(experts, config.run.seed, config.data.styles, bare)
+
+
+def demonstrated(traces: list[Trace], config: TrainConfig) -> tuple[list[Trace], list[Trace]]:
+    """The traces that keep their solution, and the problems of the others without one (``data.demonstrations``).
+
+    Raises:
+        ConfigError: fewer traces than are to be demonstrated, or no problem left to go without.
+    """
+    settings = config.data
+    if not settings.demonstrations:
+        return traces, []
+    among = [n for n, trace in enumerate(traces) if may_be_demonstrated(trace, settings.demonstrated_families)]
+    chosen = set(among[: settings.demonstrations])
+    if len(chosen) < settings.demonstrations:
+        raise ConfigError(
+            f"data.demonstrations is {settings.demonstrations:,}, but {len(among):,} of {len(traces):,} training "
+            "problems can have one; lower it, or raise data.train_problems"
+        )
+    shown = {normalised(traces[n].problem) for n in chosen}
+    bare = [without_solution(trace) for trace in traces if normalised(trace.problem) not in shown]
+    if config.policy.bare_prompts and not bare:
+        raise ConfigError(
+            f"data.demonstrations is {settings.demonstrations:,}, which leaves none of {len(traces):,} training "
+            "problems bare for policy.bare_prompts; lower it, or raise data.train_problems"
+        )
+    return [trace for n, trace in enumerate(traces) if n in chosen], bare
+
+
+def may_be_demonstrated(trace: Trace, families: Sequence[str]) -> bool:
+    """Whether a trace is of one of these families of the generator; no family stands for all."""
+    return not families or trace.extra.get("family") in families
+
+
+def without_solution(trace: Trace) -> Trace:
+    """The problem of a trace, with its answer, by which samples are graded, and no solution."""
+    return make_trace(
+        trace.problem, "", reference_answer=trace.reference_answer, problem_id=trace.problem_id, extra=trace.extra
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- demo
 
 
 def demo_problems(config: TrainConfig, split: Split, count: int) -> list[WordProblem]:
-    """``count`` problems of the generator, fixed by the seed; no text is in two splits."""
-    return list(problems(config.run.seed, count, split))
+    """``count`` problems of the generator, fixed by the seed; no text is in two splits. Raises ConfigError."""
+    try:
+        return list(problems(config.run.seed, count, split, config.data.families))
+    except ValueError as error:
+        raise ConfigError(f"data.families: {error}") from error
 
 
 def expert_trace(problem: WordProblem) -> Trace:
     """A generated problem with its expert solution."""
     return make_trace(
         problem.text, problem.solution, reference_answer=problem.answer, source=Source.EXPERT,
-        trace_id=f"{problem.problem_id}/expert", problem_id=problem.problem_id,
+        trace_id=f"{problem.problem_id}/expert", problem_id=problem.problem_id, extra={"family": problem.family},
     )  # fmt: skip
 
 
@@ -272,60 +324,7 @@ def for_calibration(held_out: list[Trace], config: TrainConfig, fits: LengthLimi
     return chosen
 
 
-# ----------------------------------------------------------------------------------------------- lengths, errors
-
-
-@dataclass(frozen=True, slots=True)
-class LengthLimits:
-    """The configured limits of prompt and completion, in tokens; without an ``encoder`` every trace is within them.
-
-    ``template`` is the number of tokens that the chat template adds to a problem.
-    """
-
-    encoder: TraceEncoder | None
-    max_prompt: int
-    max_completion: int
-    template: int = 0
-
-    @classmethod
-    def of(cls, config: TrainConfig, encoder: TraceEncoder | None) -> LengthLimits:
-        """The limits of a configuration."""
-        template = 0 if encoder is None else len(encoder.encode_prompt(""))
-        return cls(encoder, config.data.max_prompt_tokens, config.data.max_completion_tokens, template)
-
-    def prompt(self, trace: Trace) -> bool:
-        """Whether the prompt is short enough."""
-        if self.encoder is None or surely_at_most(trace.problem, self.max_prompt - self.template):
-            return True
-        return len(self.encoder.encode_prompt(trace.problem)) <= self.max_prompt
-
-    def completion(self, trace: Trace) -> bool:
-        """Whether the completion, with its end token, is short enough."""
-        if self.encoder is None or surely_at_most(trace.text, self.max_completion - 1):
-            return True
-        return len(self.encoder.encode(trace).completion_ids) <= self.max_completion
-
-    def only(self, traces: list[Trace], say: Say) -> list[Trace]:
-        """The traces within the limits; the number of others is said."""
-        long_prompt = [not self.prompt(trace) for trace in traces]
-        long_completion = [not self.completion(trace) for trace in traces]
-        kept = [
-            trace
-            for trace, prompt, completion in zip(traces, long_prompt, long_completion, strict=True)
-            if not (prompt or completion)
-        ]
-        if len(kept) < len(traces):
-            say(
-                f"left out of training: {len(traces) - len(kept):,} of {len(traces):,} traces; {sum(long_prompt):,} "
-                f"prompts are over data.max_prompt_tokens = {self.max_prompt}, {sum(long_completion):,} solutions over "
-                f"data.max_completion_tokens = {self.max_completion}"
-            )
-        return kept
-
-
-def surely_at_most(text: str, tokens: int) -> bool:
-    """Whether a text has no more tokens for certain: at worst a tokenizer spells each ASCII character by itself."""
-    return len(text) <= tokens and text.isascii()
+# ---------------------------------------------------------------------------------------------------- errors
 
 
 def with_errors(traces: list[Trace], share: float, seed: int, fits: LengthLimits) -> list[Trace]:

@@ -251,8 +251,8 @@ class TrainingRun:
         from irl_core.storage.provenance import changes, device_name, training_provenance
 
         path = self.run_dir / PROVENANCE
-        device = device_name(self.state.trainer.policy.device)
-        document = training_provenance(self.config, self.state.data.traces, device, self.world)
+        device, data = device_name(self.state.trainer.policy.device), self.state.data
+        document = training_provenance(self.config, [*data.traces, *data.bare], device, self.world)
         if resume and path.exists():
             before = load_json(path)
             if before.get("data") != document["data"]:

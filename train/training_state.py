@@ -29,17 +29,20 @@ from irl_core.training.grpo import GRPOTrainer
 from irl_core.training.metrics import Metrics
 from irl_core.training.negatives import Example
 from irl_core.training.optimizer_step import Learner
+from irl_core.training.process import ProcessTrainer
+from irl_core.training.reward_trainer import RewardTrainer
 from irl_core.training.sft import SFTTrainer
 from irl_core.types import Source
 from train import optimizers
 from train.backends.build import build
 from train.backends.models import Models
-from train.data import ExpertData, to_stderr, training_data
+from train.data import ExpertData, to_stderr
 from train.distributed import check_same, gathered, sampler_for, spread, training_device
 from train.kept_parts import KeptParts
+from train.labelled_data import data_of
 from train.optimizers import CheckpointFiles
 
-Trainer = AdversarialTrainer | GRPOTrainer | SFTTrainer
+Trainer = AdversarialTrainer | ProcessTrainer | GRPOTrainer | SFTTrainer
 TOKENIZER_TEXTS = 20_000  # training traces that a tokenizer of our own is trained on
 ALIGNMENT = 64  # bytes, that of torch's own allocator on the CPU
 
@@ -47,7 +50,7 @@ ALIGNMENT = 64  # bytes, that of torch's own allocator on the CPU
 def make_trainer(config: TrainConfig, models: Models, world: World) -> Trainer:
     """The trainer of the configured method: the one place that chooses it."""
     policy = optimizers.policy_learner(models.policy, config)
-    if not config.method.samples_policy:
+    if not (config.method.samples_policy or config.method.needs_discriminator):
         return SFTTrainer(policy=policy, encoder=models.encoder, config=config, world=world)
     sampler = sampler_for(config, models.encoder, world)
     if models.discriminator is None:
@@ -55,7 +58,8 @@ def make_trainer(config: TrainConfig, models: Models, world: World) -> Trainer:
             policy=policy, encoder=models.encoder, config=config, sampler=sampler, reference=models.reference,
             world=world,
         )  # fmt: skip
-    return AdversarialTrainer(
+    trainer = ProcessTrainer if config.method.reads_labels else AdversarialTrainer
+    return trainer(
         policy=policy, discriminator=optimizers.discriminator_learner(models.discriminator, config),
         encoder=models.encoder, discriminator_encoder=models.discriminator_encoder, config=config, sampler=sampler,
         reference=models.reference, world=world,
@@ -64,7 +68,7 @@ def make_trainer(config: TrainConfig, models: Models, world: World) -> Trainer:
 
 def learners_of(trainer: Trainer) -> dict[str, Learner]:
     """The models that a trainer updates, by name."""
-    if isinstance(trainer, AdversarialTrainer):
+    if isinstance(trainer, RewardTrainer):
         return {"policy": trainer.policy, "discriminator": trainer.discriminator}
     return {"policy": trainer.policy}
 
@@ -96,15 +100,17 @@ class TrainingState:
             """What is left out of the data is said once, by the main process."""
 
         if config.data.source != "demo":
-            training_data(config, say=ignored)  # an unreadable source is refused before gigabytes are loaded
+            data_of(config, say=ignored)  # an unreadable source is refused before gigabytes are loaded
 
         def texts() -> list[str]:
-            traces = training_data(config, say=ignored).traces[:TOKENIZER_TEXTS]
+            traces = data_of(config, say=ignored).traces[:TOKENIZER_TEXTS]
             return [f"{trace.problem}\n{trace.text}" for trace in traces]
 
         models = build(config, saved, world, device, texts)
-        data = training_data(config, models.encoder, to_stderr if world.is_main else ignored)
-        check_same(world, data_hash(data.traces), "training data", "bring the same files to every machine")
+        data = data_of(config, models.encoder, to_stderr if world.is_main else ignored)
+        check_same(
+            world, data_hash([*data.traces, *data.bare]), "training data", "bring the same files to every machine"
+        )
         spread(models, world, device)
         state = cls(config, make_trainer(config, models, world), data)
         if saved is not None:
@@ -124,8 +130,11 @@ class TrainingState:
 
     def round(self) -> Metrics:
         """One step on the data's next batch."""
-        size = getattr(self.config.policy, self.config.method.batch_setting)
-        batch = self.data.batch(self.step, size)
+        config = self.config
+        waiting = config.discriminator.warmup_rounds if config.method.needs_discriminator else 0
+        learns = config.method.samples_policy and self.step >= waiting
+        size = getattr(config.policy, config.method.batch_setting)
+        batch = self.data.batch(self.step, size, config.policy.bare_prompts if learns else 0)
         return self.trainer.round([self.trainer.encoder.encode(trace) for trace in batch])
 
     def save(self, directory: Path) -> None:
@@ -158,12 +167,12 @@ class TrainingState:
         trained any more.
         """
         world = self.trainer.world
-        if isinstance(self.trainer, AdversarialTrainer) and (weight := self.config.discriminator.final_anchor):
+        if isinstance(self.trainer, RewardTrainer) and (weight := self.config.discriminator.final_anchor):
             learner = self.trainer.discriminator
             learner.model = anchored(learner.model, weight)
         calibration: Mapping[str, object] = {}
         kept = KeptParts()
-        if isinstance(self.trainer, AdversarialTrainer):
+        if isinstance(self.trainer, RewardTrainer):
             with gathered(self.trainer.policy.model, self.trainer.discriminator.model):
                 if world.is_main:
                     from train.calibrate import calibrated, work_of
@@ -188,7 +197,7 @@ class TrainingState:
             "provenance": provenance(self.config, self.step),
             "train_config": self.config.to_dict(),
         }
-        if isinstance(self.trainer, AdversarialTrainer):
+        if isinstance(self.trainer, RewardTrainer):
             discriminator = self.trainer.pair.discriminator
             files |= optimizers.discriminator_files(discriminator)
             description["head"] = discriminator.head.kind
@@ -198,7 +207,7 @@ class TrainingState:
         """Save a checkpoint of these files and of the tokenizers."""
         with tempfile.TemporaryDirectory() as scratch:
             files = files | optimizers.tokenizer_files(self.trainer.encoder.tokenizer, Path(scratch))
-            if isinstance(self.trainer, AdversarialTrainer) and not self.trainer.pair.shares_tokens:
+            if isinstance(self.trainer, RewardTrainer) and not self.trainer.pair.shares_tokens:
                 own = self.trainer.discriminator_encoder.tokenizer
                 files |= optimizers.tokenizer_files(own, Path(scratch), f"discriminator/{OWN_TOKENIZER}")
             save_checkpoint(directory, files, keep=keep)

@@ -42,6 +42,7 @@ CHECKED: Final = "training_checked"  # in the session: the request that was chec
 METHOD_WORDS: Final = {
     "irl": "irl: a policy that solves problems, and a reward that tells it from experts, against each other.",
     "grpo": "grpo: a policy alone, by whether its answers are right. It makes no reward to see.",
+    "process": "process: a reward alone, from labels of the steps of solutions; the policy beside it is not trained.",
     "sft": "sft: a policy alone, by imitating experts' solutions; other trainings start from it.",
 }
 START: Final = "train_start"  # the button's key: a click counts, though its words have changed meanwhile

@@ -62,16 +62,22 @@ def _covering(bounds: Indices, characters: Indices) -> tuple[Indices, Indices]:
     return first, np.maximum(first, np.searchsorted(bounds[:, 0], characters, side="right"))
 
 
-def check_same_tokens(policy: str, discriminator: str, likelihood: str) -> None:
-    """Refuse a discriminator that is anchored to the policy's likelihood but has another tokenizer.
+def check_same_tokens(policy: str, discriminator: str, likelihood: str, loss: str = "bce") -> None:
+    """Refuse a discriminator that learns with the policy's likelihood but has another tokenizer.
 
     Args:
         policy, discriminator: ``TraceEncoder.fingerprint`` of either tokenizer.
         likelihood: ``discriminator.likelihood`` of the configuration.
+        loss: its ``discriminator.loss``.
 
     Raises:
-        ConfigError: the fingerprints differ and ``likelihood`` is ``policy``.
+        ConfigError: the fingerprints differ and ``likelihood`` is ``policy``, or ``loss`` is ``maxent``.
     """
+    if loss == "maxent" and policy != discriminator:
+        raise ConfigError(
+            "discriminator.loss is 'maxent', which weights samples by the policy's likelihood, but the discriminator's "
+            "tokenizer is not the policy's; set discriminator.loss to relativistic, or take two models of one family"
+        )
     if likelihood == "policy" and policy != discriminator:
         raise ConfigError(
             "discriminator.likelihood is 'policy', but the discriminator's tokenizer is not the policy's, and the "

@@ -5,6 +5,8 @@ Heads:
     ``anchored``    ``logit_t = f(h_t) + a log p(y_t | x, y_<t)``: the discriminator is told the likelihood and learns
                     what it does not explain (the structure of AIRL). ``a`` starts at 0.5, ``log p`` is clamped at -8.
     ``cumulative``  ``logit_t = f(h_0) + sum_{s<=t} (f(h_s) + a log p_s)``: credit is the primitive, the level its sum.
+    ``implicit``    ``logit_t = b sum_{s<=t} (log p_s - log q_s)`` with the policy's probability q: the reward is the
+                    model's own log-ratio to a reference (PRIME, arXiv 2502.01456); ``b`` is 0.05 and not learned.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from irl_core.models.batching import Batch
 from irl_core.models.logprobs import completion_logprobs, hidden_states
 from irl_core.models.pretrained import BASE, load_causal_lm, read_base
 
-HeadKind = Literal["linear", "anchored", "cumulative"]
+HeadKind = Literal["linear", "anchored", "cumulative", "implicit"]
 Likelihood = Literal["own", "policy"]
 HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
 HEAD, HEAD_WEIGHTS = "head.json", "head.safetensors"
+SUMMED: tuple[HeadKind, ...] = ("cumulative", "implicit")  # a token's logit is a sum over those up to it
 LOGPROB_FLOOR = -8.0
+IMPLICIT_SCALE = 0.05
 INITIAL_ANCHOR = 0.5
 
 
@@ -48,12 +52,18 @@ class RewardHead(nn.Module):
         self.linear = nn.Linear(hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
-        if kind != "linear":
+        if kind == "implicit":
+            self.requires_grad_(False)
+            self.anchor = nn.Parameter(torch.tensor(IMPLICIT_SCALE, dtype=torch.float32), requires_grad=False)
+        elif kind != "linear":
             self.anchor = nn.Parameter(torch.tensor(INITIAL_ANCHOR, dtype=torch.float32))
 
     def forward(self, hidden: Tensor, prompt_hidden: Tensor, logprobs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``(B, T)`` of the completion and ``(B,)`` of the last prompt token, from hidden states
-        ``(B, T, H)`` and ``(B, H)`` and log-probabilities ``(B, T)``."""
+        ``(B, T, H)`` and ``(B, H)`` and log-probabilities ``(B, T)`` (of ``implicit``: log-ratios)."""
+        if self.kind == "implicit":
+            ratios = torch.where(mask, logprobs, torch.zeros_like(logprobs))
+            return self.anchor * ratios.cumsum(1), torch.zeros(len(mask), device=mask.device)
         level = self.linear(hidden.float()).squeeze(-1)
         start = self.linear(prompt_hidden.float()).squeeze(-1)
         if self.kind == "linear":
@@ -79,11 +89,17 @@ class Discriminator(nn.Module):
 
     Args:
         backbone: a transformers causal LM. kind: the head. likelihood: whose log p anchors the head, the
-            discriminator's ``own`` or the ``policy``'s recorded one, which ``forward`` is then given.
+            discriminator's ``own`` or the ``policy``'s recorded one, which ``forward`` is then given, and which an
+            ``implicit`` head sets its own against.
+
+    Raises:
+        ValueError: an unknown kind, or an implicit head without the policy's likelihood.
     """
 
     def __init__(self, backbone: Any, kind: HeadKind = "anchored", likelihood: Likelihood = "own") -> None:
         super().__init__()
+        if kind == "implicit" and likelihood != "policy":
+            raise ValueError(f"an implicit head is the log-ratio to the policy, and likelihood is {likelihood!r}")
         self.backbone = backbone
         self.likelihood = likelihood
         self.head = RewardHead(backbone.config.hidden_size, kind)
@@ -95,7 +111,7 @@ class Discriminator(nn.Module):
 
         Args:
             batch: ``B`` traces in the discriminator's tokens.
-            policy_logprobs: ``(B, T)``, which a head anchored to the policy's likelihood needs.
+            policy_logprobs: ``(B, T)``, which a head that reads the policy's likelihood needs.
             embeddings: ``(R, L, H)`` of the batch's input, where a gradient with respect to them is wanted.
 
         Raises:
@@ -108,6 +124,9 @@ class Discriminator(nn.Module):
             logprobs = completion_logprobs(self.backbone, batch, hidden, once=embeddings is None)
         elif policy_logprobs is None:
             raise ValueError("the head is anchored to the policy's likelihood: pass policy_logprobs (B, T)")
+        elif self.head.kind == "implicit":
+            own = completion_logprobs(self.backbone, batch, hidden, once=embeddings is None)
+            logprobs = own - policy_logprobs
         else:
             logprobs = policy_logprobs
         logits, prompt_logit = self.head(
@@ -147,6 +166,10 @@ def read_head(directory: Path) -> tuple[HeadKind, Likelihood]:
     described = load_json(directory / HEAD)
     if described.get("kind") not in HEAD_KINDS or described.get("likelihood") not in get_args(Likelihood):
         raise CheckpointError(f"{HEAD}: {str(described)[:200]} is no known head; kinds are {', '.join(HEAD_KINDS)}")
+    if described["kind"] == "implicit" and described["likelihood"] != "policy":
+        raise CheckpointError(
+            f"{HEAD}: an implicit head is the log-ratio to the policy, not to {described['likelihood']}"
+        )
     return described["kind"], described["likelihood"]
 
 

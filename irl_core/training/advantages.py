@@ -58,10 +58,16 @@ def outcome_advantages(
     compared is neither right nor wrong: its advantage is 0, and it is left out of its group's mean and spread, unless
     ``unknown_answer`` is ``wrong``.
     """
+    scores, known = outcomes_of(traces, unknown_answer)
+    return trace_advantages(scores, group_ids, mask, known=known)
+
+
+def outcomes_of(traces: Sequence[EncodedTrace], unknown_answer: str = "left_out") -> tuple[Tensor, Tensor]:
+    """Correctness of each trace ``(B,)`` as 1 or 0, and whether it counts, ``(B,)`` bool."""
     outcomes = [_outcome(one.trace) for one in traces]
     scores = torch.tensor([float(outcome or False) for outcome in outcomes])
     known = torch.tensor([outcome is not None or unknown_answer == "wrong" for outcome in outcomes], dtype=torch.bool)
-    return trace_advantages(scores, group_ids, mask, known=known)
+    return scores, known
 
 
 def _outcome(trace: Trace) -> bool | None:

@@ -8,31 +8,28 @@ from dataclasses import dataclass, field
 
 import torch
 
-from irl_core.models.tokenization import TraceEncoder
+from irl_core.reward.rewards import trace_score
 from irl_core.training.advantages import token_advantages, zero_spread_groups
 from irl_core.training.discriminator_step import update_discriminator
 from irl_core.training.groups import Group, group_members, samples_of
 from irl_core.training.metrics import Metrics, timed
-from irl_core.training.model_pair import ModelPair, TraceRewards
+from irl_core.training.model_pair import TraceRewards
 from irl_core.training.negatives import Example, by_problem, labelled_examples
-from irl_core.training.optimizer_step import Learner
-from irl_core.training.policy_step import PolicyTrainer, ScoredBatch
+from irl_core.training.policy_step import ScoredBatch, ranked_batch
+from irl_core.training.ranking import ranked
+from irl_core.training.reward_trainer import RewardTrainer
 from irl_core.types import EncodedTrace
 
 
 @dataclass(slots=True, kw_only=True)
-class AdversarialTrainer(PolicyTrainer):
-    """IRL: discriminator and policy are updated in turn (see ``PolicyTrainer`` for the other attributes).
+class AdversarialTrainer(RewardTrainer):
+    """IRL: discriminator and policy are updated in turn (see ``RewardTrainer`` for the other attributes).
 
     Attributes:
-        discriminator: the reward model that is trained.
-        discriminator_encoder: ``encoder`` itself, or the discriminator's own where it has another vocabulary.
         replay: samples of earlier rounds, which stay negatives for the discriminator.
         rewards: those of the last round's samples; None where the policy was frozen and none were needed.
     """
 
-    discriminator: Learner
-    discriminator_encoder: TraceEncoder
     replay: deque[Example] = field(default_factory=deque)
     rewards: list[TraceRewards] | None = None
 
@@ -56,16 +53,8 @@ class AdversarialTrainer(PolicyTrainer):
         self.round_number += 1
         return metrics
 
-    @property
-    def pair(self) -> ModelPair:
-        """Both models as they are now."""
-        return ModelPair(
-            self.policy.model, self.discriminator.model, self.encoder, self.discriminator_encoder,
-            self.config.run.batch_tokens, self.config.model.batch_layout, world=self.world,
-        )  # fmt: skip
-
     def score(self, groups: Sequence[Group]) -> ScoredBatch:
-        """Samples (and expert traces, where ``expert_in_group``) with the advantages that their rewards give them.
+        """Samples (and expert traces, where ``expert_in_group``) with the advantages or ranks that rewards give them.
 
         The samples' rewards are kept in ``rewards``.
         """
@@ -78,6 +67,9 @@ class AdversarialTrainer(PolicyTrainer):
         for row, one in enumerate(rewards):
             raw[row, : len(one.raw)] = torch.from_numpy(one.raw)
         prompt = torch.tensor([one.prompt_reward for one in rewards])
+        if settings.update != "surrogate":
+            scores = trace_score(raw, members.mask, settings.trace_score, prompt_reward=prompt, gamma=settings.gamma)
+            return ranked_batch(members, ranked(scores, members.group_ids))
         gains = token_advantages(raw, members.mask, members.group_ids, prompt, settings, self.world)
         equal = zero_spread_groups(gains, members.group_ids)
         gains = torch.where(gains < 0, settings.negative_weight * gains, gains)

@@ -14,11 +14,19 @@ from irl_core.types import EncodedTrace
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One problem of a round: its expert trace, the policy's samples, and its ``number`` among the round's problems."""
+    """One problem of a round: its expert trace, the policy's samples, and its ``number`` among the round's problems.
+
+    The expert trace of a bare problem has no text.
+    """
 
     expert: EncodedTrace
     samples: tuple[EncodedTrace, ...]
     number: int = 0
+
+    @property
+    def demonstrated(self) -> bool:
+        """Whether the problem has a demonstration."""
+        return bool(self.expert.trace.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +47,10 @@ class GroupMembers:
 
 
 def group_members(groups: Sequence[Group], *, with_expert: bool) -> GroupMembers:
-    """All traces of ``groups``; ``with_expert`` makes the expert trace a member of its group (eq. 5)."""
-    members = [(*group.samples, group.expert) if with_expert else group.samples for group in groups]
+    """All traces of ``groups``; ``with_expert`` makes the expert trace, if any, a member of its group (eq. 5)."""
+    members = [
+        (*group.samples, group.expert) if with_expert and group.demonstrated else group.samples for group in groups
+    ]
     traces = [trace for group in members for trace in group]
     group_ids = torch.tensor([number for number, group in enumerate(members) for _ in group])
     sampled = [trace is not group.expert for group, traces in zip(groups, members, strict=True) for trace in traces]

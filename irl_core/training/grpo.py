@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from irl_core.training.advantages import outcome_advantages, zero_spread_groups
+from irl_core.training.advantages import outcome_advantages, outcomes_of, zero_spread_groups
 from irl_core.training.groups import Group, group_members, samples_of
 from irl_core.training.metrics import Metrics, timed
-from irl_core.training.policy_step import PolicyTrainer, ScoredBatch
+from irl_core.training.policy_step import PolicyTrainer, ScoredBatch, ranked_batch
+from irl_core.training.ranking import ranked
 from irl_core.types import EncodedTrace
 
 
@@ -31,10 +32,13 @@ class GRPOTrainer(PolicyTrainer):
         return metrics
 
     def score(self, groups: Sequence[Group]) -> ScoredBatch:
-        """Samples (and expert traces, where ``expert_in_group``) with advantages from the correctness of the group."""
+        """Samples (and expert traces, where ``expert_in_group``) with advantages (or ranks) by correctness."""
         self.on_progress("scoring")
         members = group_members(groups, with_expert=self.config.policy.expert_in_group)
         settings = self.config.policy
+        if settings.update != "surrogate":
+            scores, known = outcomes_of(members.traces, settings.unknown_answer)
+            return ranked_batch(members, ranked(scores, members.group_ids, known))
         gains = outcome_advantages(members.traces, members.group_ids, members.mask, settings.unknown_answer)
         return ScoredBatch(members.traces, members.mask, gains, zero_spread_groups(gains, members.group_ids))
 

@@ -167,6 +167,11 @@ def clipped_surrogate(
     return loss, outside.sum().detach() / response_mask.sum().clamp(min=1)
 
 
+def weighted_likelihood(logprobs: Tensor, token_weights: Tensor, response_mask: Tensor) -> Tensor:
+    """Less the sum of the kept tokens' log-probabilities ``(B, T)``, times their final weights ``(B, T)``; scalar."""
+    return -masked(logprobs * token_weights, response_mask).sum()
+
+
 def kl_to_reference(logprobs: Tensor, reference_logprobs: Tensor, response_mask: Tensor, *, num_traces: int) -> Tensor:
     """The non-negative, unbiased estimate ``exp(d) - d - 1`` with ``d = log p_ref - log p`` (Schulman 2020); scalar."""
     difference = masked(reference_logprobs - logprobs, response_mask)

@@ -40,14 +40,14 @@ def labelled_examples(
     """The round's expert traces, samples, replayed samples and perturbed copies, in this order.
 
     Args:
-        groups: this process's groups, in the policy's tokens.
+        groups: this process's groups, in the policy's tokens; those of bare problems give no example.
         pair: says which tokens the discriminator reads.
         settings: labels, perturbations and replay.
         replay: samples of earlier rounds; this round's are added where ``settings.replay`` is on.
         seed: the seed of a purpose and a number in this round.
     """
     read = pair.in_discriminator_tokens
-    groups = [replace(g, expert=read(g.expert), samples=tuple(map(read, g.samples))) for g in groups]
+    groups = [replace(g, expert=read(g.expert), samples=tuple(map(read, g.samples))) for g in groups if g.demonstrated]
     experts = [Example(group.expert) for group in groups]
     current = [Example(s, sample_departure(group.expert, s, settings)) for group in groups for s in group.samples]
     old = replayed(current, replay, settings, pair.world, random.Random(seed("replay", 0))) if settings.replay else []
@@ -68,7 +68,8 @@ def by_problem(examples: Sequence[Example], parts: int) -> list[list[Example]]:
     for example in examples:
         families.setdefault(example.encoded.trace.problem, []).append(example)
     found = list(families.values())
-    return [[one for family in found[part::parts] for one in family] for part in range(min(parts, len(found)))]
+    parts = max(1, min(parts, len(found)))  # a process without a demonstration takes part in the step all the same
+    return [[one for family in found[part::parts] for one in family] for part in range(parts)]
 
 
 def without_tail(example: Example) -> Example:

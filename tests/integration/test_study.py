@@ -26,7 +26,7 @@ from train.evaluate import rollouts
 from train.evaluate.progress import Progress
 from train.interruption import Interrupted
 from train.run import train
-from train.studies import definitions
+from train.studies import plan
 from train.studies.backbone import make_untrained
 from train.studies.definitions import STUDIES, Arm, Backbone
 from train.studies.runner import planned, study
@@ -37,7 +37,8 @@ TINY = (
 )  # fmt: skip
 SCALE = 0.02  # a few rounds, and four problems
 SEEDS = (1, 2)
-MEASURED = ("created", "machine", "versions", "code")  # may differ between a study and its repetition
+EVERY_TEACHING_ARM = {arm.name: arm for arm in STUDIES["teach"].arms}  # the fixture keeps two
+MEASURED = ("created", "machine", "versions", "code", "seen")  # may differ between a study and its repetition
 
 honest = rollouts.LoadedPolicy.trace_of
 
@@ -57,8 +58,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(rollouts.LoadedPolicy, "trace_of", judge_by_hash)
-        patch.setattr(definitions, "PROBLEMS", 100)
-        patch.setattr(definitions, "LEAST_CALIBRATION", 4)
+        patch.setattr(plan, "PROBLEMS", 100)
+        patch.setattr(plan, "LEAST_CALIBRATION", 4)
         for name, one in list(STUDIES.items()):
             arms = one.arms if name == "policies" else one.arms[:2]
             patch.setitem(STUDIES, name, replace(one, arms=arms, settings=(*one.settings, *TINY)))
@@ -144,6 +145,30 @@ def test_rewards_are_read_on_the_same_samples(unbroken: Path) -> None:
     found = load_json(unbroken / "study.json")["rewards"]
     assert {"pairs", "best", "best_lowest"} <= found["figures"]["bce"].keys()
     assert found["gains"].keys() == {"bce", "clipped"}
+
+
+def test_problems_without_demonstrations(tiny: Path, killed_at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(tiny / "runs" / "demo-sft", tiny / "runs" / "demo-teach-base", dirs_exist_ok=True)
+    few = ("data.demonstrations=8", "policy.bare_prompts=1")
+    arms = {arm.name: arm for arm in STUDIES["teach"].arms}
+    chosen = tuple(arms.get(name) or EVERY_TEACHING_ARM[name] for name in ("likelihood", "start_reward", "irl", "grpo"))
+    one = replace(STUDIES["teach"], settings=(*STUDIES["teach"].settings, *few), arms=chosen, problems=500)
+    monkeypatch.setitem(STUDIES, "teach", one)
+    killed_at(70)
+    with pytest.raises(Killed):
+        small("teach", "teach", seeds=(1,), scale=0.01)
+    killed_at(-1)
+    found = small("teach", "teach", seeds=(1,), scale=0.01)
+    assert {path.name for path in (tiny / "teach" / "runs").iterdir()} == {f"{arm.name}-1" for arm in chosen}
+    assert {path.stem for path in (tiny / "teach" / "rewards").iterdir()} == {"start_reward-1", "irl-1"}
+    assert set(found["starts"]) == {"demo-teach-base", "the start"}
+    seen = found["seen"]
+    assert {one["demonstrations"] for one in seen.values()} == {8}
+    assert seen["irl"]["by_policy"] == seen["start_reward"]["by_discriminator"] == seen["likelihood"]["bare"] == 0
+    assert seen["grpo"]["bare"] == seen["irl"]["bare"] > 0 and seen["irl"]["samples"] > seen["grpo"]["samples"]
+    parts = {title: sum(n for n in (one["figures"]["irl"]["pass@1"]["n"],)) for title, one in found["parts"].items()}
+    assert parts.keys() == {"families with demonstrations", "families without any"} and sum(parts.values()) == 10
+    assert not any("ublished" in line for line in (tiny / "teach" / "study.md").read_text().splitlines())
 
 
 # ----------------------------------------------------------------------------------------------- stopped, resumed

@@ -29,7 +29,7 @@ from train.cli.evaluate import EvaluateRequest, run_evaluation
 from train.evaluate import rollouts
 from train.run import train
 from train.score_file import score_file
-from train.studies import definitions
+from train.studies import plan
 from train.studies.definitions import STUDIES
 from train.studies.runner import study
 
@@ -124,7 +124,7 @@ class Study(Work):
         small = replace(one, arms=one.arms[:2], settings=(*one.settings, *test_study.TINY))
         os.chdir(self.world / "starts")
         with (
-            patch.object(definitions, "PROBLEMS", 100), patch.object(definitions, "LEAST_CALIBRATION", 4),
+            patch.object(plan, "PROBLEMS", 100), patch.object(plan, "LEAST_CALIBRATION", 4),
             patch.object(rollouts.LoadedPolicy, "trace_of", test_study.judge_by_hash),
             patch.dict(STUDIES, {"wasserstein": small}),
         ):  # fmt: skip

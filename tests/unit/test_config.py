@@ -117,7 +117,7 @@ def test_overrides_apply_in_order_and_are_typed(tmp_path: Path) -> None:
         ("policy.gamma=high", "policy.gamma is 'high' (text); a number is expected"),
         ("policy.expert_in_group=1", "policy.expert_in_group is 1 (a whole number); true or false is expected"),
         ("model.policy=7", "model.policy is 7 (a whole number); text is expected"),
-        ("run.method=ilr", "run.method is 'ilr'; one of sft, irl, grpo is expected; nearest is 'irl'"),
+        ("run.method=ilr", "run.method is 'ilr'; one of sft, irl, grpo, process is expected; nearest is 'irl'"),
         ("discriminator.perturbations=[drop]", "discriminator.perturbations[0] is 'drop'; one of flip_operator"),
         ("policy=1", "policy is 1; keys with values are expected"),
         ("run.seed.x=1", "run.seed is {'x': 1}"),

@@ -21,13 +21,13 @@ from irl_core.types import Layout, Source, Trace
 from tests.tiny import tiny_tokenizer
 from train.data import (
     ExpertData,
-    LengthLimits,
     calibration_traces,
     held_out_traces,
     normalised,
     training_data,
     with_errors,
 )
+from train.lengths import LengthLimits
 
 
 def row(number: int, **changes: Any) -> dict[str, Any]:

@@ -23,6 +23,8 @@ LEVELS = (
         "sqlite",
         "progress",
         "config",
+        "config_checks",
+        "settings",
         "presets",
         "validation",
         "distributed",

@@ -10,7 +10,8 @@ from irl_core.methods import METHODS
 
 def test_what_each_method_needs() -> None:
     needs = {name: (method.samples_policy, method.needs_discriminator) for name, method in METHODS.items()}
-    assert needs == {"sft": (False, False), "irl": (True, True), "grpo": (True, False)}
+    assert needs == {"sft": (False, False), "irl": (True, True), "grpo": (True, False), "process": (False, True)}
+    assert [name for name, method in METHODS.items() if method.reads_labels] == ["process"]
     assert all(name == method.name for name, method in METHODS.items())
 
 

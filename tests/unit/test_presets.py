@@ -35,6 +35,37 @@ ABLATIONS = {
     "ablation-expert-errors-30": {"data": {"expert_errors": 0.3}},
     "ablation-expert-errors-50": {"data": {"expert_errors": 0.5}},
 }
+# What one objective has in the place of demo-irl's.
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "demo-best-of-n": {"policy": {"update": "best_of_n"}},
+    "demo-preferences": {"policy": {"update": "preferences"}},
+    "demo-relativistic": {"discriminator": {"loss": "relativistic"}},
+    "demo-maxent": {
+        "policy": {"advantage": "credit", "gamma": 1.0, "baseline": "leave_one_out"},
+        "discriminator": {"loss": "maxent"},
+    },
+    "demo-implicit": {
+        "policy": {"advantage": "credit", "gamma": 1.0, "baseline": "leave_one_out"},
+        "discriminator": {"head": "implicit", "likelihood": "policy", "loss": "outcome", "likelihood_weight": 0.0},
+    },
+    "demo-process": {
+        "run": {"method": "process", "steps": 120},
+        "policy": {"batch_size": 64},
+        "discriminator": {
+            "perturbations": [
+                "offset_number",
+                "carry_wrong_value",
+                "wrong_operand",
+                "drop_step",
+                "unit_or_rate",
+                "wrong_operation",
+            ],
+            "tail": 0.0,
+            "warmup_rounds": 120,
+        },
+    },
+}
+TEACHING = ("demo-teach-base", "demo-teach-start", "demo-teach")
 SMALL = ("gsm8k-sft", "gsm8k-irl", "gsm8k-qwen-05b-sft", "gsm8k-qwen-05b")
 REAL = [name for name in NAMES if not name.startswith("demo") and name not in SMALL]
 
@@ -62,7 +93,7 @@ def between(one: str, other: str) -> dict[str, Any]:
 
 
 def test_all_are_there() -> None:
-    demo = {"demo-sft", "demo-expert", "demo-irl", "demo-control", "demo-grpo"}
+    demo = {"demo-sft", "demo-expert", "demo-irl", "demo-control", "demo-grpo", *OBJECTIVES, *TEACHING}
     pairs = {name + suffix for name in PAIRS for suffix in ("", "-paper")}
     baselines = {f"{method}-{name}" for method in ("sft", "grpo") for name in BASELINES}
     assert set(NAMES) == demo | pairs | baselines | set(ABLATIONS) | set(SMALL)
@@ -147,6 +178,11 @@ def test_an_ablation_changes_one_thing(name: str) -> None:
     assert between("qwen-3b-05b-paper", name) == ABLATIONS[name]
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_beside_the_papers_changes_what_it_is_about(name: str) -> None:
+    assert between("demo-irl", name) == OBJECTIVES[name]
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_have_the_papers_numbers(name: str) -> None:
     policy, rate = BASELINES[name]
@@ -202,7 +238,7 @@ def test_one_preset_is_described() -> None:
 
 def test_all_presets_as_data() -> None:
     found = {one.name: one.to_json() for one in all_presets()}
-    assert next(iter(found)) == "demo-control" and sorted(found) == NAMES
+    assert next(iter(found)) == "demo-best-of-n" and sorted(found) == NAMES
     demo = found["demo-irl"]
     assert demo["group"] == GROUPS["demo"] and demo["about"].startswith("The embedded default: adversarial training")
     assert demo["configuration"] == load_config("demo-irl", presets_dir=PRESETS).to_dict()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from irl_core.config import TrainConfig
 from irl_core.distributed import World
@@ -16,6 +17,7 @@ from irl_core.errors import ConfigError, UnknownShape
 from irl_core.presets import load_config
 from train import distributed, run
 from train.cli import training
+from train.cli.main import cli
 from train.cli.training import BesideBar, TrainRequest, check_memory
 from train.interruption import Interrupted, Stopped
 from train.planning import plan
@@ -209,3 +211,13 @@ def test_steps_and_phases_reach_the_bar(trained: Trained, monkeypatch: pytest.Mo
     training.train_preset(TrainRequest("demo-sft"))
     shown = capsys.readouterr().err
     assert "demo-sft" in shown and "4/9" in shown and "2 min left  saving  policy/loss 0.250" in shown
+
+
+def test_the_data_can_be_named_by_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TrainRequest] = []
+    monkeypatch.setattr(training, "train_preset", asked.append)
+    named = "my rows: 1 [x].jsonl"  # not what YAML would make of it
+    found = CliRunner().invoke(cli, ["train", "demo-process", "--data", named, "--set", "run.steps=3"])
+    assert found.exit_code == 0, found.output
+    config = load_config(asked[0].preset, asked[0].overrides, plan.PRESETS)
+    assert (config.data.source, config.run.steps, config.run.method) == (named, 3, "process")

@@ -18,7 +18,7 @@ class Models:
         discriminator: the reward model to train; None where the method needs none.
         encoder: the policy's encoder.
         discriminator_encoder: ``encoder`` itself where both models share a vocabulary.
-        reference: the frozen policy of the KL penalty, where ``kl_coefficient`` asks for one.
+        reference: the policy's frozen start, where ``PolicyConfig.needs_reference``.
     """
 
     policy: Any

@@ -83,7 +83,7 @@ def build_tiny(
         encoder = load_encoder(source, policy, config.data.instruction)
     # Copies first: what prepare() does to a model would lead back to the original.
     discriminator = make_discriminator(config, policy, state) if config.method.needs_discriminator else None
-    reference = make_reference(config, policy, encoder, state) if config.policy.kl_coefficient else None
+    reference = make_reference(config, policy, encoder, state) if config.policy.needs_reference else None
     for model in (policy, reference, None if discriminator is None else discriminator.backbone):
         if model is not None:
             prepare(model.to(device), config, device)

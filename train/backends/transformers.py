@@ -92,7 +92,7 @@ def assemble(config: TrainConfig, state: Path | None, world: World, device: torc
     """
     begin = starts(config, world) if state is None else saved_starts(state, config.method.needs_discriminator)
     policy_start = begin[0]
-    origin = starts(config, world)[0] if state and config.policy.kl_coefficient else policy_start
+    origin = starts(config, world)[0] if state and config.policy.needs_reference else policy_start
     with errors_of(policy_start.key):
         policy = open_model(config, policy_start, device, loader, config.run.seed)
         encoder = pretrained.load_encoder(policy_start.tokenizer, policy, config.data.instruction)
@@ -109,7 +109,7 @@ def assemble(config: TrainConfig, state: Path | None, world: World, device: torc
             backbone = discriminator.backbone
             own = pretrained.load_encoder(discriminator_start.tokenizer, backbone, config.data.instruction)
             likelihood = "policy" if config.discriminator.final_anchor else config.discriminator.likelihood
-            check_same_tokens(encoder.fingerprint(), own.fingerprint(), likelihood)
+            check_same_tokens(encoder.fingerprint(), own.fingerprint(), likelihood, config.discriminator.loss)
             reading = encoder if encoder.fingerprint() == own.fingerprint() else own
     check_context(config, discriminator.backbone, discriminator_start.key)
     loader.prepare(discriminator.backbone, config, device)
@@ -265,8 +265,8 @@ def prepare(model: Any, config: TrainConfig, device: torch.device) -> None:
 
 
 def make_reference(config: TrainConfig, policy: Any, start: Start, device: torch.device) -> Any | None:
-    """The policy that the training started from, for ``kl_coefficient``; with adapters it shares the weights."""
-    if not config.policy.kl_coefficient:
+    """The policy's frozen start, for the KL penalty and preferences; with adapters it shares the weights."""
+    if not config.policy.needs_reference:
         return None
     if pretrained.base_of(policy) is None:
         model = pretrained.load_whole(start.model, dtype="float32", device=device).requires_grad_(False)

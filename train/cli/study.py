@@ -13,10 +13,13 @@ from train.cli.say import say
 
 
 def study(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="policies, backbones, perturbation or wasserstein.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="policies, backbones, perturbation, wasserstein, teach.")],
     out: Annotated[Path | None, typer.Option(help="Where it is written. [default: runs/study-NAME]")] = None,
     seeds: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Again and again. [default: 1 2 3]")] = None,
     scale: Annotated[float, typer.Option(min=0.01, help="Multiplies rounds and problems.")] = 1.0,
+    demonstrations: Annotated[
+        int | None, typer.Option(min=1, help="Of teach: how many problems have one. [default: 300]")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Continue a study of the same settings.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
 ) -> None:
@@ -28,12 +31,15 @@ def study(
 
     chosen = seeds or (1, 2, 3)
     if dry_run:
-        for line in runner.planned(name, seeds=chosen, scale=scale):
+        for line in runner.planned(name, seeds=chosen, scale=scale, demonstrations=demonstrations):
             say(line)
         return
     folder = out or RUNS / f"study-{name}"
     try:
-        runner.study(name, folder, seeds=chosen, scale=scale, resume=resume, console=Console(stderr=True))
+        runner.study(
+            name, folder, seeds=chosen, scale=scale, demonstrations=demonstrations, resume=resume,
+            console=Console(stderr=True),
+        )  # fmt: skip
     except Interrupted:
         end_interrupted(folder, resume)
     say(f"Wrote {folder / 'study.json'}, {folder / 'study.md'}, {folder / 'study.html'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,9 @@ def train(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that differ, such as run.steps=100.")
     ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="The same, as an option.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The data, in place of the preset's (data.source).")
+    ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where the run is written. [default: runs/PRESET]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last whole checkpoint.")] = False,
     dry_run: Annotated[
@@ -32,7 +36,7 @@ def train(
     """Train a policy and a discriminator from a preset or a YAML file, and first the presets that it starts from."""
     from train.cli.training import TrainRequest, train_preset
 
-    changes = [*(settings or []), *(overrides or [])]
+    changes = [*(settings or []), *(overrides or []), *([f"data.source={json.dumps(data)}"] if data else [])]
     if engine is not None:
         from irl_core.policy.engine_requests import Engine
         from irl_core.policy.engine_training import URL_VARIABLE

@@ -129,12 +129,12 @@ def open_problem_set(
     )
 
 
-def generated_problems(count: int) -> ProblemSet:
-    """Held-out problems of the bundled generator."""
+def generated_problems(count: int, families: Sequence[str] = ()) -> ProblemSet:
+    """Held-out problems of the bundled generator, of these families (none: of all)."""
     if count < 2:
         raise ConfigError(f"--problems is {count}; an interval over problems needs two at least")
-    questions = [Question(expert_trace(one), one) for one in problems(DEMO_SEED, count, "held_out")]
-    others = problems(DEMO_SEED, min(count, MAX_CALIBRATION), "calibration")
+    questions = [Question(expert_trace(one), one) for one in problems(DEMO_SEED, count, "held_out", families)]
+    others = problems(DEMO_SEED, min(count, MAX_CALIBRATION), "calibration", families)
     calibration = [Question(expert_trace(one), one) for one in others]
     experts = [question.expert for question in questions]
     return ProblemSet("demo", data_hash(experts), questions, calibration, experts[:MAX_EXPERTS])

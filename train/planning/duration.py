@@ -125,7 +125,9 @@ def estimate_durations(
     """Seconds of each phase on one of ``processes``, which share the work."""
     work = Workload(config, pair, processes, machine)
     step: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
-    if config.run.method == "sft":
+    if config.method.reads_labels:
+        step |= discriminator_seconds(work)
+    elif not config.method.samples_policy:
         traces = -(-config.policy.batch_size // processes.size)
         step["policy"] = work.update(pair.policy, traces, with_logits=True)
     else:
@@ -162,16 +164,24 @@ def round_seconds(work: Workload) -> dict[Phase, float]:
     learning = 1.0  # the share of the rounds in which the policy learns
     if shapes.discriminator is not None:
         learning = max(0.0, 1 - disc.warmup_rounds / work.config.run.steps)
-        anchored = disc.head != "linear"
-        read, updates = groups * discriminator_traces(work.config), disc.updates_per_round
-        step["discriminator"] = updates * work.update(shapes.discriminator, read, with_logits=anchored)
-        scored = work.forward(shapes.discriminator, members, with_logits=anchored)
+        step |= discriminator_seconds(work)
+        scored = work.forward(shapes.discriminator, members, with_logits=disc.head != "linear")
         step["scoring"] = learning * (scored + work.forward(shapes.policy, members, with_logits=True))
     policy = settings.updates_per_round * work.update(shapes.policy, members, with_logits=True)
-    if settings.kl_coefficient:
+    if settings.needs_reference:
         policy += settings.updates_per_round * work.forward(shapes.policy, members, with_logits=True)
     step["policy"] = learning * policy
     return step
+
+
+def discriminator_seconds(work: Workload) -> dict[Phase, float]:
+    """Seconds of the discriminator's updates in a round."""
+    settings, shape = work.config.discriminator, work.pair.discriminator
+    if shape is None:
+        return {}
+    read = discriminator_traces(work.config, work.processes)
+    update = work.update(shape, read, with_logits=settings.head != "linear")
+    return {"discriminator": settings.updates_per_round * update}
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,7 @@ def weight_parts(config: TrainConfig, pair: Pair, processes: Processes) -> Itera
         elif model.dtype != "float32":
             yield Part(f"{name}: weights cast to {model.dtype}", 2.0 * shape.parameters, setting=held)
         yield Part(f"{name}: optimiser", MOMENT_BYTES[model.optimiser] * trained, setting=moments)
-    if config.policy.kl_coefficient:
+    if config.policy.needs_reference:
         reference = 0.0 if model.lora.rank else 4.0 * pair.policy.parameters
         yield Part("reference: weights", reference, setting=held)
 
@@ -277,7 +277,7 @@ def discriminator_parts(config: TrainConfig, pair: Pair, processes: Processes) -
     shape, settings = pair.discriminator, config.discriminator
     if shape is None:
         return
-    traces = discriminator_traces(config) * groups_of_round(config, processes)
+    traces = discriminator_traces(config, processes)
     tokens, own = micro_batch_tokens(config, int(traces)), settings.head != "linear" and settings.likelihood == "own"
     trained = trained_parameters(config, shape) + head_parameters(config, shape)
     yield from update_parts(config, "discriminator", shape, "discriminator", tokens, trained, reads_logits=own)
@@ -291,11 +291,14 @@ def discriminator_parts(config: TrainConfig, pair: Pair, processes: Processes) -
     yield Part("both: a chunk of logits", logit_chunk_bytes(pair.policy, read, LOGIT_BYTES_READ), "scoring")
 
 
-def discriminator_traces(config: TrainConfig) -> float:
-    """Number of traces that the discriminator learns from for each problem of a round: the expert's, the samples,
-    replayed ones, and perturbed copies of the expert trace and of one sample."""
+def discriminator_traces(config: TrainConfig, processes: Processes) -> float:
+    """Number of traces that the discriminator learns from in a round on one process: of each problem the expert's, the
+    samples, replayed ones, and perturbed copies of the expert trace and of one sample; or the labelled ones."""
     settings, samples = config.discriminator, config.policy.num_generations
-    return 1 + samples * (1 + settings.replay) + (2 if settings.perturbations else 0)
+    if not config.method.samples_policy:
+        return -(-config.policy.batch_size // processes.size)
+    of_problem = 1 + samples * (1 + settings.replay) + (2 if settings.perturbations else 0)
+    return of_problem * groups_of_round(config, processes)
 
 
 def samples_at_once(config: TrainConfig, processes: Processes = ALONE) -> int:

@@ -1,32 +1,14 @@
 """The studies of ``irl-lens study``: what is trained, with which settings, and what is compared.
 
-A study trains its arms once a seed, all from the same starts; the arms differ only in what the study is about. Imports
-no torch: a dry run lists what would be trained.
+A study trains its arms once a seed, all from the same starts; the arms differ only in what the study is about.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from irl_core.config import TrainConfig
-from irl_core.errors import ConfigError
-from irl_core.evaluation.wording import listed
-from irl_core.presets import load_config
-from irl_core.validation import nearest
-from train.planning.describe import hours
-from train.planning.plan import PRESETS
-
 START = "start"
-PROBLEMS, SAMPLES = 160, 16
-LEAST_PROBLEMS, LEAST_CALIBRATION = 4, 20
-MAX_SCALE = 20.0
-MAX_SEEDS = 50
-# No training run is evaluated while it trains, and none is stopped for what its discriminator does: that is a result.
-COMMON = ("run.eval_every=0", "run.keep=1", "run.patience=1000000")
 
 Reading = Literal["policies", "rewards"]
 
@@ -45,19 +27,24 @@ class Backbone:
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One of the trainings that are compared: a preset with settings that differ from it. ``backbone``: the one of the
-    study that the discriminator starts from."""
+    study that the discriminator starts from. ``as_long_as``: a likelihood training takes as many steps as fill the time
+    of this arm."""
 
     name: str
     title: str
     preset: str
     settings: tuple[str, ...] = ()
     backbone: str = ""
+    as_long_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
     """A comparison of arms. ``settings`` hold for every arm. ``reading``: what is measured, the policies alone or the
-    rewards too. ``published``: the number of the paper's table; ``note``: how the study relates to it."""
+    rewards too. ``published``: the number of the paper's table, 0 for none; ``note``: how the study relates to it.
+    ``start``: the preset of a likelihood training, made in the study's folder, that both models start from; without one
+    they start from what the presets name. ``parts``: the families of held-out
+    problems by the title that they are also told apart under; none stands for all families together."""
 
     name: str
     title: str
@@ -68,12 +55,30 @@ class Study:
     settings: tuple[str, ...] = ()
     backbones: tuple[Backbone, ...] = ()
     note: str = ""
+    problems: int = 0
+    start: str = ""
+    parts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families of the held-out problems; none stands for all."""
+        return tuple(name for _, families in self.parts for name in families)
 
 
 # As many rounds as let three seeds of three or four arms end within two hours on two cores.
 SHORT = ("run.steps=60", "discriminator.warmup_rounds=40", "run.calibration_problems=100")
 PAPERS_KINDS = "[flip_operator, offset_number, swap_answer]"
 ALL_KINDS = "[flip_operator, offset_number, swap_answer, carry_wrong_value, wrong_operand, drop_step, unit_or_rate]"
+
+SHOWN = ("heights", "production", "percentages", "tickets", "wages", "discount", "coins", "commute")
+UNSHOWN = ("mixture", "tank", "farm", "garden_rows", "profit", "minutes")
+# As in the presets demo-maxent and demo-implicit.
+AGAINST_OTHERS = ("policy.advantage=credit", "policy.gamma=1.0", "policy.baseline=leave_one_out")
+IMPLICIT = (
+    "discriminator.loss=outcome", "discriminator.head=implicit", "discriminator.likelihood=policy",
+    "discriminator.likelihood_weight=0.0",
+)  # fmt: skip
+NO_WARM_UP = ("discriminator.warmup_rounds=0", "run.steps=80")
 
 STUDIES = {
     study.name: study
@@ -145,181 +150,36 @@ STUDIES = {
             SHORT,
             note="The clip holds the head's weights alone, as at real size; its limit is where the anchor starts.",
         ),
+        Study(
+            "teach",
+            "Problems without demonstrations",
+            "Does a reward learned on a few demonstrations teach the policy on problems that have none?",
+            0,
+            "rewards",
+            (
+                Arm("likelihood", "likelihood of the demonstrations, as long", "demo-teach-start", as_long_as="irl"),
+                Arm(
+                    "start_reward", "reward: the start's likelihood", "demo-teach",
+                    ("discriminator.updates_per_round=0", *NO_WARM_UP),
+                ),
+                Arm("irl", "learned reward, surrogate", "demo-teach"),
+                Arm("best_of_n", "learned reward, best of 8 by likelihood", "demo-teach", ("policy.update=best_of_n",)),
+                Arm("preferences", "learned reward, preferences", "demo-teach", ("policy.update=preferences",)),
+                Arm("relativistic", "relativistic reward", "demo-teach", ("discriminator.loss=relativistic",)),
+                Arm("maxent", "maximum-entropy reward", "demo-teach", ("discriminator.loss=maxent", *AGAINST_OTHERS)),
+                Arm("implicit", "implicit reward of outcomes", "demo-teach", (*IMPLICIT, *AGAINST_OTHERS)),
+                Arm(
+                    "grpo", "outcome reward (GRPO)", "demo-teach",
+                    ("run.method=grpo", "model.discriminator=null", *NO_WARM_UP),
+                ),
+            ),
+            problems=320,
+            start="demo-teach-start",
+            parts=(("families with demonstrations", SHOWN), ("families without any", UNSHOWN)),
+            note="Policy, discriminator and likelihood control start from the same likelihood of the demonstrations, "
+            "and see no other. The likelihood control trains on them for the estimated time of the learned reward. "
+            "GRPO is told whether the answers of the bare problems are right, which no other arm is; the implicit "
+            "reward is told it of the problems that have a demonstration.",
+        ),
     )
 }  # fmt: skip
-
-
-# -------------------------------------------------------------------------------------------------------- a plan
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """A training run of a study: the ``name`` of its folder, its arm, seed and settings."""
-
-    name: str
-    arm: Arm
-    seed: int
-    config: TrainConfig
-
-    @property
-    def cost(self) -> float:
-        """Seconds on two free cores."""
-        return seconds(self.config)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The training runs and settings of a study. ``trainings``: in the order in which they are done, seed by seed."""
-
-    study: Study
-    seeds: tuple[int, ...]
-    scale: float
-    trainings: tuple[Training, ...]
-
-    @property
-    def problems(self) -> int:
-        """The number of problems that are sampled: all, and fewer below a scale of a half."""
-        return scaled(PROBLEMS, min(1.0, 2 * self.scale), LEAST_PROBLEMS)
-
-    @property
-    def starts(self) -> tuple[str, ...]:
-        """The presets whose finished runs the arms start from, in the order in which they are trained."""
-        names = [name for training in self.trainings for name in prerequisites(training.config)]
-        return tuple(dict.fromkeys(names))
-
-    def backbone_config(self, backbone: Backbone, folder: Path) -> TrainConfig:
-        """The likelihood training of a backbone from its random weights in ``folder``."""
-        steps = scaled(backbone.steps, self.scale)
-        changes = [f"run.steps={steps}", f"run.save_every={max(1, steps // 4)}", f"model.policy={folder}"]
-        return load_config("demo-sft", [*COMMON, *changes, *backbone.settings], PRESETS)
-
-
-def prerequisites(config: TrainConfig) -> Iterator[str]:
-    """The presets that a training starts from, with those that they start from before them."""
-    for name in config.run.after:
-        yield from prerequisites(load_config(name, presets_dir=PRESETS))
-        yield name
-
-
-def make_plan(name: str, seeds: Sequence[int], scale: float, out: Path) -> Plan:
-    """What ``irl-lens study`` would do.
-
-    Args:
-        name: one of ``STUDIES``.
-        seeds: every arm is trained once with each.
-        scale: multiplies rounds, and below a half the problems.
-        out: the folder to write into.
-
-    Raises:
-        ConfigError: a name, a seed or a scale that cannot be used.
-    """
-    if name not in STUDIES:
-        raise ConfigError(f"no study {name!r}{nearest(name, list(STUDIES))}; there are: {', '.join(STUDIES)}")
-    check_seeds(seeds)
-    if not (math.isfinite(scale) and 0 < scale <= MAX_SCALE):
-        raise ConfigError(f"--scale is {scale}; a number above 0 and at most {MAX_SCALE:g} is expected")
-    study = STUDIES[name]
-    trainings = [
-        Training(f"{arm.name}-{seed}", arm, seed, configuration(study, arm, seed, scale, out))
-        for seed in seeds
-        for arm in study.arms
-    ]
-    return Plan(study, tuple(seeds), scale, tuple(trainings))
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise ConfigError for too few or too many seeds, one twice, or one out of range."""
-    given = ", ".join(map(str, seeds))
-    if not 1 <= len(seeds) <= MAX_SEEDS:
-        raise ConfigError(f"{len(seeds)} seeds; 1 to {MAX_SEEDS} are expected, such as 1, 2 and 3")
-    if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds {given}: one is named twice, and would count twice; name each once")
-    odd = [seed for seed in seeds if not 0 <= seed < 2**32]
-    if odd:
-        raise ConfigError(f"seeds {given}: {odd[0]} is not between 0 and {2**32 - 1}")
-
-
-def configuration(study: Study, arm: Arm, seed: int, scale: float, out: Path) -> TrainConfig:
-    """The settings of a training run: ``irl-lens train`` with these would be the same."""
-    settings = [*COMMON, *study.settings, *arm.settings, f"run.seed={seed}"]
-    if arm.backbone:
-        settings.append(f"model.discriminator={backbone_folder(study, arm.backbone, out)}")
-    config = load_config(arm.preset, settings, PRESETS)
-    warmup = scaled(config.discriminator.warmup_rounds, scale) if config.method.needs_discriminator else 0
-    learning = scaled(config.run.steps - config.discriminator.warmup_rounds * bool(warmup), scale)
-    sizes = [
-        f"run.steps={warmup + learning}",
-        f"discriminator.warmup_rounds={warmup}",
-        f"run.calibration_problems={scaled(config.run.calibration_problems, scale, LEAST_CALIBRATION)}",
-    ]
-    return load_config(arm.preset, [*settings, *sizes], PRESETS)
-
-
-def backbone_folder(study: Study, name: str, out: Path) -> Path:
-    """The folder of a backbone's checkpoint."""
-    backbone = next(one for one in study.backbones if one.name == name)
-    return out / "starts" / (f"{name}/final" if backbone.steps else f"{name}-untrained")
-
-
-def scaled(count: int, scale: float, least: int = 1) -> int:
-    """``count`` at a scale; 0 stays 0."""
-    return max(least, round(count * scale)) if count else 0
-
-
-# -------------------------------------------------------------------------------------------------------- time
-
-# Seconds a trace, of the demo's models on two free cores (measured; docs/studies.md).
-SECONDS_SAMPLED, SECONDS_DISCRIMINATOR, SECONDS_SCORED, SECONDS_POLICY = 0.009, 0.016, 0.0025, 0.014
-
-
-def seconds(config: TrainConfig) -> float:
-    """Seconds of a training on two free cores."""
-    run, policy = config.run, config.policy
-    if not config.method.samples_policy:
-        return run.steps * policy.batch_size * SECONDS_POLICY
-    traces = policy.prompts_per_round * policy.num_generations
-    if not config.method.needs_discriminator:
-        return run.steps * traces * (SECONDS_SAMPLED + SECONDS_POLICY)
-    read = traces + policy.prompts_per_round * (1 + bool(config.discriminator.perturbations))
-    twice = 1 + (config.discriminator.gradient_penalty > 0)
-    learning = run.steps - config.discriminator.warmup_rounds
-    calibration = run.calibration_problems * 8 * (SECONDS_SAMPLED + SECONDS_SCORED)
-    every = traces * SECONDS_SAMPLED + read * SECONDS_DISCRIMINATOR * twice
-    return run.steps * every + learning * traces * (SECONDS_SCORED + SECONDS_POLICY) + calibration
-
-
-def reading_seconds(plan: Plan) -> float:
-    """Seconds to sample one policy on the held-out problems, or to read as many samples with one discriminator."""
-    return plan.problems * SAMPLES * SECONDS_SAMPLED
-
-
-def plan_lines(plan: Plan, missing: Sequence[str] = ()) -> Iterator[str]:
-    """What a study would do, a line each. ``missing``: presets that have to be trained before."""
-    study = plan.study
-    yield f"{study.title}: {study.question}"
-    total = 0.0
-    for name in missing:
-        cost = seconds(load_config(name, presets_dir=PRESETS))
-        total += cost
-        yield f"{name}: trained first; about {hours(cost)}"
-    for backbone in study.backbones:
-        config = plan.backbone_config(backbone, Path(backbone.name)) if backbone.steps else None
-        cost = seconds(config) if config else 0.0
-        total += cost
-        steps = f"{config.run.steps} steps of likelihood; about {hours(cost)}" if config else "random weights"
-        yield f"backbone {backbone.name}: {steps}"
-    for training in plan.trainings:
-        total += training.cost
-        settings = listed(training.arm.settings) if training.arm.settings else "as the preset"
-        yield (
-            f"{training.name}: {training.arm.title}; {training.arm.preset}, {settings}; "
-            f"{training.config.run.steps} steps; about {hours(training.cost)}"
-        )
-    policies = len(plan.trainings) + len(plan.seeds)
-    read = len(plan.trainings) * (study.reading == "rewards")
-    cost = (policies + read) * reading_seconds(plan)
-    yield (
-        f"{policies} policies (the start with each seed) on the same {plan.problems} held-out problems x {SAMPLES} "
-        f"samples; {read} discriminators on the same samples of the start; about {hours(cost)}"
-    )
-    yield f"in all about {hours(total + cost)} on two free cores"

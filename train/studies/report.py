@@ -17,7 +17,9 @@ from irl_core.report import published
 from irl_core.report.tables import escaped, markdown, page
 from irl_core.statistics.bootstrap import Estimate, to_json
 from irl_core.storage.provenance import CodeState, Machine, Versions, machine_in_words
-from train.studies.definitions import SAMPLES, START, Plan
+from train.studies.definitions import START
+from train.studies.plan import SAMPLES, Plan
+from train.studies.seen import Seen, mean_of
 
 BySeed = Mapping[int, Mapping[str, Columns]]
 
@@ -85,6 +87,8 @@ class StudyReport:
         arms: by name.
         published: the number of the paper's table that the study repeats.
         rewards: of a study whose arms differ in the reward.
+        seen: what each arm's models have seen, the mean over its seeds.
+        parts: policies on some of the held-out problems, by the title of these.
     """
 
     study: str
@@ -101,6 +105,8 @@ class StudyReport:
     published: int
     about: StudyProvenance = field(metadata={"flat": True})
     rewards: Compared | None = None
+    seen: dict[str, Seen] = field(default_factory=dict)
+    parts: dict[str, Compared] = field(default_factory=dict)
 
 
 # ------------------------------------------------------------------------------------------------------- figures
@@ -113,6 +119,8 @@ def figures(
     rewards: Mapping[str, BySeed],
     given: Mapping[str, Columns],
     about: StudyProvenance,
+    seen: Mapping[str, Sequence[Seen]] | None = None,
+    families: Mapping[str, str] | None = None,
 ) -> StudyReport:
     """The report of the seeds that are done.
 
@@ -123,8 +131,14 @@ def figures(
         rewards: the same of the arms' rewards.
         given: measures of the fixed samples that the rewards were read on.
         about: provenance.
+        seen: what each arm has seen, by seed.
+        families: of the held-out problems, by their text.
     """
     study = plan.study
+    parts = {
+        title: compared(only(policies, {text for text, name in (families or {}).items() if name in names}), PASS)
+        for title, names in study.parts
+    }
     first = {training.arm.name: training.config for training in reversed(plan.trainings)}
     arms: dict[str, ArmRecord] = {
         arm.name: {
@@ -153,7 +167,20 @@ def figures(
         published=study.published,
         about=about,
         rewards=replace(compared(rewards, REWARD), gains=gains(rewards, given)) if read else None,
+        seen={arm: mean_of(runs) for arm, runs in (seen or {}).items()},
+        parts=parts,
     )
+
+
+def only(arms: Mapping[str, BySeed], problems: set[str]) -> dict[str, BySeed]:
+    """The measures on these problems alone."""
+    return {
+        arm: {
+            seed: {name: {text: columns[text] for text in columns if text in problems} for name, columns in one.items()}
+            for seed, one in by_seed.items()
+        }
+        for arm, by_seed in arms.items()
+    }
 
 
 def compared(arms: Mapping[str, BySeed], names: Sequence[str]) -> Compared:
@@ -201,6 +228,7 @@ def paragraphs(study: StudyReport) -> list[str]:
     """The findings that the figures support, and the conditions they were made under."""
     chief = ("pass@1", "pass@16")
     said = [study.question, _conditions(study), _differences_in_words("Policies", study, study.policies, chief)]
+    said += [_differences_in_words(f"Policies, {title}", study, one, chief[:1]) for title, one in study.parts.items()]
     if study.rewards:
         names = ("pairs_lowest", "best_lowest", "first_step")
         said.append(_differences_in_words("Rewards", study, study.rewards, names))
@@ -247,7 +275,8 @@ def _differences_in_words(what: str, study: StudyReport, held: Compared, names: 
 def tables(study: StudyReport) -> list[Table]:
     """The measured tables, and the published one, which is apart and marked as cited."""
     titles, made = {arm: one["title"] for arm, one in study.arms.items()}, []
-    for heading, held in (("Policies", study.policies), ("Rewards, on the same samples of the start", study.rewards)):
+    sections = [("Policies", study.policies), *((f"Policies, {title}", one) for title, one in study.parts.items())]
+    for heading, held in (*sections, ("Rewards, on the same samples of the start", study.rewards)):
         if held is None:
             continue
         names = [name for name in TITLES if any(name in one for one in held.figures.values())]
@@ -276,7 +305,29 @@ def tables(study: StudyReport) -> list[Table]:
         ]
         head = ["", *heads.values()]
         made.append(Table("What reranking by the reward adds", head, rows, "One of 16 samples is chosen."))
-    return [*made, *_published(study.published)]
+    return [*made, *_seen(study), *(_published(study.published) if study.published else ())]
+
+
+def _seen(study: StudyReport) -> list[Table]:
+    """What the models of each arm have seen in training, beyond what their starts saw."""
+    if not study.seen:
+        return []
+    head = [
+        "", "different demonstrations", "read by the policy", "read by the discriminator", "bare problems", "samples",
+        "updates of the policy", "minutes",
+    ]  # fmt: skip
+    rows: list[list[Cell]] = [
+        [
+            study.arms[arm]["title"],
+            *(f"{value:,.0f}" for value in (
+                one.demonstrations, one.by_policy, one.by_discriminator, one.bare, one.samples, one.updates
+            )),
+            f"{one.seconds / 60:.1f}",
+        ]
+        for arm, one in study.seen.items()
+    ]  # fmt: skip
+    note = "Means over seeds, beyond what the start has seen; a demonstration counts each time it is read."
+    return [Table("What each arm has seen", head, rows, note)]
 
 
 def _published(number: int) -> list[Table]:

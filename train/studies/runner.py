@@ -33,7 +33,7 @@ from irl_core.storage.training_run import CONFIG, FINAL, is_finished
 from irl_core.text.visible import visible
 from train.distributed import training_device
 from train.evaluate import rollouts
-from train.evaluate.problem_sets import ProblemSet, open_problem_set
+from train.evaluate.problem_sets import ProblemSet, generated_problems
 from train.evaluate.progress import Progress, progress_of
 from train.evaluate.resumable import OnStep, Part, Stage, changed_keys, claimed_folder, differing, write
 from train.evaluate.settings import checkpoint_hash
@@ -43,27 +43,31 @@ from train.run import train
 from train.score_file import ScoredRows
 from train.studies import report
 from train.studies.backbone import make_untrained
-from train.studies.definitions import (
+from train.studies.definitions import START, Backbone
+from train.studies.plan import (
     SAMPLES,
     SECONDS_SAMPLED,
-    START,
-    Backbone,
     Plan,
     Training,
     backbone_folder,
     make_plan,
     plan_lines,
+    reads_rewards,
     seconds,
+    start_folder,
 )
+from train.studies.seen import Seen, seen_by
 
 MARKER = "order.json"
 RUNS, STARTS, SAMPLED, READ = "runs", "starts", "samples", "rewards"
 POLICY_START = "demo-sft"
 
 
-def planned(name: str, *, seeds: Sequence[int] = (1, 2, 3), scale: float = 1.0) -> list[str]:
+def planned(
+    name: str, *, seeds: Sequence[int] = (1, 2, 3), scale: float = 1.0, demonstrations: int | None = None
+) -> list[str]:
     """Every training of a study with an estimate of its time, a line each. Raises ConfigError."""
-    plan = make_plan(name, seeds, scale, Path("."))
+    plan = make_plan(name, seeds, scale, Path("."), demonstrations)
     return list(plan_lines(plan, [name for name in plan.starts if not is_finished(planning.RUNS / name)]))
 
 
@@ -73,6 +77,7 @@ def study(
     *,
     seeds: Sequence[int] = (1, 2, 3),
     scale: float = 1.0,
+    demonstrations: int | None = None,
     resume: bool = True,
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -85,6 +90,7 @@ def study(
         out: the folder to write into.
         seeds: every arm is trained once with each.
         scale: multiplies rounds, and below a half the problems too; 16 samples of a problem stay.
+        demonstrations: how many there are, of a study that is about their number.
         resume: continue what ``out`` holds; False removes an earlier study first.
         console: shows the progress.
 
@@ -92,7 +98,7 @@ def study(
         ConfigError: no such study, seeds or scale; ``out`` holds another study, or one that a living process makes.
         StoreError, CheckpointError: a file cannot be read or written.
     """
-    plan = make_plan(name, seeds, scale, out)
+    plan = make_plan(name, seeds, scale, out, demonstrations)
     with claimed_folder(out):
         begin(out, plan, resume)
         with stop_requests() as stopped, progress_of(out, traces_in_all(plan), console, stopped) as progress:
@@ -109,8 +115,10 @@ def traces_in_all(plan: Plan) -> int:
     """The study's length in sampled traces: trainings count as many as are sampled in their time."""
     trainings = sum(training.cost for training in plan.trainings)
     before = sum(seconds(load_config(name, presets_dir=planning.PRESETS)) for name in plan.starts)
+    before += seconds(plan.start) if plan.start else 0.0
     before += sum(seconds(plan.backbone_config(one, Path(one.name))) for one in plan.study.backbones if one.steps)
-    readings = len(plan.seeds) * (1 + len(plan.study.arms) * (1 + (plan.study.reading == "rewards")))
+    read = sum(reads_rewards(plan, training) for training in plan.trainings)
+    readings = len(plan.seeds) + len(plan.trainings) + read
     return as_traces(before + trainings) + readings * plan.problems * SAMPLES
 
 
@@ -158,14 +166,15 @@ class StudyInProgress:
     failed: dict[str, str] = field(default_factory=dict)
     policies: dict[str, dict[int, dict[str, Columns]]] = field(default_factory=dict)
     rewards: dict[str, dict[int, dict[str, Columns]]] = field(default_factory=dict)
+    seen: dict[str, list[Seen]] = field(default_factory=dict)
 
     def make(self) -> dict[str, Any]:
         """Train, sample and read, seed by seed; returns the report."""
         self.make_starts()
-        self.problem_set = open_problem_set("demo", self.plan.problems)
+        self.problem_set = generated_problems(self.plan.problems, self.plan.study.families)
         reported: dict[str, Any] = {}
         for number, seed in enumerate(self.plan.seeds, 1):
-            self.sample_policy(START, seed, planning.RUNS / POLICY_START / FINAL)
+            self.sample_policy(START, seed, self.policy_start)
             for training in self.plan.trainings:
                 if training.seed == seed:
                     self.make_arm(training)
@@ -176,11 +185,18 @@ class StudyInProgress:
 
     # -- training ----------------------------------------------------------------------------------------------
 
+    @property
+    def policy_start(self) -> Path:
+        """The checkpoint that the policies start from."""
+        return (start_folder(self.out) if self.plan.start else planning.RUNS / POLICY_START) / FINAL
+
     def make_starts(self) -> None:
         """The presets and backbones that the arms start from, trained where they are not there yet."""
         for name in self.plan.starts:
             config = load_config(name, presets_dir=planning.PRESETS)
             self.starts[name] = checkpoint_hash(self.train(config, planning.RUNS / name))
+        if self.plan.start is not None:
+            self.starts["the start"] = checkpoint_hash(self.train(self.plan.start, start_folder(self.out)))
         for backbone in self.plan.study.backbones:
             self.starts[f"backbone {backbone.name}"] = checkpoint_hash(self.make_backbone(backbone))
 
@@ -221,8 +237,9 @@ class StudyInProgress:
             self.failed[training.name] = one_line(str(error))
             self.progress.skip(as_traces(seconds(training.config)))
             return
+        self.seen.setdefault(training.arm.name, []).append(seen_by(training.config, final.parent))
         self.sample_policy(training.arm.name, training.seed, final)
-        if self.plan.study.reading == "rewards":
+        if reads_rewards(self.plan, training):
             self.read_rewards(training, final)
 
     # -- sampling and reading ----------------------------------------------------------------------------------
@@ -276,7 +293,8 @@ class StudyInProgress:
             "versions": versions(),
             "code": code_state(),
         }
-        study = report.figures(self.plan, seeds, self.policies, self.rewards, given, about)
+        families = {one.text: one.generated.family for one in self.problem_set.questions if one.generated}
+        study = report.figures(self.plan, seeds, self.policies, self.rewards, given, about, self.seen, families)
         return report.write(study, self.out)
 
 
