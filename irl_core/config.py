@@ -113,11 +113,11 @@ class LoraConfig:
 class ModelConfig:
     """Models, their precision and their adapters.
 
-    ``policy`` and ``discriminator``: our checkpoints (a training run's ``final``); with the backends ``transformers``
-    and ``unsloth`` also model folders or names on the hub. The backend ``tiny`` builds a Llama of the given shape where
-    no policy is named. ``packing``: several sequences in one row, without padding. ``shared_prompts``: on
-    the CPU, traces of one problem also share its prompt. ``compile``: fuse the operations of
-    each layer with torch.compile (on the CPU; needs a C++ compiler, takes half a minute at the start).
+    ``policy`` and ``discriminator``: our checkpoints (a training run's ``final``; of a pair its discriminator, with the
+    head); with the backends ``transformers`` and ``unsloth`` also model folders or names on the hub. The backend
+    ``tiny`` builds a Llama of the given shape where no policy is named. ``packing``: several sequences in one row,
+    without padding. ``shared_prompts``: on the CPU, traces of one problem also share its prompt. ``compile``: fuse the
+    operations of each layer with torch.compile (on the CPU; needs a C++ compiler, takes half a minute at the start).
     """
 
     backend: Literal["tiny", "transformers", "unsloth"] = "tiny"

@@ -7,6 +7,7 @@ trl's stepwise rows), or the demo's generator: its solutions, and a copy of each
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,6 @@ from train.data import (
     NAMED_ROWS,
     ExpertData,
     Say,
-    demo_problems,
-    expert_trace,
     normalised,
     split_held_out,
     to_stderr,
@@ -48,7 +47,7 @@ def labelled_data(config: TrainConfig, encoder: TraceEncoder | None, say: Say) -
     """
     fits = LengthLimits.of(config, encoder)
     if config.data.source == "demo":
-        traces = generated_labels(config)
+        traces = generated_labels(config, training_data(config, say=say).traces)
     else:
         rows, held_out = split_held_out(read_labelled(config, say), config)
         for_label_calibration(held_out, config, fits)  # too few are refused now, not after the last step
@@ -67,12 +66,11 @@ def labelled_data(config: TrainConfig, encoder: TraceEncoder | None, say: Say) -
     return ExpertData(traces, config.run.seed)
 
 
-def generated_labels(config: TrainConfig) -> list[Trace]:
-    """The demo's solutions, and after each a copy with a mistake, where one of the configured kinds applies."""
+def generated_labels(config: TrainConfig, experts: Sequence[Trace]) -> list[Trace]:
+    """Expert solutions, and after each a copy with a mistake, where one of the configured kinds applies."""
     kinds, traces = tuple(config.discriminator.perturbations) or ALL_KINDS, list[Trace]()
-    for problem in demo_problems(config, "train", config.data.train_problems):
-        expert = expert_trace(problem)
-        change = perturb(expert, random.Random(f"label-{config.run.seed}-{problem.problem_id}"), kinds)
+    for expert in experts:
+        change = perturb(expert, random.Random(f"label-{config.run.seed}-{expert.problem}"), kinds)
         traces.append(replace(expert, truth=Truth(None)))
         if change is not None:
             traces.append(perturbed_trace(expert, change))

@@ -150,8 +150,8 @@ def test_rewards_are_read_on_the_same_samples(unbroken: Path) -> None:
 def test_problems_without_demonstrations(tiny: Path, killed_at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(tiny / "runs" / "demo-sft", tiny / "runs" / "demo-teach-base", dirs_exist_ok=True)
     few = ("data.demonstrations=8", "policy.bare_prompts=1")
-    arms = {arm.name: arm for arm in STUDIES["teach"].arms}
-    chosen = tuple(arms.get(name) or EVERY_TEACHING_ARM[name] for name in ("likelihood", "start_reward", "irl", "grpo"))
+    names = ("likelihood", "start_reward", "irl", "process", "process_reward", "grpo")
+    chosen = tuple(EVERY_TEACHING_ARM[name] for name in names)
     one = replace(STUDIES["teach"], settings=(*STUDIES["teach"].settings, *few), arms=chosen, problems=500)
     monkeypatch.setitem(STUDIES, "teach", one)
     killed_at(70)
@@ -160,7 +160,13 @@ def test_problems_without_demonstrations(tiny: Path, killed_at: Any, monkeypatch
     killed_at(-1)
     found = small("teach", "teach", seeds=(1,), scale=0.01)
     assert {path.name for path in (tiny / "teach" / "runs").iterdir()} == {f"{arm.name}-1" for arm in chosen}
-    assert {path.stem for path in (tiny / "teach" / "rewards").iterdir()} == {"start_reward-1", "irl-1"}
+    read = {path.stem for path in (tiny / "teach" / "rewards").iterdir()}
+    assert read == {f"{name}-1" for name in names if name not in ("likelihood", "grpo")}
+    # labels teach a reward and no policy; the next arm's policy follows that reward, which stays as it is
+    labelled, followed = (tensors_of(tiny / f"teach/runs/{name}-1/final") for name in ("process", "process_reward"))
+    assert all(torch.equal(value, followed[key]) == key.startswith("discriminator") for key, value in labelled.items())
+    start = tensors_of(tiny / "teach" / "starts" / "start" / "final")
+    assert all(torch.equal(value, labelled[key]) for key, value in start.items())
     assert set(found["starts"]) == {"demo-teach-base", "the start"}
     seen = found["seen"]
     assert {one["demonstrations"] for one in seen.values()} == {8}

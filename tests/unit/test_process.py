@@ -111,6 +111,11 @@ def test_the_demos_labels_are_of_its_own_mistakes() -> None:
         assert trace.text != originals[trace.problem] and [s.text for s in trace.steps[:first]] == steps[:first]
 
 
+def test_the_demos_labels_are_of_its_demonstrations_where_few_have_one() -> None:
+    data = data_of(config_of("demo", train_problems=30, demonstrations=5))
+    assert len({trace.problem for trace in data.traces}) == 5 < len(data.traces) and not data.bare
+
+
 def test_rows_with_labels_of_steps_are_read_and_others_told(tmp_path: Path) -> None:
     path = stepwise(tmp_path / "rows.jsonl", 60)
     with path.open("a") as file:

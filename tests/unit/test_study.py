@@ -191,7 +191,8 @@ def test_all_arms_of_teach_see_the_same_demonstrations_and_start_alike() -> None
         assert config.data == plan.start.data, training.name
         assert config.run.after == () and config.model.policy == "out/starts/start/final"
         reads = config.method.needs_discriminator
-        assert config.model.discriminator == ("out/starts/start/final" if reads else None)
+        reward = "out/runs/process-1/final" if training.arm.name == "process_reward" else "out/starts/start/final"
+        assert config.model.discriminator == (reward if reads else None)
     base = load_config("demo-teach-base", presets_dir=PRESETS).data.families
     assert set(base).isdisjoint(plan.start.data.families) and len({*base, *plan.start.data.families}) == 31
     assert plan.start.data.families == plan.study.families
@@ -208,15 +209,17 @@ def test_the_arms_of_teach_differ_in_update_and_reward_alone() -> None:
         ("relativistic", "demo-relativistic"),
         ("maxent", "demo-maxent"),
         ("implicit", "demo-implicit"),
+        ("process", "demo-process"),
     ):
         known = flat(load_config(preset, presets_dir=PRESETS).to_dict())
         plain = flat(load_config("demo-irl", presets_dir=PRESETS).to_dict())
         assert found[name] == changed(known, plain) - {"run.preset"}
         assert all(settings(plan, f"{name}-1")[key] == known[key] for key in found[name])
     assert found["start_reward"] == {"discriminator.updates_per_round", "discriminator.warmup_rounds", "run.steps"}
+    assert found["process_reward"] == found["start_reward"] | {"model.discriminator"}
     assert found["grpo"] == {"run.method", "model.discriminator", "discriminator.warmup_rounds", "run.steps"}
     # as many updates of the policy, on as many samples
-    for name in ("start_reward", "grpo"):
+    for name in ("start_reward", "process_reward", "grpo"):
         assert settings(plan, f"{name}-1")["run.steps"] == irl["run.steps"] - irl["discriminator.warmup_rounds"]
 
 
@@ -268,6 +271,8 @@ def test_what_a_run_has_seen_is_counted(tmp_path: Path) -> None:
     # 60 rounds of 24 demonstrated problems, 80 of 6 and of 18 bare ones
     assert irl == Seen(300, 0, 60 * 24 + 80 * 6, 80 * 18, 140 * 192, 80, 280.0)
     assert (grpo.by_policy, grpo.by_discriminator, grpo.bare, grpo.updates) == (0, 0, 80 * 18, 80)
+    process = seen_by(next(one.config for one in teaching().trainings if one.arm.name == "process"), tmp_path)
+    assert (process.by_policy, process.by_discriminator, process.bare, process.updates) == (0, 120 * 64, 0, 0)
     steps = next(one.config.run.steps for one in teaching().trainings if one.arm.name == "likelihood")
     assert (sft.by_policy, sft.bare, sft.updates) == (24 * steps, 0, steps)
 

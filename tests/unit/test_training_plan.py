@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_allowed_values_are_those_of_the_types() -> None:
     assert allowed("run.method") == ("sft", "irl", "grpo", "process")
-    assert allowed("discriminator.loss") == ("bce", "wasserstein", "sequence")
+    assert allowed("discriminator.loss") == ("bce", "wasserstein", "sequence", "relativistic", "maxent", "outcome")
     assert allowed("discriminator.perturbations") == get_args(PerturbationKind)
     assert allowed("data.source") == ()
 

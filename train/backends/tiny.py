@@ -16,9 +16,9 @@ from irl_core.config import TrainConfig
 from irl_core.errors import ConfigError
 from irl_core.models.pretrained import load_causal_lm, load_encoder
 from irl_core.models.tokenization import TraceEncoder
-from irl_core.reward.discriminator import Discriminator, load_discriminator
+from irl_core.reward.discriminator import HEAD, Discriminator, load_discriminator
 from train.backends.models import Models
-from train.backends.transformers import prepare
+from train.backends.transformers import check_head, prepare
 
 PAD, PROBLEM, SOLUTION, END = "<|pad|>", "<|problem|>", "<|solution|>", "<|end|>"
 CHAT_TEMPLATE = PROBLEM + "{{ messages[0]['content'] }}" + SOLUTION
@@ -102,10 +102,13 @@ def checkpoint(key: str, name: str | None) -> Path | None:
 
 
 def make_discriminator(config: TrainConfig, policy: Any, state: Path | None) -> Discriminator:
-    """The saved discriminator, or a copy of the policy or of the named checkpoint's with a new head."""
+    """The saved discriminator, that of the named checkpoint, or a copy of its or of our policy with a new head."""
     if state is not None:
         return load_discriminator(state / "discriminator")
     start = checkpoint("model.discriminator", config.model.discriminator)
+    if start is not None and (start / "discriminator" / HEAD).is_file():
+        check_head(config, start / "discriminator", "model.discriminator")
+        return load_discriminator(start / "discriminator")
     backbone = copy.deepcopy(policy) if start is None else load_causal_lm(start / "policy")
     return Discriminator(backbone, config.discriminator.head, config.discriminator.likelihood)
 

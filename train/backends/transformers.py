@@ -220,13 +220,18 @@ def open_discriminator(config: TrainConfig, start: Start, device: torch.device, 
         discriminator = Discriminator(backbone, settings.head, settings.likelihood)
         discriminator.head.to(device)
         return discriminator
-    saved = read_head(start.model)
+    check_head(config, start.model, start.key)
+    return load_discriminator(start.model, device, backbone)
+
+
+def check_head(config: TrainConfig, directory: Path, key: str) -> None:
+    """Refuse a saved head of another kind than the configured one. Raises ConfigError."""
+    settings, saved = config.discriminator, read_head(directory)
     if saved != (settings.head, settings.likelihood):
         raise ConfigError(
-            f"discriminator.head is {settings.head!r} and likelihood {settings.likelihood!r}, but {start.key} has "
+            f"discriminator.head is {settings.head!r} and likelihood {settings.likelihood!r}, but {key} has "
             f"{saved[0]!r} and {saved[1]!r}; set them so"
         )
-    return load_discriminator(start.model, device, backbone)
 
 
 def check_context(config: TrainConfig, model: Any, key: str) -> None:

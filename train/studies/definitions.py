@@ -27,14 +27,15 @@ class Backbone:
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One of the trainings that are compared: a preset with settings that differ from it. ``backbone``: the one of the
-    study that the discriminator starts from. ``as_long_as``: a likelihood training takes as many steps as fill the time
-    of this arm."""
+    study that the discriminator starts from; ``reward``: the arm whose finished one it is. ``as_long_as``: a likelihood
+    training takes as many steps as fill the time of this arm."""
 
     name: str
     title: str
     preset: str
     settings: tuple[str, ...] = ()
     backbone: str = ""
+    reward: str = ""
     as_long_as: str = ""
 
 
@@ -77,6 +78,11 @@ AGAINST_OTHERS = ("policy.advantage=credit", "policy.gamma=1.0", "policy.baselin
 IMPLICIT = (
     "discriminator.loss=outcome", "discriminator.head=implicit", "discriminator.likelihood=policy",
     "discriminator.likelihood_weight=0.0",
+)  # fmt: skip
+PROCESS = (  # as in demo-process
+    "run.method=process", "run.steps=120", "policy.batch_size=64", "discriminator.warmup_rounds=120",
+    "discriminator.tail=0.0", "discriminator.perturbations=[offset_number, carry_wrong_value, wrong_operand, "
+    "drop_step, unit_or_rate, wrong_operation]",
 )  # fmt: skip
 NO_WARM_UP = ("discriminator.warmup_rounds=0", "run.steps=80")
 
@@ -168,6 +174,11 @@ STUDIES = {
                 Arm("relativistic", "relativistic reward", "demo-teach", ("discriminator.loss=relativistic",)),
                 Arm("maxent", "maximum-entropy reward", "demo-teach", ("discriminator.loss=maxent", *AGAINST_OTHERS)),
                 Arm("implicit", "implicit reward of outcomes", "demo-teach", (*IMPLICIT, *AGAINST_OTHERS)),
+                Arm("process", "process supervision: the reward alone", "demo-teach", PROCESS),
+                Arm(
+                    "process_reward", "reward of labelled steps", "demo-teach",
+                    ("discriminator.updates_per_round=0", *NO_WARM_UP), reward="process",
+                ),
                 Arm(
                     "grpo", "outcome reward (GRPO)", "demo-teach",
                     ("run.method=grpo", "model.discriminator=null", *NO_WARM_UP),
@@ -179,7 +190,8 @@ STUDIES = {
             note="Policy, discriminator and likelihood control start from the same likelihood of the demonstrations, "
             "and see no other. The likelihood control trains on them for the estimated time of the learned reward. "
             "GRPO is told whether the answers of the bare problems are right, which no other arm is; the implicit "
-            "reward is told it of the problems that have a demonstration.",
+            "reward is told it of the problems that have a demonstration. Process supervision has labels of generated "
+            "mistakes in the demonstrations; its policy is the start, and that of the next row follows its reward.",
         ),
     )
 }  # fmt: skip

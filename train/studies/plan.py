@@ -141,6 +141,8 @@ def configuration(study: Study, arm: Arm, seed: int, scale: float, out: Path) ->
         start = start_folder(out) / FINAL
         reads = load_config(arm.preset, settings, PRESETS).method.needs_discriminator
         settings += ["run.after=[]", f"model.policy={start}", f"model.discriminator={start if reads else 'null'}"]
+    if arm.reward:
+        settings.append(f"model.discriminator={out / 'runs' / f'{arm.reward}-{seed}' / FINAL}")
     if arm.backbone:
         settings.append(f"model.discriminator={backbone_folder(study, arm.backbone, out)}")
     config = load_config(arm.preset, settings, PRESETS)

@@ -43,7 +43,7 @@ def seen_by(config: TrainConfig, run_dir: Path) -> Seen:
     shown = config.run.steps * getattr(policy, method.batch_setting) - bare
     return Seen(
         demonstrations=config.data.demonstrations or config.data.train_problems,
-        by_policy=0 if method.samples_policy else shown,
+        by_policy=0 if method.samples_policy or method.needs_discriminator else shown,
         by_discriminator=shown * disc.updates_per_round if method.needs_discriminator else 0,
         bare=bare,
         samples=sum(row.get("rollout/samples", 0.0) for row in rows),
