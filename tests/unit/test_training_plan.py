@@ -123,7 +123,7 @@ def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
 
 def test_presets_are_those_of_the_planning() -> None:
     found = training_plan.presets()
-    assert next(iter(found)) == "demo-control" and found["demo-irl"].config == DEMO
+    assert next(iter(found)) == "demo-best-of-n" and found["demo-irl"].config == DEMO
 
 
 def test_a_preset_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
