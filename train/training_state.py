@@ -221,6 +221,7 @@ class ReplayRow(TypedDict):
 
     problem: str
     departure: int
+    reference_answer: NotRequired[str | None]  # by which an outcome is told
     token_ids: NotRequired[tuple[int, ...]]
     logprobs: NotRequired[tuple[float, ...] | None]
     text: NotRequired[str]
@@ -230,7 +231,9 @@ class ReplayRow(TypedDict):
 def replay_row(example: Example) -> ReplayRow:
     """A replayed sample as it is saved."""
     trace = example.encoded.trace
-    row: ReplayRow = {"problem": trace.problem, "departure": example.departure}
+    row: ReplayRow = {
+        "problem": trace.problem, "departure": example.departure, "reference_answer": trace.reference_answer,
+    }  # fmt: skip
     if trace.token_ids is None:
         row |= {"text": trace.text, "finished": trace.finished}
     else:
@@ -240,10 +243,13 @@ def replay_row(example: Example) -> ReplayRow:
 
 def replayed_example(encoder: TraceEncoder, row: ReplayRow) -> Example:
     """The inverse of ``replay_row``, with the discriminator's encoder."""
+    problem, answer = row["problem"], row.get("reference_answer")
     if "text" in row:
-        trace = make_trace(row["problem"], row["text"], source=Source.POLICY, finished=row["finished"])
+        trace = make_trace(
+            problem, row["text"], source=Source.POLICY, finished=row["finished"], reference_answer=answer
+        )
     else:
-        trace = encoder.sampled_trace(row["problem"], row["token_ids"], row["logprobs"] or ())
+        trace = encoder.sampled_trace(problem, row["token_ids"], row["logprobs"] or (), reference_answer=answer)
     return Example(encoder.encode(trace), int(row["departure"]))
 
 

@@ -149,7 +149,7 @@ def test_rewards_are_read_on_the_same_samples(unbroken: Path) -> None:
 
 def test_problems_without_demonstrations(tiny: Path, killed_at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(tiny / "runs" / "demo-sft", tiny / "runs" / "demo-teach-base", dirs_exist_ok=True)
-    few = ("data.demonstrations=8", "policy.bare_prompts=1")
+    few = ("data.demonstrations=5", "policy.bare_prompts=1")
     names = ("likelihood", "start_reward", "irl", "process", "process_reward", "grpo")
     chosen = tuple(EVERY_TEACHING_ARM[name] for name in names)
     one = replace(STUDIES["teach"], settings=(*STUDIES["teach"].settings, *few), arms=chosen, problems=500)
@@ -169,7 +169,7 @@ def test_problems_without_demonstrations(tiny: Path, killed_at: Any, monkeypatch
     assert all(torch.equal(value, labelled[key]) for key, value in start.items())
     assert set(found["starts"]) == {"demo-teach-base", "the start"}
     seen = found["seen"]
-    assert {one["demonstrations"] for one in seen.values()} == {8}
+    assert {one["demonstrations"] for one in seen.values()} == {5}
     assert seen["irl"]["by_policy"] == seen["start_reward"]["by_discriminator"] == seen["likelihood"]["bare"] == 0
     assert seen["grpo"]["bare"] == seen["irl"]["bare"] > 0 and seen["irl"]["samples"] > seen["grpo"]["samples"]
     parts = {title: sum(n for n in (one["figures"]["irl"]["pass@1"]["n"],)) for title, one in found["parts"].items()}
