@@ -25,6 +25,7 @@ KEY_VARIABLE = "IRL_LENS_ENGINE_KEY"
 MOST_BYTES = 16_000_000  # of one answer
 LONGEST_PAUSE = 30.0  # seconds between two tries
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)  # statuses after which another try may help
+BUSY = (429, 503)  # of these one whose engine has too much to do, or is not ready yet
 SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}  # else engines take their or the model's own defaults
 TELLING = {"logprobs": 1, "return_token_ids": True, "add_special_tokens": False}
 
@@ -221,12 +222,13 @@ class Requests:
         return WAYS[self.way].fields == "none"
 
     def completion(self, ask: Ask, drawing: Drawing) -> dict[str, Any]:
-        """The answer to the request for one sample, which is tried again where that can help.
+        """The answer to the request for one sample, which is tried again where that can help. An engine that is busy,
+        or still loads its model, is waited for as long as a request may take.
 
         Raises:
             Refused, httpx.HTTPError, ValueError: of the last try.
         """
-        number = 0
+        number, waited = 0, 0.0
         while True:
             way = self.way
             try:
@@ -242,10 +244,12 @@ class Requests:
                 helps = (
                     error.status in AGAIN if isinstance(error, Refused) else not isinstance(error, httpx.ReadTimeout)
                 )
-                if not helps or number == self.engine.retries or self.stopped.is_set():
+                busy = isinstance(error, Refused) and error.status in BUSY and waited < self.engine.timeout
+                if not helps or (number >= self.engine.retries and not busy) or self.stopped.is_set():
                     raise
-            self.pause(min(LONGEST_PAUSE, 0.5 * 2**number * (1 + random.random() / 4)))
-            number += 1
+            seconds = min(LONGEST_PAUSE, 0.5 * 2 ** min(number, 8) * (1 + random.random() / 4))
+            self.pause(seconds)
+            number, waited = number + 1, waited + seconds
 
 
 def said_in(content: bytes) -> str:

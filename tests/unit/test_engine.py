@@ -139,6 +139,16 @@ def answers(*given: Answer) -> Callable[[Body], Answer]:
     return lambda body: left.pop(0) if len(left) > 1 else left[0]
 
 
+def test_an_engine_that_still_loads_its_model_is_waited_for_as_long_as_a_request_may_take(lens: Lens) -> None:
+    answers = iter([(503, {"error": {"message": "Loading model"}})] * 12)
+    with engine_server(lambda body: next(answers, completion("x"))) as server:
+        drawn, pauses = drawn_from(server.url, lens.encoder, 1)
+    assert drawn == [Drawn("x", True)] and len(pauses) == 12 and max(pauses) == 30.0
+    with engine_server(lambda body: (503, {"error": {"message": "Loading model"}})) as server:
+        (lost,), pauses = drawn_from(server.url, lens.encoder, 1, timeout=100)
+    assert isinstance(lost, Lost) and "Loading model" in lost.reason and 100 <= sum(pauses) < 130
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_busy_engine_is_asked_again(status: int, lens: Lens) -> None:
     with engine_server(answers((status, {"error": "busy"}), (status, b"busy"), completion("x"))) as server:
