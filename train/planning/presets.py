@@ -87,7 +87,7 @@ def listed() -> Iterator[str]:
             named = [base_named(preset.config, name) for name in held]
             models = " + ".join(name.rpartition("/")[2].removesuffix("-Instruct") for name in named if name in SHAPES)
             figures = f"{preset.memory_bytes / GB:5.1f} GB  {hours(preset.seconds):>6}"
-            yield f"  {preset.name:<26} {run.method:<4} {run.steps:>5} steps  {figures}  {models}".rstrip()
+            yield f"  {preset.name:<26} {run.method:<7} {run.steps:>5} steps  {figures}  {models}".rstrip()
         yield ""
     yield "Memory and time are estimates; 'irl-lens presets NAME' shows their parts and assumptions."
 
