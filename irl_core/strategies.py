@@ -7,8 +7,9 @@ the majority of as many tokens. The reward's own passes are not counted: they re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from irl_core.reward.token_scores import majority_answer, rank, trace_score
@@ -40,6 +41,7 @@ class Answered:
 
 
 Strategy = Callable[[Lens, str, int], Answered]  # of a lens, a problem and a seed
+Ranked = Callable[[Sequence[ScoredTrace]], list[int]]
 
 
 def written(trace: Trace) -> int:
@@ -73,11 +75,27 @@ def elected(traces: list[Trace]) -> Trace:
     return next(one for one in traces if one.answer is not None and answers_agree(one.answer, vote[0]))
 
 
-def early_rejection(lens: Lens, problem: str, seed: int, *, samples: int = 8, kept: float = 0.25) -> Answered:
-    """The majority of the solutions that began best: after ``FIRST_LOOK`` tokens the share ``kept`` of ``samples`` with
-    the highest mean reward is written to its end, and the others are given up."""
+def by_reward(scored: Sequence[ScoredTrace]) -> list[int]:
+    """The numbers of beginnings, the one with the highest mean reward first."""
+    return rank(scored, STEP_SCORE)
+
+
+def by_likelihood(scored: Sequence[ScoredTrace]) -> list[int]:
+    """The numbers of beginnings, the one whose tokens are likeliest to the policy first: what needs no reward."""
+    likely = [float(one.logprobs.mean()) if one.logprobs.size else -math.inf for one in scored]
+    return sorted(range(len(scored)), key=lambda number: -likely[number])
+
+
+def early_rejection(
+    lens: Lens, problem: str, seed: int, *, samples: int = 8, kept: float = 0.25, ranked: Ranked = by_reward
+) -> Answered:
+    """The majority of the solutions that began best.
+
+    After ``FIRST_LOOK`` tokens the first share ``kept`` of ``samples`` by ``ranked`` is written to its end, and the
+    others are given up.
+    """
     begun = lens.sample(problem, samples, seed, max_new_tokens=FIRST_LOOK)
-    best = rank(lens.score(begun), STEP_SCORE)[: math.ceil(kept * samples)]
+    best = ranked(lens.score(begun))[: math.ceil(kept * samples)]
     tokens, ended = sum(map(written, begun)), []
     for number in sorted(best):
         trace = begun[number]
@@ -111,15 +129,15 @@ def self_revision(lens: Lens, problem: str, seed: int, *, rounds: int = 1) -> An
     return Answered(now.trace, tokens, None if now is draft else draft, kept)
 
 
-def guided_decoding(lens: Lens, problem: str, seed: int, *, width: int = 4) -> Answered:
-    """A solution written line by line: of ``width`` next lines the one with the highest mean reward of all so far."""
+def guided_decoding(lens: Lens, problem: str, seed: int, *, width: int = 4, ranked: Ranked = by_reward) -> Answered:
+    """A solution written line by line: of ``width`` next lines the one with which all so far is first by ``ranked``."""
     text, tokens = "", 0
     for number in range(MOST_STEPS):
         lines = lens.sample(
             problem, width, seed + number, begun=text, max_new_tokens=STEP_TOKENS, until_line=True
         )  # fmt: skip
         tokens += sum(written(one) - given(lens, text) for one in lines)
-        best = lines[rank(lens.score(lines), STEP_SCORE)[0]]
+        best = lines[ranked(lens.score(lines))[0]]
         if best.finished or best.text == text or not goes_on(lens, problem, best.text):
             break
         text = best.text
@@ -130,4 +148,8 @@ STRATEGIES: Final[Mapping[str, Strategy]] = {
     "early rejection": early_rejection,
     "self-revision": self_revision,
     "guided decoding": guided_decoding,
+}
+CONTROLS: Final[Mapping[str, Strategy]] = {  # the same ways without a reward
+    "early rejection by likelihood": partial(early_rejection, ranked=by_likelihood),
+    "guided decoding by likelihood": partial(guided_decoding, ranked=by_likelihood),
 }

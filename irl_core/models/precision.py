@@ -96,6 +96,17 @@ def computing_as_base(model: PeftModel) -> PeftModel:
     return model
 
 
+def frozen(model: PeftModel, merge: Literal["never", "exact", "always"] = "never") -> Any:
+    """The model without gradients, as it is used. Adapters on weights that are not quantised are added to them where
+    that is asked for: ``always``, or ``exact``, where the weights are float32 and nothing is lost by it."""
+    model.requires_grad_(False)
+    base: Any = model.get_base_model()
+    whole = base.get_input_embeddings().weight.dtype is torch.float32
+    if base.pretrained_base.quantisation == "none" and (merge == "always" or (merge == "exact" and whole)):
+        return merged(model)
+    return computing_as_base(model)
+
+
 def compile_layers(model: Any) -> None:
     """Compile each decoder layer's pass over whole sequences; a pass that fills a cache stays as it is.
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 Quantisation = Literal["none", "int8", "nf4"]
 Precision = Literal["float32", "bfloat16", "float16"]
+Merge = Literal["never", "exact", "always"]
 
 ADAPTER_WEIGHTS, BASE = "adapter_model.safetensors", "base.json"
 OWN_TOKENIZER = "tokenizer"  # folder of a discriminator's tokenizer, where it is not the policy's
@@ -90,33 +91,24 @@ def read_base(directory: Path) -> Base:
 
 
 def load_causal_lm(
-    directory: Path,
-    device: str | torch.device = "cpu",
-    *,
-    trainable: bool = False,
-    merge: bool | Literal["exact"] = False,
+    directory: Path, device: str | torch.device = "cpu", *, trainable: bool = False, merge: Merge = "never"
 ) -> Any:
     """The causal LM in a folder of a verified checkpoint, in evaluation mode and in its saved precision.
 
     Adapters are applied to their base, and require gradients only if ``trainable``; a whole model's weights always do.
-    ``merge``: add them to the weights where these are not quantised, for scoring alone; ``exact``: where the weights
-    are float32 too, in which nothing is lost by it.
+    ``merge``: whether they are added to the weights: for scoring alone, or ``exact``, where nothing is lost by it.
 
     Raises:
         CheckpointError: the files are not safe to load or incomplete, or the base is not available.
     """
     if not (directory / ADAPTER_CONFIG).exists():
         return load_whole(directory, device=device)
-    lora, base = read_adapter_config(directory), read_base(directory)
-    model = with_adapters(load_base(base, device), lora)
+    model = with_adapters(load_base(read_base(directory), device), read_adapter_config(directory))
     load_adapter_weights(model, directory)
     if not trainable:
         from irl_core.models import precision
 
-        model.requires_grad_(False)
-        weights = model.get_base_model().get_input_embeddings().weight.dtype
-        adds = base.quantisation == "none" and (merge is True or (merge == "exact" and str(weights) == "torch.float32"))
-        model = precision.merged(model) if adds else precision.computing_as_base(model)
+        model = precision.frozen(model, merge)
     return model.eval()
 
 

@@ -194,7 +194,7 @@ def load_discriminator(
     odd = {str(value.dtype) for value in tensors.values()} - {"torch.float32"}
     if odd:
         raise CheckpointError(f"{HEAD_WEIGHTS} holds {', '.join(sorted(odd))}; a head is kept in float32")
-    backbone = load_causal_lm(directory, device, merge=True) if backbone is None else backbone
+    backbone = load_causal_lm(directory, device, merge="always") if backbone is None else backbone
     discriminator = Discriminator(backbone, kind, likelihood)
     try:
         discriminator.head.load_state_dict(tensors)

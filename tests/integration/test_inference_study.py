@@ -19,8 +19,7 @@ DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
 def a_row(right: int, way: dict[str, Any]) -> dict[str, Any]:
     """A problem of which so many samples are right, and every way made the same."""
     samples = [{"answer": "1" if n < right else "2", "correct": n < right, "tokens": 10} for n in range(16)]
-    ways = {name: {"answer": "1", "revised": False, "draft_correct": False, **way} for name in
-            ("early rejection", "self-revision", "guided decoding")}  # fmt: skip
+    ways = {name: {"answer": "1", "revised": False, "draft_correct": False, **way} for name in inference.WAYS}
     return {"problem": "p", "samples": samples, "ways": ways}
 
 
@@ -34,8 +33,9 @@ def test_ways_stand_beside_the_majority_of_as_many_tokens() -> None:
         assert (cells[name][1].value, cells[name][2]) == (1.0, 40.0)
         assert cells[name][3].value == pytest.approx(0.6)  # four samples' majority is right in 0.4
     assert sentences[0].startswith("Early rejection takes 50% of the tokens of the majority of 8; its accuracy less")
-    assert sentences[1].startswith("Self-revision changes 0% of the solutions; its accuracy less that of its own first")
-    assert "1.000 [1.000, 1.000] (n 10)" in sentences[1]
+    assert sentences[1] == "Early rejection by the reward less by likelihood: 0.000 [0.000, 0.000] (n 10)."
+    assert sentences[3].startswith("Self-revision changes 0% of the solutions; its accuracy less that of its own first")
+    assert "1.000 [1.000, 1.000] (n 10)" in sentences[3]
 
 
 def test_a_number_of_samples_need_not_be_whole() -> None:
@@ -49,7 +49,7 @@ def test_a_number_of_samples_need_not_be_whole() -> None:
 def test_a_study_that_was_stopped_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tmp_path / "whole"
     document = inference_study(DEMO, whole, problems=2)
-    assert len(document["rows"]) == 5 and "Early rejection" in (whole / "study.md").read_text()
+    assert len(document["rows"]) == 7 and "Early rejection" in (whole / "study.md").read_text()
     lines = (whole / "rows.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == 2 and len(json.loads(lines[0])["samples"]) == 16
     broken = tmp_path / "broken"
@@ -64,5 +64,5 @@ def test_a_study_that_was_stopped_ends_as_an_unbroken_one(tmp_path: Path, monkey
         ConfigError, match=r"holds a study with another data_sha256, problems \(then 2, now 3\); name another"
     ):
         inference_study(DEMO, broken, problems=3)
-    assert len(inference_study(DEMO, broken, problems=1, resume=False)["rows"]) == 5
+    assert len(inference_study(DEMO, broken, problems=1, resume=False)["rows"]) == 7
     assert (broken / "rows.jsonl").read_text().count("\n") == 1

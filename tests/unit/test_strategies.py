@@ -109,8 +109,19 @@ def test_a_vote_without_an_answer_takes_the_first() -> None:
     assert strategies.elected(traces[:1]) is traces[0]
 
 
-@pytest.mark.parametrize("name", list(strategies.STRATEGIES))
+def test_the_control_takes_what_is_likeliest() -> None:
+    lens = Written({"": []})
+    scored = lens.score([make_trace(PROBLEM, "9"), make_trace(PROBLEM, "bad")])
+    likely = [
+        replace(one, logprobs=np.full_like(one.logprobs, value)) for one, value in zip(scored, (-2, -1), strict=True)
+    ]
+    assert (strategies.by_reward(likely), strategies.by_likelihood(likely)) == ([0, 1], [1, 0])
+
+
+WAYS = {**strategies.STRATEGIES, **strategies.CONTROLS}
+
+
+@pytest.mark.parametrize("name", list(WAYS))
 def test_every_way_answers_with_a_real_model(name: str, lens: Any) -> None:
-    made = strategies.STRATEGIES[name](lens, PROBLEM, 1)
-    again = strategies.STRATEGIES[name](lens, PROBLEM, 1)
+    made, again = WAYS[name](lens, PROBLEM, 1), WAYS[name](lens, PROBLEM, 1)
     assert made.tokens > 0 and (again.trace.text, again.tokens) == (made.trace.text, made.tokens)

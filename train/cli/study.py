@@ -7,39 +7,65 @@ from typing import Annotated
 
 import typer
 
+from irl_core.errors import InputError
 from train.cli.evaluate import end_interrupted
-from train.cli.options import RUNS
+from train.cli.options import RUNS, checkpoint_folder
 from train.cli.say import say
+
+NAMES = "policies, backbones, perturbation, wasserstein, teach, inference."
+INFERENCE = "inference"  # the study that trains nothing
 
 
 def study(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="policies, backbones, perturbation, wasserstein, teach.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help=NAMES)],
     out: Annotated[Path | None, typer.Option(help="Where it is written. [default: runs/study-NAME]")] = None,
-    seeds: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Again and again. [default: 1 2 3]")] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", min=0, help="Again and again. [default: 1 2 3; of inference 1]")
+    ] = None,
     scale: Annotated[float, typer.Option(min=0.01, help="Multiplies rounds and problems.")] = 1.0,
     demonstrations: Annotated[
         int | None, typer.Option(min=1, help="Of teach: how many problems have one. [default: 300]")
     ] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Of inference: its name or folder. [default: demo]")] = None,
+    data: Annotated[str | None, typer.Option(help="Of inference: demo, gsm8k, FOLDER, FILE. [default: demo]")] = None,
+    problems: Annotated[int | None, typer.Option(min=1, help="Of inference: how many. [default: 160]")] = None,
     resume: Annotated[bool, typer.Option(help="Continue a study of the same settings.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
 ) -> None:
-    """Repeat a table of the paper on the embedded default: train, evaluate and compare, over several seeds."""
+    """Repeat a table of the paper on the embedded default: train, evaluate and compare, over several seeds.
+
+    inference trains nothing: it writes solutions with the reward's help, beside the majority of as many tokens.
+    """
     from rich.console import Console
 
     from train.interruption import Interrupted
-    from train.studies import runner
+    from train.studies import inference, runner
 
-    chosen = seeds or (1, 2, 3)
+    own = {"--checkpoint": checkpoint, "--data": data, "--problems": problems}
+    others = {"--scale": None if scale == 1.0 else scale, "--demonstrations": demonstrations}
+    for option, value in (others if name == INFERENCE else own).items():
+        if value is not None:
+            raise InputError(f"{option} says nothing to the study {name}; leave it out.")
+    if name == INFERENCE and len(seeds or ()) > 1:
+        raise InputError("the study inference samples with one --seed; give one.")
+    folder, console = out or RUNS / f"study-{name}", Console(stderr=True)
+    chosen, data = seeds or (1, 2, 3), data or "demo"
+    settings = {"data": data, "problems": problems or inference.DEFAULT_PROBLEMS, "seed": (seeds or [1])[0]}
     if dry_run:
-        for line in runner.planned(name, seeds=chosen, scale=scale, demonstrations=demonstrations):
+        told = [inference.planned(checkpoint or "demo", **settings)] if name == INFERENCE else runner.planned(
+            name, seeds=chosen, scale=scale, demonstrations=demonstrations
+        )  # fmt: skip
+        for line in told:
             say(line)
         return
-    folder = out or RUNS / f"study-{name}"
     try:
-        runner.study(
-            name, folder, seeds=chosen, scale=scale, demonstrations=demonstrations, resume=resume,
-            console=Console(stderr=True),
-        )  # fmt: skip
+        if name == INFERENCE:
+            place = checkpoint_folder(checkpoint or "demo")
+            inference.inference_study(place, folder, resume=resume, console=console, **settings)
+        else:
+            runner.study(
+                name, folder, seeds=chosen, scale=scale, demonstrations=demonstrations, resume=resume, console=console
+            )
     except Interrupted:
         end_interrupted(folder, resume)
     say(f"Wrote {folder / 'study.json'}, {folder / 'study.md'}, {folder / 'study.html'}")

@@ -38,6 +38,15 @@ MAJORITY: Final = 8  # as many as early rejection begins
 ORDER, ROWS = "order.json", "rows.jsonl"
 JSON, MARKDOWN, HTML = "study.json", "study.md", "study.html"
 DEFAULT_PROBLEMS: Final = 160
+WAYS: Final = {**strategies.STRATEGIES, **strategies.CONTROLS}
+
+
+def planned(checkpoint: str, *, data: str, problems: int, seed: int) -> str:
+    """What the study would do, in words."""
+    return (
+        f"Up to {problems:,} problems of {data}, seed {seed}: {SAMPLES} samples of each by {checkpoint}'s policy, and "
+        f"one solution in each of {len(WAYS)} ways ({', '.join(WAYS)}). Nothing is trained."
+    )
 
 
 def inference_study(
@@ -121,7 +130,7 @@ def answered(lens: Lens, question: Question, seed: int) -> dict[str, Any]:
     right = question.expert.answer or ""
     samples = [outcome(one, right, strategies.written(one)) for one in lens.sample(question.text, SAMPLES, seed)]
     ways: dict[str, Any] = {}
-    for name, way in strategies.STRATEGIES.items():
+    for name, way in WAYS.items():
         made = way(lens, question.text, seed)
         ways[name] = outcome(made.trace, right, made.tokens)
         if name == "self-revision":
@@ -175,7 +184,7 @@ def compared(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, list[str]]:
         ["one sample", mean_over_problems(one), each, None],
         [f"majority of {MAJORITY}", mean_over_problems(eight), MAJORITY * each, None],
     ]
-    for name in strategies.STRATEGIES:
+    for name in WAYS:
         values, tokens = column(rows, name, "correct"), float(column(rows, name, "tokens").mean())
         beside = at_tokens(curve, tokens / each)
         lines.append([name, mean_over_problems(values), tokens, paired_difference(values, beside)])
@@ -187,6 +196,11 @@ def compared(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, list[str]]:
         [
             f"Early rejection takes {spent / (MAJORITY * each):.0%} of the tokens of the majority of {MAJORITY}; its "
             f"accuracy less that majority's: {paired_difference(early, eight)}.",
+            *(
+                f"{name.capitalize()} by the reward less by likelihood: "
+                f"{paired_difference(column(rows, name, 'correct'), column(rows, f'{name} by likelihood', 'correct'))}."
+                for name in ("early rejection", "guided decoding")
+            ),
             f"Self-revision changes {revised:.0%} of the solutions; its accuracy less that of its own first drafts: "
             f"{paired_difference(revision, draft)}.",
         ],
