@@ -37,7 +37,7 @@ LEVELS = (
     {"evaluation"},
     {"report"},
     {"scorer"},
-    {"reward_function", "notebook"},
+    {"reward_function", "notebook", "strategies"},
 )
 PURE = ("text", "statistics")  # know neither torch nor transformers
 MOST_FILES = 20  # side by side in a folder
