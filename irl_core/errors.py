@@ -31,6 +31,22 @@ class DatasetError(UserError, ValueError):
     """A file or data set that cannot be read at all; the message says what was looked for and the fix."""
 
 
+class UnknownFormatError(DatasetError):
+    """A data set of no known format.
+
+    Args:
+        name: its name.
+        seen: what its first rows hold.
+    """
+
+    def __init__(self, name: str, seen: str) -> None:
+        super().__init__(
+            f"{name}: the format is not recognised ({seen}); question and solution are expected, or --map "
+            "question=COLUMN and --map solution=COLUMN"
+        )
+        self.seen = seen
+
+
 class AnnotationError(UserError, ValueError):
     """An annotation, or a file of them, that cannot be read or written."""
 

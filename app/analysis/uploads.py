@@ -20,7 +20,7 @@ from typing import Final
 from irl_core.data.fields import RowError
 from irl_core.data.formats import read_counted
 from irl_core.data.sources import column_map
-from irl_core.errors import DatasetError, UserError
+from irl_core.errors import DatasetError, UnknownFormatError, UserError
 from irl_core.home import runs_folder
 from irl_core.types import Trace
 
@@ -107,8 +107,13 @@ def check(data: bytes, layout: str, name: str = TRACES, columns: str = "") -> Ch
             given = tuple(filter(None, (one.strip() for one in columns.split(","))))
             intake, found = read_counted(path, layout, column_map(list(given)))  # type: ignore[arg-type]
             rows = list(found)
+        except UnknownFormatError as error:
+            raise UploadError(
+                f"the format is not recognised ({error.seen}); question and solution are expected: under 'Columns with "
+                "other names' say which they are, as question=COLUMN, solution=COLUMN"
+            ) from error
         except DatasetError as error:
-            raise UploadError(str(error)) from error
+            raise UploadError(str(error).replace(file, name)) from error
     traces = [row for row in rows if isinstance(row, Trace)]
     faults = [f"line {row.line}" + (f", {row.field}" if row.field else "") + f": {row.message}"
               for row in rows if isinstance(row, RowError)]  # fmt: skip

@@ -22,7 +22,7 @@ from irl_core.data.scored_rows import read_scored
 from irl_core.data.sources import Columns, TraceSource, open_source, rows_of
 from irl_core.data.step_labels import STEP_MARK, read_math_shepherd, read_prm800k, read_stepwise
 from irl_core.data.trace_format import TRACE_FORMAT, read_trace
-from irl_core.errors import DatasetError
+from irl_core.errors import DatasetError, UnknownFormatError
 from irl_core.files import escaped
 from irl_core.text.segmentation import make_trace, segment
 from irl_core.types import Source, Trace
@@ -106,11 +106,8 @@ def _format_of_source(source: TraceSource, columns: Columns | None) -> Format:
             return name
     if not source.files[0].stat().st_size:
         raise DatasetError(f"{source.name}: the file is empty; a JSON object a line is expected")
-    seen = f"its fields are {', '.join(fields)[:200]}" if fields else f"it has no row that is a JSON object; {reason}"
-    raise DatasetError(
-        f"{source.name}: the format is not recognised ({seen}); question and solution are expected, or --map "
-        "question=COLUMN and --map solution=COLUMN"
-    )
+    seen = f"its fields are {', '.join(fields)[:200]}" if fields else "it has no row that is a JSON object"
+    raise UnknownFormatError(source.name, "; ".join(filter(None, (seen, reason))))
 
 
 def format_of(row: Row) -> Format | None:

@@ -66,6 +66,18 @@ def test_what_cannot_be_scored_is_refused_in_words(data: bytes, said: str) -> No
     assert "/tmp" not in str(refused.value)
 
 
+def test_an_unknown_format_is_told_in_the_words_of_the_page() -> None:
+    with pytest.raises(UploadError) as refused:
+        check(b'no JSON at all\n{"trace_id": "1"}\n', "auto", "mine.jsonl")
+    assert str(refused.value) == (
+        "the format is not recognised (its fields are trace_id; line 1: not JSON (Expecting value, column 1)); "
+        "question and solution are expected: under 'Columns with other names' say which they are, as question=COLUMN, "
+        "solution=COLUMN"
+    )
+    with pytest.raises(UploadError, match=r"mine\.jsonl has no column prompt; it has trace_id"):
+        check(b'{"trace_id": "1"}\n', "auto", "mine.jsonl", "question=prompt")
+
+
 def test_more_traces_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "MOST_TRACES", 1)
     with pytest.raises(UploadError, match="the file holds 2 traces; the limit is 1: upload it in parts"):
