@@ -38,6 +38,7 @@ from train.planning.presets import Preset
 
 FIRST: Final = "demo-irl"
 STARTED: Final = "training_started"  # in the session: the run just started, until the page on curves shows it
+OPEN: Final = "training_open"  # in the session: whether the form is shown
 CHECKED: Final = "training_checked"  # in the session: the request that was checked last, as `Checked`
 METHOD_WORDS: Final = {
     "irl": "irl: a policy that solves problems, and a reward that tells it from experts, against each other.",
@@ -64,9 +65,14 @@ def presets() -> dict[str, Preset]:
     return training_plan.presets()
 
 
-@st.dialog("Train", width="medium", on_dismiss="rerun")
+def close() -> None:
+    """Do not show the form any more."""
+    st.session_state[OPEN] = False
+
+
+@st.dialog("Train", width="medium", on_dismiss=close)
 def show() -> None:
-    """The form; starting a job closes it."""
+    """The form, for as long as ``OPEN`` is set; starting a job closes it."""
     try:
         known = presets()
     except PlanError as error:
@@ -227,6 +233,7 @@ def start(request: TrainingRequest, plan: Plan, force: bool) -> None:
         st.error(plain(str(error)))
         return
     st.session_state.pop(CHECKED, None)
+    close()
     if not job.waiting:
         st.session_state[STARTED] = request.name
     st.toast(plain(f"{'In the queue' if job.waiting else 'Started'}: {job.title}"))

@@ -174,6 +174,16 @@ def test_the_button_opens_the_form() -> None:
     assert page.selectbox(key="train_preset").value == "demo-irl"
 
 
+def test_the_form_stays_when_the_page_is_drawn_anew() -> None:
+    """As it is when a job has ended: what was filled in is not lost."""
+    page = press(open_page(), "Train")
+    page.number_input(key="train_demo-irl_run.steps").set_value(20).run()
+    page.run()
+    assert page.number_input(key="train_demo-irl_run.steps").value == 20
+    page.session_state[training_form.OPEN] = False
+    assert not [one for one in page.run().selectbox if one.key == "train_preset"]
+
+
 def test_nothing_can_be_started_before_it_was_checked(planned: list[Any]) -> None:
     page = open_form()
     assert labels(page)["Start training (check it first)"] is False
