@@ -7,7 +7,7 @@ from typing import Final
 
 import streamlit as st
 
-from app.components.filling import fill
+from app.components.filling import fill, waits
 from app.inspect import examples, links
 from app.inspect.request import Inspection, Request
 
@@ -16,6 +16,7 @@ DEFAULTS: Final[dict[str, str | float | None]] = {
     "view": "credit", "gamma": 0.9, "strength": 1.0, "chosen": None, "versus": None,
 }  # fmt: skip
 WANTED: Final = "wanted"
+LEFT: Final = "example_left"  # the number of the example whose problem was changed to another one
 FIELDS: Final = ("problem", "solution", "answer", "example", "n", "seed", "temperature")  # of the form
 KIND: Final = "solution_kind"  # of the example; another page chooses a "kind" of its own
 KINDS: Final = ("with a mistake", "correct", "none")
@@ -73,8 +74,9 @@ def settle_example() -> None:
 def take_example() -> None:
     """Put the chosen example and kind of solution into the form; called when either choice changes."""
     state, example = st.session_state, chosen_example()
-    if example is None:
+    if example is None or waits("example"):
         return
+    state[LEFT] = None
     texts = texts_of(example)
     fill(problem=example.problem, answer=example.answer, solution=texts[state.get(KIND) or KINDS[0]])
 
@@ -106,13 +108,17 @@ def served() -> None:
 
 
 def leave_example() -> None:
-    """Forget the example, and its answer, where the problem was changed to another one."""
+    """Take the example's answer away, once, where the problem was changed to another one.
+
+    The chooser is not written to: a browser that has not heard of it yet, while models run, would choose the example
+    anew, and its texts would be put in the place of what was typed.
+    """
     state, example = st.session_state, chosen_example()
-    if example is None or state["problem"] == example.problem:
+    if example is None or state["problem"] == example.problem or state.get(LEFT) == state["example"]:
         return
-    state["example"] = None
+    state[LEFT] = state["example"]
     if state["answer"] == example.answer:
-        state["answer"] = ""
+        fill(answer="")
 
 
 def is_example() -> bool:

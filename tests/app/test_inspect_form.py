@@ -32,7 +32,9 @@ def test_a_text_of_ones_own_is_no_example() -> None:
     page.text_area(key="solution").set_value(wrong).run()
     assert kinds(page) == ["with a mistake"]
     ask(page, "How many cups?", "7 + 4 = 11")
-    assert kinds(page) == [] and page.selectbox(key="example").value is None
+    assert kinds(page) == [] and page.text_area(key="problem").value == "How many cups?"
+    page.selectbox(key="example").set_value(None).run()
+    assert page.text_area(key="problem").value == "How many cups?"
     page.selectbox(key="example").set_value(0).run()
     assert kinds(page) == ["with a mistake"] and page.text_area(key="solution").value == wrong
 
@@ -44,6 +46,14 @@ def test_what_a_callback_wrote_outlives_a_run_that_was_cut_short() -> None:
     assert page.text_area(key="solution").value == "what was put there"
     page.text_area(key="solution").set_value("what is typed next").run()
     assert page.text_area(key="solution").value == "what is typed next"
+
+
+def test_a_chooser_that_the_browser_has_not_heard_of_takes_no_text_away() -> None:
+    page = open_page()
+    page.selectbox(key="example").set_value(None).run()
+    page.session_state["fills"] = {"example": None, "problem": "How many cups?"}  # and no run has drawn them since
+    page.selectbox(key="example").set_value(0).run()
+    assert page.text_area(key="problem").value == "How many cups?"
 
 
 def test_a_result_by_another_checkpoint_than_the_chosen_one_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:

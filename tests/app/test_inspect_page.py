@@ -11,7 +11,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app.inspect import serving
+from app.inspect import examples, serving
 from app.inspect.links import pack
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
@@ -200,10 +200,15 @@ def test_the_right_answer_of_an_example_is_not_that_of_another_problem() -> None
     page.text_area(key="problem").set_value("How many?")
     next(button for button in page.button if button.label == "Inspect").click().run()
     assert not page.exception
-    assert page.text_input(key="answer").value == "" and page.selectbox(key="example").value is None
+    # The chooser is not written to: a browser that has not heard of it would choose the example anew.
+    assert page.text_input(key="answer").value == "" and page.selectbox(key="example").value == 0
+    assert page.text_area(key="problem").value == "How many?"
     assert "incorrect" not in drawn(page)[0]["title"]
     assert page.text_input(key="answer").set_value("4") and ask(page, "How many?", "pens= 4", "4")
     assert page.text_input(key="answer").value == "4"
+    example = examples.load(examples.file_of("fake"))[0][0]
+    assert ask(page, "How many now?", "pens= 4", example.answer)  # one that is the example's too is left alone
+    assert page.text_input(key="answer").value == example.answer
 
 
 def test_a_click_that_another_choice_cut_short_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
