@@ -49,19 +49,21 @@ def study(
     if name == INFERENCE and len(seeds or ()) > 1:
         raise InputError("the study inference samples with one --seed; give one.")
     folder, console = out or RUNS / f"study-{name}", Console(stderr=True)
-    chosen, data = seeds or (1, 2, 3), data or "demo"
-    settings = {"data": data, "problems": problems or inference.DEFAULT_PROBLEMS, "seed": (seeds or [1])[0]}
+    model, data, count = checkpoint or "demo", data or "demo", problems or inference.DEFAULT_PROBLEMS
+    seed, chosen = (seeds or [1])[0], seeds or (1, 2, 3)
     if dry_run:
-        told = [inference.planned(checkpoint or "demo", **settings)] if name == INFERENCE else runner.planned(
-            name, seeds=chosen, scale=scale, demonstrations=demonstrations
-        )  # fmt: skip
+        if name == INFERENCE:
+            told = [inference.planned(model, data=data, problems=count, seed=seed)]
+        else:
+            told = runner.planned(name, seeds=chosen, scale=scale, demonstrations=demonstrations)
         for line in told:
             say(line)
         return
     try:
         if name == INFERENCE:
-            place = checkpoint_folder(checkpoint or "demo")
-            inference.inference_study(place, folder, resume=resume, console=console, **settings)
+            inference.inference_study(
+                checkpoint_folder(model), folder, data=data, problems=count, seed=seed, resume=resume, console=console
+            )
         else:
             runner.study(
                 name, folder, seeds=chosen, scale=scale, demonstrations=demonstrations, resume=resume, console=console
