@@ -179,7 +179,8 @@ def test_faults_are_plain_lines(export: Path, tmp_path: Path) -> None:
         list(calibrate_annotated(CalibrationRequest(export, RUN, DEMO, DEMO)))
     for name, data, message in (
         ("no.jsonl", None, "is not there"),
-        ("bad.jsonl", b'{"run": 1}\n', r"bad\.jsonl: line 1: run is 1 \(a whole number\); text is expected"),
+        ("other.jsonl", b'{"run": 1}\n', r"other\.jsonl: line 1: this is no annotation"),
+        ("bad.jsonl", b'{"annotator": "ada", "run": 1}\n', r"bad\.jsonl: line 1: run is 1 \(a whole number\)"),
         ("latin.jsonl", b"\xff\xfe", "not UTF-8"),
         ("odd.sqlite", b"no database" * 100, "is damaged"),
     ):

@@ -150,8 +150,9 @@ def test_adapters_are_added_to_weights_in_which_nothing_is_lost(
 
 
 def test_adapters_to_be_trained_further_are_float32_and_alone_have_gradients(
-    model_folder: Path, tmp_path: Path
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(PRECISION_VARIABLE, "bfloat16")  # else that of the processor
     folder = saved(adapted(model_folder, dtype="bfloat16"), tmp_path / "checkpoint")
     loaded = load_causal_lm(folder, trainable=True)
     trained = {name: p for name, p in loaded.named_parameters() if p.requires_grad}
