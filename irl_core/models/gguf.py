@@ -83,6 +83,14 @@ def sha256_of(path: Path, on_progress: OnProgress = silent) -> str:
     return digest.hexdigest()
 
 
+def state_of(path: Path) -> os.stat_result:
+    """Size and times of a file. Raises CheckpointError where it is not there."""
+    try:
+        return path.stat()
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+
+
 def note_of(path: Path) -> Path:
     """Where the sha256 of a file is remembered."""
     return cache_home() / "gguf" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
@@ -115,10 +123,7 @@ def converted(path: Path, on_progress: OnProgress = silent) -> Path:
         CheckpointError: the file cannot be read, the cache cannot be written, or what is in it was changed.
     """
     path = path.resolve()
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from error
+    state = state_of(path)
     digest = known_sha256(path, state.st_size, state.st_mtime_ns)
     folder = folder_of(digest)
     if not (folder / RECORD).is_file():
@@ -141,10 +146,7 @@ def shape_config(path: Path) -> dict[str, Any]:
         CheckpointError: the file cannot be read.
     """
     path = path.resolve()
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from error
+    state = state_of(path)
     noted = noted_sha256(path, state.st_size, state.st_mtime_ns)
     if noted and (folder_of(noted) / RECORD).is_file():
         return load_json(folder_of(noted) / "config.json")
