@@ -1,33 +1,36 @@
-"""`irl-lens serve` under load from other processes: throughput beside `score` on the same traces, memory, and whether
-every answer is `score`'s.
+"""`irl-lens serve` under load from another process beside `irl-lens score` on the same traces: throughput, memory, and
+whether every answer is `score`'s.
 
-    python -m benchmarks.serving --checkpoint demo --seconds 60 [--clients 8 --traces 4]
+    python -m benchmarks.serving --checkpoint demo --turns 8 [--clients 8 --traces 4 --seconds 20]
 
-The traces are those of the bundled scored run. First `irl-lens score`'s own function makes rows of them in this
-process, timed; then a server is started, and clients ask for `--seconds`, each request with `--traces` of them, in
-turn. Throughput is compared twice: by the clock, and by the processor's seconds a trace, on which other programs of the
-machine have little influence.
+The traces are those of the bundled scored run. The two take turns on one machine, the order turned round each time:
+`irl-lens score`'s own function makes rows of all of them, again and again for `--seconds`; then clients ask the server
+for the same ones, each request with `--traces` of them. Both have as many threads, and the same token budget for a
+batch. Answers are kept as they come and compared when the turn is over. A turn's ratio (traces a second of the server
+over those of `score`; above 1 is faster) is taken by the clock, and by the processor's seconds of the server's process,
+on which other programs of the machine have less influence; the geometric mean has a 95 % interval over the turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import NamedTuple
 
 import httpx
 import psutil
 import pyarrow.parquet as pq
 
+from benchmarks.packing import ratio_with_interval
 from irl_core.scorer import DEFAULT_BATCH_TOKENS, Lens
 from irl_core.text.segmentation import make_trace
 from train.cli.app import free_port
@@ -37,16 +40,81 @@ from train.score_file import score_window
 BUNDLED = Path(__file__).resolve().parents[1] / "assets" / "scored_run" / "run.parquet"
 
 
-@dataclass(slots=True)
-class Asked:
-    """What came back: traces answered, 503s, other refusals, the largest difference of a reward, other decisions."""
+class Pace(NamedTuple):
+    """Seconds a trace in one turn: the clock's, and the processor's."""
 
-    traces: int = 0
+    clock: float
+    processor: float
+
+
+class Expected(NamedTuple):
+    """What `score` finds of a trace."""
+
+    rewards: list[float]
+    step: int | None
+    decision: str
+
+
+@dataclass(slots=True)
+class Load:
+    """Clients of a server: what they ask for, what came back, and what was wrong with it.
+
+    ``turns`` numbers the requests; ``answers`` are those of a turn, by the number of their first trace.
+    """
+
+    url: str
+    given: Sequence[tuple[str, str]]
+    size: int
+    turns: Iterator[int] = field(default_factory=count)
+    answers: list[tuple[int, bytes]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
     overloaded: int = 0
     failed: int = 0
+    traces: int = 0
     difference: float = 0.0
     decisions: int = 0
-    seconds: list[float] = field(default_factory=list)
+
+    def chosen(self, first: int) -> list[int]:
+        """The numbers of the traces of a request."""
+        return [(first + offset) % len(self.given) for offset in range(self.size)]
+
+    def ask(self, until: float) -> None:
+        """One client: ask until the time is over."""
+        with httpx.Client(timeout=300) as client:
+            while time.monotonic() < until:
+                first = next(self.turns) * self.size
+                texts = [self.given[one] for one in self.chosen(first)]
+                body = {"traces": [{"problem": problem, "solution": solution} for problem, solution in texts]}
+                began = time.monotonic()
+                answer = client.post(f"{self.url}/score", json=body)
+                if answer.status_code == 503:
+                    self.overloaded += 1
+                    time.sleep(min(int(answer.headers["retry-after"]), 2))
+                elif answer.status_code != 200:
+                    self.failed += 1
+                else:
+                    self.seconds.append(time.monotonic() - began)
+                    self.answers.append((first, answer.content))
+
+    def run(self, clients: int, seconds: float) -> int:
+        """Ask with so many clients for so long; returns the number of traces that were answered."""
+        until = time.monotonic() + seconds
+        with ThreadPoolExecutor(clients) as pool:
+            for one in [pool.submit(self.ask, until) for _ in range(clients)]:
+                one.result()
+        return len(self.answers) * self.size
+
+    def compare(self, expected: Sequence[Expected]) -> None:
+        """Compare the answers with `score`'s, and let go of them."""
+        for first, answer in self.answers:
+            for number, found in zip(self.chosen(first), json.loads(answer)["traces"], strict=True):
+                wanted = expected[number]
+                pairs = zip((token["raw"] for token in found["tokens"]), wanted.rewards, strict=True)
+                self.difference = max([self.difference, *(abs(here - there) for here, there in pairs)])
+                told = found["first_error_step"], found["decision"]
+                self.decisions += not found["cannot_judge"] and told != (wanted.step, wanted.decision)
+                self.traces += 1
+        self.answers.clear()
 
 
 def texts(number: int) -> list[tuple[str, str]]:
@@ -55,103 +123,106 @@ def texts(number: int) -> list[tuple[str, str]]:
     return [(row["problem"], row["text"]) for row in rows]
 
 
-def scored(lens: Lens, given: Sequence[tuple[str, str]]) -> tuple[list[dict[str, Any]], float, float]:
-    """What is found of the texts, and the seconds of `irl-lens score` for all of them: the processor's, and the
-    clock's."""
-    traces = [make_trace(problem, text) for problem, text in given]
-    began = time.process_time(), time.monotonic()
-    score_window(lens, traces, run_id="benchmark", batch_tokens=DEFAULT_BATCH_TOKENS)
-    processor, seconds = time.process_time() - began[0], time.monotonic() - began[1]
-    found = lens.score(traces)
+def expected_of(lens: Lens, given: Sequence[tuple[str, str]]) -> list[Expected]:
+    """What `score` finds of the texts."""
+    found = lens.score([make_trace(problem, text) for problem, text in given])
     places = [lens.locate(one) for one in found]
     return [
-        {"raw": one.raw.tolist(), "step": where.first_error_step, "decision": where.decision}
+        Expected(one.raw.tolist(), where.first_error_step, where.decision)
         for one, where in zip(found, places, strict=True)
-    ], processor, seconds  # fmt: skip
+    ]
 
 
-def ask(url: str, given: Sequence[tuple[str, str]], expected: Sequence[dict[str, Any]], size: int, until: float,
-        turn: Any, asked: Asked) -> None:  # fmt: skip
-    """Ask for traces until the time is over, and compare every answer."""
-    with httpx.Client(timeout=300) as client:
-        while time.monotonic() < until:
-            first = next(turn) * size
-            chosen = [(first + offset) % len(given) for offset in range(size)]
-            body = {"traces": [{"problem": given[one][0], "solution": given[one][1]} for one in chosen]}
-            began = time.monotonic()
-            answer = client.post(f"{url}/score", json=body)
-            if answer.status_code == 503:
-                asked.overloaded += 1
-                time.sleep(min(int(answer.headers["retry-after"]), 2))
-                continue
-            if answer.status_code != 200:
-                asked.failed += 1
-                continue
-            asked.seconds.append(time.monotonic() - began)
-            for one, found in zip(chosen, answer.json()["traces"], strict=True):
-                asked.traces += 1
-                rewards = [token["raw"] for token in found["tokens"]]
-                pairs = zip(rewards, expected[one]["raw"], strict=True)
-                asked.difference = max([asked.difference, *(abs(here - there) for here, there in pairs)])
-                if found["cannot_judge"]:
-                    continue
-                same = (found["decision"], found["first_error_step"]) == (
-                    expected[one]["decision"],
-                    expected[one]["step"],
-                )
-                asked.decisions += not same
+def pace_of_score(lens: Lens, given: Sequence[tuple[str, str]], seconds: float) -> Pace:
+    """Make rows of all texts, again and again for so long, as `irl-lens score` does."""
+    done, processor, began = 0, time.process_time(), time.monotonic()
+    while not done or time.monotonic() - began < seconds:
+        traces = [make_trace(problem, text) for problem, text in given]
+        score_window(lens, traces, run_id="benchmark", batch_tokens=DEFAULT_BATCH_TOKENS)
+        done += len(given)
+    return Pace((time.monotonic() - began) / done, (time.process_time() - processor) / done)
+
+
+def pace_of_server(load: Load, server: psutil.Process, clients: int, seconds: float) -> Pace:
+    """Ask a server for so long."""
+    processor, began = processor_of(server), time.monotonic()
+    done = max(load.run(clients, seconds), 1)
+    return Pace((time.monotonic() - began) / done, (processor_of(server) - processor) / done)
+
+
+def processor_of(server: psutil.Process) -> float:
+    """The processor's seconds of a server's process."""
+    times = server.cpu_times()
+    return float(times.user + times.system)
+
+
+def ratios(server: Sequence[Pace], score: Sequence[Pace]) -> dict[str, list[float]]:
+    """Traces a second of the server over those of `score`, with the interval, by the clock and by the processor."""
+    return {
+        kind: [
+            round(value, 3)
+            for value in ratio_with_interval(
+                [getattr(one, kind) for one in score], [getattr(one, kind) for one in server]
+            )
+        ]
+        for kind in Pace._fields
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default="demo")
-    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--turns", type=int, default=8, help="2 or more")
+    parser.add_argument("--seconds", type=float, default=20, help="of each of the two in a turn")
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--traces", type=int, default=4)
+    parser.add_argument("--traces", type=int, default=4, help="of a request")
     parser.add_argument("--texts", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=9, help="of what the server is compared with; its median counts")
     chosen = parser.parse_args(argv)
     given = texts(chosen.texts)
     lens = Lens.load(checkpoint_folder(chosen.checkpoint), "cpu")
-    scored(lens, given[:32])
-    measured = [scored(lens, given) for _ in range(chosen.repeats)]
-    expected = measured[0][0]
-    processor, alone = median(one[1] for one in measured), median(one[2] for one in measured)
-    del lens
+    expected = expected_of(lens, given)
     port = free_port(None)
     command = [sys.executable, "-m", "train.cli.main", "serve", "--checkpoint", chosen.checkpoint, "--port", str(port)]
     server = subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    url, asked, turn = f"http://127.0.0.1:{port}", Asked(), count()
+    load, score, served = Load(f"http://127.0.0.1:{port}", given, chosen.traces), [], []
     try:
-        wait_for(url, server)
+        wait_for(load.url, server)
         process = psutil.Process(server.pid)
-        ask(url, given, expected, chosen.traces, time.monotonic() + 5, turn, Asked())  # it allocates what it needs
-        memory, spent, began = process.memory_info().rss, sum(process.cpu_times()[:2]), time.monotonic()
-        with ThreadPoolExecutor(chosen.clients) as pool:
-            until = began + chosen.seconds
-            work = [
-                pool.submit(ask, url, given, expected, chosen.traces, until, turn, asked) for _ in range(chosen.clients)
-            ]
-            for one in work:
-                one.result()
-        seconds, after = time.monotonic() - began, process.memory_info().rss
-        spent = sum(process.cpu_times()[:2]) - spent
+        load.run(chosen.clients, 5)  # it allocates what it needs
+        pace_of_score(lens, given, 1)
+        load.compare(expected)
+        load.seconds.clear()
+        memory, busy = process.memory_info().rss, os.getloadavg()[0]
+        for turn in range(chosen.turns):
+            for ours in (turn % 2, 1 - turn % 2):
+                if ours:
+                    score.append(pace_of_score(lens, given, chosen.seconds))
+                else:
+                    served.append(pace_of_server(load, process, chosen.clients, chosen.seconds))
+                    load.compare(expected)
+        after = process.memory_info().rss
     finally:
         server.terminate()
         server.wait(60)
     print(json.dumps({
-        "checkpoint": chosen.checkpoint, "seconds": round(seconds, 1), "traces": asked.traces,
-        "traces_a_second": asked.traces / seconds, "score_traces_a_second": len(given) / alone,
-        "share_of_score": asked.traces / seconds / (len(given) / alone),
-        "processor_ms_a_trace": 1000 * spent / max(asked.traces, 1),
-        "score_processor_ms_a_trace": 1000 * processor / len(given),
-        "score_processor_ms_range": [1000 * pick(one[1] for one in measured) / len(given) for pick in (min, max)],
-        "overloaded": asked.overloaded,
-        "failed": asked.failed, "largest_difference": asked.difference, "other_decisions": asked.decisions,
-        "median_seconds": sorted(asked.seconds)[len(asked.seconds) // 2] if asked.seconds else None,
+        "checkpoint": chosen.checkpoint, "turns": chosen.turns, "seconds": chosen.seconds, "load_at_start": busy,
+        "clients": chosen.clients, "traces_a_request": chosen.traces, "traces": load.traces,
+        "server_over_score": ratios(served, score),
+        "server_ms_a_trace": in_ms(served), "score_ms_a_trace": in_ms(score),
+        "overloaded": load.overloaded, "failed": load.failed,
+        "largest_difference": load.difference, "other_decisions": load.decisions,
+        "median_seconds": sorted(load.seconds)[len(load.seconds) // 2] if load.seconds else None,
         "memory_mb_before": memory / 1e6, "memory_mb_after": after / 1e6,
     }, indent=1))  # fmt: skip
+
+
+def in_ms(paces: Sequence[Pace]) -> dict[str, list[float]]:
+    """The least and the most milliseconds a trace."""
+    return {
+        kind: [round(1000 * pick(getattr(one, kind) for one in paces), 2) for pick in (min, max)]
+        for kind in Pace._fields
+    }
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:

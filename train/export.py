@@ -34,8 +34,8 @@ def bundle(checkpoint: Path, out: Path, data: str | None = None) -> int:
     for name in files:
         if Path(name).name == ADAPTER_WEIGHTS:
             files[name] = halved(load_tensors(checkpoint / name))
-    if data is not None:
-        files[CONFIG] = renamed(load_json(checkpoint / CONFIG), data)
+    config = load_json(checkpoint / CONFIG)
+    files[CONFIG] = config if data is None else renamed(config, data)
     save_checkpoint(out, files)
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 

@@ -252,8 +252,8 @@ def write_parts(
             fresh += len(traces) + len(errors)
         done += len(traces) + len(errors)
         left = (time.monotonic() - started) / fresh * max(0, lines - done) if fresh else None
-        bar.update(done, beside="" if left is None else f"{hours(left)} left")
-        bar.log(f"Scored {done:,} of {lines:,}")
+        bar.update(min(done, lines), beside="" if left is None else f"{hours(left)} left")
+        bar.log(f"Scored {min(done, lines):,} of {lines:,}")
     workers.finish_parts(writer, number + 1)
     return continued
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -157,7 +157,7 @@ def _suspect(row: Mapping[str, Any], scored: ScoredTrace, values: Array) -> dict
     }
 
 
-def part_of(text: str, span: Span, equations: list[Equation]) -> str:
+def part_of(text: str, span: Span, equations: Sequence[Equation]) -> str:
     """Of ``PARTS``, where the first visible character of a token stands."""
     place = next((at for at in range(*span) if not text[at].isspace()), span[0])
     for equation in sorted(equations, key=lambda one: one.end - one.start):
@@ -174,7 +174,7 @@ def _within(place: int, span: Span | None) -> bool:
     return span is not None and span[0] <= place < span[1]
 
 
-def _in_first(step: Any, span: Span, equations: list[Equation]) -> float:
+def _in_first(step: Any, span: Span, equations: Sequence[Equation]) -> float:
     """Whether a token lies in the first equation of its step, written and annotated; NaN where there is none."""
     mine = [one for one in equations if step.start <= one.start < step.end]
     if not mine:

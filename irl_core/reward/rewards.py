@@ -73,23 +73,25 @@ def standardise(rewards: Tensor, response_mask: Tensor, mean: Tensor, std: Tenso
 
 
 def discount(rewards: Tensor, response_mask: Tensor, gamma: float) -> Tensor:
-    """Eq. 5: ``A_t = r_t + gamma * A_{t+1}`` over unmasked positions, ``(B, T)``, by backward recursion.
+    """Eq. 5: ``A_t = r_t + gamma * A_{t+1}`` over unmasked positions, ``(B, T)``.
 
-    Dividing a cumulative sum by ``gamma**t`` would leave float32 before 900 tokens at gamma 0.9. A masked position
-    passes the running sum on unchanged.
+    Sums of 1, 2, 4, ... positions are joined, so that a row of T takes log2 T operations: a loop over positions takes
+    a hundred times longer than all else that is done with a row, and dividing a cumulative sum by ``gamma**t`` would
+    leave float32 before 900 tokens at gamma 0.9. A masked position passes the running sum on unchanged.
 
     Raises:
         ValueError: gamma outside [0, 1].
     """
     if not 0.0 <= gamma <= 1.0:
         raise ValueError(f"gamma is {gamma}; it must lie in [0, 1]")
-    kept = masked(rewards.float(), response_mask)
-    running = torch.zeros_like(kept[:, 0])
-    columns: list[Tensor] = []
-    for t in range(kept.shape[1] - 1, -1, -1):
-        running = torch.where(response_mask[:, t], kept[:, t] + gamma * running, running)
-        columns.append(running)
-    return masked(torch.stack(columns[::-1], dim=1), response_mask)
+    sums = masked(rewards.float(), response_mask)
+    carried = torch.where(response_mask, gamma, torch.ones_like(sums))  # how much of the sum behind counts here
+    reach = 1
+    while reach < sums.shape[1]:
+        behind, further = (F.pad(part[:, reach:], (0, reach)) for part in (sums, carried))
+        sums, carried = sums + carried * behind, carried * further
+        reach *= 2
+    return masked(sums, response_mask)
 
 
 def credit(rewards: Tensor, response_mask: Tensor, prompt_reward: Tensor) -> Tensor:
@@ -97,13 +99,11 @@ def credit(rewards: Tensor, response_mask: Tensor, prompt_reward: Tensor) -> Ten
 
     ``r_{t-1}`` is the previous *unmasked* position's reward, so padding on the left changes nothing.
     """
-    kept = masked(rewards.float(), response_mask)
-    previous = prompt_reward.float()
-    columns: list[Tensor] = []
-    for t in range(kept.shape[1]):
-        columns.append(kept[:, t] - previous)
-        previous = torch.where(response_mask[:, t], kept[:, t], previous)
-    return masked(torch.stack(columns, dim=1), response_mask)
+    kept = torch.cat([prompt_reward.float().unsqueeze(1), masked(rewards.float(), response_mask)], 1)
+    places = torch.arange(1, kept.shape[1], device=kept.device) * response_mask  # 0: the prompt
+    last = places.cummax(1).values
+    previous = kept.gather(1, F.pad(last[:, :-1], (1, 0)))
+    return masked(kept[:, 1:] - previous, response_mask)
 
 
 def masked_mean(values: Tensor, response_mask: Tensor) -> Tensor:

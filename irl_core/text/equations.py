@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from math import ceil, floor
 
@@ -302,7 +303,8 @@ _RELATION = re.compile(r"[=≈≅]|\\approx")
 _NOTE = re.compile(r"<<([^<>\r\n]{1,200})>>")
 
 
-def read_equations(text: str) -> list[Equation]:
+@lru_cache(maxsize=32)  # verdict, checker and quantities read the same text one after the other
+def read_equations(text: str) -> tuple[Equation, ...]:
     """Every equation of the text in order of its start, annotations and the visible ones around them alike."""
     equations: list[Equation] = []
     for line in _LINE.finditer(text):
@@ -310,7 +312,7 @@ def read_equations(text: str) -> list[Equation]:
             equations += _equations_between(text, *line.span(), noted=False)
     for note in _NOTE.finditer(text):
         equations += _equations_between(text, note.start(1), note.end(1), noted=True)
-    return sorted(equations, key=lambda equation: (equation.start, -equation.end))
+    return tuple(sorted(equations, key=lambda equation: (equation.start, -equation.end)))
 
 
 def _equations_between(text: str, start: int, end: int, noted: bool) -> list[Equation]:

@@ -168,9 +168,9 @@ def test_agrees_with_integer_arithmetic(a: int, b: int, sign: str, offset: int) 
 )
 def test_hostile_text_takes_linear_time(unit: str) -> None:
     text = unit * (200_000 // len(unit))
-    started = time.perf_counter()
+    started = time.process_time()
     find_equations(text)
-    assert time.perf_counter() - started < 30.0  # quadratic work would take hours
+    assert time.process_time() - started < 30.0  # quadratic work would take hours
 
 
 # Rows of the training split whose solution really holds a false equation, looked at one by one: a slip of the pen

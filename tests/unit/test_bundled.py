@@ -76,6 +76,12 @@ def test_a_bundle_has_adapters_in_bfloat16_and_no_folder_of_this_machine(assets:
     assert "/some/where" not in json.dumps(config)
 
 
+def test_a_bundle_keeps_the_name_of_its_data_unless_another_is_given(assets: Path, tmp_path: Path) -> None:
+    bundle(assets / "gsm8k", tmp_path / "out")
+    verify(tmp_path / "out")
+    assert load_json(tmp_path / "out" / "config.json") == load_json(assets / "gsm8k" / "config.json")
+
+
 def test_a_damaged_checkpoint_is_not_bundled(assets: Path, tmp_path: Path) -> None:
     (assets / "gsm8k" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError):

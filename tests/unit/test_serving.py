@@ -243,7 +243,7 @@ def test_a_model_that_judges_steps_takes_conversations_alone(linear: Any) -> Non
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("{", "JSON decode error"),
+        ("{", "^The body is no JSON: "),
         ("[" * 100_000, "error parsing|JSON|valid dictionary"),
         ("[]", "the body: "),
         ({"traces": []}, "traces: List should have at least 1 item"),

@@ -39,7 +39,8 @@ def serve(
     check_place(host, tokens)
     chosen = free_port(port)
     lens = load_lens(checkpoint, device)
-    who = f"{len(set(tokens.names.values()))} names may ask" if tokens.names else "anyone on this machine may ask"
+    names = len(set(tokens.names.values()))
+    who = f"{names} name{'s' * (names > 1)} may ask" if names else "anyone on this machine may ask"
     say(f"{lens.name} is served at http://{host}:{chosen} on {lens.computes_on}; {who} (Ctrl+C stops it)")
     run(lens, ServerSettings(host, chosen, tokens, batch_tokens, queue))
 

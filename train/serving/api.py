@@ -180,6 +180,8 @@ async def field_fault(request: Request, error: Exception) -> Response:
     """The first field that cannot be read, by name; its value is not repeated."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return JSONResponse(fault(f"The body is no JSON: {printable(str(first['ctx']['error']))[:300]}", 400), 400)
     place = ".".join(printable(str(part))[:60] for part in first["loc"] if part != "body") or "the body"
     more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
     message = f"{place}: {printable(first['msg'])[:300]}{more}"
