@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from irl_core.reward.token_scores import majority_answer, rank, trace_score
 from irl_core.scorer import Lens
@@ -40,8 +40,27 @@ class Answered:
     kept: int = 0
 
 
-Strategy = Callable[[Lens, str, int], Answered]  # of a lens, a problem and a seed
+OnProgress = Callable[[int, int], None]  # what is done of what there is, of each call of the policy
 Ranked = Callable[[Sequence[ScoredTrace]], list[int]]
+
+
+class Strategy(Protocol):
+    """A way to an answer."""
+
+    def __call__(self, lens: Lens, problem: str, seed: int, /, *, on_progress: OnProgress | None = None) -> Answered:
+        """The solution to answer ``problem`` with; ``on_progress`` is called after each token of the policy's."""
+
+
+def in_words(name: str, made: Answered) -> str:
+    """What was written to come to a solution, and where a revision goes on from."""
+    told = f"Written by {name}: {made.tokens:,} tokens in all."
+    if made.draft is None:
+        return told
+    kept = sum(step.end <= made.kept for step in made.trace.steps)
+    if kept == 0:
+        return f"{told} Nothing of the first draft was kept."
+    same = "step is" if kept == 1 else f"{kept} steps are"
+    return f"{told} Its first {same} of the first draft; from step {kept + 1} it is written anew."
 
 
 def written(trace: Trace) -> int:
@@ -59,12 +78,6 @@ def given(lens: Lens, beginning: str) -> int:
 def goes_on(lens: Lens, problem: str, beginning: str) -> bool:
     """Whether another token fits behind the beginning of a solution."""
     return len(lens.encoder.encode_prompt(problem)) + given(lens, beginning) < lens.context_window
-
-
-def majority(lens: Lens, problem: str, seed: int, *, samples: int = 8) -> Answered:
-    """The first of ``samples`` solutions whose answer most of them have."""
-    traces = lens.sample(problem, samples, seed)
-    return Answered(elected(traces), sum(map(written, traces)))
 
 
 def elected(traces: list[Trace]) -> Trace:
@@ -87,31 +100,41 @@ def by_likelihood(scored: Sequence[ScoredTrace]) -> list[int]:
 
 
 def early_rejection(
-    lens: Lens, problem: str, seed: int, *, samples: int = 8, kept: float = 0.25, ranked: Ranked = by_reward
+    lens: Lens,
+    problem: str,
+    seed: int,
+    /,
+    *,
+    samples: int = 8,
+    kept: float = 0.25,
+    ranked: Ranked = by_reward,
+    on_progress: OnProgress | None = None,
 ) -> Answered:
     """The majority of the solutions that began best.
 
     After ``FIRST_LOOK`` tokens the first share ``kept`` of ``samples`` by ``ranked`` is written to its end, and the
     others are given up.
     """
-    begun = lens.sample(problem, samples, seed, max_new_tokens=FIRST_LOOK)
+    begun = lens.sample(problem, samples, seed, max_new_tokens=FIRST_LOOK, on_progress=on_progress)
     best = ranked(lens.score(begun))[: math.ceil(kept * samples)]
     tokens, ended = sum(map(written, begun)), []
     for number in sorted(best):
         trace = begun[number]
         if not trace.finished and goes_on(lens, problem, trace.text):
-            (whole,) = lens.sample(problem, 1, seed + number, begun=trace.text)
+            (whole,) = lens.sample(problem, 1, seed + number, begun=trace.text, on_progress=on_progress)
             tokens, trace = tokens + written(whole) - given(lens, trace.text), whole
         ended.append(trace)
     return Answered(elected(ended), tokens)
 
 
-def self_revision(lens: Lens, problem: str, seed: int, *, rounds: int = 1) -> Answered:
+def self_revision(
+    lens: Lens, problem: str, seed: int, /, *, rounds: int = 1, on_progress: OnProgress | None = None
+) -> Answered:
     """One solution, cut before its first error as long as one is found, and written anew from there.
 
     A new end is taken where the reward of the whole rises.
     """
-    (draft,) = lens.score(lens.sample(problem, 1, seed))
+    (draft,) = lens.score(lens.sample(problem, 1, seed, on_progress=on_progress))
     tokens, now, kept = written(draft.trace), draft, 0
     for turn in range(1, rounds + 1):
         step = lens.locate(now).first_error_step
@@ -121,7 +144,7 @@ def self_revision(lens: Lens, problem: str, seed: int, *, rounds: int = 1) -> An
         beginning = now.trace.text[:cut]
         if not goes_on(lens, problem, beginning):
             break
-        (again,) = lens.score(lens.sample(problem, 1, seed + turn, begun=beginning))
+        (again,) = lens.score(lens.sample(problem, 1, seed + turn, begun=beginning, on_progress=on_progress))
         tokens += written(again.trace) - given(lens, beginning)
         kind = lens.default_trace_score
         if trace_score(again, kind) > trace_score(now, kind):
@@ -129,12 +152,22 @@ def self_revision(lens: Lens, problem: str, seed: int, *, rounds: int = 1) -> An
     return Answered(now.trace, tokens, None if now is draft else draft, kept)
 
 
-def guided_decoding(lens: Lens, problem: str, seed: int, *, width: int = 4, ranked: Ranked = by_reward) -> Answered:
+def guided_decoding(
+    lens: Lens,
+    problem: str,
+    seed: int,
+    /,
+    *,
+    width: int = 4,
+    ranked: Ranked = by_reward,
+    on_progress: OnProgress | None = None,
+) -> Answered:
     """A solution written line by line: of ``width`` next lines the one with which all so far is first by ``ranked``."""
     text, tokens = "", 0
     for number in range(MOST_STEPS):
         lines = lens.sample(
-            problem, width, seed + number, begun=text, max_new_tokens=STEP_TOKENS, until_line=True
+            problem, width, seed + number, begun=text, max_new_tokens=STEP_TOKENS, until_line=True,
+            on_progress=on_progress,
         )  # fmt: skip
         tokens += sum(written(one) - given(lens, text) for one in lines)
         best = lines[ranked(lens.score(lines))[0]]

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Counts, graded, score
+from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Counts, extent, graded, score
 from irl_core.evaluation.section import Section, Table
-from irl_core.evaluation.wording import extent, listed, side
 from irl_core.statistics.bootstrap import Estimate, problem_index
 from irl_core.statistics.correlation import clustered_correlations, partial_correlation
+from irl_core.statistics.wording import listed, side
 
 COLUMNS = {
     **REWARD_SCORES,

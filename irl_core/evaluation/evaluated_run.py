@@ -23,6 +23,8 @@ RUN = "run.parquet"
 PERTURBED = "perturbed.parquet"
 PROBES = "probes.parquet"
 COMPARE = "compare"
+WAYS = "ways"
+TOKENS_WRITTEN, DRAFT_CORRECT = "tokens_written", "draft_correct"  # in the ``extra`` of a trace of a way
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class EvaluatedRun:
 
     ``path``: the scored run's file. ``frame``, ``perturbed``, ``probes``, and each of ``compare`` by its name: one row
     a trace with the columns ``SUMMARY_COLUMNS`` of ``irl_core.storage.scored_run``, empty where there is no such file.
+    ``ways``: the same of solutions that were written with the reward, by the way's name, with the columns
+    ``TOKENS_WRITTEN`` and, of revisions, ``DRAFT_CORRECT``.
     ``provenance``: the run's own. ``training``: the lines of the ``metrics.jsonl`` of the run that made the checkpoint.
     """
 
@@ -41,6 +45,7 @@ class EvaluatedRun:
     compare: dict[str, pd.DataFrame] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     training: list[dict[str, float]] = field(default_factory=list)
+    ways: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def perturbed_path(self) -> Path:
@@ -67,6 +72,7 @@ def load(path: Path) -> EvaluatedRun:
         compare={file.stem: _frame(file) for file in sorted((path / COMPARE).glob("*.parquet"))},
         provenance=read_provenance(main),
         training=read_metrics(path / METRICS),
+        ways={file.stem: _way(file) for file in sorted((path / WAYS).glob("*.parquet"))},
     )
 
 
@@ -75,4 +81,17 @@ def _frame(path: Path | None) -> pd.DataFrame:
     if path is None or (path.name in (PERTURBED, PROBES) and not path.exists()):
         return pd.DataFrame(columns=SUMMARY_COLUMNS)
     frame: pd.DataFrame = read_run(path, SUMMARY_COLUMNS).to_pandas()
+    return frame
+
+
+def _way(path: Path) -> pd.DataFrame:
+    """The summary columns of the solutions of a way, with what they took. Raises StoreError where that is not known."""
+    table = read_run(path, [*SUMMARY_COLUMNS, "extra"])
+    frame: pd.DataFrame = table.select(SUMMARY_COLUMNS).to_pandas()
+    extra = [dict(one) for one in table["extra"].to_pylist()]
+    try:
+        frame[TOKENS_WRITTEN] = [int(one[TOKENS_WRITTEN]) for one in extra]
+    except (KeyError, ValueError) as error:
+        raise StoreError(f"{path.name}: a row has no {TOKENS_WRITTEN}; start again with --no-resume") from error
+    frame[DRAFT_CORRECT] = [{"True": True, "False": False}.get(one.get(DRAFT_CORRECT, "")) for one in extra]
     return frame

@@ -18,9 +18,9 @@ from irl_core.evaluation.first_error import (
     OnPerturbed,
 )
 from irl_core.evaluation.section import Cell, Section, Table
-from irl_core.evaluation.wording import difference, ranking
 from irl_core.reward.wording import rule_words
 from irl_core.statistics.bootstrap import Estimate
+from irl_core.statistics.wording import difference, ranking
 
 NO_RIVALS = (REWARD, COMBINED, "anchor")  # the anchor is what the reward knew before its adversarial training
 

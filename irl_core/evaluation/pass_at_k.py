@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.scores import Counts, Graded, graded
+from irl_core.evaluation.scores import Counts, Graded, extent, graded
 from irl_core.evaluation.section import Section, Table, difference_cell
-from irl_core.evaluation.wording import difference, extent, listed
 from irl_core.statistics.best_of_n import pass_at_k, pass_values
 from irl_core.statistics.bootstrap import Estimate, paired_difference, undefined
+from irl_core.statistics.wording import difference, listed
 from irl_core.types import Source
 
 KS = (1, 3, 5, 10, 16)

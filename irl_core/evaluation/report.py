@@ -21,6 +21,7 @@ from irl_core.evaluation import (
     reward_hacking,
     separation,
     training,
+    ways,
 )
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.examples import Examples, choose
@@ -38,12 +39,14 @@ SECTIONS = {
     "training": training,
     "probes": reward_hacking,
 }
+WAYS = "ways"  # a section of evaluations alone that were asked for it
 KEYS = ("provenance", *SECTIONS)
 # The questions of the paper, and the sections whose paragraphs answer them.
 QUESTIONS = {
     "Does training against the reward improve the policy?": ("pass_at_k", "training"),
     "Does the reward separate correct from incorrect solutions, and what fools it?": ("separation", "probes"),
     "Does choosing by the reward find more right answers?": ("reranking",),
+    "Does the reward help while solutions are written?": (WAYS,),
     "Does the reward go with correctness, and does it point at the first error?": ("correlation", "localisation"),
 }
 
@@ -63,12 +66,18 @@ class Report:
     examples: Examples
 
     @property
+    def questions(self) -> dict[str, tuple[str, ...]]:
+        """Those of ``QUESTIONS`` that its sections answer."""
+        return {question: names for question, names in QUESTIONS.items() if set(names) <= self.sections.keys()}
+
+    @property
     def title(self) -> str:
         """The heading of the document."""
         return f"Evaluation of {self.provenance.get('checkpoint', 'a scored run')}"
 
     def to_json(self) -> dict[str, Any]:
-        """What ``report.json`` holds: the keys ``KEYS``, of each section its paragraph and figures."""
+        """What ``report.json`` holds: the keys ``KEYS`` and perhaps ``WAYS``, of each section its paragraph and
+        figures."""
         document: dict[str, Any] = {"provenance": to_json(self.provenance)}
         for name, section in self.sections.items():
             document[name] = {"paragraph": section.paragraph, **to_json(section.figures)}
@@ -101,6 +110,9 @@ def make(
             sections[name] = localisation.section(run, seed=seed, answer_lines=answer_lines)
         else:
             sections[name] = module.section(run, seed=seed)
+    if run.ways:
+        on_section(WAYS)
+        sections[WAYS] = ways.section(run, seed=seed)
     counts = {"run": run.frame, "perturbed": run.perturbed, "probes": run.probes}
     provenance = {
         **run.provenance,

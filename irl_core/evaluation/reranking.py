@@ -17,9 +17,19 @@ import pandas as pd
 
 from irl_core.errors import StoreError
 from irl_core.evaluation.evaluated_run import EvaluatedRun
-from irl_core.evaluation.scores import REWARD_SCORES, TITLES, Array, Counts, Graded, answers, graded, score, spread
+from irl_core.evaluation.scores import (
+    REWARD_SCORES,
+    TITLES,
+    Array,
+    Counts,
+    Graded,
+    answers,
+    extent,
+    graded,
+    score,
+    spread,
+)
 from irl_core.evaluation.section import Section, Table
-from irl_core.evaluation.wording import difference, extent, side
 from irl_core.statistics.best_of_n import (
     best_of,
     best_of_curve,
@@ -33,6 +43,7 @@ from irl_core.statistics.best_of_n import (
     vote_curve,
 )
 from irl_core.statistics.bootstrap import Estimate, mean_over_problems, paired_difference, undefined
+from irl_core.statistics.wording import difference, side
 
 KS = (1, 3, 5)
 MAX_SIZES = 64

@@ -11,8 +11,8 @@ from irl_core.data.reward_hacking import PROBES
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.scores import REWARD_SCORES, TITLES, score
 from irl_core.evaluation.section import Cell, Section, Table
-from irl_core.evaluation.wording import CHANCE, listed, side
 from irl_core.statistics.bootstrap import Estimate, share, undefined
+from irl_core.statistics.wording import CHANCE, listed, side
 
 UNIT = "pairs"
 FIRST = next(iter(REWARD_SCORES))

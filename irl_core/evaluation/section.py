@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from irl_core.evaluation.wording import verdict
 from irl_core.statistics.bootstrap import Estimate
+from irl_core.statistics.wording import verdict
 
 Figures = TypeVar("Figures")
 

@@ -10,12 +10,22 @@ import numpy.typing as npt
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.located_traces import ANCHOR
-from irl_core.evaluation.scores import REWARD_SCORES, TITLES, WITHOUT_REWARD, Array, Counts, Graded, graded, score
+from irl_core.evaluation.scores import (
+    REWARD_SCORES,
+    TITLES,
+    WITHOUT_REWARD,
+    Array,
+    Counts,
+    Graded,
+    extent,
+    graded,
+    score,
+)
 from irl_core.evaluation.section import Section, Table
-from irl_core.evaluation.wording import difference, extent, ranking
 from irl_core.statistics.bootstrap import Estimate, bootstrap, point, ratio, share, undefined
 from irl_core.statistics.correlation import centred
 from irl_core.statistics.separation import Separation, auc, mean_auc, pair_accuracy, pair_columns, separation
+from irl_core.statistics.wording import difference, ranking
 from irl_core.storage.scored_run import read_run
 
 Flags = npt.NDArray[np.bool_]

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.section import Section, Table
-from irl_core.evaluation.wording import difference, side
 from irl_core.statistics.bootstrap import Estimate, Z, percentile_interval, undefined
 from irl_core.statistics.ranks import ranks, welch
+from irl_core.statistics.wording import difference, side
 from irl_core.storage.training_run import METRICS
 
 Array = npt.NDArray[np.float64]

@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 
 from irl_core.evaluation.section import Cell, Difference, Table
-from irl_core.evaluation.wording import verdict
 from irl_core.report.headlines import Headline
 from irl_core.report.tables import shown, templates
 from irl_core.report.terms import term_of
 from irl_core.statistics.bootstrap import Estimate
+from irl_core.statistics.wording import verdict
 
 Span = tuple[float, float]
 NARROW = 1e-12  # a column whose intervals span less has no scale

@@ -18,9 +18,10 @@ from irl_core.evaluation.reranking import MAJORITY, RANDOM_SAMPLE, Reranking
 from irl_core.evaluation.scores import REWARD_SCORES
 from irl_core.evaluation.section import Section
 from irl_core.evaluation.separation import BASELINE, SeparationByScore
-from irl_core.evaluation.wording import ranking, side
+from irl_core.evaluation.ways import Ways
 from irl_core.report.terms import term_of
 from irl_core.statistics.bootstrap import Estimate
+from irl_core.statistics.wording import ranking, side
 
 UNITS: Final = {"share": " %", "gap": " points", "plain": ""}
 
@@ -197,10 +198,28 @@ def localisation(one: Localisation) -> Headline | None:
     return Headline(f"{sentence}.", (*numbers, Number("F1 at the held-out threshold", rows[REWARD]["f1"])))
 
 
+def ways(one: Ways) -> Headline | None:
+    """What the best way of writing with the reward gains over the majority of as many tokens."""
+    known = {name: way for name, way in one.ways.items() if way.minus_majority.defined}
+    if not known:
+        return None
+    name, best = max(known.items(), key=lambda item: item[1].minus_majority.value)
+    return Headline(
+        f"{name.capitalize()} is right in {in_percent(best.accuracy.value)}; beside the majority of as many tokens: "
+        f"{gap(best.minus_majority)}.",
+        (
+            Number(f"right by {name}", best.accuracy),
+            Number("less the majority of as many tokens", best.minus_majority, "gap"),
+            Number("right by one sample", one.one),
+        ),
+    )
+
+
 MAKERS: Final[dict[str, Callable[[Any], Headline | None]]] = {
     "pass_at_k": pass_at_k,
     "separation": separation,
     "reranking": reranking,
     "correlation": correlation,
     "localisation": localisation,
+    "ways": ways,
 }

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.examples import Example
-from irl_core.evaluation.report import QUESTIONS, Report
+from irl_core.evaluation.report import Report
 from irl_core.evaluation.section import Section
 from irl_core.report import published
 from irl_core.report.charts import evaluation, localisation, style, traces
@@ -83,7 +83,7 @@ def to_html(run: EvaluatedRun, report: Report) -> str:
         report=report,
         headlines={name: headline(name, section) for name, section in report.sections.items()},
         laid=laid,
-        questions=QUESTIONS,
+        questions=report.questions,
         origin=list(origin(report.provenance)),
         charts=charts,
         examples={key: row["problem"] for key, _, row in shown},
@@ -105,7 +105,7 @@ def _policy(script: str) -> str:
 
 
 def charts_of(name: str, run: EvaluatedRun, section: Section[Any]) -> Iterator[Chart]:
-    """The charts of a section; none where there are no figures."""
+    """The charts of a section; none where it has none, or no figures."""
     figures = section.figures
     alone, frames = {"this run": figures}, {"this run": run.frame}
     makers: dict[str, list[tuple[str, Callable[..., Any]]]] = {
@@ -131,7 +131,7 @@ def charts_of(name: str, run: EvaluatedRun, section: Section[Any]) -> Iterator[C
         "probes": [("What fools the reward", partial(evaluation.probes, figures))],
     }
     if not section.reason:
-        for number, (title, draw) in enumerate(makers[name]):
+        for number, (title, draw) in enumerate(makers.get(name, [])):
             yield Chart(f"{name}-{number}", title, draw(theme="light"), draw(theme="dark"))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from irl_core.evaluation.report import QUESTIONS, Report
+from irl_core.evaluation.report import Report
 from irl_core.report import published
 from irl_core.report.headlines import headline
 from irl_core.report.tables import escaped, markdown
@@ -20,6 +20,7 @@ SHOWN = {
     "pass_at_k": ("pass@k by policy",),
     "separation": ("Correct against incorrect traces of the same problem",),
     "reranking": ("Best of N", "Votes weighted by exp(score / temperature)"),
+    "ways": ("Right answers and tokens",),
     "localisation": (
         "First wrong step, traces of the run",
         "What was decided, at the held-out threshold",
@@ -52,7 +53,7 @@ def summary(report: Report, level: int = 2) -> str:
     """The questions with their answers as headings of a level, and the tables of ``SHOWN``."""
     parts = answers(report, "#" * level)
     for name, titles in SHOWN.items():
-        tables = report.sections[name].tables
+        tables = report.sections[name].tables if name in report.sections else ()
         parts += [markdown(table) for table in tables if table.title in titles and table.rows]
     return "\n".join(parts)
 
@@ -60,7 +61,7 @@ def summary(report: Report, level: int = 2) -> str:
 def answers(report: Report, mark: str) -> list[str]:
     """Each question as a heading, with the sentences and paragraphs that answer it."""
     parts = []
-    for question, names in QUESTIONS.items():
+    for question, names in report.questions.items():
         parts.append(f"{mark} {question}\n")
         for name in names:
             section = report.sections[name]

@@ -225,6 +225,16 @@ def vote_curve(
     return np.array([_vote_of_sizes(*problem, sizes, times, rng) for problem in problems], dtype=np.float64)
 
 
+def at_size(curve: Array, samples: float) -> Array:
+    """(P,): a curve (P, S) over 1, 2, ..., S samples at a number of them that need not be whole; at least one, at most
+    all."""
+    place = min(max(samples, 1.0), float(curve.shape[1])) - 1.0
+    low = int(place)
+    high = min(low + 1, curve.shape[1] - 1)
+    between: Array = curve[:, low] + (place - low) * (curve[:, high] - curve[:, low])
+    return between
+
+
 def draws_for(problems: int) -> int:
     """The number of orders drawn of a problem's samples: 40,000 over all problems, between 20 and 400 for each, so that
     the draws add less than 0.003 of a standard error to an accuracy."""

@@ -102,6 +102,7 @@ class ScoredRunProvenance(TypedDict, total=False):
     window: int
     compare: dict[str, str]
     engine: str
+    ways: list[str]
     machine: Machine
     versions: Versions
     code: CodeState

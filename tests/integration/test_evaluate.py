@@ -20,7 +20,7 @@ import typer
 
 from irl_core.checkpoints.load import load_json
 from irl_core.errors import ConfigError, StoreError, UserError
-from irl_core.evaluation.report import KEYS, QUESTIONS
+from irl_core.evaluation.report import KEYS, QUESTIONS, WAYS
 from irl_core.scorer import Lens
 from irl_core.storage.run_writer import RunWriter
 from irl_core.storage.scored_run import read_provenance, read_run
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "assets" / "demo"
 FILES = [
     "calibration.parquet", "run.parquet", "anchor.parquet", "perturbed.parquet", "probes.parquet",
-    "compare/twin.parquet",
+    "compare/twin.parquet", "ways/self-revision.parquet", "ways/guided decoding.parquet",
 ]  # fmt: skip
 DRAWN = ["report.json", "report.md", "report.html"]
 METRICS = [
@@ -72,7 +72,10 @@ def asked(folder: Path) -> EvaluateRequest:
     training = folder / "trained"
     training.mkdir()
     (training / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in METRICS) + '{"step": 3, "d')
-    return EvaluateRequest(DEMO, folder / "whole", problems=4, samples=3, compare={"twin": DEMO}, training=training)
+    return EvaluateRequest(
+        DEMO, folder / "whole", problems=4, samples=3, compare={"twin": DEMO}, training=training,
+        ways=("self-revision", "guided decoding"),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +108,7 @@ def assert_same(found: Path, expected: Path) -> None:
 
 def test_the_report_answers_every_question(whole: Path) -> None:
     report = strict(whole / "report.json")
-    assert tuple(report) == KEYS
+    assert tuple(report) == (*KEYS, WAYS)
     text = (whole / "report.md").read_text()
     assert all(f"## {question}\n" in text for question in QUESTIONS)
     assert report["pass_at_k"]["problems"] == 4 and report["pass_at_k"]["traces"] == 12
@@ -116,6 +119,21 @@ def test_the_report_answers_every_question(whole: Path) -> None:
     ids = read_run(whole / "run.parquet", ["trace_id"]).to_pydict()["trace_id"]
     shown = [one["trace_id"] for one in report["localisation"]["examples"]["traces"]]
     assert shown and set(shown) <= set(ids)
+
+
+def test_ways_that_use_the_reward_stand_beside_the_majority_of_as_many_tokens(whole: Path) -> None:
+    ways = strict(whole / "report.json")["ways"]["ways"]
+    assert set(ways) == {"self-revision", "guided decoding"}
+    sampled = read_run(whole / "run.parquet", ["problem_id"])[0].to_pylist()
+    for name, way in ways.items():
+        rows = read_run(whole / "ways" / f"{name}.parquet").to_pylist()
+        assert len(rows) == way["accuracy"]["n"] == way["minus_majority"]["n"] == 4
+        assert way["tokens"] == np.mean([int(dict(row["extra"])["tokens_written"]) for row in rows]) > 0
+        assert way["accuracy"]["value"] == np.mean([row["correct"] for row in rows])
+        assert {row["problem_id"] for row in rows} == set(sampled)
+        assert all(row["decision"] and row["trace_id"].endswith(name.replace(" ", "-")) for row in rows)
+    assert ways["self-revision"]["minus_drafts"]["n"] == 4 and ways["guided decoding"]["minus_drafts"] is None
+    assert "Guided decoding is right in " in (whole / "report.md").read_text()
 
 
 def test_the_rules_were_chosen_on_other_problems_and_are_known(whole: Path) -> None:

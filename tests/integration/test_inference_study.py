@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from irl_core.errors import ConfigError
 from train.studies import inference
-from train.studies.inference import at_tokens, compared, inference_study
+from train.studies.inference import compared, inference_study
 
 DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
 
@@ -36,14 +35,6 @@ def test_ways_stand_beside_the_majority_of_as_many_tokens() -> None:
     assert sentences[1] == "Early rejection by the reward less by likelihood: 0.000 [0.000, 0.000] (n 10)."
     assert sentences[3].startswith("Self-revision changes 0% of the solutions; its accuracy less that of its own first")
     assert "1.000 [1.000, 1.000] (n 10)" in sentences[3]
-
-
-def test_a_number_of_samples_need_not_be_whole() -> None:
-    curve = np.array([[0.0, 0.5, 1.0], [1.0, 1.0, 0.0]])
-    assert at_tokens(curve, 0.3).tolist() == [0.0, 1.0]
-    assert at_tokens(curve, 1.5).tolist() == [0.25, 1.0]
-    assert at_tokens(curve, 2.5).tolist() == [0.75, 0.5]
-    assert at_tokens(curve, 9.0).tolist() == [1.0, 0.0]
 
 
 def test_a_study_that_was_stopped_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from irl_core.evaluation.scores import Counts
-from irl_core.evaluation.wording import difference, extent, listed, ranking, side
+from irl_core.evaluation.scores import Counts, extent
 from irl_core.statistics.bootstrap import Estimate
+from irl_core.statistics.wording import difference, listed, ranking, side
 
 
 def figure(value: float | None, low: float | None = None, high: float | None = None, reason: str = "") -> Estimate:

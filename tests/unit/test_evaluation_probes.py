@@ -10,8 +10,8 @@ import pytest
 from irl_core.evaluation.evaluated_run import EvaluatedRun
 from irl_core.evaluation.reward_hacking import figures, paragraph
 from irl_core.evaluation.scores import TITLES
-from irl_core.evaluation.wording import CHANCE, side
 from irl_core.statistics.bootstrap import to_json
+from irl_core.statistics.wording import CHANCE, side
 from tests.evaluated import check_figures, evaluated, frame
 
 SCORE = "score_mean_discounted"

@@ -18,14 +18,14 @@ def test_a_solution_is_written_with_the_reward_and_its_draft_shown(
     lens: Lens, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (draft,) = lens.score([make_trace(PROBLEM, SOLUTION)])
-    made = Answered(make_trace(PROBLEM, SOLUTION + " "), 1234, draft, 7)
+    made = Answered(make_trace(PROBLEM, SOLUTION + " "), 1234, draft, draft.trace.steps[0].end)
     monkeypatch.setattr(inspect, "ways", lambda: {"self-revision": lambda lens, problem, seed: made})
     shown = inspect.solution_by("self-revision", lens, PROBLEM, 0, "7")
     assert [one.trace.text for one in shown] == [SOLUTION + " ", SOLUTION]
     assert all(one.trace.reference_answer == "7" for one in shown)
     assert capsys.readouterr().err == (
-        "Written by self-revision: 1,234 tokens in all. The first draft is below; the answer goes on behind its first "
-        "7 characters.\n"
+        "Written by self-revision: 1,234 tokens in all. Its first step is of the first draft; from step 2 it is "
+        "written anew. The draft stands below.\n"
     )
 
 

@@ -18,6 +18,7 @@ from train.cli.options import (
     EngineModel,
     EngineUrl,
     Map,
+    check_known,
     checkpoint_folder,
     engine_of,
 )
@@ -55,6 +56,7 @@ class EvaluateRequest:
     dry_run: bool = False
     engine: Engine | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    ways: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -81,6 +83,13 @@ def evaluate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and stop.")] = False,
     engine: EngineUrl = None,
     engine_model: EngineModel = None,
+    way: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also write a solution of each problem with the reward, beside the majority of as many tokens: "
+            "early-rejection, self-revision, guided-decoding; again and again."
+        ),
+    ] = None,
 ) -> None:
     """Sample, score, perturb and probe; then answer the paper's questions in a report. Resumes where it was stopped.
     Under 'accelerate launch' several processes make one evaluation."""
@@ -93,7 +102,7 @@ def evaluate(
     run_evaluation(
         EvaluateRequest(
             checkpoint_folder(checkpoint), out, data, cast(Holds, holds), samples, problems, others, seed, device,
-            resume, training, dry_run, engine_of(engine, engine_model), column_map(columns),
+            resume, training, dry_run, engine_of(engine, engine_model), column_map(columns), named_ways(way or []),
         )
     )  # fmt: skip
 
@@ -109,6 +118,17 @@ def named_checkpoints(given: Sequence[str]) -> dict[str, str]:
             raise InputError(f"--compare: {name!r} is given twice; give each checkpoint a name of its own.")
         checkpoints[name] = checkpoint
     return checkpoints
+
+
+def named_ways(given: Sequence[str]) -> tuple[str, ...]:
+    """The values of ``--way`` by the names that ``irl_core.strategies`` has, each once. Raises InputError."""
+    if not given:
+        return ()
+    from irl_core.strategies import STRATEGIES
+
+    for one in given:
+        check_known(one)
+    return tuple(name for name in STRATEGIES if name.replace(" ", "-") in given)
 
 
 def run_evaluation(request: EvaluateRequest) -> None:
@@ -207,8 +227,9 @@ def settings_of(request: EvaluateRequest) -> EvaluationSettings:
         )
     samples = DEFAULT_SAMPLES if request.samples is None else request.samples
     return EvaluationSettings(
-        data, samples=samples, seed=request.seed, compare=request.compare, training=training, engine=request.engine
-    )
+        data, samples=samples, seed=request.seed, compare=request.compare, training=training, engine=request.engine,
+        ways=request.ways,
+    )  # fmt: skip
 
 
 def planned(settings: EvaluationSettings) -> Iterator[str]:
@@ -225,6 +246,8 @@ def planned(settings: EvaluationSettings) -> Iterator[str]:
         yield f"rules chosen on {len(data.calibration)} other problems x {CALIBRATION_SAMPLES} samples"
         for name in settings.compare:
             yield f"{name}: {settings.traces} traces of its policy"
+        for way in settings.ways:
+            yield f"{way}: a solution of each of the {len(data.questions)} problems"
     if data.left_out:
         yield f"left out: {len(data.left_out)} rows, the first: {data.left_out[0]}"
     yield f"perturbed copies and probes of {len(data.experts)} honest solutions"

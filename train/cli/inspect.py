@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from irl_core.errors import InputError
-from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, EngineModel, EngineUrl, engine_of, load_lens
+from train.cli.options import (
+    DEFAULT_CHECKPOINT,
+    Checkpoint,
+    Device,
+    EngineModel,
+    EngineUrl,
+    check_known,
+    engine_of,
+    load_lens,
+    ways,
+)
 from train.cli.say import say
 
 if TYPE_CHECKING:
     from irl_core.policy.engine_requests import Engine
     from irl_core.report.inspection_json import InspectionResult
     from irl_core.scorer import Lens
-    from irl_core.strategies import Strategy
     from irl_core.types import ScoredTrace, Trace
 
 DEFAULT_SAMPLES = 4
@@ -100,17 +109,10 @@ def text_of(given: str) -> str:
         ) from None
 
 
-def ways() -> dict[str, Strategy]:
-    """The ways to an answer that use the reward, by their names on the command line."""
-    from irl_core.strategies import STRATEGIES
-
-    return {name.replace(" ", "-"): way for name, way in STRATEGIES.items()}
-
-
 def check_way(way: str | None, solution: str | None, samples: int | None, engine: str | None) -> None:
     """Raise InputError for a way that there is not, or one that is asked for with what it does itself."""
-    if way is not None and way not in ways():
-        raise InputError(f"Unknown way {way[:40]!r}; choose one of {', '.join(ways())}.")
+    if way is not None:
+        check_known(way)
     given = {"--solution": solution, "--samples": samples, "--engine": engine}
     for name in (name for name, value in given.items() if way is not None and value is not None):
         raise InputError(f"--way {way} writes its own solution with the checkpoint's policy; leave out {name}.")
@@ -118,13 +120,12 @@ def check_way(way: str | None, solution: str | None, samples: int | None, engine
 
 def solution_by(way: str, lens: Lens, problem: str, seed: int, answer: str | None) -> list[ScoredTrace]:
     """The solution that a way answers with, and behind a revision its first draft; says what it took."""
+    from irl_core.strategies import in_words
     from irl_core.text.segmentation import with_reference
 
     made = ways()[way](lens, problem, seed)
-    told = f"Written by {way}: {made.tokens:,} tokens in all."
-    if made.draft is not None:
-        told += f" The first draft is below; the answer goes on behind its first {made.kept:,} characters."
-    say(told, err=True)
+    told = in_words(way, made)
+    say(told if made.draft is None else f"{told} The draft stands below.", err=True)
     traces = [made.trace] if made.draft is None else [made.trace, made.draft.trace]
     return lens.score([with_reference(one, answer) for one in traces])
 

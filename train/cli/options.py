@@ -15,6 +15,7 @@ from train.cli.say import say
 if TYPE_CHECKING:
     from irl_core.policy.engine_requests import Engine
     from irl_core.scorer import Lens
+    from irl_core.strategies import Strategy
 
 DEFAULT_CHECKPOINT = "auto"
 RUNS = runs_folder()  # where training runs and studies are written
@@ -50,6 +51,19 @@ def engine_of(url: str | None, model: str | None) -> Engine | None:
     from irl_core.policy.engine_requests import KEY_VARIABLE, Engine
 
     return Engine(url, model, key=os.environ.get(KEY_VARIABLE, ""))
+
+
+def ways() -> dict[str, Strategy]:
+    """The ways to an answer that use the reward, by their names on the command line."""
+    from irl_core.strategies import STRATEGIES
+
+    return {name.replace(" ", "-"): way for name, way in STRATEGIES.items()}
+
+
+def check_known(way: str) -> None:
+    """Raise InputError for a way that there is not."""
+    if way not in ways():
+        raise InputError(f"Unknown way {way[:40]!r}; choose one of {', '.join(ways())}.")
 
 
 def load_lens(checkpoint: str, device: str) -> Lens:

@@ -49,9 +49,8 @@ def report(
 
 def print_answers(report: Report, files: Sequence[Path]) -> None:
     """Print the report's questions with their answers, and the files that were written."""
-    from irl_core.evaluation.report import QUESTIONS
     from irl_core.files import one_line
 
-    for question, names in QUESTIONS.items():
+    for question, names in report.questions.items():
         say(f"{question}\n  " + "\n  ".join(one_line(report.sections[name].paragraph) for name in names) + "\n")
     say("Wrote " + ", ".join(map(str, files)))

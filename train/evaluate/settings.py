@@ -12,7 +12,7 @@ from typing import TypedDict
 from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import MANIFEST, verify
 from irl_core.errors import ConfigError, StoreError
-from irl_core.evaluation.evaluated_run import COMPARE, PERTURBED, PROBES, RUN
+from irl_core.evaluation.evaluated_run import COMPARE, PERTURBED, PROBES, RUN, WAYS
 from irl_core.files import now, write_whole
 from irl_core.policy.engine_requests import Engine
 from irl_core.scorer import Lens
@@ -32,7 +32,8 @@ MAX_NAME = 60
 class EvaluationSettings:
     """What is measured of a checkpoint. ``compare``: folders of further checkpoints, whose policies are sampled on the
     same problems. ``training``: the folder of the training run that made the checkpoint, whose metrics are reported.
-    ``engine``: a server that is sampled in place of the checkpoint's policy."""
+    ``engine``: a server that is sampled in place of the checkpoint's policy. ``ways``: names of
+    ``irl_core.strategies.STRATEGIES``, in each of which one solution of every problem is written."""
 
     problem_set: ProblemSet
     samples: int = 16
@@ -40,8 +41,16 @@ class EvaluationSettings:
     compare: Mapping[str, Path] = field(default_factory=dict)
     training: Path | None = None
     engine: Engine | None = None
+    ways: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.ways and self.engine is not None:
+            raise ConfigError("--way: its solutions are written by the checkpoint's policy; leave out --engine")
+        if self.ways and self.problem_set.solutions is not None:
+            raise ConfigError(
+                f"--way: {self.problem_set.name} holds solutions, and none are written; leave it out, or sample "
+                "solutions of its problems with --holds problems"
+            )
         if self.engine is not None and self.problem_set.solutions is not None:
             raise ConfigError(
                 f"--engine: {self.problem_set.name} holds solutions, and none are sampled; leave it out, or sample "
@@ -66,7 +75,7 @@ class EvaluationSettings:
 
 class Arguments(TypedDict, total=False):
     """The settings as they are recorded. ``problems`` and ``samples``: where solutions are sampled; ``engine``: what
-    the engine calls its model, where one is sampled."""
+    the engine calls its model, where one is sampled; ``ways``: where there are any."""
 
     checkpoint: str
     checkpoint_sha256: str
@@ -77,6 +86,7 @@ class Arguments(TypedDict, total=False):
     seed: int
     compare: dict[str, str]
     engine: str
+    ways: list[str]
 
 
 class EvaluationRecord(TypedDict):
@@ -93,7 +103,9 @@ class EvaluationRecord(TypedDict):
 def files_in(out: Path) -> list[Path]:
     """The files that an evaluation writes before its report."""
     return [out / name for name in (CALIBRATION, RUN, ANCHOR, PERTURBED, PROBES, KEPT)] + sorted(
-        {path.with_suffix("") if path.suffix == ".parts" else path for path in (out / COMPARE).glob("*.parquet*")}
+        path.with_suffix("") if path.suffix == ".parts" else path
+        for folder in (COMPARE, WAYS)
+        for path in (out / folder).glob("*.parquet*")
     )
 
 
@@ -103,6 +115,8 @@ def arguments_of(lens: Lens, settings: EvaluationSettings) -> Arguments:
     sampled: Arguments = {} if data.solutions else {"problems": len(data.questions), "samples": settings.samples}
     if settings.engine is not None:
         sampled["engine"] = settings.engine.model or "its only model"
+    if settings.ways:
+        sampled["ways"] = list(settings.ways)
     return {
         "checkpoint": lens.name,
         "checkpoint_sha256": lens.fingerprint,

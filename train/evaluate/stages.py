@@ -14,7 +14,7 @@ from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import MANIFEST, verify
 from irl_core.data.formats import read
 from irl_core.errors import StoreError
-from irl_core.evaluation.evaluated_run import COMPARE, PERTURBED, PROBES, RUN
+from irl_core.evaluation.evaluated_run import COMPARE, PERTURBED, PROBES, RUN, WAYS
 from irl_core.files import write_whole
 from irl_core.models.pretrained import load_causal_lm
 from irl_core.scorer import Lens
@@ -25,7 +25,7 @@ from irl_core.storage.scored_run import read_batches, read_run
 from irl_core.storage.training_run import METRICS
 from irl_core.types import Trace
 from train.calibrate import perturbed_experts
-from train.evaluate import rollouts
+from train.evaluate import rollouts, ways
 from train.evaluate.calibration_rules import chosen_rules, likelihood_rule
 from train.evaluate.engine_policy import EnginePolicy
 from train.evaluate.progress import Progress
@@ -70,7 +70,8 @@ class Evaluation:
         """The number of traces of all files."""
         runs = 1 + len(self.settings.compare) + (self.anchor is not None)
         calibration = len(self.settings.problem_set.calibration) * CALIBRATION_SAMPLES
-        return max(1, calibration + runs * self.settings.traces + len(self.perturbed) + len(self.probes))
+        answered = len(self.settings.ways) * len(self.settings.problem_set.questions)
+        return max(1, calibration + runs * self.settings.traces + answered + len(self.perturbed) + len(self.probes))
 
     @property
     def provenance(self) -> ScoredRunProvenance:
@@ -109,6 +110,10 @@ class Evaluation:
         for name, title, traces in ((PERTURBED, "perturbed", self.perturbed), (PROBES, "probes", self.probes)):
             parts = rollouts.scored_traces(self.lens, traces)
             write(Stage(self.out / name, title, provenance, len(traces), parts), progress, self.workers)
+        for name in settings.ways:
+            questions, file = settings.problem_set.questions, self.out / WAYS / f"{name}.parquet"
+            parts = ways.answered(self.lens, questions, name, settings.seed)
+            write(Stage(file, name, provenance, len(questions), parts), progress, self.workers)
         for name, path in settings.compare.items():
             write(self.compare_stage(name, path), progress, self.workers)
 

@@ -22,7 +22,7 @@ from irl_core.files import append_lines, now, write_whole
 from irl_core.progress import progress_bar
 from irl_core.report.tables import escaped, markdown, page
 from irl_core.scorer import Lens
-from irl_core.statistics.best_of_n import vote_curve
+from irl_core.statistics.best_of_n import at_size, vote_curve
 from irl_core.statistics.bootstrap import Array, Estimate, mean_over_problems, paired_difference
 from irl_core.storage.provenance import code_state, this_machine, versions
 from irl_core.text.answers import compare_answers, normalise_answer
@@ -177,7 +177,7 @@ def write(out: Path, order: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 
 
 def compared(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, list[str]]:
-    """The table, and what the issue of each way is in words."""
+    """The table, and what came of each way in words."""
     curve, each = majorities(rows)
     one, eight = curve[:, 0], curve[:, MAJORITY - 1]
     lines: list[Sequence[Any]] = [
@@ -186,7 +186,7 @@ def compared(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, list[str]]:
     ]
     for name in WAYS:
         values, tokens = column(rows, name, "correct"), float(column(rows, name, "tokens").mean())
-        beside = at_tokens(curve, tokens / each)
+        beside = at_size(curve, tokens / each)
         lines.append([name, mean_over_problems(values), tokens, paired_difference(values, beside)])
     early, spent = column(rows, "early rejection", "correct"), column(rows, "early rejection", "tokens").mean()
     revision, draft = (column(rows, "self-revision", key) for key in ("correct", "draft_correct"))
@@ -220,12 +220,3 @@ def majorities(rows: Sequence[Mapping[str, Any]]) -> tuple[Array, float]:
         [number for number, _ in samples], range(1, SAMPLES + 1),
     )  # fmt: skip
     return curve, float(np.mean([one["tokens"] for _, one in samples]))
-
-
-def at_tokens(curve: Array, samples: float) -> Array:
-    """The accuracy of each problem (P,) at a number of samples that need not be whole; at least one, at most all."""
-    place = min(max(samples, 1.0), float(curve.shape[1])) - 1.0
-    low = int(place)
-    high = min(low + 1, curve.shape[1] - 1)
-    between: Array = curve[:, low] + (place - low) * (curve[:, high] - curve[:, low])
-    return between

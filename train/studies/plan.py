@@ -9,8 +9,8 @@ from pathlib import Path
 
 from irl_core.config import TrainConfig
 from irl_core.errors import ConfigError
-from irl_core.evaluation.wording import listed
 from irl_core.presets import load_config
+from irl_core.statistics.wording import listed
 from irl_core.storage.training_run import FINAL
 from irl_core.validation import nearest
 from train.planning.describe import hours

@@ -11,11 +11,11 @@ from typing import Any, TypedDict
 
 from irl_core.evaluation.per_problem import TITLES, Columns, difference_over_seeds, over_seeds
 from irl_core.evaluation.section import Cell, Table, difference_cell
-from irl_core.evaluation.wording import difference, listed
 from irl_core.files import write_whole
 from irl_core.report import published
 from irl_core.report.tables import escaped, markdown, page
 from irl_core.statistics.bootstrap import Estimate, to_json
+from irl_core.statistics.wording import difference, listed
 from irl_core.storage.provenance import CodeState, Machine, Versions, machine_in_words
 from train.studies.definitions import START
 from train.studies.plan import SAMPLES, Plan

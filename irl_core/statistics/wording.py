@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from irl_core.evaluation.scores import Counts
-    from irl_core.statistics.bootstrap import Estimate
+from irl_core.statistics.bootstrap import Estimate
 
 CHANCE = 0.5
 MODERATE = 0.6
@@ -45,15 +42,3 @@ def verdict(estimate: Estimate, better: str = "higher", worse: str = "lower") ->
 def listed(parts: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))
-
-
-def extent(counts: Counts) -> str:
-    """'160 problems with 16 samples each', and what was left out."""
-    samples = counts.samples
-    if not samples:
-        return f"no trace with a known right answer ({counts.left_out} without one)"
-    each = str(samples[0]) if samples[0] == samples[1] else f"{samples[0]} to {samples[1]}"
-    plural = "sample" if each == "1" else "samples"
-    left = f" ({counts.left_out} traces without a known right answer are left out)" if counts.left_out else ""
-    noun = "problem" if counts.problems == 1 else "problems"
-    return f"{counts.problems} {noun} with {each} {plural} each{left}"
