@@ -55,7 +55,8 @@ def in_words(name: str, made: Answered) -> str:
     """What was written to come to a solution, and where a revision goes on from."""
     told = f"Written by {name}: {made.tokens:,} tokens in all."
     if made.draft is None:
-        return told
+        stands = " Its first draft stands: no step was flagged, or what was written anew was no better."
+        return told + stands if name == "self-revision" else told
     kept = sum(step.end <= made.kept for step in made.trace.steps)
     if kept == 0:
         return f"{told} Nothing of the first draft was kept."

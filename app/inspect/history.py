@@ -63,7 +63,7 @@ def open_again(inspection: Inspection) -> None:
     asked = inspection.request
     fill(
         problem=asked.problem, solution=asked.solution, answer=asked.answer, n=asked.n, seed=asked.seed,
-        temperature=asked.temperature, example=None,
+        temperature=asked.temperature, way=asked.way, example=None,
     )  # fmt: skip
     steps = (asked.solution, asked.steps)
     st.session_state.update(hand_steps=steps, chosen=None, versus=None, inspection=inspection)
@@ -99,7 +99,7 @@ def draw(inspections: Sequence[Inspection], key: str, most_rows: int = 8) -> Non
 def row(inspection: Inspection) -> dict[str, str]:
     """An inspection in a table: what was found, and of what."""
     asked = inspection.request
-    if asked.solution:
+    if asked.solution or asked.way:
         verdict = results.verdict_of(inspection)
         found, says = cell_of(verdict.ruling, inspection.scored[0].trace.correct), verdict.headline
     else:

@@ -17,6 +17,7 @@ from app.inspect.steps import fits
 from irl_core.errors import UserError
 from irl_core.report.heatmap.payload import VIEWS
 from irl_core.scorer import MAX_SAMPLES
+from irl_core.strategies import STRATEGIES
 from irl_core.types import Span
 
 MAX_LINK: Final = 6000
@@ -43,6 +44,7 @@ class Link:
     chosen: int = 0
     versus: int = -1
     steps: tuple[Span, ...] = ()
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ def write(link: Link) -> dict[str, str]:
     if link.versus >= 0:
         parameters["versus"] = str(link.versus)
     parameters["steps"] = ".".join(str(end) for span in link.steps for end in span)
+    parameters["way"] = link.way
     parameters = {name: value for name, value in parameters.items() if value}
     size = sum(len(name) + len(value) + 2 for name, value in parameters.items())
     if size > MAX_LINK:
@@ -104,9 +107,12 @@ def read(parameters: Mapping[str, str]) -> Link | None:
             chosen=int(number(parameters, "chosen", 0, 0, MAX_SAMPLES - 1, int)),
             versus=int(number(parameters, "versus", -1, -1, MAX_SAMPLES - 1, int)),
             steps=spans_of(parameters.get("steps", "")),
+            way=parameters.get("way", ""),
         )
         if link.steps and not fits(link.solution, link.steps):
             raise ValueError("steps")
+        if link.way and link.way not in STRATEGIES:
+            raise ValueError("way")
         if link.view not in VIEWS or not link.problem.strip():
             raise ValueError("view or problem")
     except (KeyError, ValueError, zlib.error, binascii.Error) as error:

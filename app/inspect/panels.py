@@ -1,4 +1,4 @@
-"""What is folded away on the Inspect page: many solutions at once, and steps set by hand."""
+"""What is folded away on the Inspect page: how solutions are sampled, many at once, and steps set by hand."""
 
 from __future__ import annotations
 
@@ -12,10 +12,46 @@ from app.components.markdown import plain
 from app.inspect import examples, history, many
 from app.inspect.request import Inspection
 from app.inspect.steps import DASHES, StepsError, marked, read_marked
+from irl_core.scorer import MAX_SAMPLES
+from irl_core.strategies import STRATEGIES
 
 MANY_OPEN: Final = "many_open"  # the keys of the popovers: whether they are open; an action closes its own
 SAMPLED: Final = 4  # rows of the example
 STEPS_OPEN: Final = "steps_open"
+PLAIN: Final = "each on its own"
+WAYS: Final = {
+    "": PLAIN,
+    "early rejection": "with the reward: begin eight, end the best two",
+    "self-revision": "with the reward: write one, and anew from its first error",
+    "guided decoding": "with the reward: choose the best of four at every line",
+}
+
+
+def sampling() -> None:
+    """How solutions are written where none is pasted; only the settings that have an effect."""
+    state = st.session_state
+    way = state["way"]
+    with st.expander("Sampling"):  # its label stays: with another one it would be folded away at every choice
+        st.selectbox(
+            "How they are written", ("", *STRATEGIES), format_func=WAYS.__getitem__, key="way",
+            persist_state="session",
+            help="With the reward it takes longer. What each way gains over plain samples of as many tokens was "
+            "measured on problems of the demo: see docs/studies.md.",
+        )  # fmt: skip
+        if not way:
+            st.slider("Solutions to write", 1, MAX_SAMPLES, key="n", persist_state="session")
+        seed, temperature = st.columns(2)
+        seed.number_input(
+            "Seed", 0, 2**31 - 1, step=1, key="seed", persist_state="session",
+            help="The number that chance starts from: the same one gives the same solutions on a CPU.",
+        )  # fmt: skip
+        if not way:
+            temperature.number_input(
+                "Temperature", 0.1, 2.0, step=0.1, key="temperature", persist_state="session",
+                help="How much the solutions vary: low, they are much alike; high, they are daring.",
+            )  # fmt: skip
+    many = f"{state['n']} solutions, seed {state['seed']}, temperature {state['temperature']:g}."
+    st.caption(f"One solution by {way}, seed {state['seed']}." if way else many)
 
 
 def paste_many() -> None:

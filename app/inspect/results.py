@@ -120,9 +120,15 @@ def majority_words(inspection: Inspection) -> str:
 
 def heading(trace: InspectedTrace, index: int, inspection: Inspection) -> str:
     """The heading over one trace: which it is, and its answer."""
-    pasted = bool(inspection.request.solution)
-    own = inspection.scored[index].trace.trace_id if inspection.run else "Your solution"
-    name = own if pasted else f"Trace {index + 1} of {len(inspection.scored)}"
+    asked = inspection.request
+    if inspection.run:
+        name = inspection.scored[index].trace.trace_id
+    elif asked.solution:
+        name = "Your solution"
+    elif asked.way:
+        name = "Its first draft" if index else f"By {asked.way}"
+    else:
+        name = f"Trace {index + 1} of {len(inspection.scored)}"
     return " \u00b7 ".join((name, answer_words(trace)))
 
 

@@ -28,6 +28,7 @@ from irl_core.models.bundled import default_checkpoint, missing_base
 if TYPE_CHECKING:
     from irl_core.policy.branches import Branch
     from irl_core.scorer import Lens
+    from irl_core.types import Trace
 
 MAX_WAITING: Final = 32
 MOST_TRACES_WAITING: Final = 256  # of all requests together: a few large ones leave room for many small ones
@@ -119,7 +120,7 @@ class Desk:
         Raises:
             Refused: too many requests wait, or too many traces, or one of this session; the message names the limit.
         """
-        ticket = Ticket(self, 1 if request.solution else request.n, session)
+        ticket = Ticket(self, request.traces, session)
         with self._queue_lock:
             self._check_room(ticket)
             self._queue.append(ticket)
@@ -174,25 +175,7 @@ class Desk:
 
 def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -> Inspection:
     """Serve a request with loaded models; ``calls`` counts what was done. Raises GivenUp when nobody waits any more."""
-    from irl_core.text.answers import compare_answers
-    from irl_core.text.segmentation import make_trace
-
-    if request.solution:
-        answer = request.answer or None
-        trace = make_trace(request.problem, request.solution, reference_answer=answer, trace_id="pasted")
-        traces = [with_steps(trace, request.steps) if request.steps else trace]
-    else:
-        calls["sample"] += 1
-        traces = lens.sample(
-            request.problem, request.n, request.seed, temperature=request.temperature, begun=request.begun,
-            on_progress=lambda done, total: ticket.report("sampling, at most token", done, total),
-        )  # fmt: skip
-        if request.answer:
-            correct = [compare_answers(trace.answer or "", request.answer) for trace in traces]
-            traces = [
-                replace(trace, reference_answer=request.answer, correct=agrees)
-                for trace, agrees in zip(traces, correct, strict=True)
-            ]
+    traces, told = solutions(lens, request, ticket, calls)
     ticket.report("scoring")
     calls["score"] += 1
     scored = tuple(lens.score(traces))
@@ -209,8 +192,37 @@ def inspect(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -
             branches = tuple(lens.branches(scored[0], at))
     score = lens.default_trace_score
     return Inspection(
-        request, lens.name, lens.computes_on, score, scored, localisations, familiarity, at=at, branches=branches
-    )
+        request, lens.name, lens.computes_on, score, scored, localisations, familiarity, at=at, branches=branches,
+        written=told,
+    )  # fmt: skip
+
+
+def solutions(lens: Lens, request: Request, ticket: Ticket, calls: Counter[str]) -> tuple[list[Trace], str]:
+    """The pasted solution, the samples, or what was written in a way with what that took in words."""
+    from irl_core.strategies import STRATEGIES, in_words
+    from irl_core.text.segmentation import make_trace, with_reference
+
+    if request.solution:
+        trace = make_trace(
+            request.problem, request.solution, reference_answer=request.answer or None, trace_id="pasted"
+        )  # fmt: skip
+        return [with_steps(trace, request.steps) if request.steps else trace], ""
+
+    def on_progress(done: int, total: int) -> None:
+        ticket.report("sampling, at most token", done, total)
+
+    calls["sample"] += 1
+    told = ""
+    if request.way:
+        made = STRATEGIES[request.way](lens, request.problem, request.seed, on_progress=on_progress)
+        traces = [made.trace] if made.draft is None else [made.trace, made.draft.trace]
+        told = in_words(request.way, made)
+    else:
+        traces = lens.sample(
+            request.problem, request.n, request.seed, temperature=request.temperature, begun=request.begun,
+            on_progress=on_progress,
+        )  # fmt: skip
+    return [with_reference(trace, request.answer or None) for trace in traces], told
 
 
 def load_lens(path: Path, device: str) -> Lens:

@@ -9,15 +9,15 @@ import streamlit as st
 
 from app.components.filling import fill, waits
 from app.inspect import examples, links
-from app.inspect.request import Inspection, Request
+from app.inspect.request import SAMPLES, Inspection, Request
 
 DEFAULTS: Final[dict[str, str | float | None]] = {
-    "problem": "", "solution": "", "answer": "", "n": 8, "seed": 0, "temperature": 1.0,
+    "problem": "", "solution": "", "answer": "", "way": "", "n": SAMPLES, "seed": 0, "temperature": 1.0,
     "view": "credit", "gamma": 0.9, "strength": 1.0, "chosen": None, "versus": None,
 }  # fmt: skip
 WANTED: Final = "wanted"
 LEFT: Final = "example_left"  # the number of the example whose problem was changed to another one
-FIELDS: Final = ("problem", "solution", "answer", "example", "n", "seed", "temperature")  # of the form
+FIELDS: Final = ("problem", "solution", "answer", "example", "way", "n", "seed", "temperature")  # of the form
 KIND: Final = "solution_kind"  # of the example; another page chooses a "kind" of its own
 KINDS: Final = ("with a mistake", "correct", "none")
 
@@ -49,7 +49,7 @@ def open_link_or_example() -> None:
     if link is None:
         state["opens_with_example"] = True
         return
-    for name in ("problem", "solution", "answer", "n", "seed", "temperature", "view", "gamma", "chosen"):
+    for name in ("problem", "solution", "answer", "way", "n", "seed", "temperature", "view", "gamma", "chosen"):
         state[name] = getattr(link, name)
     state["versus"] = link.versus if link.versus >= 0 else None
     state["hand_steps"] = (link.solution.rstrip("\r\n"), link.steps)
@@ -154,6 +154,9 @@ def request() -> Request:
     # a line end behind it would be scored as a token of the solution's
     solution = state["solution"].rstrip("\r\n") if state["solution"].strip() else ""
     of_solution, steps = state.get("hand_steps", ("", ()))
+    way = "" if solution else state["way"]
+    if way:  # it has no other settings
+        return Request(state["problem"], answer=state["answer"].strip(), seed=int(state["seed"]), way=way)
     return Request(
         problem=state["problem"],
         solution=solution,
@@ -181,4 +184,5 @@ def link_of(inspection: Inspection, chosen: int, versus: int | None) -> links.Li
         chosen=chosen,
         versus=-1 if versus is None else versus,
         steps=asked.steps,
+        way=asked.way,
     )

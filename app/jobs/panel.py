@@ -68,7 +68,7 @@ def show(checkpoints: Collection[str] = ()) -> bool:
     for job in in_sight:
         draw_ended(job, checkpoints)
     if earlier := [job for job in ended if job not in in_sight]:
-        with st.expander(f"Earlier jobs ({len(earlier)})"):
+        with st.expander(f"Earlier jobs ({len(earlier)})", key="earlier_jobs"):
             for job in earlier[:MOST_ENDED]:
                 draw_ended(job, checkpoints)
             if len(earlier) > MOST_ENDED:

@@ -23,7 +23,6 @@ from irl_core.report.csv_export import to_csv
 from irl_core.report.heatmap import payload
 from irl_core.report.heatmap.export import to_html
 from irl_core.report.inspection_json import InspectionResult
-from irl_core.scorer import MAX_SAMPLES
 from irl_core.storage.schema import ScoredRow
 
 if TYPE_CHECKING:
@@ -81,7 +80,8 @@ def show() -> None:
 
 def is_wide(inspection: Inspection) -> bool:
     """Whether two things stand beside each other, for which the form leaves no room at its side."""
-    versus = st.session_state["versus"] in range(len(inspection.scored)) and len(inspection.scored) > 1
+    several = len(inspection.scored) > 1
+    versus = several and (bool(inspection.request.way) or st.session_state["versus"] in range(len(inspection.scored)))
     return versus or bool(st.session_state.get("rendered")) or second.shown(inspection) is not None
 
 
@@ -152,19 +152,7 @@ def form() -> None:
     go.button("Inspect", key="inspect", type="primary", width="stretch", on_click=session.ask, shortcut="Ctrl+Enter")
     state = st.session_state
     if not state["solution"].strip():  # below the button: where it comes and goes the button stays under the pointer
-        with st.expander(
-            f"Sampling: {state['n']} solutions, seed {state['seed']}, temperature {state['temperature']:g}"
-        ):
-            st.slider("Solutions to write", 1, MAX_SAMPLES, key="n", persist_state="session")
-            seed, temperature = st.columns(2)
-            seed.number_input(
-                "Seed", 0, 2**31 - 1, step=1, key="seed", persist_state="session",
-                help="The number that chance starts from: the same one gives the same solutions on a CPU.",
-            )  # fmt: skip
-            temperature.number_input(
-                "Temperature", 0.1, 2.0, step=0.1, key="temperature", persist_state="session",
-                help="How much the solutions vary: low, they are much alike; high, they are daring.",
-            )  # fmt: skip
+        panels.sampling()
 
 
 # ---------------------------------------------------------------------------------------------- a trace of a scored run
@@ -253,6 +241,9 @@ def draw_inspection(inspection: Inspection) -> None:
 
 def choose_traces(inspection: Inspection, result: InspectionResult, order: list[int]) -> tuple[int, int | None]:
     """The table of sampled traces and the two choices; the chosen traces as indices."""
+    if inspection.written:
+        st.text(inspection.written)
+        return 0, 1 if len(order) > 1 else None
     if len(order) == 1:
         return 0, None
     st.text(results.majority_words(inspection))

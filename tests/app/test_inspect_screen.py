@@ -91,7 +91,8 @@ def test_sampling_is_asked_for_where_there_is_no_solution() -> None:
     assert "n" not in [slider.key for slider in page.slider]
     page.text_area(key="solution").set_value("").run()
     assert page.slider(key="n").value == 8
-    assert any(one.label.startswith("Sampling: 8 solutions") for one in page.expander)
+    assert any(one.label == "Sampling" for one in page.expander)
+    assert any(one.value == "8 solutions, seed 0, temperature 1." for one in page.caption)
 
 
 def test_a_second_checkpoint_reads_the_same_solution_beside_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,10 @@ from irl_core.scorer import MAX_SAMPLES
 
 
 def test_a_link_leads_back_to_the_same_page() -> None:
-    link = Link("Two \U0001f600 cost $5.", "a\nb\x00", "5", "demo", 12, 99, 0.7, "raw", 0.85, 3, 1, ((0, 1), (2, 4)))
+    steps = ((0, 1), (2, 4))
+    link = Link(
+        "Two \U0001f600 cost $5.", "a\nb\x00", "5", "demo", 12, 99, 0.7, "raw", 0.85, 3, 1, steps, "self-revision"
+    )  # fmt: skip
     assert read(write(link)) == link
 
 
@@ -47,6 +50,7 @@ def packed_bomb() -> str:
         {"problem": pack("x"), "gamma": "2"},
         {"problem": pack("x"), "view": "<script>"},
         {"problem": pack("x"), "chosen": "-1"},
+        {"problem": pack("x"), "way": "by chance"},
         {"problem": packed_bomb()},
         {"problem": pack("a" * 20_001)},
         {"problem": base64.urlsafe_b64encode(zlib.compress(b"\xff\xfe")).decode()},

@@ -119,7 +119,7 @@ def test_a_tab_closed_while_sampling_keeps_nobody_waiting(browser: Browser, serv
     page.wait_for_selector(READY, timeout=90_000)
     page.get_by_role("textbox", name="Solution (optional)").fill("")
     page.keyboard.press("Tab")  # what is typed counts when the field is left
-    page.get_by_text(re.compile(r"^Sampling: \d+ solutions")).click()  # folded away
+    page.get_by_text("Sampling", exact=True).click()  # folded away
     slider = page.get_by_role("slider", name="Solutions to write")
     slider.focus()
     slider.press("End")

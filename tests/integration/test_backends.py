@@ -210,7 +210,8 @@ def test_a_run_learns_resumes_exactly_and_is_loaded_with_the_same_rewards(
         expected = trainer.discriminator.model.eval()(batch).logits[0]
     # weights trained in full are float32, and a lens computes with them in float32 whatever training computed in
     # and it scores with adapters added to the weights, rounded to their type, and reads a prompt by itself
-    tolerance = {"full-bf16": 0.02, "lora-bf16": 0.02, "lora": 1e-4}.get(held, 1e-6)
+    # where the processor has bfloat16, bitsandbytes multiplies NF4 by kernels whose rounding depends on the shape
+    tolerance = {"lora": 1e-4, "full": 1e-6}.get(held, 0.02)
     torch.testing.assert_close(torch.from_numpy(scored.raw), expected, atol=tolerance, rtol=0)
     assert lens.encoder.end_ids == trainer.encoder.end_ids
     for trace in session.data.traces:  # the tokenizer that was saved spells as that of the model

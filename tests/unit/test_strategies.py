@@ -74,6 +74,22 @@ def test_a_revision_that_is_no_better_is_not_taken() -> None:
     assert (nothing.trace.answer, nothing.draft) == ("13", None)
 
 
+def test_what_was_written_is_told_in_words() -> None:
+    (draft,) = Written({}).score([make_trace(PROBLEM, "one\nbad\n#### 9")])
+    whole = make_trace(PROBLEM, "one\ntwo\n#### 13")
+    told = "Written by self-revision: 1,200 tokens in all. "
+    said = {
+        kept: strategies.in_words("self-revision", strategies.Answered(whole, 1200, draft, kept)) for kept in (0, 4, 8)
+    }
+    assert said[0] == told + "Nothing of the first draft was kept."
+    assert said[4] == told + "Its first step is of the first draft; from step 2 it is written anew."
+    assert said[8] == told + "Its first 2 steps are of the first draft; from step 3 it is written anew."
+    assert "Its first draft stands" in strategies.in_words("self-revision", strategies.Answered(whole, 9))
+    assert strategies.in_words("guided decoding", strategies.Answered(whole, 9)) == (
+        "Written by guided decoding: 9 tokens in all."
+    )
+
+
 def test_only_the_best_beginnings_are_written_to_their_end() -> None:
     good = " ".join(["fine"] * strategies.FIRST_LOOK)
     bad = " ".join(["bad"] * strategies.FIRST_LOOK)
