@@ -176,6 +176,7 @@ class Lens:
         assets = default_roots()[0]
         beside, config = cls.load(assets / default_checkpoint(assets).name, device), described(path, layout)
         config["provenance"]["policy"] = beside.name
+        config["train_config"] = beside.config.get("train_config", {}) | {"model": {}}  # the policy's; it samples
         return cls(
             name=config["name"], config=config, policy=beside.policy, encoder=beside.encoder, device=beside.device,
             discriminator=load_step_model(path, layout, beside.device), fingerprint=fingerprint(path),

@@ -28,6 +28,8 @@ from irl_core.text.segmentation import make_trace
 from irl_core.training.step_pair import StepPair, levels, read_by
 from tests.tiny import tiny_lens
 from train.backends.tiny import train_tokenizer
+from train.evaluate.rollouts import LoadedPolicy
+from train.evaluate.stages import anchor_of
 
 PROBLEM = "Ada has 3 boxes with 4 pens each. She gives away 2 pens. How many pens are left?"
 STEPS = ["There are 3 * 4 = 12 pens.", "She keeps 12 - 2 = 11 pens.", "The answer is 11."]
@@ -181,6 +183,9 @@ def test_the_whole_way_from_a_folder(tmp_path: Path) -> None:
     (logits,) = lens.discriminator.judge([read_by(lens.discriminator, TRACE)])
     assert lens.locate(scored).step_scores == pytest.approx(logits, abs=1e-5)
     assert lens.provenance["layout"] == "token-classifier" and len(lens.fingerprint) == 64
+    sampled_by = LoadedPolicy.of_config(lens.name, lens.policy, lens.encoder, lens.config, lens.context_window)
+    assert sampled_by.max_new_tokens > 0  # as the policy beside it was trained, so that it can be evaluated
+    assert anchor_of(lens) is None
 
 
 def test_what_is_no_such_model_is_refused_in_words(tmp_path: Path) -> None:
