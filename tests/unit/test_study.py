@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irl_core.checkpoints.load import load_json
 from irl_core.errors import ConfigError
 from irl_core.evaluation.per_problem import Columns
 from irl_core.presets import load_config
@@ -22,6 +23,7 @@ from train.studies import report as study_report
 from train.studies.definitions import STUDIES
 from train.studies.plan import Plan, make_plan, plan_lines, scaled, seconds
 from train.studies.report import PASS, StudyReport, compared, figures, gains, paragraphs, tables
+from train.studies.runner import begin
 from train.studies.seen import Seen, seen_by
 
 OUT = Path("out")
@@ -236,6 +238,25 @@ def test_the_number_of_demonstrations_can_be_told() -> None:
     assert {one.config.data.demonstrations for one in plan.trainings} == {10} == {plan.start.data.demonstrations}
     with pytest.raises(ConfigError, match="--demonstrations is 10, but the study policies has as many as problems"):
         make_plan("policies", (1,), 1.0, OUT, 10)
+
+
+def test_some_arms_can_be_made_alone_and_the_others_later(tmp_path: Path) -> None:
+    alone = make_plan("teach", (1,), 1.0, tmp_path, arms=("process_reward", "irl"))
+    assert [one.name for one in alone.trainings] == [
+        "irl-1",
+        "process-1",
+        "process_reward-1",
+    ]  # whose reward it follows
+    whole = make_plan("teach", (1,), 1.0, tmp_path)
+    assert set(alone.trainings) < set(whole.trainings)
+    with pytest.raises(ConfigError, match="no arm 'gpro' in teach; nearest is 'grpo'; there are: likelihood"):
+        make_plan("teach", (1,), 1.0, tmp_path, arms=("gpro",))
+    begin(tmp_path, alone, resume=True)
+    for plan in (whole, alone):
+        begin(tmp_path, plan, resume=True)
+        assert load_json(tmp_path / "order.json")["settings"].keys() == {one.name for one in whole.trainings}
+    with pytest.raises(ConfigError, match=r"holds a study with another scale \(then 1.0, now 2.0\), settings; name"):
+        begin(tmp_path, make_plan("teach", (1,), 2.0, tmp_path, arms=("irl",)), resume=True)
 
 
 def test_parts_and_what_was_seen_are_told() -> None:

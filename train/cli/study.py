@@ -26,6 +26,10 @@ def study(
     demonstrations: Annotated[
         int | None, typer.Option(min=1, help="Of teach: how many problems have one. [default: 300]")
     ] = None,
+    arms: Annotated[
+        list[str] | None,
+        typer.Option("--arm", help="This one alone, again and again; others can follow. [default: all]"),
+    ] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Of inference: its name or folder. [default: demo]")] = None,
     data: Annotated[str | None, typer.Option(help="Of inference: demo, gsm8k, FOLDER, FILE. [default: demo]")] = None,
     problems: Annotated[int | None, typer.Option(min=1, help="Of inference: how many. [default: 160]")] = None,
@@ -42,7 +46,7 @@ def study(
     from train.studies import inference, runner
 
     own = {"--checkpoint": checkpoint, "--data": data, "--problems": problems}
-    others = {"--scale": None if scale == 1.0 else scale, "--demonstrations": demonstrations}
+    others = {"--scale": None if scale == 1.0 else scale, "--demonstrations": demonstrations, "--arm": arms}
     for option, value in (others if name == INFERENCE else own).items():
         if value is not None:
             raise InputError(f"{option} says nothing to the study {name}; leave it out.")
@@ -55,7 +59,7 @@ def study(
         if name == INFERENCE:
             told = [inference.planned(model, data=data, problems=count, seed=seed)]
         else:
-            told = runner.planned(name, seeds=chosen, scale=scale, demonstrations=demonstrations)
+            told = runner.planned(name, seeds=chosen, scale=scale, demonstrations=demonstrations, arms=arms or ())
         for line in told:
             say(line)
         return
@@ -66,8 +70,9 @@ def study(
             )
         else:
             runner.study(
-                name, folder, seeds=chosen, scale=scale, demonstrations=demonstrations, resume=resume, console=console
-            )
+                name, folder, seeds=chosen, scale=scale, demonstrations=demonstrations, arms=arms or (),
+                resume=resume, console=console,
+            )  # fmt: skip
     except Interrupted:
         end_interrupted(folder, resume)
     say(f"Wrote {folder / 'study.json'}, {folder / 'study.md'}, {folder / 'study.html'}")

@@ -82,7 +82,14 @@ def prerequisites(config: TrainConfig) -> Iterator[str]:
         yield name
 
 
-def make_plan(name: str, seeds: Sequence[int], scale: float, out: Path, demonstrations: int | None = None) -> Plan:
+def make_plan(
+    name: str,
+    seeds: Sequence[int],
+    scale: float,
+    out: Path,
+    demonstrations: int | None = None,
+    arms: Sequence[str] = (),
+) -> Plan:
     """What ``irl-lens study`` would do.
 
     Args:
@@ -91,6 +98,7 @@ def make_plan(name: str, seeds: Sequence[int], scale: float, out: Path, demonstr
         scale: multiplies rounds, and below a half the problems.
         out: the folder to write into.
         demonstrations: how many there are, of a study that is about their number; None: as its presets say.
+        arms: these alone, with those whose rewards they follow; none stands for all.
 
     Raises:
         ConfigError: a name, a seed, a scale or a number of demonstrations that cannot be used.
@@ -105,12 +113,26 @@ def make_plan(name: str, seeds: Sequence[int], scale: float, out: Path, demonstr
         if not study.start:
             raise ConfigError(f"--demonstrations is {demonstrations}, but the study {name} has as many as problems")
         study = replace(study, settings=(*study.settings, f"data.demonstrations={demonstrations}"))
+    if arms:
+        study = replace(study, arms=chosen_arms(study, arms))
     trainings = [
         Training(f"{arm.name}-{seed}", arm, seed, configuration(study, arm, seed, scale, out))
         for seed in seeds
         for arm in study.arms
     ]
     return Plan(study, tuple(seeds), scale, tuple(trainings), start_configuration(study, scale))
+
+
+def chosen_arms(study: Study, names: Sequence[str]) -> tuple[Arm, ...]:
+    """The arms of those names, and those whose rewards they follow, in the study's order. Raises ConfigError."""
+    known = {arm.name: arm for arm in study.arms}
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"no arm {name!r} in {study.name}{nearest(name, list(known))}; there are: {', '.join(known)}"
+            )
+    wanted = {*names, *(known[name].reward for name in names)}
+    return tuple(arm for arm in study.arms if arm.name in wanted)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -154,7 +176,7 @@ def configuration(study: Study, arm: Arm, seed: int, scale: float, out: Path) ->
         f"run.calibration_problems={scaled(config.run.calibration_problems, scale, LEAST_CALIBRATION)}",
     ]
     if arm.as_long_as:
-        other = next(one for one in study.arms if one.name == arm.as_long_as)
+        other = next(one for one in STUDIES[study.name].arms if one.name == arm.as_long_as)
         time = seconds(configuration(study, other, seed, scale, out))
         sizes[0] = f"run.steps={max(1, round(time / (config.policy.batch_size * SECONDS_POLICY)))}"
     return load_config(arm.preset, [*settings, *sizes], PRESETS)

@@ -64,10 +64,15 @@ POLICY_START = "demo-sft"
 
 
 def planned(
-    name: str, *, seeds: Sequence[int] = (1, 2, 3), scale: float = 1.0, demonstrations: int | None = None
+    name: str,
+    *,
+    seeds: Sequence[int] = (1, 2, 3),
+    scale: float = 1.0,
+    demonstrations: int | None = None,
+    arms: Sequence[str] = (),
 ) -> list[str]:
     """Every training of a study with an estimate of its time, a line each. Raises ConfigError."""
-    plan = make_plan(name, seeds, scale, Path("."), demonstrations)
+    plan = make_plan(name, seeds, scale, Path("."), demonstrations, arms)
     return list(plan_lines(plan, [name for name in plan.starts if not is_finished(planning.RUNS / name)]))
 
 
@@ -78,6 +83,7 @@ def study(
     seeds: Sequence[int] = (1, 2, 3),
     scale: float = 1.0,
     demonstrations: int | None = None,
+    arms: Sequence[str] = (),
     resume: bool = True,
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -91,6 +97,7 @@ def study(
         seeds: every arm is trained once with each.
         scale: multiplies rounds, and below a half the problems too; 16 samples of a problem stay.
         demonstrations: how many there are, of a study that is about their number.
+        arms: these alone; the same folder takes others later. None stands for all.
         resume: continue what ``out`` holds; False removes an earlier study first.
         console: shows the progress.
 
@@ -98,7 +105,7 @@ def study(
         ConfigError: no such study, seeds or scale; ``out`` holds another study, or one that a living process makes.
         StoreError, CheckpointError: a file cannot be read or written.
     """
-    plan = make_plan(name, seeds, scale, out, demonstrations)
+    plan = make_plan(name, seeds, scale, out, demonstrations, arms)
     with claimed_folder(out):
         begin(out, plan, resume)
         with stop_requests() as stopped, progress_of(out, traces_in_all(plan), console, stopped) as progress:
@@ -144,12 +151,14 @@ def begin(out: Path, plan: Plan, resume: bool) -> None:
         write_whole(marker, json.dumps(order, indent=1) + "\n")
         return
     begun = load_json(marker)
-    changed = changed_keys(begun, order)
+    settings = {**begun.get("settings", {}), **fingerprints}
+    changed = changed_keys(begun, {**order, "settings": {name: settings[name] for name in begun.get("settings", {})}})
     if changed:
         raise ConfigError(
             f"{out.name}: holds a study with another {differing(changed, begun, order)}; name another --out, or start "
             "again with --no-resume"
         )
+    write_whole(marker, json.dumps({**order, "settings": settings}, indent=1) + "\n")  # with the arms that are new
 
 
 @dataclass(slots=True)
