@@ -38,10 +38,12 @@ def marked_differences(parts: Sequence[Part]) -> str:
 
 
 def marked_quantities(problem: str, odd: Sequence[Quantity]) -> str:
-    """A problem's text with the quantities marked that its solution never uses, or uses in several calculations."""
+    """A problem's text with the quantities marked that its solution never uses."""
     drawn: list[str] = []
     position = 0
     for one in odd:
+        if one.uses:
+            continue
         drawn += [plain(problem[position : one.start]), f":orange-background[{plain(problem[one.start : one.end])}]"]
         position = one.end
     text = "".join([*drawn, plain(problem[position:])])

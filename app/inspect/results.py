@@ -43,10 +43,10 @@ def stored_inspection(row: ScoredRow, run: str) -> Inspection | None:
 
 
 def known_without_a_model(request: Request) -> list[str]:
-    """What equations and answer say of a pasted solution, a line each; empty where neither says anything."""
+    """What equations, answer and quantities say of a pasted solution, a line each; empty where none says anything."""
     trace = make_trace(request.problem, request.solution, reference_answer=request.answer or None)
     verdict = verdict_on(trace, None, Judge())
-    return [one.says for one in verdict.findings if one.by in ("arithmetic", "answer")]
+    return [one.says for one in verdict.findings if one.by in ("arithmetic", "answer", "quantities")]
 
 
 def to_result(inspection: Inspection, gamma: float) -> InspectionResult:

@@ -316,7 +316,7 @@ def draw_trace(info: RunInfo, row: ScoredRow, number: int, own: Annotation | Non
         st.subheader(plain(failures.name_of(row["trace_id"], number)), width="content")
         st.caption(plain(f"{answer}{correct}"), width="content")
     odd = odd_quantities(row["problem"], row["text"]) if revealed else []
-    if odd:
+    if any(not one.uses for one in odd):
         st.markdown(marked_quantities(row["problem"], odd))
     else:
         st.text(row["problem"])

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from irl_core.report.heatmap.payload import quantity_words, ranges, ranked_words, share, titles
+from irl_core.report.heatmap.payload import ranges, ranked_words, share, titles
 from irl_core.report.inspection_json import InspectedTrace, InspectionResult
 from irl_core.reward.wording import signed
 from irl_core.text.visible import visible
@@ -140,8 +140,6 @@ def print_trace(console: Console, trace: InspectedTrace, view: str, half: float)
     console.print(Text(visible(said["headline"])), style=VERDICT_STYLES.get(said["kind"], "bold"), soft_wrap=True)
     for finding in said["findings"]:
         console.print(Text(visible(finding["says"])), soft_wrap=True)
-    if trace["quantities"]:
-        console.print(Text(visible(quantity_words(trace))), soft_wrap=True)
     if trace["cannot_judge"]:
         console.print(Text(visible(trace["text"])), soft_wrap=True)
         return

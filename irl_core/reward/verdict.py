@@ -14,9 +14,10 @@ from typing import Final, Literal, TypedDict, cast
 
 from irl_core.reward.wording import in_words, lowest_step, rule_words, signed, step_name
 from irl_core.text.equations import Equation, find_equations, first_false_step
+from irl_core.text.quantities import odd_quantities, often_words, unused_results, unused_words
 from irl_core.types import Decision, Localisation, Trace, number_of
 
-By = Literal["arithmetic", "answer", "reward", "familiarity"]
+By = Literal["arithmetic", "answer", "quantities", "reward", "familiarity"]
 Kind = Literal["error", "no_error", "uncertain", "cannot_judge", "unread"]
 
 KINDS: Final[dict[Kind, str]] = {
@@ -24,7 +25,6 @@ KINDS: Final[dict[Kind, str]] = {
     "cannot_judge": "the model cannot judge", "unread": "no model has read it",
 }  # fmt: skip
 NOT_MEASURED: Final = "not measured"
-EVEN: Final = 0.5  # a decision with less confidence is wrong more often than right
 NO_STEP: Final = "wrong answer, no step named"
 FAMILIARITY: Final = {True: "familiar", False: "unfamiliar", None: NOT_MEASURED}
 
@@ -97,7 +97,7 @@ def cell_of(ruling: Ruling, correct: bool | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one of the four says of a trace, as a sentence; ``step``: the one that it names, 0-based."""
+    """What one of the five says of a trace, as a sentence; ``step``: the one that it names, 0-based."""
 
     by: By
     says: str
@@ -106,7 +106,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on a trace; ``findings`` in order of weight: arithmetic, answer, reward, familiarity."""
+    """The verdict on a trace; ``findings`` in order of weight: arithmetic, answer, quantities,
+    reward, familiarity."""
 
     ruling: Ruling
     headline: str
@@ -184,13 +185,17 @@ def verdict_on(trace: Trace, where: Localisation | None, judge: Judge) -> Verdic
     place = first_false_step(trace) if false else None
     decision, named = (None, None) if where is None else (where.decision, where.first_error_step)
     ruling = rule_on(len(false), place, decision, named, judge.can, trace.correct)
+    odd, results = odd_quantities(trace.problem, trace.text), _unused_results(trace)
     findings = [
         _arithmetic(trace, equations, false, place),
         _answer(trace, ruling),
+        _quantities(unused_words(odd, results), often_words(odd)),
         _reward(trace, where, judge, ruling),
         _familiarity(judge, read=where is not None),
     ]
     headline = _headline(trace, ruling, len(equations), _first_of(trace, false, place), where if judge.signal else None)
+    if (unused := unused_words(odd, results)) and not false and not trace.correct:
+        headline += f". {unused[0].upper()}{unused[1:]}"
     return Verdict(ruling, headline, tuple(finding for finding in findings if finding is not None))
 
 
@@ -203,7 +208,7 @@ def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | No
         at = "" if ruling.step is None else f"{step_name(trace.steps, ruling.step, of=False).capitalize()}: "
         return at + in_words(false)
     if ruling.kind == "error" and ruling.step is not None:
-        return f"First error: {step_name(trace.steps, ruling.step)}, says the reward{_sure(where)}"
+        return f"First error: {step_name(trace.steps, ruling.step)}, says the reward{_how_often(where)}"
     if ruling.kind in ("no_error", "uncertain"):
         doubtful = None if where is None else lowest_step(where, trace.steps)
         suspect = "" if doubtful is None else step_name(trace.steps, doubtful, of=False)
@@ -212,10 +217,10 @@ def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | No
                 f"most doubtful: {suspect}" if suspect else "no step is named as wrong"
             )
         if ruling.kind == "no_error":
-            if not _unsure(where):
-                return f"No error found{_sure(where)}"
-            return "No error found, but the model is unsure" + (f": check {suspect}" if suspect else "")
-        return "Too uncertain to say" + (f"; most doubtful: {suspect}" if suspect else "")
+            return "No error found"
+        if where is None or not suspect or math.isinf(where.threshold):  # without a limit nothing is more than usual
+            return "Too uncertain to say" + (f"; most doubtful: {suspect}" if suspect else "")
+        return f"Too uncertain to say: {suspect} is more doubtful than is usual in right solutions"
     holds = [] if trace.correct is None else ["The answer is right" if trace.correct else _wrong_answer(trace)]
     holds += [_all_hold(equations)] if equations else []
     rest = "no model has read it" if ruling.kind == "unread" else "the model cannot judge"
@@ -226,16 +231,10 @@ def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | No
     return f"{said}; {rest}" + ("" if ruling.kind == "unread" else " the rest")
 
 
-def _sure(where: Localisation | None) -> str:
-    """How sure the reward is, behind what it says: it is heard before the small print is read."""
-    if where is None or not math.isfinite(where.confidence):
-        return ""
-    return f" ({'unsure, ' if _unsure(where) else ''}confidence {where.confidence:.0%})"
-
-
-def _unsure(where: Localisation | None) -> bool:
-    """Whether a decision as this one was wrong more often than right, as far as the calibration can tell."""
-    return where is not None and math.isfinite(where.confidence) and where.confidence < EVEN
+def _how_often(where: Localisation | None) -> str:
+    """How often a step that is named like this one was the wrong one: it is heard before the small print is read."""
+    known = where is not None and math.isfinite(where.confidence)
+    return f" (right in {where.confidence:.0%} of such cases)" if known and where is not None else ""
 
 
 def _arithmetic(
@@ -268,6 +267,25 @@ def _answer(trace: Trace, ruling: Ruling) -> Finding | None:
     return Finding("answer", f"Answer: right{_stated(trace)}.")
 
 
+def _quantities(unused: str, often: str) -> Finding | None:
+    """What the solution does not use of what it has, and what it uses in several calculations."""
+    said = "; ".join(filter(None, (unused, often)))
+    return Finding("quantities", f"Quantities: {said}.") if said else None
+
+
+def _unused_results(trace: Trace) -> list[str]:
+    """The values that are calculated and never used, each with its step."""
+    return [
+        f"the {one.text}" if place is None else f"the {one.text} of {step_name(trace.steps, place, of=False)}"
+        for one in unused_results(trace.text)
+        for place in [_step_at(trace, one.start)]
+    ]
+
+
+def _step_at(trace: Trace, character: int) -> int | None:
+    return next((at for at, step in enumerate(trace.steps) if step.start <= character < step.end), None)
+
+
 def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruling) -> Finding | None:
     """What the reward says, with the number that decided beside its threshold; None where nobody asks it."""
     if where is None:
@@ -277,7 +295,7 @@ def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruli
     if not judge.signal:
         return Finding("reward", "Reward: no signal; the rewards are not numbers, or all the same.")
     limit = f"threshold {signed(where.threshold)}"
-    sure = f"confidence {where.confidence:.0%}" if math.isfinite(where.confidence) else "confidence unknown"
+    sure = _measured(where)
     rule = f"rule: {rule_words(where.rule)}"
     step, low = where.first_error_step, lowest_step(where, trace.steps)
     if where.decision == "error" and step is not None:
@@ -285,13 +303,22 @@ def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruli
         numbers = f"step score {signed(where.step_scores[step])}, {limit}"
         if low is not None and low != step and not where.step_scores[step] < where.threshold:
             numbers = f"lowest step score {signed(where.step_scores[low])}, {limit}"
-        return Finding("reward", f"Reward: the first error is {name} ({numbers}; {sure}; {rule}).", step)
+        return Finding("reward", f"Reward: the first error is {name} ({'; '.join(filter(None, (numbers, sure, rule)))}).", step)
     score = "no step has a score" if low is None else (
         f"lowest step score {signed(where.step_scores[low])}, of {step_name(trace.steps, low, of=False)}"
     )  # fmt: skip
     none = "by itself it finds no error" if trace.correct is False else "no error"
     said = none if where.decision == "no_error" else "too uncertain to say"
-    return Finding("reward", f"Reward: {said} ({score}; {limit}; {sure}; {rule}).")
+    return Finding("reward", f"Reward: {said} ({'; '.join(filter(None, (score, limit, sure, rule)))}).")
+
+
+def _measured(where: Localisation) -> str:
+    """How often what the reward says was so of the held-out solutions that it was calibrated on; empty where that is
+    not known, or it says nothing."""
+    if where.decision == "uncertain" or not math.isfinite(where.confidence):
+        return ""
+    what = "such a step was the first wrong one" if where.decision == "error" else "a solution like it was right"
+    return f"{what} in {where.confidence:.0%} of the cases it was calibrated on"
 
 
 def _familiarity(judge: Judge, *, read: bool) -> Finding | None:
@@ -310,9 +337,8 @@ def _familiarity(judge: Judge, *, read: bool) -> Finding | None:
 
 def _placed(trace: Trace, equation: Equation) -> str:
     """A false equation in words, with its step."""
-    steps = trace.steps
-    place = next((at for at, step in enumerate(steps) if step.start <= equation.start < step.end), None)
-    return in_words(equation) if place is None else f"{in_words(equation)} ({step_name(steps, place, of=False)})"
+    place = _step_at(trace, equation.start)
+    return in_words(equation) if place is None else f"{in_words(equation)} ({step_name(trace.steps, place, of=False)})"
 
 
 def _first_of(trace: Trace, false: Sequence[Equation], place: int | None) -> Equation | None:

@@ -1,6 +1,7 @@
-"""The quantities of a problem that a solution does not use, or uses twice: a signal of its own beside the reward.
+"""The quantities of a problem, and the values calculated on the way, that a solution does not use: a signal of its own.
 
-It is a hint, no finding of an error: a problem may state what nobody needs, and a quantity may be needed twice.
+It is a hint, no finding of an error: a problem may state what nobody needs. That a quantity stands in several
+calculations is hardly a hint: it is as usual in right solutions as in wrong ones (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -55,19 +56,44 @@ def odd_quantities(problem: str, solution: str) -> list[Quantity]:
     ]  # fmt: skip
 
 
-def in_words(odd: Sequence[Quantity]) -> str:
-    """What is odd in a sentence; empty where nothing is."""
+def unused_results(solution: str) -> list[Number]:
+    """The values that the solution calculates, the last one apart, and never mentions again: a step was skipped."""
+    sums = _sums(read_equations(solution))
+    written = numbers_in(solution, (0, len(solution)))
+    found = []
+    for place, one in enumerate(sums[:-1], start=1):
+        end = max(equation.end for equation in one)
+        later = {number.value for number in written if number.start >= end}
+        later |= {n.value for other in sums[place:] for equation in other for n in operands(solution, equation.left)}
+        if later.isdisjoint(equation.stated for equation in one):
+            start, end = one[-1].right
+            found.append(Number(start, end, solution[start:end].strip(), one[-1].stated))
+    return found
+
+
+def unused_words(odd: Sequence[Quantity], results: Sequence[str] = ()) -> str:
+    """What is never used, as a clause: 'the 12 of the problem is never used'; empty where nothing is.
+
+    Args:
+        odd: of `odd_quantities`; those that are used count for nothing here.
+        results: of `unused_results`, each in words ('the 24 of step 2').
+    """
     never = [one.text for one in odd if not one.uses]
-    often = [f"{one.text} in {one.uses} calculations" for one in odd if one.uses]
-    said = [f"{_listed(never)} of the problem is never used"] if len(never) == 1 else []
-    said += [f"{_listed(never)} of the problem are never used"] if len(never) > 1 else []
-    said += [f"used more than once: {_listed(often)}"] if often else []
-    return f"Quantities: {'; '.join(said)}." if said else ""
+    parts = [f"the {_listed(never)} of the problem"] if never else []
+    parts += [_listed(results)] if results else []
+    many = len(never) + len(results) > 1
+    return f"{' and '.join(parts)} {'are' if many else 'is'} never used" if parts else ""
+
+
+def often_words(odd: Sequence[Quantity]) -> str:
+    """What stands in several calculations, which may well be right, as a clause; empty where nothing does."""
+    often = [f"the {one.text} stands in {one.uses} calculations" for one in odd if one.uses]
+    return f"{_listed(often)}, which may be right" if often else ""
 
 
 def _listed(parts: Sequence[str]) -> str:
-    rest = f" and {len(parts) - MOST_NAMED} more" if len(parts) > MOST_NAMED else ""
-    return ", ".join(parts[:MOST_NAMED]) + rest
+    named = [*parts[:MOST_NAMED], *([f"{len(parts) - MOST_NAMED} more"] if len(parts) > MOST_NAMED else [])]
+    return " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
 
 
 def _sums(equations: Sequence[Equation]) -> list[list[Equation]]:

@@ -120,7 +120,7 @@ def test_uncertain_and_no_error_are_said() -> None:
     page = open_page()
     assert (
         drawn(ask(page, "How many?", "unsure 4"))[0]["verdict"]["headline"]
-        == "Too uncertain to say; most doubtful: step 1"
+        == "Too uncertain to say: step 1 is more doubtful than is usual in right solutions"
     )
     assert drawn(ask(page, "How many?", "four"))[0]["verdict"]["headline"].startswith("No error found")
 

@@ -92,10 +92,10 @@ def test_a_text_that_the_model_cannot_judge_has_no_panel() -> None:
     assert "Try again from here" not in [button.label for button in page.button]
 
 
-def test_quantities_that_are_never_used_are_said_apart() -> None:
+def test_quantities_that_are_never_used_are_said_in_the_heading() -> None:
     page = ask(open_page(), "Mara, 12 years old, has 7 pens and buys 4 more.", "7 + 4 = 11")
     (data,) = drawn(page)
-    assert data["quantities"] == "Quantities: 12 of the problem is never used."
+    assert data["verdict"]["headline"].endswith(". The 12 of the problem is never used")
     assert data["problem"][6:8] == "12"  # it is marked in the problem's text
     assert data["trace"]["quantities"] == [{"start": 6, "end": 8, "text": "12", "uses": 0}]
-    assert [one["by"] for one in data["verdict"]["findings"]] == ["arithmetic", "reward"]
+    assert [one["by"] for one in data["verdict"]["findings"]] == ["arithmetic", "quantities", "reward"]

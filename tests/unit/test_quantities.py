@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from irl_core.text.quantities import in_words, odd_quantities
+from irl_core.text.quantities import odd_quantities, often_words, unused_results, unused_words
 
 BIKE = "The way to school is 5 km. The bike is 26 years old. On 3 days a week Nora cycles there and back."
 
@@ -12,24 +12,51 @@ BIKE = "The way to school is 5 km. The bike is 26 years old. On 3 days a week No
 @pytest.mark.parametrize(
     ("problem", "solution", "said"),
     [
-        (BIKE, "5*2=<<5*2=10>>10\n10*3=30\n#### 30", "Quantities: 26 of the problem is never used."),
-        (BIKE, "5*2=10\n10*3=30\n30+5=35", "Quantities: 26 of the problem is never used; used more than once: 5 in 2"
-         " calculations."),
+        (BIKE, "5*2=<<5*2=10>>10\n10*3=30\n#### 30", "the 26 of the problem is never used"),
+        (BIKE, "5*2=10\n10*3=30\n30+5=35", "the 26 of the problem is never used"),
         (BIKE, "At 26 she rides 5*2=10\n10*3=30", ""),  # it is spoken of
         (BIKE, "She rides 30 km.", ""),  # no equation: what is calculated with cannot be told
-        ("Ann has 4 pens, Bo has 4 pens and 9 cups.", "4+4=8", "Quantities: 9 of the problem is never used."),
+        ("Ann has 4 pens, Bo has 4 pens and 9 cups.", "4+4=8", "the 9 of the problem is never used"),
         ("20% of 50 pens are red.", "0.2*50=10", ""),
         ("20% of 50 pens are red.", "50*0.8=40", ""),
-        ("20% of 50 pens are red.", "50/4=12.5", "Quantities: 20 of the problem is never used."),
-        ("He buys 6 pens and 7 cups.", "2+1=3", "Quantities: 6, 7 of the problem are never used."),
-        ("He has 6 pens, buys 3 and eats 2.", "3+3=6\n6-2=4\n6-2=4", ""),  # 6 is a result too, 2 may be implied
+        ("20% of 50 pens are red.", "50/4=12.5", "the 20 of the problem is never used"),
+        ("He buys 6 pens and 7 cups.", "2+1=3", "the 6 and 7 of the problem are never used"),
+        ("He has 6 pens, buys 3 and eats 2.", "3+3=6\n6-2=4\n6-2=4", ""),
     ],
 )  # fmt: skip
-def test_what_is_odd(problem: str, solution: str, said: str) -> None:
-    if "3+3" in solution:
-        assert "6 in" not in in_words(odd_quantities(problem, solution))
-    else:
-        assert in_words(odd_quantities(problem, solution)) == said
+def test_what_is_never_used(problem: str, solution: str, said: str) -> None:
+    assert unused_words(odd_quantities(problem, solution)) == said
+
+
+def test_a_second_use_is_a_mild_note_and_none_of_a_number_that_is_also_a_result() -> None:
+    twice = odd_quantities(BIKE, "5*2=10\n10*3=30\n30+5=35")
+    assert often_words(twice) == "the 5 stands in 2 calculations, which may be right"
+    assert not often_words(odd_quantities("He has 6 pens, buys 3 and eats 2.", "3+3=6\n6-2=4\n6-2=4"))
+
+
+@pytest.mark.parametrize(
+    ("solution", "values"),
+    [
+        ("4*3=12\n5+2=7\n7*2=14\n#### 14", ["12"]),
+        ("4*3=12\n5+2=7\n7+12=19\n#### 19", []),
+        ("4*3=12 in all\n5+2=7\nSo there are 12 and 7.", []),  # it is spoken of
+        ("4*3=<<4*3=12>>12\n5+2=<<5+2=7>>7\n7*2=<<7*2=14>>14", ["12"]),
+        ("4*3=12", []),  # the last one is the answer
+    ],
+)
+def test_a_value_that_is_calculated_and_never_used(solution: str, values: list[str]) -> None:
+    assert [one.text for one in unused_results(solution)] == values
+
+
+def test_many_are_listed_and_counted() -> None:
+    numbers = " ".join(f"{n} pens," for n in range(11, 20))
+    assert unused_words(odd_quantities(numbers, "1+2=3")) == (
+        "the 11, 12, 13, 14, 15, 16 and 3 more of the problem are never used"
+    )
+    assert unused_words([], ["the 12 of step 1"]) == "the 12 of step 1 is never used"
+    assert unused_words(odd_quantities(BIKE, "5*2=10\n10*3=30"), ["the 7 of step 2"]) == (
+        "the 26 of the problem and the 7 of step 2 are never used"
+    )
 
 
 def test_the_place_is_that_in_the_problem() -> None:

@@ -17,8 +17,11 @@ const HOVERS = {
 const FINDINGS = {
   arithmetic: "Every equation in the text, calculated again exactly; no model has a say",
   answer: "The final answer beside the right one, by value",
+  quantities: "Numbers of the problem, and values calculated on the way, that nothing after uses: seldom so in right "
+    + "solutions. A number that is used twice is nothing unusual",
   reward: "The reward model's word. Step score: what its rule makes of a step's tokens, here named after 'rule'. A step "
-    + "below the threshold is called wrong; confidence is how often such a word was right where it was calibrated",
+    + "below the threshold is called wrong. How often such a word was right was counted on held-out solutions; among others "
+    + "wrong ones may be rarer, or more frequent",
   familiarity: "Whether the text is like those that the checkpoint was made for; where it is not, the reward has no say",
 };
 const MINUS = "\u2212";
@@ -252,24 +255,20 @@ function buildHead(data) {
     verdict.append(line);
   }
   head.append(verdict);
-  if (data.quantities) {
-    const signal = element("div", "signal", data.quantities);
-    if (data.problem) signal.append(buildProblem(data));
-    head.append(signal);
-  }
+  if (data.problem) head.append(buildProblem(data));
   return head;
 }
 
-/** The problem's text with its odd quantities marked: never used, or used in several calculations. */
+/** The problem's text with the quantities marked that the solution never uses. */
 function buildProblem(data) {
   const box = element("div", "stated");
   const chars = Array.from(data.problem);
   let position = 0;
   for (const one of data.trace.quantities) {
-    if (one.start < position || one.end > chars.length) continue;
+    if (one.uses || one.start < position || one.end > chars.length) continue;
     writeText(box, chars, position, one.start, []);
-    const mark = element("span", one.uses ? "odd twice" : "odd unused");
-    mark.title = one.uses ? "used in " + one.uses + " calculations" : "never used";
+    const mark = element("span", "odd");
+    mark.title = "never used";
     writeText(mark, chars, one.start, one.end, []);
     box.append(mark);
     position = one.end;

@@ -10,7 +10,6 @@ from typing import Final, Literal, TypedDict, get_args
 from irl_core.report.inspection_json import InspectedTrace
 from irl_core.reward.verdict import VerdictRecord
 from irl_core.reward.wording import signed
-from irl_core.text.quantities import Quantity, in_words
 
 HERE = Path(__file__).parent
 View = Literal["raw", "standardised", "discounted", "credit"]
@@ -29,14 +28,13 @@ SCORES: Final = {
 class Description(TypedDict):
     """What is said of a trace beside its text.
 
-    ``quantities``: of the problem, that are odd, in words; empty where none is. ``problem``: its text, in which they
-    are marked; empty where none is, or where the page has it already. ``muted``: the model cannot judge it, so that its
+    ``problem``: its text, in which the quantities are marked that the solution never uses; empty where it uses all, or
+    where the page has it already. ``muted``: the model cannot judge it, so that its
     rewards are grey and folded away. ``file`` is the name of its picture, without an ending.
     """
 
     title: str
     verdict: VerdictRecord
-    quantities: str
     problem: str
     caption: str
     no_signal: bool
@@ -105,13 +103,12 @@ def describe(
         title: heading above it.
         caption: where its numbers come from.
         file: name of its picture, without an ending.
-        problem: the problem's text, where its odd quantities are to be marked in it.
+        problem: the problem's text, where the quantities that are never used are to be marked in it.
     """
     return {
         "title": title,
         "verdict": trace["verdict"],
-        "quantities": quantity_words(trace),
-        "problem": problem if trace["quantities"] else "",
+        "problem": problem if any(not one["uses"] for one in trace["quantities"]) else "",
         "caption": caption,
         "no_signal": not has_signal(trace),
         "muted": trace["cannot_judge"] is True,
@@ -125,11 +122,6 @@ def settings(view: str, gamma: float, strength: float, *, compact: bool = False)
         "view": view, "gamma": gamma, "strength": strength, "ranges": ranges(gamma), "scale": "fixed",
         "compact": compact,
     }  # fmt: skip
-
-
-def quantity_words(trace: InspectedTrace) -> str:
-    """What is odd about the quantities that a trace uses, as a sentence; empty where nothing is."""
-    return in_words([Quantity(**one) for one in trace["quantities"]])
 
 
 def titles(traces: Sequence[InspectedTrace]) -> list[str]:
