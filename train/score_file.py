@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -64,7 +64,8 @@ class Summary:
     """The outcome: rows scored, rows that could not be, those of them scored before an interruption, both files.
 
     ``intake``: what became of the rows of the input; None where only the end of an earlier process was left to do.
-    ``verdicts``: the traces by the kind of the verdict on them.
+    ``verdicts``: the traces by the kind of the verdict on them. ``answers``: by whether the answer is right, None where
+    that is not known.
     """
 
     scored: int
@@ -75,6 +76,7 @@ class Summary:
     judged: Judged
     intake: Intake | None = None
     verdicts: Mapping[str, int] = field(default_factory=dict)
+    answers: Mapping[bool | None, int] = field(default_factory=dict)
 
     def sentence(self) -> str:
         """The outcome in words, with every row counted."""
@@ -86,11 +88,14 @@ class Summary:
         return f"{said} {self.judged.words.capitalize()}." if self.judged.cannot or self.judged.not_measured else said
 
     def closing(self) -> list[str]:
-        """Lines that say how many traces are wrong, unfamiliar and unread, and what to do next."""
+        """Lines that say how many answers are wrong, in how many traces an error is named, how many are unfamiliar and
+        unread, and what to do next."""
         if not self.scored:
             return []
         wrong, unread = self.verdicts.get("error", 0), self.verdicts.get("unread", 0)
-        told = f"Wrong by the verdict: {wrong:,} of {self.scored:,}. "
+        told = f"An error is named in {wrong:,} of {self.scored:,}. "
+        if known := self.scored - self.answers.get(None, 0):
+            told = f"Wrong answers: {self.answers.get(False, 0):,} of {known:,}. {told}"
         told += f"Unfamiliar, or without a signal: {self.judged.cannot:,}. "
         lines = [f"{told}Unread: {self.failed + unread:,}.", "Next: look at them on the page Failures (irl-lens app)."]
         if self.judged.cannot:
@@ -191,8 +196,8 @@ def score_file(
             continued = write_parts(writer, windows(rows, window), lens, read_from.name, lines, bar, workers)
         writer.provenance = {**writer.provenance, "intake": intake.record()}
         scored, failed = workers.from_main(lambda: merged(writer))
-    judged, verdicts = (judged_in(out), verdicts_in(out)) if scored and workers.is_main else (Judged(0, 0, 0), {})
-    return Summary(scored, failed, min(continued, scored), out, errors_path(out), judged, intake, verdicts)
+    known = Summary(scored, failed, min(continued, scored), out, errors_path(out), Judged(0, 0, 0), intake)
+    return counted(known) if scored and workers.is_main else known
 
 
 def leftover(out: Path, provenance: ScoredRunProvenance) -> Summary | None:
@@ -202,7 +207,13 @@ def leftover(out: Path, provenance: ScoredRunProvenance) -> Summary | None:
     remove_parts(parts_folder(out))
     before, told = read_metadata(out).num_rows, errors_path(out)
     failed = len(told.read_text(encoding="utf-8").splitlines()) if told.exists() else 0
-    return Summary(before, failed, before, out, told, judged_in(out), verdicts=verdicts_in(out))
+    return counted(Summary(before, failed, before, out, told, Judged(0, 0, 0)))
+
+
+def counted(summary: Summary) -> Summary:
+    """The outcome with what its scored run says of the traces."""
+    answers = Counter(read_run(summary.out, ["correct"]).column("correct").to_pylist())
+    return replace(summary, judged=judged_in(summary.out), verdicts=verdicts_in(summary.out), answers=answers)
 
 
 def merged(writer: RunWriter) -> tuple[int, int]:

@@ -36,6 +36,10 @@ SETTLES: Final = (
 SEVERITY_WORDS: Final = {
     "": "Severity", "minor": "minor: the answer is right all the same", "major": "major: the answer is wrong",
 }  # fmt: skip
+MORE_ASKED: Final = (
+    "Two further fields for a wrong step: how much it matters, and which of its words are wrong. Select those in the "
+    "solution, before you save; it is plain text until then."
+)
 UNDO: Final = "Withdraws your answer. The next one on this text is not blind: the model's was shown."
 
 
@@ -63,7 +67,7 @@ def ask(
         state.update(
             answering=identity, choice=None, category="", note="", severity="", wrong_words="", wrong_span=None
         )
-    with st.container(horizontal=True, key="choices"):
+    with st.container(horizontal=True, vertical_alignment="center", key="choices"):
         for number, step in enumerate(row["steps"]):
             label = "Answer line" if step.get("role") == "answer" else f"Step {number + 1}"
             choice_button(str(number), label, str(number + 1) if number < KEYED_STEPS else None)
@@ -71,6 +75,10 @@ def ask(
         choice_button("unsure", "Unsure", "U")
         if answered is not None and answered.own:
             st.button("Undo", shortcut="Z", on_click=undo, args=(answered,), icon=":material/undo:", help=UNDO)
+        if answered is None or state["choice"] is not None:
+            st.toggle(
+                "Severity, wrong words", key="more_asked", persist_state="session", help=MORE_ASKED, width="content"
+            )
     with st.form("said", border=False):  # Enter in the note sends it
         left, right, save_column = st.columns([1, 2, 1], vertical_alignment="bottom")
         left.selectbox(
@@ -91,7 +99,7 @@ def ask(
                 "Save", type="primary", shortcut="Enter", disabled=state["choice"] is None, width="stretch",
                 on_click=save, args=(listing.info, row, blind),
             )  # fmt: skip
-        if state["more_asked"]:  # options, which the reviewer has asked for
+        if state.get("more_asked"):
             how_bad, which = st.columns([1, 3], vertical_alignment="bottom")
             how_bad.selectbox(
                 "Severity", SEVERITIES, key="severity", format_func=SEVERITY_WORDS.__getitem__,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import streamlit as st
 
@@ -61,8 +62,22 @@ def of_others(runs: list[RunInfo], checkpoint: str) -> str:
     others = [run for run in runs if run.provenance.get("checkpoint_sha256") not in (None, own)]
     if not others:
         return ""
-    told = ", ".join(f"{run.name} by {run.provenance.get('checkpoint', 'another checkpoint')}" for run in others)
+    told = ", ".join(f"{run.name} by {checkpoint_of(run.provenance) or 'another checkpoint'}" for run in others)
     return f"Scored by another checkpoint than {checkpoint}, which the sidebar has chosen: {told}."
+
+
+def checkpoint_of(known: Mapping[str, Any]) -> str:
+    """The name of the checkpoint that scored a run: as the sidebar lists it, where it is that very one, by its sha256;
+    else as it calls itself. Empty where the run does not say."""
+    listed = listed_names().get(str(known.get("checkpoint_sha256")))
+    return listed or str(known.get("checkpoint") or "")
+
+
+@st.cache_data(ttl=SECONDS_KEPT, show_spinner=False)
+def listed_names() -> dict[str, str]:
+    """The names of the checkpoints in the sidebar's list, by the sha256 of their manifests."""
+    names = [info.name for info in scoring_queue.catalogue() if info.verified]
+    return {sha: name for name in names if (sha := sha_of(name)) is not None}
 
 
 def scored_by(run: RunInfo, checkpoint: str) -> bool:

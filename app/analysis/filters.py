@@ -9,9 +9,9 @@ import streamlit as st
 
 from app.analysis import chooser, expression, failures, slices
 from app.analysis.failures import Query
-from app.components.chart import inert_table
+from app.components import cards
 from app.components.filling import fill, filled, refill
-from app.components.markdown import plain
+from app.components.markdown import counted, plain
 from app.inspect import links
 from irl_core.reward.verdict import KINDS
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from streamlit.delta_generator import DeltaGenerator
 
+ANSWER_KNOWN: Final = "Traces of which the run says whether their answer is right; the share is of these."
 CLEARED: Final = "filters_cleared"  # in the session: the controls' values that filter nothing
-SLICE_PIXELS: Final = 35 * 5 + 3
+SLICE_PIXELS: Final = 35 * 5 + 21  # a row that is cut in half says that there are more
+SLICES_IN_SIGHT: Final = 4
 T = TypeVar("T")
 
 
@@ -41,8 +43,16 @@ def open_link() -> slices.Opened | None:
     return found
 
 
-def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
-    """The controls of filters and order; ``link``: what the address asks for, which they are set to."""
+def choose_query(table: pa.Table, link: slices.Opened | None) -> tuple[Query, str]:
+    """Draw the controls of filters and order.
+
+    Args:
+        table: the index of the run.
+        link: what the address asks for, which the controls are set to.
+
+    Returns:
+        What is asked for, and what is wrong with its expression, which is then not in it; empty where nothing is.
+    """
     known, step_words = failures.choices(table), failures.step_words
     state = st.session_state
     if link is not None:
@@ -60,14 +70,11 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
     words = st.text_input("Words in problem, solution or trace id", key="words", max_chars=200, persist_state="session")
     where = st.text_input(
         "Expression", key="where", max_chars=expression.MOST_CHARACTERS, placeholder=expression.EXAMPLE,
-        help=f"Compares {', '.join(expression.NAMES)}; joined by and, or, not.",
         persist_state="session",
     )  # fmt: skip
-    if where.strip():
-        try:
-            expression.read(where)
-        except expression.ExpressionError as error:  # the page says it too, and this lies over it
-            st.error(plain(str(error)))
+    fault = fault_of(where)
+    with st.container(key="where_said"):  # its room stays: what stands below it does not jump
+        st.caption(f":red[{plain(fault)}]" if fault else f"Compares {', '.join(expression.NAMES)}; with and, or, not.")
     one, two = st.columns(2, vertical_alignment="bottom")
     sort = one.selectbox(
         "Sort by", known.sorts, format_func=failures.SORTS.__getitem__, key="sort", persist_state="session"
@@ -99,14 +106,26 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> Query:
         chosen: tuple[float, float] = st.slider("Mean discounted reward", *ends, key=key, persist_state="session")  # type: ignore[assignment]
         scores = None if chosen == ends else chosen
         cleared[key] = ends
-    query = Query(state["outcome"], kinds, verdicts, true_steps, named, scores, words, sort, descending, where)
+    query = Query(
+        state["outcome"], kinds, verdicts, true_steps, named, scores, words, sort, descending, "" if fault else where
+    )
     if query.telling and not state["model_first"]:
         st.caption("These filters say something of the model's answer or the label: annotations are not blind.")
     filled(names)
     state[CLEARED] = cleared
     with top:
-        clear_button(disabled=query == Query(outcome="all"))
-    return query
+        clear_button(disabled=not fault and query == Query(outcome="all"))
+    return query, fault
+
+
+def fault_of(where: str) -> str:
+    """What is wrong with an expression; empty where nothing is, or there is none."""
+    try:
+        if where.strip():
+            expression.read(where)
+    except expression.ExpressionError as error:
+        return str(error)
+    return ""
 
 
 def unfiltered() -> dict[str, Any]:
@@ -139,19 +158,20 @@ def draw_slices(table: pa.Table, key: tuple[str, int, int]) -> None:
         return
     found = cached_slices(table, by, key)
 
-    def take() -> None:
-        rows = st.session_state[f"slices_{by}"]["selection"]["rows"]
-        if rows:
-            fill(where=found[rows[0]].where, outcome="all")
-
-    st.dataframe(
-        inert_table([
-            {
-                "slice": one.name, "traces": one.traces, "judged": one.judged, "wrong": one.wrong,
-                "share wrong": one.wrong / one.judged if one.judged else None,
-            }
-            for one in found
-        ]),
-        hide_index=True, height=SLICE_PIXELS, key=f"slices_{by}", on_select=take, selection_mode="single-row",
-        column_config={"share wrong": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)},
+    more = "; the table scrolls" if len(found) > SLICES_IN_SIGHT else ""
+    st.caption(f"{counted(len(found), 'slice')}{more}. A choice filters by it.")
+    rows = [
+        {
+            "slice": one.name, "traces": one.traces, "answer known": one.known, "wrong": one.wrong,
+            "share wrong": one.wrong / one.known if one.known else None,
+        }
+        for one in found
+    ]  # fmt: skip
+    cards.table(
+        rows, f"slices_{by}", title="Slices", height=SLICE_PIXELS if more else "auto",
+        choose=lambda row: fill(where=found[row].where, outcome="all"),
+        columns={
+            "answer known": st.column_config.NumberColumn(help=ANSWER_KNOWN),
+            "share wrong": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1),
+        },
     )  # fmt: skip

@@ -58,7 +58,7 @@ def opened() -> list[Shown]:
         except (StoreError, OSError) as error:
             st.error(plain(f"{info.name}: {unreadable(error)}"))
     for run in found:
-        st.caption(plain(f"{run.name}: {sections.origin_line(run.sample.provenance)}; {run.sample.words()}."))
+        st.caption(plain(f"{run.name}: {origin(run.sample.provenance)}; {run.sample.words()}."))
     if found:
         with st.expander("Where these numbers come from", icon=":material/info:"):
             st.caption(sections.SETTINGS)
@@ -66,6 +66,11 @@ def opened() -> list[Shown]:
                 st.text(run.name)
                 st.json(run.sample.provenance, expanded=1)
     return found
+
+
+def origin(known: Mapping[str, Any]) -> str:
+    """Checkpoint, data and seed of a scored run in one line, the checkpoint by its name in the sidebar."""
+    return sections.origin_line(known, chooser.checkpoint_of(known))
 
 
 def unreadable(error: Exception) -> str:

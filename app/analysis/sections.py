@@ -193,9 +193,13 @@ def centred(frame: pd.DataFrame, score: str) -> pd.DataFrame:
 # --------------------------------------------------------------------------------------------------------------- files
 
 
-def origin_line(known: Mapping[str, Any]) -> str:
-    """Checkpoint, data and seed in one line; 'not said' where the run does not say."""
+def origin_line(known: Mapping[str, Any], checkpoint: str = "") -> str:
+    """Checkpoint, data and seed in one line; 'not said' where the run does not say.
+
+    ``checkpoint``: its name in the sidebar, in the place of that which it calls itself.
+    """
     names = {"checkpoint": "checkpoint", "data": "data", "input": "input", "seed": "seed"}
+    known = {**known, "checkpoint": checkpoint or known.get("checkpoint")}
     told = {words: str(known[name]) for name, words in names.items() if known.get(name) is not None}
     parts = [f"{words} {text if len(text) <= 200 else text[:200] + ' …'}" for words, text in told.items()]
     return ", ".join(parts) if parts else "checkpoint and data not said"

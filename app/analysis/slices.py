@@ -22,12 +22,13 @@ PARTS_OF_LENGTH: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a run: its name, the expression that asks for it, its traces, how many are judged and wrong."""
+    """A part of a run: its name, the expression that asks for it, its traces, of how many it is known whether they
+    are right, and how many are wrong."""
 
     name: str
     where: str
     traces: int
-    judged: int
+    known: int
     wrong: int
 
 
@@ -48,7 +49,7 @@ def slices(table: pa.Table, by: str) -> list[Slice]:
         )
         for (name, where), rights in found.items()
     ]
-    parts.sort(key=lambda one: (-(one.wrong / one.judged if one.judged else 0), one.name))
+    parts.sort(key=lambda one: (-(one.wrong / one.known if one.known else 0), one.name))
     return parts[:MOST_SLICES]
 
 

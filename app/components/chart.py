@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import streamlit as st
 
+from app.components import cards
 from app.components.markdown import plain
 from app.inspect import links
 from irl_core.report import csv_export
@@ -96,8 +97,7 @@ def show_table(table: pd.DataFrame, key: str) -> None:
         for name in table.columns
         if table[name].dtype.kind == "f" and isinstance(name, str)
     }
-    shown = csv_export.inert(table)  # the table's own menu saves what it shows
-    st.dataframe(shown, hide_index=True, column_config=numbers, placeholder="")
+    cards.table(table, f"table_{key}", title="Values", columns=numbers)
     st.download_button(
         "Save as CSV", csv_export.csv_of(table), f"{key}.csv", "text/csv", key=f"csv_{key}", on_click="ignore",
         icon=":material/download:",

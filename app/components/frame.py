@@ -9,6 +9,7 @@ from typing import Final
 import streamlit as st
 
 HERE: Final = Path(__file__).resolve().parents[1]
+FIRST_PAGE: Final = "Inspect"
 WHAT_IT_IS: Final = (
     "Paste a maths problem and a solution, and see where the reasoning goes wrong: every token coloured, the first "
     "wrong step named."
@@ -22,6 +23,16 @@ button kbd { color: inherit !important; opacity: 1 !important; }
 @media (prefers-color-scheme: dark) {  /* the accent is read as text on dark paper; on it, ink is */
   [data-testid=stBaseButton-primary]:enabled, [data-testid=stBaseButton-primary]:enabled p,
   [data-testid=stMultiSelect] span[title], [data-testid=stMultiSelect] span[title] ~ * { color: #0b1118 !important; }
+}
+.irl-lens-told { position: fixed; bottom: 45%; left: 50%; transform: translateX(-50%); z-index: 1000;
+  padding: 0.6rem 1rem; border-radius: 0.5rem; background-color: #14171c; color: #f3f5f8;
+  box-shadow: 0 2px 10px rgb(0 0 0 / 30%); }
+[data-testid=stCheckbox] label { background-color: transparent !important; }  /* a grey frame after each click */
+[data-testid=stCheckbox]:has(input:focus-visible) { outline: 2px solid currentColor; outline-offset: 2px; }
+[class*="st-key-cards_"] { display: none; }
+@media (max-width: 640px) {
+  [class*="st-key-cards_"] { display: flex; }
+  [class*="st-key-wide_"] { display: none; }
 }
 .first-run { display: none; }
 @media (max-width: 767px) { .first-run { display: block; margin: 0 0 0.5rem; } }
@@ -55,6 +66,26 @@ if (!window.irlLensKeys) {
   document.addEventListener("input", (event) => {
     if (before.has(event.target)) typing(event.target.value !== before.get(event.target));
   }, true);
+  // a digit that is no step of the solution: said, for a key that does nothing seems broken
+  let told = null;
+  const tell = (words) => {
+    if (told) told.remove();
+    told = document.createElement("div");
+    told.className = "irl-lens-told";
+    told.setAttribute("role", "status");
+    told.textContent = words;
+    document.body.append(told);
+    const own = told;
+    setTimeout(() => own.remove(), 2500);
+  };
+  document.addEventListener("keydown", (event) => {
+    if (!/^[1-9]$/.test(event.key) || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.target.closest && event.target.closest("input:not([type=checkbox]), textarea")) return;
+    if (!document.querySelector(".st-key-choices")) return;
+    if (!document.querySelector(".st-key-choice_" + (Number(event.key) - 1))) {
+      tell("This solution has no step " + event.key + ".");
+    }
+  }, true);
   const app = document.querySelector("[data-testid=stApp]");
   new MutationObserver(() => {
     const at = document.activeElement;
@@ -72,9 +103,10 @@ if (!window.irlLensKeys) {
 
 
 def draw(page: str) -> None:
-    """Draw the frame of a page, by its title; the first one that is opened in a session says what the app is."""
+    """Draw the frame of a page, by its title; Inspect says what the app is where a session begins with it."""
     st.logo(str(HERE / "mark.svg"), icon_image=str(HERE / "icon.svg"), size="large")
-    narrow = "" if page != st.session_state.setdefault("first_page", page) else f'<p class="first-run">{WHAT_IT_IS}</p>'
+    first = page == st.session_state.setdefault("first_page", page) == FIRST_PAGE
+    narrow = f'<p class="first-run">{WHAT_IT_IS}</p>' if first else ""
     st.html(STYLE + narrow)  # wide pages have the sentence in the sidebar
     with st.sidebar:
         st.caption(WHAT_IT_IS)

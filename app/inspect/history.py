@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import accumulate
 from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
 
-from app.components.chart import inert_table
+from app.components import cards
 from app.components.filling import fill
 from app.inspect import results
 from app.inspect.many import Pasted
@@ -26,9 +28,11 @@ BYTES_OF_A_CHARACTER: Final = 4
 BYTES_OF_A_TOKEN: Final = 400  # its span, its id, rewards and log-probability, as Python keeps them
 POPOVER: Final = "before_open"  # the key of the popover: whether it is open; a choice closes it
 COLUMNS: Final = {
-    "verdict": st.column_config.TextColumn("Verdict", width=190),
-    "in words": st.column_config.TextColumn("What was found", width=340),
-    "problem": st.column_config.TextColumn("Problem", width="medium"),
+    "problem": st.column_config.TextColumn("Problem", width=190),
+    "solution": st.column_config.TextColumn("Solution", width=150),
+    "verdict": st.column_config.TextColumn("Verdict", width=150),
+    "when": st.column_config.TextColumn("When", width=64),
+    "in words": st.column_config.TextColumn("What was found", width=300),
     "checkpoint": st.column_config.TextColumn("Checkpoint"),
 }
 MOST_WORDS: Final = 60
@@ -79,21 +83,14 @@ def open_waiting() -> None:
 def draw(inspections: Sequence[Inspection], key: str, most_rows: int = 8) -> None:
     """A table of inspections; the one that is chosen is opened."""
 
-    def take() -> None:
-        selected = st.session_state[key]["selection"]["rows"]
-        if selected:
-            open_again(inspections[selected[0]])
-            st.session_state[POPOVER] = False
+    def take(place: int) -> None:
+        open_again(inspections[place])
+        st.session_state[POPOVER] = False
 
-    st.dataframe(
-        inert_table([row(one) for one in inspections]),
-        hide_index=True,
+    cards.table(
+        [row(one) for one in inspections], key, title="Inspected", choose=take, columns=COLUMNS,
         height=ROW_PIXELS * (min(len(inspections), most_rows) + 1) + 3,
-        key=key,
-        on_select=take,
-        selection_mode="single-row",
-        column_config=COLUMNS,
-    )
+    )  # fmt: skip
 
 
 def row(inspection: Inspection) -> dict[str, str]:
@@ -105,11 +102,24 @@ def row(inspection: Inspection) -> dict[str, str]:
     else:
         found, says = f"{len(inspection.scored)} samples", results.majority_words(inspection)
     return {
-        "verdict": found,
-        "in words": says,
         "problem": beginning(asked.problem),
-        "checkpoint": inspection.checkpoint,
+        "solution": beginning(asked.solution),
+        "verdict": found,
+        "when": clock(inspection.when),
+        "in words": says,
+        "checkpoint": inspection.name,
     }
+
+
+def clock(when: datetime | None) -> str:
+    """A time of the day where the browser is, as far as it says so."""
+    if when is None:
+        return ""
+    try:
+        zone = ZoneInfo(st.context.timezone or "UTC")
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        return when.strftime("%H:%M UTC")
+    return when.astimezone(zone).strftime("%H:%M")
 
 
 def beginning(text: str) -> str:

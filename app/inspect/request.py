@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from irl_core.policy.familiarity import Familiarity
@@ -54,6 +55,7 @@ class Inspection:
         listed: the checkpoint's name in the list of the sidebar; empty for a stored trace.
         written: of a solution that was written in a way, what it took; ``scored`` holds it, and behind a revision its
             first draft.
+        when: when it was asked for, by the clock of the server; None for a stored trace.
     """
 
     request: Request
@@ -68,3 +70,9 @@ class Inspection:
     branches: tuple[Branch, ...] = ()
     listed: str = ""
     written: str = ""
+    when: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the checkpoint, the one by which it is listed where it is."""
+        return self.listed or self.checkpoint

@@ -55,7 +55,7 @@ def to_result(inspection: Inspection, gamma: float) -> InspectionResult:
         inspection.scored,
         inspection.localisations,
         problem=inspection.request.problem,
-        checkpoint=inspection.checkpoint,
+        checkpoint=inspection.name,
         familiarity=inspection.familiarity,
         gamma=gamma,
         kind=inspection.score_kind,
@@ -138,7 +138,7 @@ def caption(scored: ScoredTrace, inspection: Inspection) -> str:
     where = f"of the scored run {inspection.run}" if inspection.run else f"on {inspection.device}"
     return (
         f"Layout recognised: {LAYOUTS[scored.trace.layout]}. "
-        f"Checkpoint {inspection.checkpoint} {where}. "
+        f"Checkpoint {inspection.name} {where}. "
         f"Standardised with mean {signed(unit.mean)} and standard deviation {unit.std:.2f} of {unit.origin}."
     )
 

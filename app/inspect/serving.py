@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final
 
 import streamlit as st
@@ -87,7 +88,7 @@ def follow(ticket: Ticket, listed: str, before: str = "") -> Inspection:
             if now.total and not ahead:
                 words = f"{now.stage.capitalize()} {now.done} of {now.total}"
             box.progress(now.done / now.total if now.total else 0.0, text=before + words)
-        return replace(ticket.result(), listed=listed)
+        return replace(ticket.result(), listed=listed, when=datetime.now(UTC))
     finally:
         ticket.give_up()
         box.empty()

@@ -8,7 +8,7 @@ from typing import Final
 
 import streamlit as st
 
-from app.components.chart import inert_table
+from app.components import cards
 from app.components.filling import fill
 from app.components.heatmap import heatmap
 from app.components.markdown import plain
@@ -83,16 +83,15 @@ def draw_branches(inspection: Inspection, step: int, name: str) -> None:
     )
     key = "branches_" + hashlib.sha256(repr((inspection.request, inspection.at)).encode()).hexdigest()[:16]
 
-    def take() -> None:
-        rows = st.session_state[key]["selection"]["rows"]
-        if rows and not inspection.branches[rows[0]].written:
-            ask(inspection, why.with_branch(inspection, rows[0]), step)
+    def take(row: int) -> None:
+        if not inspection.branches[row].written:
+            ask(inspection, why.with_branch(inspection, row), step)
 
     number = st.column_config.NumberColumn
-    st.dataframe(
-        inert_table(why.branch_rows(inspection)), hide_index=True, key=key, on_select=take, selection_mode="single-row",
+    cards.table(
+        why.branch_rows(inspection), key, title="Tokens", choose=take,
         height=ROW_PIXELS * (len(inspection.branches) + 1) + 3,
-        column_config={
+        columns={
             "probability": number(format="percent", help="How likely the policy finds it here."),
             "reward": number(format="%+.2f", help="What the reward model says of it: higher is more like an expert."),
             "credit": number(format="%+.2f", help="How much the reward rises or falls with it."),
@@ -134,10 +133,8 @@ def draw_change(what: WhatIf) -> None:
     """What a change did: to the verdict, to every step, and the changed solution in colours."""
     st.markdown(plain(why.change_words(what.of, what.found)))
     number = st.column_config.NumberColumn(format="%+.2f")
-    st.dataframe(
-        inert_table(why.change_rows(what.of, what.found)), hide_index=True,
-        column_config={"before": number, "now": number},
-    )  # fmt: skip
+    rows = why.change_rows(what.of, what.found)
+    cards.table(rows, "change_table", title="Steps", columns={"before": number, "now": number})
     state = st.session_state
     result = results.to_result(what.found, state["gamma"])
     settings = payload.settings(state["view"], state["gamma"], state["strength"])
@@ -155,18 +152,10 @@ def draw_tries(what: WhatIf) -> None:
     name = step_name(what.of.scored[0].trace.steps, what.step, of=False)
     st.markdown(plain(why.tries_words(tries, name)))
 
-    def take() -> None:
-        rows = st.session_state["tries_table"]["selection"]["rows"]
-        if rows:
-            keep(replace(tries.request, solution=tries.scored[order[rows[0]]].trace.text))
+    def take(row: int) -> None:
+        keep(replace(tries.request, solution=tries.scored[order[row]].trace.text))
 
-    st.dataframe(
-        inert_table(why.tries_rows(tries, order)),
-        hide_index=True,
-        key="tries_table",
-        on_select=take,
-        selection_mode="single-row",
-    )
+    cards.table(why.tries_rows(tries, order), "tries_table", title="Tries", choose=take)
     st.button("Forget them", on_click=forget)
 
 

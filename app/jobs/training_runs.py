@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import yaml
 
 from app.jobs.logs import last_lines
-from app.jobs.store import Job
-from app.jobs.supervisor import root
+from app.jobs.store import Job, JobError
+from app.jobs.supervisor import jobs_table, root
 from irl_core.checkpoints.find import default_roots
 from irl_core.errors import CheckpointError
 from irl_core.report.charts.names import HIGH, LOGGED, LOW
@@ -47,7 +47,8 @@ class TrainingRun:
     """A training run as it is now.
 
     Attributes:
-        state: as ``docs/runs.md`` lists them; ``killed`` where it says that it runs and does not; or ``bundled``.
+        state: as ``docs/runs.md`` lists them; ``killed`` where it says that it runs and does not, ``cancelled`` where
+            Cancel stopped it; or ``bundled``.
         seconds_left: estimate; None where it is not known.
         method, preset, seed: "" or None where its configuration cannot be read.
     """
@@ -86,11 +87,26 @@ def catalogue() -> list[TrainingRun]:
     def written(path: Path) -> float:
         return max((path / name).stat().st_mtime for name in FILES if (path / name).is_file())
 
-    runs = [read(path) for path in sorted(inside, key=written, reverse=True)]
+    cancelled = cancelled_folders()
+    runs = [
+        replace(run, state="cancelled") if run.state == "interrupted" and path.resolve() in cancelled else run
+        for path in sorted(inside, key=written, reverse=True)
+        for run in [read(path)]
+    ]
     bundled = default_roots()[0] / BUNDLED
     if (bundled / METRICS).is_file():
         runs.append(replace(read(bundled), name="demo (bundled)", state="bundled", preset="demo-irl", method="irl"))
     return runs
+
+
+def cancelled_folders() -> set[Path]:
+    """The folders of trainings whose last job was cancelled: its process, which was told to stop, cannot know by whom,
+    and says 'interrupted'."""
+    last: dict[Path, Job] = {}
+    with contextlib.suppress(JobError):
+        for job in jobs_table().read():  # the newest first
+            last.setdefault(job.run_dir.resolve(), job)
+    return {folder for folder, job in last.items() if job.state == "cancelled"}
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -246,6 +262,21 @@ def warnings(path: Path) -> list[str]:
 
 
 # --------------------------------------------------------------------------------------------------------------- words
+
+
+def no_held_out_words(run: TrainingRun, every: str) -> str:
+    """Why a run has measured nothing on held-out problems.
+
+    Args:
+        run: which has no such figure.
+        every: its setting ``run.eval_every``, empty where that cannot be read.
+    """
+    if every in ("", "0"):
+        unknown = "its settings do not say how often to measure" if not every else "run.eval_every is 0"
+        return f"{unknown}; run.eval_every=20 measures every 20 steps"
+    if run.active:
+        return f"it is measured every {every} steps, and has not been yet"
+    return f"it was to be measured every {every} steps, and the run ended before"
 
 
 def progress_words(run: TrainingRun) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,8 +66,17 @@ def runs(
     results: Mapping[str, float],
     scored: Sequence[RunInfo],
     labels: Mapping[str, Label],
+    checkpoint_of: Callable[[Mapping[str, Any]], str],
 ) -> list[Run]:
-    """All runs, the last written to first; ``results``: pass@1 by the name of a training."""
+    """All runs, the last written to first.
+
+    Args:
+        trainings: the training runs.
+        results: pass@1 by the name of a training.
+        scored: the scored runs.
+        labels: what was noted, by the key of a run.
+        checkpoint_of: the name of the checkpoint that scored a run, from its provenance.
+    """
     found = [
         Run(
             key, "training", one.name, one.path, one.state, one.preset, one.method,
@@ -79,7 +88,7 @@ def runs(
     found += [
         Run(
             key, "scored run", one.name, one.path, f"{one.rows:,} traces" if not one.reason else "cannot be read",
-            checkpoint=str(one.provenance.get("checkpoint") or ""), seed=shown(one.provenance.get("seed")),
+            checkpoint=checkpoint_of(one.provenance), seed=shown(one.provenance.get("seed")),
             written=datetime.fromtimestamp(one.key[1] / 1e9, UTC) if one.key[1] else None, label=labels.get(key, Label()),
         )
         for one in scored

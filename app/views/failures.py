@@ -12,12 +12,12 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from app import access
-from app.analysis import annotating, catalogue, chooser, failures, filters, judgements, sections, slices
+from app.analysis import annotating, catalogue, chooser, failures, filters, judgements, panel, slices
 from app.analysis.catalogue import RunInfo
 from app.analysis.differences import differences
 from app.analysis.expression import ExpressionError
 from app.analysis.failures import Listing, Query
-from app.components import chart
+from app.components import cards, chart
 from app.components.heatmap import heatmap
 from app.components.markdown import counted, marked_differences, marked_quantities, plain
 from app.components.marking import marking
@@ -25,7 +25,7 @@ from app.inspect import links
 from app.inspect.results import caption, stored_inspection, to_result
 from irl_core.data.annotations import MOST_NAME, Annotations, disagreed, latest
 from irl_core.errors import AnnotationError, StoreError
-from irl_core.report.csv_export import csv_of, inert
+from irl_core.report.csv_export import csv_of
 from irl_core.report.heatmap import payload
 from irl_core.reward.token_scores import DEFAULT_GAMMA
 from irl_core.reward.verdict import Judged
@@ -43,7 +43,7 @@ ROWS_IN_SIGHT: Final = 7
 TABLE_PIXELS: Final = 35 * (ROWS_IN_SIGHT + 1) + 3
 STYLE: Final = """<style>
 [data-testid=stMain] h3 { font-size: 1.05rem; padding: 0; overflow-wrap: anywhere; }
-.st-key-trace, .st-key-beside { gap: 0.6rem; }
+.st-key-trace, .st-key-beside { gap: 0.45rem; }
 .st-key-trace [data-testid=stAlertContainer] { padding: 0.5rem 1rem; }
 .st-key-trace :is([data-testid=stText], [data-testid=stMarkdown] p, [data-testid=stAlertContainer] p) {
   font-size: 0.95rem; line-height: 1.45; }
@@ -52,7 +52,12 @@ STYLE: Final = """<style>
 .stApp :has(.st-key-question), .st-key-question { background-color: inherit; }  /* what passes below is not read */
 .st-key-question { padding: 0.4rem 0; border-top: 1px solid rgb(128 128 128 / 35%); }
 @media (min-width: 768px) { .st-key-trace { min-height: 26rem; } }
-@media (max-width: 767px) {  /* low rows of what a finger needs, none of them cut off */
+@media (max-width: 767px) {  /* the trace first, low rows of what a finger needs, none of them cut off */
+  [data-testid=stColumn]:has(> * > .st-key-listing, > * > * > .st-key-listing) { order: 3; }
+  [data-testid=stMain] .st-key-head h2 { font-size: 1.15rem; padding: 0; }
+  .st-key-head { gap: 0.25rem; }
+  .st-key-head [data-testid=stCaptionContainer] { padding: 0; }
+  .st-key-head [data-testid=stCaptionContainer] p { font-size: 0.75rem; }
   .st-key-question { gap: 0.3rem; padding: 0.3rem 0; }
   .st-key-question [data-testid=stHorizontalBlock] { flex-wrap: wrap; gap: 0.3rem; }
   .st-key-question [data-testid=stHorizontalBlock] > * { flex: none; width: auto; min-width: 0; }
@@ -111,9 +116,11 @@ def show() -> None:
         table = cached_index(info.path.as_posix(), info.key, info)
         annotations = read_annotations()
         with narrow.popover("Filter", icon=":material/filter_alt:", width="stretch"):
-            query = filters.choose_query(table, link)
+            query, fault = filters.choose_query(table, link)
+        if fault:
+            st.error(plain(f"{fault} The expression of the filter is not applied."))
         known = Judged.of(*(table.column(name).to_pylist() for name in ("cannot_judge", "familiar")))
-        origin.caption(plain(f"{info.name}: {sections.origin_line(info.provenance)}; {known.words}."))
+        origin.caption(plain(f"{info.name}: {panel.origin(info.provenance)}; {known.words}."))
         browse(info, table, query, annotations)
         panels(info, table, query, annotations)
     except (StoreError, ExpressionError) as error:
@@ -173,10 +180,6 @@ def choose_reviewer(place: DeltaGenerator) -> None:
         )
         st.session_state.setdefault("differences", True)  # a default beside a kept value is warned of
         st.toggle("Mark the differences to the other solution", key="differences", persist_state="session")
-        st.toggle(
-            "Ask for severity and wrong words too", key="more_asked", persist_state="session",
-            help="Two further fields for a wrong step: how much it matters, and which words of it are wrong.",
-        )  # fmt: skip
         st.toggle("Settle disagreements", key="adjudicate", help=annotating.SETTLES, persist_state="session")
 
 
@@ -235,31 +238,26 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
     name = annotating.in_whose_name()
     mine = {item: one.label for (item, annotator), one in latest(annotations).items() if annotator == name}
     items = [listing.item(first + place) for place in range(len(listed))]
-    rows.insert(1, "mine", [mine.get(item, "") for item in items])
-    rows.insert(2, "copies", [f"\u00d7{copies[item]}" if copies[item] > 1 else "" for item in items])
+    if any(item in mine for item in items):  # an empty column would take the room that the names need
+        rows.insert(1, "mine", [mine.get(item, "") for item in items])
+    times = [f"\u00d7{copies[item]}" if copies[item] > 1 else "" for item in items]
+    rows.insert(list(rows).index("trace_id") + 1, "copies", times)
     saved = csv_of(rows)
     rows["trace_id"] = [failures.name_of(*one) for one in zip(rows["trace_id"], listed, strict=True)]
     places = range(first, first + len(rows))
     rows.insert(0, "here", [f"{HERE if place == listing.place else ''} {place + 1:,}".strip() for place in places])
-    rows = rows[["here", "mine", *(name for name in rows if name not in ("here", "mine"))]]
     # a table of other rows is another table: a row that was selected in the one before is not selected in it
     key = "table_" + hashlib.sha256(repr((listed, list(rows["trace_id"]))).encode()).hexdigest()[:16]
-
-    def take() -> None:
-        selected = st.session_state[key]["selection"]["rows"]
-        if selected:
-            look_at(listing, first + selected[0])
 
     columns, titles = st.column_config, failures.COLUMN_TITLES
     config = {name: columns.Column(title) for name, title in titles.items() if name in rows}
     config |= {name: columns.TextColumn(titles[name], width="medium") for name in ("problem", "text")}
-    config["here"] = columns.TextColumn("", width=48)
+    config["here"] = columns.TextColumn("", width=36)
     config["mine"] = columns.TextColumn(titles["mine"], width=64)
     config[failures.SCORE] = columns.NumberColumn(titles[failures.SCORE], format="%.2f")
-    st.dataframe(  # the table's own menu saves what it shows
-        inert(rows), hide_index=True, height=TABLE_PIXELS, key=key, on_select=take, selection_mode="single-row",
-        column_config=config,
-    )  # fmt: skip
+    cards.table(
+        rows, key, title="Traces", choose=lambda row: look_at(listing, first + row), columns=config, height=TABLE_PIXELS
+    )
     total, judged = len(listing.numbers), sum(listing.item(place) in mine for place in range(len(listing.numbers)))
     st.progress(judged / total, text=f"{judged:,} of {total:,} judged by you")
     st.caption(
@@ -322,7 +320,7 @@ def draw_trace(info: RunInfo, row: ScoredRow, number: int, own: Annotation | Non
         st.text(row["problem"])
     if own is not None:
         verdict = verdict_of(row)  # where there are rewards, the whole of it stands above them
-        said = verdict.sentence if row["prompt_reward"] is None else f"{verdict.headline}."
+        said = verdict.sentence if row["prompt_reward"] is None else f"{verdict.claim}."
         st.success(plain(f"{judgements.own_words(own)} {said} {failures.label_words(row)}"))
     draw_solution(row, info, revealed)
 
@@ -330,7 +328,7 @@ def draw_trace(info: RunInfo, row: ScoredRow, number: int, own: Annotation | Non
 def draw_solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
     """The solution: in the colours of its rewards where they may be seen, else as plain steps."""
     inspection = stored_inspection(row, info.name) if revealed else None
-    if inspection is None and st.session_state["more_asked"] and not revealed:
+    if inspection is None and st.session_state.get("more_asked") and not revealed:
         marking(row, annotating.marked_in(row), partial(annotating.mark, row), key="marking")
         return
     if inspection is None:

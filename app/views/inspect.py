@@ -12,6 +12,7 @@ import streamlit as st
 
 from app import sidebar
 from app.analysis import catalogue, chooser
+from app.components import cards
 from app.components.filling import fill, filled, refill
 from app.components.heatmap import heatmap
 from app.components.markdown import has_markup, plain, rendered
@@ -35,6 +36,7 @@ RESULT = "result"
 STYLE = """<style>
 .st-key-kinds { min-height: 2.5rem; justify-content: center; }
 @media (max-width: 767px) { .st-key-found { min-height: 85vh; scroll-margin-top: 4rem; } }
+[data-testid=stPopoverBody]:has(.st-key-wide_history_table) { min-width: min(46rem, 92vw); }
 .irl-lens-typing .st-key-result { opacity: 0.4; }  /* at the first letter, before the page has heard of it */
 </style>"""
 DIMMED = f"<style>.st-key-{RESULT} {{ opacity: 0.4; }}</style>"  # it is not of the texts that stand above it
@@ -248,20 +250,12 @@ def choose_traces(inspection: Inspection, result: InspectionResult, order: list[
         return 0, None
     st.text(results.majority_words(inspection))
 
-    def take() -> None:
-        selected = st.session_state["samples"]["selection"]["rows"]
-        if selected:
-            st.session_state["chosen"] = order[selected[0]]
-
-    st.dataframe(
-        results.ranking_table(inspection, result, order),
-        hide_index=True,
+    cards.table(
+        results.ranking_table(inspection, result, order), "samples", title="Solutions",
+        choose=lambda row: st.session_state.update(chosen=order[row]),
+        columns={results.score_column(inspection): st.column_config.NumberColumn(format="%.2f")},
         height=ROW_PIXELS * (min(len(order), 6) + 1) + 3,
-        column_config={results.score_column(inspection): st.column_config.NumberColumn(format="%.2f")},
-        key="samples",
-        on_select=take,
-        selection_mode="single-row",
-    )
+    )  # fmt: skip
     for name in ("chosen", "versus"):
         if st.session_state[name] not in order:
             st.session_state[name] = order[0] if name == "chosen" else None

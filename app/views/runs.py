@@ -11,6 +11,7 @@ import streamlit as st
 
 from app import access, sidebar
 from app.analysis import chooser
+from app.components import cards
 from app.components.chart import inert_table
 from app.components.markdown import counted, plain
 from app.inspect import scoring_queue
@@ -32,8 +33,8 @@ NARROW: Final = """
 @media (max-width: 767px) { .st-key-runs_cards { display: flex; } .st-key-runs_wide { display: none; } }
 """
 STOPPED: Final = {
-    "interrupted": "*interrupted*: it was asked to stop, finished its step and saved; where that was by Cancel, the "
-    "sidebar calls its job cancelled.",
+    "cancelled": "*cancelled*: Cancel stopped it; it finished its step and saved.",
+    "interrupted": "*interrupted*: it was asked to stop from outside, finished its step and saved.",
     "killed": "*killed*: it ended without a word, or the machine went down; what it saved before is whole.",
     "stopped": "*stopped*: going on was useless; its reason is on Training curves.",
     "failed": "*failed*: it ended with an error, which is on Training curves.",
@@ -63,7 +64,7 @@ def show() -> None:
     if together := table.seeds_together(shown):
         st.subheader("Seeds together")
         st.caption("Trainings that differ in their seed alone; pass@1 on held-out problems, as measured last.")
-        st.dataframe(inert_table(together), hide_index=True)
+        cards.table(together, "seeds_together", title="Seeds together")
 
 
 def all_runs() -> list[Run]:
@@ -79,7 +80,7 @@ def all_runs() -> list[Run]:
         known = Labels().all()
     except LabelError as error:
         st.error(plain(str(error)))
-    return table.runs(trainings, results, chooser.catalogue(), known)
+    return table.runs(trainings, results, chooser.catalogue(), known, chooser.checkpoint_of)
 
 
 def choose(shown: Sequence[Run]) -> list[Run]:
@@ -254,7 +255,7 @@ def several(chosen: Sequence[Run]) -> None:
     differing = table.differences(trainings)
     st.subheader("Settings that differ")
     if differing:
-        st.dataframe(inert_table(differing), hide_index=True)
+        cards.table(differing, "settings_differ", title="Settings that differ")
     else:
         st.caption("None: they have the same settings, or these cannot be read.")
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Final
 
-import pandas as pd
 import streamlit as st
 
-from app.components import chart
+from app.components import cards, chart
 from app.components.markdown import plain
 from app.jobs import training_runs
 from app.jobs.panel import metrics
@@ -26,9 +25,10 @@ AXES: Final[dict[Against, str]] = {"step": "Steps", "tokens": "Tokens", "hours":
 KEPT: Final = (
     "training_runs", "training_axis", "training_smooth", "training_metrics", "training_log", "training_seeds",
 )  # fmt: skip
+HELD_OUT: Final = "eval/pass@1"
 GROUPS: Final = {
     "Reward by class": ("disc/reward_expert", "disc/reward_policy", "disc/reward_perturbed"),
-    "Correctness, train and held-out": ("rollout/correct", "eval/pass@1"),
+    "Correctness, train and held-out": ("rollout/correct", HELD_OUT),
     "Discriminator right, by class": ("disc/accuracy_expert", "disc/accuracy_policy", "disc/accuracy_perturbed"),
 }
 UNITS: Final = {
@@ -139,7 +139,7 @@ def draw_runs(
         for run in runs
     ]
     column = st.column_config.ProgressColumn("progress", min_value=0.0, max_value=1.0, format="percent")
-    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config={"progress": column})
+    cards.table(rows, "training_table", title="Runs", columns={"progress": column})
     drawn = {name: training_runs.against(of_run, axis) for name, of_run in lines.items()}
     if st.session_state["training_seeds"]:
         drawn = with_seeds_together({run.name: run for run in runs}, lines, drawn)
@@ -150,6 +150,8 @@ def draw_runs(
         if wanted := [name for name in group if name in known]:
             with next(places):
                 draw_chart(title, drawn, wanted, axis, smooth)
+                if HELD_OUT in group:
+                    say_what_is_missing(runs, lines)
     for run in runs:
         describe(run, lines[run.name])
 
@@ -180,6 +182,14 @@ def draw_chart(title: str, drawn: Mapping[str, Lines], wanted: Sequence[str], ax
     figure.update_layout(uirevision=key)  # what was zoomed into stays, while the run goes on
     alt = f"{title} of {', '.join(drawn)}, against {AXES[axis].lower()}"
     chart.draw(figure, training_charts.training_table(drawn, wanted, axis), key=key, alt=alt)
+
+
+def say_what_is_missing(runs: Sequence[TrainingRun], lines: Mapping[str, Lines]) -> None:
+    """Why a run has no line on held-out problems."""
+    for run in runs:
+        if not any(HELD_OUT in line for line in lines[run.name]):
+            every = table.settings(run.path).get("run.eval_every", "")
+            st.caption(plain(f"No held-out line of {run.name}: {training_runs.no_held_out_words(run, every)}."))
 
 
 def describe(run: TrainingRun, lines: Lines) -> None:

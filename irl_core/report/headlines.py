@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final, Literal
 
 from irl_core.evaluation.correlation import Correlations, left_beyond
@@ -23,16 +24,19 @@ from irl_core.report.terms import term_of
 from irl_core.statistics.bootstrap import Estimate
 from irl_core.statistics.wording import ranking, side
 
+MOST_DIGITS: Final = 2
 UNITS: Final = {"share": " %", "gap": " points", "plain": ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number of a headline: a ``share`` in hundredths, a ``gap`` of two shares in points, or ``plain``."""
+    """A number of a headline: a ``share`` in hundredths, a ``gap`` of two shares in points (both with ``digits`` after
+    the point), or ``plain``."""
 
     title: str
     estimate: Estimate
     kind: Literal["share", "gap", "plain"] = "share"
+    digits: int = 0
 
     @property
     def value(self) -> str:
@@ -59,7 +63,7 @@ class Number:
 
     def _written(self, value: float) -> str:
         sign = "+" if self.kind == "gap" else ""
-        text = f"{value:.2f}" if self.kind == "plain" else f"{100 * value:{sign}.0f}"
+        text = f"{value:.2f}" if self.kind == "plain" else f"{100 * value:{sign}.{self.digits}f}"
         return text.replace("-", "\u2212")
 
 
@@ -81,18 +85,31 @@ def headline(name: str, section: Section[Any]) -> Headline:
     return found or Headline(re.split(r"(?<=\.) (?=[A-Z])", section.paragraph, maxsplit=1)[0])
 
 
-def in_percent(value: float) -> str:
+def in_percent(value: float, digits: int = 0) -> str:
     """A share in hundredths: '73 %'."""
-    return f"{100 * value:.0f} %"
+    return f"{100 * value:.{digits}f} %"
 
 
-def gap(difference: Estimate) -> str:
+def digits_that_add_up(one: Estimate, other: Estimate, difference: Estimate) -> int:
+    """The fewest digits after the point, two at most, with which two shares and their difference add up as they are
+    written; 0 where none do, since the difference is over other problems than the shares."""
+    if not (one.defined and other.defined and difference.defined):
+        return 0
+    values = [100 * each.value for each in (one, other, difference)]
+    for digits in range(MOST_DIGITS + 1):
+        left, right, between = (Decimal(f"{value:.{digits}f}") for value in values)
+        if left - right == between:
+            return digits
+    return 0
+
+
+def gap(difference: Estimate, digits: int = 0) -> str:
     """A difference of shares in words: '10 points more, clearly better'."""
     if not difference.defined:
         return f"the difference is undefined ({difference.reason})"
-    points = abs(round(100 * difference.value))
+    points = f"{abs(100 * difference.value):.{digits}f}"
     more = "more" if difference.value > 0 else "fewer"
-    size = f"{points} point{'s' * (points != 1)} {more}" if points else "the same within a point"
+    size = f"{points} point{'s' * (points != '1')} {more}" if float(points) else "the same within a point"
     sure = {"above": "clearly better", "below": "clearly worse", "neither": "which may be chance"}
     return f"{size}, {sure.get(side(difference), 'of too few problems to say more')}"
 
@@ -110,15 +127,16 @@ def reranking(one: Reranking) -> Headline | None:
         if majority.defined
         else (random, "a random sample", best.minus_random_sample)
     )
-    sentence = f"Choosing by the reward: {in_percent(best.value.value)} right"
+    digits = 0 if less is None else digits_that_add_up(best.value, rival, less)
+    sentence = f"Choosing by the reward: {in_percent(best.value.value, digits)} right"
     if rival.defined and less is not None:
-        sentence += f"; {words} {in_percent(rival.value)}; {gap(less)}"
+        sentence += f"; {words} {in_percent(rival.value, digits)}; {gap(less, digits)}"
     return Headline(
         f"{sentence}.",
         (
-            Number("right when the reward chooses", best.value),
-            Number("right by majority", majority),
-            Number("right by a random sample", random),
+            Number("right when the reward chooses", best.value, digits=digits),
+            Number("right by majority", majority, digits=digits),
+            Number("right by a random sample", random, digits=digits),
         ),
     )
 
@@ -191,10 +209,12 @@ def localisation(one: Localisation) -> Headline | None:
         return None
     best = best_baseline(rows)
     ours, theirs, less = rows[REWARD]["exact"], rows[best]["exact"], rows[best]["reward_minus_this"]
-    sentence = f"The reward names the first wrong step in {in_percent(ours.value)} of the wrong traces"
+    digits = digits_that_add_up(ours, theirs, less)
+    sentence = f"The reward names the first wrong step in {in_percent(ours.value, digits)} of the wrong traces"
     if theirs.defined:
-        sentence += f"; {TITLES[best]} {in_percent(theirs.value)}; {gap(less)}"
-    numbers = (Number("named by the reward", ours), Number(f"named by {TITLES[best]}", theirs))
+        sentence += f"; {TITLES[best]} {in_percent(theirs.value, digits)}; {gap(less, digits)}"
+    named = (("the reward", ours), (TITLES[best], theirs))
+    numbers = [Number(f"named by {who}", share, digits=digits) for who, share in named]
     return Headline(f"{sentence}.", (*numbers, Number("F1 at the held-out threshold", rows[REWARD]["f1"])))
 
 

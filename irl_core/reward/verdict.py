@@ -14,7 +14,7 @@ from typing import Final, Literal, TypedDict, cast
 
 from irl_core.reward.wording import in_words, lowest_step, rule_words, signed, step_name
 from irl_core.text.equations import Equation, find_equations, first_false_step
-from irl_core.text.quantities import odd_quantities, often_words, unused_results, unused_words
+from irl_core.text.quantities import odd_quantities, unused_results, unused_words
 from irl_core.types import Decision, Localisation, Trace, number_of
 
 By = Literal["arithmetic", "answer", "quantities", "reward", "familiarity"]
@@ -106,12 +106,19 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on a trace; ``findings`` in order of weight: arithmetic, answer, quantities,
+    """The verdict on a trace: its ``claim`` on one line, and ``unused``, what the solution never uses, where that is
+    to be said beside it; ``findings`` in order of weight: arithmetic, answer, quantities,
     reward, familiarity."""
 
     ruling: Ruling
-    headline: str
+    claim: str
     findings: tuple[Finding, ...]
+    unused: str = ""
+
+    @property
+    def headline(self) -> str:
+        """The claim, and in a sentence of its own what the solution never uses."""
+        return f"{self.claim}. {self.unused[0].upper()}{self.unused[1:]}" if self.unused else self.claim
 
     @property
     def sentence(self) -> str:
@@ -189,20 +196,19 @@ def verdict_on(trace: Trace, where: Localisation | None, judge: Judge) -> Verdic
     findings = [
         _arithmetic(trace, equations, false, place),
         _answer(trace, ruling),
-        _quantities(unused_words(odd, results), often_words(odd)),
+        _quantities(unused_words(odd, results)),
         _reward(trace, where, judge, ruling),
         _familiarity(judge, read=where is not None),
     ]
-    headline = _headline(trace, ruling, len(equations), _first_of(trace, false, place), where if judge.signal else None)
-    if (unused := unused_words(odd, results)) and not false and not trace.correct:
-        headline += f". {unused[0].upper()}{unused[1:]}"
-    return Verdict(ruling, headline, tuple(finding for finding in findings if finding is not None))
+    claim = _claim(trace, ruling, len(equations), _first_of(trace, false, place), where if judge.signal else None)
+    beside = "" if false or trace.correct else unused_words(odd, results)
+    return Verdict(ruling, claim, tuple(finding for finding in findings if finding is not None), beside)
 
 
 # ------------------------------------------------------------------------------------------------------ the words
 
 
-def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | None, where: Localisation | None) -> str:
+def _claim(trace: Trace, ruling: Ruling, equations: int, false: Equation | None, where: Localisation | None) -> str:
     """The verdict on one line. ``where``: the reward's localisation, None where it has no signal."""
     if false is not None:
         at = "" if ruling.step is None else f"{step_name(trace.steps, ruling.step, of=False).capitalize()}: "
@@ -233,8 +239,8 @@ def _headline(trace: Trace, ruling: Ruling, equations: int, false: Equation | No
 
 def _how_often(where: Localisation | None) -> str:
     """How often a step that is named like this one was the wrong one: it is heard before the small print is read."""
-    known = where is not None and math.isfinite(where.confidence)
-    return f" (right in {where.confidence:.0%} of such cases)" if known and where is not None else ""
+    known = "" if where is None else _measured(where)
+    return f" ({known})" if known else ""
 
 
 def _arithmetic(
@@ -267,10 +273,9 @@ def _answer(trace: Trace, ruling: Ruling) -> Finding | None:
     return Finding("answer", f"Answer: right{_stated(trace)}.")
 
 
-def _quantities(unused: str, often: str) -> Finding | None:
-    """What the solution does not use of what it has, and what it uses in several calculations."""
-    said = "; ".join(filter(None, (unused, often)))
-    return Finding("quantities", f"Quantities: {said}.") if said else None
+def _quantities(unused: str) -> Finding | None:
+    """What the solution does not use of what it has."""
+    return Finding("quantities", f"Quantities: {unused}.") if unused else None
 
 
 def _unused_results(trace: Trace) -> list[str]:
@@ -303,7 +308,9 @@ def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruli
         numbers = f"step score {signed(where.step_scores[step])}, {limit}"
         if low is not None and low != step and not where.step_scores[step] < where.threshold:
             numbers = f"lowest step score {signed(where.step_scores[low])}, {limit}"
-        return Finding("reward", f"Reward: the first error is {name} ({'; '.join(filter(None, (numbers, sure, rule)))}).", step)
+        return Finding(
+            "reward", f"Reward: the first error is {name} ({'; '.join(filter(None, (numbers, sure, rule)))}).", step
+        )
     score = "no step has a score" if low is None else (
         f"lowest step score {signed(where.step_scores[low])}, of {step_name(trace.steps, low, of=False)}"
     )  # fmt: skip
@@ -317,8 +324,7 @@ def _measured(where: Localisation) -> str:
     not known, or it says nothing."""
     if where.decision == "uncertain" or not math.isfinite(where.confidence):
         return ""
-    what = "such a step was the first wrong one" if where.decision == "error" else "a solution like it was right"
-    return f"{what} in {where.confidence:.0%} of the cases it was calibrated on"
+    return f"right in {where.confidence:.0%} of such cases"
 
 
 def _familiarity(judge: Judge, *, read: bool) -> Finding | None:

@@ -85,12 +85,6 @@ def unused_words(odd: Sequence[Quantity], results: Sequence[str] = ()) -> str:
     return f"{' and '.join(parts)} {'are' if many else 'is'} never used" if parts else ""
 
 
-def often_words(odd: Sequence[Quantity]) -> str:
-    """What stands in several calculations, which may well be right, as a clause; empty where nothing does."""
-    often = [f"the {one.text} stands in {one.uses} calculations" for one in odd if one.uses]
-    return f"{_listed(often)}, which may be right" if often else ""
-
-
 def _listed(parts: Sequence[str]) -> str:
     named = [*parts[:MOST_NAMED], *([f"{len(parts) - MOST_NAMED} more"] if len(parts) > MOST_NAMED else [])]
     return " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))

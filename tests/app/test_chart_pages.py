@@ -82,7 +82,7 @@ def drawn(page: AppTest) -> list[str]:
 
 def read(page: AppTest, place: int = 0) -> pd.DataFrame:
     """A table as it is read: value and interval of a cell, without bars."""
-    shown = [one for one in drawn(page) if "<table>" in one][place]
+    shown = [one for one in drawn(page) if "<table>" in one and 'aria-label="Values"' not in one][place]
     shown = re.sub(r'(<th scope="col".*?)<span class="beside">[^<]*</span></th>', r"\1</th>", shown)
     rows = [
         [" ".join(html.unescape(re.sub(r"<[^>]*>", "", cell)).split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,10 @@ def test_what_was_inspected_is_opened_again_without_a_model() -> None:
     assert before[:2] == ["How many cups?", "How many pens?"] and before[2].startswith("Mara has 7 pens.")
     (table,) = [one.value for one in page.dataframe if "in words" in one.value]
     assert list(table["verdict"])[:2] == ["step 1, reward"] * 2
+    assert list(table["problem"])[:2] == ["How many cups?", "How many pens?"]
+    assert list(table["solution"])[:2] == ["7 + 4 = 11", "pens= 4"] and next(iter(table)) == "problem"
+    assert all(re.fullmatch(r"\d\d:\d\d( UTC)?", when) for when in table["when"])
+    assert set(table["checkpoint"]) == {"fake"}
     calls = dict(fakes.calls)
     page.session_state["opens"] = page.session_state["history"][1]
     page.run()

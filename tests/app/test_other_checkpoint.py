@@ -10,6 +10,6 @@ def test_runs_of_another_checkpoint_are_named() -> None:
     runs = {info.name: info for info in catalogue.catalogue(default_roots()[:1])}
     demo, own = runs["scored_run"], runs["scored_run_gsm8k"]
     assert chooser.of_others([demo], "demo") == chooser.of_others([own], "gsm8k") == ""
-    told = "Scored by another checkpoint than gsm8k, which the sidebar has chosen: scored_run by demo-irl."
+    told = "Scored by another checkpoint than gsm8k, which the sidebar has chosen: scored_run by demo."
     assert chooser.of_others([demo, own], "gsm8k") == told
     assert chooser.of_others([demo, own], "not there") == ""

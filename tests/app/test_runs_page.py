@@ -47,7 +47,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def found(**labels: Label) -> list[table.Run]:
     trainings = training_runs.catalogue()
     results = {"one": 0.5, "two": 0.7, "fast": 0.2}
-    return table.runs(trainings, results, [], {f"training/{name}": label for name, label in labels.items()})
+    return table.runs(trainings, results, [], {f"training/{name}": label for name, label in labels.items()}, str)
 
 
 def test_runs_are_searched_by_all_words_and_archived_ones_only_where_wanted(home: Path) -> None:

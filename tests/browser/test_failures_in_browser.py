@@ -206,9 +206,7 @@ def test_wrong_words_are_marked_in_the_text(watched: Any, reviewed: str, folder:
     page = watched.page
     page.set_default_timeout(60_000)
     open_page(page, reviewed, "marker")
-    page.get_by_role("button", name="Reviewer").click()
-    page.get_by_text("Ask for severity and wrong words too").click()
-    page.keyboard.press("Escape")
+    page.get_by_text("Severity, wrong words").click()
     button = page.get_by_role("button", name="Mark the selected words as wrong")
     expect(button).to_be_disabled()
     words, _ = page.evaluate(SELECT)
@@ -224,6 +222,30 @@ def test_wrong_words_are_marked_in_the_text(watched: Any, reviewed: str, folder:
     start = 1 + len(words) - len(words.lstrip())
     assert (last.annotator, last.step, last.span_start) == ("marker", 0, start)
     assert last.span_end == start + len(words.strip())
+
+
+def test_a_digit_that_is_no_step_is_said(watched: Any, reviewed: str) -> None:
+    page = watched.page
+    page.set_default_timeout(60_000)
+    open_page(page, reviewed, "digits")
+    page.keyboard.press("9")
+    expect(page.get_by_role("status").filter(has_text="This solution has no step 9.")).to_be_visible()
+
+
+def test_at_400_pixels_the_trace_is_seen_above_the_question(browser: Browser, reviewed: str) -> None:
+    """The list of traces lay before it, and the question over the rest of the screen."""
+    context = browser.new_context(viewport={"width": 400, "height": 800}, color_scheme="dark")
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    open_page(page, reviewed, "small")
+    page.evaluate("document.querySelector('[data-testid=stMain]').scrollTop = 0")
+    question = page.locator(".st-key-question").bounding_box()
+    steps = page.locator(".st-key-trace [data-testid=stText]").last.bounding_box()
+    listing = page.locator(".st-key-listing").bounding_box()
+    assert question and steps and listing
+    assert steps["y"] > 0 and steps["y"] + steps["height"] <= question["y"] < 800
+    assert listing["y"] > steps["y"]
+    context.close()
 
 
 def test_at_400_pixels_the_question_takes_a_quarter_and_nothing_of_it_is_cut_off(

@@ -48,10 +48,11 @@ def test_every_row_is_scored_in_the_order_of_the_input(source: Path, tmp_path: P
     assert summary.sentence() == f"Scored 11 traces into {out}."
     wrong = [verdict_of(row).ruling.kind for row in read_run(out).to_pylist()].count("error")
     assert summary.verdicts["error"] == wrong and sum(summary.verdicts.values()) == 11
+    answers = read_run(out).column("correct").to_pylist().count(False)
     first, then = summary.closing()[:2]
-    assert (
-        first
-        == f"Wrong by the verdict: {wrong} of 11. Unfamiliar, or without a signal: {summary.judged.cannot}. Unread: 0."
+    assert first == (
+        f"Wrong answers: {answers} of 11. An error is named in {wrong} of 11. "
+        f"Unfamiliar, or without a signal: {summary.judged.cannot}. Unread: 0."
     )
     assert then.startswith("Next: ")
     table = read_run(out).to_pydict()

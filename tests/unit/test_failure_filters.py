@@ -89,7 +89,7 @@ def test_every_trace_is_in_one_slice_that_its_expression_asks_for(by: str) -> No
     found = slices.slices(TABLE, by)
     numbers = sorted(number for one in found for number in rows(one.where))
     assert numbers == [0, 1, 2, 3] and [one.traces for one in found] == [len(rows(one.where)) for one in found]
-    assert sum(one.wrong for one in found) == 2 and sum(one.judged for one in found) == 3
+    assert sum(one.wrong for one in found) == 2 and sum(one.known for one in found) == 3
 
 
 def test_a_link_leads_back_to_the_slice() -> None:

@@ -39,16 +39,35 @@ def test_a_difference_is_called_clear_only_where_its_interval_is(difference: Est
     assert headlines.gap(difference) == words
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "digits"),
+    [(0.734, 0.636, 1), (0.73, 0.64, 0), (0.7344, 0.6355, 1), (0.7344, 0.6336, 0), (0.5, 0.5, 0)],
+)
+def test_shares_and_their_difference_add_up_as_they_are_written(ours: float, theirs: float, digits: int) -> None:
+    """'73 % right; majority 64 %; 10 points more' made readers stop: 9.8 had been rounded by itself."""
+    three = [estimate(value, value - 0.1, value + 0.1) for value in (ours, theirs, ours - theirs)]
+    assert headlines.digits_that_add_up(*three) == digits
+    written = [float(f"{100 * one.value:.{digits}f}") for one in three]
+    assert written[0] - written[1] == pytest.approx(written[2])
+
+
+def test_shares_of_other_problems_than_their_difference_keep_whole_points() -> None:
+    three = [estimate(value, 0.0, 1.0) for value in (0.7, 0.6, 0.3)]
+    assert headlines.digits_that_add_up(*three) == 0
+
+
 def test_the_gain_of_choosing() -> None:
     found = reranking.figures(RUN)
     best, majority = found.by_score[found.vote.score]["1"], found.baselines["majority"]["1"]
     one = headlines.reranking(found)
     assert one is not None
-    start = f"Choosing by the reward: {100 * best.value.value:.0f} % right; majority {100 * majority.value:.0f} %; "
-    assert one.sentence == f"{start}{headlines.gap(best.minus_majority)}."
+    digits = headlines.digits_that_add_up(best.value, majority, best.minus_majority)
+    ours, theirs = (headlines.in_percent(share.value, digits) for share in (best.value, majority))
+    start = f"Choosing by the reward: {ours} right; majority {theirs}; "
+    assert one.sentence == f"{start}{headlines.gap(best.minus_majority, digits)}."
     assert [number.estimate for number in one.numbers][:2] == [best.value, majority]
     low, high = best.value.interval
-    assert one.numbers[0].extent == f"{100 * low:.0f} to {100 * high:.0f} %, n 20"
+    assert one.numbers[0].extent == f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %, n 20"
 
 
 def test_without_answers_the_rival_is_a_random_sample() -> None:

@@ -191,6 +191,7 @@ def test_a_paragraph_in_sentences() -> None:
 def test_the_origin_of_a_run_in_words() -> None:
     known = {"checkpoint": "demo", "seed": 0, "data": "gsm8k", "long": "x" * 300}
     assert sections.origin_line(known) == "checkpoint demo, data gsm8k, seed 0"
+    assert sections.origin_line(known, "the one listed").startswith("checkpoint the one listed, ")
     assert sections.origin_line({}) == "checkpoint and data not said"
     assert sections.origin_line({"data": "x" * 300}) == "data " + "x" * 200 + " \u2026"
 

@@ -45,6 +45,33 @@ def here(**more: Any) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------- catalogue
 
 
+def test_a_run_that_was_cancelled_is_called_so_as_its_job_is(runs: Path) -> None:
+    """Its process, told to stop, says 'interrupted': it cannot know by whom."""
+    a_run(runs, "a", state="interrupted", step=3, steps=9)
+    a_run(runs, "b", state="interrupted", step=3, steps=9)
+    jobs = supervisor.jobs_table()
+    for name, state in (("a", "cancelled"), ("b", "cancelled"), ("b", "interrupted")):  # the last job of b was not
+        job = supervisor.start(Wanted("train", name, [sys.executable, "-c", ""], runs / name, "cpu"))
+        while supervisor.get(job.id).active:
+            time.sleep(0.05)
+        jobs.change(supervisor.get(job.id), state=state)
+    assert {run.name: run.state for run in training_runs.catalogue()} == {"a": "cancelled", "b": "interrupted"}
+
+
+@pytest.mark.parametrize(
+    ("state", "every", "words"),
+    [
+        ("finished", "0", "run.eval_every is 0; run.eval_every=20 measures every 20 steps"),
+        ("finished", "", "its settings do not say how often to measure; run.eval_every=20 measures every 20 steps"),
+        ("running", "50", "it is measured every 50 steps, and has not been yet"),
+        ("cancelled", "50", "it was to be measured every 50 steps, and the run ended before"),
+    ],
+)
+def test_why_there_is_no_line_on_held_out_problems(runs: Path, state: str, every: str, words: str) -> None:
+    run = replace(training_runs.read(a_run(runs)), state=state)
+    assert training_runs.no_held_out_words(run, every) == words
+
+
 def test_a_run_is_read_with_its_settings_and_status(runs: Path) -> None:
     found = training_runs.read(a_run(runs, **here(warnings=2, reason="")))
     assert found == TrainingRun(

@@ -46,8 +46,8 @@ def test_the_number_that_decides_is_the_number_shown() -> None:
     found = judged(SOUND, "12")
     assert found.headline == "No error found" and found.ruling == Ruling("no_error")
     assert said(found, "reward") == [
-        "Reward: no error (lowest step score \u22123.51, of step 2; threshold \u22124.08; a solution like it was "
-        "right in 93% of the cases it was calibrated on; rule: the step with the lowest reward of a token)."
+        "Reward: no error (lowest step score \u22123.51, of step 2; threshold \u22124.08; right in 93% of such "
+        "cases; rule: the step with the lowest reward of a token)."
     ]
     with_answer = judged(SOUND, "12", rule="raw/min/argmin+answer", decision="error", step=2)
     assert said(with_answer, "reward")[0].startswith(
@@ -63,7 +63,7 @@ def test_how_often_such_a_word_was_right_is_measured_and_said_in_plain_words() -
     where = Localisation("no_error", None, 0.25, "raw/min/argmin", -4.08, (-1.0, -3.51, -9.0))
     found = verdict_on(make_trace("How many?", SOUND), where, KNOWN)
     assert found.headline == "No error found"
-    assert "a solution like it was right in 25% of the cases it was calibrated on" in said(found, "reward")[0]
+    assert "right in 25% of such cases" in said(found, "reward")[0]
     named = Localisation("error", 1, 0.25, "raw/min/argmin", -3.0, (-1.0, -3.51, -9.0))
     found = verdict_on(make_trace("How many?", SOUND), named, KNOWN)
     assert found.headline == "First error: step 2 of 2, says the reward (right in 25% of such cases)"
@@ -78,7 +78,7 @@ def test_what_the_solution_never_uses_is_said_beside_the_verdict() -> None:
         return verdict_on(make_trace(problem, text, reference_answer=answer), where, judge)
 
     assert on(text).headline == "No error found. The 8 of the problem is never used"
-    assert said(on(text), "quantities")[0].startswith("Quantities: the 8 of the problem is never used; the 3 stands in 2")
+    assert said(on(text), "quantities") == ["Quantities: the 8 of the problem is never used."]
     assert on(text, "20").headline.endswith("The 8 of the problem is never used")
     assert on(text, "12").headline == "No error found"  # the answer is right: the problem may say more than is needed
     strange = on(text, judge=Judge(familiar=False, reason="odd words"))
@@ -86,8 +86,8 @@ def test_what_the_solution_never_uses_is_said_beside_the_verdict() -> None:
     skipped = on("4 pens cost 4*3=12 dollars.\nWith a cup 3+8=11.\nTwice that is 11*2=22.\n#### 22")
     assert skipped.headline == "No error found. The 12 of step 1 is never used"
     assert said(skipped, "quantities") == [
-        "Quantities: the 12 of step 1 is never used; the 3 stands in 2 calculations, which may be right."
-    ]
+        "Quantities: the 12 of step 1 is never used."
+    ]  # the 3, used twice, is not odd
     assert on(text.replace("2*3=6.", "2*3=7.")).headline == "Step 2: 2*3 is 6, not 7"  # what is false comes first
 
 

@@ -18,7 +18,7 @@ const FINDINGS = {
   arithmetic: "Every equation in the text, calculated again exactly; no model has a say",
   answer: "The final answer beside the right one, by value",
   quantities: "Numbers of the problem, and values calculated on the way, that nothing after uses: seldom so in right "
-    + "solutions. A number that is used twice is nothing unusual",
+    + "solutions",
   reward: "The reward model's word. Step score: what its rule makes of a step's tokens, here named after 'rule'. A step "
     + "below the threshold is called wrong. How often such a word was right was counted on held-out solutions; among others "
     + "wrong ones may be rarer, or more frequent",
