@@ -12,6 +12,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # No test uses a pretrained model that happens to be on this machine, nor needs one: the tiny checkpoint is the default.
 os.environ["IRL_LENS_CACHE"] = str(Path(__file__).resolve().parent / "no-models-here")
+# The sitecustomize there is that of every process that a test starts.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).resolve().parent / "lean"), os.environ.get("PYTHONPATH")])
+)
 
 import pytest
 

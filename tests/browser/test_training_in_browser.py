@@ -53,7 +53,11 @@ class Server:
     def start(self) -> None:
         command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "main.py"), "--server.headless=true"]
         command += [f"--server.port={self.port}", "--server.address=127.0.0.1"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]),
+            "OMP_NUM_THREADS": "1",
+        }
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=output, stderr=output)
         wait_until_healthy(self.address, self.process, self.log)
