@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DATABASE: Final = runs_folder() / "annotations.sqlite"
 PAGE_ROWS: Final = 50
+OUTCOME_WORDS: Final = {"not judged": "not known"}  # as links have them, and as they are read
 OUTCOMES: Final = ("incorrect", "correct", "not judged", "all")
 SORTS: Final = {
     ROW: "order in the file",

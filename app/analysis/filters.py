@@ -13,6 +13,7 @@ from app.components import cards
 from app.components.filling import fill, filled, refill
 from app.components.markdown import counted, plain
 from app.inspect import links
+from irl_core.report.terms import term_of
 from irl_core.reward.verdict import KINDS
 
 if TYPE_CHECKING:
@@ -66,7 +67,10 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> tuple[Query, st
     names = list(state.get(CLEARED, ()))
     refill(names)
     state.setdefault("outcome", failures.OUTCOMES[0])  # a default beside a kept value is warned of
-    st.segmented_control("Outcome", failures.OUTCOMES, key="outcome", required=True, persist_state="session")
+    st.segmented_control(
+        "Answer", failures.OUTCOMES, key="outcome", required=True, persist_state="session",
+        format_func=lambda name: failures.OUTCOME_WORDS.get(name, name),
+    )  # fmt: skip
     words = st.text_input("Words in problem, solution or trace id", key="words", max_chars=200, persist_state="session")
     where = st.text_input(
         "Expression", key="where", max_chars=expression.MOST_CHARACTERS, placeholder=expression.EXAMPLE,
@@ -103,7 +107,9 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> tuple[Query, st
             low, high = (min(max(value, ends[0]), ends[1]) for value in link.query.scores)
             state[key] = (min(low, high), max(low, high))
         state.setdefault(key, ends)
-        chosen: tuple[float, float] = st.slider("Mean discounted reward", *ends, key=key, persist_state="session")  # type: ignore[assignment]
+        chosen: tuple[float, float] = st.slider(
+            "Mean discounted reward", *ends, key=key, persist_state="session", help=term_of("discounted reward")
+        )  # type: ignore[assignment]
         scores = None if chosen == ends else chosen
         cleared[key] = ends
     query = Query(

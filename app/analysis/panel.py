@@ -164,7 +164,7 @@ def surprising(runs: Sequence[Shown], score: str) -> None:
     }
     st.subheader("Traces that this score misjudges most")
     if not found:
-        st.info("No judged trace has this score.")
+        st.info("No trace of which it is known whether it is right has this score.")
         return
     left, right = st.columns([4, 1], vertical_alignment="bottom")
     choice = left.selectbox(

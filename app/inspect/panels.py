@@ -42,12 +42,12 @@ def sampling() -> None:
             st.slider("Solutions to write", 1, MAX_SAMPLES, key="n", persist_state="session")
         seed, temperature = st.columns(2)
         seed.number_input(
-            "Seed", 0, 2**31 - 1, step=1, key="seed", persist_state="session",
+            "Seed (0 or more)", 0, 2**31 - 1, step=1, key="seed", persist_state="session",
             help="The number that chance starts from: the same one gives the same solutions on a CPU.",
         )  # fmt: skip
         if not way:
             temperature.number_input(
-                "Temperature", 0.1, 2.0, step=0.1, key="temperature", persist_state="session",
+                "Temperature (0.1 to 2)", 0.1, 2.0, step=0.1, key="temperature", persist_state="session",
                 help="How much the solutions vary: low, they are much alike; high, they are daring.",
             )  # fmt: skip
     many = f"{state['n']} solutions, seed {state['seed']}, temperature {state['temperature']:g}."

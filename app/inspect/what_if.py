@@ -94,7 +94,7 @@ def draw_branches(inspection: Inspection, step: int, name: str) -> None:
         columns={
             "probability": number(format="percent", help="How likely the policy finds it here."),
             "reward": number(format="%+.2f", help="What the reward model says of it: higher is more like an expert."),
-            "credit": number(format="%+.2f", help="How much the reward rises or falls with it."),
+            "credit": number("rise and fall", format="%+.2f", help="Its credit: how much the reward changes with it."),
         },
     )  # fmt: skip
 
@@ -121,7 +121,7 @@ def change_step(inspection: Inspection, step: int, name: str) -> None:
     words, number, button = st.columns([5, 2, 4], vertical_alignment="bottom")
     ask_for = words.text_area if "\n" in written else words.text_input
     ask_for(f"{name.capitalize()} in other words", written, key=key, on_change=change)
-    number.number_input("Tries", 1, MOST_TRIES, TRIES, key="tries")
+    number.number_input(f"Tries (1 to {MOST_TRIES})", 1, MOST_TRIES, TRIES, key="tries")
     button.button(
         "Try again from here", icon=":material/replay:", on_click=try_again, width="stretch",
         help=f"The policy writes so many solutions that begin as this one does up to {name}; then it is said how many "

@@ -140,6 +140,7 @@ def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
 
     def number(place: DeltaGenerator, label: str, key: str, text: str) -> int:
         low, high = limits(key)
+        label = f"{label} ({low} {'or more' if high is None else f'to {high:,}'})"  # what is beyond turns red, no more
         return int(place.number_input(label, low, high, value_of(config, key), help=text, key=f"train_{preset}_{key}"))
 
     def choice(place: DeltaGenerator, label: str, key: str, options: tuple[str, ...], text: str, **more: Any) -> str:

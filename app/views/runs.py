@@ -221,8 +221,8 @@ def offer_evaluation(run: Run) -> None:
         return
     trained = table.settings(run.path).get("data.source", "demo")
     data = st.text_input("Data", trained, key=f"data_{run.key}", width=160, help="demo, gsm8k, or a file of problems.")
-    problems = st.number_input("Problems", 2, 2000, 40, key=f"problems_{run.key}", width=130)
-    samples = st.number_input("Samples of each", 2, 64, 8, key=f"samples_{run.key}", width=150)
+    problems = st.number_input("Problems (2 to 2,000)", 2, 2000, 40, key=f"problems_{run.key}", width=180)
+    samples = st.number_input("Samples of each (2 to 64)", 2, 64, 8, key=f"samples_{run.key}", width=190)
 
     def start() -> None:
         device = str(st.session_state.get("device", "auto"))

@@ -94,8 +94,8 @@ def test_hover_shows_the_values_of_a_token(watched: Any, address: str) -> None:
     # '=' has raw -3 after 1.5: credit -4.5; standardised (-3 - 0.5) / 1; discounted with 0.9 from the back:
     # -0.5; 0.25 - 0.45 = -0.2; -0.5 - 0.18 = -0.68; -3.5 - 0.612 = -4.112
     assert rows == {
-        "token id": "101", "raw reward": "\u22123.000", "standardised": "\u22123.500", "discounted": "\u22124.112",
-        "credit": "\u22124.500", "log-probability": "\u22120.500",
+        "token id": "101", "reward": "\u22123.000", "standardised": "\u22123.500", "with what follows": "\u22124.112",
+        "rise and fall": "\u22124.500", "log-probability": "\u22120.500",
     }  # fmt: skip
     expect(tip.locator(".tip-text")).to_have_text("=")
 
@@ -114,7 +114,7 @@ def test_arrow_keys_home_and_end_move_the_focus(watched: Any, address: str) -> N
 
     assert [after(key) for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowUp", "End", "Home")] == [
         "=", " ", "four", "pens", "", "pens"]  # fmt: skip
-    expect(page.locator(".tip")).to_contain_text("raw reward+1.500")
+    expect(page.locator(".tip")).to_contain_text("reward+1.500")
     page.keyboard.press("Escape")
     expect(page.locator(".tip")).to_be_hidden()
 
@@ -211,9 +211,9 @@ def test_colours_are_changed_in_the_browser_at_once(watched: Any, address: str) 
     expect(page.locator(".ticks")).to_have_text("\u221230+3")
     expect(page.locator(".meaning")).to_contain_text("not to be compared with other traces")
     # credit: 1.5, -1.5, -3, 3, 0.75, -0.75
-    assert page.evaluate(PRESS, "credit")[2] == "rgb(240, 135, 43)"
+    assert page.evaluate(PRESS, "rise and fall")[2] == "rgb(240, 135, 43)"
     page.wait_for_url("**view=credit**")  # the page is told, for its link
-    expect(page.locator(".view-name")).to_have_text("credit")
+    expect(page.locator(".view-name")).to_have_text("rise and fall")
     page.wait_for_selector(READY)
     assert page.locator(".hm").count() == 1 and page.locator(".controls").count() == 1
     expect(page.locator(".ticks")).to_have_text("\u221230+3")  # the scale stays as it was chosen

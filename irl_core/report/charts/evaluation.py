@@ -175,7 +175,7 @@ def pass_at_k(by_run: Mapping[str, PassAtK], *, theme: str = "light") -> go.Figu
         )  # fmt: skip
     styled(figure, theme, f"samples, k ({counted(by_run)})", "share of problems solved, pass@k")
     if not any_value(figure):
-        note(figure, "undefined: fewer than two problems have judged samples")
+        note(figure, "undefined: fewer than two problems have samples known to be right or wrong")
     return figure
 
 

@@ -28,7 +28,7 @@ NAME_WIDTH: Final = 14  # characters of a run's name in a line under its boxes
 SEED: Final = 0
 CLASSES: Final = ("correct", "incorrect")
 COLUMNS: Final = {"length": "length in tokens", "arithmetic_false": "equations that do not hold"}
-SYMBOL: Final = {"correct": "circle", "incorrect": "x", "not judged": "diamond-open"}
+SYMBOL: Final = {"correct": "circle", "incorrect": "x", "not known": "diamond-open"}
 
 
 def title_of(name: str) -> str:
@@ -37,8 +37,8 @@ def title_of(name: str) -> str:
 
 
 def classes_of(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
-    """The class of each trace (M,): ``correct``, ``incorrect`` or ``not judged``."""
-    classes = np.full(len(frame), "not judged", dtype=object)
+    """The class of each trace (M,): ``correct``, ``incorrect`` or ``not known``."""
+    classes = np.full(len(frame), "not known", dtype=object)
     known = frame["correct"].notna().to_numpy()
     right = frame["correct"].to_numpy()[known].astype(bool)
     classes[known] = np.where(right, "correct", "incorrect")
@@ -128,7 +128,7 @@ def histogram(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
                 font={"size": 11},
             )  # fmt: skip
     if not series:
-        note(figure, "undefined: no judged trace has this score")
+        note(figure, "undefined: no trace known to be right or wrong has this score")
     return figure
 
 
@@ -183,9 +183,9 @@ def strip(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
     for place, (run, frame) in enumerate(runs.items()):
         values, classes = values_of(frame, score), classes_of(frame)
         known = np.isfinite(values)
-        drawn = _drawn(known & (classes != "not judged"))
-        if len(drawn) < int((known & (classes != "not judged")).sum()):
-            cut.append(f"{len(drawn):,} of {int((known & (classes != 'not judged')).sum()):,}")
+        drawn = _drawn(known & (classes != "not known"))
+        if len(drawn) < int((known & (classes != "not known")).sum()):
+            cut.append(f"{len(drawn):,} of {int((known & (classes != 'not known')).sum()):,}")
         for side, kind in enumerate(CLASSES):
             middle = 2 * place + side
             rows = np.flatnonzero(known & (classes == kind))
@@ -216,7 +216,7 @@ def strip(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
     figure.update_xaxes(tickvals=ticks, ticktext=names, tickangle=0, range=[-0.6, len(names) - 0.4])
     figure.update_layout(showlegend=False)
     if not figure.data:
-        note(figure, "undefined: no judged trace has this score")
+        note(figure, "undefined: no trace known to be right or wrong has this score")
     return figure
 
 
@@ -247,11 +247,11 @@ def _points(
 
 
 def strip_table(runs: Runs, score: str) -> pd.DataFrame:
-    """Every judged trace with the score: run, trace, class and value."""
+    """Every trace known to be right or wrong with the score: run, trace, class and value."""
     parts = []
     for run, frame in runs.items():
         values, classes = values_of(frame, score), classes_of(frame)
-        kept = np.isfinite(values) & (classes != "not judged")
+        kept = np.isfinite(values) & (classes != "not known")
         ids = frame["trace_id"].to_numpy()[kept]
         parts.append(pd.DataFrame({"run": run, "trace": ids, "class": classes[kept], "value": values[kept]}))
     empty = pd.DataFrame({"run": [], "trace": [], "class": [], "value": np.zeros(0)})

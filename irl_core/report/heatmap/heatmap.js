@@ -9,8 +9,9 @@ const PALETTES = {
 const HOVERS = {
   raw: "What the reward model says of each token: higher is more like an expert",
   standardised: "The reward in standard deviations from its usual value",
-  discounted: "The reward of each token and of what follows it, later ones counting less",
-  credit: "How much the reward rises or falls at each token",
+  discounted: "The discounted reward: that of each token and of what follows it, later ones counting less",
+  credit: "The credit: how much the discounted reward rises or falls at each token",
+  logprob: "How likely the policy finds the token after what stands before it: 0 is certain",
   fixed: "The same colours for every solution, so that they can be compared",
   trace: "Full colour at this solution's largest value",
 };
@@ -26,10 +27,10 @@ const FINDINGS = {
 };
 const MINUS = "\u2212";
 const SIGNALS = [
-  ["raw", "raw reward"],
+  ["raw", "reward"],
   ["standardised", "standardised"],
-  ["discounted", "discounted"],
-  ["credit", "credit"],
+  ["discounted", "with what follows"],
+  ["credit", "rise and fall"],
   ["logprob", "log-probability"],
 ];
 const SUMMED = new Set(["credit", "logprob"]);
@@ -324,14 +325,16 @@ function fold(summary, drawn, memory) {
 function buildTable(piece, data) {
   const table = element("table");
   const shown = piece.tokens.slice(0, 6).map((index) => data.trace.tokens[index]);
-  const line = (name, values, className) => {
+  const line = (name, values, className, means) => {
     const row = element("tr", className);
-    row.append(element("th", "", name), ...values.map((value) => element("td", "", value)));
+    const head = element("th", "", name);
+    if (means) head.title = means;
+    row.append(head, ...values.map((value) => element("td", "", value)));
     table.append(row);
   };
   line("token id", shown.map((token) => (token.id === undefined || token.id === null ? "not recorded" : String(token.id))));
   for (const [key, name] of SIGNALS) {
-    line(name, shown.map((token) => number(token[key])), key === data.view ? "current" : "");
+    line(name, shown.map((token) => number(token[key])), key === data.view ? "current" : "", HOVERS[key]);
   }
   return table;
 }
