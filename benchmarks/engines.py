@@ -1,15 +1,16 @@
 """Serving engines beside our own sampling loop, in turn on the same prompts: tokens a second, by the clock and by the
 processor.
 
-    python -m benchmarks.engines --model smollm2-135m --threads 1 \\
-        --engine llama.cpp=http://127.0.0.1:8090 --engine transformers=http://127.0.0.1:8091,FOLDER
+    python -m benchmarks.engines [--model smollm2-135m --threads 1]
+    python -m benchmarks.engines --engine llama.cpp=http://127.0.0.1:8090 --engine other=http://127.0.0.1:8091,MODEL
 
-The engines run already (`docs/plug-in.md` says how each is started), with the same model and as many threads as are
-given here. Each repeat draws the same number of samples of the same bundled problems with every one of them, the order
-turned round each time; a first repeat is not counted. Tokens are those that were drawn. The processor's seconds are
-those of the process that listens at the engine's port, with its children, so that other programs of the machine count
-little; an engine on another machine has none. A ratio (an engine's seconds a token over our loop's; below 1 is faster)
-is the geometric mean over the repeats with its 95 % interval.
+It starts the engines that are installed (`benchmarks.engine_servers` says which and where they may lie), with the same
+model and as many threads, and names those that are not; ``--engine`` takes those that run already instead. Each repeat
+draws the same number of samples of the same bundled problems with every one of them, the order turned round each time;
+a first repeat is not counted. Tokens are those that were drawn. The processor's seconds are those of the process that
+listens at the engine's port, with its children, so that other programs of the machine count little; an engine on
+another machine has none. A ratio (an engine's seconds a token over our loop's; below 1 is faster) is the geometric mean
+over the repeats with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 
+from benchmarks.engine_servers import Missing, engines, started
 from benchmarks.packing import ratio_with_interval
 
 PROBLEMS = Path(__file__).resolve().parents[1] / "assets" / "problems-gsm8k.jsonl"
@@ -130,14 +133,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m", help="as model.policy of a preset")
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
-    parser.add_argument("--engine", action="append", required=True, help="NAME=URL, or NAME=URL,MODEL; again and again")
-    parser.add_argument("--problems", type=int, default=4)
+    parser.add_argument("--engine", action="append", help="NAME=URL, or NAME=URL,MODEL, that runs already; and again")
+    parser.add_argument("--problems", type=int, default=2)
     parser.add_argument("--samples", type=int, default=8, help="of each problem")
-    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--parallel", type=int, default=8, help="requests at once")
-    parser.add_argument("--threads", type=int, default=1, help="of our loop")
+    parser.add_argument("--threads", type=int, default=1, help="of our loop, and of engines that are started")
     parser.add_argument("--repeats", type=int, default=5, help="2 or more")
     chosen = parser.parse_args()
+    with ExitStack() as stack:
+        compare(chosen, stack)
+
+
+def running(chosen: argparse.Namespace, stack: ExitStack) -> dict[str, str]:
+    """The engines by name, each as URL or URL,MODEL: those that are given, else those that are installed, started."""
+    if chosen.engine:
+        return {name: named for name, _, named in (one.partition("=") for one in chosen.engine)}
+    found: dict[str, str] = {}
+    for one in engines(chosen.model, chosen.threads):
+        if isinstance(one, Missing):
+            print(f"{one.name}: left out, {one.reason}", flush=True)
+            continue
+        url = stack.enter_context(started(one, chosen.threads))
+        found[one.name] = f"{url},{one.model}" if one.model else url
+    return found
+
+
+def compare(chosen: argparse.Namespace, stack: ExitStack) -> None:
+    """Measure, and print the figures."""
     import torch
 
     from irl_core.models import hub
@@ -149,14 +172,12 @@ def main() -> None:
     problems = [json.loads(line)["problem"] for line in PROBLEMS.read_text(encoding="utf-8").splitlines()]
     problems = problems[: chosen.problems]
     found = {OWN: own_loop(model, encoder, problems, chosen)}
-    for one in chosen.engine:
-        name, _, named = one.partition("=")
+    for name, named in running(chosen, stack).items():
         found[name] = of_engine(named, encoder, problems, chosen)
     load = os.getloadavg()[0]
     for repeat in range(-1, chosen.repeats):
         for name in list(found) if repeat % 2 else list(reversed(found)):
             found[name].once(1000 * (repeat + 1))
-        print(f"repeat {repeat + 1} of {chosen.repeats}", flush=True)
     print(
         f"{len(problems)} x {chosen.samples} samples of at most {chosen.max_new_tokens} tokens, {chosen.threads} "
         f"threads, {chosen.repeats} repeats; load {load:.1f} at the start"

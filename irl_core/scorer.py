@@ -176,7 +176,7 @@ class Lens:
         assets = default_roots()[0]
         beside, config = cls.load(assets / default_checkpoint(assets).name, device), described(path, layout)
         config["provenance"]["policy"] = beside.name
-        config["train_config"] = beside.config.get("train_config", {}) | {"model": {}}  # the policy's; it samples
+        config["train_config"] = beside.config.get("train_config", {}) | {"model": {}}  # of the policy, which samples
         return cls(
             name=config["name"], config=config, policy=beside.policy, encoder=beside.encoder, device=beside.device,
             discriminator=load_step_model(path, layout, beside.device), fingerprint=fingerprint(path),
@@ -390,8 +390,7 @@ class Lens:
             tokenizer = self.encoder.tokenizer
             pieces = tokenizer(problem if text is None else f"{problem}\n{text}", add_special_tokens=False)["input_ids"]
             unknown = pieces.count(tokenizer.unk_token_id) / max(len(pieces), 1)
-        quantiles = self.config["reference"].get("prompt_logprob_quantiles")
-        return compared_with_held_out(score, unknown, quantiles)
+        return compared_with_held_out(score, unknown, self.config["reference"].get("prompt_logprob_quantiles"))
 
     def _check_window(self, tokens: int, what: str) -> None:
         if tokens > self.context_window:

@@ -75,6 +75,20 @@ def fails_at_the_second_step() -> None:
     TrainingState.round = round_or_fail  # type: ignore[method-assign]
 
 
+def is_killed_in_its_fourth_step() -> None:
+    """At the first start of the processes, not where the launcher starts them again."""
+    from train.training_state import TrainingState
+
+    whole = TrainingState.round
+
+    def round_or_die(session: TrainingState) -> dict[str, float]:
+        if session.step == 3 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(session)
+
+    TrainingState.round = round_or_die  # type: ignore[method-assign]
+
+
 def has_other_settings() -> None:
     sys.argv += ["--set", "policy.gamma=0.5"]
 
@@ -104,7 +118,13 @@ def reads_another_file() -> None:
 
 FAULTS: dict[str, Callable[[], Any]] = {
     fault.__name__: fault
-    for fault in (fails_at_the_second_step, has_other_settings, is_killed_in_its_second_part, reads_another_file)
+    for fault in (
+        fails_at_the_second_step,
+        is_killed_in_its_fourth_step,
+        has_other_settings,
+        is_killed_in_its_second_part,
+        reads_another_file,
+    )
 }
 
 

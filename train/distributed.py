@@ -23,6 +23,7 @@ from irl_core.checkpoints.manifest import MANIFEST
 from irl_core.config import TrainConfig
 from irl_core.distributed import World
 from irl_core.errors import ConfigError, UserError
+from train.monitoring.watch import launched, launcher_store
 
 if TYPE_CHECKING:
     from irl_core.models.tokenization import TraceEncoder
@@ -67,10 +68,33 @@ def start_world(config: TrainConfig) -> tuple[World, torch.device]:
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     from accelerate import PartialState
 
-    state = PartialState(cpu=device.type == "cpu", backend="gloo" if device.type == "cpu" else "nccl", timeout=PATIENCE)
+    backend = "gloo" if device.type == "cpu" else "nccl"
+    if launched() and not torch.distributed.is_initialized():
+        meet(backend)
+    state = PartialState(cpu=device.type == "cpu", backend=backend, timeout=PATIENCE)
     world = World(state.process_index, state.num_processes, sharded)
     check_same(world, config.fingerprint(), "settings", "give every machine the same command and the same files")
     return world, device
+
+
+def meet(backend: str) -> None:
+    """Make the group of the processes that a launcher has started, in a part of its store that this start of them has
+    alone: torch's own would meet the addresses of those before a restart, which are gone."""
+    torch.distributed.init_process_group(
+        backend, store=launcher_store("group", PATIENCE), rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]), timeout=PATIENCE,
+    )  # fmt: skip
+
+
+def begun_here(run_dir: Path, *, from_now_on: bool = False) -> bool:
+    """Whether these processes have begun a run in the folder before the launcher started them again
+    (``--max_restarts``), and so go on with it. ``from_now_on``: they have."""
+    if not launched():
+        return False
+    store, key = launcher_store("begun", of_every_start=True), str(run_dir.resolve())
+    if from_now_on:
+        store.set(key, "")
+    return bool(store.check([key]))
 
 
 def end_world() -> None:

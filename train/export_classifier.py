@@ -107,7 +107,7 @@ def check_tellable(directory: Path, name: str) -> None:
         raise CheckpointError(
             f"{name} has the head {kind!r}, which adds the likelihood of each token to a linear layer; a token "
             "classifier has that layer alone. Serve it with 'irl-lens serve', or train with discriminator.head=linear "
-            "and final_anchor=0"
+            "discriminator.likelihood_weight=0 discriminator.final_anchor=0"
         )
     if (directory / ADAPTER_CONFIG).exists() and (held := read_base(directory).quantisation) != "none":
         raise CheckpointError(

@@ -22,7 +22,7 @@ from irl_core.files import one_line, write_whole
 from irl_core.storage.training_run import CHECKPOINTS, FINAL, LOG, METRICS, PROVENANCE, STATUS
 from irl_core.text.visible import visible
 from irl_core.training.metrics import Metrics
-from train.distributed import check_visible, from_main
+from train.distributed import begun_here, check_visible, from_main
 from train.failures import explained
 from train.interruption import Interrupted, Stopped, StopRequests, stop_requests
 from train.monitoring.health import Health, finite
@@ -58,7 +58,7 @@ def train(
     Args:
         config: the training's settings.
         run_dir: the training run's folder.
-        resume: continue from its newest training state.
+        resume: continue from its newest training state; so do processes that a launcher starts again.
         on_step: called with ``(step, steps, metrics, seconds_left)`` after every step, on the first process.
         on_phase: called with the phase's name when one begins, on the first process.
         say: called with every line for the user, on the first process; by default it prints on stderr.
@@ -82,7 +82,9 @@ def train(
     give_back_freed_tensors()
     with ExitStack() as held, stop_requests() as stopped, watched(world, clean=(Interrupted,)) as watch:
         from_main(world, lambda: check_trackers(config))
+        resume = from_main(world, lambda: resume or begun_here(run_dir))
         claim = from_main(world, lambda: held.enter_context(claimed(config, run_dir, resume)))
+        from_main(world, lambda: begun_here(run_dir, from_now_on=True))
         say = say or (lambda line: print(visible(line), file=sys.stderr, flush=True))
         run = TrainingRun(config, run_dir, world, on_step, on_phase, say, stopped)
         watch.on_lost = run.failed

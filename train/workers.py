@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from irl_core.errors import ConfigError
 from irl_core.storage.run_writer import RunWriter
+from train.monitoring.watch import launched
 
 if TYPE_CHECKING:
     from irl_core.distributed import World
@@ -108,13 +109,6 @@ class LaunchedWorkers(Workers):
         return "cpu" if asked == "cpu" else str(training_device())
 
 
-def launched() -> bool:
-    """Whether a launcher has started several processes, and keeps a store for them. A cluster that sets ``WORLD_SIZE``
-    by itself has no such store, and each of its processes is alone."""
-    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE", "").lower() == "true"
-    return agent and int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def is_first() -> bool:
     """Whether this process is the first one, or alone."""
     return not launched() or os.environ.get("RANK", "0") == "0"
@@ -132,18 +126,15 @@ def launched_workers(command: str) -> Iterator[Workers]:
     if not launched():
         yield Workers()
         return
-    import torch
-
     from irl_core.distributed import World
     from irl_core.storage.provenance import versions
-    from train.distributed import DDP, PATIENCE, end_world
-    from train.monitoring.watch import launcher_store, watched
+    from train.distributed import DDP, end_world, meet
+    from train.monitoring.watch import watched
 
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
         raise ConfigError(f"{command} divides its file, not the model's weights; launch it with {DDP}")
     world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    store = launcher_store("group", PATIENCE)  # torch's own would meet the addresses of those before a restart
-    torch.distributed.init_process_group("gloo", store=store, rank=world.rank, world_size=world.size, timeout=PATIENCE)
+    meet("gloo")
     with watched(world) as watch:
         workers = LaunchedWorkers(world)
         try:

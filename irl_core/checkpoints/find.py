@@ -65,7 +65,7 @@ def resolve_checkpoint(name_or_path: str | Path, roots: Sequence[Path]) -> Path:
             return resolved
     if outside:
         raise CheckpointError(
-            f"the checkpoint lies outside the allowed folders; move it, or name its in {ROOTS_VARIABLE}"
+            f"the checkpoint lies outside the allowed folders; move it, or name its folder in {ROOTS_VARIABLE}"
         )
     known = [name for name, _ in checkpoints_under(roots)][:8]
     raise CheckpointError(f"no checkpoint of that name; there are: {', '.join(known) or 'none'}; or give its folder")

@@ -67,9 +67,10 @@ def checkpoint_folder(checkpoint: str, on_note: Callable[[str], None]) -> Path:
         checkpoint = default.name
     folder = Path(checkpoint)
     is_checkpoint = (folder / MANIFEST).is_file() or find.is_step_model(folder)
-    if folder.is_absolute() and not is_checkpoint:
+    model = (folder / "config.json").is_file()
+    if not is_checkpoint and (folder.is_absolute() or model):
         what = "holds no checkpoint" if folder.is_dir() else "is not there"
-        if (folder / "config.json").is_file() and step_layout(folder) is None:
+        if model and step_layout(folder) is None:
             what = "is no process-reward model by its files (safetensors, a layout of docs/plug-in.md)"
         raise InputError(f"{checkpoint[:200]!r} {what}; name a run's final, or one that 'irl-lens checkpoints' lists.")
     if is_checkpoint and (folder.is_absolute() or not (roots[0] / checkpoint).is_dir()):

@@ -15,7 +15,7 @@ import yaml
 from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import failure
 from irl_core.presets import load_config
-from tests.launching import finished, launch, process_of, wait_until
+from tests.launching import SECONDS, finished, launch, process_of, wait_until
 from tests.runs import metrics_of, status_of, tensors_of
 from tests.small_models import save_model
 from tests.tiny import tiny_tokenizer
@@ -116,6 +116,22 @@ def test_asked_to_stop_killed_and_resumed_a_run_ends_as_an_unbroken_one(
 
     finished(launch("train.cli.main", *command(folder, "broken", "--resume")))
     assert_same_end(run_dir, unbroken[0])
+
+
+def test_processes_that_the_launcher_starts_again_go_on_with_the_run(folder: Path, unbroken: tuple[Path, str]) -> None:
+    again = command(folder, "again")
+    printed = finished(launch("tests.launching", "is_killed_in_its_fourth_step", *again, restarts=1))
+    assert "exitcode: -9" in printed
+    log = (folder / "again" / "log.txt").read_text()
+    assert log.count("started at step 0") == log.count("resumed at step 2") == 1
+    assert_same_end(folder / "again", unbroken[0])
+
+
+def test_a_run_of_before_is_not_taken_over_by_starting_again(folder: Path, unbroken: tuple[Path, str]) -> None:
+    launcher = launch("train.cli.main", *command(folder, "unbroken"), restarts=1)
+    printed = launcher.communicate(timeout=SECONDS)[0]
+    assert launcher.returncode != 0
+    assert "unbroken already holds a run; add --resume" in printed
 
 
 def test_one_process_goes_on_from_the_state_of_two(folder: Path, unbroken: tuple[Path, str]) -> None:

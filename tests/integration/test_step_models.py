@@ -21,6 +21,7 @@ from transformers import (
 from irl_core.checkpoints.find import list_checkpoints, resolve_checkpoint
 from irl_core.checkpoints.step_models import LAYOUT_FILE, described, step_layout
 from irl_core.errors import CheckpointError, InputError
+from irl_core.models.bundled import checkpoint_folder
 from irl_core.reward.localisation import Calibration, locate
 from irl_core.reward.step_model import SYSTEM, load_step_model
 from irl_core.scorer import Lens
@@ -186,6 +187,14 @@ def test_the_whole_way_from_a_folder(tmp_path: Path) -> None:
     sampled_by = LoadedPolicy.of_config(lens.name, lens.policy, lens.encoder, lens.config, lens.context_window)
     assert sampled_by.max_new_tokens > 0  # as the policy beside it was trained, so that it can be evaluated
     assert anchor_of(lens) is None
+
+
+def test_a_plain_language_model_is_called_so_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = saved(tmp_path / "plain", AutoModelForCausalLM.from_config(config()))
+    monkeypatch.chdir(tmp_path)
+    for asked in (str(folder), "plain"):
+        with pytest.raises(InputError, match="is no process-reward model by its files"):
+            checkpoint_folder(asked, print)
 
 
 def test_what_is_no_such_model_is_refused_in_words(tmp_path: Path) -> None:

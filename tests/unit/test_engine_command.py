@@ -82,10 +82,12 @@ def test_without_vllm_it_says_how_to_get_it_and_a_dry_run_prints_the_command(
     assert printed.output.rstrip().endswith("--seed=1")
     refused = run(cli, ["engine", "start", "qwen-3b-05b"])
     assert isinstance(refused.exception, ConfigError)
-    assert "vllm is not installed: pip install -e '.[engine]'" in str(refused.exception)
+    assert "vllm is not installed: put it into an environment of its own" in str(refused.exception)
+    elsewhere = run(cli, ["engine", "start", "qwen-3b-05b", "--executable", str(tmp_path / "bin" / "vllm")])
+    assert str(elsewhere.exception).startswith(f"{tmp_path / 'bin' / 'vllm'} is not there; ")
 
 
-def test_a_vllm_on_path_takes_over_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_vllm_on_path_or_a_named_one_takes_over_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "vllm"
     program.write_text("#!/bin/sh\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -98,5 +100,8 @@ def test_a_vllm_on_path_takes_over_the_process(monkeypatch: pytest.MonkeyPatch, 
         lambda file, args, env: ran.append((file, args, env.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING"))),
     )
     assert CliRunner().invoke(cli, ["engine", "start", "qwen-3b-05b"]).exit_code == 0
-    ((file, arguments, updating),) = ran
-    assert file == arguments[0] == str(program) and updating == "True"
+    other = program.rename(tmp_path / "own")
+    named = ["engine", "start", "qwen-3b-05b", "--executable", str(other)]
+    assert CliRunner().invoke(cli, named).exit_code == 0
+    for (file, arguments, updating), expected in zip(ran, (program, other), strict=True):
+        assert file == arguments[0] == str(expected) and updating == "True"

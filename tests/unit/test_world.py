@@ -27,8 +27,8 @@ from tests.tiny import changed
 from train import distributed
 from train.distributed import check_same, check_sharding, check_visible, frozen_sum, start_world, training_device
 from train.monitoring import watch
-from train.monitoring.watch import Watch, watched
-from train.workers import is_first, launched, launched_workers
+from train.monitoring.watch import Watch, launched, watched
+from train.workers import is_first, launched_workers
 
 # ------------------------------------------------------------------------------------------------- dividing
 

@@ -63,6 +63,9 @@ def start_engine(
     option: Annotated[
         list[str] | None, typer.Option(help="A further option of 'vllm serve', again and again: --option=--seed=1.")
     ] = None,
+    executable: Annotated[
+        Path | None, typer.Option(help="vLLM's command of another environment: engine/bin/vllm. [default: on PATH]")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command, and stop.")] = False,
 ) -> None:
     """Start vLLM for the model that a preset's policy starts from; for presets with adapters, so that a training can
@@ -72,7 +75,7 @@ def start_engine(
     from train.serving.engine_command import check_vllm, engine_command, replace_process
 
     config = load_config(preset, settings or [], PRESETS)
-    command = engine_command(config, host=host, port=port, gpus=gpus, more=option or [])
+    command = engine_command(config, host=host, port=port, gpus=gpus, more=option or [], executable=executable)
     say(str(command))
     if dry_run:
         return

@@ -35,15 +35,22 @@ STORE_TIMEOUT = timedelta(seconds=60)
 _numbers = itertools.count()  # every process makes the same watches in the same order
 
 
-def launcher_store(purpose: str, timeout: timedelta = STORE_TIMEOUT) -> Any:
+def launched() -> bool:
+    """Whether a launcher has started several processes, and keeps a store for them. A cluster that sets ``WORLD_SIZE``
+    by itself has no such store, and each of its processes is alone."""
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE", "").lower() == "true"
+    return agent and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def launcher_store(purpose: str, timeout: timedelta = STORE_TIMEOUT, *, of_every_start: bool = False) -> Any:
     """The launcher's key-value store, with keys of this purpose and of this start of the processes alone: it outlives
-    processes that are started again (``--max_restarts``)."""
+    processes that are started again (``--max_restarts``). ``of_every_start``: with the keys of all their starts."""
     import torch
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = torch.distributed.TCPStore(address, port, is_master=False, timeout=timeout)
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return torch.distributed.PrefixStore(f"irl-lens/{attempt}/{purpose}", store)
+    start = "all" if of_every_start else os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return torch.distributed.PrefixStore(f"irl-lens/{start}/{purpose}", store)
 
 
 @contextmanager

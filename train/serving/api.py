@@ -6,7 +6,6 @@ Whatever is refused is refused by name, with the limit and the fix; no answer ho
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
 import uuid
@@ -17,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from irl_core.errors import InputError, UserError
@@ -86,10 +86,11 @@ async def answer_of(queue: ScoringQueue, job: Job, request: Request) -> Any:
 
 
 async def as_json(make: Any, *arguments: Any) -> Response:
-    """What ``make`` makes, as JSON; in a thread, since it takes some milliseconds a trace."""
+    """What ``make`` makes, as JSON, null for a number that is not finite; in a thread, since it takes a millisecond a
+    trace. pydantic's writer takes a fifth of the standard library's time."""
 
     def body() -> bytes:
-        return json.dumps(make(*arguments), allow_nan=False).encode()
+        return to_json(make(*arguments), inf_nan_mode="null")
 
     return Response(await asyncio.to_thread(body), media_type="application/json")
 

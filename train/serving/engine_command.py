@@ -18,9 +18,9 @@ from train.planning.presets import base_named
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, that vLLM has room for
 RELOADS = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
 HOW = (
-    "vllm is not installed: pip install -e '.[engine]' on a machine with a GPU that it supports. It brings a torch of "
-    "its own; where that is another than this program's, install vllm alone into an environment of its own and put "
-    "that environment's bin folder on PATH"
+    "vllm is not installed: put it into an environment of its own, python3 -m venv engine && engine/bin/pip install "
+    "vllm, and name it, --executable engine/bin/vllm, or have its bin folder on PATH. It pins a torch of its own; "
+    "where that is this program's too, pip install -e '.[engine]' does"
 )
 
 
@@ -37,7 +37,13 @@ class EngineCommand:
 
 
 def engine_command(
-    config: TrainConfig, *, host: str = "127.0.0.1", port: int = 8000, gpus: int = 1, more: Sequence[str] = ()
+    config: TrainConfig,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    gpus: int = 1,
+    more: Sequence[str] = (),
+    executable: Path | None = None,
 ) -> EngineCommand:
     """The command that serves the model that a preset's policy starts from.
 
@@ -47,6 +53,7 @@ def engine_command(
         port: the port.
         gpus: over how many GPUs the model is divided.
         more: further options of ``vllm serve``.
+        executable: vLLM's own command; default: `vllm_program`.
 
     Raises:
         ConfigError: vLLM serves no such model.
@@ -66,7 +73,7 @@ def engine_command(
     revision = model.policy_revision if base == model.policy else None
     context = config.data.max_prompt_tokens + config.data.max_completion_tokens
     arguments = [
-        vllm_program(), "serve", str(folder_of(base)) if base in BASES else base,
+        str(executable or vllm_program()), "serve", str(folder_of(base)) if base in BASES else base,
         *(["--revision", revision] if revision else []),
         "--served-model-name", base, "--host", host, "--port", str(port), "--dtype", model.dtype,
         "--max-model-len", str(context), "--generation-config", "vllm",
@@ -91,8 +98,9 @@ def vllm_program() -> str:
 
 def check_vllm(command: EngineCommand) -> None:
     """Raise ConfigError where there is no vLLM, with how to get it."""
-    if not Path(command.arguments[0]).is_file():
-        raise ConfigError(HOW)
+    program = Path(command.arguments[0])
+    if not program.is_file():
+        raise ConfigError(HOW if program.name == command.arguments[0] else f"{program} is not there; {HOW}")
 
 
 def replace_process(command: EngineCommand) -> None:
