@@ -1,0 +1,232 @@
+"""A training round on a small pretrained model: ours beside trl's GRPO step, and beside a plain reading of the paper.
+
+    python -m benchmarks.training_round [--model smollm2-135m] [--prompts 4] [--samples 4] [--tokens 64] [--repeats 3]
+
+``ours``: sample, the discriminator's update, score, the policy's update (preset ``gsm8k-irl``). ``trl``: a step of its
+``GRPOTrainer``, which has no discriminator, with a reward that costs nothing. ``plain``: what the paper describes as
+most would write it: ``generate`` for each problem, the discriminator's batch padded to its longest, whole logits,
+log-probabilities computed again, and a loop over the sequences to score them. All train adapters of one rank on the
+same bfloat16 base, on the same problems of the generator, with as many samples of as many tokens: those of the others
+may not end before, and of ours the mean length is told. Every repeat runs all in turn; a ratio is the geometric mean
+over the repeats with its 95 % interval. Seconds are the processor's, so that other programs do not count; set
+OMP_NUM_THREADS=1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
+
+from benchmarks.packing import ratio_with_interval
+from irl_core.config import LoraConfig
+from irl_core.data.word_problems.generate import problems
+from irl_core.models.pretrained import Base, load_base, with_adapters
+from irl_core.presets import load_config
+from train.planning.plan import PRESETS
+from train.training_state import TrainingState
+
+RANK: Final = 16
+TRL_ROUND: Final = "trl's GRPO step"
+PLAIN: Final = "plain round"
+Timed = Callable[[], float]  # one round; the seconds of the processor that it took
+
+
+def ours(asked: argparse.Namespace, lengths: list[float]) -> Timed:
+    """Rounds of our training; the mean length of the samples of each is added to ``lengths``."""
+    settings = [
+        "data.source=demo", "data.train_problems=200", "data.held_out=20", "data.styles=false", "run.after=[]",
+        f"model.policy={asked.model}", f"model.discriminator={asked.model}", "model.compile=false",
+        f"policy.prompts_per_round={asked.prompts}", f"policy.num_generations={asked.samples}",
+        f"policy.max_new_tokens={asked.tokens}", "discriminator.warmup_rounds=0", "discriminator.minibatches=1",
+        "discriminator.perturbations=[]", f"model.lora.rank={RANK}", "run.steps=100", "run.batch_tokens=2048",
+    ]  # fmt: skip
+    session = TrainingState.start(load_config("gsm8k-irl", settings, PRESETS))
+
+    def one_round() -> None:
+        lengths.append(session.round()["rollout/length"])
+
+    return partial(seconds, one_round)
+
+
+def trl_round(asked: argparse.Namespace) -> Timed:
+    """Steps of trl's trainer, each from the beginning of its adapters: its set-up is not counted."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder_of(asked.model))
+    rows = Dataset.from_list([{"prompt": one.text + "\n"} for one in problems(seed=3, n=200)])
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        begun = spent = 0.0
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.begun = time.process_time()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.spent = time.process_time() - self.begun
+
+    def step() -> float:
+        clock = Clock()
+        with tempfile.TemporaryDirectory() as folder:
+            config = GRPOConfig(
+                output_dir=folder, max_steps=1, per_device_train_batch_size=asked.prompts * asked.samples,
+                num_generations=asked.samples, max_completion_length=asked.tokens, learning_rate=1e-4, bf16=False,
+                use_cpu=True, report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=3,
+                gradient_checkpointing=False, generation_kwargs={"min_new_tokens": asked.tokens},
+            )  # fmt: skip
+            trainer = GRPOTrainer(
+                model=adapted(asked.model), reward_funcs=by_length, args=config, train_dataset=rows,
+                processing_class=tokenizer, callbacks=[clock],
+            )  # fmt: skip
+            trainer.train()
+        return clock.spent
+
+    return step
+
+
+def by_length(completions: list[str], **_: Any) -> list[float | None]:
+    """A reward that costs nothing."""
+    return [float(len(one)) for one in completions]
+
+
+def plain_round(asked: argparse.Namespace) -> Timed:
+    """Rounds of the paper's algorithm, written without any of what makes it fast."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder_of(asked.model))
+    policy, backbone = adapted(asked.model), adapted(asked.model)
+    head = torch.nn.Linear(policy.config.hidden_size, 1)
+    for_policy = torch.optim.AdamW([one for one in policy.parameters() if one.requires_grad], lr=1e-4)
+    for_discriminator = torch.optim.AdamW(
+        [*(one for one in backbone.parameters() if one.requires_grad), *head.parameters()], lr=1e-4
+    )
+    drawn = list(problems(seed=3, n=200))
+    rounds = iter(range(0, 200, asked.prompts))
+
+    def logits_of(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        hidden = backbone(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[-1]
+        return head(hidden.float()).squeeze(-1)  # type: ignore[no-any-return]
+
+    def logprobs_of(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        whole = log_softmax(policy(input_ids=ids, attention_mask=mask).logits.float(), dim=-1)
+        return whole[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
+
+    def one_round() -> None:
+        place = next(rounds)
+        some = drawn[place : place + asked.prompts]
+        samples: list[torch.Tensor] = []
+        starts: list[int] = []
+        for problem in some:
+            prompt = tokenizer(problem.text + "\n", return_tensors="pt")
+            written = policy.generate(
+                **prompt, do_sample=True, num_return_sequences=asked.samples, max_new_tokens=asked.tokens,
+                min_new_tokens=asked.tokens, pad_token_id=tokenizer.eos_token_id,
+            )  # fmt: skip
+            samples += list(written)
+            starts += [prompt["input_ids"].shape[1]] * asked.samples
+        experts = [
+            tokenizer(f"{problem.text}\n{problem.solution}", return_tensors="pt")["input_ids"][0] for problem in some
+        ]
+        places = [len(tokenizer(problem.text + "\n")["input_ids"]) for problem in some]
+        discriminator_step(*padded([*samples, *experts], [*starts, *places]), len(samples))
+        policy_step(samples, starts)
+
+    def discriminator_step(ids: torch.Tensor, mask: torch.Tensor, answer: torch.Tensor, sampled: int) -> None:
+        labels = torch.ones(ids.shape)
+        labels[:sampled] = 0.0
+        logits = logits_of(ids, mask)
+        for_discriminator.zero_grad()
+        binary_cross_entropy_with_logits(logits[answer], labels[answer]).backward()
+        for_discriminator.step()
+
+    def policy_step(samples: Sequence[torch.Tensor], starts: Sequence[int]) -> None:
+        with torch.no_grad():
+            rewards = torch.stack(
+                [
+                    logits_of(one[None], torch.ones_like(one[None]))[0, start:].mean()
+                    for one, start in zip(samples, starts, strict=True)
+                ]
+            )
+        grouped = rewards.view(-1, asked.samples)
+        advantages = ((grouped - grouped.mean(1, keepdim=True)) / (grouped.std(1, keepdim=True) + 1e-6)).flatten()
+        ids, mask, answer = padded(samples, starts)
+        with torch.no_grad():
+            before = logprobs_of(ids, mask)
+        ratio = (logprobs_of(ids, mask) - before).exp()
+        surrogate = torch.minimum(ratio * advantages[:, None], ratio.clamp(0.8, 1.2) * advantages[:, None])
+        for_policy.zero_grad()
+        (-surrogate[answer[:, 1:]].mean()).backward()
+        for_policy.step()
+
+    def padded(some: Sequence[torch.Tensor], starts: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        longest = max(map(len, some))
+        ids = torch.full((len(some), longest), tokenizer.eos_token_id)
+        mask, answer = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+        for row, (one, start) in enumerate(zip(some, starts, strict=True)):
+            ids[row, : len(one)], mask[row, : len(one)], answer[row, start : len(one)] = one, 1, True
+        return ids, mask, answer
+
+    return partial(seconds, one_round)
+
+
+def adapted(model: str) -> Any:
+    """The base with adapters, as peft computes with them."""
+    return with_adapters(load_base(Base(model, dtype="bfloat16")), LoraConfig(rank=RANK, alpha=2 * RANK))
+
+
+def folder_of(model: str) -> Any:
+    """The folder of a base."""
+    from irl_core.models.hub import locate
+
+    return locate(model, None)
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Seconds of the processor that a call takes."""
+    begun = time.process_time()
+    call()
+    return time.process_time() - begun
+
+
+def main() -> None:
+    """Run the rounds in turn and print samples a second, and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    asked = parser.parse_args()
+    lengths: list[float] = []
+    rounds: dict[str, Timed] = {"ours": ours(asked, lengths), TRL_ROUND: trl_round(asked), PLAIN: plain_round(asked)}
+    spent: dict[str, list[float]] = {name: [] for name in rounds}
+    for repeat in range(asked.repeats + 1):
+        for name, step in rounds.items():
+            took = step()
+            if repeat:  # the first one warms up
+                spent[name].append(took)
+    count = asked.prompts * asked.samples
+    mean = sum(lengths) / len(lengths)
+    print(
+        f"{asked.model}, {asked.prompts} problems x {asked.samples} samples of {asked.tokens} tokens, ours {mean:.1f}"
+    )
+    for name, values in spent.items():
+        middle = sorted(values)[len(values) // 2]
+        print(
+            f"{name}: {middle:.1f} s of the processor (median of {len(values)}), {count / middle:.2f} samples a second"
+        )
+    for name in (TRL_ROUND, PLAIN):
+        ratio, low, high = ratio_with_interval(spent[name], spent["ours"])
+        print(f"ours makes {ratio:.2f} [{low:.2f}, {high:.2f}] times as many samples a second as {name}")
+
+
+if __name__ == "__main__":
+    main()
