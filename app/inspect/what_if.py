@@ -78,7 +78,7 @@ def draw_branches(inspection: Inspection, step: int, name: str) -> None:
     """The tokens that may stand at the chosen place; one that is chosen is put there."""
     written = inspection.branches[0]
     st.caption(
-        plain(f"At {why.shown(written.text)} in {name}: the likeliest tokens there, by the policy, and their reward.")
+        plain(f"At {why.shown(written.text)} in {name}: the tokens likeliest there, and their reward.")
         + " Choose one to put it there, or another token above."
     )
     key = "branches_" + hashlib.sha256(repr((inspection.request, inspection.at)).encode()).hexdigest()[:16]

@@ -145,7 +145,7 @@ def form() -> None:
         "Solution (optional)",
         key="solution",
         height=146,
-        placeholder="Leave it empty to let the policy write some.",
+        placeholder="Leave it empty to have the model (the policy) write some.",
         help="think/answer tags, GSM8K with a closing #### line, numbered steps or plain lines.",
         persist_state="session",
     )
@@ -200,7 +200,7 @@ def draw_stored(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
         with st.expander("The reference solution"):
             st.text(row["reference_solution"])
     if inspection is None:
-        st.info("No discriminator has read this trace, so it has no rewards to show.")
+        st.info("No reward model has read this solution, so it has no rewards to show.")
         st.text(row["text"])
         return
     choose_view()

@@ -231,7 +231,7 @@ def _claim(trace: Trace, ruling: Ruling, equations: int, false: Equation | None,
     holds += [_all_hold(equations)] if equations else []
     rest = "no model has read it" if ruling.kind == "unread" else "the model cannot judge"
     if not holds:
-        return "No model has read this trace" if ruling.kind == "unread" else "The model cannot judge this text"
+        return "No model has read this solution" if ruling.kind == "unread" else "The model cannot judge this text"
     said = ", and ".join(holds) if trace.correct else "; ".join(holds)
     said = said[0].upper() + said[1:]
     return f"{said}; {rest}" + ("" if ruling.kind == "unread" else " the rest")
@@ -294,7 +294,7 @@ def _step_at(trace: Trace, character: int) -> int | None:
 def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruling) -> Finding | None:
     """What the reward says, with the number that decided beside its threshold; None where nobody asks it."""
     if where is None:
-        return Finding("reward", "Reward: no discriminator has read this trace.")
+        return Finding("reward", "Reward: no reward model has read this solution.")
     if judge.familiar is False:
         return None
     if not judge.signal:

@@ -57,7 +57,7 @@ def test_it_is_shown_as_it_was_scored_and_no_model_runs(rows: list[dict[str, Any
 def test_a_trace_without_rewards_is_said(rows: list[dict[str, Any]]) -> None:
     page = open_page(run="mine", trace="unread")
     assert not drawn(page)
-    assert page.info[0].value.startswith("No discriminator has read this trace")
+    assert page.info[0].value.startswith("No reward model has read this solution")
     assert rows[1]["text"] in [one.value for one in page.text]
 
 

@@ -18,7 +18,7 @@ READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-scr
 PAGES = sorted(path.stem for path in (ROOT / "app" / "views").glob("[a-z]*.py"))
 DRAWN = {  # what stands on a page when it is whole; a heading where nothing is said
     "inspect": ".hm .tok",
-    "failures": "[data-testid=stDataFrame]",
+    "failures": ".st-key-question",
     "distributions": ".js-plotly-plot .plot-container",
     "correlations": ".js-plotly-plot .plot-container",
     "reranking": ".js-plotly-plot .plot-container",

@@ -148,7 +148,7 @@ def test_no_signal_not_measured_and_not_read_are_said() -> None:
     unread = verdict_on(make_trace("How many?", SOUND), None, Judge())
     assert unread.ruling == Ruling("unread")
     assert unread.headline == "Its one equation holds; no model has read it"
-    assert said(unread, "reward") == ["Reward: no discriminator has read this trace."]
+    assert said(unread, "reward") == ["Reward: no reward model has read this solution."]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ const HOVERS = {
   raw: "What the reward model says of each token: higher is more like an expert",
   standardised: "The reward in standard deviations from its usual value",
   discounted: "The discounted reward: that of each token and of what follows it, later ones counting less",
-  credit: "The credit: how much the discounted reward rises or falls at each token",
+  credit: "The credit: how much the reward rises or falls at each token",
   logprob: "How likely the policy finds the token after what stands before it: 0 is certain",
   fixed: "The same colours for every solution, so that they can be compared",
   trace: "Full colour at this solution's largest value",
