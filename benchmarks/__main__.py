@@ -38,6 +38,7 @@ BENCHMARKS = (
     ),
     Benchmark("score_memory", (), "Memory and time of `irl-lens score` as files grow, with the tiny demo"),
     Benchmark("training_round", ("--repeats", "3"), "A training round beside trl's and beside a plain one"),
+    Benchmark("older_build", ("--rounds", "2", "--repeats", "1"), "This build beside an older one"),
     Benchmark("sampling", ("--repeats", "3"), "Sampling beside `generate`, a small random model"),
     Benchmark("packing", ("--repeats", "3"), "Packed rows beside padded ones, a small random model"),
     Benchmark("first_heatmap", ("--repeats", "1"), "From a pasted solution to coloured tokens"),
