@@ -101,7 +101,7 @@ class Summary:
         if self.judged.cannot:
             lines.append("On unfamiliar ones the reward has no say; 'irl-lens checkpoints' lists what else there is.")
         if self.failed:
-            lines.append(f"{self.errors} names the rows that were not read; mend them and score the file again.")
+            lines.append(f"{self.errors} says why each other row was left out; mend what you can, and score again.")
         return lines
 
 

@@ -72,7 +72,7 @@ def test_bad_rows_are_reported_and_counted_and_the_rest_is_scored(tmp_path: Path
     summary = score_file(source, tmp_path / "out.parquet", lens)
     assert (summary.scored, summary.failed) == (2, 3)
     assert "3 could not be scored, see" in summary.sentence()
-    assert "Unread: 3." in summary.closing()[0] and "mend them" in summary.closing()[-1]
+    assert "Unread: 3." in summary.closing()[0] and "mend what you can" in summary.closing()[-1]
     errors = [json.loads(line) for line in (tmp_path / "out.errors.jsonl").read_text().splitlines()]
     assert [(error.get("line"), error.get("field")) for error in errors] == [(2, ""), (3, "solution"), (None, None)]
     assert "reads at most 160" in errors[2]["message"]
