@@ -245,6 +245,8 @@ def test_at_400_pixels_the_trace_is_seen_above_the_question(browser: Browser, re
     assert question and steps and listing
     assert steps["y"] > 0 and steps["y"] + steps["height"] <= question["y"] < 800
     assert listing["y"] > steps["y"]
+    expect(page.locator(".st-key-listing [data-testid=stDataFrame]")).to_be_hidden()
+    expect(page.locator(".st-key-listing .figures tbody tr").first).to_be_visible()  # cards
     context.close()
 
 
