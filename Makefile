@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help app test lint bench assets assets-gsm8k clean
+.PHONY: help app test lint bench bench-gpu assets assets-gsm8k clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make test [ARGS=...]   install what the tests need and run them all (WORKERS= one after the other)"
 	@echo "make lint              ruff and mypy"
 	@echo "make bench             compare its speed with what one would run instead: docs/benchmarks.md"
+	@echo "make bench-gpu         the same on a CUDA device: docs/benchmarks-gpu.md"
 	@echo "make assets            train the tiny checkpoint of the demo anew and evaluate it"
 	@echo "make assets-gsm8k      train the default checkpoint on GSM8K anew"
 	@echo "make clean             remove $(VENV) and the caches"
@@ -63,6 +64,9 @@ lint: $(VENV)/.test-installed
 bench: $(VENV)/.test-installed
 	$(BIN)/irl-lens models fetch $(BASE)
 	$(BIN)/python -m benchmarks --out docs/benchmarks.md
+
+bench-gpu: $(VENV)/.test-installed
+	$(BIN)/python -m benchmarks --gpu --out docs/benchmarks-gpu.md
 
 # The embedded default, from nothing: about an hour on two cores by the estimate of --dry-run. The figures of its model
 # card come from the last step.

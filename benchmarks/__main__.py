@@ -1,6 +1,7 @@
 """The benchmarks that a CPU can run, one after the other, and what they print as docs/benchmarks.md.
 
     python -m benchmarks [--only scoring starts] [--out docs/benchmarks.md]
+    python -m benchmarks --gpu --out docs/benchmarks-gpu.md       # those of a CUDA device in their place
 
 Each runs in a process of its own with one thread, so that seconds of the processor are comparable, and does its own
 comparisons side by side. The file says when, on which processor, with which versions, and each command.
@@ -18,6 +19,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "transformers", "peft", "streamlit", "pyarrow")
@@ -39,24 +42,67 @@ BENCHMARKS = (
     Benchmark("score_memory", (), "Memory and time of `irl-lens score` as files grow, with the tiny demo"),
     Benchmark("training_round", ("--repeats", "3"), "A training round beside trl's and beside a plain one"),
     Benchmark("older_build", ("--rounds", "2", "--repeats", "1"), "This build beside an older one"),
-    Benchmark("sampling", ("--repeats", "3"), "Sampling beside `generate`, a small random model"),
+    Benchmark(
+        "sampling",
+        (
+            "--model",
+            "smollm2-135m",
+            "--dtype",
+            "bfloat16",
+            "--prompts",
+            "4",
+            "--num-samples",
+            "16",
+            "--max-new-tokens",
+            "96",
+            "--mean-tokens",
+            "48",
+            "--samplers",
+            "loop",
+            "--repeats",
+            "3",
+        ),
+        "Sampling beside `generate`, 16 of each prompt",
+    ),
+    Benchmark("engines", ("--repeats", "3"), "Sampling beside serving engines, those that are installed"),
     Benchmark("packing", ("--repeats", "3"), "Packed rows beside padded ones, a small random model"),
     Benchmark("first_heatmap", ("--repeats", "1"), "From a pasted solution to coloured tokens"),
     Benchmark("scored_runs", ("--repeats", "5"), "The Failures page on 100,000 traces over 1,000"),
     Benchmark("starts", (), "What commands take to start"),
 )
+AT_3B = ("--hidden", "2048", "--layers", "36", "--heads", "16", "--key-heads", "2", "--vocab", "151936")
+AT_05B = ("--hidden", "896", "--layers", "24", "--heads", "14", "--key-heads", "2", "--vocab", "151936")
+ON_CUDA = (
+    Benchmark(
+        "sampling",
+        ("--device", "cuda", *AT_3B, "--prompts", "8", "--num-samples", "16", "--max-new-tokens", "512",
+         "--mean-tokens", "200"),
+        "The samplers at the shape of a 3B model",
+    ),
+    Benchmark(
+        "packing", ("--device", "cuda", *AT_05B, "--traces", "256", "--tokens", "16384"),
+        "Packed rows beside padded ones at the shape of a 0.5B model",
+    ),
+    Benchmark(
+        "packing", ("--device", "cuda", *AT_05B, "--traces", "256", "--tokens", "16384", "--checkpointing"),
+        "The same, with layers computed again in the backward pass",
+    ),
+)  # fmt: skip
 
 
 def main() -> int:
     """Run what is asked for; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    known = list(dict.fromkeys(one.module for one in BENCHMARKS))
+    known = list(dict.fromkeys(one.module for one in (*BENCHMARKS, *ON_CUDA)))
     parser.add_argument("--only", nargs="+", choices=known, default=known, help="of these alone [default: all]")
+    parser.add_argument("--gpu", action="store_true", help="what needs a CUDA device, in place of what a CPU can run")
     parser.add_argument("--out", type=Path, default=None, help="file for the results, such as docs/benchmarks.md")
     asked = parser.parse_args()
+    if asked.gpu and not torch.cuda.is_available():
+        parser.error("--gpu: torch sees no CUDA device; run it where there is one, or leave it out")
     pieces, failed = [heading()], 0
-    for one in (one for one in BENCHMARKS if one.module in asked.only):
+    for one in (one for one in (ON_CUDA if asked.gpu else BENCHMARKS) if one.module in asked.only):
         piece, status = section(one)
         print(piece, flush=True)
         pieces.append(piece)
@@ -87,7 +133,8 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     has = [name for name, flag in (("AMX", "amx_bf16"), ("avx512_bf16", "avx512_bf16"), ("AVX-512", "avx512f"),
                                    ("AVX2", "avx2")) if flag in flags]  # fmt: skip
     kind = fields.get("model name", "a processor of an unknown kind")
-    return f"{kind}, {os.cpu_count()} cores, {has[0] if has else 'no vector extension that is known'} at best"
+    gpu = f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{kind}, {os.cpu_count()} cores, {has[0] if has else 'no vector extension that is known'} at best{gpu}"
 
 
 def section(one: Benchmark) -> tuple[str, int]:

@@ -12,6 +12,7 @@ the processor's, so that other programs do not count; set OMP_NUM_THREADS=1 ther
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,13 +39,16 @@ class Measured:
 
 
 def build_model(chosen: argparse.Namespace) -> Any:
-    """The model of a folder, or a Llama with random weights; with adapters where asked for."""
+    """The model of a folder or of a name, or a Llama with random weights; with adapters where asked for."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+    from irl_core.models.hub import locate
+
     torch.manual_seed(chosen.seed)
     if chosen.model:
-        model: Any = AutoModelForCausalLM.from_pretrained(chosen.model, dtype=getattr(torch, chosen.dtype))
+        folder = locate(chosen.model, None)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, chosen.dtype))
         chosen.vocab = model.config.vocab_size
         model = model.to(chosen.device).eval()
         return with_random_adapters(model, chosen.lora) if chosen.lora else model
@@ -74,7 +78,8 @@ def samplers(chosen: argparse.Namespace) -> dict[str, Measured]:
     from irl_core.policy.generate import GenerateSampler
     from irl_core.policy.sampling import LoopSampler
 
-    ends = range(max(1, round(chosen.vocab / chosen.mean_tokens)))
+    some = max(1, round(chosen.vocab / chosen.mean_tokens))
+    ends = random.Random(chosen.seed).sample(range(chosen.vocab), some)  # the first ids of a real model are frequent
     found = {
         "loop": Measured(LoopSampler(ends, 0, chosen.max_tokens)),
         "generate, dynamic": Measured(GenerateSampler(ends, 0, "dynamic", chosen.max_tokens)),
@@ -162,7 +167,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on CUDA, else float32")
-    parser.add_argument("--model", help="a folder with a pretrained model; the shape below is then not used")
+    parser.add_argument(
+        "--model",
+        help="a pretrained model: a folder or a name, as model.policy takes it; the shape below is not used then",
+    )
     parser.add_argument("--lora", type=int, default=0, help="rank of random adapters on the model of the folder")
     parser.add_argument("--samplers", nargs="*", help="only these, such as loop; default: all")
     parser.add_argument("--hidden", type=int, default=128)
