@@ -200,7 +200,9 @@ def verdict_on(trace: Trace, where: Localisation | None, judge: Judge) -> Verdic
         _reward(trace, where, judge, ruling),
         _familiarity(judge, read=where is not None),
     ]
-    claim = _claim(trace, ruling, len(equations), _first_of(trace, false, place), where if judge.signal else None)
+    claim = _claim(
+        trace, ruling, len(equations), _first_of(trace, false, place), where if judge.signal else None, judge
+    )
     beside = "" if false or trace.correct else unused_words(odd, results)
     return Verdict(ruling, claim, tuple(finding for finding in findings if finding is not None), beside)
 
@@ -208,13 +210,16 @@ def verdict_on(trace: Trace, where: Localisation | None, judge: Judge) -> Verdic
 # ------------------------------------------------------------------------------------------------------ the words
 
 
-def _claim(trace: Trace, ruling: Ruling, equations: int, false: Equation | None, where: Localisation | None) -> str:
+def _claim(
+    trace: Trace, ruling: Ruling, equations: int, false: Equation | None, where: Localisation | None, judge: Judge
+) -> str:
     """The verdict on one line. ``where``: the reward's localisation, None where it has no signal."""
     if false is not None:
         at = "" if ruling.step is None else f"{step_name(trace.steps, ruling.step, of=False).capitalize()}: "
         return at + in_words(false)
     if ruling.kind == "error" and ruling.step is not None:
-        return f"First error: {step_name(trace.steps, ruling.step)}, says the reward{_how_often(where)}"
+        sure = "" if where is None else _how_sure(where, judge)
+        return f"First error: {step_name(trace.steps, ruling.step)}, says the reward" + (f" ({sure})" if sure else "")
     if ruling.kind in ("no_error", "uncertain"):
         doubtful = None if where is None else lowest_step(where, trace.steps)
         suspect = "" if doubtful is None else step_name(trace.steps, doubtful, of=False)
@@ -235,12 +240,6 @@ def _claim(trace: Trace, ruling: Ruling, equations: int, false: Equation | None,
     said = ", and ".join(holds) if trace.correct else "; ".join(holds)
     said = said[0].upper() + said[1:]
     return f"{said}; {rest}" + ("" if ruling.kind == "unread" else " the rest")
-
-
-def _how_often(where: Localisation | None) -> str:
-    """How often a step that is named like this one was the wrong one: it is heard before the small print is read."""
-    known = "" if where is None else _measured(where)
-    return f" ({known})" if known else ""
 
 
 def _arithmetic(
@@ -300,7 +299,7 @@ def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruli
     if not judge.signal:
         return Finding("reward", "Reward: no signal; the rewards are not numbers, or all the same.")
     limit = f"threshold {signed(where.threshold)}"
-    sure = _measured(where)
+    sure = _how_sure(where, judge)
     rule = f"rule: {rule_words(where.rule)}"
     step, low = where.first_error_step, lowest_step(where, trace.steps)
     if where.decision == "error" and step is not None:
@@ -319,11 +318,13 @@ def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruli
     return Finding("reward", f"Reward: {said} ({'; '.join(filter(None, (score, limit, sure, rule)))}).")
 
 
-def _measured(where: Localisation) -> str:
-    """How often what the reward says was so of the held-out solutions that it was calibrated on; empty where that is
-    not known, or it says nothing."""
+def _how_sure(where: Localisation, judge: Judge) -> str:
+    """How often what the reward says was so of the held-out solutions that it was calibrated on; of a model that was
+    compared with none, its own probability. Empty where that is not known, or it says nothing."""
     if where.decision == "uncertain" or not math.isfinite(where.confidence):
         return ""
+    if judge.familiar is None:
+        return f"its own probability of that is {where.confidence:.0%}"
     return f"right in {where.confidence:.0%} of such cases"
 
 

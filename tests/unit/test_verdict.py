@@ -67,6 +67,9 @@ def test_how_often_such_a_word_was_right_is_measured_and_said_in_plain_words() -
     named = Localisation("error", 1, 0.25, "raw/min/argmin", -3.0, (-1.0, -3.51, -9.0))
     found = verdict_on(make_trace("How many?", SOUND), named, KNOWN)
     assert found.headline == "First error: step 2 of 2, says the reward (right in 25% of such cases)"
+    # a model that is not compared with held-out solutions was calibrated on none: there are no such cases
+    alone = verdict_on(make_trace("How many?", SOUND), named, Judge())
+    assert alone.headline == "First error: step 2 of 2, says the reward (its own probability of that is 25%)"
 
 
 def test_what_the_solution_never_uses_is_said_beside_the_verdict() -> None:
