@@ -87,7 +87,7 @@ def ask(
         )  # fmt: skip
         right.text_input(
             "Note", key="note", max_chars=MOST_NOTE, label_visibility="collapsed",
-            placeholder="Note. Keys: 1 to 9 a step, 0 none, U unsure; Enter saves, then goes on.",
+            placeholder="Note. Keys: 1 to 9 a step, 0 none, U unsure. Enter saves; Enter again goes on.",
         )  # fmt: skip
         if state["choice"] is None and answered is not None and further is not None:
             save_column.form_submit_button(

@@ -26,7 +26,8 @@ def catalogue() -> list[RunInfo]:
 
 
 def choose(multiple: bool) -> list[RunInfo]:
-    """Draw the chooser; the chosen runs, the first of all where nothing was chosen yet."""
+    """Draw the chooser; the chosen runs. Where nothing was chosen yet, the first that the checkpoint of the sidebar has
+    scored, or the first of all."""
     found = catalogue()
     usable = {info.name: info for info in found if not info.reason}
     for info in found:
@@ -36,7 +37,9 @@ def choose(multiple: bool) -> list[RunInfo]:
         st.info("There is no scored run yet. Upload traces, or make one with irl-lens score or irl-lens evaluate.")
         return []
     names = list(usable)
-    kept = [name for name in st.session_state.get(STATE, names[:1]) if name in names]  # chosen before, and still there
+    by_it = [name for name in names if scored_by(usable[name], st.session_state.get("checkpoint", ""))]
+    first = (by_it or names)[:1]
+    kept = [name for name in st.session_state.get(STATE, first) if name in names]  # chosen before, and still there
     if multiple:
         chosen: list[str] = st.multiselect(
             "Scored runs", names, kept, key="runs_shown", max_selections=MOST_RUNS, placeholder="Choose runs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,8 @@ NAMES: Final = {
     "correct": "correct", "source": "source", "finished": "finished", "problem": "problem_id",
 }  # fmt: skip
 NEUTRAL: Final = {"family", "length", "steps", "correct", "source", "finished", "problem"}
+TEXTS: Final = {"verdict", "kind", "family", "source", "problem"}
+FLAGS: Final = {"familiar", "cannot_judge", "correct", "finished"}
 COUNTED_FROM_1: Final = {"true_step", "verdict_step"}
 COMPARISONS: Final[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Eq: operator.eq,
@@ -52,8 +55,8 @@ class Read:
 
 
 def read(text: str) -> Read:
-    """Read an expression: comparisons of the ``NAMES`` with numbers, texts, True, False and None, joined by ``and``,
-    ``or`` and ``not``; also ``kind in ("a", "b")``.
+    """Read an expression: comparisons of the ``NAMES`` with numbers, texts, True, False, None or each other, joined by
+    ``and``, ``or`` and ``not``; also ``kind in ("a", "b")``.
 
     Raises:
         ExpressionError: it is too long, or a part of it is something else.
@@ -63,7 +66,8 @@ def read(text: str) -> Read:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ExpressionError(f"The expression is not complete, or not one; an example: {EXAMPLE}") from None
+        equal = "'is equal' is written ==; " if re.search(r"(?<![<>=!])=(?!=)", text) else ""
+        raise ExpressionError(f"The expression is not complete, or not one; {equal}an example: {EXAMPLE}") from None
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     return Read(_condition(tree, 0), not used <= NEUTRAL)
 
@@ -101,6 +105,12 @@ def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> Any:
             raise ExpressionError(f'{_shown(right)} is no list of values; {left.id} in ("a", "b") is expected')
         found = reduce(operator.or_, (column == _value(one, left.id) for one in right.elts))
         return found if isinstance(op, ast.In) else ~found
+    if isinstance(right, ast.Name):
+        other = _column(right)
+        if type(op) not in COMPARISONS or kind_of(left.id) != kind_of(right.id):
+            kinds = f"{left.id} is a {kind_of(left.id)}, {right.id} a {kind_of(right.id)}"
+            raise ExpressionError(f"{left.id} and {right.id} cannot be compared so: {kinds}")
+        return COMPARISONS[type(op)](column, other)
     value = _value(right, left.id)
     if value is None and isinstance(op, ast.Eq | ast.Is):
         return column.is_null()
@@ -109,6 +119,11 @@ def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> Any:
     if type(op) not in COMPARISONS or value is None:
         raise ExpressionError(f"{left.id} is compared by <, <=, ==, !=, >=, > or in, with a value")
     return COMPARISONS[type(op)](column, value)
+
+
+def kind_of(name: str) -> str:
+    """What a name's values are, in words."""
+    return "text" if name in TEXTS else "yes-or-no" if name in FLAGS else "number"
 
 
 def _column(node: ast.Name) -> Any:

@@ -78,7 +78,11 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> tuple[Query, st
     )  # fmt: skip
     fault = fault_of(where)
     with st.container(key="where_said"):  # its room stays: what stands below it does not jump
-        st.caption(f":red[{plain(fault)}]" if fault else f"Compares {', '.join(expression.NAMES)}; with and, or, not.")
+        st.caption(
+            f":red[{plain(fault)}]"
+            if fault
+            else f"Compares {', '.join(expression.NAMES)} with values or each other; == is equal; with and, or, not."
+        )
     one, two = st.columns(2, vertical_alignment="bottom")
     sort = one.selectbox(
         "Sort by", known.sorts, format_func=failures.SORTS.__getitem__, key="sort", persist_state="session"

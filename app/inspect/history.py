@@ -22,6 +22,7 @@ STATE: Final = "history"
 PENDING: Final = "batch_pending"
 BATCH: Final = "batch"
 OPENS: Final = "opens"
+FORM_BEFORE: Final = "form_before_batch"
 MOST: Final = 100
 MOST_BYTES: Final = 30_000_000  # of a session; forty sessions of this size fit the memory of a small server
 BYTES_OF_A_CHARACTER: Final = 4
@@ -142,7 +143,12 @@ class Batch:
 
 def begin_batch(pasted: Pasted) -> None:
     """Have the solutions of a pasted file inspected when the page is drawn next."""
-    st.session_state[PENDING] = pasted
+    st.session_state.update({PENDING: pasted, FORM_BEFORE: form_texts()})
+
+
+def form_texts() -> tuple[str, ...]:
+    """The texts that stand in the form."""
+    return tuple(str(st.session_state.get(name, "")) for name in ("problem", "solution", "answer"))
 
 
 def pending() -> Pasted | None:
@@ -152,9 +158,9 @@ def pending() -> Pasted | None:
 
 
 def end_batch(found: Sequence[Inspection], words: str, faults: Sequence[str]) -> None:
-    """Keep what came of a file, and open its first solution."""
+    """Keep what came of a file, and open its first solution where nothing was typed into the form meanwhile."""
     st.session_state[BATCH] = Batch(tuple(found), words, tuple(faults))
-    if found:
+    if found and st.session_state.get(FORM_BEFORE) == form_texts():
         st.session_state[OPENS] = found[0]
         st.rerun()
 

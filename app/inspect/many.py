@@ -90,7 +90,9 @@ def words(inspections: Sequence[Inspection], refused: int) -> str:
     counts = {
         "with an error": kinds.count("error"), "with a wrong answer and a doubtful step": wrong,
         "with no error found": kinds.count("no_error"), "uncertain": kinds.count("uncertain") - wrong,
-        "that the model cannot judge": kinds.count("cannot_judge"), "refused": refused,
+        "that the model cannot judge": kinds.count("cannot_judge"),
     }  # fmt: skip
-    said = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
-    return f"{len(inspections)} inspected: {said}."
+    said = ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "none"
+    if not refused:
+        return f"{len(inspections)} inspected: {said}."
+    return f"{len(inspections)} of {len(inspections) + refused} inspected: {said}; {refused} refused."

@@ -18,12 +18,11 @@ from irl_core.strategies import STRATEGIES
 MANY_OPEN: Final = "many_open"  # the keys of the popovers: whether they are open; an action closes its own
 SAMPLED: Final = 4  # rows of the example
 STEPS_OPEN: Final = "steps_open"
-PLAIN: Final = "each on its own"
 WAYS: Final = {
-    "": PLAIN,
-    "early rejection": "with the reward: begin eight, end the best two",
-    "self-revision": "with the reward: write one, and anew from its first error",
-    "guided decoding": "with the reward: choose the best of four at every line",
+    "": "each on its own",
+    "early rejection": "early rejection: begin eight, end two",
+    "self-revision": "self-revision: anew from the first error",
+    "guided decoding": "guided decoding: the best of four lines",
 }
 
 
@@ -35,8 +34,8 @@ def sampling() -> None:
         st.selectbox(
             "How they are written", ("", *STRATEGIES), format_func=WAYS.__getitem__, key="way",
             persist_state="session",
-            help="With the reward it takes longer. What each way gains over plain samples of as many tokens was "
-            "measured on problems of the demo: see docs/studies.md.",
+            help="All but the first use the reward, and take longer. What each way gains over plain samples of as many "
+            "tokens was measured on problems of the demo: see docs/studies.md.",
         )  # fmt: skip
         if not way:
             st.slider("Solutions to write", 1, MAX_SAMPLES, key="n", persist_state="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
@@ -16,6 +16,9 @@ from app.inspect.scoring_queue import Refused, Ticket
 from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.errors import CheckpointError, InputError
 from irl_core.scorer import check_inputs
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
 
 POLL_SECONDS: Final = 0.15
 
@@ -70,17 +73,21 @@ def inspected(request: Request, info: CheckpointInfo, before: str = "") -> Inspe
         InputError: a text that is refused. Refused: the queue is full. CheckpointError: it cannot be loaded.
     """
     check_inputs(request.problem, request.solution or None)
-    own = st.session_state.setdefault("queue_session", uuid.uuid4().hex)
-    ticket = scoring_queue.desk(info, st.session_state.get("device", "auto")).submit(request, own)
-    return follow(ticket, info.name, before)
+    own, box = st.session_state.setdefault("queue_session", uuid.uuid4().hex), st.empty()
+    desk = scoring_queue.desk(info, st.session_state.get("device", "auto"))
+    return follow(desk.submit(request, own), info.name, box, before)
 
 
-def follow(ticket: Ticket, listed: str, before: str = "") -> Inspection:
+def follow(ticket: Ticket, listed: str, box: DeltaGenerator, before: str = "") -> Inspection:
     """Draw the progress of a ticket until it is done; give it up when this run of the page is ended.
 
-    ``listed``: the checkpoint's name in the list.
+    Args:
+        ticket: of the request.
+        listed: the checkpoint's name in the list.
+        box: where the progress is drawn. It is there already: a run of the page may be ended wherever it draws, and a
+            ticket that nobody has given up would keep the next request of this session waiting.
+        before: stands before the words of the progress.
     """
-    box = st.empty()
     try:
         while not ticket.wait(POLL_SECONDS):
             now, ahead = ticket.progress, ticket.ahead()

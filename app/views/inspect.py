@@ -149,9 +149,11 @@ def form() -> None:
         help="think/answer tags, GSM8K with a closing #### line, numbered steps or plain lines.",
         persist_state="session",
     )
-    answer, go = st.columns([2, 3], vertical_alignment="bottom")
-    answer.text_input("Right answer", key="answer", placeholder="optional", persist_state="session")
-    go.button("Inspect", key="inspect", type="primary", width="stretch", on_click=session.ask, shortcut="Ctrl+Enter")
+    with st.container(horizontal=True, vertical_alignment="bottom"):  # it wraps where there is no room for both
+        st.text_input("Right answer", key="answer", placeholder="optional", persist_state="session", width=114)
+        st.button(
+            "Inspect", key="inspect", type="primary", width="stretch", on_click=session.ask, shortcut="Ctrl+Enter"
+        )
     state = st.session_state
     if not state["solution"].strip():  # below the button: where it comes and goes the button stays under the pointer
         panels.sampling()

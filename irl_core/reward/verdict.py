@@ -25,6 +25,7 @@ KINDS: Final[dict[Kind, str]] = {
     "cannot_judge": "the model cannot judge", "unread": "no model has read it",
 }  # fmt: skip
 NOT_MEASURED: Final = "not measured"
+EVEN: Final = 0.5
 NO_STEP: Final = "wrong answer, no step named"
 FAMILIARITY: Final = {True: "familiar", False: "unfamiliar", None: NOT_MEASURED}
 
@@ -228,7 +229,7 @@ def _claim(
                 f"most doubtful: {suspect}" if suspect else "no step is named as wrong"
             )
         if ruling.kind == "no_error":
-            return "No error found"
+            return "No step is flagged" if not trace.correct and _says_little(where, judge) else "No error found"
         if where is None or not suspect or math.isinf(where.threshold):  # without a limit nothing is more than usual
             return "Too uncertain to say" + (f"; most doubtful: {suspect}" if suspect else "")
         return f"Too uncertain to say: {suspect} is more doubtful than is usual in right solutions"
@@ -313,9 +314,17 @@ def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruli
     score = "no step has a score" if low is None else (
         f"lowest step score {signed(where.step_scores[low])}, of {step_name(trace.steps, low, of=False)}"
     )  # fmt: skip
-    none = "by itself it finds no error" if trace.correct is False else "no error"
+    none = "by itself it flags no step" if trace.correct is False else "no step is flagged"
+    if where.decision == "no_error" and trace.correct is not None:
+        sure = ""  # the answer says it of this very solution
     said = none if where.decision == "no_error" else "too uncertain to say"
     return Finding("reward", f"Reward: {said} ({'; '.join(filter(None, (score, limit, sure, rule)))}).")
+
+
+def _says_little(where: Localisation | None, judge: Judge) -> bool:
+    """Whether most of the held-out solutions that scored so were wrong although no step was flagged: then 'no error' is
+    what the reward decides, and no claim about the solution."""
+    return where is not None and judge.familiar is not None and where.confidence < EVEN
 
 
 def _how_sure(where: Localisation, judge: Judge) -> str:
@@ -325,6 +334,8 @@ def _how_sure(where: Localisation, judge: Judge) -> str:
         return ""
     if judge.familiar is None:
         return f"its own probability of that is {where.confidence:.0%}"
+    if where.decision == "no_error":
+        return f"of the held-out solutions that scored so, {where.confidence:.0%} were right"
     return f"right in {where.confidence:.0%} of such cases"
 
 

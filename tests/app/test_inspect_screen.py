@@ -12,7 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_inspect_page import ask, drawn, open_page
 
-from app.inspect import scoring_queue
+from app.inspect import many, scoring_queue
 
 pytestmark = pytest.mark.usefixtures("fake_lens")
 
@@ -48,8 +48,8 @@ def test_a_pasted_file_is_inspected_row_by_row() -> None:
     page.text_area(key="pasted").set_value("\n".join(map(json.dumps, given)))
     press(page, "Inspect them all")
     said = (
-        "4 inspected: 1 with an error, 1 with a wrong answer and a doubtful step, 1 with no error found, "
-        "1 that the model cannot judge, 1 refused."
+        "4 of 5 inspected: 1 with an error, 1 with a wrong answer and a doubtful step, 1 with no error found, "
+        "1 that the model cannot judge; 1 refused."
     )
     assert said in [text.value for text in page.text]
     assert any("4 of 5" in text.value and "the limit is 20,000" in text.value for text in page.text)
@@ -57,6 +57,13 @@ def test_a_pasted_file_is_inspected_row_by_row() -> None:
     assert len(page.session_state["history"]) == 5
     press(page, "Close this list")
     assert said not in [text.value for text in page.text]
+    # what was typed while the list was worked through stays; a row of the list opens with a click
+    page.text_area(key="problem").set_value("Mine?").run()
+    page.session_state["form_before_batch"] = ("Cups?", "3 + 4 = 8", "")
+    page.session_state["batch_pending"] = many.read_pasted("7 + 4 = 12", "Hats?", "")
+    page.run()
+    assert page.text_area(key="problem").value == "Mine?"
+    assert any(text.value.startswith("1 inspected") for text in page.text)
     page.text_area(key="pasted").set_value("{")
     press(page, "Inspect them all")
     assert "not recognised" in page.error[0].value.replace("\\", "")

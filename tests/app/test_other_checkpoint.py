@@ -7,6 +7,7 @@ from irl_core.checkpoints.find import default_roots
 
 
 def test_runs_of_another_checkpoint_are_named() -> None:
+    chooser.listed_names.clear()  # another test's checkpoints are kept for some seconds
     runs = {info.name: info for info in catalogue.catalogue(default_roots()[:1])}
     demo, own = runs["scored_run"], runs["scored_run_gsm8k"]
     assert chooser.of_others([demo], "demo") == chooser.of_others([own], "gsm8k") == ""

@@ -46,6 +46,8 @@ def rows(text: str) -> list[int]:
         ("true_step == 1", [0]),  # steps count from 1
         ("true_step == 0", [2]),  # known to have none
         ("kind == 'quo\"te'", [1]),
+        ("length > true_step", [0, 1, 2]),  # two of the same kind; nothing is compared with what is not known
+        ("kind != family", [0, 1]),
     ],
 )
 def test_an_expression_filters(text: str, expected: list[int]) -> None:
@@ -59,7 +61,10 @@ def test_an_expression_filters(text: str, expected: list[int]) -> None:
         ("__import__('os').system('x')", "is no condition"),
         ("scores < 2", "'scores' is not known"),
         ("score.real < 2", "is no name"),
-        ("score < length", "is no value"),
+        ("score < family", "score is a number, family a text"),
+        ("correct == length", "correct is a yes-or-no, length a number"),
+        ("score < unknown", "'unknown' is not known"),
+        ("length = 3", "'is equal' is written ==; an example"),
         ("score < [x for x in y]", "is no value"),
         ("score + 1", "is no condition"),
         ("family in 'rates'", "is no list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -46,8 +47,8 @@ def test_the_number_that_decides_is_the_number_shown() -> None:
     found = judged(SOUND, "12")
     assert found.headline == "No error found" and found.ruling == Ruling("no_error")
     assert said(found, "reward") == [
-        "Reward: no error (lowest step score \u22123.51, of step 2; threshold \u22124.08; right in 93% of such "
-        "cases; rule: the step with the lowest reward of a token)."
+        "Reward: no step is flagged (lowest step score \u22123.51, of step 2; threshold \u22124.08; rule: the step "
+        "with the lowest reward of a token)."
     ]
     with_answer = judged(SOUND, "12", rule="raw/min/argmin+answer", decision="error", step=2)
     assert said(with_answer, "reward")[0].startswith(
@@ -62,8 +63,12 @@ def test_how_often_such_a_word_was_right_is_measured_and_said_in_plain_words() -
     the calibration, told with the others, and no warning that stands on every solution."""
     where = Localisation("no_error", None, 0.25, "raw/min/argmin", -4.08, (-1.0, -3.51, -9.0))
     found = verdict_on(make_trace("How many?", SOUND), where, KNOWN)
-    assert found.headline == "No error found"
-    assert "right in 25% of such cases" in said(found, "reward")[0]
+    assert found.headline == "No step is flagged"
+    assert "; of the held-out solutions that scored so, 25% were right; " in said(found, "reward")[0]
+    sure = verdict_on(make_trace("How many?", SOUND), replace(where, confidence=0.9), KNOWN)
+    assert sure.headline == "No error found" and "90% were right" in said(sure, "reward")[0]
+    unknown = verdict_on(make_trace("How many?", SOUND), where, Judge())
+    assert unknown.headline == "No error found" and "own probability of that is 25%" in said(unknown, "reward")[0]
     named = Localisation("error", 1, 0.25, "raw/min/argmin", -3.0, (-1.0, -3.51, -9.0))
     found = verdict_on(make_trace("How many?", SOUND), named, KNOWN)
     assert found.headline == "First error: step 2 of 2, says the reward (right in 25% of such cases)"
@@ -120,7 +125,7 @@ def test_a_wrong_answer_is_not_called_free_of_errors() -> None:
 
 def test_beside_a_wrong_answer_the_reward_does_not_say_that_there_is_no_error() -> None:
     (told,) = said(judged(SOUND, "13", decision="no_error"), "reward")
-    assert told.startswith("Reward: by itself it finds no error (lowest step score")
+    assert told.startswith("Reward: by itself it flags no step (lowest step score")
 
 
 @pytest.mark.parametrize(
