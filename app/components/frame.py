@@ -27,6 +27,7 @@ button kbd { color: inherit !important; opacity: 1 !important; }
 .irl-lens-told { position: fixed; bottom: 45%; left: 50%; transform: translateX(-50%); z-index: 1000;
   padding: 0.6rem 1rem; border-radius: 0.5rem; background-color: #14171c; color: #f3f5f8;
   box-shadow: 0 2px 10px rgb(0 0 0 / 30%); }
+.irl-lens-told.irl-lens-waits { bottom: 1.5rem; }
 [data-testid=stCheckbox] label { background-color: transparent !important; }  /* a grey frame after each click */
 [data-testid=stCheckbox]:has(input:focus-visible) { outline: 2px solid currentColor; outline-offset: 2px; }
 [class*="st-key-cards_"] { display: none; }
@@ -38,7 +39,8 @@ button kbd { color: inherit !important; opacity: 1 !important; }
 @media (max-width: 767px) { .first-run { display: block; margin: 0 0 0.5rem; } }
 </style>"""
 # A list that was chosen from keeps the focus, and with it every key that the page listens to. The place in the order of
-# the Tab key stays where it was. What is typed dims the result of the text before, and Inspect leads to the result.
+# the Tab key stays where it was. What is typed dims the result of the text before, and Inspect leads to the result. A
+# page that is being made for more than a second says so.
 KEYS: Final = """<script>
 if (!window.irlLensKeys) {
   window.irlLensKeys = true;
@@ -86,10 +88,38 @@ if (!window.irlLensKeys) {
       tell("This solution has no step " + event.key + ".");
     }
   }, true);
+  // what takes more than a second says so where it is seen, in its own words where it has some
+  let waits = null;
+  let clock = null;
+  const inSight = (node) => {
+    const box = node.getBoundingClientRect();
+    return box.height > 0 && box.bottom > 0 && box.top < innerHeight;
+  };
+  const remind = () => {
+    const own = [...document.querySelectorAll(".st-key-found [data-testid=stProgress], [data-testid=stSpinner]")];
+    if (own.some(inSight)) return rest();
+    if (!waits) {
+      waits = document.createElement("div");
+      waits.className = "irl-lens-told irl-lens-waits";
+      waits.setAttribute("role", "status");
+      document.body.append(waits);
+    }
+    waits.textContent = (own[0] && own[0].innerText.trim()) || "Working on this page \u2026";
+  };
+  const rest = () => {
+    if (waits) waits.remove();
+    waits = null;
+  };
   const app = document.querySelector("[data-testid=stApp]");
   new MutationObserver(() => {
     const at = document.activeElement;
-    if (app.dataset.testScriptState !== "notRunning") return;
+    if (app.dataset.testScriptState !== "notRunning") {
+      clock = clock || setInterval(remind, 1000);
+      return;
+    }
+    clearInterval(clock);
+    clock = null;
+    rest();
     typing(before.has(at) && at.closest(fields) !== null && at.value !== before.get(at));
   }).observe(app, { attributes: true, attributeFilter: ["data-test-script-state"] });
   // on a narrow screen the result stands below the form

@@ -266,6 +266,20 @@ def test_an_edited_text_dims_the_old_result(watched: Any, address: str) -> None:
     wait_for(lambda: result.evaluate(opacity) == "1", page)
 
 
+def test_a_page_that_takes_more_than_a_second_says_so(watched: Any, address: str) -> None:
+    page = watched.page
+    page.goto(address)
+    page.wait_for_function("window.irlLensKeys")
+    expect(page.get_by_text("First error").first).to_be_visible(timeout=60_000)
+    told, app = page.locator(".irl-lens-waits"), "document.querySelector('[data-testid=stApp]')"
+    page.wait_for_function(f"{app}.dataset.testScriptState === 'notRunning'")
+    expect(told).to_have_count(0)
+    page.evaluate(f"{app}.dataset.testScriptState = 'running'")  # as Streamlit says it while a page is made
+    expect(told).to_have_text("Working on this page \u2026", timeout=5_000)
+    page.evaluate(f"{app}.dataset.testScriptState = 'notRunning'")
+    expect(told).to_have_count(0)
+
+
 def test_the_page_is_usable_at_400_pixels(browser: Browser, address: str) -> None:
     context = browser.new_context(viewport={"width": 400, "height": 900})
     page = context.new_page()
