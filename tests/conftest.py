@@ -12,11 +12,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # No test uses a pretrained model that happens to be on this machine, nor needs one: the tiny checkpoint is the default.
 os.environ["IRL_LENS_CACHE"] = str(Path(__file__).resolve().parent / "no-models-here")
-# The sitecustomize there is that of every process that a test starts.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [str(Path(__file__).resolve().parent / "lean"), os.environ.get("PYTHONPATH")])
-)
-
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -35,6 +30,14 @@ def find_chromium() -> str | None:
 
 def browser_required() -> bool:
     return os.environ.get("IRL_LENS_REQUIRE_BROWSER") == "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes that a test starts read the sitecustomize in ``lean``; those that run tests, workers too, do not."""
+    starts_workers = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
+    if not starts_workers:
+        lean = str(Path(__file__).resolve().parent / "lean")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [lean, os.environ.get("PYTHONPATH")]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from irl_core.statistics.bootstrap import problem_index
 from irl_core.text.answers import normalise_answer
+from irl_core.types import Source
 
 Array = npt.NDArray[np.float64]
 
@@ -91,9 +92,12 @@ class Graded(NamedTuple):
 
 
 def graded(frame: pd.DataFrame) -> Graded:
-    """The traces of a frame whose correctness is known."""
-    known = frame["correct"].notna().to_numpy(dtype=bool)
-    kept = frame[known].reset_index(drop=True)
+    """The traces of a frame whose correctness is known. A policy's sample without a final answer is wrong where the
+    right one is known; of a solution from elsewhere it may be that its answer was not found."""
+    silent = frame["correct"].isna() & frame["answer"].isna() & frame["reference_answer"].notna()
+    silent &= frame["source"] == Source.POLICY.value
+    known = (frame["correct"].notna() | silent).to_numpy(dtype=bool)
+    kept = frame.assign(correct=frame["correct"].astype(object).mask(silent, False))[known].reset_index(drop=True)
     right, ids = kept["correct"].to_numpy(dtype=bool), problem_index(list(kept["problem_id"]))[1]
     return Graded(kept, right, ids, int((~known).sum()))
 

@@ -228,9 +228,9 @@ def test_a_stop_request_saves_and_says_so(tiny: Path, unbroken: Path, monkeypatc
 @pytest.mark.parametrize(
     ("name", "more", "what"),
     [
-        ("wasserstein", {"seeds": (1, 2)}, r"seeds \(then \[1\], now \[1, 2\]\), settings"),
+        ("wasserstein", {"seeds": (1, 2)}, r"seeds \(then \[1\], now \[1, 2\]\)"),
         ("wasserstein", {"scale": 0.05}, r"scale \(then [0-9.]+, now 0.05\), settings"),
-        ("perturbation", {}, r'settings, study \(then "wasserstein", now "perturbation"\)'),
+        ("perturbation", {}, r'study \(then "wasserstein", now "perturbation"\)'),
     ],
 )
 def test_another_study_in_the_folder_is_refused(unbroken: Path, name: str, more: dict[str, Any], what: str) -> None:

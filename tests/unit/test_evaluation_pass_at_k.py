@@ -36,6 +36,20 @@ def test_by_hand() -> None:
     json.dumps(to_json(found), allow_nan=False)
 
 
+def test_a_sample_without_an_answer_is_wrong_and_one_that_cannot_be_compared_is_left_out() -> None:
+    said: list[tuple[bool | None, str | None]] = [(True, "8"), (None, None), (None, "x + 1")]
+    rows = [
+        {"problem_id": name, "source": "policy", "reference_answer": "8", "correct": right, "answer": answer}
+        for name in ("a", "b")
+        for right, answer in said
+    ]
+    found = figures(evaluated(rows))
+    assert (found.traces, found.correct, found.left_out) == (4, 2, 2)
+    assert found.policies[THIS]["1"].value == 0.5
+    given = figures(evaluated([{**one, "source": "external"} for one in rows]))
+    assert (given.traces, given.left_out) == (2, 4)  # of others' texts the answer may not have been found
+
+
 def test_agrees_with_all_draws() -> None:
     rows = simulated(problems=5, samples=6)
     found = figures(evaluated(rows)).policies[THIS]

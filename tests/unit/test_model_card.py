@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from irl_core.evaluation.report import QUESTIONS, make
+from irl_core.evaluation.report import make
 from irl_core.presets import load_config
 from irl_core.report.model_card import EXAMPLES, MEANING, example_rows, facts_of, model_card, parameters
 from irl_core.storage.run_writer import write_run
@@ -55,7 +55,7 @@ def test_the_card_says_what_it_is_and_what_was_measured() -> None:
     assert "160 held-out problems x 16 samples" in card and "CPU (CPU X, 2 cores)" in card
     assert "`demo-sft` (3100 steps of likelihood" in card and "`demo-expert` (420 further ones" in card
     assert "irl-lens train demo-irl" in card and "{" not in card.partition("## ")[0]
-    assert all(f"## {question}" in card for question in QUESTIONS)
+    assert all(f"## {question}" in card for question in report.questions) and len(report.questions) == 4
     for policy in report.sections["pass_at_k"].figures.policies.values():
         assert policy["1"].interval and f"{policy['1'].words} (n " in card
 
