@@ -25,8 +25,8 @@ MOST_PROBLEMS: Final = 5_000  # the bootstrap draws problems: 20,000 of them tak
 MOST_SHOWN: Final = 40
 SEED: Final = 0
 COLUMNS: Final = (
-    "trace_id", "problem_id", "source", "model", "text", "answer", "correct", "length", "finished", "cannot_judge",
-    "familiar",
+    "trace_id", "problem_id", "source", "model", "text", "answer", "reference_answer", "correct", "length", "finished",
+    "cannot_judge", "familiar",
     "score_min", "score_mean", "score_mean_discounted", "score_mean_discounted_answer", "score_last",
     "score_product", "score_credit_sum", "score_credit_minimum", "log_prob_mean", "log_prob_min", "arithmetic_false",
     "xml_count", "strict_format", "soft_format", "integer_answer",
