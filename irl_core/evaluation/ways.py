@@ -88,7 +88,8 @@ def majorities(plain: Graded, seed: int) -> Array:
 
 def beside(frame: pd.DataFrame, curve: pd.DataFrame, each: float, seed: int) -> Way:
     """A way beside the majority (P, S) of plain samples of ``each`` tokens, on the problems that both have."""
-    known = frame[frame["correct"].notna() & frame["problem_id"].isin(curve.index)]
+    known = graded(frame).frame  # as the samples that it stands beside: without an answer it is wrong
+    known = known[known["problem_id"].isin(curve.index)]
     if known.empty:
         nothing = undefined(0, "problems", "no problem in common with a known right answer")
         return Way(nothing, float("nan"), float("nan"), nothing, None)

@@ -53,6 +53,14 @@ def test_a_way_stands_beside_the_majority_of_as_many_tokens() -> None:
     json.dumps(to_json(found), allow_nan=False)
 
 
+def test_a_solution_without_an_answer_is_wrong_as_a_sample_is() -> None:
+    silent = way(10, a=1, b=1).assign(
+        source="policy", reference_answer="7", answer=["7", None], correct=pd.Series([True, None], dtype=object)
+    )
+    found = figures(evaluated(samples("a", 1, 1) + samples("b", 0, 0), ways={"guided decoding": silent}))
+    assert (found.ways["guided decoding"].accuracy.value, found.ways["guided decoding"].accuracy.n) == (0.5, 2)
+
+
 def test_its_words_say_no_more_than_its_figures() -> None:
     rows = [row for number in range(12) for row in samples(f"p{number}", number % 2, number % 2)]
     better = way(10, **{f"p{number}": 1 for number in range(12)})
