@@ -97,84 +97,91 @@ def by_length(completions: list[str], **_: Any) -> list[float | None]:
     return [float(len(one)) for one in completions]
 
 
-def plain_round(asked: argparse.Namespace) -> Timed:
-    """Rounds of the paper's algorithm, written without any of what makes it fast."""
-    from transformers import AutoTokenizer
+class PlainRound:
+    """A round of the paper's algorithm, written without any of what makes it fast."""
 
-    tokenizer = AutoTokenizer.from_pretrained(folder_of(asked.model))
-    policy, backbone = adapted(asked.model), adapted(asked.model)
-    head = torch.nn.Linear(policy.config.hidden_size, 1)
-    for_policy = torch.optim.AdamW([one for one in policy.parameters() if one.requires_grad], lr=1e-4)
-    for_discriminator = torch.optim.AdamW(
-        [*(one for one in backbone.parameters() if one.requires_grad), *head.parameters()], lr=1e-4
-    )
-    drawn = list(problems(seed=3, n=200))
-    rounds = iter(range(0, 200, asked.prompts))
+    def __init__(self, asked: argparse.Namespace) -> None:
+        from transformers import AutoTokenizer
 
-    def logits_of(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        hidden = backbone(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[-1]
-        return head(hidden.float()).squeeze(-1)  # type: ignore[no-any-return]
+        self.tokenizer = AutoTokenizer.from_pretrained(folder_of(asked.model))
+        self.policy, self.backbone = adapted(asked.model), adapted(asked.model)
+        self.head = torch.nn.Linear(self.policy.config.hidden_size, 1)
+        self.for_policy = torch.optim.AdamW(trained(self.policy), lr=1e-4)
+        self.for_discriminator = torch.optim.AdamW([*trained(self.backbone), *self.head.parameters()], lr=1e-4)
+        self.samples, self.tokens = asked.samples, asked.tokens
+        drawn = list(problems(seed=3, n=200))
+        self.batches = (drawn[at : at + asked.prompts] for at in range(0, len(drawn), asked.prompts))
 
-    def logprobs_of(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        whole = log_softmax(policy(input_ids=ids, attention_mask=mask).logits.float(), dim=-1)
-        return whole[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
-
-    def one_round() -> None:
-        place = next(rounds)
-        some = drawn[place : place + asked.prompts]
+    def __call__(self) -> None:
+        """Sample, update the discriminator, score, and update the policy."""
+        some = next(self.batches)
         samples: list[torch.Tensor] = []
         starts: list[int] = []
         for problem in some:
-            prompt = tokenizer(problem.text + "\n", return_tensors="pt")
-            written = policy.generate(
-                **prompt, do_sample=True, num_return_sequences=asked.samples, max_new_tokens=asked.tokens,
-                min_new_tokens=asked.tokens, pad_token_id=tokenizer.eos_token_id,
+            prompt = self.tokenizer(problem.text + "\n", return_tensors="pt")
+            samples += list(
+                self.policy.generate(
+                    **prompt, do_sample=True, num_return_sequences=self.samples, max_new_tokens=self.tokens,
+                    min_new_tokens=self.tokens, pad_token_id=self.tokenizer.eos_token_id,
+                )
             )  # fmt: skip
-            samples += list(written)
-            starts += [prompt["input_ids"].shape[1]] * asked.samples
-        experts = [
-            tokenizer(f"{problem.text}\n{problem.solution}", return_tensors="pt")["input_ids"][0] for problem in some
-        ]
-        places = [len(tokenizer(problem.text + "\n")["input_ids"]) for problem in some]
-        discriminator_step(*padded([*samples, *experts], [*starts, *places]), len(samples))
-        policy_step(samples, starts)
+            starts += [prompt["input_ids"].shape[1]] * self.samples
+        solved = [self.tokenizer(f"{one.text}\n{one.solution}", return_tensors="pt")["input_ids"][0] for one in some]
+        places = [len(self.tokenizer(one.text + "\n")["input_ids"]) for one in some]
+        self.discriminator_step(*self.padded([*samples, *solved], [*starts, *places]), len(samples))
+        self.policy_step(samples, starts)
 
-    def discriminator_step(ids: torch.Tensor, mask: torch.Tensor, answer: torch.Tensor, sampled: int) -> None:
+    def discriminator_step(self, ids: torch.Tensor, mask: torch.Tensor, answer: torch.Tensor, sampled: int) -> None:
+        """The first ``sampled`` rows are the policy's, the others the expert's."""
         labels = torch.ones(ids.shape)
         labels[:sampled] = 0.0
-        logits = logits_of(ids, mask)
-        for_discriminator.zero_grad()
+        logits = self.logits_of(ids, mask)
+        self.for_discriminator.zero_grad()
         binary_cross_entropy_with_logits(logits[answer], labels[answer]).backward()
-        for_discriminator.step()
+        self.for_discriminator.step()
 
-    def policy_step(samples: Sequence[torch.Tensor], starts: Sequence[int]) -> None:
+    def policy_step(self, samples: Sequence[torch.Tensor], starts: Sequence[int]) -> None:
+        """Score the samples one by one, and take a clipped step; each begins behind its prompt, at ``starts``."""
+        ids, mask, answer = self.padded(samples, starts)
         with torch.no_grad():
+            pairs = zip(samples, starts, strict=True)
             rewards = torch.stack(
-                [
-                    logits_of(one[None], torch.ones_like(one[None]))[0, start:].mean()
-                    for one, start in zip(samples, starts, strict=True)
-                ]
+                [self.logits_of(one[None], torch.ones_like(one[None]))[0, at:].mean() for one, at in pairs]
             )
-        grouped = rewards.view(-1, asked.samples)
-        advantages = ((grouped - grouped.mean(1, keepdim=True)) / (grouped.std(1, keepdim=True) + 1e-6)).flatten()
-        ids, mask, answer = padded(samples, starts)
-        with torch.no_grad():
-            before = logprobs_of(ids, mask)
-        ratio = (logprobs_of(ids, mask) - before).exp()
-        surrogate = torch.minimum(ratio * advantages[:, None], ratio.clamp(0.8, 1.2) * advantages[:, None])
-        for_policy.zero_grad()
+            before = self.logprobs_of(ids, mask)
+        grouped = rewards.view(-1, self.samples)
+        advantages = ((grouped - grouped.mean(1, keepdim=True)) / (grouped.std(1, keepdim=True) + 1e-6)).view(-1, 1)
+        ratio = (self.logprobs_of(ids, mask) - before).exp()
+        surrogate = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
+        self.for_policy.zero_grad()
         (-surrogate[answer[:, 1:]].mean()).backward()
-        for_policy.step()
+        self.for_policy.step()
 
-    def padded(some: Sequence[torch.Tensor], starts: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        longest = max(map(len, some))
-        ids = torch.full((len(some), longest), tokenizer.eos_token_id)
+    def logits_of(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The discriminator's logit of every token."""
+        hidden = self.backbone(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[-1]
+        logits: torch.Tensor = self.head(hidden.float()).squeeze(-1)
+        return logits
+
+    def logprobs_of(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The policy's log-probability of every token but the first, from whole logits."""
+        whole = log_softmax(self.policy(input_ids=ids, attention_mask=mask).logits.float(), dim=-1)
+        return whole[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
+
+    def padded(
+        self, some: Sequence[torch.Tensor], starts: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Ids, mask, and which tokens are of the answer, as long as the longest."""
+        ids = torch.full((len(some), max(map(len, some))), self.tokenizer.eos_token_id)
         mask, answer = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
         for row, (one, start) in enumerate(zip(some, starts, strict=True)):
             ids[row, : len(one)], mask[row, : len(one)], answer[row, start : len(one)] = one, 1, True
         return ids, mask, answer
 
-    return partial(seconds, one_round)
+
+def trained(model: Any) -> list[torch.nn.Parameter]:
+    """The weights of a model that are trained."""
+    return [one for one in model.parameters() if one.requires_grad]
 
 
 def adapted(model: str) -> Any:
@@ -206,7 +213,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args()
     lengths: list[float] = []
-    rounds: dict[str, Timed] = {"ours": ours(asked, lengths), TRL_ROUND: trl_round(asked), PLAIN: plain_round(asked)}
+    rounds: dict[str, Timed] = {
+        "ours": ours(asked, lengths),
+        TRL_ROUND: trl_round(asked),
+        PLAIN: partial(seconds, PlainRound(asked)),
+    }
     spent: dict[str, list[float]] = {name: [] for name in rounds}
     for repeat in range(asked.repeats + 1):
         for name, step in rounds.items():
