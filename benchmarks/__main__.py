@@ -4,7 +4,9 @@
     python -m benchmarks --gpu --out docs/benchmarks-gpu.md       # those of a CUDA device in their place
 
 Each runs in a process of its own with one thread, so that seconds of the processor are comparable, and does its own
-comparisons side by side. The file says when, on which processor, with which versions, and each command.
+comparisons side by side. A section of the file says when, at which commit, on which processor, with which versions and
+by which command it was measured. A benchmark that is done replaces its section at once and leaves the others: one that
+fails or is stopped loses nothing, and `--only` measures again what a change concerns.
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "transformers", "peft", "streamlit", "pyarrow")
+HEADING = """# Benchmarks
+
+Written by `python -m benchmarks --out docs/benchmarks.md` (`make bench`). A speed is a ratio of two things that took
+turns in one process; how each is measured is said in its module.
+"""
 
 
 class Benchmark(NamedTuple):
@@ -44,32 +51,18 @@ BENCHMARKS = (
     Benchmark("older_build", ("--rounds", "2", "--repeats", "1"), "This build beside an older one"),
     Benchmark(
         "sampling",
-        (
-            "--model",
-            "smollm2-135m",
-            "--dtype",
-            "bfloat16",
-            "--prompts",
-            "4",
-            "--num-samples",
-            "16",
-            "--max-new-tokens",
-            "96",
-            "--mean-tokens",
-            "48",
-            "--samplers",
-            "loop",
-            "--repeats",
-            "3",
-        ),
+        ("--model", "smollm2-135m", "--dtype", "bfloat16", "--prompts", "4", "--num-samples", "16",
+         "--max-new-tokens", "96", "--mean-tokens", "48", "--samplers", "loop", "--repeats", "3"),
         "Sampling beside `generate`, 16 of each prompt",
     ),
     Benchmark("engines", ("--repeats", "3"), "Sampling beside serving engines, those that are installed"),
+    Benchmark("serving", ("--checkpoint", "gsm8k", "--turns", "4", "--texts", "48"), "`serve` beside `score`"),
+    Benchmark("serving", ("--checkpoint", "demo", "--turns", "4"), "The same with the tiny demo, mostly answers"),
     Benchmark("packing", ("--repeats", "3"), "Packed rows beside padded ones, a small random model"),
     Benchmark("first_heatmap", ("--repeats", "1"), "From a pasted solution to coloured tokens"),
     Benchmark("scored_runs", ("--repeats", "5"), "The Failures page on 100,000 traces over 1,000"),
     Benchmark("starts", (), "What commands take to start"),
-)
+)  # fmt: skip
 AT_3B = ("--hidden", "2048", "--layers", "36", "--heads", "16", "--key-heads", "2", "--vocab", "151936")
 AT_05B = ("--hidden", "896", "--layers", "24", "--heads", "14", "--key-heads", "2", "--vocab", "151936")
 ON_CUDA = (
@@ -101,28 +94,31 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.gpu and not torch.cuda.is_available():
         parser.error("--gpu: torch sees no CUDA device; run it where there is one, or leave it out")
-    pieces, failed = [heading()], 0
-    for one in (one for one in (ON_CUDA if asked.gpu else BENCHMARKS) if one.module in asked.only):
+    listed, failed = (ON_CUDA if asked.gpu else BENCHMARKS), 0
+    for one in (one for one in listed if one.module in asked.only):
         piece, status = section(one)
         print(piece, flush=True)
-        pieces.append(piece)
         failed += status != 0
-    if asked.out and not failed:
-        asked.out.write_text("\n".join(pieces), encoding="utf-8")
+        if asked.out and not status:
+            old = asked.out.read_text(encoding="utf-8") if asked.out.is_file() else ""
+            asked.out.write_text(with_section(old, one.question, piece, listed), encoding="utf-8")
     return int(failed > 0)
 
 
-def heading() -> str:
-    """Where, when and with what it was measured."""
+def with_section(document: str, question: str, piece: str, listed: Sequence[Benchmark]) -> str:
+    """A document with the section of a benchmark added, or in the place of its earlier one. Sections are in the order
+    of ``listed``; one that is listed no more is left out."""
+    pieces = {part.partition("\n")[0]: f"## {part.strip()}\n" for part in document.split("\n## ")[1:]}
+    pieces[question] = piece
+    return "\n".join([HEADING, *(pieces[one.question] for one in listed if one.question in pieces)])
+
+
+def circumstances() -> str:
+    """When, where and with what it is measured."""
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return (
-        "# Benchmarks\n\n"
-        "Written by `python -m benchmarks --out docs/benchmarks.md` (`make bench`). A speed is a ratio of two things\n"
-        "that took turns in one process; how each is measured is said in its module.\n\n"
-        f"{datetime.now(UTC).date().isoformat()}, commit {commit}; {processor()}; {versions}.\n"
-    )
+    return f"{datetime.now(UTC).date().isoformat()}, commit {commit}; {processor()}; {versions}"
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -147,7 +143,8 @@ def section(one: Benchmark) -> tuple[str, int]:
     )  # fmt: skip
     told = done.stdout.strip() if done.returncode == 0 else f"failed: {done.stderr.strip()[-500:]}"
     minutes = (time.monotonic() - started) / 60
-    return f"\n## {one.question}\n\n`{' '.join(command)}` ({minutes:.1f} min)\n\n```\n{told}\n```\n", done.returncode
+    piece = f"## {one.question}\n\n`{' '.join(command)}`\n\n{circumstances()}; {minutes:.1f} min.\n\n```\n{told}\n```\n"
+    return piece, done.returncode
 
 
 if __name__ == "__main__":

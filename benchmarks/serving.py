@@ -205,24 +205,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     finally:
         server.terminate()
         server.wait(60)
-    print(json.dumps({
-        "checkpoint": chosen.checkpoint, "turns": chosen.turns, "seconds": chosen.seconds, "load_at_start": busy,
-        "clients": chosen.clients, "traces_a_request": chosen.traces, "traces": load.traces,
-        "server_over_score": ratios(served, score),
-        "server_ms_a_trace": in_ms(served), "score_ms_a_trace": in_ms(score),
-        "overloaded": load.overloaded, "failed": load.failed,
-        "largest_difference": load.difference, "other_decisions": load.decisions,
-        "median_seconds": sorted(load.seconds)[len(load.seconds) // 2] if load.seconds else None,
-        "memory_mb_before": memory / 1e6, "memory_mb_after": after / 1e6,
-    }, indent=1))  # fmt: skip
+    print(
+        f"{chosen.checkpoint}: {chosen.clients} clients, {chosen.traces} traces a request; {chosen.turns} turns of "
+        f"{chosen.seconds:g} s of each; load of the machine before {busy:.1f}"
+    )
+    for kind, (ratio, low, high) in ratios(served, score).items():
+        print(
+            f"by the {kind:9}  served {in_ms(served, kind)} ms a trace, scored {in_ms(score, kind)}: "
+            f"{ratio:.2f} [{low:.2f}, {high:.2f}] times as many traces a second"
+        )
+    print(
+        f"{load.traces:,} traces answered, {load.failed} requests failed, {load.overloaded} met a full queue; "
+        f"{load.decisions} other decisions than score's, rewards differ by {load.difference:.1e} at most"
+    )
+    median = sorted(load.seconds)[len(load.seconds) // 2] if load.seconds else float("nan")
+    print(f"median of a request {median:.2f} s; memory {memory / 1e6:.0f} MB before, {after / 1e6:.0f} MB after")
 
 
-def in_ms(paces: Sequence[Pace]) -> dict[str, list[float]]:
+def in_ms(paces: Sequence[Pace], kind: str) -> str:
     """The least and the most milliseconds a trace."""
-    return {
-        kind: [round(1000 * pick(getattr(one, kind) for one in paces), 2) for pick in (min, max)]
-        for kind in Pace._fields
-    }
+    found = [1000 * getattr(one, kind) for one in paces]
+    return f"{min(found):.3g} to {max(found):.3g}"
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
