@@ -43,10 +43,10 @@ def stored_inspection(row: ScoredRow, run: str) -> Inspection | None:
 
 
 def known_without_a_model(request: Request) -> list[str]:
-    """What equations, answer and quantities say of a pasted solution, a line each; empty where none says anything."""
+    """What is found of a pasted solution without a model, a line each; empty where that is nothing."""
     trace = make_trace(request.problem, request.solution, reference_answer=request.answer or None)
     verdict = verdict_on(trace, None, Judge())
-    return [one.says for one in verdict.findings if one.by in ("arithmetic", "answer", "quantities")]
+    return [one.says for one in verdict.findings if one.by not in ("reward", "familiarity")]
 
 
 def to_result(inspection: Inspection, gamma: float) -> InspectionResult:

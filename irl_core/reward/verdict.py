@@ -1,4 +1,4 @@
-"""The verdict on a trace: where it first goes wrong and who found that; the one place that words it.
+"""The verdict on a trace: where it first goes wrong and who found that; with ``checks`` the one place that words it.
 
 Checker first, then reward, as the evaluation ranks them ('arithmetic checker, then reward'): an equation that does not
 hold is exact, a reward is calibrated. Where the model cannot judge a text, the reward says nothing, and what still
@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal, TypedDict, cast
 
+from irl_core.reward import checks
+from irl_core.reward.checks import By, Finding
 from irl_core.reward.wording import in_words, lowest_step, rule_words, signed, step_name
-from irl_core.text.equations import Equation, find_equations, first_false_step
-from irl_core.text.quantities import odd_quantities, unused_results, unused_words
+from irl_core.text.equations import Equation, find_equations, first_false_step, unchecked_equations
 from irl_core.types import Decision, Localisation, Trace, number_of
 
-By = Literal["arithmetic", "answer", "quantities", "reward", "familiarity"]
 Kind = Literal["error", "no_error", "uncertain", "cannot_judge", "unread"]
 
 KINDS: Final[dict[Kind, str]] = {
@@ -97,29 +97,20 @@ def cell_of(ruling: Ruling, correct: bool | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What one of the five says of a trace, as a sentence; ``step``: the one that it names, 0-based."""
-
-    by: By
-    says: str
-    step: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on a trace: its ``claim`` on one line, and ``unused``, what the solution never uses, where that is
-    to be said beside it; ``findings`` in order of weight: arithmetic, answer, quantities,
-    reward, familiarity."""
+    """The verdict on a trace: its ``claim`` on one line, and what is to be said ``beside`` it, a clause each: that the
+    answer line departs from the last calculation, that something is never used; ``findings`` in order of weight:
+    arithmetic, answer, answer line, quantities, reward, familiarity."""
 
     ruling: Ruling
     claim: str
     findings: tuple[Finding, ...]
-    unused: str = ""
+    beside: tuple[str, ...] = ()
 
     @property
     def headline(self) -> str:
-        """The claim, and in a sentence of its own what the solution never uses."""
-        return f"{self.claim}. {self.unused[0].upper()}{self.unused[1:]}" if self.unused else self.claim
+        """The claim, and what is said beside it in sentences of their own."""
+        return ". ".join((self.claim, *(clause[0].upper() + clause[1:] for clause in self.beside)))
 
     @property
     def sentence(self) -> str:
@@ -193,18 +184,19 @@ def verdict_on(trace: Trace, where: Localisation | None, judge: Judge) -> Verdic
     place = first_false_step(trace) if false else None
     decision, named = (None, None) if where is None else (where.decision, where.first_error_step)
     ruling = rule_on(len(false), place, decision, named, judge.can, trace.correct)
-    odd, results = odd_quantities(trace.problem, trace.text), _unused_results(trace)
+    unchecked = unchecked_equations(trace.text)
+    last, unused = checks.answer_line(trace), checks.unused(trace)
     findings = [
-        _arithmetic(trace, equations, false, place),
+        checks.arithmetic(trace, equations, unchecked, place),
         _answer(trace, ruling),
-        _quantities(unused_words(odd, results)),
+        Finding("answer_line", f"Answer line: {last.removeprefix('the answer line ')}.") if last else None,
+        Finding("quantities", f"Quantities: {unused}.") if unused else None,
         _reward(trace, where, judge, ruling),
         _familiarity(judge, read=where is not None),
     ]
-    claim = _claim(
-        trace, ruling, len(equations), _first_of(trace, false, place), where if judge.signal else None, judge
-    )
-    beside = "" if false or trace.correct else unused_words(odd, results)
+    holds = checks.all_hold(len(equations), len(unchecked)) if equations else ""
+    claim = _claim(trace, ruling, holds, _first_of(trace, false, place), where if judge.signal else None, judge)
+    beside = () if false or trace.correct else tuple(filter(None, (last, unused)))
     return Verdict(ruling, claim, tuple(finding for finding in findings if finding is not None), beside)
 
 
@@ -212,9 +204,10 @@ def verdict_on(trace: Trace, where: Localisation | None, judge: Judge) -> Verdic
 
 
 def _claim(
-    trace: Trace, ruling: Ruling, equations: int, false: Equation | None, where: Localisation | None, judge: Judge
+    trace: Trace, ruling: Ruling, equations: str, false: Equation | None, where: Localisation | None, judge: Judge
 ) -> str:
-    """The verdict on one line. ``where``: the reward's localisation, None where it has no signal."""
+    """The verdict on one line. ``equations``: that they hold, in words; empty where there are none. ``where``: the
+    reward's localisation, None where it has no signal."""
     if false is not None:
         at = "" if ruling.step is None else f"{step_name(trace.steps, ruling.step, of=False).capitalize()}: "
         return at + in_words(false)
@@ -234,28 +227,13 @@ def _claim(
             return "Too uncertain to say" + (f"; most doubtful: {suspect}" if suspect else "")
         return f"Too uncertain to say: {suspect} is more doubtful than is usual in right solutions"
     holds = [] if trace.correct is None else ["The answer is right" if trace.correct else _wrong_answer(trace)]
-    holds += [_all_hold(equations)] if equations else []
+    holds += [equations] if equations else []
     rest = "no model has read it" if ruling.kind == "unread" else "the model cannot judge"
     if not holds:
         return "No model has read this solution" if ruling.kind == "unread" else "The model cannot judge this text"
     said = ", and ".join(holds) if trace.correct else "; ".join(holds)
     said = said[0].upper() + said[1:]
     return f"{said}; {rest}" + ("" if ruling.kind == "unread" else " the rest")
-
-
-def _arithmetic(
-    trace: Trace, equations: Sequence[Equation], false: Sequence[Equation], place: int | None
-) -> Finding | None:
-    """What the checker of equations says; it reads them exactly, apart from the reward."""
-    if not equations:
-        return Finding("arithmetic", "Arithmetic: no equation to check.")
-    if not false:
-        return Finding("arithmetic", f"Arithmetic: {_all_hold(len(equations))}.")
-    count = f"{len(false)} of {len(equations)} equations {'do' if len(false) > 1 else 'does'} not hold"
-    if len(equations) == 1:
-        count = "its one equation does not hold"
-    each = "; ".join(_placed(trace, equation) for equation in false)
-    return Finding("arithmetic", f"Arithmetic: {count}: {each}.", place)
 
 
 def _answer(trace: Trace, ruling: Ruling) -> Finding | None:
@@ -271,24 +249,6 @@ def _answer(trace: Trace, ruling: Ruling) -> Finding | None:
     if ruling.kind == "error":
         return Finding("answer", f"Answer: right{_stated(trace)}, though the reward doubts a step.")
     return Finding("answer", f"Answer: right{_stated(trace)}.")
-
-
-def _quantities(unused: str) -> Finding | None:
-    """What the solution does not use of what it has."""
-    return Finding("quantities", f"Quantities: {unused}.") if unused else None
-
-
-def _unused_results(trace: Trace) -> list[str]:
-    """The values that are calculated and never used, each with its step."""
-    return [
-        f"the {one.text}" if place is None else f"the {one.text} of {step_name(trace.steps, place, of=False)}"
-        for one in unused_results(trace.text)
-        for place in [_step_at(trace, one.start)]
-    ]
-
-
-def _step_at(trace: Trace, character: int) -> int | None:
-    return next((at for at, step in enumerate(trace.steps) if step.start <= character < step.end), None)
 
 
 def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruling) -> Finding | None:
@@ -353,22 +313,12 @@ def _familiarity(judge: Judge, *, read: bool) -> Finding | None:
     )
 
 
-def _placed(trace: Trace, equation: Equation) -> str:
-    """A false equation in words, with its step."""
-    place = _step_at(trace, equation.start)
-    return in_words(equation) if place is None else f"{in_words(equation)} ({step_name(trace.steps, place, of=False)})"
-
-
 def _first_of(trace: Trace, false: Sequence[Equation], place: int | None) -> Equation | None:
     """The false equation that the headline names: the first in the first step that holds one."""
     within = [] if place is None else [
         one for one in false if trace.steps[place].start <= one.start < trace.steps[place].end
     ]  # fmt: skip
     return next(iter(within or false), None)
-
-
-def _all_hold(count: int) -> str:
-    return {1: "its one equation holds", 2: "both equations hold"}.get(count, f"all {count} equations hold")
 
 
 def _wrong_answer(trace: Trace) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from math import ceil, floor
 from typing import Final
 
 from irl_core.text.equations import Equation
@@ -16,6 +17,7 @@ SIGNALS: Final = {
     "logprob": "log-probability",
 }  # fmt: skip
 CHOSEN: Final = {"argmin": "the step with the lowest {}", "first_below": "the first step below the threshold by its {}"}
+DIVISIONS: Final = ("/", "\u00f7", "frac")
 PLACES: Final = 6  # decimals that an exact value is written with at most
 
 
@@ -37,9 +39,26 @@ def step_name(steps: Sequence[Step], index: int, *, of: bool = True) -> str:
 
 
 def in_words(equation: Equation) -> str:
-    """A false equation in words: '23 * 3 is 69, not 79'."""
-    left = " ".join(equation.text[: equation.left[1] - equation.start].split())
-    return f"{left} is {amount(equation.value)}, not {amount(equation.stated)}"
+    """A false equation in words: '23 * 3 is 69, not 79'; '50 / 3 is about 16.666667, and 17 only when rounded'."""
+    left, value, stated = left_words(equation), amount(equation.value), amount(equation.stated)
+    if (way := rounding_of(equation)) and any(sign in left for sign in DIVISIONS):
+        return f"{left} is {value}, and {stated} only when {way}"
+    return f"{left} is {value}, not {stated}"
+
+
+def left_words(equation: Equation) -> str:
+    """The left side of an equation on one line."""
+    return " ".join(equation.text[: equation.left[1] - equation.start].split())
+
+
+def rounding_of(equation: Equation) -> str:
+    """How its value would have to be rounded to give the whole number stated, in words; empty where it does not."""
+    value, stated = equation.value, equation.stated
+    if abs(value) < 1 or value.denominator == 1 or stated not in (floor(value), ceil(value)):
+        return ""
+    if abs(value - stated) * 2 < 1:
+        return "rounded"
+    return "rounded up" if abs(stated) > abs(value) else "rounded down"
 
 
 def amount(value: Fraction) -> str:

@@ -1,7 +1,7 @@
 """Arithmetic checker: the equations of a text with their spans, evaluated exactly.
 
 It is a baseline beside the reward. An equation that was not read completely is never called false: see
-``surroundings``. Each equals sign is evaluated within bounded windows of tokens around it, so the time is linear in the
+``excuses``. Each equals sign is evaluated within bounded windows of tokens around it, so the time is linear in the
 length of the text; nothing is ever executed.
 """
 
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
-from math import ceil, floor
 
+from irl_core.text.excuses import Excuse, excuse_for
 from irl_core.text.expressions import MAX_TOKENS, Side, read_side
-from irl_core.text.surroundings import converted, has_remainder, is_approximate, unread_after, unread_before
 from irl_core.text.tokens import MAX_DIGITS, Token, number_value, tokenise
 from irl_core.types import Span, Trace
 
@@ -34,6 +32,7 @@ class Equation:
         true: whether they agree, up to the rounding that the right side is written with.
         left, right: spans of the two sides.
         noted: whether it is a calculator annotation ``<<3*4=12>>``.
+        excuse: why one that is false as read is not called false; None where it is judged.
     """
 
     start: int
@@ -45,6 +44,7 @@ class Equation:
     left: Span
     right: Span
     noted: bool = False
+    excuse: Excuse | None = None
 
 
 # ---------------------------------------------------------------- sides of an equation
@@ -184,22 +184,11 @@ def compare_sides(left: Side, right: Side, approximate: bool, residue: bool) -> 
     return left.values[0], right.values[0], False
 
 
-_SMALL_UNIT = re.compile(r"\b(?:cents?|minutes?|seconds?|inch(?:es)?|days?|months?|ounces?|grams?|[cm]?m|ml)\b|¢")
-_RATIOS = {Fraction(n) for n in (7, 10, 12, 16, 24, 60, 100, 365, 1000, 3600)}
-
-
-def in_other_unit(around: str, value: Fraction, stated: Fraction) -> bool:
-    """Whether the sides differ by a usual conversion and a small unit is named: '4 * 25 cents = $1' is no falsehood."""
-    if not stated or not value or not _SMALL_UNIT.search(around):
-        return False
-    return value / stated in _RATIOS or stated / value in _RATIOS
-
-
 # ---------------------------------------------------------------- equations
 
 
 def equation_at(tokens: Sequence[Token], equals: int, text: str, noted: bool) -> Equation | None:
-    """The equation around one equals sign; None where there is none, or where it is false and not read whole."""
+    """The equation around one equals sign, with its excuse where it is false as read; None where there is none."""
     behind = right_side(tokens, equals, text)
     if behind is None:
         return None
@@ -217,68 +206,10 @@ def equation_at(tokens: Sequence[Token], equals: int, text: str, noted: bool) ->
         equation = Equation(*span, text[slice(*span)], value, stated, true, *sides, noted)
         if true:
             return equation
-        if not accusable(equation, tokens, (first, equals, after), text):
-            return None
+        if why := excuse_for((value, stated), span, tokens, (first, equals, after), text, noted):
+            return replace(equation, excuse=why)
         recognised = recognised or equation
     return recognised
-
-
-def accusable(equation: Equation, tokens: Sequence[Token], places: tuple[int, int, int], text: str) -> bool:
-    """Whether an equation that is false as read was read whole, and has no excuse in its units or roundings.
-
-    Args:
-        equation: the equation, false as read.
-        tokens: the tokens of its line.
-        places: indices of the first token of the left side, of the equals sign, of the token behind the right side.
-        text: the text that the spans are of.
-    """
-    first, equals, after = places
-    if unread_before(tokens, first) or unread_after(tokens, after, text):
-        return False
-    if any(
-        token.kind == "number" and len(token.text) > 1 and re.match("0[0-9]", token.text)
-        for token in tokens[first:after]
-    ):
-        return False
-    additive = any(token.text in ("+", "-") for token in tokens[first:equals])
-    around = text[max(0, equation.start - 2) : equation.end + 8]
-    if _is_ambiguous(tokens[first:after]) or tokens[equals].text == "==" or (additive and _two_currencies(around)):
-        return False
-    if in_other_unit(text[equation.start : equation.end + 8], equation.value, equation.stated):
-        return False
-    units_end = after
-    while units_end < len(tokens) and units_end < after + 2 and tokens[units_end].kind == "word":
-        units_end += 1
-    if converted(tokens[first:equals], tokens[equals + 1 : units_end]):
-        return False
-    percent = (equation.value * 100, equation.stated * 100)
-    if tokens[after - 1].kind == "percent" and 100 % percent[0].denominator and abs(percent[0] - percent[1]) < 1:
-        return False  # 2/3 is 67% to everyone, and 66% to some
-    divided = any(token.text == "/" or token.kind == "fraction" for token in tokens[first:equals])
-    if divided and equation.stated in (floor(equation.value), ceil(equation.value)):
-        line_end = len(text) if not equation.noted else equation.end
-        if has_remainder(text[:line_end], equation.end) or is_approximate(
-            text[:line_end], equation.start, equation.end
-        ):
-            return False
-    return True
-
-
-def _two_currencies(text: str) -> bool:
-    """Whether dollars and cents, pounds and pence stand in one sum."""
-    return bool(
-        re.search(r"[$£€]", text) and re.search(r"¢|\b(?:cents?|penn\w+|pence|nickels?|dimes?|quarters?)\b", text)
-    )
-
-
-def _is_ambiguous(tokens: Sequence[Token]) -> bool:
-    """Whether a side can be read in two ways: a product without a sign under a slash, '6 / 2(1+2)'; '5 / 10% rise'."""
-    if any(sign.kind == "percent" and word.kind == "word" for sign, word in pairwise(tokens)):
-        return True
-    for slash, number, opening in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if slash.text == "/" and number.kind == "number" and opening.kind == "open" and not opening.spaced:
-            return True
-    return False
 
 
 def _names(left: Side, tokens: Sequence[Token], first: int) -> bool:
@@ -303,16 +234,34 @@ _RELATION = re.compile(r"[=≈≅]|\\approx")
 _NOTE = re.compile(r"<<([^<>\r\n]{1,200})>>")
 
 
-@lru_cache(maxsize=32)  # verdict, checker and quantities read the same text one after the other
 def read_equations(text: str) -> tuple[Equation, ...]:
     """Every equation of the text in order of its start, annotations and the visible ones around them alike."""
+    return _all_equations(text)[0]
+
+
+def unchecked_equations(text: str) -> list[Equation]:
+    """The equations that are false as read and have an excuse, in order: they count as neither true nor false. Those
+    that share a stretch of text with one that is judged, such as the annotation within them, are not listed."""
+    judged, excused = _all_equations(text)
+    kept: list[Equation] = []
+    for one in excused:
+        if not any(one.start < other.end and other.start < one.end for other in (*judged, *kept)):
+            kept.append(one)
+    return kept
+
+
+@lru_cache(maxsize=32)  # verdict, checker and quantities read the same text one after the other
+def _all_equations(text: str) -> tuple[tuple[Equation, ...], tuple[Equation, ...]]:
+    """The equations that are judged and those that have an excuse, each in order of its start."""
     equations: list[Equation] = []
     for line in _LINE.finditer(text):
         if _RELATION.search(text, *line.span()):
             equations += _equations_between(text, *line.span(), noted=False)
     for note in _NOTE.finditer(text):
         equations += _equations_between(text, note.start(1), note.end(1), noted=True)
-    return tuple(sorted(equations, key=lambda equation: (equation.start, -equation.end)))
+    equations.sort(key=lambda equation: (equation.start, -equation.end))
+    judged = tuple(one for one in equations if one.excuse is None)
+    return judged, tuple(one for one in equations if one.excuse is not None)
 
 
 def _equations_between(text: str, start: int, end: int, noted: bool) -> list[Equation]:

@@ -1,6 +1,7 @@
-"""The quantities of a problem, and the values calculated on the way, that a solution does not use: a signal of its own.
+"""What a solution does with its numbers, as signals of their own: the quantities of the problem and the values
+calculated on the way that it does not use, and a last result that its answer line departs from.
 
-It is a hint, no finding of an error: a problem may state what nobody needs. That a quantity stands in several
+The first is a hint, no finding of an error: a problem may state what nobody needs. That a quantity stands in several
 calculations is hardly a hint: it is as usual in right solutions as in wrong ones (docs/decisions.md).
 """
 
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
+from irl_core.text.answers import parse_number
 from irl_core.text.calculations import Number, numbers_in, operands
-from irl_core.text.equations import Equation, read_equations
-from irl_core.types import Span
+from irl_core.text.equations import Equation, read_equations, unchecked_equations
+from irl_core.types import Span, Trace
 
 IMPLIED: Final = frozenset(map(Fraction, (1, 2, 100)))  # factors that a calculation may bring along itself
 MOST_NAMED: Final = 6
@@ -69,6 +71,30 @@ def unused_results(solution: str) -> list[Number]:
             start, end = one[-1].right
             found.append(Number(start, end, solution[start:end].strip(), one[-1].stated))
     return found
+
+
+def overruled_result(trace: Trace) -> Equation | None:
+    """The last calculation before the answer line, where that line states a number which neither it comes to nor
+    anything written between them; None where they agree, up to rounding, cents or percent, or cannot be compared."""
+    closing = next((step.start for step in trace.steps if step.role == "answer"), None)
+    answer = None if trace.answer is None else parse_number(trace.answer)
+    if closing is None or answer is None:
+        return None
+    sums = [one for one in (*read_equations(trace.text), *unchecked_equations(trace.text)) if one.end <= closing]
+    if not sums:
+        return None
+    last = max(sums, key=lambda one: one.end)
+    written = {number.value for number in numbers_in(trace.text, (last.right[0], closing))}
+    agree = any(_same_amount(answer, value) for value in {last.value, last.stated} | written)
+    return None if agree else last
+
+
+def _same_amount(answer: Fraction, value: Fraction) -> bool:
+    """Whether an answer may stand for a value: with its sign, in cents or percent, or as a rounded number."""
+    if answer in (value, -value, value * 100, value / 100):
+        return True
+    whole = answer.denominator == 1
+    return abs(answer - value) < (1 if whole else Fraction(1, 100))
 
 
 def unused_words(odd: Sequence[Quantity], results: Sequence[str] = ()) -> str:

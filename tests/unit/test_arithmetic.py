@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irl_core.text.equations import find_equations, first_false_step, read_equations
+from irl_core.text.equations import find_equations, first_false_step, read_equations, unchecked_equations
 from irl_core.text.segmentation import make_trace
 
 SHARED = Path(os.environ.get("IRL_LENS_SHARED", Path(__file__).resolve().parents[2] / ".." / "shared"))
@@ -103,6 +103,33 @@ def test_false_equations_report_value_and_statement(text: str, value: Fraction, 
 )
 def test_what_is_no_checkable_equation_is_left_alone(text: str) -> None:
     assert find_equations(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "excuse"),
+    [
+        ("410 / 15 = 27, so about 27 trips", "rounded"),
+        ("410 / 15 = 27 full boxes", "rounded"),
+        ("17 / 5 = 3 remainder 2", "rounded"),
+        ("2/3 = 67%", "rounded"),
+        ("twice 5 + 3 = 13", "surroundings"),
+        ("4 * 25 cents = $1", "units"),
+        ("$4.50 + 50 cents = $5", "units"),
+        ("6 / 2(1+2) = 1", "readings"),
+        ("3 + 4 == 8", "comparison"),
+        ("900 + 5 = 0906", "code"),
+    ],
+)
+def test_what_is_false_as_read_and_excused_is_neither_true_nor_false(text: str, excuse: str) -> None:
+    assert find_equations(text) == []
+    (one,) = unchecked_equations(text)
+    assert one.excuse == excuse and one.text in text
+
+
+def test_what_is_judged_has_no_excuse_beside_it() -> None:
+    assert unchecked_equations("3 * 4 = 12\n410 / 15 = 27\nx + 5 = 12\nWeek 1 = 9") == []
+    noted = "410 / 15 = <<410/15=27>>27 full boxes"  # the annotation is a calculator's, and exact
+    assert [one.text for one in find_equations(noted)] == ["410/15=27"] and unchecked_equations(noted) == []
 
 
 def test_the_span_is_where_the_equation_stands() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from irl_core.text.quantities import odd_quantities, unused_results, unused_words
+from irl_core.text.quantities import odd_quantities, overruled_result, unused_results, unused_words
+from irl_core.text.segmentation import make_trace
 
 BIKE = "The way to school is 5 km. The bike is 26 years old. On 3 days a week Nora cycles there and back."
 
@@ -61,3 +62,27 @@ def test_many_are_listed_and_counted() -> None:
 def test_the_place_is_that_in_the_problem() -> None:
     (one,) = odd_quantities(BIKE, "5*2=10\n10*3=30")
     assert BIKE[one.start : one.end] == one.text == "26" and one.uses == 0
+
+
+@pytest.mark.parametrize(
+    ("solution", "last"),
+    [
+        ("4*3=12\n12*6=72\n#### 70", "12*6=72"),
+        ("4*3=12\n12*6=72\nThe answer is 12.", "12*6=72"),
+        ("<think>4*3=12\n12*6=72</think><answer>70</answer>", "12*6=72"),
+        ("4*3=12\n#### 12", None),
+        ("4*3=12\nThat leaves 8 of the 20.\n#### 8", None),  # a sentence between them states it
+        ("4*3=14\n#### 12", None),  # the arithmetic says what is wrong here
+        ("7/2=3.5\n#### 4", None),
+        ("2/3=0.667\n#### 0.67", None),
+        ("1/4=0.25\n#### 25", None),  # in percent, or in cents
+        ("5-8=-3\n#### 3", None),
+        ("She has 12 pens.\n#### 11", None),  # no calculation
+        ("4*3=12\n#### blue", None),
+        ("4*3=12\n12*6=72", None),  # no answer line
+        ("410 / 15 = 27 full boxes\n#### 26", "410 / 15 = 27"),
+    ],
+)  # fmt: skip
+def test_an_answer_line_that_departs_from_the_last_calculation(solution: str, last: str | None) -> None:
+    found = overruled_result(make_trace("How many?", solution))
+    assert (None if found is None else found.text) == last

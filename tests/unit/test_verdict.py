@@ -27,6 +27,11 @@ def judged(
     return verdict_on(make_trace("How many?", text, reference_answer=answer), where, judge)
 
 
+def unread(text: str) -> Verdict:
+    """The verdict on a text that no model has read."""
+    return verdict_on(make_trace("How many?", text), None, Judge())
+
+
 def said(verdict: Verdict, by: str) -> list[str]:
     return [finding.says for finding in verdict.findings if finding.by == by]
 
@@ -97,6 +102,54 @@ def test_what_the_solution_never_uses_is_said_beside_the_verdict() -> None:
         "Quantities: the 12 of step 1 is never used."
     ]  # the 3, used twice, is not odd
     assert on(text.replace("2*3=6.", "2*3=7.")).headline == "Step 2: 2*3 is 6, not 7"  # what is false comes first
+
+
+def test_an_equation_that_counts_for_nothing_is_named_with_the_reason() -> None:
+    """What is false as read and has an excuse is neither true nor false: it is told, and not passed over."""
+    found = unread("5 boxes hold 5*3=15.\n410 / 15 = 27, so 27 full trips.\n27 trips need 27*2=54 hours.\n#### 54")
+    assert said(found, "arithmetic") == [
+        "Arithmetic: 2 of 3 equations hold exactly. "
+        "Right within rounding (step 2): 410 / 15 is about 27.333333, given as 27."
+    ]
+    assert said(unread("Then twice 5 + 3 = 13 are there.\n#### 13"), "arithmetic") == [
+        "Arithmetic: no equation that can be checked exactly. Not checked (step 1): 5 + 3 = 13, since something beside "
+        "it belongs to it and was not read."
+    ]
+    assert said(unread("17 / 5 = 3 remainder 2\n6*2=13\n#### 12"), "arithmetic") == [
+        "Arithmetic: its one equation does not hold: 6*2 is 12, not 13 (step 2). "
+        "Right within rounding (step 1): 17 / 5 is 3.4, given as 3."
+    ]
+    strange = unread("6 / 2(1+2) = 1\n2*2=4\n#### 4")
+    assert strange.headline == "1 of 2 equations holds exactly; no model has read it"
+    assert "since it can be read in two ways" in said(strange, "arithmetic")[0]
+
+
+@pytest.mark.parametrize(
+    ("equation", "words"),
+    [
+        ("410 / 15 = 27", "410 / 15 is about 27.333333, and 27 only when rounded"),
+        ("410 / 15 = 28", "410 / 15 is about 27.333333, and 28 only when rounded up"),
+        ("45 / 2 = 22", "45 / 2 is 22.5, and 22 only when rounded down"),
+        ("410 / 15 = 26", "410 / 15 is about 27.333333, not 26"),
+        ("1 / 2 = 1", "1 / 2 is 0.5, not 1"),
+        ("1.5 * 3 = 4", "1.5 * 3 is 4.5, not 4"),
+    ],
+)
+def test_a_quotient_that_is_rounded_without_a_word_is_false_and_called_rounded(equation: str, words: str) -> None:
+    found = unread(f"{equation}\n#### 27")
+    assert found.headline == f"Step 1: {words}" and found.ruling.by == "arithmetic"
+
+
+def test_an_answer_line_that_departs_from_the_last_calculation_is_said() -> None:
+    text = "A box has 4*3=12 pens.\nSix boxes have 12*6=72 pens.\n#### 70"
+    clause = "says 70, but the last calculation comes to 72 (step 2)"
+    assert judged(text).headline == f"No error found. The answer line {clause}"
+    assert judged(text).ruling == Ruling("no_error")  # a signal of its own: the reward decides as it did
+    assert said(judged(text), "answer_line") == [f"Answer line: {clause}."]
+    assert judged(text, "70").headline == "No error found"  # the answer is right: the last calculation may be a check
+    assert judged(text, "70").findings[2].by == "answer_line"
+    assert judged(text, "72").headline == f"The answer is 70, not 72; most doubtful: step 2. The answer line {clause}"
+    assert said(judged(text.replace("70", "72")), "answer_line") == []
 
 
 def test_a_cell_says_that_the_answer_is_wrong_where_no_step_is_named() -> None:

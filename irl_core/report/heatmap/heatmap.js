@@ -16,8 +16,11 @@ const HOVERS = {
   trace: "Full colour at this solution's largest value",
 };
 const FINDINGS = {
-  arithmetic: "Every equation in the text, calculated again exactly; no model has a say",
+  arithmetic: "Every equation in the text, calculated again exactly; no model has a say. Those that were not "
+    + "read whole or are rounded are told apart, and count as neither true nor false",
   answer: "The final answer beside the right one, by value",
+  answer_line: "The number that the answer line states beside the one that the last calculation comes to; a right "
+    + "solution seldom departs from it",
   quantities: "Numbers of the problem, and values calculated on the way, that nothing after uses: seldom so in right "
     + "solutions",
   reward: "The reward model's word. Step score: what its rule makes of a step's tokens, here named after 'rule'. A step "
