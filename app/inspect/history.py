@@ -13,8 +13,8 @@ import streamlit as st
 
 from app.components import cards
 from app.components.filling import fill
-from app.inspect import results
-from app.inspect.many import Pasted
+from app.inspect import many, results
+from app.inspect.many import Pasted, Work
 from app.inspect.request import Inspection
 from irl_core.reward.verdict import cell_of
 
@@ -143,7 +143,7 @@ class Batch:
 
 def begin_batch(pasted: Pasted) -> None:
     """Have the solutions of a pasted file inspected when the page is drawn next."""
-    st.session_state.update({PENDING: pasted, FORM_BEFORE: form_texts()})
+    st.session_state.update({PENDING: Work(pasted, faults=list(pasted.faults)), FORM_BEFORE: form_texts()})
 
 
 def form_texts() -> tuple[str, ...]:
@@ -151,17 +151,26 @@ def form_texts() -> tuple[str, ...]:
     return tuple(str(st.session_state.get(name, "")) for name in ("problem", "solution", "answer"))
 
 
-def pending() -> Pasted | None:
-    """The file that is still to be inspected, once."""
-    found: Pasted | None = st.session_state.pop(PENDING, None)
+def pending() -> Work | None:
+    """The file that is being worked through, until all of it is inspected or it is stopped."""
+    found: Work | None = st.session_state.get(PENDING)
     return found
 
 
-def end_batch(found: Sequence[Inspection], words: str, faults: Sequence[str]) -> None:
+def stop_batch() -> None:
+    """Leave out what is not inspected yet; called when it is stopped."""
+    if (work := pending()) is not None:
+        work.stopped = True
+
+
+def end_batch(work: Work) -> None:
     """Keep what came of a file, and open its first solution where nothing was typed into the form meanwhile."""
-    st.session_state[BATCH] = Batch(tuple(found), words, tuple(faults))
-    if found and st.session_state.get(FORM_BEFORE) == form_texts():
-        st.session_state[OPENS] = found[0]
+    st.session_state.pop(PENDING, None)
+    left = len(work.pasted.requests) - work.done
+    words = many.words(work.found, len(work.faults), left)
+    st.session_state[BATCH] = Batch(tuple(work.found), words, tuple(work.faults))
+    if work.found and st.session_state.get(FORM_BEFORE) == form_texts():
+        st.session_state[OPENS] = work.found[0]
         st.rerun()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,22 @@ class Pasted:
 
     requests: tuple[Request, ...]
     faults: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Work:
+    """A pasted file that is being worked through: what came of the first ``done`` requests."""
+
+    pasted: Pasted
+    found: list[Inspection] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    done: int = 0
+    stopped: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do, or it was stopped."""
+        return self.stopped or self.done >= len(self.pasted.requests)
 
 
 def read_pasted(text: str, problem: str = "", answer: str = "") -> Pasted:
@@ -80,8 +96,9 @@ def read_solutions(text: str, problem: str, answer: str) -> Pasted:
     return Pasted(tuple(Request(problem, part, answer) for part in parts))
 
 
-def words(inspections: Sequence[Inspection], refused: int) -> str:
-    """What came of them: how many have an error, end wrong with none named, cannot be judged, were refused."""
+def words(inspections: Sequence[Inspection], refused: int, left: int = 0) -> str:
+    """What came of them: how many have an error, end wrong with none named, cannot be judged, were refused; ``left``:
+    how many were not begun, since it was stopped."""
     kinds = [verdict_of(one).ruling.kind for one in inspections]
     wrong = sum(
         kind == "uncertain" and one.scored[0].trace.correct is False
@@ -93,6 +110,8 @@ def words(inspections: Sequence[Inspection], refused: int) -> str:
         "that the model cannot judge": kinds.count("cannot_judge"),
     }  # fmt: skip
     said = ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "none"
-    if not refused:
-        return f"{len(inspections)} inspected: {said}."
-    return f"{len(inspections)} of {len(inspections) + refused} inspected: {said}; {refused} refused."
+    total = len(inspections) + refused + left
+    count = f"{len(inspections)} inspected" if total == len(inspections) else f"{len(inspections)} of {total} inspected"
+    rest = [f"{refused} refused"] if refused else []
+    rest += [f"{left} left out, since it was stopped"] if left else []
+    return "; ".join((f"{count}: {said}", *rest)) + "."

@@ -52,9 +52,18 @@ def serve() -> None:
         return
     st.session_state.pop(FOUND, None)
     info = next((info for info in scoring_queue.catalogue() if info.name == name and sidebar.offered(info)), None)
-    other = None if info is None else serving.answer(replace(inspection.request, at=None), info)
+    other = (
+        None
+        if info is None
+        else serving.answer(replace(inspection.request, at=None), info, leave, name="second", before=f"By {name}: ")
+    )
     if other is not None:
         st.session_state[FOUND] = Second(inspection, name, other)
+
+
+def leave() -> None:
+    """Read by no second checkpoint; called when it is stopped."""
+    st.session_state[CHOSEN] = None
 
 
 def shown(inspection: Inspection) -> Second | None:

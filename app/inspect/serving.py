@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import streamlit as st
 
 from app.components.markdown import plain
-from app.inspect import history, many, results, scoring_queue
+from app.inspect import history, many, results, scoring_queue, session
 from app.inspect.request import Inspection, Request
 from app.inspect.scoring_queue import Refused, Ticket
 from irl_core.checkpoints.find import CheckpointInfo
@@ -29,7 +31,7 @@ def serve(request: Request, info: CheckpointInfo) -> None:
     known = st.empty()
     with known.container():
         tell_what_is_known(request)
-    inspection = answer(request, info)
+    inspection = answer(request, info, session.stop)
     if inspection is not None:
         known.empty()  # the verdict has it too
         st.session_state["inspection"] = inspection
@@ -44,36 +46,69 @@ def tell_what_is_known(request: Request) -> None:
     st.markdown("\n".join(f"- {plain(line)}" for line in results.known_without_a_model(request)))
 
 
-def answer(request: Request, info: CheckpointInfo) -> Inspection | None:
-    """The inspection that serves a request; where it is refused, None, and why is said."""
-    try:
-        return inspected(request, info)
-    except (InputError, Refused, CheckpointError) as error:
-        st.error(plain(str(error)))
+def answer(
+    request: Request, info: CheckpointInfo, stop: Callable[[], None], *, name: str = "", before: str = ""
+) -> Inspection | None:
+    """The inspection that serves a request; where it is refused, None, and why is said.
+
+    Args:
+        request: to serve.
+        info: the checkpoint that serves it.
+        stop: called where the person stops it, before the page is drawn next.
+        name: of the request, where one page may make several.
+        before: stands before the words of its progress.
+    """
+    with waiting(f"stop_{name}", stop) as box:
+        try:
+            return inspected(request, info, box, before)
+        except (InputError, Refused, CheckpointError) as error:
+            fault = str(error)
+    st.error(plain(fault))
     return None
 
 
-def serve_many(pasted: many.Pasted, info: CheckpointInfo) -> None:
-    """Inspect requests one after the other; those that are done are kept, whatever becomes of the page."""
-    found, faults, total = [], list(pasted.faults), len(pasted.requests)
-    for number, request in enumerate(pasted.requests, start=1):
-        try:
-            found.append(inspected(request, info, f"{number} of {total}: "))
-        except (InputError, Refused, CheckpointError) as error:
-            faults.append(f"{number} of {total}: {error}")
-        else:
-            history.remember(found[-1])
-    history.end_batch(found, many.words(found, len(faults)), faults)
+@contextmanager
+def waiting(key: str, stop: Callable[[], None]) -> Iterator[DeltaGenerator]:
+    """A place for progress with a button beside it that calls ``stop``; both go when it is over, however it ends."""
+    place = st.empty()
+    with place.container(horizontal=True, vertical_alignment="center"):
+        box = st.empty()
+        st.button("Stop", key=key, icon=":material/stop_circle:", on_click=stop)
+    try:
+        yield box
+    except Exception:  # of a kind that nobody foresees: the next run of the page is not to meet it again
+        stop()
+        raise
+    finally:
+        place.empty()
 
 
-def inspected(request: Request, info: CheckpointInfo, before: str = "") -> Inspection:
-    """The inspection that serves a request; ``before`` stands before the words of its progress.
+def serve_many(work: many.Work, info: CheckpointInfo) -> None:
+    """Inspect the requests of a file one after the other. Where the page is begun anew meanwhile, by another choice or
+    since it was left, they go on where they were."""
+    total = len(work.pasted.requests)
+    with waiting("stop_many", history.stop_batch) as box:
+        while not work.over:
+            number = work.done + 1
+            try:
+                found = inspected(work.pasted.requests[work.done], info, box, f"{number} of {total}: ")
+            except (InputError, Refused, CheckpointError) as error:
+                work.faults.append(f"{number} of {total}: {error}")
+            else:
+                work.found.append(found)
+                history.remember(found)
+            work.done = number
+    history.end_batch(work)
+
+
+def inspected(request: Request, info: CheckpointInfo, box: DeltaGenerator, before: str = "") -> Inspection:
+    """The inspection that serves a request; its progress is drawn in ``box``, with ``before`` before its words.
 
     Raises:
         InputError: a text that is refused. Refused: the queue is full. CheckpointError: it cannot be loaded.
     """
     check_inputs(request.problem, request.solution or None)
-    own, box = st.session_state.setdefault("queue_session", uuid.uuid4().hex), st.empty()
+    own = st.session_state.setdefault("queue_session", uuid.uuid4().hex)
     desk = scoring_queue.desk(info, st.session_state.get("device", "auto"))
     return follow(desk.submit(request, own), info.name, box, before)
 

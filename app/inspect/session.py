@@ -16,6 +16,7 @@ DEFAULTS: Final[dict[str, str | float | None]] = {
     "view": "credit", "gamma": 0.9, "strength": 1.0, "chosen": None, "versus": None,
 }  # fmt: skip
 WANTED: Final = "wanted"
+STOPPED: Final = "stopped"  # what to say once of what was stopped, or given up
 LEFT: Final = "example_left"  # the number of the example whose problem was changed to another one
 FIELDS: Final = ("problem", "solution", "answer", "example", "way", "n", "seed", "temperature")  # of the form
 KIND: Final = "solution_kind"  # of the example; another page chooses a "kind" of its own
@@ -105,6 +106,18 @@ def wanted() -> Request | None:
 def served() -> None:
     """Note that what was wanted is there, or was refused."""
     st.session_state.pop(WANTED, None)
+
+
+def stop() -> None:
+    """Give up what is wanted; called when it is stopped."""
+    served()
+    st.session_state[STOPPED] = "Stopped. *Inspect* begins anew."
+
+
+def told() -> str:
+    """What is to be said of something that was stopped or given up, once; empty where nothing was."""
+    words: str = st.session_state.pop(STOPPED, "")
+    return words
 
 
 def leave_example() -> None:

@@ -12,7 +12,7 @@ from app.components import cards
 from app.components.filling import fill
 from app.components.heatmap import heatmap
 from app.components.markdown import plain
-from app.inspect import results, serving, why
+from app.inspect import results, serving, session, why
 from app.inspect.request import Inspection, Request
 from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.report.heatmap import payload
@@ -26,6 +26,25 @@ ROW_PIXELS: Final = 35
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A change of an inspected solution, or samples that go on from one of its steps, to be served; ``step`` below 0:
+    another token is to be compared. ``begun``: it was before, and the page was begun anew meanwhile."""
+
+    of: Inspection
+    request: Request
+    step: int
+    begun: bool = False
+
+    @property
+    def words(self) -> str:
+        """What is asked for, in words."""
+        if self.step < 0:
+            return "The comparison with other tokens"
+        name = step_name(self.of.scored[0].trace.steps, self.step, of=False)
+        return f"The change of {name}" if self.request.solution else f"Trying again from {name} on"
+
+
+@dataclass(frozen=True, slots=True)
 class WhatIf:
     """What came of a change of an inspected solution, or of samples that go on from one of its steps."""
 
@@ -36,27 +55,41 @@ class WhatIf:
 
 def pick(inspection: Inspection, token: int) -> None:
     """Compare the token of a pasted solution that was chosen with others, when the page is drawn next."""
-    st.session_state[ASKED] = (inspection, replace(inspection.request, at=token), -1)
+    st.session_state[ASKED] = Asked(inspection, replace(inspection.request, at=token), -1)
 
 
 def ask(inspection: Inspection, request: Request, step: int) -> None:
     """Have a change, or samples, served when the page is drawn next."""
-    st.session_state[ASKED] = (inspection, request, step)
+    st.session_state[ASKED] = Asked(inspection, request, step)
 
 
 def serve(info: CheckpointInfo | None) -> None:
-    """Serve what was asked for last, if it is of the solution that is shown."""
-    asked: tuple[Inspection, Request, int] | None = st.session_state.pop(ASKED, None)
-    if asked is None or info is None or st.session_state.get("inspection") is not asked[0]:
+    """Serve what was asked for last, if it is of the solution that is shown. It stays until it was served, as the page
+    may be left meanwhile: then it is begun anew, which is said."""
+    asked: Asked | None = st.session_state.get(ASKED)
+    if asked is None or info is None:
         return
-    inspection, request, step = asked
-    found = serving.answer(request, info)
+    if st.session_state.get("inspection") is not asked.of:
+        st.session_state.pop(ASKED)
+        st.info(f"{asked.words} was given up: another solution is shown now.")
+        return
+    st.session_state[ASKED] = replace(asked, begun=True)
+    before = f"{asked.words}{', begun anew since the page was left' if asked.begun else ''}: "
+    found = serving.answer(asked.request, info, stop, name="change", before=before)
+    st.session_state.pop(ASKED, None)
     if found is None:
         return
-    if step < 0:
+    if asked.step < 0:
         st.session_state["inspection"] = found
     else:
-        st.session_state[FOUND] = WhatIf(inspection, found, step)
+        st.session_state[FOUND] = WhatIf(asked.of, found, asked.step)
+
+
+def stop() -> None:
+    """Give up what was asked for; called when it is stopped."""
+    asked: Asked | None = st.session_state.pop(ASKED, None)
+    if asked is not None:
+        st.session_state[session.STOPPED] = f"{asked.words} was stopped."
 
 
 def draw(inspection: Inspection) -> None:

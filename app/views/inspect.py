@@ -54,14 +54,12 @@ def show() -> None:
     with left:
         before = ask(info)
     with right:
-        pasted = history.pending()
+        if stopped := session.told():
+            st.info(stopped)
         if info is None:
             st.info("There is no checkpoint to load yet. The sidebar says how to add one.")
-        elif pasted is not None:
-            serving.serve_many(pasted, info)
-        elif (wanted := session.wanted()) is not None:
-            serving.serve(wanted, info)
-            session.served()
+        else:
+            work(info)
         what_if.serve(info)
         second.serve()
         history.draw_batch()
@@ -78,6 +76,15 @@ def show() -> None:
             st.html(DIMMED)
         with st.container(key=RESULT):
             draw_inspection(inspection)
+
+
+def work(info: CheckpointInfo) -> None:
+    """Have inspected what is wanted, then what is left of a pasted file."""
+    if (wanted := session.wanted()) is not None:
+        serving.serve(wanted, info)
+        session.served()
+    if (pasted := history.pending()) is not None:
+        serving.serve_many(pasted, info)
 
 
 def is_wide(inspection: Inspection) -> bool:

@@ -1,7 +1,8 @@
 """A lens without models: rewards follow from the text by rules that a test can do by hand.
 
 A token is a run of letters, a digit, or one other character; an emoji is three tokens on one span; an end token
-closes. Raw rewards: a word +1.5, a digit +0.75, the sign ``=`` -3, everything else exactly 0.
+closes. Raw rewards: a word +1.5, a digit +0.75, the sign ``=`` -3, everything else exactly 0. A problem with the word
+'slowly' takes a second a solution.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class FakeLens:
 
     def score(self, traces: list[Trace]) -> list[ScoredTrace]:
         calls["score"] += 1
-        time.sleep(slow["seconds"])
+        time.sleep(slow["seconds"] + sum("slowly" in trace.problem for trace in traces))
         return [self._scored(trace) for trace in traces]
 
     def _scored(self, trace: Trace) -> ScoredTrace:

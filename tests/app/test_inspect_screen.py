@@ -6,13 +6,16 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fakes
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 from test_inspect_page import ask, drawn, open_page
 
-from app.inspect import many, scoring_queue
+from app.inspect import history, many, scoring_queue, serving, session
+from app.inspect.request import Inspection, Request
 
 pytestmark = pytest.mark.usefixtures("fake_lens")
 
@@ -60,13 +63,59 @@ def test_a_pasted_file_is_inspected_row_by_row() -> None:
     # what was typed while the list was worked through stays; a row of the list opens with a click
     page.text_area(key="problem").set_value("Mine?").run()
     page.session_state["form_before_batch"] = ("Cups?", "3 + 4 = 8", "")
-    page.session_state["batch_pending"] = many.read_pasted("7 + 4 = 12", "Hats?", "")
+    page.session_state["batch_pending"] = many.Work(many.read_pasted("7 + 4 = 12", "Hats?", ""))
     page.run()
     assert page.text_area(key="problem").value == "Mine?"
     assert any(text.value.startswith("1 inspected") for text in page.text)
     page.text_area(key="pasted").set_value("{")
     press(page, "Inspect them all")
     assert "not recognised" in page.error[0].value.replace("\\", "")
+
+
+def test_a_pasted_file_goes_on_after_another_choice_and_stops_when_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is clicked begins the page anew: the file was dropped then, without a word."""
+    real, begun, cuts = serving.inspected, list[str](), {"2 of 3: ": st.stop}
+
+    def inspected(*asked: Any) -> Inspection:
+        begun.append(asked[-1])
+        cuts.pop(asked[-1], lambda: None)()
+        return real(*asked)
+
+    monkeypatch.setattr(serving, "inspected", inspected)
+    page = open_page()
+    begun.clear()
+    page.text_area(key="pasted").set_value("4 + 4 = 8\n---\n4 + 5 = 9\n---\n4 + 6 = 10")
+    press(page, "Inspect them all")
+    assert not [text.value for text in page.text if "inspected" in text.value]
+    page.run()
+    assert begun == ["1 of 3: ", "2 of 3: ", "2 of 3: ", "3 of 3: "]
+    assert any(text.value.startswith("3 inspected: ") for text in page.text)
+
+    def stop() -> None:
+        history.stop_batch()  # the button's callback, and the run that it begins
+        st.stop()
+
+    cuts["2 of 3: "] = stop
+    press(page, "Inspect them all")
+    page.run()
+    assert "1 of 3 inspected: 1 with an error; 2 left out, since it was stopped." in [text.value for text in page.text]
+    assert history.PENDING not in page.session_state
+
+
+def test_a_stopped_request_is_said_and_not_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    page, begun = open_page(), list[str]()
+
+    def inspected(request: Request, *_: Any) -> None:
+        begun.append(request.solution)
+        session.stop()  # the button's callback, and the run that it begins
+        st.stop()
+
+    monkeypatch.setattr(serving, "inspected", inspected)
+    ask(page, "How many pens?", "7 + 4 = 12")
+    page.run()
+    assert [one.value for one in page.info] == ["Stopped. *Inspect* begins anew."] and not drawn(page)
+    assert begun == ["7 + 4 = 12"]
+    assert not page.run().info and not page.exception
 
 
 def test_steps_are_split_and_joined_by_hand() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import fakes
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 from test_inspect_page import ask, drawn, open_page
 from test_inspect_screen import press
+
+from app.inspect import serving, what_if
+from app.inspect.request import Inspection
 
 pytestmark = pytest.mark.usefixtures("fake_lens")
 SOLUTION = "Mara starts with 7 pens.\n7 + 4 = 12 pens.\n#### 12"
@@ -45,13 +50,15 @@ def test_the_reward_flags_the_token_with_the_lowest_credit_of_its_step() -> None
 def test_another_token_is_looked_at() -> None:
     page = ask(open_page(), "How many pens?", SOLUTION)
     shown = page.session_state["inspection"]
-    page.session_state["what_if_asked"] = (shown, replace(shown.request, at=2), -1)
+    page.session_state["what_if_asked"] = what_if.Asked(shown, replace(shown.request, at=2), -1)
     page.run()
     assert (
         drawn(page)[0]["picked"] == 2 and table(page, "probability")[0]["token"] == "\u201cstarts\u201d  (as written)"
     )
     assert words_of_step(page).label == "Step 1 in other words" and not page.exception
-    page.session_state["what_if_asked"] = (page.session_state["inspection"], replace(shown.request, at=10**9), -1)
+    page.session_state["what_if_asked"] = what_if.Asked(
+        page.session_state["inspection"], replace(shown.request, at=10**9), -1
+    )
     page.run()
     assert not page.exception
 
@@ -69,6 +76,37 @@ def test_a_step_in_other_words_is_seen_at_once_and_can_be_kept() -> None:
     assert (row["step"], row["before"], row["now"]) == ("step 2", -3.0, -1.5)
     press(page, "Keep the change")
     assert page.text_area(key="solution").value == now["trace"]["text"] and len(drawn(page)) == 1
+
+
+def test_tries_that_the_page_was_left_for_are_begun_anew_or_called_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ask(open_page(), "How many pens?", SOLUTION)
+    real, words, left = serving.inspected, list[str](), [True]
+
+    def inspected(*asked: Any) -> Inspection:
+        words.append(asked[-1])
+        if left.pop():
+            st.stop()  # as another page does that is chosen
+        return real(*asked)
+
+    monkeypatch.setattr(serving, "inspected", inspected)
+    page.number_input(key="tries").set_value(1)
+    left[:] = [False, True]
+    press(page, "Try again from here")
+    assert what_if.FOUND not in page.session_state
+    page.run()
+    assert words == [
+        "Trying again from step 2 on: ",
+        "Trying again from step 2 on, begun anew since the page was left: ",
+    ]
+    assert len(page.session_state["what_if"].found.scored) == 1 and what_if.ASKED not in page.session_state
+    left[:] = [False, True]
+    press(page, "Try again from here")
+    page.session_state["opens"] = page.session_state["history"][1]
+    page.run()
+    assert [one.value for one in page.info] == [
+        "Trying again from step 2 on was given up: another solution is shown now."
+    ]
+    assert not page.run().info and not page.exception
 
 
 def test_samples_go_on_from_the_flagged_step() -> None:

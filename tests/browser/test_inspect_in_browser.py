@@ -280,6 +280,21 @@ def test_a_page_that_takes_more_than_a_second_says_so(watched: Any, address: str
     expect(told).to_have_count(0)
 
 
+def test_many_at_once_can_be_stopped(watched: Any, address: str) -> None:
+    page = watched.page
+    open_page(page, address, Link("How slowly?", "7 + 4 = 11\n#### 11"))
+    page.get_by_role("button", name="Many at once").click()
+    page.get_by_role("textbox", name="Paste a file").fill("\n---\n".join(f"7 + {n} = {7 + n}" for n in range(1, 9)))
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Inspect them all").click()
+    expect(page.get_by_text(re.compile("^2 of 8: "))).to_be_visible(timeout=20_000)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text(re.compile("of 8 inspected: .* left out, since it was stopped"))).to_be_visible(
+        timeout=20_000
+    )
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+
+
 def test_the_page_is_usable_at_400_pixels(browser: Browser, address: str) -> None:
     context = browser.new_context(viewport={"width": 400, "height": 900})
     page = context.new_page()
