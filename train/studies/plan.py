@@ -95,7 +95,7 @@ def make_plan(
     Args:
         name: one of ``STUDIES``.
         seeds: every arm is trained once with each.
-        scale: multiplies rounds, and below a half the problems.
+        scale: multiplies rounds, and below a half the problems and the steps of the start.
         out: the folder to write into.
         demonstrations: how many there are, of a study that is about their number; None: as its presets say.
         arms: these alone, with those whose rewards they follow; none stands for all.
@@ -152,7 +152,7 @@ def start_configuration(study: Study, scale: float) -> TrainConfig | None:
     if not study.start:
         return None
     settings = [*COMMON, *study.settings]
-    steps = scaled(load_config(study.start, settings, PRESETS).run.steps, scale)
+    steps = scaled(load_config(study.start, settings, PRESETS).run.steps, min(1.0, 2 * scale))
     return load_config(study.start, [*settings, f"run.steps={steps}"], PRESETS)
 
 
