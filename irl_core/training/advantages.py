@@ -97,6 +97,11 @@ def trace_advantages(
     return rewards.masked(rewards.standardise(column, counted, mean, std).expand(mask.shape), mask)
 
 
+def negatives_weighted(advantages: Tensor, weight: float) -> Tensor:
+    """``advantages`` with those below 0 multiplied by ``weight``."""
+    return torch.where(advantages < 0, weight * advantages, advantages)
+
+
 def zero_spread_groups(advantages: Tensor, group_ids: Tensor) -> int:
     """Number of groups whose advantages are exactly 0 throughout, which teach nothing."""
     has_signal = torch.zeros(int(group_ids.max()) + 1, dtype=torch.bool)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from irl_core.reward.rewards import trace_score
-from irl_core.training.advantages import token_advantages, zero_spread_groups
+from irl_core.training.advantages import negatives_weighted, token_advantages, zero_spread_groups
 from irl_core.training.discriminator_step import update_discriminator
 from irl_core.training.groups import Group, group_members, samples_of
 from irl_core.training.metrics import Metrics, timed
@@ -72,8 +72,7 @@ class AdversarialTrainer(RewardTrainer):
             return ranked_batch(members, ranked(scores, members.group_ids))
         gains = token_advantages(raw, members.mask, members.group_ids, prompt, settings, self.world)
         equal = zero_spread_groups(gains, members.group_ids)
-        gains = torch.where(gains < 0, settings.negative_weight * gains, gains)
-        return ScoredBatch(members.traces, members.mask, gains, equal)
+        return ScoredBatch(members.traces, members.mask, negatives_weighted(gains, settings.negative_weight), equal)
 
     def sample_rewards(self) -> list[float | None]:
         """Mean raw reward of each sample of the last round. Every process must call it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from irl_core.training.advantages import outcome_advantages, outcomes_of, zero_spread_groups
+from irl_core.training.advantages import negatives_weighted, outcome_advantages, outcomes_of, zero_spread_groups
 from irl_core.training.groups import Group, group_members, samples_of
 from irl_core.training.metrics import Metrics, timed
 from irl_core.training.policy_step import PolicyTrainer, ScoredBatch, ranked_batch
@@ -40,7 +40,8 @@ class GRPOTrainer(PolicyTrainer):
             scores, known = outcomes_of(members.traces, settings.unknown_answer)
             return ranked_batch(members, ranked(scores, members.group_ids, known))
         gains = outcome_advantages(members.traces, members.group_ids, members.mask, settings.unknown_answer)
-        return ScoredBatch(members.traces, members.mask, gains, zero_spread_groups(gains, members.group_ids))
+        equal = zero_spread_groups(gains, members.group_ids)
+        return ScoredBatch(members.traces, members.mask, negatives_weighted(gains, settings.negative_weight), equal)
 
     def sample_rewards(self) -> list[float | None]:
         """None for each sample of the last round: no reward is learned."""

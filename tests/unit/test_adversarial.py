@@ -433,6 +433,18 @@ def test_a_sample_without_an_answer_to_compare_is_neither_right_nor_wrong() -> N
     assert rollout_metrics(traces, World())["rollout/unknown"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("method", ["irl", "grpo"])
+def test_what_is_worse_than_its_group_weighs_less_where_that_is_asked_for(method: str) -> None:
+    groups = [Group(TRACES[0], (as_sample(0, "#### 10"), as_sample(0, "9 + 1 = 11\n#### 11")))]
+    policy = {"expert_in_group": False, "advantage": "trace"}
+    whole = tiny_trainer(config(run={"method": method}, policy=policy)).score(groups)
+    part = tiny_trainer(config(run={"method": method}, policy=policy | {"negative_weight": 0.25})).score(groups)
+    below = whole.advantages < 0
+    assert below.any() and (whole.advantages > 0).any()
+    expected = torch.where(below, whole.advantages / 4, whole.advantages)
+    torch.testing.assert_close(part.advantages, expected)
+
+
 def test_the_setting_of_unknown_answers_reaches_grpo() -> None:
     groups = [Group(TRACES[0], (as_sample(0, "#### 10"), as_sample(0, "many.")))]
     policy = {"expert_in_group": False}
