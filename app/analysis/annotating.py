@@ -40,6 +40,7 @@ MORE_ASKED: Final = (
     "Two further fields for a wrong step: how much it matters, and which of its words are wrong. Select those in the "
     "solution, before you save; it is plain text until then."
 )
+SAVED: Final = "annotation_saved_of"  # in the session: the trace that was saved last, until its answer is undone
 UNDO: Final = "Withdraws your answer. The next one on this text is not blind: the model's was shown."
 
 
@@ -79,6 +80,8 @@ def ask(
             st.toggle(
                 "Severity, wrong words", key="more_asked", persist_state="session", help=MORE_ASKED, width="content"
             )
+    if answered is not None and state["choice"] is not None:
+        st.markdown(plain(judgements.again_words(answered, state["choice"], row, blind=blind)))
     with st.form("said", border=False):  # Enter in the note sends it
         left, right, save_column = st.columns([1, 2, 1], vertical_alignment="bottom")
         left.selectbox(
@@ -97,7 +100,7 @@ def ask(
         else:
             save_column.form_submit_button(
                 "Save", type="primary", shortcut="Enter", disabled=state["choice"] is None, width="stretch",
-                on_click=save, args=(listing.info, row, blind),
+                on_click=save, args=(listing, row, blind, further, look_at),
             )  # fmt: skip
         if state.get("more_asked"):
             how_bad, which = st.columns([1, 3], vertical_alignment="bottom")
@@ -143,11 +146,18 @@ def marked_in(row: ScoredRow) -> Span | None:
     return span if span is not None and row["text"][slice(*span)] == said else None
 
 
-def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
+def save(
+    listing: Listing, row: ScoredRow, blind: bool, further: int | None, look_at: Callable[[Listing, int], None]
+) -> None:
     """Write the annotation of the very row that was shown; the model's answer is shown from then on. Who writes, and
-    whether they may, is asked here: the page may be hours old, and its widgets send what a browser is made to send."""
-    state = st.session_state
-    if state["choice"] is None:  # sent by a button that is disabled
+    whether they may, is asked here: the page may be hours old, and its widgets send what a browser is made to send.
+
+    A second Enter that comes before the page is drawn anew saves nothing again, and goes ``further`` as a later one.
+    """
+    state, identity = st.session_state, (row["trace_id"], listing.numbers[listing.place])
+    if state["choice"] is None:  # there is nothing left to save, or a button that is disabled sent it
+        if state.get(SAVED) == identity and further is not None:
+            look_at(listing, further)
         return
     try:
         person, note = access.writer("annotate", state["annotator"]), state["note"].strip()
@@ -157,7 +167,7 @@ def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
         if state.get("adjudicate"):
             who, note = ADJUDICATED, f"{person}: {note}".removesuffix(": ")
         annotation = judgements.annotation(
-            row, info.name, who, state["choice"], category=state["category"], note=note, blind=blind,
+            row, listing.info.name, who, state["choice"], category=state["category"], note=note, blind=blind,
             severity=state.get("severity", ""), words=state.get("wrong_words", ""),
             marked=state.get("wrong_span"),
         )  # fmt: skip
@@ -165,18 +175,13 @@ def save(info: RunInfo, row: ScoredRow, blind: bool) -> None:
         if blind and any(known.answered(annotation.text_sha256, name) for name in {who, person}):
             # the model's answer was shown then
             annotation = replace(annotation, blind=False)
+        before = known.latest().get((annotation.text_sha256, who))
         known.add(annotation)
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not saved: {error}"
         return
-    name = failures.name_of(row["trace_id"], state["answering"][1] if state.get("answering") else 0)
-    said = f"Saved: {judgements.judgement_words(annotation.label)} in {name}"
-    counted = known.latest().get((annotation.text_sha256, who))
-    if counted is not None and counted.blind and not annotation.blind:
-        words = judgements.judgement_words(counted.label)
-        said += f". What counts is your blind answer before: {words}. Undo takes one back."
-    state["annotation_saved"] = said
-    state["answering"] = None
+    state["annotation_saved"] = judgements.saved_words(before, annotation, failures.name_of(*identity))
+    state.update({"answering": None, "choice": None, SAVED: identity})
 
 
 def undo(annotation: Annotation) -> None:
@@ -190,7 +195,7 @@ def undo(annotation: Annotation) -> None:
         return
     said = judgements.judgement_words(annotation.label)
     state["annotation_saved"] = f"Undone: {said}" if gone else "It was undone already."
-    state["answering"] = None
+    state.update({"answering": None, SAVED: None})
 
 
 def show_agreement(info: RunInfo, annotations: Sequence[Annotation]) -> None:

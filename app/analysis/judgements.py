@@ -37,6 +37,37 @@ def own_words(own: Annotation) -> str:
     return f"You said: {judgement_words(own.label)}{category}{'' if own.blind else ', with the answer in sight'}."
 
 
+def again_words(own: Annotation, choice: str, row: ScoredRow, *, blind: bool) -> str:
+    """What saving a choice does to an answer that was given before: changes it, or stands beside a blind one."""
+    said, now = judgement_words(own.label), choice_words(choice, row)
+    if own.blind and not blind:
+        return (
+            f"You said {said} before you saw the model's answer, and that goes on counting; Save notes {now} beside "
+            "it. To change your answer undo it first (Z)."
+        )
+    return f"You said {said} before. " + ("Save says it again." if said == now else f"Save changes it to {now}.")
+
+
+def choice_words(choice: str, row: ScoredRow) -> str:
+    """A choice that is not saved yet, in the words of a judgement."""
+    if choice in ("none", "unsure"):
+        return judgement_words(choice)
+    return f"step {int(choice) + 1}"
+
+
+def saved_words(before: Annotation | None, saved: Annotation, name: str) -> str:
+    """What was saved of the trace of that name, and what became of the answer ``before``."""
+    said = judgement_words(saved.label)
+    if before is None:
+        return f"Saved: {said} in {name}"
+    old = judgement_words(before.label)
+    if before.blind and not saved.blind:
+        return f"Saved: {said} in {name}. What counts is your blind answer before: {old}. Undo takes one back."
+    if old == said:
+        return f"Saved again: {said} in {name}"
+    return f"Changed from {old} to {said} in {name}. Undo with Z"
+
+
 def annotation(
     row: ScoredRow,
     run: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import streamlit as st
@@ -17,6 +18,7 @@ DEFAULTS: Final[dict[str, str | float | None]] = {
 }  # fmt: skip
 WANTED: Final = "wanted"
 STOPPED: Final = "stopped"  # what to say once of what was stopped, or given up
+TWICE: Final = timedelta(seconds=1.5)  # within it a second Enter is a slip
 LEFT: Final = "example_left"  # the number of the example whose problem was changed to another one
 FIELDS: Final = ("problem", "solution", "answer", "example", "way", "n", "seed", "temperature")  # of the form
 KIND: Final = "solution_kind"  # of the example; another page chooses a "kind" of its own
@@ -88,9 +90,12 @@ def texts_of(example: examples.Example) -> dict[str, str]:
 
 
 def ask() -> None:
-    """Have what stands in the form inspected; called when it is sent."""
+    """Have what stands in the form inspected; called when it is sent. Sent twice in a moment it is inspected once."""
     leave_example()
-    st.session_state[WANTED] = request()
+    found: Inspection | None = st.session_state.get("inspection")
+    when = found.when if found is not None and is_of_the_form(found) else None
+    if when is None or datetime.now(UTC) - when >= TWICE:
+        st.session_state[WANTED] = request()
 
 
 def wanted() -> Request | None:

@@ -81,8 +81,11 @@ def offer(data: bytes, name: str, layout: str, columns: str, info: CheckpointInf
 
 
 def start(data: bytes, title: str, layout: str, checked: uploads.Checked, info: CheckpointInfo) -> None:
-    """Keep the traces and start the job; where it cannot start nothing is kept."""
+    """Keep the traces and start the job; where it cannot start nothing is kept. A second click, before the page is
+    drawn anew, starts nothing and is no mistake."""
     state, device = st.session_state, st.session_state.get("device", "auto")
+    if is_under_way(f"uploads/{uploads.clean_title(title, data)}"):
+        return
     try:
         who = access.writer("upload")  # the file may have changed since the button was drawn
         folder = uploads.keep(data, title, who, checked, layout)
@@ -99,6 +102,18 @@ def start(data: bytes, title: str, layout: str, checked: uploads.Checked, info: 
     run = f"uploads/{folder.name}"
     words = f"Job {job.id} scores {counted(checked.traces, 'trace')}; then {run} is among the scored runs."
     state[STARTED] = (job.id, run, words)
+
+
+def is_under_way(run: str) -> bool:
+    """Whether the last upload of this session is that run, and is being scored or waits for it."""
+    job_id, last, _ = st.session_state.get(STARTED, (0, "", ""))
+    if last != run:
+        return False
+    try:
+        job = supervisor.get(job_id)
+    except JobError:
+        return False
+    return job.active or job.waiting
 
 
 @st.fragment(run_every=SECONDS_BETWEEN_LOOKS)

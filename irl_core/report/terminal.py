@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from irl_core.report.heatmap.payload import ranges, ranked_words, share, titles
+from irl_core.report.heatmap.payload import Tone, ranges, ranked_words, share, titles, tone_of
 from irl_core.report.inspection_json import InspectedTrace, InspectionResult
 from irl_core.reward.wording import signed
 from irl_core.text.visible import visible
@@ -25,7 +25,7 @@ BLUE, ORANGE = (33, 102, 172), (217, 95, 2)
 BRACKET_SHARE = 1 / 3
 FEW_COLOURS = ("standard", "windows")
 LOW_STYLE, HIGH_STYLE = Style.parse("black on yellow"), Style.parse("bright_white on blue")
-VERDICT_STYLES = {"error": "bold red", "no_error": "bold green", "uncertain": "bold yellow"}
+VERDICT_STYLES: Mapping[Tone, str] = {"error": "bold red", "good": "bold green", "neutral": "bold"}
 
 Tokens = Sequence[Mapping[str, Any]]
 
@@ -137,7 +137,7 @@ def print_result(
 def print_trace(console: Console, trace: InspectedTrace, view: str, half: float) -> None:
     """Print one trace; ``half`` is the value of half colour. Where the model cannot judge it, its text is plain."""
     said = trace["verdict"]
-    console.print(Text(visible(said["headline"])), style=VERDICT_STYLES.get(said["kind"], "bold"), soft_wrap=True)
+    console.print(Text(visible(said["headline"])), style=VERDICT_STYLES[tone_of(said)], soft_wrap=True)
     for finding in said["findings"]:
         console.print(Text(visible(finding["says"])), soft_wrap=True)
     if trace["cannot_judge"]:

@@ -25,6 +25,7 @@ KINDS: Final[dict[Kind, str]] = {
     "cannot_judge": "the model cannot judge", "unread": "no model has read it",
 }  # fmt: skip
 NOT_MEASURED: Final = "not measured"
+UNCLAIMED: Final = "No step is flagged"  # what the reward decides, where that is no claim about the solution
 EVEN: Final = 0.5
 NO_STEP: Final = "wrong answer, no step named"
 FAMILIARITY: Final = {True: "familiar", False: "unfamiliar", None: NOT_MEASURED}
@@ -70,9 +71,11 @@ class Judged:
             return f"familiarity: {NOT_MEASURED}"
         unknown = f"; familiarity {NOT_MEASURED} in {self.not_measured:,}" if self.not_measured else ""
         if not self.cannot:
-            return f"unlike what the checkpoint was made for: none of {self.traces:,} traces{unknown}"
-        why = "unlike what the checkpoint was made for, or without a signal"
-        return f"the model cannot judge {self.cannot:,} of {self.traces:,} traces ({why}){unknown}"
+            compared = self.traces - self.not_measured
+            whose = f"{compared:,} of {self.traces:,}" if self.not_measured else f"all {self.traces:,}"
+            return f"{whose} solutions are like those that the checkpoint was made for{unknown}"
+        why = "unlike those that the checkpoint was made for, or without a signal"
+        return f"the model cannot judge {self.cannot:,} of {self.traces:,} solutions ({why}){unknown}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +225,7 @@ def _claim(
                 f"most doubtful: {suspect}" if suspect else "no step is named as wrong"
             )
         if ruling.kind == "no_error":
-            return "No step is flagged" if not trace.correct and _says_little(where, judge) else "No error found"
+            return UNCLAIMED if not trace.correct and _says_little(where, judge) else "No error found"
         if where is None or not suspect or math.isinf(where.threshold):  # without a limit nothing is more than usual
             return "Too uncertain to say" + (f"; most doubtful: {suspect}" if suspect else "")
         return f"Too uncertain to say: {suspect} is more doubtful than is usual in right solutions"

@@ -12,7 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import access
-from app.analysis import catalogue, chooser, failures, slices
+from app.analysis import annotating, catalogue, chooser, failures, slices
 from irl_core import errors
 from irl_core.data.annotations import Annotations, text_hash, to_jsonl
 from irl_core.storage.run_writer import write_run
@@ -46,6 +46,10 @@ def open_page() -> AppTest:
 def press(page: AppTest, label: str) -> None:
     next(one for one in page.button if one.label == label).click().run()
     assert not page.exception
+
+
+def said(page: AppTest) -> str:
+    return " ".join(one.value.replace("\\", "") for one in page.markdown)
 
 
 def drawn(page: AppTest) -> list[Any]:
@@ -173,10 +177,52 @@ def test_a_second_answer_is_said_not_to_count_beside_a_blind_one(store: Annotati
     press(page, "Save")
     assert "counts" not in page.toast[0].value
     press(page, "Unsure")
+    assert "You said step 1 before you saw the model's answer" in said(page)
+    assert "that goes on counting; Save notes unsure beside it." in said(page)
     press(page, "Save")
     assert [(one.label, one.blind) for one in store.all()] == [("step 1", True), ("unsure", False)]
     told = page.toast[0].value.replace("\\", "")
     assert "What counts is your blind answer before: step 1. Undo takes one back." in told
+
+
+def test_a_judgement_that_is_changed_is_said_before_and_after(store: Annotations) -> None:
+    page = open_page()
+    page.toggle(key="model_first").set_value(True).run()
+    press(page, "Step 1")
+    assert "You said" not in said(page)
+    press(page, "Save")
+    press(page, "Step 1")
+    assert "You said step 1 before. Save says it again." in said(page)
+    press(page, "Step 2")
+    assert "You said step 1 before. Save changes it to step 2." in said(page)
+    press(page, "Save")
+    told = page.toast[0].value.replace("\\", "")
+    assert told.startswith("Changed from step 1 to step 2 in ") and told.endswith("Undo with Z")
+    press(page, "Undo")
+    assert [one.label for one in store.all()] == ["step 1"]
+
+
+def test_a_second_enter_before_the_page_is_drawn_anew_saves_once_and_goes_on(store: Annotations) -> None:
+    """It saved a second time, not blind, or did nothing, as the first had come so far."""
+    page = open_page()
+    ids = page.dataframe[0].value["trace_id"].tolist()
+    press(page, "Step 1")
+    twice = annotating.save
+
+    def save(*asked: Any) -> None:
+        twice(*asked)
+        twice(*asked)
+
+    page.session_state["choice"] = "0"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(annotating, "save", save)
+        page.run()
+        press(page, "Save")
+    assert [(one.label, one.blind) for one in store.all()] == [("step 1", True)]
+    assert page.session_state["failure"] == ids[1]
+    press(page, "Step 1")
+    press(page, "Save")
+    assert page.session_state["failure"] == ids[1] and len(store.all()) == 2
 
 
 def test_an_answer_is_undone_and_the_next_one_is_not_blind(store: Annotations) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import fakes
@@ -11,7 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_inspect_page import ask, drawn, open_page
 
-from app.inspect import history, scoring_queue, serving
+from app.inspect import history, scoring_queue, serving, session
 from app.inspect.scoring_queue import Refused
 
 pytestmark = pytest.mark.usefixtures("fake_lens")
@@ -99,3 +100,13 @@ def test_many_at_once_has_an_example_to_try() -> None:
         next(button for button in page.button if button.label == label).click().run()
         assert not page.exception
     assert any(re.match(r"[1-4] inspected: ", text.value) for text in page.text)
+
+
+def test_inspect_that_is_pressed_twice_in_a_moment_is_served_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ask(open_page(), "How many pens?", "pens= 4")
+    calls = fakes.calls["score"]
+    ask(page, "How many pens?", "pens= 4")
+    assert fakes.calls["score"] == calls and len(drawn(page)) == 1
+    monkeypatch.setattr(session, "TWICE", timedelta(0))
+    ask(page, "How many pens?", "pens= 4")
+    assert fakes.calls["score"] == calls + 1

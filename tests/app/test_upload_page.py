@@ -130,6 +130,18 @@ def test_the_same_traces_twice_are_one_upload(started: list[tuple[Any, ...]]) ->
     assert len(started) == 1
 
 
+def test_a_second_click_on_score_starts_nothing_and_is_no_mistake(
+    started: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = score(given(open_page(), SAMPLE.encode()))
+    job = replace(supervisor.get(1), state="running", ended=None)
+    monkeypatch.setattr(supervisor, "get", lambda _: job)
+    score(page)
+    assert len(started) == 1 and not errors(page) and page.success
+    monkeypatch.setattr(supervisor, "get", lambda _: replace(job, state="failed"))
+    assert "these traces were uploaded before" in errors(score(page))
+
+
 def test_a_permission_withdrawn_since_the_page_was_drawn_counts(
     monkeypatch: pytest.MonkeyPatch, here: Path, started: list[tuple[Any, ...]]
 ) -> None:

@@ -232,6 +232,21 @@ def test_a_digit_that_is_no_step_is_said(watched: Any, reviewed: str) -> None:
     expect(page.get_by_role("status").filter(has_text="This solution has no step 9.")).to_be_visible()
 
 
+def test_enter_twice_saves_once_and_goes_on(watched: Any, reviewed: str, folder: Path) -> None:
+    page = watched.page
+    page.set_default_timeout(60_000)
+    open_page(page, reviewed, "hasty")
+    page.keyboard.press("1")
+    expect(page.get_by_role("button", name="Save")).to_be_enabled(timeout=30_000)
+    page.wait_for_selector(READY)
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("\u25b6 is 2 of", exact=False)).to_be_visible(timeout=30_000)
+    page.wait_for_selector(READY)
+    said = [one for one in Annotations(folder / "runs" / "annotations.sqlite").all() if one.annotator == "hasty"]
+    assert [(one.label, one.blind) for one in said] == [("step 1", True)]
+
+
 def test_at_400_pixels_the_trace_is_seen_above_the_question(browser: Browser, reviewed: str) -> None:
     """The list of traces lay before it, and the question over the rest of the screen."""
     context = browser.new_context(viewport={"width": 400, "height": 800}, color_scheme="dark")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from irl_core.report.heatmap.payload import tone_of
 from irl_core.reward.verdict import Judge, Judged, Ruling, Verdict, cell_of, rule_on, to_record, verdict_on
 from irl_core.reward.wording import amount, rule_words
 from irl_core.text.segmentation import make_trace
@@ -68,10 +69,12 @@ def test_how_often_such_a_word_was_right_is_measured_and_said_in_plain_words() -
     the calibration, told with the others, and no warning that stands on every solution."""
     where = Localisation("no_error", None, 0.25, "raw/min/argmin", -4.08, (-1.0, -3.51, -9.0))
     found = verdict_on(make_trace("How many?", SOUND), where, KNOWN)
-    assert found.headline == "No step is flagged"
+    assert found.headline == "No step is flagged" and tone_of(to_record(found)) == "neutral"
     assert "; of the held-out solutions that scored so, 25% were right; " in said(found, "reward")[0]
     sure = verdict_on(make_trace("How many?", SOUND), replace(where, confidence=0.9), KNOWN)
     assert sure.headline == "No error found" and "90% were right" in said(sure, "reward")[0]
+    assert tone_of(to_record(sure)) == "good"
+    assert tone_of(to_record(judged(FALSE))) == "error" and tone_of(to_record(judged(SOUND, "13"))) == "neutral"
     unknown = verdict_on(make_trace("How many?", SOUND), where, Judge())
     assert unknown.headline == "No error found" and "own probability of that is 25%" in said(unknown, "reward")[0]
     named = Localisation("error", 1, 0.25, "raw/min/argmin", -3.0, (-1.0, -3.51, -9.0))
@@ -246,8 +249,10 @@ def test_the_record_is_plain_data() -> None:
 
 def test_counts_of_what_cannot_be_judged_in_words() -> None:
     assert Judged.of([None, None], [None, None]).words == "familiarity: not measured"
-    assert Judged.of([False, False], [True, True]).words == "unlike what the checkpoint was made for: none of 2 traces"
+    alike = "solutions are like those that the checkpoint was made for"
+    assert Judged.of([False, False], [True, True]).words == f"all 2 {alike}"
+    assert Judged.of([False, None], [True, None]).words == f"1 of 2 {alike}; familiarity not measured in 1"
     assert Judged.of([True, None, False], [False, None, True]).words == (
-        "the model cannot judge 1 of 3 traces (unlike what the checkpoint was made for, or without a signal); "
+        "the model cannot judge 1 of 3 solutions (unlike those that the checkpoint was made for, or without a signal); "
         "familiarity not measured in 1"
     )

@@ -250,7 +250,7 @@ function buildPaper(data, chars, pieces, scale) {
 function buildHead(data) {
   const head = element("div", "head");
   if (data.title) head.append(element("div", "title", data.title));
-  const verdict = element("div", "verdict " + data.verdict.kind);
+  const verdict = element("div", "verdict " + data.tone);
   verdict.append(element("strong", "headline", data.verdict.headline));
   for (const finding of data.verdict.findings) {
     const line = element("div", "finding", finding.says);

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Final, Literal, TypedDict, get_args
 
 from irl_core.report.inspection_json import InspectedTrace
-from irl_core.reward.verdict import VerdictRecord
+from irl_core.reward.verdict import UNCLAIMED, VerdictRecord
 from irl_core.reward.wording import signed
 
 HERE = Path(__file__).parent
 View = Literal["raw", "standardised", "discounted", "credit"]
+Tone = Literal["error", "good", "neutral"]
 VIEWS: Final[tuple[View, ...]] = get_args(View)
 # The value drawn at half colour in each view. Fixed, so that traces of different problems can be compared by eye.
 HALF_COLOUR: Final[dict[str, float]] = {"raw": 6.0, "standardised": 3.0, "credit": 3.0}
@@ -28,13 +29,14 @@ SCORES: Final = {
 class Description(TypedDict):
     """What is said of a trace beside its text.
 
-    ``problem``: its text, in which the quantities are marked that the solution never uses; empty where it uses all, or
-    where the page has it already. ``muted``: the model cannot judge it, so that its
-    rewards are grey and folded away. ``file`` is the name of its picture, without an ending.
+    ``tone``: what the verdict comes to. ``problem``: its text, in which the quantities are marked that the solution
+    never uses; empty where it uses all, or where the page has it already. ``muted``: the model cannot judge it, so that
+    its rewards are grey and folded away. ``file`` is the name of its picture, without an ending.
     """
 
     title: str
     verdict: VerdictRecord
+    tone: Tone
     problem: str
     caption: str
     no_signal: bool
@@ -93,6 +95,13 @@ def has_signal(trace: InspectedTrace) -> bool:
     return len(raw) == len(trace["tokens"]) > 1 and min(raw) < max(raw)
 
 
+def tone_of(verdict: VerdictRecord) -> Tone:
+    """The tone of a verdict: a solution in which merely no step is flagged is not called good."""
+    if verdict["kind"] == "error":
+        return "error"
+    return "good" if verdict["kind"] == "no_error" and not verdict["headline"].startswith(UNCLAIMED) else "neutral"
+
+
 def describe(
     trace: InspectedTrace, *, title: str = "", caption: str = "", file: str = "trace", problem: str = ""
 ) -> Description:
@@ -108,6 +117,7 @@ def describe(
     return {
         "title": title,
         "verdict": trace["verdict"],
+        "tone": tone_of(trace["verdict"]),
         "problem": problem if any(not one["uses"] for one in trace["quantities"]) else "",
         "caption": caption,
         "no_signal": not has_signal(trace),
