@@ -206,7 +206,8 @@ def test_the_arms_of_teach_differ_in_update_and_reward_alone() -> None:
     plan = teaching()
     irl = settings(plan, "irl-1")
     found = {arm.name: changed(irl, settings(plan, f"{arm.name}-1")) for arm in plan.study.arms}
-    assert found["best_of_n"] == found["preferences"] == {"policy.update"}
+    assert found["preferences"] == {"policy.update"}
+    assert found["best_of_n"] == {"policy.update", "policy.expert_in_group"}
     # the neighbours of the method are what their presets are
     for name, preset in (
         ("relativistic", "demo-relativistic"),
@@ -221,8 +222,9 @@ def test_the_arms_of_teach_differ_in_update_and_reward_alone() -> None:
     assert found["start_reward"] == {"discriminator.updates_per_round", "discriminator.warmup_rounds", "run.steps"}
     assert found["process_reward"] == found["start_reward"] | {"model.discriminator"}
     assert found["grpo"] == {"run.method", "model.discriminator", "discriminator.warmup_rounds", "run.steps"}
+    assert found["right_of_n"] == found["grpo"] | found["best_of_n"]
     # as many updates of the policy, on as many samples
-    for name in ("start_reward", "process_reward", "grpo"):
+    for name in ("start_reward", "process_reward", "grpo", "right_of_n"):
         assert settings(plan, f"{name}-1")["run.steps"] == irl["run.steps"] - irl["discriminator.warmup_rounds"]
 
 

@@ -84,6 +84,8 @@ PROCESS = (  # as in demo-process
     "discriminator.tail=0.0", "discriminator.perturbations=[offset_number, carry_wrong_value, wrong_operand, "
     "drop_step, unit_or_rate, wrong_operation]",
 )  # fmt: skip
+# The demonstration of a problem that has one is among those that the best is chosen from.
+BEST_OF_N = ("policy.update=best_of_n", "policy.expert_in_group=true")
 NO_WARM_UP = ("discriminator.warmup_rounds=0", "run.steps=80")
 
 STUDIES = {
@@ -169,7 +171,7 @@ STUDIES = {
                     ("discriminator.updates_per_round=0", *NO_WARM_UP),
                 ),
                 Arm("irl", "learned reward, surrogate", "demo-teach"),
-                Arm("best_of_n", "learned reward, best of 8 by likelihood", "demo-teach", ("policy.update=best_of_n",)),
+                Arm("best_of_n", "learned reward, best of 8 by likelihood", "demo-teach", BEST_OF_N),
                 Arm("preferences", "learned reward, preferences", "demo-teach", ("policy.update=preferences",)),
                 Arm("relativistic", "relativistic reward", "demo-teach", ("discriminator.loss=relativistic",)),
                 Arm("maxent", "maximum-entropy reward", "demo-teach", ("discriminator.loss=maxent", *AGAINST_OTHERS)),
@@ -183,14 +185,18 @@ STUDIES = {
                     "grpo", "outcome reward (GRPO)", "demo-teach",
                     ("run.method=grpo", "model.discriminator=null", *NO_WARM_UP),
                 ),
+                Arm(
+                    "right_of_n", "outcome reward, the right ones of 8 by likelihood", "demo-teach",
+                    ("run.method=grpo", "model.discriminator=null", *NO_WARM_UP, *BEST_OF_N),
+                ),
             ),
             problems=320,
             start="demo-teach-start",
             parts=(("families with demonstrations", SHOWN), ("families without any", UNSHOWN)),
             note="Policy, discriminator and likelihood control start from the same likelihood of the demonstrations, "
             "and see no other. The likelihood control trains on them for the estimated time of the learned reward. "
-            "GRPO is told whether the answers of the bare problems are right, which no other arm is; the implicit "
-            "reward is told it of the problems that have a demonstration. Process supervision has labels of generated "
+            "GRPO, and the right ones of 8 after it, are told whether the answers of the bare problems are right, which "
+            "no other arm is; the implicit reward is told it of the problems that have a demonstration. Process supervision has labels of generated "
             "mistakes in the demonstrations; its policy is the start, and that of the next row follows its reward.",
         ),
     )
