@@ -21,7 +21,7 @@ from irl_core.statistics.bootstrap import RESAMPLES
 from train.planning.plan import PRESETS
 from train.studies import report as study_report
 from train.studies.definitions import STUDIES
-from train.studies.plan import Plan, make_plan, plan_lines, scaled, seconds
+from train.studies.plan import SECONDS_POLICY, SECONDS_SAMPLED, Plan, make_plan, plan_lines, scaled, seconds
 from train.studies.report import PASS, StudyReport, compared, figures, gains, paragraphs, tables
 from train.studies.runner import begin
 from train.studies.seen import Seen, seen_by
@@ -164,7 +164,7 @@ def test_what_costs_more_is_estimated_longer() -> None:
     irl, sft, grpo = (seconds(training.config) for training in policies.trainings)
     assert sft < grpo < irl
     # 80 rounds of 192 samples, each drawn and learnt from
-    assert grpo == pytest.approx(80 * 192 * (0.009 + 0.014))
+    assert grpo == pytest.approx(80 * 192 * (SECONDS_SAMPLED + SECONDS_POLICY))
 
 
 def test_backbones_are_made_of_the_starts_shape_and_trained_like_it() -> None:

@@ -195,9 +195,10 @@ STUDIES = {
             parts=(("families with demonstrations", SHOWN), ("families without any", UNSHOWN)),
             note="Policy, discriminator and likelihood control start from the same likelihood of the demonstrations, "
             "and see no other. The likelihood control trains on them for the estimated time of the learned reward. "
-            "GRPO, and the right ones of 8 after it, are told whether the answers of the bare problems are right, which "
-            "no other arm is; the implicit reward is told it of the problems that have a demonstration. Process supervision has labels of generated "
-            "mistakes in the demonstrations; its policy is the start, and that of the next row follows its reward.",
+            "GRPO, and the right ones of 8 after it, are told whether the answers of the bare problems are right, "
+            "which no other arm is; the implicit reward is told it of the problems that have a demonstration. Process "
+            "supervision has labels of generated mistakes in the demonstrations; its policy is the start, and that of "
+            "the next row follows its reward.",
         ),
     )
 }  # fmt: skip

@@ -36,7 +36,7 @@ class Training:
 
     @property
     def cost(self) -> float:
-        """Seconds on two free cores."""
+        """Seconds on a free core."""
         return seconds(self.config)
 
 
@@ -178,7 +178,7 @@ def configuration(study: Study, arm: Arm, seed: int, scale: float, out: Path) ->
     if arm.as_long_as:
         other = next(one for one in STUDIES[study.name].arms if one.name == arm.as_long_as)
         time = seconds(configuration(study, other, seed, scale, out))
-        sizes[0] = f"run.steps={max(1, round(time / (config.policy.batch_size * SECONDS_POLICY)))}"
+        sizes[0] = f"run.steps={max(1, round(time / (config.policy.batch_size * SECONDS_LIKELIHOOD)))}"
     return load_config(arm.preset, [*settings, *sizes], PRESETS)
 
 
@@ -200,15 +200,17 @@ def scaled(count: int, scale: float, least: int = 1) -> int:
 
 # -------------------------------------------------------------------------------------------------------- time
 
-# Seconds a trace, of the demo's models on two free cores (measured; docs/studies.md).
-SECONDS_SAMPLED, SECONDS_DISCRIMINATOR, SECONDS_SCORED, SECONDS_POLICY = 0.009, 0.016, 0.0025, 0.014
+# Seconds a trace, of the demo's models on a free core: medians over the rounds of 'study teach' (docs/studies.md). A
+# trace of a likelihood step takes longer than one of a round, whose batches are larger.
+SECONDS_SAMPLED, SECONDS_DISCRIMINATOR, SECONDS_SCORED, SECONDS_POLICY = 0.005, 0.006, 0.006, 0.021
+SECONDS_LIKELIHOOD = 0.024
 
 
 def seconds(config: TrainConfig) -> float:
-    """Seconds of a training on two free cores."""
+    """Seconds of a training on a free core."""
     run, policy = config.run, config.policy
     if not config.method.samples_policy:
-        each = SECONDS_DISCRIMINATOR if config.method.needs_discriminator else SECONDS_POLICY
+        each = SECONDS_DISCRIMINATOR if config.method.needs_discriminator else SECONDS_LIKELIHOOD
         return run.steps * policy.batch_size * each
     traces = policy.prompts_per_round * policy.num_generations
     if not config.method.needs_discriminator:
@@ -262,4 +264,4 @@ def plan_lines(plan: Plan, missing: Sequence[str] = ()) -> Iterator[str]:
         f"{policies} policies (the start with each seed) on the same {plan.problems} held-out problems x {SAMPLES} "
         f"samples; {read} discriminators on the same samples of the start; about {hours(cost)}"
     )
-    yield f"in all about {hours(total + cost)} on two free cores"
+    yield f"in all about {hours(total + cost)} on a free core"
