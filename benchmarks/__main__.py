@@ -47,7 +47,10 @@ BENCHMARKS = (
         "scoring", ("--traces", "16", "--repeats", "3", "--a-problem", "4"), "The same, four solutions to a problem"
     ),
     Benchmark("score_memory", (), "Memory and time of `irl-lens score` as files grow, with the tiny demo"),
-    Benchmark("training_round", ("--repeats", "3"), "A training round beside trl's and beside a plain one"),
+    Benchmark(
+        "training_round", ("--prompts", "8", "--samples", "8", "--repeats", "2"),
+        "A training round beside trl's and beside a plain one",
+    ),
     Benchmark("older_build", ("--rounds", "2", "--repeats", "1"), "This build beside an older one"),
     Benchmark(
         "sampling",
@@ -114,11 +117,12 @@ def with_section(document: str, question: str, piece: str, listed: Sequence[Benc
 
 
 def circumstances() -> str:
-    """When, where and with what it is measured."""
+    """When, where and with what it is measured, and how many programs ran on the machine before it began."""
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return f"{datetime.now(UTC).date().isoformat()}, commit {commit}; {processor()}; {versions}"
+    machine = f"{processor()}, load {os.getloadavg()[0]:.1f} before"
+    return f"{datetime.now(UTC).date().isoformat()}, commit {commit}; {machine}; {versions}"
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -136,14 +140,14 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 def section(one: Benchmark) -> tuple[str, int]:
     """What a benchmark printed, and its exit status."""
     command: Sequence[str] = ("python", "-m", f"benchmarks.{one.module}", *one.arguments)
-    started = time.monotonic()
+    about, started = circumstances(), time.monotonic()
     done = subprocess.run(
         [sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     told = done.stdout.strip() if done.returncode == 0 else f"failed: {done.stderr.strip()[-500:]}"
     minutes = (time.monotonic() - started) / 60
-    piece = f"## {one.question}\n\n`{' '.join(command)}`\n\n{circumstances()}; {minutes:.1f} min.\n\n```\n{told}\n```\n"
+    piece = f"## {one.question}\n\n`{' '.join(command)}`\n\n{about}; {minutes:.1f} min.\n\n```\n{told}\n```\n"
     return piece, done.returncode
 
 
