@@ -29,7 +29,7 @@ from streamlit.web.server.server_util import get_cookie_secret
 from irl_core.errors import UserError
 
 VARIABLE: Final = "IRL_LENS_ACCESS"
-ACTIONS: Final = {"train": "start trainings", "annotate": "annotate", "upload": "upload traces"}
+ACTIONS: Final = {"train": "start trainings", "annotate": "annotate", "upload": "upload solutions"}
 EVERYBODY: Final = "*"
 LOCAL: Final = "local"
 MOST_BYTES: Final = 1_000_000

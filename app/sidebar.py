@@ -73,7 +73,7 @@ def keep_valid(usable: dict[str, CheckpointInfo]) -> None:
     if linked in usable:
         state["checkpoint"] = linked
     elif linked:
-        state["link_error"] = "The checkpoint of this link is not here; the traces are those of the one in the sidebar."
+        state["link_error"] = "The checkpoint of this link is not here; what is shown is of the one in the sidebar."
     if state.get("checkpoint") not in usable:
         state.pop("checkpoint", None)
 

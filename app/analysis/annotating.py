@@ -81,7 +81,7 @@ def ask(
                 "Severity, wrong words", key="more_asked", persist_state="session", help=MORE_ASKED, width="content"
             )
     if answered is not None and state["choice"] is not None:
-        st.markdown(plain(judgements.again_words(answered, state["choice"], row, blind=blind)))
+        st.caption(plain(judgements.again_words(answered, state["choice"], row, blind=blind)))
     with st.form("said", border=False):  # Enter in the note sends it
         left, right, save_column = st.columns([1, 2, 1], vertical_alignment="bottom")
         left.selectbox(
@@ -205,7 +205,7 @@ def show_agreement(info: RunInfo, annotations: Sequence[Annotation]) -> None:
     with st.expander("Agreement between annotators, and with the model", icon=":material/handshake:"):
         rows = judgements.agreement_rows(info, annotations)
         if not rows:
-            st.caption("No trace was judged twice, and none of this run blindly.")
+            st.caption("No solution was judged twice, and none of this run blindly.")
             return
         chart.show_table(pd.DataFrame(rows), "agreement")
         st.caption(

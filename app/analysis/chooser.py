@@ -34,7 +34,7 @@ def choose(multiple: bool) -> list[RunInfo]:
         if info.reason:
             st.caption(plain(f"Not offered: {info.name}. {info.reason}"))
     if not usable:
-        st.info("There is no scored run yet. Upload traces, or make one with irl-lens score or irl-lens evaluate.")
+        st.info("There is no scored run yet. Upload solutions, or make one with irl-lens score or irl-lens evaluate.")
         return []
     names = list(usable)
     by_it = [name for name in names if scored_by(usable[name], st.session_state.get("checkpoint", ""))]

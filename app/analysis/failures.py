@@ -47,7 +47,7 @@ TELLING: Final = (
 )  # fmt: skip
 SCORE: Final = "score_mean_discounted"
 COLUMN_TITLES: Final = {
-    "trace_id": "trace", "problem": "problem", "text": "solution", "answer": "answer", "correct": "correct",
+    "trace_id": "id", "problem": "problem", "text": "solution", "answer": "answer", "correct": "correct",
     "n_steps": "steps", "length": "tokens", "kind": "kind of error", "true_first_error_step": "true first error",
     VERDICT: "verdict", "familiar": "familiarity", "familiarity": "log-probability of its problem",
     "confidence": "confidence of the reward", "copies": "equal texts",
@@ -55,6 +55,8 @@ COLUMN_TITLES: Final = {
 }  # fmt: skip
 
 
+SEPARATORS: Final = "/-_:. "
+LONG_BEGINNING: Final = 8
 MADE_ID: Final = re.compile(r"[0-9a-f]{16}(-(F\d+)?L\d+)?")  # as `irl_core.data.formats` gives it to rows without one
 
 
@@ -273,6 +275,17 @@ def step_words(step: Any) -> str:
 def name_of(trace_id: str, number: int) -> str:
     """What a trace is called: by its id; where that is a hash of its text, by its row, ``number`` counted from 0."""
     return f"row {number + 1:,}" if MADE_ID.fullmatch(trace_id) else trace_id
+
+
+def short_names(names: Sequence[str]) -> tuple[list[str], str]:
+    """Names without the beginning that all of them share, an ellipsis for it, and that beginning; as they are, and an
+    empty one, where it is short: in a narrow column names that begin alike would look alike."""
+    first, last = min(names), max(names)
+    apart = next((n for n, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    cut = max(first.rfind(sign, 0, apart) for sign in SEPARATORS) + 1
+    if len(names) < 2 or cut < LONG_BEGINNING:
+        return list(names), ""
+    return [f"\u2026{name[cut:]}" for name in names], first[:cut]
 
 
 def label_words(row: ScoredRow) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from streamlit.delta_generator import DeltaGenerator
 
-ANSWER_KNOWN: Final = "Traces of which the run says whether their answer is right; the share is of these."
+ANSWER_KNOWN: Final = "Solutions of which the run says whether their answer is right; the share is of these."
 CLEARED: Final = "filters_cleared"  # in the session: the controls' values that filter nothing
 SLICE_PIXELS: Final = 35 * 5 + 21  # a row that is cut in half says that there are more
 SLICES_IN_SIGHT: Final = 4
@@ -71,7 +71,7 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> tuple[Query, st
         "Answer", failures.OUTCOMES, key="outcome", required=True, persist_state="session",
         format_func=lambda name: failures.OUTCOME_WORDS.get(name, name),
     )  # fmt: skip
-    words = st.text_input("Words in problem, solution or trace id", key="words", max_chars=200, persist_state="session")
+    words = st.text_input("Words in problem, solution or its id", key="words", max_chars=200, persist_state="session")
     where = st.text_input(
         "Expression", key="where", max_chars=expression.MOST_CHARACTERS, placeholder=expression.EXAMPLE,
         persist_state="session",
@@ -172,7 +172,7 @@ def draw_slices(table: pa.Table, key: tuple[str, int, int]) -> None:
     st.caption(f"{counted(len(found), 'slice')}{more}. A choice filters by it.")
     rows = [
         {
-            "slice": one.name, "traces": one.traces, "answer known": one.known, "wrong": one.wrong,
+            "slice": one.name, "solutions": one.traces, "answer known": one.known, "wrong": one.wrong,
             "share wrong": one.wrong / one.known if one.known else None,
         }
         for one in found

@@ -41,7 +41,7 @@ def _sample(path: str, changed: int, size: int) -> sections.Sample:
     return sections.sample(Path(path))
 
 
-@st.cache_data(max_entries=FIGURES_KEPT, show_spinner="Computing figures and intervals \u2026", show_time=True)
+@st.cache_data(max_entries=FIGURES_KEPT, show_spinner=False)
 def section_of(name: str, file: tuple[str, int, int], beside: tuple[tuple[str, int, int], ...]) -> Section[Any]:
     """A section of the report over a file, kept until the file or one beside it changes."""
     return sections.section(name, Path(file[0]), _sample(*file))
@@ -83,7 +83,8 @@ def section(name: str, runs: Sequence[Shown]) -> dict[str, Section[Any]]:
     found = {}
     for run in runs:
         try:
-            found[run.name] = section_of(name, run.file, sections.beside(Path(run.file[0])))
+            with st.spinner(plain(sections.waiting_words(name, run.name, run.sample)), show_time=True):
+                found[run.name] = section_of(name, run.file, sections.beside(Path(run.file[0])))
         except (StoreError, OSError) as error:
             st.error(plain(f"{run.name}: {unreadable(error)}"))
     return found
@@ -162,13 +163,13 @@ def surprising(runs: Sequence[Shown], score: str) -> None:
         for run in runs
         for trace, words in sections.surprising(run.sample.frame, score)
     }
-    st.subheader("Traces that this score misjudges most")
+    st.subheader("Solutions that this score misjudges most")
     if not found:
-        st.info("No trace of which it is known whether it is right has this score.")
+        st.info("No solution of which it is known whether it is right has this score.")
         return
     left, right = st.columns([4, 1], vertical_alignment="bottom")
     choice = left.selectbox(
-        "Trace",
+        "Solution",
         list(found),
         key="surprising",
         help="The highest scores among the incorrect and the lowest among the correct, in turns.",

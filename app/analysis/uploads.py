@@ -48,7 +48,11 @@ FORMATS: Final = {
     "inspect": "a log of Inspect AI",
     "solutions": "question, solutions with is_correct",
 }
-SUFFIXES: Final = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".eval")
+KIND_WORDS: Final = {
+    ".jsonl": "JSON, an object a line", ".json": "JSON", ".csv": "a table (CSV)", ".tsv": "a table (TSV)",
+    ".parquet": "a table (Parquet)", ".eval": "a log of Inspect AI",
+}  # fmt: skip
+SUFFIXES: Final = tuple(KIND_WORDS)
 SAMPLE: Final = (
     json.dumps({"question": "A pen costs 3 dollars. How much are 4 pens?", "answer": "12",
                 "solution": "4 pens cost 4*3=14 dollars.\n#### 14"}) + "\n"
@@ -121,7 +125,7 @@ def check(data: bytes, layout: str, name: str = TRACES, columns: str = "") -> Ch
         first = f"; the first reason: {faults[0]}" if faults else ""
         raise UploadError(f"no row can be scored{first}")
     if len(traces) > MOST_TRACES:
-        raise UploadError(f"the file holds {len(traces):,} traces; the limit is {MOST_TRACES:,}: upload it in parts")
+        raise UploadError(f"the file holds {len(traces):,} solutions; the limit is {MOST_TRACES:,}: upload it in parts")
     problems = len({trace.problem for trace in traces})
     shown = tuple(faults[:MOST_SHOWN])
     return Checked(len(traces), problems, shown, len(faults), tuple(intake.lines()), file, given)
@@ -130,7 +134,7 @@ def check(data: bytes, layout: str, name: str = TRACES, columns: str = "") -> Ch
 def clean_title(given: str, data: bytes) -> str:
     """A title fit to be a folder's name: letters, digits and hyphens of what was given, and a part of the hash."""
     kept = "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in given[:MOST_TITLE].lower())
-    words = "-".join(part for part in kept.split("-") if part)[:40] or "traces"
+    words = "-".join(part for part in kept.split("-") if part)[:40] or "solutions"
     return f"{words}-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
@@ -162,7 +166,7 @@ def keep(data: bytes, title: str, who: str, checked: Checked, layout: str) -> Pa
         temporary.rename(folder)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            known = f"these traces were uploaded before, as {folder.name}; give another title"
+            known = f"these solutions were uploaded before, as {folder.name}; give another title"
             raise UploadError(known) from error
         raise UploadError(f"the upload could not be kept ({error.strerror}); nothing of it stays") from error
     finally:

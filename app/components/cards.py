@@ -27,6 +27,7 @@ def table(
     choose: Callable[[int], None] | None = None,
     columns: Mapping[str, Any] | None = None,
     height: int | Literal["auto"] = "auto",
+    row_height: int | None = None,
 ) -> None:
     """Draw a table, and its cards for a narrow screen. No cell of either is a formula or markup.
 
@@ -37,6 +38,7 @@ def table(
         choose: called with the place of a row that is chosen; without it none can be.
         columns: how Streamlit draws columns, by their names; their labels head the cards' lines too.
         height: of the table in pixels.
+        row_height: of its rows in pixels, for cells of several lines; a line each without it.
     """
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
     columns = columns or {}
@@ -55,7 +57,7 @@ def table(
     with st.container(key=f"wide_{key}"):
         st.dataframe(
             inert(frame), hide_index=True, height=height, key=key, column_config=dict(columns), placeholder="",
-            **selecting,
+            row_height=row_height, **selecting,
         )  # fmt: skip
     with st.container(key=f"cards_{key}"):
         st.html(html(frame, title, columns))

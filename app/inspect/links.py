@@ -59,7 +59,7 @@ def to_trace(run: str, trace_id: str) -> str:
     """The address of a stored trace on the Inspect page. Raises LinkError where it would be too long to be read."""
     address = f"/?{urlencode({'run': run, 'trace': trace_id})}"
     if len(run) + len(trace_id) + len("runtrace") > MAX_LINK:
-        raise LinkError(f"The trace's id is too long for a link: the limit is {MAX_LINK:,} characters.")
+        raise LinkError(f"The solution's id is too long for a link: the limit is {MAX_LINK:,} characters.")
     return address
 
 
@@ -69,7 +69,7 @@ def read_stored(parameters: Mapping[str, str]) -> Stored | None:
         return None
     check_length(parameters)
     if not parameters.get("run") or not parameters.get("trace"):
-        raise LinkError("Not found: this link names a run without a trace, or a trace without its run.")
+        raise LinkError("Not found: this link names a run without a solution, or a solution without its run.")
     return Stored(parameters["run"], parameters["trace"])
 
 

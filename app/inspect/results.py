@@ -78,7 +78,7 @@ def ranking_table(inspection: Inspection, result: InspectionResult, order: list[
         rows.append(
             {
                 "rank": place,
-                "trace": index + 1,
+                "solution": index + 1,
                 "answer": trace["answer"] if trace["answer"] is not None else "none found",
                 "majority": f"yes, {majority[1]} of {len(order)}" if votes and majority else "",
                 "correct": {True: "yes", False: "no", None: "not known"}[trace["correct"]],
@@ -113,7 +113,7 @@ def majority_words(inspection: Inspection) -> str:
     """The majority answer with its votes, in words. The tie rule is stated where there is more than one trace."""
     majority = majority_answer([one.trace for one in inspection.scored])
     if majority is None:
-        return "No trace has a final answer, so there is no majority answer."
+        return "No solution has a final answer, so there is no majority answer."
     total = len(inspection.scored)
     return f"Majority answer: {majority[0]} ({majority[1]} of {total}; in a tie, the one sampled first)."
 
@@ -128,7 +128,7 @@ def heading(trace: InspectedTrace, index: int, inspection: Inspection) -> str:
     elif asked.way:
         name = "Its first draft" if index else f"By {asked.way}"
     else:
-        name = f"Trace {index + 1} of {len(inspection.scored)}"
+        name = f"Solution {index + 1} of {len(inspection.scored)}"
     return " \u00b7 ".join((name, answer_words(trace)))
 
 
@@ -160,4 +160,4 @@ def choice_label(trace: InspectedTrace, index: int, place: int) -> str:
     """A trace in a list to choose from; ``place``: its rank, from 1."""
     score = trace["trace_score"]
     score_words = signed(score) if score is not None and math.isfinite(score) else "no score"
-    return f"{place}. trace {index + 1} \u00b7 {answer_words(trace)} \u00b7 {score_words}"
+    return f"{place}. solution {index + 1} \u00b7 {answer_words(trace)} \u00b7 {score_words}"

@@ -136,8 +136,8 @@ class Desk:
         waiting = sum(other.traces for other in self._queue)
         if waiting + ticket.traces > MOST_TRACES_WAITING:
             raise Refused(
-                f"Busy: {waiting} traces are ahead, and with yours more than {MOST_TRACES_WAITING}, the most allowed. "
-                "Sample fewer, paste a solution, or try again in a minute."
+                f"Busy: {waiting} solutions are ahead, and with yours more than {MOST_TRACES_WAITING}, the most "
+                "allowed. Sample fewer, paste a solution, or try again in a minute."
             )
 
     def ahead(self, ticket: Ticket) -> int:

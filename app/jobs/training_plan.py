@@ -58,8 +58,8 @@ class TrainingRequest:
 
     @property
     def title(self) -> str:
-        """The name that the job is listed under."""
-        return self.name if self.name == self.preset else f"{self.name} ({self.preset})"
+        """The name that the job is listed under: the run's, as every page has it."""
+        return self.name
 
     def command(self, *, force: bool = False) -> list[str]:
         """The command that trains it; ``force``: although it does not fit."""

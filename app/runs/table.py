@@ -87,7 +87,7 @@ def runs(
     ]  # fmt: skip
     found += [
         Run(
-            key, "scored run", one.name, one.path, f"{one.rows:,} traces" if not one.reason else "cannot be read",
+            key, "scored run", one.name, one.path, f"{one.rows:,} solutions" if not one.reason else "cannot be read",
             checkpoint=checkpoint_of(one.provenance), seed=shown(one.provenance.get("seed")),
             written=datetime.fromtimestamp(one.key[1] / 1e9, UTC) if one.key[1] else None, label=labels.get(key, Label()),
         )

@@ -60,7 +60,7 @@ def matrix(found: Mapping[str, Correlations]) -> None:
 
 def scatter(runs: Sequence[Shown], titles: Mapping[str, str]) -> None:
     """Draw any two columns against each other, a point a trace."""
-    st.subheader("Any two, a point a trace")
+    st.subheader("Any two, a point a solution")
     left, right = st.columns(2)
     names = list(titles)
     with left:
@@ -72,10 +72,10 @@ def scatter(runs: Sequence[Shown], titles: Mapping[str, str]) -> None:
         traces.scatter(frames, x, y, theme=chart.theme()),
         traces.scatter_table(frames, x, y),
         key="scatter",
-        alt=f"{titles[y]} against {titles[x]}, a point a trace, by run; the values are in the table below.",
+        alt=f"{titles[y]} against {titles[x]}, a point a solution, by run; the values are in the table below.",
         runs=[run.name for run in runs],
     )
-    st.caption("Click a point to open its trace in Inspect.")
+    st.caption("Click a point to open its solution in Inspect.")
 
 
 show()

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from irl_core.evaluation.section import Section
     from irl_core.evaluation.separation import SeparationByScore
 
-POOLED = "All traces"
+POOLED = "All solutions"
 WITHIN = "Within problems"
 
 
 def show() -> None:
     """Draw the page."""
-    st.header("Do correct traces score higher?")
+    st.header("Do correct solutions score higher?")
     runs = panel.opened()
     told = panel.section("separation", runs)
     found = {name: section.figures for name, section in told.items()}
@@ -53,7 +53,7 @@ def controls(found: Mapping[str, SeparationByScore]) -> str:
         key="compared",
         required=True,
         help="Within problems: each problem's mean is taken off, so that which problems are easy earns nothing. Only "
-        "problems with correct and incorrect traces are drawn.",
+        "problems with correct and incorrect solutions are drawn.",
     )
     panel.keep("compared")
     return score
@@ -77,17 +77,17 @@ def draw_charts(runs: Sequence[Shown], score: str) -> None:
             histogram,
             traces.histogram_table(drawn, score),
             key="distribution",
-            alt="Histograms of the score of correct and of incorrect traces, by run; the table below has the values.",
+            alt="Histograms of the score of correct and of incorrect solutions, by run; the table has the values.",
         )
     with second:
         chart.draw(
             strip,
             traces.strip_table(drawn, score),
             key="traces",
-            alt="Boxes with a point a trace, of correct and of incorrect traces, by run; the values are in the table.",
+            alt="Boxes with a point a solution, of correct and of incorrect ones, by run; the values are in the table.",
             runs=names,
         )
-        st.caption("Click a point to open its trace in Inspect.")
+        st.caption("Click a point to open its solution in Inspect.")
 
 
 def show_tests(
@@ -104,7 +104,7 @@ def compare_scores(found: Mapping[str, SeparationByScore]) -> None:
     from irl_core.report.charts.forest_plot import LEAST_WIDTH, intervals
 
     st.subheader("All scores beside each other")
-    where, unit = ("pooled", "AUC over all traces") if st.session_state["compared"] == POOLED else (
+    where, unit = ("pooled", "AUC over all solutions") if st.session_state["compared"] == POOLED else (
         "within", "share of the pairs of one problem ranked right")  # fmt: skip
     chart.draw(
         intervals(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from irl_core.data.annotations import Annotation
 
 ROWS_IN_SIGHT: Final = 7
+NARROW_ID, WRAPPED_PIXELS = 24, 58  # characters of an id that a line of the list holds; height of a row of two lines
 TABLE_PIXELS: Final = 35 * (ROWS_IN_SIGHT + 1) + 3
 STYLE: Final = """<style>
 [data-testid=stMain] h3 { font-size: 1.05rem; padding: 0; overflow-wrap: anywhere; }
@@ -194,7 +195,7 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
     if said is not None:
         numbers = failures.of_items(table, numbers, said)
     if not numbers:
-        st.info(f"None of the {table.num_rows:,} traces passes these filters.")
+        st.info(f"None of the {table.num_rows:,} solutions passes these filters.")
         filters.clear_button(key="clear_filters_here")
         return
     listing = Listing.at_trace(info, table, numbers, *map(st.session_state.get, ("failure", "failure_row")))
@@ -243,7 +244,8 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
     times = [f"\u00d7{copies[item]}" if copies[item] > 1 else "" for item in items]
     rows.insert(list(rows).index("trace_id") + 1, "copies", times)
     saved = csv_of(rows)
-    rows["trace_id"] = [failures.name_of(*one) for one in zip(rows["trace_id"], listed, strict=True)]
+    named = [failures.name_of(*one) for one in zip(rows["trace_id"], listed, strict=True)]
+    rows["trace_id"], beginning = failures.short_names(named)
     places = range(first, first + len(rows))
     rows.insert(0, "here", [f"{HERE if place == listing.place else ''} {place + 1:,}".strip() for place in places])
     # a table of other rows is another table: a row that was selected in the one before is not selected in it
@@ -256,19 +258,25 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
     config["mine"] = columns.TextColumn(titles["mine"], width=64)
     config[failures.SCORE] = columns.NumberColumn(titles[failures.SCORE], format="%.2f")
     cards.table(
-        rows, key, title="Traces", choose=lambda row: look_at(listing, first + row), columns=config, height=TABLE_PIXELS
+        rows,
+        key,
+        title="Solutions",
+        choose=lambda row: look_at(listing, first + row),
+        columns=config,
+        height=TABLE_PIXELS,
+        row_height=None if rows["trace_id"].str.len().max() <= NARROW_ID else WRAPPED_PIXELS,
     )
     total, judged = len(listing.numbers), sum(listing.item(place) in mine for place in range(len(listing.numbers)))
     st.progress(judged / total, text=f"{judged:,} of {total:,} judged by you")
     st.caption(
-        f"{counted(total, 'text')} of {counted(copies.total(), 'trace')} after the filters, of "
+        f"{counted(total, 'text')} of {counted(copies.total(), 'solution')} after the filters, of "
         f"{listing.table.num_rows:,} in all; {first + 1:,} to {first + len(listed):,} are listed; "
-        f"{HERE} is {listing.place + 1:,} of {total:,}"
+        f"{HERE} is {listing.place + 1:,} of {total:,}" + plain(f"; \u2026 stands for {beginning}" * bool(beginning))
     )
     st.download_button(
         "CSV of these rows",
         saved,
-        "traces.csv",
+        "solutions.csv",
         "text/csv",
         on_click="ignore",
         type="tertiary",

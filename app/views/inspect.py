@@ -183,7 +183,7 @@ def show_stored(info: CheckpointInfo | None) -> bool:
             draw_stored(wanted.run, row, info)
             show_address({"run": wanted.run, "trace": wanted.trace_id})
             return True
-        st.error("Not found: the run has no trace of that id.")
+        st.error("Not found: the run has no solution of that id.")
     st.button("To a text of your own", on_click=st.query_params.clear)
     return True
 

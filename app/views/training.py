@@ -32,9 +32,9 @@ GROUPS: Final = {
     "Discriminator right, by class": ("disc/accuracy_expert", "disc/accuracy_policy", "disc/accuracy_perturbed"),
 }
 UNITS: Final = {
-    "Reward by class": "mean reward of a trace",
+    "Reward by class": "mean reward of a solution",
     "Correctness, train and held-out": "share of samples right",
-    "Discriminator right, by class": "share of traces told right",
+    "Discriminator right, by class": "share of solutions told right",
 }
 MEANINGS: Final = {
     "Reward by class": "What the reward model gives to experts' solutions, to those that the model being trained (the "

@@ -25,7 +25,7 @@ SECONDS_BETWEEN_LOOKS: Final = 2.0
 
 
 def show() -> None:
-    st.header("Score your own traces")
+    st.header("Score your own solutions")
     info = sidebar.chosen()
     if not access.may("upload"):
         st.info(plain(access.reason("upload")))
@@ -34,17 +34,17 @@ def show() -> None:
         st.info("There is no checkpoint to score with yet. The sidebar says how to add one.")
         return
     st.caption(
-        "A JSON object a line with a problem and a solution; the right answer, or the label of the first wrong step, "
-        "if you have them. The traces stay on this server. The finished run appears on the other pages."
+        "A file with a problem and a solution in each row; with the right answer, or the first wrong step, if you have "
+        "them. It may be a table (CSV, TSV, Parquet), JSON (an object a line, or a list of them) or a log of Inspect "
+        "AI, under any name. What you give stays on this server; the finished run appears on the other pages."
     )
     st.download_button(
-        "An example to start from", SAMPLE, "traces.jsonl", "application/x-ndjson", on_click="ignore",
+        "An example to start from", SAMPLE, "solutions.jsonl", "application/x-ndjson", on_click="ignore",
         icon=":material/download:",
     )  # fmt: skip
     given = st.file_uploader(
-        f"Traces, at most {MOST_BYTES // 1_000_000} MB and {MOST_TRACES:,} of them", key="upload_file",
+        f"File, at most {MOST_BYTES // 1_000_000} MB and {MOST_TRACES:,} solutions", key="upload_file",
         type=[suffix.removeprefix(".") for suffix in SUFFIXES],
-        help="JSON Lines, CSV, Parquet, or a log of Inspect AI.",
     )  # fmt: skip
     layout = st.selectbox(
         "Format", list(FORMATS), format_func=lambda name: f"{name}: {FORMATS[name]}", key="upload_format"
@@ -65,9 +65,10 @@ def offer(data: bytes, name: str, layout: str, columns: str, info: CheckpointInf
     except UploadError as error:
         st.error(plain(f"Not taken: {error}"))
         return
-    can = f"{counted(checked.traces, 'trace')} of {counted(checked.problems, 'problem')} can be scored"
+    can = f"{counted(checked.traces, 'solution')} of {counted(checked.problems, 'problem')} can be scored"
     st.text(f"{can}; {counted(checked.faulty, 'row')} cannot." if checked.faulty else f"{can}.")
-    st.caption(plain(" ".join(checked.intake[:2])))
+    kind = uploads.KIND_WORDS[Path(checked.file).suffix]
+    st.caption(plain(f"Given: {name}, {kind}, {len(data) / 1000:,.1f} kB. {' '.join(checked.intake[:2])}"))
     if checked.faults:
         with st.expander(f"Rows that cannot be scored ({checked.faulty:,})"):
             st.text("\n".join(checked.faults))
@@ -100,7 +101,7 @@ def start(data: bytes, title: str, layout: str, checked: uploads.Checked, info: 
         state["upload_error"] = f"Not started: {error}."
         return
     run = f"uploads/{folder.name}"
-    words = f"Job {job.id} scores {counted(checked.traces, 'trace')}; then {run} is among the scored runs."
+    words = f"Job {job.id} scores {counted(checked.traces, 'solution')}; then {run} is among the scored runs."
     state[STARTED] = (job.id, run, words)
 
 

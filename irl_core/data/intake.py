@@ -82,7 +82,7 @@ class Intake:
     def lines(self) -> Iterator[str]:
         """What became of the source, in words."""
         known = f", {self.answers_known:,} known to end right or wrong" if self.answers_known else ""
-        rows, traces = (f"{n:,} {name}{'s' * (n != 1)}" for n, name in ((self.rows, "row"), (self.traces, "trace")))
+        rows, traces = (f"{n:,} {name}{'s' * (n != 1)}" for n, name in ((self.rows, "row"), (self.traces, "solution")))
         yield f"Read as {self.format}: {rows}, {traces}{known}."
         if self.labels:
             wrong, right = self.labels_with_error, self.labels - self.labels_with_error

@@ -109,7 +109,7 @@ def test_a_page_says_the_paragraph_of_the_report_and_where_it_comes_from(
     said = words(page)
     lines = sections.sentences(found.paragraph)
     assert all(f"- {line}" in said for line in lines) and len(lines) > 3
-    assert "one: checkpoint demo-irl, data demo; all 48 traces of 12 problems; familiarity: not measured." in said
+    assert "one: checkpoint demo-irl, data demo; all 48 solutions of 12 problems; familiarity: not measured." in said
     assert "bootstrap over problems (2,000 resamples, seed 0)" in said
     assert json.loads(page.json[0].value)["checkpoint"] == "demo-irl"
 

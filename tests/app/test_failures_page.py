@@ -49,7 +49,7 @@ def press(page: AppTest, label: str) -> None:
 
 
 def said(page: AppTest) -> str:
-    return " ".join(one.value.replace("\\", "") for one in page.markdown)
+    return " ".join(one.value.replace("\\", "") for one in (*page.markdown, *page.caption))
 
 
 def drawn(page: AppTest) -> list[Any]:

@@ -91,7 +91,7 @@ def test_samples_are_ranked_with_the_majority_marked_and_two_can_be_compared() -
     page.selectbox(key="versus").set_value(5).run()
     both = drawn(page)
     assert len(both) == 2 and both[0]["ranges"] == both[1]["ranges"]
-    assert both[1]["title"].startswith("Trace 6 of 8")
+    assert both[1]["title"].startswith("Solution 6 of 8")
     assert fakes.calls["sample"] == 1
 
 

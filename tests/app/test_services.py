@@ -64,7 +64,7 @@ def test_sessions_of_many_samples_do_not_fill_the_queue_and_one_session_waits_on
         except Refused as error:
             refused.append(str(error))
     assert len(taken) == 4 and len(set(refused)) == 1
-    assert refused[0].startswith("Busy: 256 traces are ahead, and with yours more than 256, the most allowed.")
+    assert refused[0].startswith("Busy: 256 solutions are ahead, and with yours more than 256, the most allowed.")
     taken.pop().give_up()
     small = [desk.submit(Request("How many?", "1"), f"small {number}") for number in range(20)]  # 1 trace each
     with pytest.raises(Refused, match="Busy: 1 request of this session is ahead, the most allowed"):

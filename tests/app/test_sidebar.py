@@ -114,7 +114,7 @@ def texts(page: AppTest) -> str:
 
 def a_job(code: str = SLEEP, **more: Any) -> Job:
     command = [sys.executable, "-c", code]
-    return supervisor.start(Wanted("train", "mine (demo-irl)", command, Path("runs/mine"), "cpu", **more))
+    return supervisor.start(Wanted("train", "mine", command, Path("runs/mine"), "cpu", **more))
 
 
 def ended(job: Job) -> Job:
@@ -220,11 +220,11 @@ def test_a_training_is_started_with_what_was_chosen(planned: list[Any], started:
         "train", "demo-irl", "--set=run.steps=20", "--set=policy.num_generations=4", "--set=policy.gamma=0.8",
         "--run-dir=runs/mine",
     ]  # fmt: skip
-    assert (more["title"], more["run_dir"], more["device"]) == ("mine (demo-irl)", Path("runs/mine"), "cpu")
+    assert (more["title"], more["run_dir"], more["device"]) == ("mine", Path("runs/mine"), "cpu")
     assert (more["user"], more["grace"]) == ("local", 120)
     (job,) = supervisor.list_jobs()
     page.run()
-    assert job.active and "mine (demo-irl)" in texts(page) and labels(page)["Cancel"] is True
+    assert job.active and "mine" in texts(page) and labels(page)["Cancel"] is True
 
 
 def test_a_refusal_is_shown_and_nothing_can_be_started(planned: list[Any]) -> None:
@@ -322,7 +322,7 @@ def test_a_start_that_is_sent_all_the_same_starts_nothing(
 def test_a_job_is_cancelled_and_resumed() -> None:
     job = a_job()
     page = open_page()
-    assert "mine (demo-irl)" in texts(page)
+    assert "mine" in texts(page)
     press(page, "Cancel")
     assert ended(job).state == "cancelled"
     page.run()

@@ -73,9 +73,9 @@ def test_it_is_scored_again_with_the_chosen_checkpoint(rows: list[dict[str, Any]
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
-        ({"run": "mine", "trace": "missing"}, "Not found: the run has no trace of that id."),
+        ({"run": "mine", "trace": "missing"}, "Not found: the run has no solution of that id."),
         ({"run": "../../etc", "trace": "x"}, "Not found: there is no scored run of that name here"),
-        ({"trace": "missing"}, "Not found: this link names a run without a trace"),
+        ({"trace": "missing"}, "Not found: this link names a run without a solution"),
         ({"run": "mine", "trace": "x" * 7000}, "This link is not readable: it is longer than 6,000 characters."),
     ],
 )

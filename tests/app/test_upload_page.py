@@ -66,15 +66,16 @@ def errors(page: AppTest) -> str:
 
 def test_a_file_is_counted_and_scored_by_a_job(started: list[tuple[Any, ...]], here: Path) -> None:
     page = given(open_page(), (SAMPLE + "nonsense\n").encode())
-    assert "2 traces of 2 problems can be scored; 1 row cannot." in [text.value for text in page.text]
+    assert "2 solutions of 2 problems can be scored; 1 row cannot." in [text.value for text in page.text]
     assert any("line 3: not JSON" in text.value for text in page.text)
+    assert any("Given: mine.jsonl, JSON, an object a line, 0." in one.value.replace("\\", "") for one in page.caption)
     score(page)
     ((kind, title, command, folder, device, user),) = started
     assert (kind, device, user) == ("score", "auto", "local")
     assert title == f"scoring of {folder.name}" and folder.name.startswith("mine-")
     assert command == supervisor.command_line(*uploads.arguments(folder, Path("/nonexistent/fake"), "auto", "auto"))
     assert (here / folder / "traces.jsonl").read_bytes() == (SAMPLE + "nonsense\n").encode()
-    assert "Job 1 scores 2 traces" in page.success[0].value.replace("\\", "")
+    assert "Job 1 scores 2 solutions" in page.success[0].value.replace("\\", "")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_a_scoring_waits_where_the_device_is_busy(
 
 def test_the_same_traces_twice_are_one_upload(started: list[tuple[Any, ...]]) -> None:
     score(given(open_page(), SAMPLE.encode()))
-    assert "these traces were uploaded before" in errors(score(given(open_page(), SAMPLE.encode())))
+    assert "these solutions were uploaded before" in errors(score(given(open_page(), SAMPLE.encode())))
     assert len(started) == 1
 
 
@@ -139,7 +140,7 @@ def test_a_second_click_on_score_starts_nothing_and_is_no_mistake(
     score(page)
     assert len(started) == 1 and not errors(page) and page.success
     monkeypatch.setattr(supervisor, "get", lambda _: replace(job, state="failed"))
-    assert "these traces were uploaded before" in errors(score(page))
+    assert "these solutions were uploaded before" in errors(score(page))
 
 
 def test_a_permission_withdrawn_since_the_page_was_drawn_counts(
@@ -150,4 +151,4 @@ def test_a_permission_withdrawn_since_the_page_was_drawn_counts(
     monkeypatch.setenv(access.VARIABLE, str(here / "access.toml"))
     score(page)
     assert started == [] and not (here / uploads.FOLDER).exists()
-    assert "Log in to upload traces." in "".join(info.value for info in page.info).replace("\\", "")
+    assert "Log in to upload solutions." in "".join(info.value for info in page.info).replace("\\", "")

@@ -131,7 +131,7 @@ def test_the_words_are_those_of_the_report(shown: Watched, pages: str, runs: Pat
     shown.page.locator("summary").filter(has_text="Figures, with intervals and n").click()
     for line in sections.sentences(said):
         expect(shown.page.get_by_role("listitem").filter(has_text=line)).to_be_visible()
-    expect(shown.page.get_by_text("all 180 traces of 30 problems")).to_be_visible()
+    expect(shown.page.get_by_text("all 180 solutions of 30 problems")).to_be_visible()
 
 
 MOST_PIXELS = 2_500
@@ -215,7 +215,7 @@ AIM = """node => {
 def test_a_trace_is_opened_by_keyboard_alone(shown: Watched, pages: str) -> None:
     page = shown.page
     open_page(page, pages, "distributions")
-    page.get_by_role("combobox", name="Trace").focus()
+    page.get_by_role("combobox", name="Solution").focus()
     page.keyboard.press("Tab")
     while page.evaluate("document.activeElement.innerText").strip().find("Open in Inspect") < 0:
         page.keyboard.press("Tab")

@@ -97,7 +97,7 @@ def test_an_oversized_query_is_refused_and_the_server_lives(watched: Any, server
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("trace=missing", "Not found: this link names a run without a trace"),
+        ("trace=missing", "Not found: this link names a run without a solution"),
         ("run=missing&trace=missing", "Not found:"),
         ("run=../../etc/passwd&trace=x", "Not found:"),
     ],

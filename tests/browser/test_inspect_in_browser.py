@@ -206,7 +206,7 @@ def test_colours_are_changed_in_the_browser_at_once(watched: Any, address: str) 
     open_page(page, address, Link("How many?", "pens = 4", view="raw"))
     # the trace's largest value, -3, is wholly orange; pens 1.5 is half blue: 164.5, 199.5, 236. No message to the
     # server and back could be in time: click and colours are one call.
-    own = page.evaluate(PRESS, "this trace's scale")
+    own = page.evaluate(PRESS, "this solution's scale")
     assert own == ["rgb(165, 200, 236)", WHITE, "rgb(240, 135, 43)", WHITE, "rgb(210, 227, 246)", WHITE]
     expect(page.locator(".ticks")).to_have_text("\u221230+3")
     expect(page.locator(".meaning")).to_contain_text("not to be compared with other traces")

@@ -39,10 +39,10 @@ def test_uploaded_traces_become_a_run(watched: Any, server: str, folder: Path) -
     expect(page.get_by_text("Not taken: the file is no text", exact=False)).to_be_visible(timeout=30_000)
     name = "<img src=x onerror=alert(1)>.jsonl"
     field.set_input_files({"name": name, "mimeType": "application/json", "buffer": (SAMPLE + "nonsense\n").encode()})
-    expect(page.get_by_text("2 traces of 2 problems can be scored; 1 row cannot.")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("2 solutions of 2 problems can be scored; 1 row cannot.")).to_be_visible(timeout=30_000)
     page.wait_for_selector(READY)
     page.get_by_role("button", name="Score", exact=True).click()
-    expect(page.get_by_text("Job 1 scores 2 traces", exact=False)).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Job 1 scores 2 solutions", exact=False)).to_be_visible(timeout=30_000)
     (kept,) = (folder / "runs" / "uploads").iterdir()
     assert kept.name.startswith("img-src-x-onerror-alert-1-")
     run = kept / "run.parquet"
@@ -54,7 +54,7 @@ def test_uploaded_traces_become_a_run(watched: Any, server: str, folder: Path) -
     page.wait_for_selector(READY, timeout=60_000)
     page.get_by_role("combobox", name="Scored run").click()
     page.get_by_role("option", name=f"uploads/{kept.name}").click()
-    expect(page.get_by_text("1 text of 1 trace after the filters, of 2 in all", exact=False)).to_be_visible(
+    expect(page.get_by_text("1 text of 1 solution after the filters, of 2 in all", exact=False)).to_be_visible(
         timeout=30_000
     )
     assert page.locator("img[src=x]").count() == 0
@@ -67,7 +67,7 @@ def test_who_may_not_upload_is_told_so(watched: Any, folder: Path) -> None:
         with served(ROOT / "app" / "main.py", folder / "closed.log") as server:
             page = watched.page
             page.goto(f"{server}/upload")
-            expect(page.get_by_text("Log in to upload traces.")).to_be_visible(timeout=60_000)
+            expect(page.get_by_text("Log in to upload solutions.")).to_be_visible(timeout=60_000)
             expect(page.locator("input[type=file]")).to_have_count(0)
             page.goto(f"{server}/failures")
             expect(page.get_by_text("Log in to annotate.").first).to_be_visible(timeout=60_000)

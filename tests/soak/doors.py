@@ -96,7 +96,7 @@ def strangers(page: Page, trust: ssl.SSLContext) -> None:
     shows(page.get_by_text(VERDICT))  # the websocket gets through, and the first example is inspected
     expect(page.get_by_role("button", name=re.compile("Train"))).to_be_disabled()
     open_page(page, "upload")
-    shows(page.get_by_text("Log in to upload traces."))
+    shows(page.get_by_text("Log in to upload solutions."))
     open_page(page, "failures")
     shows(page.get_by_text("Log in to annotate."))
 
@@ -112,7 +112,7 @@ def ada(page: Page, trust: ssl.SSLContext) -> None:
     open_page(page, "upload")
     row = b'{"problem": "Ben has 7 nuts and eats 2. How many are left?", "solution": "7-2=5\\n#### 5"}\n'
     page.locator("input[type=file]").set_input_files({"name": "a.jsonl", "mimeType": "application/json", "buffer": row})
-    shows(page.get_by_text("1 trace of 1 problem can be scored."))
+    shows(page.get_by_text("1 solution of 1 problem can be scored."))
     page.get_by_role("button", name="Log out").click()
     page.get_by_role("button", name="End session").click()  # the provider asks
     page.wait_for_url(f"{SITE}/**")

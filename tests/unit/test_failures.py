@@ -188,3 +188,13 @@ def test_a_verdict_of_the_reward_is_none_where_the_model_cannot_judge(tmp_path: 
     assert shown["familiar"].tolist() == ["unfamiliar", "familiar", "not measured"]
     said = [judgements.annotation(row, "run", "a", "none", category="", note="", blind=True) for row in found]
     assert list(judgements.model_labels(info, said).values()) == ["unsure", "step 4", "step 3"]
+
+
+def test_names_that_begin_alike_are_listed_without_that_beginning() -> None:
+    long = ["qwen2.5-math/test-01/sample-1", "qwen2.5-math/test-01/sample-2", "qwen2.5-math/test-02/sample-1"]
+    assert failures.short_names(long) == (
+        ["\u202601/sample-1", "\u202601/sample-2", "\u202602/sample-1"], "qwen2.5-math/test-"
+    )  # fmt: skip
+    assert failures.short_names(long[:1]) == (long[:1], "")
+    assert failures.short_names(["row 1", "row 12"]) == (["row 1", "row 12"], "")
+    assert failures.short_names(["abcdefghij1", "abcdefghij2"]) == (["abcdefghij1", "abcdefghij2"], "")  # not in a word

@@ -34,7 +34,7 @@ def test_a_small_run_is_shown_whole(tmp_path: Path) -> None:
     shown = sections.sample(written(tmp_path / "run.parquet", two_problems(), checkpoint="demo"))
     assert (shown.traces, shown.problems, len(shown.frame), shown.whole) == (5, 3, 5, True)
     assert list(shown.frame.columns) == list(sections.COLUMNS)
-    assert shown.words() == "all 5 traces of 3 problems; familiarity: not measured"
+    assert shown.words() == "all 5 solutions of 3 problems; familiarity: not measured"
     assert shown.provenance == {"checkpoint": "demo"}
 
 
@@ -45,8 +45,8 @@ def test_whole_problems_are_drawn_of_a_large_run(tmp_path: Path, monkeypatch: py
     # 50 // 8 = 6 problems with all of their 8 traces
     assert shown.frame.groupby("problem_id").size().tolist() == [8] * 6 and not shown.whole
     assert shown.words() == (
-        "48 of 160 traces: 6 of 20 problems, drawn at random (seed 0) with all their traces; the limits of these pages "
-        "are 50 traces and 5,000 problems; familiarity: not measured"
+        "48 of 160 solutions: 6 of 20 problems, drawn at random (seed 0) with all their solutions; the limits of "
+        "these pages are 50 solutions and 5,000 problems; familiarity: not measured"
     )
     assert sections.sample(path).frame["trace_id"].tolist() == shown.frame["trace_id"].tolist()
     monkeypatch.setattr(sections, "MOST_PROBLEMS", 4)
@@ -56,7 +56,7 @@ def test_whole_problems_are_drawn_of_a_large_run(tmp_path: Path, monkeypatch: py
 def test_a_problem_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sections, "MOST_TRACES", 5)
     path = written(tmp_path / "run.parquet", simulated(2, 8))
-    with pytest.raises(StoreError, match=r"run\.parquet: a problem has more than 5 traces"):
+    with pytest.raises(StoreError, match=r"run\.parquet: a problem has more than 5 solutions"):
         sections.sample(path)
 
 
@@ -258,3 +258,19 @@ def test_names_of_runs_are_inert_in_the_texts_to_read(tmp_path: Path) -> None:
     assert texts(figure_tables.tests_summary({"=x": separated, "b": separated}, SCORE)).columns[1] == "'=x, pooled"
     correlated = sections.section("correlation", path, shown).figures
     assert set(texts(figure_tables.partial_summary({"=x": correlated, "b": correlated}))["run"]) == {"'=x", "b"}
+
+
+def test_what_is_waited_for_is_said_with_about_how_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "run.parquet", simulated(10, 4))
+    shown = sections.sample(path)
+    rows = len(shown.frame)
+    monkeypatch.setattr(sections, "took", {"reranking": 12.0 / rows, "pass_at_k": 0.001})
+    assert sections.waiting_words("reranking", "mine", shown) == (
+        f"mine: computing what choosing gains over {rows} solutions, with intervals; about 12 s \u2026"
+    )
+    assert sections.waiting_words("pass_at_k", "mine", shown).endswith("; a moment \u2026")
+    sections.section("pass_at_k", path, shown)
+    assert sections.took["pass_at_k"] == 0.001  # of so few nothing is learned
+    monkeypatch.setattr(sections, "LARGE", 1)
+    sections.section("pass_at_k", path, shown)
+    assert sections.took["pass_at_k"] != 0.001

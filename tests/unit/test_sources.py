@@ -77,7 +77,7 @@ def test_prm800k_follows_the_labeler_and_leaves_out_what_has_no_label() -> None:
     assert isinstance(gave_up, RowError) and gave_up.message.startswith("the labeler gave up")
     assert isinstance(unfinished, RowError) and unfinished.message.startswith("1 of 3 steps are rated")
     assert list(intake.lines()) == [
-        "Read as prm800k: 5 rows, 3 traces, 3 known to end right or wrong.",
+        "Read as prm800k: 5 rows, 3 solutions, 3 known to end right or wrong.",
         "Labels of steps, by people: 3, 1 with a first wrong step and 2 without one.",
         "Left out: 1 row, label: the labeler gave up (finish_reason give_up): no label (first: prm800k.jsonl, line 4).",
         "Left out: 1 row, label: ... of ... steps are rated, and none of them is wrong (first: prm800k.jsonl, line 5).",

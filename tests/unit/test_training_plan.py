@@ -99,7 +99,7 @@ def test_the_command_trains_what_was_asked_for() -> None:
     ]  # fmt: skip
     assert request.command(force=True) == [*command, "--force"]
     assert request.shell_command() == ("irl-lens train demo-irl --set run.steps=20 --set --force=1 --run-dir runs/mine")
-    assert (request.title, TrainingRequest("demo-irl", (), "demo-irl").title) == ("mine (demo-irl)", "demo-irl")
+    assert request.title == request.name == "mine"  # one name in the sidebar, on Training curves and on Runs
 
 
 def test_a_name_is_free_and_proper(folder: Path) -> None:

@@ -36,7 +36,7 @@ def test_the_same_upload_twice_at_once_is_kept_once() -> None:
     with ThreadPoolExecutor(8) as pool:
         told = list(pool.map(kept, range(8)))
     name = clean_title("mine", SAMPLE.encode())
-    assert sorted(told) == sorted([name, *[f"these traces were uploaded before, as {name}; give another title"] * 7])
+    assert sorted(told) == sorted([name, *[f"these solutions were uploaded before, as {name}; give another title"] * 7])
     assert [one.name for one in uploads.FOLDER.iterdir()] == [name]
     assert (uploads.FOLDER / name / uploads.TRACES).read_text() == SAMPLE
 
@@ -80,7 +80,7 @@ def test_an_unknown_format_is_told_in_the_words_of_the_page() -> None:
 
 def test_more_traces_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "MOST_TRACES", 1)
-    with pytest.raises(UploadError, match="the file holds 2 traces; the limit is 1: upload it in parts"):
+    with pytest.raises(UploadError, match="the file holds 2 solutions; the limit is 1: upload it in parts"):
         check(SAMPLE.encode(), "auto")
     with pytest.raises(UploadError, match="the format is 'pickle'; it is one of auto"):
         check(SAMPLE.encode(), "pickle")
@@ -89,8 +89,9 @@ def test_more_traces_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("My run (2)", "my-run-2"), ("../../etc/passwd", "etc-passwd"), ("a\0b\n$(rm)", "a-b-rm"), ("\u202e", "traces"),
-        ("", "traces"), ("x" * 500, "x" * 40), (".hidden", "hidden"), ("<img src=x>", "img-src-x"),
+        ("My run (2)", "my-run-2"), ("../../etc/passwd", "etc-passwd"), ("a\0b\n$(rm)", "a-b-rm"),
+        ("\u202e", "solutions"), ("", "solutions"),
+        ("x" * 500, "x" * 40), (".hidden", "hidden"), ("<img src=x>", "img-src-x"),
     ],
 )  # fmt: skip
 def test_a_title_becomes_a_name_and_no_path(given: str, words: str) -> None:
@@ -105,7 +106,7 @@ def test_an_upload_is_kept_whole_in_a_folder_of_its_own(here: Path) -> None:
     assert (folder / "traces.jsonl").read_bytes() == data
     about = json.loads((folder / "upload.json").read_text())
     assert (about["title"], about["who"], about["traces"]) == ("../../outside", "ann", 2)
-    with pytest.raises(UploadError, match="these traces were uploaded before, as outside-"):
+    with pytest.raises(UploadError, match="these solutions were uploaded before, as outside-"):
         keep(data, "../../outside", "bob", check(data, "auto"), "auto")
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -163,7 +164,7 @@ def test_the_command_names_whole_paths(here: Path) -> None:
 
 def test_a_hundred_thousand_lines_are_refused_with_the_limit() -> None:
     data = b'{"problem":"p","solution":"1"}\n' * 100_000
-    with pytest.raises(UploadError, match="the file holds 100,000 traces; the limit is 20,000: upload it in parts"):
+    with pytest.raises(UploadError, match="the file holds 100,000 solutions; the limit is 20,000: upload it in parts"):
         check(data, "plain")
 
 

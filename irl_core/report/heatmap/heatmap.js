@@ -306,8 +306,8 @@ function buildLegend(data, scale) {
   const zero = scale.theme === "dark" ? "Dark" : "White";
   const notes = [data.muted ? "Grey: the size of the reward, whose sign means nothing here."
     : "Orange: unlike the expert. " + zero + ": exactly zero. Blue: like the expert.",
-  scale.own ? "Full colour: this trace's largest value; not to be compared with other traces."
-    : "The same scale for every trace; it has no end, larger values stay apart."];
+  scale.own ? "Full colour: this solution's largest value; not to be compared with other solutions."
+    : "The same scale for every solution; it has no end, larger values stay apart."];
   if (data.no_signal || data.trace.tokens.some((token) => typeof token[data.view] !== "number")) {
     notes.push("Hatched: no signal.");
   }
@@ -440,7 +440,7 @@ function buildControls(settings, choose) {
     box.append(group);
   };
   buttons("view", "View", SIGNALS.slice(0, 4));
-  buttons("scale", "Scale", [["fixed", "fixed scale"], ["trace", "this trace's scale"]]);
+  buttons("scale", "Scale", [["fixed", "fixed scale"], ["trace", "this solution's scale"]]);
   const label = element("label", "", "Colour strength ");
   const slider = element("input");
   Object.assign(slider, { type: "range", min: -2, max: 3, step: 1 });
