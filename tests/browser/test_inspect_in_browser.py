@@ -209,7 +209,7 @@ def test_colours_are_changed_in_the_browser_at_once(watched: Any, address: str) 
     own = page.evaluate(PRESS, "this solution's scale")
     assert own == ["rgb(165, 200, 236)", WHITE, "rgb(240, 135, 43)", WHITE, "rgb(210, 227, 246)", WHITE]
     expect(page.locator(".ticks")).to_have_text("\u221230+3")
-    expect(page.locator(".meaning")).to_contain_text("not to be compared with other traces")
+    expect(page.locator(".meaning")).to_contain_text("not to be compared with other solutions")
     # credit: 1.5, -1.5, -3, 3, 0.75, -0.75
     assert page.evaluate(PRESS, "rise and fall")[2] == "rgb(240, 135, 43)"
     page.wait_for_url("**view=credit**")  # the page is told, for its link
