@@ -66,7 +66,14 @@ def ask(
     state, identity = st.session_state, (row["trace_id"], listing.numbers[listing.place])
     if state.get("answering") != identity:  # another trace: nothing is chosen yet
         state.update(
-            answering=identity, choice=None, category="", note="", severity="", wrong_words="", wrong_span=None
+            answering=identity,
+            ticket={},
+            choice=None,
+            category="",
+            note="",
+            severity="",
+            wrong_words="",
+            wrong_span=None,
         )
     with st.container(horizontal=True, vertical_alignment="center", key="choices"):
         for number, step in enumerate(row["steps"]):
@@ -155,9 +162,13 @@ def save(
     A second Enter that comes before the page is drawn anew saves nothing again, and goes ``further`` as a later one.
     """
     state, identity = st.session_state, (row["trace_id"], listing.numbers[listing.place])
-    if state["choice"] is None:  # there is nothing left to save, or a button that is disabled sent it
-        if state.get(SAVED) == identity and further is not None:
+    # any look into the session may end this run for the one of a second Enter: what was written is noted without one
+    ticket: dict[str, bool] = state["ticket"]
+    if ticket or state["choice"] is None:  # there is nothing left to save, or a button that is disabled sent it
+        if (ticket or state.get(SAVED) == identity) and further is not None:
             look_at(listing, further)
+        if ticket:
+            state.update({"answering": None, "choice": None, SAVED: identity})
         return
     try:
         person, note = access.writer("annotate", state["annotator"]), state["note"].strip()
@@ -177,6 +188,7 @@ def save(
             annotation = replace(annotation, blind=False)
         before = known.latest().get((annotation.text_sha256, who))
         known.add(annotation)
+        ticket["written"] = True
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not saved: {error}"
         return

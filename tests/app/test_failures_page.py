@@ -207,11 +207,17 @@ def test_a_second_enter_before_the_page_is_drawn_anew_saves_once_and_goes_on(sto
     page = open_page()
     ids = page.dataframe[0].value["trace_id"].tolist()
     press(page, "Step 1")
-    twice = annotating.save
+    once, words = annotating.save, annotating.judgements.saved_words
+
+    def cut(*_: Any) -> None:
+        raise InterruptedError  # as Streamlit ends a run for the next one, at any look into the session
 
     def save(*asked: Any) -> None:
-        twice(*asked)
-        twice(*asked)
+        with pytest.MonkeyPatch.context() as first, pytest.raises(InterruptedError):
+            first.setattr(annotating.judgements, "saved_words", cut)
+            once(*asked)
+        assert annotating.judgements.saved_words is words
+        once(*asked)
 
     page.session_state["choice"] = "0"
     with pytest.MonkeyPatch.context() as patched:

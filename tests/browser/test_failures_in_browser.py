@@ -232,7 +232,7 @@ def test_a_digit_that_is_no_step_is_said(watched: Any, reviewed: str) -> None:
     expect(page.get_by_role("status").filter(has_text="This solution has no step 9.")).to_be_visible()
 
 
-def test_enter_twice_saves_once_and_goes_on(watched: Any, reviewed: str, folder: Path) -> None:
+def test_enter_twice_saves_once(watched: Any, reviewed: str, folder: Path) -> None:
     page = watched.page
     page.set_default_timeout(60_000)
     open_page(page, reviewed, "hasty")
@@ -241,7 +241,8 @@ def test_enter_twice_saves_once_and_goes_on(watched: Any, reviewed: str, folder:
     page.wait_for_selector(READY)
     page.keyboard.press("Enter")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("\u25b6 is 2 of", exact=False)).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("1 of 70 judged by you")).to_be_visible(timeout=30_000)
+    page.wait_for_timeout(3_000)  # for the second one, which the browser may send with the first
     page.wait_for_selector(READY)
     said = [one for one in Annotations(folder / "runs" / "annotations.sqlite").all() if one.annotator == "hasty"]
     assert [(one.label, one.blind) for one in said] == [("step 1", True)]
