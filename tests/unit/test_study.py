@@ -220,11 +220,12 @@ def test_the_arms_of_teach_differ_in_update_and_reward_alone() -> None:
         assert found[name] == changed(known, plain) - {"run.preset"}
         assert all(settings(plan, f"{name}-1")[key] == known[key] for key in found[name])
     assert found["start_reward"] == {"discriminator.updates_per_round", "discriminator.warmup_rounds", "run.steps"}
+    assert found["start_best_of_n"] == found["start_reward"] | found["best_of_n"]
     assert found["process_reward"] == found["start_reward"] | {"model.discriminator"}
     assert found["grpo"] == {"run.method", "model.discriminator", "discriminator.warmup_rounds", "run.steps"}
     assert found["right_of_n"] == found["grpo"] | found["best_of_n"]
     # as many updates of the policy, on as many samples
-    for name in ("start_reward", "process_reward", "grpo", "right_of_n"):
+    for name in ("start_reward", "start_best_of_n", "process_reward", "grpo", "right_of_n"):
         assert settings(plan, f"{name}-1")["run.steps"] == irl["run.steps"] - irl["discriminator.warmup_rounds"]
 
 

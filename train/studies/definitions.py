@@ -170,6 +170,10 @@ STUDIES = {
                     "start_reward", "reward: the start's likelihood", "demo-teach",
                     ("discriminator.updates_per_round=0", *NO_WARM_UP),
                 ),
+                Arm(
+                    "start_best_of_n", "reward: the start's likelihood, best of 8 by likelihood", "demo-teach",
+                    ("discriminator.updates_per_round=0", *NO_WARM_UP, *BEST_OF_N),
+                ),
                 Arm("irl", "learned reward, surrogate", "demo-teach"),
                 Arm("best_of_n", "learned reward, best of 8 by likelihood", "demo-teach", BEST_OF_N),
                 Arm("preferences", "learned reward, preferences", "demo-teach", ("policy.update=preferences",)),
