@@ -70,12 +70,20 @@ def keep_valid(usable: dict[str, CheckpointInfo]) -> None:
     """Take the checkpoint of a link once; forget a choice that is no longer there."""
     state = st.session_state
     linked = state.pop("linked_checkpoint", "")
-    if linked in usable:
-        state["checkpoint"] = linked
+    if (name := listed_as(linked, usable)) is not None:
+        state["checkpoint"] = name
     elif linked:
         state["link_error"] = "The checkpoint of this link is not here; what is shown is of the one in the sidebar."
     if state.get("checkpoint") not in usable:
         state.pop("checkpoint", None)
+
+
+def listed_as(linked: str, usable: dict[str, CheckpointInfo]) -> str | None:
+    """The name in the list of the checkpoint that a link names: by that name, or, as older links do, by the one that
+    the checkpoint gives itself; None where it is not in the list."""
+    if linked in usable:
+        return linked
+    return next((name for name, info in usable.items() if linked and info.config.get("name") == linked), None)
 
 
 def show_provenance(info: CheckpointInfo) -> None:

@@ -48,8 +48,8 @@ def all_of_them() -> list[Inspection]:
 
 def remember(inspection: Inspection) -> None:
     """Put an inspection in front; an earlier one of the same request with the same checkpoint goes."""
-    same = (inspection.request, inspection.checkpoint)
-    others = [one for one in all_of_them() if (one.request, one.checkpoint) != same]
+    same = (inspection.request, inspection.name)
+    others = [one for one in all_of_them() if (one.request, one.name) != same]
     kept = [inspection, *others][:MOST]
     totals = list(accumulate(map(size_of, kept)))
     st.session_state[STATE] = kept[: max(1, sum(total <= MOST_BYTES for total in totals))]

@@ -193,7 +193,7 @@ def link_of(inspection: Inspection, chosen: int, versus: int | None) -> links.Li
         problem=asked.problem,
         solution=asked.solution,
         answer=asked.answer,
-        checkpoint=inspection.checkpoint,
+        checkpoint=inspection.name,
         n=asked.n,
         seed=asked.seed,
         temperature=asked.temperature,

@@ -44,7 +44,7 @@ def reward(piece: str) -> float:
 
 
 class FakeLens:
-    name = "fake"
+    name = "fake-irl"  # as a checkpoint calls itself; its folder, by which it is listed, is another word
     device = computes_on = "cpu"
     default_trace_score = "minimum"
 
@@ -60,7 +60,7 @@ class FakeLens:
             raw[:] = np.nan
         encoded = EncodedTrace(trace, (1,), tuple(range(100, 100 + len(spans))), tuple(spans))
         logprobs = np.full(len(spans), -0.5, dtype=np.float32)
-        return ScoredTrace(encoded, raw, logprobs, 0.0, Standardisation(0.5, 1.0, "held-out solutions"), "fake")
+        return ScoredTrace(encoded, raw, logprobs, 0.0, Standardisation(0.5, 1.0, "held-out solutions"), self.name)
 
     def sample(
         self,
@@ -124,7 +124,8 @@ def load(path: Path, device: str) -> FakeLens:
 
 def catalogue() -> list[CheckpointInfo]:
     provenance = {"command": "none: a fake for tests", "seed": 7}
+    config = {"name": FakeLens.name, "kind": "tiny", "localisation": {}}
     return [
-        CheckpointInfo("fake", Path("/nonexistent/fake"), True, "", provenance, {"kind": "tiny", "localisation": {}}),
+        CheckpointInfo("fake", Path("/nonexistent/fake"), True, "", provenance, config),
         CheckpointInfo("damaged", Path("/nonexistent/damaged"), False, "model.safetensors: wrong sha256"),
     ]

@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app.inspect import examples, serving
-from app.inspect.links import pack
+from app.inspect.links import pack, unpack
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 pytestmark = pytest.mark.usefixtures("fake_lens")
@@ -148,8 +148,15 @@ def test_the_address_leads_back_to_the_page() -> None:
     page.session_state["view"] = "raw"
     page.run()
     address = {name: value if isinstance(value, str) else value[0] for name, value in page.query_params.items()}
+    assert unpack(address["checkpoint"]) == "fake"  # as the sidebar lists it
     again = open_page(**address)
-    assert drawn(again)[0] == drawn(page)[0]
+    assert drawn(again)[0] == drawn(page)[0] and not again.error
+
+
+@pytest.mark.parametrize(("name", "here"), [("fake", True), ("fake-irl", True), ("", True), ("another", False)])
+def test_a_link_names_a_checkpoint_of_the_list_or_by_its_own_name(name: str, here: bool) -> None:
+    page = open_page(problem=pack("How many pens?"), solution=pack("7 + 4 = 11"), checkpoint=pack(name))
+    assert bool(page.error) is not here and page.selectbox(key="checkpoint").value == "fake"
 
 
 @pytest.mark.parametrize("parameters", [{"trace": "missing"}, {"problem": "%00"}, {"problem": pack("x"), "n": "99999"}])

@@ -50,7 +50,7 @@ def test_the_queue_says_how_many_are_ahead_and_is_bounded() -> None:
     with pytest.raises(Refused, match="Busy: 32 requests are ahead"):
         desk.submit(Request("How many?", "1"))
     held.go.set()
-    assert all(ticket.result().checkpoint == "fake" for ticket in tickets)
+    assert all(ticket.result().checkpoint == "fake-irl" for ticket in tickets)
     assert tickets[0].ahead() == 0
 
 
@@ -74,7 +74,7 @@ def test_sessions_of_many_samples_do_not_fill_the_queue_and_one_session_waits_on
     taken[0].give_up()  # it is being served, and still in the queue; its session may ask again all the same
     after = desk.submit(Request("How many?", "1"), "session 0")
     held.go.set()
-    assert again.result().checkpoint == after.result().checkpoint == "fake"
+    assert again.result().checkpoint == after.result().checkpoint == "fake-irl"
 
 
 def test_a_ticket_given_up_leaves_the_queue_and_the_next_is_served() -> None:
@@ -86,7 +86,7 @@ def test_a_ticket_given_up_leaves_the_queue_and_the_next_is_served() -> None:
     assert third.ahead() == 1
     first.give_up()  # being served: it ends at its next report
     held.go.set()
-    assert third.result().checkpoint == "fake"
+    assert third.result().checkpoint == "fake-irl"
     with pytest.raises(GivenUp):
         first.result()
 
@@ -94,7 +94,7 @@ def test_a_ticket_given_up_leaves_the_queue_and_the_next_is_served() -> None:
 def test_a_failure_releases_the_desk(desk: Desk) -> None:
     with pytest.raises(InputError, match="The problem is empty"):
         desk.submit(Request(" ", "1")).result()
-    assert desk.submit(Request("How many?", "1")).result().checkpoint == "fake"
+    assert desk.submit(Request("How many?", "1")).result().checkpoint == "fake-irl"
 
 
 def test_out_of_memory_is_said_plainly_and_the_next_request_works(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_out_of_memory_is_said_plainly_and_the_next_request_works(desk: Desk, mo
         patch.setattr(fakes.FakeLens, "score", exhausted)
         with pytest.raises(Refused, match="Not enough memory"):
             desk.submit(Request("How many?", "1")).result()
-    assert desk.submit(Request("How many?", "1")).result().checkpoint == "fake"
+    assert desk.submit(Request("How many?", "1")).result().checkpoint == "fake-irl"
 
 
 def test_sampling_reports_progress_and_judges_against_the_right_answer(desk: Desk) -> None:

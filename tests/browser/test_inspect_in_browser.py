@@ -305,6 +305,15 @@ def test_the_page_is_usable_at_400_pixels(browser: Browser, address: str) -> Non
     context.close()
 
 
+def test_the_address_of_the_page_opens_it_again_without_a_word(watched: Any, address: str) -> None:
+    page = watched.page
+    open_page(page, address)
+    page.wait_for_url("**checkpoint=**")
+    shown = text_of(page)
+    open_page(page, page.url)
+    assert text_of(page) == shown and page.get_by_test_id("stAlert").count() == 0
+
+
 def test_a_hostile_link_shows_no_trace(watched: Any, address: str) -> None:
     page = watched.page
     page.goto(f"{address}/?problem=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&view=raw")
