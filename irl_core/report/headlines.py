@@ -150,9 +150,10 @@ def separation(one: SeparationByScore, score: str = next(iter(REWARD_SCORES))) -
         return Headline(f"Whether correct traces score higher is undefined: {known.reason}.")
     what = "the reward" if score in REWARD_SCORES else one.titles[score]
     of = "solution of one problem" if pairs.defined else "solution"
+    compared = f"{known.n:,} pairs" if pairs.defined else f"pairs of {known.n:,} solutions"
     sentence = (
-        f"Of a correct and an incorrect {of}, {what} puts the correct one higher in {100 * known.value:.0f} of 100 "
-        f"pairs: {ranking(known)}"
+        f"Of a correct and an incorrect {of}, {what} puts the correct one higher in {in_percent(known.value)} of the "
+        f"{compared}: {ranking(known)}"
     )
     if pairs.defined and margin.defined and score != BASELINE:
         sentence += f"; beside log-probability alone {gap(margin)}"

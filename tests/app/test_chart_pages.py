@@ -125,7 +125,7 @@ def test_the_tests_follow_the_chosen_score(choose: Any, tmp_path: Path) -> None:
         shown = read(page).set_index("figure").loc["AUC", "pooled"]
         assert shown == f"{auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
         pairs = found.scores[score].within["pair_accuracy"]
-        assert f"higher in {100 * pairs.value:.0f} of 100 pairs" in sentence(page)
+        assert f"higher in {100 * pairs.value:.0f} % of the {pairs.n:,} pairs" in sentence(page)
     assert page.selectbox(key="score_shown").options == list(found.titles.values())
 
 

@@ -105,6 +105,9 @@ def test_a_gap_is_in_points_with_its_sign() -> None:
 def test_a_score_without_reward_is_not_called_the_reward() -> None:
     found = separation.figures(RUN)
     assert "the reward" in headlines.separation(found).sentence
+    pairs = found.scores[next(iter(found.scores))].within["pair_accuracy"]
+    share = f"in {100 * pairs.value:.0f} % of the {pairs.n:,} pairs: "  # a share with its n, which is no count of 100
+    assert share in headlines.separation(found).sentence
     assert "shortness puts" in headlines.separation(found, "shortness").sentence
     assert "beside" not in headlines.separation(found, "log_prob_mean").sentence
 
