@@ -14,6 +14,7 @@ from app.inspect.results import verdict_of
 from irl_core.data.fields import RowError
 from irl_core.data.formats import read
 from irl_core.errors import DatasetError, UserError
+from irl_core.reward.verdict import KINDS, NO_STEP
 
 MOST: Final = 50
 MOST_CHARACTERS: Final = 500_000
@@ -99,19 +100,21 @@ def read_solutions(text: str, problem: str, answer: str) -> Pasted:
 def words(inspections: Sequence[Inspection], refused: int, left: int = 0) -> str:
     """What came of them: how many have an error, end wrong with none named, cannot be judged, were refused; ``left``:
     how many were not begun, since it was stopped."""
+    if not inspections and not refused:
+        return f"Stopped before the first of {left} was inspected."
     kinds = [verdict_of(one).ruling.kind for one in inspections]
     wrong = sum(
         kind == "uncertain" and one.scored[0].trace.correct is False
         for kind, one in zip(kinds, inspections, strict=True)
     )
     counts = {
-        "with an error": kinds.count("error"), "with a wrong answer and a doubtful step": wrong,
-        "with no error found": kinds.count("no_error"), "uncertain": kinds.count("uncertain") - wrong,
+        "with an error": kinds.count("error"), f"with a {NO_STEP}": wrong,
+        "with no error found": kinds.count("no_error"), KINDS["uncertain"]: kinds.count("uncertain") - wrong,
         "that the model cannot judge": kinds.count("cannot_judge"),
     }  # fmt: skip
     said = ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "none"
     total = len(inspections) + refused + left
     count = f"{len(inspections)} inspected" if total == len(inspections) else f"{len(inspections)} of {total} inspected"
     rest = [f"{refused} refused"] if refused else []
-    rest += [f"{left} left out, since it was stopped"] if left else []
+    rest += [f"stopped before the other {left}"] if left else []
     return "; ".join((f"{count}: {said}", *rest)) + "."

@@ -27,7 +27,8 @@ KINDS: Final[dict[Kind, str]] = {
 NOT_MEASURED: Final = "not measured"
 UNCLAIMED: Final = "No step is flagged"  # what the reward decides, where that is no claim about the solution
 EVEN: Final = 0.5
-NO_STEP: Final = "wrong answer, no step named"
+UNSURE: Final = "step unsure"  # of a wrong answer: where it comes from
+NO_STEP: Final = f"wrong answer, {UNSURE}"
 FAMILIARITY: Final = {True: "familiar", False: "unfamiliar", None: NOT_MEASURED}
 
 
@@ -221,9 +222,7 @@ def _claim(
         doubtful = None if where is None else lowest_step(where, trace.steps)
         suspect = "" if doubtful is None else step_name(trace.steps, doubtful, of=False)
         if trace.correct is False:
-            return f"{_wrong_answer(trace)}; " + (
-                f"most doubtful: {suspect}" if suspect else "no step is named as wrong"
-            )
+            return f"{_wrong_answer(trace)}; {UNSURE}" + (f" (most doubtful: {suspect})" if suspect else "")
         if ruling.kind == "no_error":
             return UNCLAIMED if not trace.correct and _says_little(where, judge) else "No error found"
         if where is None or not suspect or math.isinf(where.threshold):  # without a limit nothing is more than usual

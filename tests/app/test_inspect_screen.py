@@ -51,13 +51,16 @@ def test_a_pasted_file_is_inspected_row_by_row() -> None:
     page.text_area(key="pasted").set_value("\n".join(map(json.dumps, given)))
     press(page, "Inspect them all")
     said = (
-        "4 of 5 inspected: 1 with an error, 1 with a wrong answer and a doubtful step, 1 with no error found, "
+        "4 of 5 inspected: 1 with an error, 1 with a wrong answer, step unsure, 1 with no error found, "
         "1 that the model cannot judge; 1 refused."
     )
     assert said in [text.value for text in page.text]
     assert any("4 of 5" in text.value and "the limit is 20,000" in text.value for text in page.text)
     assert drawn(page)[0]["trace"]["text"] == "3 + 4 = 8" and page.text_area(key="problem").value == "Cups?"
     assert len(page.session_state["history"]) == 5
+    unsure = page.session_state["batch"].inspections[-1]  # the same words in the summary, its row and its headline
+    assert history.row(unsure)["verdict"] == "wrong answer, step unsure"
+    assert history.row(unsure)["in words"].startswith("The answer is 4, not 5; step unsure")
     press(page, "Close this list")
     assert said not in [text.value for text in page.text]
     # what was typed while the list was worked through stays; a row of the list opens with a click
@@ -70,6 +73,10 @@ def test_a_pasted_file_is_inspected_row_by_row() -> None:
     page.text_area(key="pasted").set_value("{")
     press(page, "Inspect them all")
     assert "not recognised" in page.error[0].value.replace("\\", "")
+
+
+def test_what_was_stopped_before_its_first_solution_says_only_that() -> None:
+    assert many.words([], 0, 4) == "Stopped before the first of 4 was inspected."
 
 
 def test_a_pasted_file_goes_on_after_another_choice_and_stops_when_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +105,7 @@ def test_a_pasted_file_goes_on_after_another_choice_and_stops_when_it_is_told(mo
     cuts["2 of 3: "] = stop
     press(page, "Inspect them all")
     page.run()
-    assert "1 of 3 inspected: 1 with an error; 2 left out, since it was stopped." in [text.value for text in page.text]
+    assert "1 of 3 inspected: 1 with an error; stopped before the other 2." in [text.value for text in page.text]
     assert history.PENDING not in page.session_state
 
 

@@ -97,7 +97,7 @@ def test_a_blind_eye_sees_nothing_telling(info: catalogue.RunInfo) -> None:
     assert not set(failures.TELLING) & set(blind.columns)
     assert not [name for name in blind.columns if name.startswith("score")]
     telling = failures.table_rows(info, [3, 1], telling=True)
-    assert telling["verdict"].tolist() == ["step 4, reward", "wrong answer, no step named"]  # of t1: no error
+    assert telling["verdict"].tolist() == ["step 4, reward", "wrong answer, step unsure"]  # of t1: no error
     assert telling["familiar"].tolist() == ["not measured", "not measured"]
     assert telling["true_first_error_step"].tolist() == ["step 3", "step 1"]
     assert failures.step_words(-1) == "none" and failures.step_words(None) == ""

@@ -151,12 +151,13 @@ def test_an_answer_line_that_departs_from_the_last_calculation_is_said() -> None
     assert said(judged(text), "answer_line") == [f"Answer line: {clause}."]
     assert judged(text, "70").headline == "No error found"  # the answer is right: the last calculation may be a check
     assert judged(text, "70").findings[2].by == "answer_line"
-    assert judged(text, "72").headline == f"The answer is 70, not 72; most doubtful: step 2. The answer line {clause}"
+    unsure = "The answer is 70, not 72; step unsure (most doubtful: step 2)"
+    assert judged(text, "72").headline == f"{unsure}. The answer line {clause}"
     assert said(judged(text.replace("70", "72")), "answer_line") == []
 
 
-def test_a_cell_says_that_the_answer_is_wrong_where_no_step_is_named() -> None:
-    assert cell_of(Ruling("uncertain"), False) == "wrong answer, no step named"
+def test_a_cell_says_that_the_answer_is_wrong_and_that_the_step_is_unsure() -> None:
+    assert cell_of(Ruling("uncertain"), False) == "wrong answer, step unsure"
     assert cell_of(Ruling("uncertain"), None) == "too uncertain to say"
     assert cell_of(Ruling("error", "reward", 1), False) == "step 2, reward"
 
@@ -166,7 +167,7 @@ def test_a_wrong_answer_is_not_called_free_of_errors() -> None:
         found = judged(SOUND, "13", decision=decision)  # type: ignore[arg-type]
         assert found.ruling == Ruling("uncertain")
         assert (
-            found.headline == "The answer is 12, not 13; most doubtful: step 2"
+            found.headline == "The answer is 12, not 13; step unsure (most doubtful: step 2)"
         )  # an analyst who knows it is wrong asks where
     unsure = judged(SOUND, decision="uncertain")
     assert unsure.headline == "Too uncertain to say: step 2 is more doubtful than is usual in right solutions"
