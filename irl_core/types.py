@@ -196,7 +196,9 @@ class Localisation:
     """The answer to 'where does it go wrong?': ``first_error_step`` is set exactly when the decision is ``error``.
 
     ``step_scores`` has one score a step (NaN where a step has no token); lower = more suspect. ``confidence`` is
-    in [0, 1]; ``rule`` names the signal, the reduction and the choice; ``threshold`` the calibrated limit.
+    in [0, 1]; ``rule`` names the signal, the reduction and the choice; ``threshold`` the calibrated limit, and
+    ``uncertain_threshold`` that of 'uncertain' (None = not stated, as of a stored trace). ``score_tells`` is whether
+    held-out solutions of a higher score were more often right.
     """
 
     decision: Decision
@@ -205,6 +207,8 @@ class Localisation:
     rule: str
     threshold: float
     step_scores: tuple[float, ...]
+    uncertain_threshold: float | None = None
+    score_tells: bool = True
 
     def __post_init__(self) -> None:
         if (self.decision == "error") != (self.first_error_step is not None):

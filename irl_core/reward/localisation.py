@@ -34,6 +34,7 @@ REWARD_SIGNALS: tuple[Signal, ...] = ("credit", "raw", "standardised", "discount
 INFINITE = {"inf": math.inf, "-inf": -math.inf}  # JSON has no infinite numbers
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 CHOICES: tuple[Choice, ...] = get_args(Choice)
+NORMAL_95 = 1.96
 
 
 Real = Annotated[float, Strict()]
@@ -103,6 +104,18 @@ class Calibration:
             )
         if self.n != len(self.null_scores):
             raise ValueError(f"n is {self.n}, but there are {len(self.null_scores)} null scores")
+
+    @property
+    def score_tells(self) -> bool:
+        """Whether the share of correct traces rises with the score, over the held-out correct ones, by more than the
+        95 % interval of such a share is wide. Without held-out traces the score is the model's own probability."""
+        if not self.null_scores:
+            return True
+        lowest, middle, highest = (
+            chance(score, self.correct_logit)
+            for score in (self.null_scores[0], self.null_scores[self.n // 2], self.null_scores[-1])
+        )
+        return highest - lowest > 2 * NORMAL_95 * math.sqrt(middle * (1 - middle) / self.n)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json.dumps` writes without extensions; infinite thresholds become "-inf" and "inf"."""
@@ -225,6 +238,8 @@ def locate(signals: Signals, spans: Sequence[Span], steps: Sequence[Step], calib
         rule=rule.name,
         threshold=calibration.threshold,
         step_scores=tuple(float(score) for score in scores),
+        uncertain_threshold=calibration.uncertain_threshold,
+        score_tells=calibration.score_tells,
     )
 
 
@@ -243,9 +258,14 @@ def confidence(decision: Decision, lowest: float, calibration: Calibration) -> f
     """The chance that a decision is right, in [0, 1], for a trace of this suspicion."""
     if math.isnan(lowest):
         return 0.0
-    logits = [slope * lowest + intercept for slope, intercept in (calibration.error_logit, calibration.correct_logit)]
-    error, correct = (1 / (1 + math.exp(-min(max(logit, -40.0), 40.0))) for logit in logits)
+    error, correct = (chance(lowest, logit) for logit in (calibration.error_logit, calibration.correct_logit))
     return {"error": error, "no_error": correct, "uncertain": max(error, correct)}[decision]
+
+
+def chance(score: float, logit: tuple[float, float]) -> float:
+    """The sigmoid of a score by its (slope, intercept)."""
+    slope, intercept = logit
+    return 1 / (1 + math.exp(-min(max(slope * score + intercept, -40.0), 40.0)))
 
 
 # ---------------------------------------------------------------------------------------------- calibration

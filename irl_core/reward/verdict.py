@@ -26,6 +26,7 @@ KINDS: Final[dict[Kind, str]] = {
 }  # fmt: skip
 NOT_MEASURED: Final = "not measured"
 UNCLAIMED: Final = "No step is flagged"  # what the reward decides, where that is no claim about the solution
+LOWER: Final = "lower is more doubtful"
 EVEN: Final = 0.5
 UNSURE: Final = "step unsure"  # of a wrong answer: where it comes from
 NO_STEP: Final = f"wrong answer, {UNSURE}"
@@ -271,16 +272,20 @@ def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruli
         if low is not None and low != step and not where.step_scores[step] < where.threshold:
             numbers = f"lowest step score {signed(where.step_scores[low])}, {limit}"
         return Finding(
-            "reward", f"Reward: the first error is {name} ({'; '.join(filter(None, (numbers, sure, rule)))}).", step
+            "reward",
+            f"Reward: the first error is {name} ({'; '.join(filter(None, (numbers, LOWER, sure, rule)))}).",
+            step,
         )
     score = "no step has a score" if low is None else (
         f"lowest step score {signed(where.step_scores[low])}, of {step_name(trace.steps, low, of=False)}"
     )  # fmt: skip
+    if where.uncertain_threshold is not None and math.isfinite(where.uncertain_threshold):
+        limit += f", uncertain below {signed(where.uncertain_threshold)}"
     none = "by itself it flags no step" if trace.correct is False else "no step is flagged"
     if where.decision == "no_error" and trace.correct is not None:
         sure = ""  # the answer says it of this very solution
     said = none if where.decision == "no_error" else "too uncertain to say"
-    return Finding("reward", f"Reward: {said} ({'; '.join(filter(None, (score, limit, sure, rule)))}).")
+    return Finding("reward", f"Reward: {said} ({'; '.join(filter(None, (score, limit, LOWER, sure, rule)))}).")
 
 
 def _says_little(where: Localisation | None, judge: Judge) -> bool:
@@ -291,11 +296,14 @@ def _says_little(where: Localisation | None, judge: Judge) -> bool:
 
 def _how_sure(where: Localisation, judge: Judge) -> str:
     """How often what the reward says was so of the held-out solutions that it was calibrated on; of a model that was
-    compared with none, its own probability. Empty where that is not known, or it says nothing."""
+    compared with none, its own probability. Empty where that is not known, or it says nothing. No share is told where
+    it does not rise with the score: it would call the worse of two solutions more often right."""
     if where.decision == "uncertain" or not math.isfinite(where.confidence):
         return ""
     if judge.familiar is None:
         return f"its own probability of that is {where.confidence:.0%}"
+    if where.decision == "no_error" and not where.score_tells:
+        return "the score says little about whether the whole is right"
     if where.decision == "no_error":
         return f"of the held-out solutions that scored so, {where.confidence:.0%} were right"
     return f"right in {where.confidence:.0%} of such cases"

@@ -47,6 +47,27 @@ def fixed(**changes: Any) -> Calibration:
     return replace(base, **changes)
 
 
+@pytest.mark.parametrize(
+    ("logit", "n", "tells"),
+    [
+        ((2.0, 0.0), 200, True),
+        ((-0.11, -1.5), 200, False),  # a lower score would be called more often right
+        ((0.1, 0.0), 200, False),  # 0.48 to 0.52, and such a share is known to 0.07
+        ((2.0, 0.0), 2, False),  # 0.12 to 0.88, of two traces
+        ((1.0, 0.0), 0, True),  # the model's own probability: there is nothing to compare it with
+    ],
+)
+def test_a_score_tells_where_the_share_of_right_traces_rises_with_it(
+    logit: tuple[float, float], n: int, tells: bool
+) -> None:
+    found = fixed(correct_logit=logit, n=n, null_scores=tuple(np.linspace(-1.0, 1.0, n)))
+    assert found.score_tells is tells
+    raw = np.array([1.0, 1, 1, 1, 1, 1, 1, 1])
+    raw[0] = -0.5
+    where = locate({"raw": raw}, SPANS, STEPS, found)
+    assert (where.score_tells, where.uncertain_threshold) == (tells, 0.0)
+
+
 class TestTokenSteps:
     def test_newlines_close_the_step_before_them_and_the_end_token_belongs_to_none(self) -> None:
         assert token_steps(SPANS, STEPS).tolist() == OWNERS

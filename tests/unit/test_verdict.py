@@ -53,8 +53,8 @@ def test_the_number_that_decides_is_the_number_shown() -> None:
     found = judged(SOUND, "12")
     assert found.headline == "No error found" and found.ruling == Ruling("no_error")
     assert said(found, "reward") == [
-        "Reward: no step is flagged (lowest step score \u22123.51, of step 2; threshold \u22124.08; rule: the step "
-        "with the lowest reward of a token)."
+        "Reward: no step is flagged (lowest step score \u22123.51, of step 2; threshold \u22124.08; lower is more "
+        "doubtful; rule: the step with the lowest reward of a token)."
     ]
     with_answer = judged(SOUND, "12", rule="raw/min/argmin+answer", decision="error", step=2)
     assert said(with_answer, "reward")[0].startswith(
@@ -83,6 +83,21 @@ def test_how_often_such_a_word_was_right_is_measured_and_said_in_plain_words() -
     # a model that is not compared with held-out solutions was calibrated on none: there are no such cases
     alone = verdict_on(make_trace("How many?", SOUND), named, Judge())
     assert alone.headline == "First error: step 2 of 2, says the reward (its own probability of that is 25%)"
+
+
+def test_a_share_is_not_told_where_it_does_not_rise_with_the_score() -> None:
+    where = Localisation("no_error", None, 0.27, "raw/min/argmin", -6.22, (-1.0, -5.11, -9.0), score_tells=False)
+    (told,) = said(verdict_on(make_trace("How many?", SOUND), where, KNOWN), "reward")
+    assert "; the score says little about whether the whole is right; " in told and "were right" not in told
+
+
+def test_the_limit_of_uncertain_stands_beside_the_threshold() -> None:
+    where = Localisation("uncertain", None, 0.3, "raw/min/argmin", -6.22, (-1.0, -5.68, -9.0), -5.61)
+    limits = "threshold \u22126.22, uncertain below \u22125.61; lower is more doubtful; "
+    (told,) = said(verdict_on(make_trace("How many?", SOUND), where, KNOWN), "reward")
+    assert told.startswith("Reward: too uncertain to say (lowest step score \u22125.68, of step 2; " + limits)
+    unlimited = replace(where, threshold=-math.inf, uncertain_threshold=math.inf)
+    assert "uncertain below" not in said(verdict_on(make_trace("How many?", SOUND), unlimited, KNOWN), "reward")[0]
 
 
 def test_what_the_solution_never_uses_is_said_beside_the_verdict() -> None:
