@@ -48,7 +48,7 @@ BENCHMARKS = (
     ),
     Benchmark("score_memory", (), "Memory and time of `irl-lens score` as files grow, with the tiny demo"),
     Benchmark(
-        "training_round", ("--prompts", "4", "--samples", "8", "--repeats", "2"),
+        "training_round", ("--prompts", "4", "--samples", "8", "--repeats", "3"),
         "A training round beside trl's and beside a plain one",
     ),
     Benchmark("older_build", ("--rounds", "2", "--repeats", "1"), "This build beside an older one"),

@@ -58,7 +58,7 @@ def ours(asked: argparse.Namespace, lengths: list[float]) -> Timed:
 def trl_round(asked: argparse.Namespace) -> Timed:
     """Steps of trl's trainer, each from the beginning of its adapters: its set-up is not counted."""
     from datasets import Dataset
-    from transformers import AutoTokenizer, TrainerCallback
+    from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(folder_of(asked.model))
@@ -86,6 +86,7 @@ def trl_round(asked: argparse.Namespace) -> Timed:
                 model=adapted(asked.model), reward_funcs=by_length, args=config, train_dataset=rows,
                 processing_class=tokenizer, callbacks=[clock],
             )  # fmt: skip
+            trainer.remove_callback(PrinterCallback)
             trainer.train()
         return clock.spent
 
