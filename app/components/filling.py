@@ -20,11 +20,6 @@ def fill(**values: Any) -> None:
     st.session_state.update(values)
 
 
-def waits(name: str) -> bool:
-    """Whether a field was written into and has not been drawn since: what the browser sends of it now is old."""
-    return name in st.session_state.get(STATE, {})
-
-
 def refill(names: Collection[str]) -> None:
     """Before these fields are drawn: what was written into them, and not drawn since, is written again."""
     waiting: dict[str, Any] = st.session_state.get(STATE, {})

@@ -13,7 +13,7 @@ import streamlit as st
 
 from app.components import cards
 from app.components.filling import fill
-from app.inspect import many, results
+from app.inspect import many, results, session
 from app.inspect.many import Pasted, Work
 from app.inspect.request import Inspection
 from irl_core.reward.verdict import cell_of
@@ -68,8 +68,9 @@ def open_again(inspection: Inspection) -> None:
     asked = inspection.request
     fill(
         problem=asked.problem, solution=asked.solution, answer=asked.answer, n=asked.n, seed=asked.seed,
-        temperature=asked.temperature, way=asked.way, example=None,
+        temperature=asked.temperature, way=asked.way,
     )  # fmt: skip
+    session.empty_chooser()
     steps = (asked.solution, asked.steps)
     st.session_state.update(hand_steps=steps, chosen=None, versus=None, inspection=inspection)
 

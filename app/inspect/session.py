@@ -8,7 +8,7 @@ from typing import Final
 
 import streamlit as st
 
-from app.components.filling import fill, waits
+from app.components.filling import fill
 from app.inspect import examples, links
 from app.inspect.request import SAMPLES, Inspection, Request
 
@@ -19,8 +19,9 @@ DEFAULTS: Final[dict[str, str | float | None]] = {
 WANTED: Final = "wanted"
 STOPPED: Final = "stopped"  # what to say once of what was stopped, or given up
 TWICE: Final = timedelta(seconds=1.5)  # within it a second Enter is a slip
-LEFT: Final = "example_left"  # the number of the example whose problem was changed to another one
-FIELDS: Final = ("problem", "solution", "answer", "example", "way", "n", "seed", "temperature")  # of the form
+CHOOSER: Final = "example_chooser"  # how many choosers of an example there were before this one
+LEFT: Final = "example_left"  # the example that the text in the form was begun from
+FIELDS: Final = ("problem", "solution", "answer", "way", "n", "seed", "temperature")  # of the form
 KIND: Final = "solution_kind"  # of the example; another page chooses a "kind" of its own
 KINDS: Final = ("with a mistake", "correct", "none")
 
@@ -67,19 +68,37 @@ def settle_example() -> None:
     file = examples.file_of(state.get("checkpoint", "")).name
     before, state["examples_of"] = state.get("examples_of", file), file
     if state.pop("opens_with_example", False):
-        state["example"] = 0
+        state[example_key()] = 0
         take_example()
         state["run_now"] = bool(state["problem"])
     elif before != file:
-        state["example"] = None
+        empty_chooser()
+
+
+def example_key() -> str:
+    """The key of the chooser of an example."""
+    return f"example_{st.session_state.setdefault(CHOOSER, 0)}"
+
+
+def empty_chooser() -> None:
+    """Have the next chooser of an example be a new one, with nothing chosen. An old one is not written to: a browser
+    that has not heard of it yet, while models run, would choose the example anew, and lose what was typed."""
+    st.session_state[CHOOSER] = st.session_state.get(CHOOSER, 0) + 1
+
+
+def settle_chooser() -> None:
+    """Before the chooser is drawn: where another text than the chosen example stands in the form, choose none."""
+    if (example := chosen_example()) is not None and not is_example():
+        st.session_state[LEFT] = example
+        empty_chooser()
 
 
 def take_example() -> None:
     """Put the chosen example and kind of solution into the form; called when either choice changes."""
     state, example = st.session_state, chosen_example()
-    if example is None or waits("example"):
+    if example is None:
         return
-    state[LEFT] = None
+    state.pop(LEFT, None)
     texts = texts_of(example)
     fill(problem=example.problem, answer=example.answer, solution=texts[state.get(KIND) or KINDS[0]])
 
@@ -126,22 +145,19 @@ def told() -> str:
 
 
 def leave_example() -> None:
-    """Take the example's answer away, once, where the problem was changed to another one.
-
-    The chooser is not written to: a browser that has not heard of it yet, while models run, would choose the example
-    anew, and its texts would be put in the place of what was typed.
-    """
-    state, example = st.session_state, chosen_example()
-    if example is None or state["problem"] == example.problem or state.get(LEFT) == state["example"]:
+    """Take the answer of the example that the text was begun from away, once, where its problem is now another one."""
+    state = st.session_state
+    example = chosen_example() or state.get(LEFT)
+    if example is None or state["problem"] == example.problem:
         return
-    state[LEFT] = state["example"]
+    state.pop(LEFT, None)
+    empty_chooser()
     if state["answer"] == example.answer:
         fill(answer="")
 
 
 def is_example() -> bool:
-    """Whether what stands in the form is the chosen example, with the chosen kind of solution. Where it is not, nothing
-    is written to the choosers: a browser that has not heard of it yet would choose the example anew."""
+    """Whether what stands in the form is the chosen example, with the chosen kind of solution."""
     state, example = st.session_state, chosen_example()
     if example is None or state["problem"] != example.problem:
         return False
@@ -151,7 +167,7 @@ def is_example() -> bool:
 def chosen_example() -> examples.Example | None:
     """The example that is chosen above the form, if any."""
     known, _ = examples.load(examples.file_of(st.session_state.get("checkpoint", "")))
-    number = st.session_state.get("example")
+    number = st.session_state.get(example_key())
     return None if number is None or number >= len(known) else known[number]
 
 

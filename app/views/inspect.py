@@ -120,11 +120,12 @@ def choose_example() -> None:
         st.warning(plain(fault))
     if not known:
         return
+    session.settle_chooser()
     st.selectbox(
         "Example",
         range(len(known)),
         format_func=lambda number: known[number].name,
-        key="example",
+        key=session.example_key(),
         index=None,
         placeholder="Your own text",
         on_change=session.take_example,
@@ -133,8 +134,7 @@ def choose_example() -> None:
     )
     with st.container(key="kinds"):  # its room stays: where it comes and goes the form stays under the pointer
         if not session.is_example():
-            chosen = session.chosen_example() is not None
-            st.caption("A text of your own" + (", begun from this example." if chosen else "."))
+            st.caption("A text of your own.")
             return
         st.segmented_control(
             "Its solution", session.KINDS, key=session.KIND, required=True, on_change=session.take_example,
@@ -194,7 +194,8 @@ def draw_stored(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
     def score_again() -> None:
         st.query_params.clear()
         answer = row["reference_answer"] or ""
-        fill(problem=row["problem"], solution=row["text"], answer=answer, example=None)
+        fill(problem=row["problem"], solution=row["text"], answer=answer)
+        session.empty_chooser()
         st.session_state["run_now"] = True
 
     inspection = results.stored_inspection(row, run)

@@ -34,7 +34,7 @@ def test_the_first_example_is_the_checkpoints_own() -> None:
         assert (page.session_state["problem"], page.session_state["solution"]) == (
             example.problem, example.wrong_solution or example.solution
         )  # fmt: skip
-        assert page.session_state["example"] == 0 and page.session_state["run_now"] is True
+        assert page.session_state["example_0"] == 0 and page.session_state["run_now"] is True
 
 
 def test_another_checkpoint_leaves_the_text_and_calls_it_no_example_of_its_own() -> None:
@@ -42,4 +42,4 @@ def test_another_checkpoint_leaves_the_text_and_calls_it_no_example_of_its_own()
     page.session_state["asked_for"] = "demo"
     page.run()
     assert page.session_state["problem"] == first_of("gsm8k").problem
-    assert page.session_state["example"] is None
+    assert page.session_state["example_chooser"] == 1  # a new one, with nothing chosen

@@ -10,7 +10,7 @@ from pathlib import Path
 import fakes
 import pytest
 from streamlit.testing.v1 import AppTest
-from test_inspect_page import ask, drawn, open_page
+from test_inspect_page import ask, chooser, drawn, open_page
 
 from app.inspect import history, scoring_queue, serving, session
 from app.inspect.scoring_queue import Refused
@@ -29,14 +29,12 @@ def test_a_text_of_ones_own_is_no_example() -> None:
     wrong = page.text_area(key="solution").value
     page.text_area(key="solution").set_value("7 + 4 = 11\n#### 11, says I").run()
     assert not page.exception and kinds(page) == []
-    assert any("A text of your own, begun from this example" in one.value.replace("\\", "") for one in page.caption)
-    page.text_area(key="solution").set_value(wrong).run()
-    assert kinds(page) == ["with a mistake"]
+    assert chooser(page).value is None  # the example's name does not stay over another text
     ask(page, "How many cups?", "7 + 4 = 11")
     assert kinds(page) == [] and page.text_area(key="problem").value == "How many cups?"
-    page.selectbox(key="example").set_value(None).run()
+    chooser(page).set_value(None).run()
     assert page.text_area(key="problem").value == "How many cups?"
-    page.selectbox(key="example").set_value(0).run()
+    chooser(page).set_value(0).run()
     assert kinds(page) == ["with a mistake"] and page.text_area(key="solution").value == wrong
 
 
@@ -51,10 +49,12 @@ def test_what_a_callback_wrote_outlives_a_run_that_was_cut_short() -> None:
 
 def test_a_chooser_that_the_browser_has_not_heard_of_takes_no_text_away() -> None:
     page = open_page()
-    page.selectbox(key="example").set_value(None).run()
-    page.session_state["fills"] = {"example": None, "problem": "How many cups?"}  # and no run has drawn them since
-    page.selectbox(key="example").set_value(0).run()
-    assert page.text_area(key="problem").value == "How many cups?"
+    old = chooser(page)
+    page.text_area(key="problem").set_value("How many cups?").run()
+    assert chooser(page).key != old.key
+    page.session_state[old.key] = 0  # as the browser still has it
+    page.run()
+    assert page.text_area(key="problem").value == "How many cups?" and chooser(page).value is None
 
 
 def test_a_result_by_another_checkpoint_than_the_chosen_one_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
