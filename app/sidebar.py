@@ -89,8 +89,8 @@ def listed_as(linked: str, usable: dict[str, CheckpointInfo]) -> str | None:
 def show_provenance(info: CheckpointInfo) -> None:
     """Where a checkpoint comes from, as it says itself."""
     with st.expander("Where it comes from"):
-        if not info.provenance:
+        if not info.origin:
             st.caption("This checkpoint does not say.")
-        for name, value in info.provenance.items():
-            st.caption(name)
-            st.text(str(value))
+        for name, words in info.origin.items():
+            st.caption(plain(name))
+            st.text(words)

@@ -16,6 +16,7 @@ from irl_core.errors import CheckpointError
 from irl_core.home import runs_folder
 
 ROOTS_VARIABLE = "IRL_LENS_CHECKPOINTS"
+NAMES = {"anchored": "log-probability added after the training", "code_version": "version"}  # of a provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,18 @@ class CheckpointInfo:
     reason: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Where it comes from, in words: the provenance by plain names; entries with several parts on one line."""
+        return {NAMES.get(name, name): origin_words(value) for name, value in self.provenance.items()}
+
+
+def origin_words(value: Any) -> str:
+    """An entry of a provenance: as it is, or the entries within it, 'weight 0.5, date 2026-12-01'."""
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(f"{NAMES.get(name, name)} {origin_words(one)}" for name, one in value.items())
 
 
 def default_roots(environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:

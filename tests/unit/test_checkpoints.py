@@ -16,7 +16,13 @@ from typing import Any
 import pytest
 
 from irl_core.checkpoints import manifest, save
-from irl_core.checkpoints.find import default_roots, list_checkpoints, newest_verified, resolve_checkpoint
+from irl_core.checkpoints.find import (
+    CheckpointInfo,
+    default_roots,
+    list_checkpoints,
+    newest_verified,
+    resolve_checkpoint,
+)
 from irl_core.checkpoints.load import load_json, load_tensors
 from irl_core.checkpoints.manifest import verify
 from irl_core.checkpoints.save import save_checkpoint
@@ -499,3 +505,9 @@ def test_a_second_save_of_the_same_name_is_refused_and_takes_nothing_from_the_fi
         assert [path.name for path in first.iterdir()] == ["half.json"]
     save_checkpoint(directory, files())  # the first one ended without it: what it left is removed
     assert verify(directory) and not first.exists()
+
+
+def test_where_a_checkpoint_comes_from_is_told_in_words() -> None:
+    told = CheckpointInfo("a", Path("a"), True, "", {"seed": 11, "anchored": {"weight": 0.5, "code_version": "0.1.0"}})
+    assert told.origin == {"seed": "11", "log-probability added after the training": "weight 0.5, version 0.1.0"}
+    assert CheckpointInfo("a", Path("a"), True).origin == {}

@@ -24,6 +24,7 @@ from irl_core.scorer import Lens
 from tests.tiny import PROBLEM, SOLUTION
 from train.cli import app, inspect, options
 from train.cli.say import say
+from train.cli.score import score
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,6 +114,22 @@ def test_user_errors_are_one_plain_line(arguments: tuple[str, ...], message: str
     assert message in done.stderr
     assert done.stderr.startswith("irl-lens: ") and len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
+
+
+def test_scoring_says_at_once_what_it_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, told = tmp_path / "in.jsonl", list[str]()
+    source.write_text(json.dumps({"question": "How many?", "solution": "3 + 4 = 7"}) + "\n")
+
+    def load(*_: object) -> None:
+        told.append(capsys.readouterr().err)
+        raise InputError("nothing is loaded here")
+
+    monkeypatch.setattr("train.cli.score.load_lens", load)
+    with pytest.raises(InputError):
+        score(source, tmp_path / "out.parquet", checkpoint="demo")
+    assert told == [f"Loading the checkpoint demo and its models; then {source} is scored \u2026\n"]
 
 
 def test_presets_and_dry_run() -> None:

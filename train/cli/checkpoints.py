@@ -12,7 +12,7 @@ def checkpoints() -> None:
 
     listed = list_checkpoints(default_roots())
     for info in listed:
-        origin = ", ".join(f"{key} {value}" for key, value in info.provenance.items())
+        origin = "; ".join(f"{name}: {words}" for name, words in info.origin.items())
         say(f"{info.name:<28} {'verified' if info.verified else 'REFUSED: ' + info.reason}  {origin}".rstrip())
     if not listed:
         say(NO_CHECKPOINT)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, Map, load_lens
+from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, Map, checkpoint_folder, load_lens
 from train.cli.say import say
 
 
@@ -38,7 +38,11 @@ def score(
     named = column_map(columns)
     with launched_workers("score") as workers:
         workers.from_main(lambda: check_source(source, out, layout, columns=named, force=force))
-        lens = load_lens(checkpoint, workers.device(device))
+        folder = checkpoint_folder(checkpoint)
+        if workers.is_main:  # at once: what it loads first takes a minute on a busy machine
+            named_so = folder.name if checkpoint == DEFAULT_CHECKPOINT else checkpoint
+            say(f"Loading the checkpoint {named_so} and its models; then {source} is scored \u2026", err=True)
+        lens = load_lens(str(folder), workers.device(device))
         summary = score_file(
             source, out, lens, layout=layout, columns=named, resume=resume, force=force, batch_tokens=batch_tokens,
             console=Console(stderr=True) if workers.is_main else None, workers=workers,
