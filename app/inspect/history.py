@@ -29,9 +29,9 @@ BYTES_OF_A_CHARACTER: Final = 4
 BYTES_OF_A_TOKEN: Final = 400  # its span, its id, rewards and log-probability, as Python keeps them
 POPOVER: Final = "before_open"  # the key of the popover: whether it is open; a choice closes it
 COLUMNS: Final = {
-    "problem": st.column_config.TextColumn("Problem", width=190),
-    "solution": st.column_config.TextColumn("Solution", width=150),
-    "verdict": st.column_config.TextColumn("Verdict", width=150),
+    "problem": st.column_config.TextColumn("Problem", width=130),
+    "solution": st.column_config.TextColumn("Solution", width=130),
+    "verdict": st.column_config.TextColumn("Verdict", width=190),
     "when": st.column_config.TextColumn("When", width=64),
     "in words": st.column_config.TextColumn("What was found", width=300),
     "checkpoint": st.column_config.TextColumn("Checkpoint"),
@@ -182,11 +182,12 @@ def draw_batch() -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.text(batch.words)
-        st.button("Close this list", on_click=lambda: st.session_state.pop(BATCH, None), type="tertiary")
+        st.button("Close this list", on_click=lambda: st.session_state.pop(BATCH, None), icon=":material/close:")
     if batch.faults:
         with st.expander(f"Not inspected: {len(batch.faults)}"):
             st.text("\n".join(batch.faults))
     if batch.inspections:
+        st.caption("The box at the start of a row opens it.")
         draw(batch.inspections, "batch_table", most_rows=4)
 
 
@@ -196,6 +197,8 @@ def draw_popover() -> None:
     with st.popover(
         "Before", icon=":material/history:", disabled=len(found) < 2, width="content", key=POPOVER, on_change="rerun"
     ):
-        st.caption("What was inspected in this session, the last one first. A choice opens it again.")
+        st.caption(
+            "What was inspected in this session, the last one first. The box at the start of a row opens it again."
+        )
         if found:
             draw(found, "history_table")

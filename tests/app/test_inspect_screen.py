@@ -61,6 +61,7 @@ def test_a_pasted_file_is_inspected_row_by_row() -> None:
     unsure = page.session_state["batch"].inspections[-1]  # the same words in the summary, its row and its headline
     assert history.row(unsure)["verdict"] == "wrong answer, step unsure"
     assert history.row(unsure)["in words"].startswith("The answer is 4, not 5; step unsure")
+    assert "The box at the start of a row opens it." in [caption.value for caption in page.caption]
     press(page, "Close this list")
     assert said not in [text.value for text in page.text]
     # what was typed while the list was worked through stays; a row of the list opens with a click
