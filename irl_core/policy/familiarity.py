@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from irl_core.reward.wording import signed
+
 UNFAMILIAR_QUANTILE = 0.01  # of held-out problems; a prompt below it is unfamiliar
 UNKNOWN_SHARE_LIMIT = 0.02
 
@@ -70,7 +72,7 @@ def compared_with_held_out(
         limit = np.interp(UNFAMILIAR_QUANTILE, levels, values)
         reasons.append(
             f"{1 - UNFAMILIAR_QUANTILE:.0%} of held-out problems are worded in a way more likely to the policy "
-            f"(mean log-probability of a token {score:.2f}, limit {limit:.2f})"
+            f"(mean log-probability of a token {signed(score)}, limit {signed(limit)})"
         )
     if unknown_share > UNKNOWN_SHARE_LIMIT:
         reasons.append(
@@ -78,6 +80,6 @@ def compared_with_held_out(
         )
     if reasons:
         return Familiarity(score, percentile, unknown_share, False, "; ".join(reasons))
-    level = f"mean log-probability of a token {score:.2f}"
+    level = f"mean log-probability of a token {signed(score)}"
     reason = f"more likely to the policy than {percentile:.0f} % of held-out problems ({level})"
     return Familiarity(score, percentile, unknown_share, True, reason)

@@ -31,6 +31,7 @@ from irl_core.report.inspection_json import to_json, with_ids
 from irl_core.report.markdown import origin
 from irl_core.report.tables import templates
 from irl_core.reward.token_scores import DEFAULT_GAMMA
+from irl_core.reward.wording import signed
 from irl_core.storage.rows import familiarity_of, localisation_of, scored_of
 from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_row
@@ -143,7 +144,7 @@ def _example(row: ScoredRow, one: Example, key: str) -> dict[str, Any]:
         familiarity=[familiarity_of(row)], kind="mean_discounted",
     )  # fmt: skip
     trace = with_ids(result, [scored])["traces"][0]
-    title = f"{one.kind.capitalize()} trace, {one.why} score: {one.score:.2f} \u00b7 {one.trace_id}"
+    title = f"{one.kind.capitalize()} trace, {one.why} score: {signed(one.score)} \u00b7 {one.trace_id}"
     return {
         **payload.settings(VIEW, DEFAULT_GAMMA, 1.0),
         **payload.describe(trace, title=title, caption=payload.answer_words(trace), file=key),

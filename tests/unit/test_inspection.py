@@ -177,7 +177,7 @@ def test_unfamiliar_wording_and_unknown_tokens_say_why() -> None:
     quantiles = [[0.0, -4.0], [0.01, -3.0], [1.0, -1.0]]
     found = compared_with_held_out(-9.0, 0.5, quantiles)
     assert found.familiar is False and found.percentile == 0.0
-    assert "mean log-probability of a token -9.00, limit -3.00" in found.reason
+    assert "mean log-probability of a token \u22129.00, limit \u22123.00" in found.reason
     assert "the tokenizer does not know 50% of its pieces (limit 2%)" in found.reason
 
 
