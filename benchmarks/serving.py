@@ -2,6 +2,7 @@
 whether every answer is `score`'s.
 
     python -m benchmarks.serving --checkpoint demo --turns 8 [--clients 8 --traces 4 --seconds 20]
+    python -m benchmarks.serving --checkpoint gsm8k --hold 600    # the server alone, for so long: does its memory grow?
 
 The traces are those of the bundled scored run. The two take turns on one machine, the order turned round each time:
 `irl-lens score`'s own function makes rows of all of them, again and again for `--seconds`; then clients ask the server
@@ -150,6 +151,14 @@ def pace_of_server(load: Load, server: psutil.Process, clients: int, seconds: fl
     return Pace((time.monotonic() - began) / done, (processor_of(server) - processor) / done)
 
 
+def hold(load: Load, server: psutil.Process, clients: int, seconds: float) -> None:
+    """Ask a server for so long, and print its memory ten times on the way."""
+    for part in range(1, 11):
+        done = load.run(clients, seconds / 10)
+        memory = server.memory_info().rss / 1e6
+        print(f"{part * seconds / 10:.0f} s: {done:,} traces answered, {memory:.0f} MB", flush=True)
+
+
 def processor_of(server: psutil.Process) -> float:
     """The processor's seconds of a server's process."""
     times = server.cpu_times()
@@ -178,6 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--traces", type=int, default=4, help="of a request")
     parser.add_argument("--texts", type=int, default=512)
+    parser.add_argument("--hold", type=float, default=0, help="seconds to load the server alone, its memory told")
     chosen = parser.parse_args(argv)
     given = texts(chosen.texts)
     lens = Lens.load(checkpoint_folder(chosen.checkpoint), "cpu")
@@ -189,6 +199,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         wait_for(load.url, server)
         process = psutil.Process(server.pid)
+        if chosen.hold:
+            hold(load, process, chosen.clients, chosen.hold)
+            load.compare(expected)
+            print(f"{load.failed} requests failed; {load.decisions} other decisions than score's")
+            return
         load.run(chosen.clients, 5)  # it allocates what it needs
         pace_of_score(lens, given, 1)
         load.compare(expected)
