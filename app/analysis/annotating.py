@@ -192,7 +192,7 @@ def save(
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not saved: {error}"
         return
-    state["annotation_saved"] = judgements.saved_words(before, annotation, failures.name_of(*identity))
+    state["annotation_saved"] = judgements.saved_words(before, annotation, failures.name_of(*identity, telling=True))
     state.update({"answering": None, "choice": None, SAVED: identity})
 
 

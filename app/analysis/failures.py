@@ -272,9 +272,10 @@ def step_words(step: Any) -> str:
     return "none" if step < 0 else f"step {int(step) + 1}"
 
 
-def name_of(trace_id: str, number: int) -> str:
-    """What a trace is called: by its id; where that is a hash of its text, by its row, ``number`` counted from 0."""
-    return f"row {number + 1:,}" if MADE_ID.fullmatch(trace_id) else trace_id
+def name_of(trace_id: str, number: int, *, telling: bool) -> str:
+    """What a trace is called: by its id; by its row, ``number`` counted from 0, where that is a hash of its text, and
+    without ``telling``: an id such as 'slip/wrong' would answer what a blind annotator is asked."""
+    return trace_id if telling and not MADE_ID.fullmatch(trace_id) else f"row {number + 1:,}"
 
 
 def short_names(names: Sequence[str]) -> tuple[list[str], str]:

@@ -89,7 +89,7 @@ Name the **first** step that is wrong, whatever comes after it.
 - *Unsure* where the problem can be read in two ways, or the text cannot be followed.
 - The reference is one way of several: another way is not wrong.
 """
-HERE: Final = "\u25b6"
+HERE, JUDGED = "\u25b6", "\u2713"
 T = TypeVar("T")
 FileKey = tuple[str, int, int]  # changes when the file of a run does
 
@@ -244,10 +244,14 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
     times = [f"\u00d7{copies[item]}" if copies[item] > 1 else "" for item in items]
     rows.insert(list(rows).index("trace_id") + 1, "copies", times)
     saved = csv_of(rows)
-    named = [failures.name_of(*one) for one in zip(rows["trace_id"], listed, strict=True)]
+    told = [st.session_state["model_first"] or item in mine for item in items]
+    named = [
+        failures.name_of(identity, number, telling=telling)
+        for identity, number, telling in zip(rows["trace_id"], listed, told, strict=True)
+    ]
     rows["trace_id"], beginning = failures.short_names(named)
-    places = range(first, first + len(rows))
-    rows.insert(0, "here", [f"{HERE if place == listing.place else ''} {place + 1:,}".strip() for place in places])
+    marks = [HERE if first + n == listing.place else JUDGED if item in mine else "" for n, item in enumerate(items)]
+    rows.insert(0, "here", [f"{mark} {first + n + 1:,}".strip() for n, mark in enumerate(marks)])
     # a table of other rows is another table: a row that was selected in the one before is not selected in it
     key = "table_" + hashlib.sha256(repr((listed, list(rows["trace_id"]))).encode()).hexdigest()[:16]
 
@@ -271,7 +275,8 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
     st.caption(
         f"{counted(total, 'text')} of {counted(copies.total(), 'solution')} after the filters, of "
         f"{listing.table.num_rows:,} in all; {first + 1:,} to {first + len(listed):,} are listed; "
-        f"{HERE} is {listing.place + 1:,} of {total:,}" + plain(f"; \u2026 stands for {beginning}" * bool(beginning))
+        f"{HERE} is {listing.place + 1:,} of {total:,}, {JUDGED} is judged by you"
+        + plain(f"; \u2026 stands for {beginning}" * bool(beginning))
     )
     st.download_button(
         "CSV of these rows",
@@ -319,7 +324,7 @@ def draw_trace(info: RunInfo, row: ScoredRow, number: int, own: Annotation | Non
     answer = "no final answer" if row["answer"] is None else f"answer {row['answer']}"
     correct = "" if row["reference_answer"] is None else f"; the right one is {row['reference_answer']}"
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.subheader(plain(failures.name_of(row["trace_id"], number)), width="content")
+        st.subheader(plain(failures.name_of(row["trace_id"], number, telling=revealed)), width="content")
         st.caption(plain(f"{answer}{correct}"), width="content")
     odd = odd_quantities(row["problem"], row["text"]) if revealed else []
     if any(not one.uses for one in odd):

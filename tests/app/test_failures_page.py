@@ -48,6 +48,14 @@ def press(page: AppTest, label: str) -> None:
     assert not page.exception
 
 
+def listed(page: AppTest) -> list[str]:
+    """The ids of the solutions in the list, which calls them by their rows while one judges blind."""
+    found = catalogue.find("mine")
+    assert found is not None
+    ids = read_run(found.path).column("trace_id").to_pylist()
+    return [ids[int(name.removeprefix("row ")) - 1] for name in page.dataframe[0].value["trace_id"]]
+
+
 def said(page: AppTest) -> str:
     return " ".join(one.value.replace("\\", "") for one in (*page.markdown, *page.caption))
 
@@ -71,6 +79,24 @@ def test_nothing_of_the_model_is_shown_before_the_answer(store: Annotations) -> 
     assert words.startswith(f"You said: step 1. {said['headline']}.") and "reward" in [
         f["by"] for f in said["findings"]
     ]
+
+
+def test_an_id_tells_nothing_before_the_answer(store: Annotations, tmp_path: Path) -> None:
+    """Ids such as 'slip/wrong' answered what was asked, in the list and in the heading."""
+    path = tmp_path / "mine" / "run.parquet"
+    rows = [row | {"trace_id": f"slip-{number}/wrong"} for number, row in enumerate(read_run(path).to_pylist())]
+    write_run(path, rows, {"checkpoint": "demo"})
+    page = open_page()
+    names = page.dataframe[0].value["trace_id"].tolist()
+    assert all(name.startswith("row ") for name in names) and page.subheader[0].value == names[0]
+    press(page, "Step 1")
+    press(page, "Save")
+    place = int(names[0].removeprefix("row ")) - 1
+    assert page.subheader[0].value == f"slip\\-{place}/wrong"
+    assert page.dataframe[0].value["trace_id"][0] == f"slip-{place}/wrong"
+    assert page.dataframe[0].value["trace_id"][1:].tolist() == names[1:]
+    press(page, "Next")
+    assert page.dataframe[0].value["here"][0] == "\u2713 1"
 
 
 def test_who_saw_the_model_first_is_not_blind(store: Annotations) -> None:
@@ -120,7 +146,7 @@ def test_what_cannot_be_saved_is_said_and_the_choice_stays(store: Annotations, m
 
 def test_any_place_of_the_list_is_gone_to(store: Annotations) -> None:
     page = open_page()
-    ids = page.dataframe[0].value["trace_id"].tolist()
+    ids = listed(page)
     place = page.number_input(key="place")
     assert (place.value, place.min, place.max) == (1, 1, 5)
     place.set_value(3).run()
@@ -205,7 +231,7 @@ def test_a_judgement_that_is_changed_is_said_before_and_after(store: Annotations
 def test_a_second_enter_before_the_page_is_drawn_anew_saves_once_and_goes_on(store: Annotations) -> None:
     """It saved a second time, not blind, or did nothing, as the first had come so far."""
     page = open_page()
-    ids = page.dataframe[0].value["trace_id"].tolist()
+    ids = listed(page)
     press(page, "Step 1")
     once, words = annotating.save, annotating.judgements.saved_words
 

@@ -46,7 +46,7 @@ def open_page(page: Page, address: str, annotator: str) -> None:
     page.wait_for_selector(READY)
     page.get_by_role("combobox", name="Scored run").click()
     page.get_by_role("option", name="reviewed", exact=True).click()
-    expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible(timeout=30_000)
+    expect(page.locator(".st-key-trace").get_by_text(HOSTILE).first).to_be_visible(timeout=30_000)
     page.wait_for_selector(READY)
     page.get_by_role("button", name="Reviewer").click()
     name = page.get_by_role("textbox", name="Annotator")
@@ -78,7 +78,7 @@ def answer(page: Page, key: str, said: str) -> None:
 def test_ten_are_annotated_by_keyboard_and_exported(watched: Any, reviewed: str, folder: Path) -> None:
     page = watched.page
     open_page(page, reviewed, "first")
-    expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible(timeout=30_000)
+    expect(page.locator(".st-key-trace").get_by_text(HOSTILE).first).to_be_visible(timeout=30_000)
     expect(page.locator(".hm .tok")).to_have_count(0, timeout=30_000)  # blind: nothing is coloured before the answer
     keys = ["2", "1", "0", "u", "1", "2", "0", "1", "2", "1"]
     for key in keys:
@@ -104,12 +104,13 @@ def test_a_second_annotator_disagrees_and_keys_in_a_text_are_letters(watched: An
     note.click()
     note.press_sequentially("j1u")  # no shortcut while something is typed
     expect(note).to_have_value("j1u")
-    expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible(timeout=30_000)
+    expect(page.locator(".st-key-trace").get_by_text(HOSTILE).first).to_be_visible(timeout=30_000)
     page.get_by_role("button", name="Step 1").click()
     expect(page.get_by_role("button", name="Save")).to_be_enabled(timeout=30_000)
     page.wait_for_selector(READY)
     note.press("Enter")  # saves from within the note as well
     settled(page, "You said: step 1.")
+    expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible(timeout=30_000)  # its id, once it is judged
     note.blur()
     page.keyboard.press("Enter")
     expect(page.get_by_text("You said:", exact=False)).to_have_count(0, timeout=30_000)
@@ -146,7 +147,8 @@ def test_the_annotation_lands_on_the_trace_whatever_is_sorted(watched: Any, revi
     page.keyboard.press("Enter")
     settled(page, "You said: no step is wrong.")
     last = Annotations(folder / "runs" / "annotations.sqlite").all()[-1]
-    assert (last.annotator, last.trace_id) == ("third", name)
+    ids = read_run(folder / "runs" / "reviewed" / "run.parquet").column("trace_id").to_pylist()
+    assert (last.annotator, last.trace_id) == ("third", ids[int(name.removeprefix("row ")) - 1])
 
 
 IN_SIGHT = """() => {
