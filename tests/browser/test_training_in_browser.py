@@ -147,7 +147,7 @@ def step_after(page: Page, step: int) -> int:
 def test_the_researchers_way(server: Server, tab: Callable[[str], Page]) -> None:
     page = tab(server.address)
     ask_for_a_training(page, steps=6000)
-    expect(sidebar(page).get_by_text("mine (demo-sft)")).to_be_visible(timeout=SLOW)
+    expect(sidebar(page).get_by_text("mine", exact=True)).to_be_visible(timeout=SLOW)
     first = step_after(page, 0)
     (job,) = supervisor.list_jobs()
     page.close()
@@ -156,7 +156,7 @@ def test_the_researchers_way(server: Server, tab: Callable[[str], Page]) -> None
     assert supervisor.get(job.id).active
     server.start()
     page = tab(server.address)
-    expect(sidebar(page).get_by_text("mine (demo-sft)")).to_be_visible(timeout=SLOW)
+    expect(sidebar(page).get_by_text("mine", exact=True)).to_be_visible(timeout=SLOW)
     step_after(page, first)
 
     sidebar(page).get_by_role("button", name="Cancel").click()
