@@ -66,9 +66,9 @@ def ask(
     state, identity = st.session_state, (row["trace_id"], listing.numbers[listing.place])
     if state.get("answering") != identity:  # another trace: nothing is chosen yet
         state.update(
+            choice=None,  # first: a second Enter may end this run anywhere, and finds nothing to save
             answering=identity,
             ticket={},
-            choice=None,
             category="",
             note="",
             severity="",
@@ -168,7 +168,7 @@ def save(
         if (ticket or state.get(SAVED) == identity) and further is not None:
             look_at(listing, further)
         if ticket:
-            state.update({"answering": None, "choice": None, SAVED: identity})
+            state.update({"choice": None, "answering": None, SAVED: identity})
         return
     try:
         person, note = access.writer("annotate", state["annotator"]), state["note"].strip()
@@ -187,13 +187,13 @@ def save(
             # the model's answer was shown then
             annotation = replace(annotation, blind=False)
         before = known.latest().get((annotation.text_sha256, who))
-        known.add(annotation)
+        annotation = known.add(annotation)
         ticket["written"] = True
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not saved: {error}"
         return
     state["annotation_saved"] = judgements.saved_words(before, annotation, failures.name_of(*identity, telling=True))
-    state.update({"answering": None, "choice": None, SAVED: identity})
+    state.update({"choice": None, "answering": None, SAVED: identity})
 
 
 def undo(annotation: Annotation) -> None:

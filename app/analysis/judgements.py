@@ -40,12 +40,14 @@ def own_words(own: Annotation) -> str:
 def again_words(own: Annotation, choice: str, row: ScoredRow, *, blind: bool) -> str:
     """What saving a choice does to an answer that was given before: changes it, or stands beside a blind one."""
     said, now = judgement_words(own.label), choice_words(choice, row)
+    if said == now:
+        return f"You said {said} before. Save keeps that, and notes what else you say of it now."
     if own.blind and not blind:
         return (
             f"You said {said} before you saw the model's answer, and that goes on counting; Save notes {now} beside "
             "it. To change your answer undo it first (Z)."
         )
-    return f"You said {said} before. " + ("Save says it again." if said == now else f"Save changes it to {now}.")
+    return f"You said {said} before. Save changes it to {now}."
 
 
 def choice_words(choice: str, row: ScoredRow) -> str:
@@ -61,6 +63,8 @@ def saved_words(before: Annotation | None, saved: Annotation, name: str) -> str:
     if before is None:
         return f"Saved: {said} in {name}"
     old = judgement_words(before.label)
+    if saved == before:
+        return f"As before: {said} in {name}"
     if before.blind and not saved.blind:
         return f"Saved: {said} in {name}. What counts is your blind answer before: {old}. Undo takes one back."
     if old == said:

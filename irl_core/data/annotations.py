@@ -153,6 +153,12 @@ class Annotation:
         """Whether nobody else has imported it in the annotator's name."""
         return self.importer in ("", self.annotator)
 
+    def repeats(self, other: Annotation) -> bool:
+        """Whether it says of a text what another one of the annotator's says, and counts no more than that."""
+        said = ("text_sha256", "annotator", "verdict", "step", "category", "note", *SAID)
+        same = all(getattr(self, name) == getattr(other, name) for name in said)
+        return same and (other.blind or not self.blind)
+
     @property
     def time(self) -> datetime:
         """``created`` as a time, in UTC where it names no other zone; the earliest of all where it is none."""
@@ -205,14 +211,16 @@ class Annotations(Database):
         """Store one annotation, dated now where it has no time; returns it as stored.
 
         It is dated after what the annotator said of this text before, though the clock was set back since: the order of
-        storing is that of the times, here and in every export.
+        storing is that of the times, here and in every export. Where it says what the annotator's last one here said,
+        nothing is stored, and that one is returned: a second click is no second answer.
         """
         with self.writing() as connection:
             if not annotation.created:
                 key = (annotation.text_sha256, annotation.annotator)
-                said = select(connection, "text_sha256 = ? AND annotator = ?", key)
-                times = [one.time for one in said if one.own]
-                annotation = replace(annotation, created=time_after(max(times, default=EARLIEST)))
+                said = [one for one in select(connection, "text_sha256 = ? AND annotator = ?", key) if one.own]
+                if said and annotation.repeats(said[-1]):
+                    return said[-1]
+                annotation = replace(annotation, created=time_after(max((one.time for one in said), default=EARLIEST)))
             insert(connection, [annotation])
         return annotation
 

@@ -401,6 +401,21 @@ def test_a_blind_label_is_never_superseded_by_one_that_was_not(store: Annotation
     assert store.latest()[seen.text_sha256, "ann"] == first
 
 
+def test_an_answer_said_twice_in_a_row_is_stored_once(store: Annotations) -> None:
+    first = store.add(made(step=1))
+    assert store.add(made(step=1)) == first == store.add(made(step=1, blind=False))
+    assert store.all() == [first]
+    noted = store.add(made(step=1, note="the unit"))
+    other = store.add(made(step=1, note="the unit", annotator="bob"))
+    back = store.add(made(step=1))
+    assert store.all() == [first, noted, other, back]
+    store.withdraw(back)
+    assert store.add(made(step=1)) not in (first, back)
+    seen = store.add(made("t2", blind=False))
+    blind = store.add(made("t2"))  # counts more, so it is told apart
+    assert seen != blind and store.latest()[seen.text_sha256, "ann"] == blind
+
+
 def test_a_withdrawn_annotation_stays_in_the_file_and_counts_nowhere(store: Annotations) -> None:
     first, second = store.add(made(step=0)), store.add(made(step=1))
     assert store.withdraw(second) and not store.withdraw(second)
