@@ -164,21 +164,7 @@ def score_file(
     """
     workers = workers or Workers()
     read_from = open_source(source)
-    digest, lines = source_hash(read_from)
-    provenance: ScoredRunProvenance = {
-        "command": COMMAND,
-        "input": escaped(read_from.name),
-        "input_sha256": digest,
-        "format": layout,
-        "checkpoint": lens.name,
-        "checkpoint_sha256": lens.fingerprint,
-        "checkpoint_provenance": lens.provenance,
-        "standardised_over": lens.reference.origin,
-        "batch_tokens": batch_tokens,
-        "window": window,
-    }
-    if columns:
-        provenance["columns"] = dict(columns)
+    provenance, lines = run_provenance(read_from, lens, layout, columns, batch_tokens, window)
     workers.check_same(json.dumps(provenance), "inputs, checkpoint or options", "give every machine the same of them")
     provenance["created"] = now()
     with ExitStack() as held:
@@ -198,6 +184,32 @@ def score_file(
         scored, failed = workers.from_main(lambda: merged(writer))
     known = Summary(scored, failed, min(continued, scored), out, errors_path(out), Judged(0, 0, 0), intake)
     return counted(known) if scored and workers.is_main else known
+
+
+def run_provenance(
+    source: Path, lens: Lens, layout: str, columns: Columns | None, batch_tokens: int, window: int
+) -> tuple[ScoredRunProvenance, int]:
+    """What decides the rows of a scored run, the same in every process that scores it, and the lines of ``source``.
+
+    Raises:
+        DatasetError: the source cannot be read.
+    """
+    digest, lines = source_hash(source)
+    provenance: ScoredRunProvenance = {
+        "command": COMMAND,
+        "input": escaped(source.name),
+        "input_sha256": digest,
+        "format": layout,
+        "checkpoint": lens.name,
+        "checkpoint_sha256": lens.fingerprint,
+        "checkpoint_provenance": lens.provenance,
+        "standardised_over": lens.reference.origin,
+        "batch_tokens": batch_tokens,
+        "window": window,
+    }
+    if columns:
+        provenance["columns"] = dict(columns)
+    return provenance, lines
 
 
 def leftover(out: Path, provenance: ScoredRunProvenance) -> Summary | None:

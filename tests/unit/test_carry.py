@@ -109,7 +109,7 @@ def pair(shared: Path) -> tuple[TraceEncoder, TraceEncoder]:
     return _encoder(folders[0]), _encoder(folders[1])
 
 
-def check(policy: TraceEncoder, discriminator: TraceEncoder, trace: Trace) -> None:
+def assert_carried(policy: TraceEncoder, discriminator: TraceEncoder, trace: Trace) -> None:
     """What must hold for the discriminator's levels at the policy's tokens, whatever the text."""
     to_spans = policy.encode(trace).spans
     from_spans = discriminator.encode(replace(trace, token_ids=None, logprobs=None)).spans
@@ -149,8 +149,8 @@ def test_any_text_between_the_real_tokenizers(
 ) -> None:
     llama, qwen = pair
     trace = replace(make_trace("What is 1 + 1?", text), finished=finished)
-    check(llama, qwen, trace)
-    check(qwen, llama, trace)
+    assert_carried(llama, qwen, trace)
+    assert_carried(qwen, llama, trace)
 
 
 @settings(max_examples=100, deadline=None)
@@ -163,7 +163,9 @@ def test_sampled_tokens_need_not_be_how_the_text_would_be_tokenised(
     cut = data.draw(st.integers(0, len(ids)))  # breaks off anywhere, inside a character too
     noise = data.draw(st.lists(st.integers(0, 127_999), max_size=5))
     sampled = (*ids[:cut], *noise)
-    check(llama, qwen, llama.sampled_trace("p", sampled, [0.0] * len(sampled)))
+    trace = llama.sampled_trace("p", sampled, [0.0] * len(sampled))
+    assert llama.encode(trace).completion_ids == sampled, "the tokens as sampled, not as the text is tokenised"
+    assert_carried(llama, qwen, trace)
 
 
 def test_digits_of_a_number_share_its_level(pair: tuple[TraceEncoder, TraceEncoder]) -> None:
@@ -179,8 +181,8 @@ def test_gsm8k_between_the_real_tokenizers(pair: tuple[TraceEncoder, TraceEncode
     llama, qwen = pair
     for trace in islice(gsm8k("train", shared / "data" / "gsm8k"), 300):
         assert isinstance(trace, Trace)
-        check(llama, qwen, trace)
-        check(qwen, llama, trace)
+        assert_carried(llama, qwen, trace)
+        assert_carried(qwen, llama, trace)
 
 
 # ------------------------------------------------------------------------------------------------ in the lens

@@ -38,7 +38,7 @@ def false_steps(text: str) -> list[int]:
     return [index for index, step in enumerate(steps) for start in false if step.start <= start < step.end]
 
 
-def check(trace: Trace, found: Perturbation) -> None:
+def assert_kept(trace: Trace, found: Perturbation) -> None:
     """What every perturbation promises, and what its kind promises."""
     before, after = segment(trace.text), segment(found.text)
     assert found.text != trace.text
@@ -66,7 +66,7 @@ def test_every_kind_applies_to_every_layout(text: str, kind: str) -> None:
     for seed in range(20):
         found = perturb(expert(text), random.Random(seed), (kind,))
         assert found is not None and found.kind == kind
-        check(expert(text), found)
+        assert_kept(expert(text), found)
 
 
 def versions(text: str, kind: str, seeds: int = 60) -> set[str]:
@@ -212,10 +212,10 @@ def test_demo_problems_are_corrupted_as_promised(index: int, seed: int) -> None:
     """Faults 2 and 12: never the unchanged text, never a second copy of the expert."""
     given_problem = problem(index)
     trace = make_trace(given_problem.text, given_problem.solution, reference_answer=given_problem.answer)
-    for kind in ALL_KINDS:
-        found = perturb(trace, random.Random(seed), (kind,))
-        if found:
-            check(trace, found)
+    made = [found for kind in ALL_KINDS if (found := perturb(trace, random.Random(seed), (kind,)))]
+    assert made, "some kind of mistake can be put into every problem of the generator"
+    for found in made:
+        assert_kept(trace, found)
 
 
 def test_the_corpus_checker_finds_the_same_first_error() -> None:
@@ -281,7 +281,7 @@ def test_real_solutions_are_corrupted_as_promised() -> None:
             found = perturb(trace, rng, (kind,))
             if found:
                 applied[kind] += 1
-                check(trace, found)
+                assert_kept(trace, found)
     # when written, of 200: 194, 194, 197, 145, 125, 124, 124
     assert all(applied[kind] >= 180 for kind in ("flip_operator", "offset_number", "swap_answer")), applied
     assert all(applied[kind] >= 100 for kind in ALL_KINDS), applied
