@@ -351,8 +351,8 @@ class TrainConfig:
             )
         if self.model.quantisation == "int8" and self.method.needs_discriminator:
             raise ConfigError(
-                "model.quantisation is 'int8', in which what a discriminator says of a trace depends on the traces "
-                "beside it (by up to 1.5 nat a token); set it to none, or to nf4 above 1.5 billion parameters"
+                "model.quantisation is 'int8', in which what a discriminator says of a solution depends on the "
+                "solutions beside it (by up to 1.5 nat a token); set it to none, or to nf4 above 1.5 billion parameters"
             )
         group_size = policy.num_generations + (policy.expert_in_group and self.method.needs_discriminator)
         learned = self.method.needs_discriminator and self.discriminator.updates_per_round > 0
@@ -362,7 +362,7 @@ class TrainConfig:
             check_labels(self.run.method, self.discriminator.loss, rewriting)
         if self.method.samples_policy and group_size < 2:
             raise ConfigError(
-                f"policy.num_generations is {policy.num_generations}; a group needs at least 2 traces to compare"
+                f"policy.num_generations is {policy.num_generations}; a group needs at least 2 solutions to compare"
             )
 
     @property

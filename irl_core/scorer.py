@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from irl_core.errors import InputError
+from irl_core.errors import CheckpointError, EncodingError, InputError
 from irl_core.models.devices import memory_errors, usable_device
 from irl_core.policy.familiarity import Familiarity, compared_with_held_out, prompt_logprob
 from irl_core.reward.token_scores import (
@@ -106,7 +106,7 @@ class Lens:
         from irl_core.checkpoints.load import load_json
         from irl_core.checkpoints.manifest import MANIFEST, verify
         from irl_core.checkpoints.step_models import step_layout
-        from irl_core.errors import CheckpointError
+        from irl_core.models.bundled import called
         from irl_core.models.pretrained import (
             OWN_TOKENIZER,
             check_ids,
@@ -151,15 +151,16 @@ class Lens:
             check_ids(encoder, discriminator.backbone, path)
         for model in (policy, discriminator.backbone):
             context_window(model)
+        fingerprint = hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
         return cls(
-            name=str(config["name"]),
+            name=called(str(config["name"]), fingerprint),
             config=config,
             policy=policy,
             discriminator=discriminator,
             encoder=encoder,
             calibration=Calibration.from_json(config["localisation"]),
             device=chosen,
-            fingerprint=hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest(),
+            fingerprint=fingerprint,
             discriminator_encoder=load_encoder(own, discriminator.backbone, instruction) if own.is_dir() else None,
             batch_layout=sharing_layout(policy, discriminator.backbone),
         )
@@ -224,8 +225,6 @@ class Lens:
         Raises:
             InputError: a blank or overlong text, or one outside the context window.
         """
-        from irl_core.errors import EncodingError
-
         check_inputs(trace.problem, trace.text)
         try:
             with self.lock:

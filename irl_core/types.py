@@ -197,8 +197,9 @@ class Localisation:
 
     ``step_scores`` has one score a step (NaN where a step has no token); lower = more suspect. ``confidence`` is
     in [0, 1]; ``rule`` names the signal, the reduction and the choice; ``threshold`` the calibrated limit, and
-    ``uncertain_threshold`` that of 'uncertain' (None = not stated, as of a stored trace). ``score_tells`` is whether
-    held-out solutions of a higher score were more often right.
+    ``uncertain_threshold`` that of 'uncertain' (None = there is none, or it is not known). ``score_tells`` is whether
+    held-out solutions of a higher score were more often right; None = not known, as of a trace that was stored by a
+    version that did not write it.
     """
 
     decision: Decision
@@ -208,7 +209,7 @@ class Localisation:
     threshold: float
     step_scores: tuple[float, ...]
     uncertain_threshold: float | None = None
-    score_tells: bool = True
+    score_tells: bool | None = True
 
     def __post_init__(self) -> None:
         if (self.decision == "error") != (self.first_error_step is not None):

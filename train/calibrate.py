@@ -271,7 +271,7 @@ def scored_traces(
     unit: Standardisation | None = None,
     *,
     kept: KeptParts = NOTHING_KEPT,
-    what: str = "traces scored",
+    what: str = "solutions scored",
 ) -> list[ScoredTrace]:
     """Scored traces, standardised by ``unit``, or by their own mean and spread where it is None. ``what``: the stage in
     words, of which its kept parts are named."""
@@ -333,7 +333,7 @@ def held_out(scored: ScoredTrace, gamma: float = DEFAULT_GAMMA) -> HeldOut:
     """A scored trace as the calibration reads it. Raises ValueError where its first error is not known."""
     trace = scored.trace
     if trace.truth is None:
-        raise ValueError(f"trace {trace.trace_id!r} has no truth; only labelled traces calibrate")
+        raise ValueError(f"solution {trace.trace_id!r} has no truth; only labelled solutions calibrate")
     return HeldOut(
         named_signals(scored, gamma), scored.encoded.spans, trace.steps, trace.truth.first_error_step, trace.problem_id
     )

@@ -94,16 +94,16 @@ def calibrate_annotated(request: CalibrationRequest) -> Iterator[str]:
     check_enough(traces)
     fitted = fit(traces, Calibration.from_json(config["localisation"]), seed=request.seed)
 
-    yield f"{fitted.traces:,} labelled traces of {fitted.problems:,} problems, by {labels.annotators} annotators."
+    yield f"{fitted.traces:,} labelled solutions of {fitted.problems:,} problems, by {labels.annotators} annotators."
     for reason, n in {**labels.left_out, **lost}.items():
         yield f"Left out, {reason}: {n:,}"
     chosen = fitted.calibration
-    share = f"at most {chosen.alpha:.0%} of correct traces flagged"
+    share = f"at most {chosen.alpha:.0%} of correct solutions flagged"
     yield f"Rule {chosen.rule.name}, threshold {chosen.threshold:.4g} ({share})"
     if chosen.note:
         yield chosen.note
     yield f"Held out, {FOLDS}-fold by problem: {figures_in_words(fitted.figures)}"
-    yield f"The checkpoint's calibration before, same traces: {figures_in_words(fitted.before)}"
+    yield f"The checkpoint's calibration before, same solutions: {figures_in_words(fitted.before)}"
 
     files: dict[str, Any] = {name: request.checkpoint / name for name in manifest.files}
     save_checkpoint(request.out, {**files, CONFIG: recalibrated_config(request, config, labels, fitted)})
@@ -121,7 +121,7 @@ def check_same_checkpoint(request: CalibrationRequest, config: Mapping[str, Any]
     if scored_by not in (fingerprint(request.checkpoint), config.get("provenance", {}).get(WEIGHTS_OF)):
         raise InputError(
             f"{request.run.name} was not scored by the checkpoint {request.checkpoint.name}, so its rewards say "
-            "nothing of that one's limits; score its traces with it, or name the checkpoint that the run names."
+            "nothing of that one's limits; score its solutions with it, or name the checkpoint that the run names."
         )
     if "localisation" not in config:
         raise InputError(f"{request.checkpoint.name} has no discriminator that is calibrated; name a trained pair.")
@@ -183,7 +183,7 @@ def labelled_traces(run: Path, labels: Labels) -> tuple[list[HeldOut], dict[str,
             traces[key] = HeldOut(signals, scored.encoded.spans, scored.trace.steps, step, problem)
     lost = {
         "not in this run": len(labels.steps.keys() - traces.keys()),
-        "without rewards, or a step that the trace does not have": sum(one is None for one in traces.values()),
+        "without rewards, or a step that the solution does not have": sum(one is None for one in traces.values()),
     }
     usable = [one for one in traces.values() if one is not None]
     return usable, {reason: n for reason, n in lost.items() if n}
@@ -207,8 +207,8 @@ def check_enough(traces: Sequence[HeldOut]) -> None:
     wrong = sum(one.first_error_step is not None for one in traces)
     counts = (
         ("problems", len({one.problem_id for one in traces}), MIN_PROBLEMS),
-        ("wrong traces", wrong, MIN_WRONG),
-        ("traces without an error", len(traces) - wrong, MIN_CORRECT),
+        ("wrong solutions", wrong, MIN_WRONG),
+        ("solutions without an error", len(traces) - wrong, MIN_CORRECT),
     )
     short = [f"{needed} {what}, there are {there}" for what, there, needed in counts if there < needed]
     if short:
@@ -259,7 +259,7 @@ def recalibrated_config(
     request: CalibrationRequest, config: Mapping[str, Any], labels: Labels, fitted: Fitted
 ) -> dict[str, Any]:
     """The checkpoint's ``config.json`` with the new calibration, and where it comes from."""
-    origin = f"{fitted.traces:,} annotated traces of {fitted.problems:,} problems, by {labels.annotators} annotators"
+    origin = f"{fitted.traces:,} annotated solutions of {fitted.problems:,} problems, by {labels.annotators} annotators"
     note = "; ".join(part for part in (fitted.calibration.note, f"rule and limits from {origin}") if part)
     provenance = dict(config.get("provenance", {}))
     provenance |= {

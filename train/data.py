@@ -110,7 +110,7 @@ def training_data(config: TrainConfig, encoder: TraceEncoder | None = None, say:
     traces = generated_experts(config) if config.data.source == "demo" else training_rows(config, fits, say)
     traces = fits.only(traces, say)
     if not traces:
-        raise ConfigError(f"data.source {config.data.source!r} has no trace to train on; look at what was left out")
+        raise ConfigError(f"data.source {config.data.source!r} has no solution to train on; look at what was left out")
     traces, bare = demonstrated(traces, config)
     experts = with_errors(traces, config.data.expert_errors, config.run.seed, fits)
     return ExpertData(experts, config.run.seed, config.data.styles, bare)
@@ -314,7 +314,7 @@ def for_calibration(held_out: list[Trace], config: TrainConfig, fits: LengthLimi
         too_long = len(known) - evaluated - len(usable)
         limits = "data.max_prompt_tokens, data.max_completion_tokens or " if too_long else ""
         raise ConfigError(
-            f"there are {len(chosen)} held-out traces to calibrate on, and {MIN_CALIBRATION} are the least: "
+            f"there are {len(chosen)} held-out solutions to calibrate on, and {MIN_CALIBRATION} are the least: "
             f"data.held_out is {config.data.held_out}, of which {len(known)} differ and have an answer; "
             f"{evaluated} of them are for evaluation (run.eval_problems), {too_long} are longer than "
             f"data.max_prompt_tokens ({config.data.max_prompt_tokens}) or data.max_completion_tokens "
@@ -354,7 +354,7 @@ def with_errors(traces: list[Trace], share: float, seed: int, fits: LengthLimits
     if len(replaced) < wanted:
         most = math.floor(1000 * len(replaced) / len(traces)) / 1000
         raise ConfigError(
-            f"data.expert_errors is {share}, which is {wanted:,} of {len(traces):,} traces, but only {len(replaced):,} "
-            f"can be corrupted; set it to {most} at most"
+            f"data.expert_errors is {share}, which is {wanted:,} of {len(traces):,} solutions, but only "
+            f"{len(replaced):,} can be corrupted; set it to {most} at most"
         )
     return [replaced.get(index, trace) for index, trace in enumerate(traces)]

@@ -60,8 +60,8 @@ def labelled_data(config: TrainConfig, encoder: TraceEncoder | None, say: Say) -
     wrong = sum(first_error(trace) is not None for trace in traces)
     if not 0 < wrong < len(traces):
         raise ConfigError(
-            f"data.source {config.data.source!r} leaves {len(traces):,} labelled traces to train on, {wrong:,} of them "
-            "with a wrong step; the reward is learned from the difference, so that some of each kind are needed"
+            f"data.source {config.data.source!r} leaves {len(traces):,} labelled solutions to train on, {wrong:,} of "
+            "them with a wrong step; the reward is learned from the difference, so that some of each kind are needed"
         )
     return ExpertData(traces, config.run.seed)
 

@@ -56,7 +56,7 @@ class LengthLimits:
         ]
         if len(kept) < len(traces):
             say(
-                f"left out of training: {len(traces) - len(kept):,} of {len(traces):,} traces; {sum(long_prompt):,} "
+                f"left out of training: {len(traces) - len(kept):,} of {len(traces):,} solutions; {sum(long_prompt):,} "
                 f"prompts are over data.max_prompt_tokens = {self.max_prompt}, {sum(long_completion):,} solutions over "
                 f"data.max_completion_tokens = {self.max_completion}"
             )

@@ -22,7 +22,7 @@ from rich.console import Console
 from irl_core.data.fields import RowError
 from irl_core.data.formats import UNREADABLE, Format, read_counted
 from irl_core.data.intake import Intake
-from irl_core.data.sources import Columns, open_source
+from irl_core.data.sources import Columns, TraceSource, open_source
 from irl_core.errors import InputError
 from irl_core.files import escaped, now
 from irl_core.progress import ProgressBar, progress_bar
@@ -82,9 +82,9 @@ class Summary:
         """The outcome in words, with every row counted."""
         lost = f"; {self.failed:,} could not be scored, see {self.errors}" if self.failed else ""
         if not self.scored:
-            return f"No trace was scored{lost or ': the file has no rows'}."
+            return f"No solution was scored{lost or ': the file has no rows'}."
         before = f" ({self.continued:,} of them before it was interrupted)" if self.continued else ""
-        said = f"Scored {self.scored:,} trace{'s' * (self.scored != 1)}{before} into {self.out}{lost}."
+        said = f"Scored {self.scored:,} solution{'s' * (self.scored != 1)}{before} into {self.out}{lost}."
         return f"{said} {self.judged.words.capitalize()}." if self.judged.cannot or self.judged.not_measured else said
 
     def closing(self) -> list[str]:
@@ -187,7 +187,7 @@ def score_file(
 
 
 def run_provenance(
-    source: Path, lens: Lens, layout: str, columns: Columns | None, batch_tokens: int, window: int
+    source: TraceSource, lens: Lens, layout: str, columns: Columns | None, batch_tokens: int, window: int
 ) -> tuple[ScoredRunProvenance, int]:
     """What decides the rows of a scored run, the same in every process that scores it, and the lines of ``source``.
 

@@ -6,6 +6,7 @@ Knows no streamlit.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from irl_core.checkpoints.find import default_roots
 from irl_core.data.annotations import text_hash
 from irl_core.errors import StoreError
+from irl_core.models.bundled import called
+from irl_core.reward.localisation import Calibration
 from irl_core.reward.verdict import Ruling, rule_on
 from irl_core.storage.schema import COLUMNS, ScoredRow
 from irl_core.storage.scored_run import (
@@ -233,7 +236,7 @@ def rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> pd.Dat
 
 def numbered_row(info: RunInfo, number: int) -> ScoredRow:
     """Every column of the row of that number; one row group is read. Raises StoreError as `rows` does."""
-    return cast("ScoredRow", numbered_rows(info, [number], COLUMNS.names)[0])
+    return completed(cast("ScoredRow", numbered_rows(info, [number], COLUMNS.names)[0]), info.provenance)
 
 
 def numbered_rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -263,7 +266,23 @@ def numbered_rows(info: RunInfo, chosen: Sequence[int], columns: Sequence[str]) 
 def row(info: RunInfo, trace_id: str) -> ScoredRow | None:
     """Every column of one trace, None where there is none of that id. Raises StoreError for a file that is no run."""
     try:
-        return read_row(info.path, trace_id)
+        return completed(read_row(info.path, trace_id), info.provenance)
     except StoreError:
         read_provenance(info.path)
         return None
+
+
+def completed(row: ScoredRow, known: Mapping[str, Any]) -> ScoredRow:
+    """A row of a file of any version as one of today: its checkpoint by the name that it goes by here, and what an
+    evaluation's provenance says of the calibration that decided. ``known``: the provenance of the run."""
+    own, origin = row["checkpoint"], row["standardisation_origin"]
+    name = called(own, str(known.get("checkpoint_sha256")))
+    if origin is not None:
+        origin = origin.replace(f"checkpoint {own}", f"checkpoint {name}")
+    row = {**row, "checkpoint": name, "standardisation_origin": origin}
+    if row["score_tells"] is None and row["decision"] is not None and "calibration" in known:
+        with contextlib.suppress(ValueError):  # what cannot be read is not known
+            found = Calibration.from_json(known["calibration"])
+            if (found.rule.name, found.threshold) == (row["rule"], row["threshold"]):
+                row["uncertain_threshold"], row["score_tells"] = found.uncertain_threshold, found.score_tells
+    return row

@@ -5,7 +5,7 @@ Rows are kept once for everybody and never changed; figures are kept a file, unt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +16,8 @@ from app.analysis import chooser, sections
 from app.components import chart
 from app.components.markdown import plain
 from irl_core.errors import StoreError
+from irl_core.report.terms import term_of
+from irl_core.statistics.wording import true_minus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +97,7 @@ def paragraphs(found: Mapping[str, Section[Any]]) -> None:
     for name, one in found.items():
         if len(found) > 1:
             st.markdown(f"**{plain(name)}**")
-        st.markdown("\n".join(f"- {plain(line)}" for line in sections.sentences(one.paragraph)))
+        st.markdown("\n".join(f"- {plain(true_minus(line))}" for line in sections.sentences(one.paragraph)))
 
 
 def headlines(found: Mapping[str, Headline | None]) -> None:
@@ -118,6 +120,7 @@ def figures_of(tables: Mapping[str, tuple[Table, Table | None]], told: Mapping[s
     from irl_core.report.tables import numbers
 
     with st.expander("Figures, with intervals and n", icon=":material/table:"):
+        st.caption(sections.INTERVALS)
         for name, (shown, saved) in tables.items():
             st.markdown(f"**{plain(shown.title)}**")
             st.html(f"<style>{figures.stylesheet()}</style>{figures.table_html(shown)}")
@@ -146,11 +149,16 @@ def keep(key: str) -> None:
     st.session_state[f"kept_{key}"] = st.session_state[key]
 
 
+def meanings(titles: Iterable[str]) -> str:
+    """What scores mean, a paragraph each, of those that need it said."""
+    return "\n\n".join(f"**{plain(title)}**: {plain(term)}" for title in titles if (term := term_of(title)))
+
+
 def score_chooser(titles: Mapping[str, str], label: str = "Score", key: str = "score_shown", place: int = 0) -> str:
     """Draw a chooser of scores by their titles; returns the name of the chosen one."""
     names = list(titles)
     kept(key, names[place], names)
-    chosen: str = st.selectbox(label, names, format_func=titles.__getitem__, key=key)
+    chosen: str = st.selectbox(label, names, format_func=titles.__getitem__, key=key, help=meanings(titles.values()))
     keep(key)
     return chosen
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from irl_core.errors import StoreError
+from irl_core.statistics.wording import true_minus
 from irl_core.storage.scored_run import read_provenance, read_run
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ COLUMNS: Final = (
 SETTINGS: Final = (
     "Intervals are 95 %, by a bootstrap over problems (2,000 resamples, seed 0), for samples of one problem are not "
     "independent. Discounted scores are of standardised rewards, with a discount of 0.9."
+)
+INTERVALS: Final = (
+    "Brackets hold a 95 % interval: of a hundred such, each from other problems of the same kind, about 95 hold the "
+    "true figure. n is the number of solutions, pairs of solutions or problems behind a figure."
 )
 WORDS: Final = {
     "separation": "how far right and wrong are apart", "correlation": "correlations",
@@ -186,7 +191,7 @@ def surprising(frame: pd.DataFrame, score: str) -> list[tuple[str, str]]:
     for right, sign, words in ((False, -1.0, "incorrect, scored high"), (True, 1.0, "correct, scored low")):
         rows = np.flatnonzero(np.isfinite(values) & (one.right == right))
         best = rows[np.argsort(sign * values[rows], kind="stable")][: MOST_SHOWN // 2]
-        sides.append([(ids[row], f"{words} ({values[row]:.3g})") for row in best])
+        sides.append([(ids[row], f"{words} ({true_minus(f'{values[row]:.3g}')})") for row in best])
     longest = max(map(len, sides))
     return [side[place] for place in range(longest) for side in sides if place < len(side)]
 

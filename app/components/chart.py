@@ -5,7 +5,7 @@ A chart's points that are traces carry ``[run, trace id]``; a click on one opens
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -16,6 +16,7 @@ from app.components import cards
 from app.components.markdown import plain
 from app.inspect import links
 from irl_core.report import csv_export
+from irl_core.report.terms import term_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,28 @@ PICTURE_SCALE: Final = 2
 BUTTONS: Final = 40  # pixels above a chart for its buttons, so that they do not cover the legend
 LEGEND_BELOW: Final = -64  # pixels from the plot to a legend below it: the axis with its title stands between
 DIGITS: Final = "%.4g"
+CLASS: Final = "Whether the final answer is right: correct, incorrect, or not known."
+BINS: Final = {
+    "class": CLASS,
+    "low": "Where the bar begins; empty where it takes all that is lower.",
+    "high": "Where the bar ends; empty where it takes all that is higher.",
+    "count": "How many solutions of the class lie in the bar.",
+    "share": "The count as a share of the class.",
+    "n": "How many solutions the class has.",
+    "eval/low": "The lower end of the 95 % interval of pass@1.",
+    "eval/high": "The upper end of the 95 % interval of pass@1.",
+    "eval/n": "How many problems pass@1 was measured on.",
+}
+ESTIMATES: Final = {
+    "low": "The lower end of the 95 % interval.",
+    "high": "The upper end of the 95 % interval.",
+    "n": "How many solutions, pairs or problems the value was computed from.",
+    "method": "What n counts, and how the interval was computed.",
+    "undefined because": "Why there is no value.",
+    "k": "How many samples are drawn.",
+    "where": "pooled: over all solutions; within problems: only solutions of the same problem are compared.",
+    "removed": "What is taken out of both columns before they are correlated.",
+}
 SCROLLED: Final = """<style>
 [class*="st-key-scrolled_LEAST_"] { overflow-x: auto; }
 [class*="st-key-scrolled_LEAST_"] > * { min-width: LEASTpx; }
@@ -92,16 +115,28 @@ def inert_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def show_table(table: pd.DataFrame, key: str) -> None:
     """A table, and the button that saves it as CSV."""
-    numbers = {
-        name: st.column_config.NumberColumn(format=DIGITS)
+    told = meanings(table.columns)
+    columns = {
+        name: st.column_config.NumberColumn(format=DIGITS, help=told[name])
+        if table[name].dtype.kind == "f"
+        else st.column_config.Column(help=told[name])
         for name in table.columns
-        if table[name].dtype.kind == "f" and isinstance(name, str)
+        if table[name].dtype.kind == "f" or told[name]
     }
-    cards.table(table, f"table_{key}", title="Values", columns=numbers)
+    cards.table(table, f"table_{key}", title="Values", columns=columns)
     st.download_button(
         "Save as CSV", csv_export.csv_of(table), f"{key}.csv", "text/csv", key=f"csv_{key}", on_click="ignore",
         icon=":material/download:",
     )  # fmt: skip
+
+
+def meanings(names: Iterable[str]) -> dict[str, str | None]:
+    """What the columns of a chart's table hold, for the hovers of their headings; None where the name says it."""
+    from irl_core.evaluation.training import TITLES as METRICS
+
+    names = list(names)
+    told = ESTIMATES if "method" in names else BINS
+    return {name: told.get(name) or METRICS.get(name) or term_of(name) or None for name in names}
 
 
 def _config(key: str) -> dict[str, Any]:

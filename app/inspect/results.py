@@ -93,7 +93,7 @@ def ranking_table(inspection: Inspection, result: InspectionResult, order: list[
 
 def score_column(inspection: Inspection) -> str:
     """The heading of the column that traces are ranked by."""
-    return score_name(inspection.score_kind).removeprefix("trace ")
+    return score_name(inspection.score_kind)
 
 
 def verdict_of(inspection: Inspection, index: int = 0) -> Verdict:
@@ -151,7 +151,7 @@ def description(inspection: Inspection, result: InspectionResult, index: int) ->
         trace,
         title=heading(trace, index, inspection),
         caption=" ".join(filter(None, (ranked, caption(inspection.scored[index], inspection)))),
-        file=f"trace-{index + 1}",
+        file=f"solution-{index + 1}",
         problem=inspection.request.problem,
     )
 

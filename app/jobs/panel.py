@@ -16,6 +16,7 @@ from app.jobs.logs import HEAD, job_tail
 from app.jobs.store import Job, JobError
 from app.jobs.training_runs import Lines, TrainingRun
 from irl_core.methods import METHODS
+from irl_core.statistics.wording import true_minus
 from irl_core.storage.training_run import FINAL
 from train.planning.describe import hours
 
@@ -132,7 +133,7 @@ def draw_training(run: TrainingRun, job: Job) -> None:
         values = [line[name] for line in lines if name in line]
         if len(set(values)) > 1:  # a metric that has changed
             every = max(1, len(values) // POINTS)
-            st.metric(title, f"{values[-1]:.3f}", chart_data=values[::-every][::-1], chart_type="line")
+            st.metric(title, true_minus(f"{values[-1]:.3f}"), chart_data=values[::-every][::-1], chart_type="line")
             break
     if run.warnings:
         st.caption(f":material/warning: {run.warnings} warning{'s' * (run.warnings > 1)}; see Training curves")

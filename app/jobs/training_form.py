@@ -40,11 +40,40 @@ FIRST: Final = "demo-irl"
 STARTED: Final = "training_started"  # in the session: the run just started, until the page on curves shows it
 OPEN: Final = "training_open"  # in the session: whether the form is shown
 CHECKED: Final = "training_checked"  # in the session: the request that was checked last, as `Checked`
+PRESET_WORDS: Final = (
+    "A training whose every setting is chosen; what you change below is changed in it alone. In the descriptions the "
+    "policy is the model that writes solutions, and the discriminator the reward model, which tells experts' solutions "
+    "from the policy's; adversarial is the training of the two against each other, and what is frozen stays as it is."
+)
 METHOD_WORDS: Final = {
-    "irl": "irl: a policy that solves problems, and a reward that tells it from experts, against each other.",
-    "grpo": "grpo: a policy alone, by whether its answers are right. It makes no reward to see.",
-    "process": "process: a reward alone, from labels of the steps of solutions; the policy beside it is not trained.",
-    "sft": "sft: a policy alone, by imitating experts' solutions; other trainings start from it.",
+    "irl": "irl: two models against each other. One writes solutions (the policy), one tells them from experts' "
+    "solutions: the reward that you see.",
+    "grpo": "grpo: only the model that writes solutions (the policy), by whether its answers are right. It leaves no "
+    "reward to see.",
+    "process": "process: only the reward model, from labels of the steps of solutions; the policy beside it is not "
+    "trained.",
+    "sft": "sft: only the model that writes solutions (the policy), by imitating experts' solutions; other trainings "
+    "start from it.",
+}
+LOSS_WORDS: Final = {
+    "bce": "bce: the reward model says of each token how likely it is an expert's (binary cross-entropy); the usual "
+    "way.",
+    "wasserstein": "wasserstein: it sets experts' tokens as far above the others as it can. This needs "
+    "discriminator.gradient_penalty=1 among the other settings, or nothing limits it.",
+    "sequence": "sequence: it says of a whole solution, at its end, how likely it is an expert's.",
+    "relativistic": "relativistic: it compares two solutions of one problem and says which is the expert's.",
+    "maxent": "maxent: it makes experts' solutions more likely than those that the policy writes (maximum entropy).",
+    "outcome": "outcome: it learns whether the answer of a solution is right, not who wrote it.",
+}
+MISTAKES: Final = {
+    "flip_operator": "another operation sign, the result left as it was",
+    "offset_number": "a number of a calculation a little off",
+    "swap_answer": "another number as the final answer",
+    "carry_wrong_value": "a wrong result, and all that follows from it",
+    "wrong_operand": "another number of the problem, well calculated",
+    "drop_step": "a step left out",
+    "unit_or_rate": "a unit converted, or a rate used, wrongly",
+    "wrong_operation": "another operation, well calculated",
 }
 START: Final = "train_start"  # the button's key: a click counts, though its words have changed meanwhile
 MORE: Final = "KEY=VALUE, a line each, such as\npolicy.learning_rate=1e-4\nrun.eval_every=20"
@@ -122,8 +151,9 @@ def chosen_request(known: Mapping[str, Preset]) -> TrainingRequest:
         return f"{name}  ({preset.config.run.method}, {takes} on {preset.machine})"
 
     preset = left.selectbox(
-        "Preset", names, index=names.index(FIRST) if FIRST in names else 0, format_func=label, key="train_preset"
-    )
+        "Preset", names, index=names.index(FIRST) if FIRST in names else 0, format_func=label, key="train_preset",
+        help=PRESET_WORDS,
+    )  # fmt: skip
     name = right.text_input(
         "Name of the run", training_plan.free_name(preset), key=f"train_name_{preset}", max_chars=training_plan.MAX_NAME
     )
@@ -154,10 +184,12 @@ def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
     chosen: dict[str, Setting] = {
         METHOD: choice(method, "Method", METHOD, allowed(METHOD), "What is trained, and by what."),
         DATA: choice(
-            data, "Data", DATA, SOURCES, "demo: our own generator's problems; gsm8k; or the path of a JSONL file.",
+            data, "Data", DATA, SOURCES,
+            "demo: problems that irl-lens makes up; gsm8k: word problems of primary school; or the path of a file of "
+            "solutions (JSONL, see docs/data.md).",
             accept_new_options=True,
         ),
-        STEPS: number(steps, "Steps", STEPS, "How many rounds it trains; more take longer."),
+        STEPS: number(steps, "Steps", STEPS, "How many rounds: in each some solutions are read, and learned from."),
         SEED: number(seed, "Seed", SEED, "Where chance starts: the same number gives the same run on a CPU."),
     }  # fmt: skip
     st.caption(METHOD_WORDS.get(str(chosen[METHOD]), ""))
@@ -166,16 +198,14 @@ def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
         text = "How many solutions the policy writes for a problem in each round (G)."
         chosen[GROUP] = number(group, "Solutions a problem", GROUP, text)
     if properties.needs_discriminator:
-        text = (
-            "How the reward learns to tell experts' solutions: bce (cross-entropy) is the usual one; wasserstein needs "
-            "discriminator.gradient_penalty=1."
-        )
-        chosen[LOSS] = choice(loss, "Loss of the reward", LOSS, allowed(LOSS), text)
+        chosen[LOSS] = choice(loss, "Loss of the reward", LOSS, allowed(LOSS), "What the reward model learns to do.")
+        st.caption(LOSS_WORDS.get(str(chosen[LOSS]), ""))
         chosen[PERTURBATIONS] = st.multiselect(
             "Mistakes put into right solutions, for the reward to learn from",
             allowed(PERTURBATIONS),
             value_of(config, PERTURBATIONS),
             placeholder="none",
+            format_func=lambda name: MISTAKES.get(name, name),
             key=f"train_{preset}_{PERTURBATIONS}",
         )
     return chosen

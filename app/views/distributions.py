@@ -103,7 +103,7 @@ def compare_scores(found: Mapping[str, SeparationByScore]) -> None:
     """Draw every score beside the others, pooled or within problems as the page is set."""
     from irl_core.report.charts.forest_plot import LEAST_WIDTH, intervals
 
-    st.subheader("All scores beside each other")
+    st.subheader("All scores beside each other", help=panel.meanings(["AUC", "pairs ranked right", *TITLES.values()]))
     where, unit = ("pooled", "AUC over all solutions") if st.session_state["compared"] == POOLED else (
         "within", "share of the pairs of one problem ranked right")  # fmt: skip
     chart.draw(

@@ -13,10 +13,11 @@ from app.components import cards, chart
 from app.components.markdown import plain
 from app.jobs import training_runs
 from app.jobs.panel import metrics
-from app.jobs.training_form import STARTED
+from app.jobs.training_form import METHOD_WORDS, STARTED
 from app.jobs.training_runs import Against, Lines, TrainingRun
 from app.runs import table
 from irl_core.report.charts import training as training_charts
+from irl_core.statistics.wording import true_minus
 
 SECONDS_BETWEEN_LOOKS: Final = 3.0
 MOST_RUNS: Final = 6
@@ -47,6 +48,17 @@ MEANINGS: Final = {
     "(the discriminator); docs/runs.md lists every other name.",
 }
 OTHERS: Final = ("policy/loss", "disc/loss")
+COLUMNS: Final = {
+    "method": "How it was trained: " + " ".join(METHOD_WORDS.values()),
+    "seed": "Where chance starts: trainings that differ in it alone show how much is chance.",
+    "state": "running, finished, or why it ended; bundled: it came with irl-lens, trained before.",
+    "where": "The step that it has come to, and about how long it still takes.",
+    "warnings": "What the training itself found odd; below, and in its log.",
+    "reason": "Why it stopped, where it did not come to its end.",
+}
+ACROSS: Final = (
+    "Steps: rounds of training. Tokens: words, or parts of words, that were trained on. Hours: the time that it took."
+)
 
 
 def show() -> None:
@@ -67,7 +79,9 @@ def show() -> None:
         return
     left, right, ways = st.columns([4, 5, 5], gap="medium", vertical_alignment="bottom")
     axis: Against = state.setdefault("training_axis", "step")
-    left.segmented_control("Against", list(AXES), key="training_axis", format_func=AXES.__getitem__, required=True)
+    left.segmented_control(
+        "Against", list(AXES), key="training_axis", format_func=AXES.__getitem__, required=True, help=ACROSS
+    )
     smooth = right.slider("Smoothing: mean of the last so many steps", 1, 50, key="training_smooth")
     groups_of_seeds = table.same_but_seed({run.name: run.path for run in chosen})
     with ways.container(horizontal=True):
@@ -114,7 +128,9 @@ def choose_metrics(runs: Sequence[TrainingRun]) -> list[str]:
     wanted = st.session_state.get("training_metrics", OTHERS)
     if wanted != (kept := [name for name in wanted if name in offered]) or "training_metrics" not in st.session_state:
         st.session_state["training_metrics"] = kept
-    return st.multiselect("Other metrics", offered, key="training_metrics", placeholder="none")
+    return st.multiselect(
+        "Other metrics", offered, key="training_metrics", placeholder="none", help=MEANINGS["Other metrics"]
+    )
 
 
 def draw_runs(
@@ -139,7 +155,8 @@ def draw_runs(
         for run in runs
     ]
     column = st.column_config.ProgressColumn("progress", min_value=0.0, max_value=1.0, format="percent")
-    cards.table(rows, "training_table", title="Runs", columns={"progress": column})
+    told = {name: st.column_config.Column(help=meaning) for name, meaning in COLUMNS.items()}
+    cards.table(rows, "training_table", title="Runs", columns=told | {"progress": column})
     drawn = {name: training_runs.against(of_run, axis) for name, of_run in lines.items()}
     if st.session_state["training_seeds"]:
         drawn = with_seeds_together({run.name: run for run in runs}, lines, drawn)
@@ -197,7 +214,7 @@ def describe(run: TrainingRun, lines: Lines) -> None:
     st.subheader(plain(run.name))
     # what a whole training comes to is not defined while it runs
     said = training_runs.so_far(run, lines) if run.active else cached_paragraph(*training_runs.version(run.path), lines)
-    st.markdown(plain(said))
+    st.markdown(plain(true_minus(said)))
     if run.reason:
         st.caption(plain(run.reason))
     warnings = training_runs.warnings(run.path)

@@ -111,7 +111,7 @@ def folder_files(folder: Path) -> list[Path]:
                 f"{folder.name} is a folder with {', '.join(splits)}; give one of its files, such as {files[0].name}"
             )
         return files
-    raise DatasetError(f"{folder.name} is a folder without traces; give one of its files, such as train.jsonl")
+    raise DatasetError(f"{folder.name} is a folder without solutions; give one of its files, such as train.jsonl")
 
 
 def hub_source(name: str) -> TraceSource:

@@ -16,7 +16,7 @@ from irl_core.statistics.bootstrap import Estimate, bootstrap, problem_index, sh
 Array = npt.NDArray[np.float64]
 
 UNSURE = "unsure"
-NOTHING_SURE = undefined(0, "traces", "no trace that both were sure about")
+NOTHING_SURE = undefined(0, "solutions", "no solution that both were sure about")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +107,10 @@ def kappa(pairs: Sequence[tuple[str, str]], ids: Sequence[str], *, seed: int = 0
     labels = {label: place for place, label in enumerate(sorted({label for pair in pairs for label in pair}))}
     size = len(labels)
     if size == 1:
-        return undefined(len(pairs), "traces", "both give the same label to all")
+        return undefined(len(pairs), "solutions", "both give the same label to all")
     count, codes = problem_index(list(ids))
     if few := too_few(count):
-        return undefined(len(pairs), "traces", few)
+        return undefined(len(pairs), "solutions", few)
     columns = np.zeros((count, size * size))
     cells = np.array([labels[one] * size + labels[other] for one, other in pairs])
     np.add.at(columns, (codes, cells), 1.0)
@@ -124,4 +124,4 @@ def kappa(pairs: Sequence[tuple[str, str]], ids: Sequence[str], *, seed: int = 0
         np.divide(observed - expected, 1 - expected, out=kappas, where=1 - expected > 1e-12)
         return kappas
 
-    return bootstrap(columns, statistic, n=len(pairs), unit="traces", bounded=False, seed=seed)
+    return bootstrap(columns, statistic, n=len(pairs), unit="solutions", bounded=False, seed=seed)

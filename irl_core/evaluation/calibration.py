@@ -78,7 +78,7 @@ def reliability_table(reliability: Reliability) -> Table:
             for one in reliability.bins
             if one.confidence is not None
         ],
-        f"Expected calibration error: {reliability.ece}. Undecided traces left out: {reliability.left_out}.",
+        f"Expected calibration error: {reliability.ece}. Undecided solutions left out: {reliability.left_out}.",
     )
 
 
@@ -158,14 +158,14 @@ def conformal(frame: pd.DataFrame, locator: Locator, seed: int) -> Conformal:
     suspicion, ids = part["reward_suspicion"].to_numpy(dtype=np.float64), part["problem_id"].to_numpy()
     known = locator.calibration
     if known is None:
-        flagged = share(suspicion < locator.threshold, ids, unit="correct traces", seed=seed)
+        flagged = share(suspicion < locator.threshold, ids, unit="correct solutions", seed=seed)
         limit = locator.threshold if math.isfinite(locator.threshold) else None
         reason = "the run's provenance holds no calibration: the promised level is not known"
         return Conformal(reason, 0, [Level(None, limit, True, flagged, "", None)])
     levels = []
     for alpha in sorted({*ALPHAS, known.alpha}):
         threshold = at_level(known, alpha).threshold
-        flagged = share(suspicion < threshold, ids, unit="correct traces", seed=seed)
+        flagged = share(suspicion < threshold, ids, unit="correct solutions", seed=seed)
         rank = math.floor(alpha * (known.n + 1) + 1e-9)
         expected = [0.0, 0.0]
         if rank:
@@ -192,6 +192,8 @@ def conformal_table(conformal: Conformal) -> Table:
         ]
         for one in conformal.levels
     ]
-    known = f"Calibrated on {conformal.n} correct traces of other problems; the range holds 95 % of such calibrations."
+    known = (
+        f"Calibrated on {conformal.n} correct solutions of other problems; the range holds 95 % of such calibrations."
+    )
     head = ["at most", "flagged", "verdict", "range expected"]
-    return Table("Correct traces that are flagged", head, rows, conformal.reason or known)
+    return Table("Correct solutions that are flagged", head, rows, conformal.reason or known)

@@ -32,9 +32,12 @@ VERDICTS = {
     ("above", "above"): "beyond {} it still goes with correctness.",
     ("above", "neither"): "beyond {} it goes with which problems are easy, and within a problem nothing is shown.",
     ("above", "below"): "beyond {} it goes with which problems are easy, but within a problem against correctness.",
-    ("neither", "above"): "beyond {} it goes with correctness within a problem; over all traces nothing is shown.",
+    ("neither", "above"): "beyond {} it goes with correctness within a problem; over all solutions nothing is shown.",
     ("neither", "neither"): "nothing of correctness is shown beyond {}.",
-    ("neither", "below"): "beyond {} it goes against correctness within a problem; over all traces nothing is shown.",
+    (
+        "neither",
+        "below",
+    ): "beyond {} it goes against correctness within a problem; over all solutions nothing is shown.",
     ("below", "above"): "beyond {} it goes with correctness within a problem, but against which problems are easy.",
     ("below", "neither"): "beyond {} it goes against which problems are easy, and within a problem nothing is shown.",
     ("below", "below"): "beyond {} it goes against correctness.",
@@ -145,7 +148,7 @@ def left_beyond(partial: Partial, key: str, removed: str) -> str:
     """What is left once something is removed, by both intervals."""
     sides = [side(part[key]) for part in (partial.pooled, partial.within)]
     if "undefined" in sides:
-        return f"what is left beyond {removed} is undefined on these traces."
+        return f"what is left beyond {removed} is undefined on these solutions."
     return VERDICTS[sides[0], sides[1]].format(removed)
 
 

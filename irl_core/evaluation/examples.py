@@ -16,9 +16,9 @@ from irl_core.statistics.first_error import NO_ERROR
 
 SCORE = "score_mean_discounted"
 RULE = (
-    f"By the {TITLES[SCORE]}: of the traces with the right answer and no known wrong step the one at the median and "
+    f"By the {TITLES[SCORE]}: of the solutions with the right answer and no known wrong step the one at the median and "
     "the lowest, of those with a wrong answer the one at the median and the highest. So each class shows a typical "
-    "trace and the one that this score judges worst. Equal scores go by trace id, and no text is shown twice."
+    "solution and the one that this score judges worst. Equal scores go by solution id, and no text is shown twice."
 )
 
 
@@ -52,7 +52,7 @@ def choose(run: EvaluatedRun) -> Examples:
     correct = _two(frame[frame["right"] & sound], "correct", "lowest")
     wrong = _two(frame[~frame["right"]], "wrong", "highest")
     lacking = [
-        f"{name} traces with a score: {len(some)}"
+        f"{name} solutions with a score: {len(some)}"
         for name, some in (("correct", correct), ("wrong", wrong))
         if len(some) < 2
     ]

@@ -46,7 +46,7 @@ TITLES = {
     "last": "last step",
 }
 CANDIDATES = 2000  # limits that the search for the oracle threshold tries at most
-ALWAYS = "it names a step in every trace"
+ALWAYS = "it names a step in every solution"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +166,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0, answer_lines: bool | None = Non
     """
     locator = locator_of(run, answer_lines)
     if locator is None:
-        return Localisation(TITLES, "no trace was read by a discriminator")
+        return Localisation(TITLES, "no solution was read by a discriminator")
     alpha = locator.calibration.alpha if locator.calibration else None
     traces = located(run.path, locator, run.path.with_name(ANCHOR))
     labels = Labels(0, 0, 0, 0, 0)
@@ -194,14 +194,14 @@ def on_labels(traces: Located, locator: Locator, seed: int) -> OnLabels:
         part = frame[rows]
         for said in ("error", "uncertain", "no_error"):
             flags = (part["decision"] == said).to_numpy()
-            unit = f"{group} traces"
+            unit = f"{group} solutions"
             decisions[f"{group}_{said}"] = share(flags, part["problem_id"].to_numpy(), unit=unit, seed=seed)
     wrong = frame[frame["true"] != NO_ERROR]
     named = wrong["kind"].fillna("unknown").astype(str)
     for kind in named.value_counts(sort=True).index if named.nunique() > 1 else []:
         mine = (named == kind).to_numpy()
         exact = exact_by_method(wrong[mine], seed)
-        frequency = share(mine, wrong["problem_id"].to_numpy(), unit="wrong traces", seed=seed)
+        frequency = share(mine, wrong["problem_id"].to_numpy(), unit="wrong solutions", seed=seed)
         methods = (REWARD, "least_likely", "arithmetic", "random")
         kinds[str(kind)] = {"share": frequency, **{name: exact[name]["exact"] for name in methods}}
     return OnLabels(
@@ -236,14 +236,14 @@ def methods_on(frame: pd.DataFrame, seed: int) -> dict[str, dict[str, Estimate]]
     for name in ("likelihood", "anchor"):
         if f"{name}_decision" in frame.columns:
             predicted[name] = decided(frame, name, f"{name}_decision")
-    nothing = dict.fromkeys(VERDICTS, undefined(len(frame), "traces", ALWAYS))
+    nothing = dict.fromkeys(VERDICTS, undefined(len(frame), "solutions", ALWAYS))
     return {
         name: {**row, **(verdicts_of(frame, predicted[name], seed) if name in predicted else nothing)}
         for name, row in exact_by_method(frame, seed).items()
     }
 
 
-def exact_by_method(frame: pd.DataFrame, seed: int, unit: str = "wrong traces") -> dict[str, dict[str, Estimate]]:
+def exact_by_method(frame: pd.DataFrame, seed: int, unit: str = "wrong solutions") -> dict[str, dict[str, Estimate]]:
     """``exact`` of every method over the wrong traces, and the reward's less it, paired."""
     part = frame[frame["true"] != NO_ERROR]
     exact, ids = hits(part), part["problem_id"].to_numpy()
@@ -310,7 +310,7 @@ def distance_on(frame: pd.DataFrame, seed: int) -> Distance:
     part = frame[(frame["true"] != NO_ERROR) & (frame[REWARD] >= 0)]
     away, ids = column(part, REWARD) - column(part, "true"), part["problem_id"].to_numpy()
     values, counts = np.unique(away, return_counts=True)
-    unit = "wrong traces"
+    unit = "wrong solutions"
     return Distance(
         distribution={int(value): int(count) for value, count in zip(values, counts, strict=True)},
         mean_absolute=share(np.abs(away), ids, unit=f"{unit}, steps", bounded=False, seed=seed),
@@ -325,8 +325,8 @@ def on_perturbed(run: EvaluatedRun, locator: Locator, seed: int) -> OnPerturbed:
     """The figures of the perturbed expert traces of an evaluation."""
     frame = located(run.perturbed_path, locator).frame if len(run.perturbed) else pd.DataFrame()
     if not len(frame):
-        return OnPerturbed("the run has no corrupted traces with a known first wrong step", {})
-    kinds, unit = frame["kind"].fillna("unknown").astype(str), "corrupted traces"
+        return OnPerturbed("the run has no corrupted solutions with a known first wrong step", {})
+    kinds, unit = frame["kind"].fillna("unknown").astype(str), "corrupted solutions"
     return OnPerturbed(
         "",
         exact_by_method(frame, seed, unit),

@@ -55,15 +55,15 @@ def label_words(localisation: Localisation) -> str:
     labels, rows = localisation.labels, localisation.methods
     if not labels or not labels.wrong or not rows or not localisation.judged_by or not localisation.on_labels:
         correct = labels.correct if labels else 0
-        return f"No trace of the run itself has a known first error ({correct} are known to have none)."
+        return f"No solution of the run itself has a known first error ({correct} are known to have none)."
     rivals = [name for name in ("random", "first", "least_likely", "likelihood", "arithmetic") if name in rows]
     told = [f"{TITLES[name]} {rows[name]['exact'].words}" for name in rivals]
     best = best_baseline(rows)
     text = (
-        f"On {labels.wrong} wrong and {labels.correct} correct traces of {labels.problems} problems, the reward (rule: "
-        f"{rule_words(localisation.judged_by.rule)}) names the first wrong step in {rows[REWARD]['exact'].words} of "
-        f"the wrong ones; beside it: {', '.join(told)}. Against the best of what needs no reward, {TITLES[best]}, "
-        f"the margin is {_margin(rows[best])}. "
+        f"On {labels.wrong} wrong and {labels.correct} correct solutions of {labels.problems} problems, the reward "
+        f"(rule: {rule_words(localisation.judged_by.rule)}) names the first wrong step in "
+        f"{rows[REWARD]['exact'].words} of the wrong ones; beside it: {', '.join(told)}. Against the best of what "
+        f"needs no reward, {TITLES[best]}, the margin is {_margin(rows[best])}. "
     )
     if "anchor" in rows:
         text += (
@@ -99,11 +99,11 @@ def confidence_words(labelled: OnLabels | None) -> str:
     promised = next(level for level in labelled.conformal.levels if level.promised)
     flagged = promised.flagged
     if not flagged.defined:
-        return f"{ece} Whether correct traces are spared as promised is not known: {flagged.reason}."
+        return f"{ece} Whether correct solutions are spared as promised is not known: {flagged.reason}."
     if promised.alpha is None:
-        return f"{ece} Of the correct traces {flagged.words} are flagged; {labelled.conformal.reason}."
+        return f"{ece} Of the correct solutions {flagged.words} are flagged; {labelled.conformal.reason}."
     return (
-        f"{ece} Of the correct traces {flagged.words} are flagged where at most {promised.alpha:g} was promised: "
+        f"{ece} Of the correct solutions {flagged.words} are flagged where at most {promised.alpha:g} was promised: "
         f"{promised.verdict}."
     )
 
@@ -111,10 +111,10 @@ def confidence_words(labelled: OnLabels | None) -> str:
 def perturbed_words(results: OnPerturbed | None) -> str:
     """The methods and tokens on the perturbed traces."""
     if results is None or results.reason or results.tokens is None:
-        return f"On corrupted expert traces nothing can be said: {results.reason if results else ''}."
+        return f"On corrupted expert solutions nothing can be said: {results.reason if results else ''}."
     exact = {name: row["exact"].words for name, row in results.methods.items()}
     text = (
-        f"On {results.traces} corrupted expert traces the reward names the corrupted step in {exact[REWARD]}, the "
+        f"On {results.traces} corrupted expert solutions the reward names the corrupted step in {exact[REWARD]}, the "
         f"least likely token in {exact['least_likely']}, the checker in {exact['arithmetic']}, a random step in "
         f"{exact['random']}."
     )
@@ -133,7 +133,7 @@ def perturbed_words(results: OnPerturbed | None) -> str:
 # ------------------------------------------------------------------------------------------------ tables
 
 DECISIONS = {
-    f"{truth}_{said}": f"{truth} traces: '{said.replace('_', ' ')}'"
+    f"{truth}_{said}": f"{truth} solutions: '{said.replace('_', ' ')}'"
     for truth in ("correct", "wrong")
     for said in ("error", "uncertain", "no_error")
 }
@@ -170,11 +170,11 @@ def tables(localisation: Localisation) -> tuple[Table, ...]:
         rows.append(["reward, oracle threshold", None, None, *oracle])
         rows.append(["reward, undecided counted as no error", None, None, *forced])
     methods = Table(
-        "First wrong step, traces of the run",
+        "First wrong step, solutions of the run",
         ["method", "exact", "reward less this", "error_acc", "correct_acc", "F1", "MR-GSM8K step accuracy", "MCC"],
         rows,
-        "A dash: the method names a step in every trace and has no threshold. The oracle threshold has the best F1 on "
-        "these very traces, and is an upper bound.",
+        "A dash: the method names a step in every solution and has no threshold. The oracle threshold has the best F1 "
+        "on these very solutions, and is an upper bound.",
     )
     return (methods, *label_tables(localisation.on_labels), *perturbed_tables(localisation.perturbed))
 
@@ -191,7 +191,7 @@ def label_tables(labelled: OnLabels | None) -> list[Table]:
             [[DECISIONS[key], estimate] for key, estimate in labelled.decisions.items()],
         ),
         Table(
-            "Distance of the named from the true step, in wrong traces",
+            "Distance of the named from the true step, in wrong solutions",
             ["", "steps or share"],
             [[title, getattr(labelled.distance, key)] for key, title in DISTANCES.items()],
             mixed=True,
@@ -200,7 +200,7 @@ def label_tables(labelled: OnLabels | None) -> list[Table]:
         conformal_table(labelled.conformal),
         Table(
             "Kinds of mistakes",
-            ["kind", "share of wrong traces", *(TITLES[name] for name in names)],
+            ["kind", "share of wrong solutions", *(TITLES[name] for name in names)],
             [[kind, row["share"], *(row.get(name) for name in names)] for kind, row in labelled.kinds.items()],
         ),
     ]
@@ -214,7 +214,7 @@ def perturbed_tables(results: OnPerturbed | None) -> list[Table]:
     signals = list(next(iter(areas.values()), {}))
     return [
         Table(
-            "First wrong step, corrupted expert traces",
+            "First wrong step, corrupted expert solutions",
             ["method", "exact", "reward less this"],
             [[TITLES[name], row["exact"], row.get("reward_minus_this")] for name, row in results.methods.items()],
         ),

@@ -52,7 +52,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> PassAtK:
     sources = set(run.frame["source"].dropna())
     smallest = min((int(np.bincount(one.ids).min()) for one in every.values() if one.problems), default=0)
     ks = sorted({*KS, PAIR}) if smallest == PAIR else KS
-    nothing = undefined(0, "problems", "no trace with a known right answer")
+    nothing = undefined(0, "problems", "no solution with a known right answer")
     return PassAtK(
         **asdict(ours.counts()),
         given=bool(sources) and Source.POLICY.value not in sources,

@@ -47,14 +47,14 @@ TITLES = {
     "pairs_lowest": "pairs within problems, lowest credit",
     "first_step": "first wrong step, exact",
     "error_acc": "first wrong step at the threshold",
-    "correct_acc": "correct traces: 'no error'",
+    "correct_acc": "correct solutions: 'no error'",
     "perturbed": "first wrong step of corrupted experts",
 }
 UNITS = {
     **{name: "pairs of samples of a problem" for name in ("pairs", "pairs_lowest")},
-    **{name: "wrong traces" for name in ("first_step", "error_acc")},
-    "correct_acc": "correct traces",
-    "perturbed": "corrupted traces",
+    **{name: "wrong solutions" for name in ("first_step", "error_acc")},
+    "correct_acc": "correct solutions",
+    "perturbed": "corrupted solutions",
 }
 
 
@@ -185,5 +185,5 @@ def _over_seeds(unit: str, sides: Sequence[Sequence[Columns]], seed: int) -> Est
         return without_interval(value, n, unit, few)
     low, high = percentile_interval(resampled(flat, drawn, seed=seed))
     if math.isnan(value) or math.isnan(low):
-        return undefined(n, method, "not defined on these traces")
+        return undefined(n, method, "not defined on these solutions")
     return Estimate(value, low, high, n, method)

@@ -125,7 +125,7 @@ def _areas(frame: pd.DataFrame, kind: str, names: tuple[str, ...], seed: int) ->
     }
 
 
-def _mean(frame: pd.DataFrame, column: str, seed: int, unit: str = "corrupted traces") -> Estimate:
+def _mean(frame: pd.DataFrame, column: str, seed: int, unit: str = "corrupted solutions") -> Estimate:
     known = frame[frame[column].notna()] if len(frame) else frame
     if not len(known):
         return undefined(0, unit, f"no {unit} with tokens on both sides" if ":" in column else f"no {unit}")
@@ -196,5 +196,5 @@ def _within_step(frame: pd.DataFrame, seed: int) -> WithinStep:
     shares = {name: _mean(known, name, seed) for name in ("token_exact", "random_token", "same_part", "first_equation")}
     away = known["away"].abs().to_numpy(dtype=np.float64) if len(known) else np.zeros(0)
     ids = known["problem_id"].to_numpy() if len(known) else ()
-    distance = share(away, ids, unit="corrupted traces, tokens", bounded=False, seed=seed)
+    distance = share(away, ids, unit="corrupted solutions, tokens", bounded=False, seed=seed)
     return WithinStep(left_out=len(frame) - len(known), parts=counts, **shares, distance=distance)

@@ -81,7 +81,7 @@ def choose_vote(frame: pd.DataFrame) -> VoteRule:
     majority. Raises ValueError where no trace's correctness is known."""
     one = graded(frame)
     if not one.problems:
-        raise ValueError("no trace with a known right answer: a vote cannot be chosen")
+        raise ValueError("no solution with a known right answer: a vote cannot be chosen")
     spelt, best, best_share = answers(one.frame), None, -math.inf
     for name in REWARD_SCORES:
         values = score(one.frame, name)

@@ -60,7 +60,7 @@ def figures(run: EvaluatedRun, *, seed: int = 0) -> Probes:
     """How every probe of an evaluation scores beside its honest solution. ``seed``: of the bootstrap."""
     pairs = pairs_of(run.probes)
     if not len(pairs):
-        reason = "the run has no probes with their honest traces"
+        reason = "the run has no probes with their honest solutions"
         return Probes(dict(TITLES), dict(PROBES), reason, {}, {})
     probes = {}
     for name in PROBES:
@@ -96,7 +96,7 @@ def compared(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Estimate]:
     known = pairs[np.isfinite(pairs[f"difference:{name}"])]
     away, ids = known[f"difference:{name}"].to_numpy(dtype=np.float64), known["problem_id"].to_numpy()
     spread = float(known[f"honest:{name}"].std(ddof=0)) if len(known) else 0.0
-    alike = undefined(len(away), UNIT, "honest traces score alike")
+    alike = undefined(len(away), UNIT, "honest solutions score alike")
     if not len(away):
         nothing = undefined(0, UNIT, "no pair in which both have this score")
         return {"difference": nothing, "in_sd": alike, "fooled": nothing}

@@ -50,10 +50,10 @@ def extent(counts: Counts) -> str:
     """'160 problems with 16 samples each', and what was left out."""
     samples = counts.samples
     if not samples:
-        return f"no trace with a known right answer ({counts.left_out} without one)"
+        return f"no solution with a known right answer ({counts.left_out} without one)"
     each = str(samples[0]) if samples[0] == samples[1] else f"{samples[0]} to {samples[1]}"
     plural = "sample" if each == "1" else "samples"
-    left = f" ({counts.left_out} traces without a known right answer are left out)" if counts.left_out else ""
+    left = f" ({counts.left_out} solutions without a known right answer are left out)" if counts.left_out else ""
     noun = "problem" if counts.problems == 1 else "problems"
     return f"{counts.problems} {noun} with {each} {plural} each{left}"
 

@@ -120,7 +120,7 @@ def _separation_of(values: Array, baseline: Array, one: Graded, seed: int) -> Sc
     values, baseline, right, ids = values[known], baseline[known], one.right[known], one.ids[known]
     authors = one.frame["model"].to_numpy(dtype=object)[known]
     means = {
-        name: share(values[rows], ids[rows], unit=f"{name} traces", bounded=False, seed=seed)
+        name: share(values[rows], ids[rows], unit=f"{name} solutions", bounded=False, seed=seed)
         for name, rows in (("correct", right), ("incorrect", ~right))
     }
     # within problems: less the problem's mean, over the problems that have both classes
@@ -161,7 +161,7 @@ def _within_models(
 
 def _tests(separation: Separation, n: int) -> dict[str, Estimate]:
     reason = separation.difference.reason or "no variance"
-    welch = f"Welch's test, traces taken as independent, {separation.degrees:.0f} degrees of freedom"
+    welch = f"Welch's test, solutions taken as independent, {separation.degrees:.0f} degrees of freedom"
     clustered = "t test with a standard error over problems"
     numbers = {
         "t": (separation.t, welch),
@@ -194,10 +194,9 @@ def _margin(values: Array, baseline: Array, right: Flags, ids: npt.NDArray[np.in
 def paragraph(by_score: SeparationByScore) -> str:
     """The answer to: does the reward tell correct from incorrect traces, or only which problems are easy?"""
     if not 0 < by_score.correct < by_score.traces:
-        return (
-            f"On {extent(by_score)}, {by_score.correct} of {by_score.traces} traces are correct: nothing to separate."
-        )
-    head = f"On {extent(by_score)}, {by_score.correct} of {by_score.traces} traces correct:"
+        right = f"{by_score.correct} of {by_score.traces} solutions are correct"
+        return f"On {extent(by_score)}, {right}: nothing to separate."
+    head = f"On {extent(by_score)}, {by_score.correct} of {by_score.traces} solutions correct:"
     if by_score.scores[FIRST].within["pair_accuracy"].n == 0:
         names = [*list(REWARD_SCORES)[:2], BASELINE, "shortness"]
         told = [f"{TITLES[name]} {_ranked(by_score.scores[name].pooled['auc'])}" for name in names]
@@ -244,7 +243,7 @@ def _by_model_words(by_score: SeparationByScore) -> str:
         return ""
     models = len(by_score.scores[names[0]].by_model) - 1
     told = "; ".join(f"{by_score.titles[name]} {_ranked(by_score.scores[name].by_model[MEAN])}" for name in names)
-    return f" Within the traces of each of the {models} models, mean AUC: {told}."
+    return f" Within the solutions of each of the {models} models, mean AUC: {told}."
 
 
 def _ranked(estimate: Estimate) -> str:
@@ -264,15 +263,15 @@ def tables(by_score: SeparationByScore) -> tuple[Table, ...]:
     return (
         *_table_by_model(titled),
         Table(
-            "Correct against incorrect traces, pooled",
+            "Correct against incorrect solutions, pooled",
             ["score", "correct less incorrect", "Cohen's d", "AUC", "Welch t", "p", "t over problems",
              "p over problems"],
             [[title, *(row.pooled[key] for key in pooled)] for title, row in titled],
-            "Welch's test takes traces as independent, which samples of one problem are not; the last two columns do "
-            "not.",
+            "Welch's test takes solutions as independent, which samples of one problem are not; the last two columns "
+            "do not.",
         ),
         Table(
-            "Correct against incorrect traces of the same problem",
+            "Correct against incorrect solutions of the same problem",
             head,
             [[title, *(row.within.get(key) for key in within)] for title, row in titled],
             "d and AUC after each problem's mean is subtracted, over the problems that have both kinds.",
@@ -286,9 +285,9 @@ def _table_by_model(titled: list[tuple[str, ScoreSeparation]]) -> list[Table]:
         return []
     return [
         Table(
-            "AUC of correct against incorrect traces within each model's own",
+            "AUC of correct against incorrect solutions within each model's own",
             ["score", *names],
             [[title, *(row.by_model.get(name) for name in names)] for title, row in titled],
-            "Traces of one author differ little in style, so style alone separates little here.",
+            "Solutions of one author differ little in style, so style alone separates little here.",
         )
     ]

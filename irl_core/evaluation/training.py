@@ -21,12 +21,12 @@ Array = npt.NDArray[np.float64]
 Lines = Sequence[Mapping[str, float]]
 
 TITLES = {
-    "disc/reward_expert": "mean reward, expert traces",
+    "disc/reward_expert": "mean reward, expert solutions",
     "disc/reward_policy": "mean reward, policy samples",
-    "disc/reward_perturbed": "mean reward, perturbed traces",
-    "disc/accuracy_expert": "discriminator right, expert traces",
+    "disc/reward_perturbed": "mean reward, perturbed solutions",
+    "disc/accuracy_expert": "discriminator right, expert solutions",
     "disc/accuracy_policy": "discriminator right, policy samples",
-    "disc/accuracy_perturbed": "discriminator right, perturbed traces",
+    "disc/accuracy_perturbed": "discriminator right, perturbed solutions",
     "rollout/correct": "correct on training problems",
     "rollout/length": "tokens a sample",
     "eval/pass@1": "pass@1 on held-out problems",

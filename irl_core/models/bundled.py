@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from irl_core.checkpoints import find
@@ -79,6 +81,24 @@ def checkpoint_folder(checkpoint: str, on_note: Callable[[str], None]) -> Path:
         return find.resolve_checkpoint(checkpoint, roots)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint[:200]!r}: {error}") from None
+
+
+def called(own: str, fingerprint: str) -> str:
+    """The name by which a checkpoint is asked for and shown: of a bundled one that of its folder, whatever its
+    ``config.json`` calls it.
+
+    Args:
+        own: the name in its ``config.json``.
+        fingerprint: the sha256 of its manifest.
+    """
+    return _bundled_names().get(fingerprint, own)
+
+
+@cache
+def _bundled_names() -> dict[str, str]:
+    """The bundled checkpoints by the sha256 of their manifests."""
+    manifests = {name: find.default_roots()[0] / name / MANIFEST for name in BUNDLED}
+    return {hashlib.sha256(path.read_bytes()).hexdigest(): name for name, path in manifests.items() if path.is_file()}
 
 
 def missing_base(checkpoint: Path) -> str | None:

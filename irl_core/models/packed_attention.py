@@ -74,8 +74,8 @@ def attention_arguments(model: Any, batch: Batch) -> dict[str, Any]:
     attention = decoder.config._attn_implementation
     if attention != ATTENTION:
         raise ConfigError(
-            f"{type(decoder).__name__} has the attention {attention!r}, which looks across the traces of a packed row; "
-            "call use_packed_attention on the model, or set model.packing=false"
+            f"{type(decoder).__name__} has the attention {attention!r}, which looks across the solutions of a packed "
+            "row; call use_packed_attention on the model, or set model.packing=false"
         )
     return {
         # A mask of four dimensions counts as prepared: none is made. Being empty it fits no other attention.
@@ -116,7 +116,9 @@ def packed_attention(
     """
     if packed_lengths is None or cu_seq_lens_q is None:
         if attention_mask is not None and not attention_mask.numel():
-            raise ConfigError(f"{type(module).__name__} is not told where packed traces end; set model.packing=false")
+            raise ConfigError(
+                f"{type(module).__name__} is not told where packed solutions end; set model.packing=false"
+            )
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )

@@ -50,8 +50,8 @@ def separation_table(by_run: Mapping[str, SeparationByScore], score: str) -> Tab
     rows: list[list[Cell]] = []
     for run, one in by_run.items():
         entry = one.scores[score]
-        rows.append([run, "pooled", "mean of correct traces", entry.correct])
-        rows.append([run, "pooled", "mean of incorrect traces", entry.incorrect])
+        rows.append([run, "pooled", "mean of correct solutions", entry.correct])
+        rows.append([run, "pooled", "mean of incorrect solutions", entry.incorrect])
         rows += [[run, "pooled", title, entry.pooled[name]] for name, title in TESTS.items()]
         rows += [[run, "within problems", title, entry.within[name]] for name, title in (TESTS | PAIRS).items()]
     return Table("The tests of a score", ("run", "where", "figure", "value"), rows, mixed=True)

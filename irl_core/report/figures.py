@@ -15,7 +15,7 @@ from irl_core.report.headlines import Headline
 from irl_core.report.tables import shown, templates
 from irl_core.report.terms import term_of
 from irl_core.statistics.bootstrap import Estimate
-from irl_core.statistics.wording import verdict
+from irl_core.statistics.wording import true_minus, verdict
 
 Span = tuple[float, float]
 NARROW = 1e-12  # a column whose intervals span less has no scale
@@ -110,7 +110,7 @@ def laid(table: Table) -> Laid:
         for column, of, n in zip(held, [None if table.mixed else scale(column) for column in held], usual, strict=True)
     ]
     if by_row:
-        columns.append(Column("n", "The number of traces, pairs or problems behind the row.", True))
+        columns.append(Column("n", "The number of solutions, pairs or problems behind the row.", True))
         views.append([View(f"{next(iter(size)):,}" if size else "") for size in sizes])
     rows = [
         Row(shown(row[0]), term_of(shown(row[0])), [column[place] for column in views[1:]])
@@ -150,11 +150,12 @@ def view(cell: Cell, of: Span | None, usual: int | None) -> View:
     """A cell as it is shown, with a bar on the scale ``of`` its column, and its n where it is not the ``usual`` one."""
     one = estimate_of(cell)
     if one is None:
-        return View(shown(cell))
+        return View(shown(cell) if isinstance(cell, str) else true_minus(shown(cell)))
     n = f"n {one.n:,}" if usual is not None and one.n != usual else ""
     if not one.defined:
         return View("undefined", "; ".join(part for part in (one.reason, n) if part))
-    value, _, interval = one.words.partition(" ") if one.interval else (one.words, "", "")
+    told = true_minus(one.words)
+    value, _, interval = told.partition(" ") if one.interval else (told, "", "")
     words = verdict(one, cell.better, cell.worse) if isinstance(cell, Difference) else ""
     bar = None
     if of is not None and one.interval is not None:

@@ -22,7 +22,7 @@ from irl_core.evaluation.separation import BASELINE, SeparationByScore
 from irl_core.evaluation.ways import Ways
 from irl_core.report.terms import term_of
 from irl_core.statistics.bootstrap import Estimate
-from irl_core.statistics.wording import ranking, side
+from irl_core.statistics.wording import ranking, side, true_minus
 
 MOST_DIGITS: Final = 2
 UNITS: Final = {"share": " %", "gap": " points", "plain": ""}
@@ -64,7 +64,7 @@ class Number:
     def _written(self, value: float) -> str:
         sign = "+" if self.kind == "gap" else ""
         text = f"{value:.2f}" if self.kind == "plain" else f"{100 * value:{sign}.{self.digits}f}"
-        return text.replace("-", "\u2212")
+        return true_minus(text)
 
 
 START: Final = "start"  # the policy before its training, by the name that irl-lens evaluate is given
@@ -147,7 +147,7 @@ def separation(one: SeparationByScore, score: str = next(iter(REWARD_SCORES))) -
     pairs, area, margin = entry.within["pair_accuracy"], entry.pooled["auc"], entry.within["minus_log_prob"]
     known = pairs if pairs.defined else area
     if not known.defined:
-        return Headline(f"Whether correct traces score higher is undefined: {known.reason}.")
+        return Headline(f"Whether correct solutions score higher is undefined: {known.reason}.")
     what = "the reward" if score in REWARD_SCORES else one.titles[score]
     of = "solution of one problem" if pairs.defined else "solution"
     compared = f"{known.n:,} pairs" if pairs.defined else f"pairs of {known.n:,} solutions"
@@ -161,8 +161,8 @@ def separation(one: SeparationByScore, score: str = next(iter(REWARD_SCORES))) -
         f"{sentence}.",
         (
             Number("pairs of one problem ranked right", pairs),
-            Number("AUC over all traces", area, kind="plain"),
-            Number("Cohen's d over all traces", entry.pooled["cohens_d"], kind="plain"),
+            Number("AUC over all solutions", area, kind="plain"),
+            Number("Cohen's d over all solutions", entry.pooled["cohens_d"], kind="plain"),
         ),
     )
 
@@ -177,7 +177,7 @@ def correlation(one: Correlations) -> Headline | None:
     first = goes.get(side(plain), "is not shown to go with correctness")
     left = left_beyond(partial, "length_and_log_prob", "length and likelihood")
     return Headline(
-        f"The reward {first} (r {plain.value:.2f}); {left}",
+        f"The reward {first} (r {true_minus(f'{plain.value:.2f}')}); {left}",
         (
             Number("r with correctness", plain, kind="plain"),
             Number("r with length removed", length, kind="plain"),
@@ -211,7 +211,7 @@ def localisation(one: Localisation) -> Headline | None:
     best = best_baseline(rows)
     ours, theirs, less = rows[REWARD]["exact"], rows[best]["exact"], rows[best]["reward_minus_this"]
     digits = digits_that_add_up(ours, theirs, less)
-    sentence = f"The reward names the first wrong step in {in_percent(ours.value, digits)} of the wrong traces"
+    sentence = f"The reward names the first wrong step in {in_percent(ours.value, digits)} of the wrong solutions"
     if theirs.defined:
         sentence += f"; {TITLES[best]} {in_percent(theirs.value, digits)}; {gap(less, digits)}"
     named = (("the reward", ours), (TITLES[best], theirs))

@@ -113,7 +113,7 @@ def charts_of(name: str, run: EvaluatedRun, section: Section[Any]) -> Iterator[C
         "pass_at_k": [("Problems solved by k samples", partial(evaluation.pass_at_k, alone))],
         "separation": [
             ("Mean discounted reward by correctness", partial(traces.histogram, frames, SCORE)),
-            ("Each trace", partial(traces.strip, frames, SCORE)),
+            ("Each solution", partial(traces.strip, frames, SCORE)),
         ],
         "reranking": [("Choosing among N samples", partial(evaluation.reranking, alone))],
         "correlation": [
@@ -144,7 +144,7 @@ def _example(row: ScoredRow, one: Example, key: str) -> dict[str, Any]:
         familiarity=[familiarity_of(row)], kind="mean_discounted",
     )  # fmt: skip
     trace = with_ids(result, [scored])["traces"][0]
-    title = f"{one.kind.capitalize()} trace, {one.why} score: {signed(one.score)} \u00b7 {one.trace_id}"
+    title = f"{one.kind.capitalize()} solution, {one.why} score: {signed(one.score)} \u00b7 {one.trace_id}"
     return {
         **payload.settings(VIEW, DEFAULT_GAMMA, 1.0),
         **payload.describe(trace, title=title, caption=payload.answer_words(trace), file=key),

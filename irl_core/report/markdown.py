@@ -13,19 +13,19 @@ from irl_core.report.tables import escaped, markdown
 from irl_core.reward.verdict import Judged
 from irl_core.storage.provenance import machine_in_words
 
-FILES = {"run": "traces", "perturbed": "corrupted copies", "probes": "probes with their honest solutions"}
+FILES = {"run": "solutions", "perturbed": "corrupted copies", "probes": "probes with their honest solutions"}
 
 # What a summary shows of the report; the rest is in report.json.
 SHOWN = {
     "pass_at_k": ("pass@k by policy",),
-    "separation": ("Correct against incorrect traces of the same problem",),
+    "separation": ("Correct against incorrect solutions of the same problem",),
     "reranking": ("Best of N", "Votes weighted by exp(score / temperature)"),
     "ways": ("Right answers and tokens",),
     "localisation": (
-        "First wrong step, traces of the run",
+        "First wrong step, solutions of the run",
         "What was decided, at the held-out threshold",
         "Kinds of mistakes",
-        "First wrong step, corrupted expert traces",
+        "First wrong step, corrupted expert solutions",
     ),
     "probes": ("What fools which score",),
 }

@@ -43,8 +43,8 @@ in `irl_core/data/word_problems`, and nothing else: do not read anything into wh
   of the policy), `demo-expert` ({expert_steps} further ones on other problems: the start of the discriminator) and
   {steps} rounds of the adversarial loop, the first {warmup} with the policy frozen. Seed {seed}, {date}, code
   {code_version}. Every setting: `train_config` in its `config.json`; the preset may have changed since.
-- **Controls**: `control` is the same start trained on the expert traces of those rounds, in the same order, for as many
-  steps, by likelihood alone (`irl-lens train demo-control`). `expert` is the policy of `demo-expert`: what the
+- **Controls**: `control` is the same start trained on the expert solutions of those rounds, in the same order, for as
+  many steps, by likelihood alone (`irl-lens train demo-control`). `expert` is the policy of `demo-expert`: what the
   demonstrations that the discriminator was told are worth as plain likelihood training. The rows of the discriminator's
   start show how far that gets without any adversarial training.
 - **Figures**: `irl-lens evaluate --checkpoint {name} --out DIR --compare NAME=CHECKPOINT ...`, on

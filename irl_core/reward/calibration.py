@@ -141,7 +141,9 @@ def calibrate(
     candidates = candidate_rules() if rules is None else tuple(rules)
     choosing, limiting = split_by_problem(traces, seed)
     if not choosing or not candidates:
-        raise ValueError(f"{len(traces)} traces and {len(candidates)} rules: give two problems and one rule at least")
+        raise ValueError(
+            f"{len(traces)} solutions and {len(candidates)} rules: give two problems and one rule at least"
+        )
     best = max(
         score_rules(choosing, candidates, alpha), key=lambda score: score.exact if criterion == "exact" else score.f1
     )

@@ -187,8 +187,8 @@ def load_discriminator(
     kind, likelihood = read_head(directory)
     if (directory / BASE).is_file() and read_base(directory).quantisation == "int8":
         raise CheckpointError(
-            "the discriminator's base is held in int8, in which a trace's rewards depend on the traces beside it; "
-            "train it with model.quantisation none or nf4"
+            "the discriminator's base is held in int8, in which a solution's rewards depend on the solutions beside "
+            "it; train it with model.quantisation none or nf4"
         )
     tensors = load_tensors(directory / HEAD_WEIGHTS)
     odd = {str(value.dtype) for value in tensors.values()} - {"torch.float32"}

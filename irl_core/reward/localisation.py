@@ -279,7 +279,7 @@ def conformal_threshold(null_scores: Iterable[float], alpha: float) -> float:
     share then holds on average over draws of problems, with more spread between draws.
     """
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; it is a share of correct traces, in [0, 1]")
+        raise ValueError(f"alpha is {alpha}; it is a share of correct solutions, in [0, 1]")
     ordered = sorted(null_scores)
     rank = math.floor(alpha * (len(ordered) + 1) + 1e-9)
     if rank > len(ordered):
@@ -293,5 +293,5 @@ def uncertain_limit(null: Sequence[float], threshold: float, alpha: float, uncer
         return conformal_threshold(null, uncertain_alpha), ""
     needed = math.ceil(1 / alpha - 1e-9) - 1 if alpha else math.inf
     limit = conformal_threshold(null, uncertain_alpha)
-    note = f"{len(null)} correct traces are too few for alpha {alpha:g} (it needs {needed}): no trace is flagged"
+    note = f"{len(null)} correct solutions are too few for alpha {alpha:g} (it needs {needed}): no solution is flagged"
     return (limit, note) if limit > -math.inf else (math.inf, note + ", and every one is uncertain")

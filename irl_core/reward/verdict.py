@@ -281,6 +281,8 @@ def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruli
     )  # fmt: skip
     if where.uncertain_threshold is not None and math.isfinite(where.uncertain_threshold):
         limit += f", uncertain below {signed(where.uncertain_threshold)}"
+    elif where.score_tells is None:
+        limit += ", that of uncertain is not stored"
     none = "by itself it flags no step" if trace.correct is False else "no step is flagged"
     if where.decision == "no_error" and trace.correct is not None:
         sure = ""  # the answer says it of this very solution
@@ -297,11 +299,14 @@ def _says_little(where: Localisation | None, judge: Judge) -> bool:
 def _how_sure(where: Localisation, judge: Judge) -> str:
     """How often what the reward says was so of the held-out solutions that it was calibrated on; of a model that was
     compared with none, its own probability. Empty where that is not known, or it says nothing. No share is told where
-    it does not rise with the score: it would call the worse of two solutions more often right."""
+    it does not rise with the score: it would call the worse of two solutions more often right; nor where a stored trace
+    does not say whether it rises."""
     if where.decision == "uncertain" or not math.isfinite(where.confidence):
         return ""
     if judge.familiar is None:
         return f"its own probability of that is {where.confidence:.0%}"
+    if where.decision == "no_error" and where.score_tells is None:
+        return "how much the score says about the whole is not stored; score it again to see"
     if where.decision == "no_error" and not where.score_tells:
         return "the score says little about whether the whole is right"
     if where.decision == "no_error":

@@ -174,7 +174,7 @@ def bootstrap(
         return _over_few(value, n, problems, unit, few) if bounded else without_interval(value, n, unit, few)
     low, high = percentile_interval(resampled(columns, statistic, seed=seed, resamples=resamples))
     if math.isnan(value) or math.isnan(low):
-        return undefined(n, method, "not defined on these traces")
+        return undefined(n, method, "not defined on these solutions")
     if bounded and high - low < SAME:
         return _over_few(value, n, problems, unit, "no spread")
     return Estimate(value, low, high, n, method)
@@ -277,7 +277,9 @@ def paired_difference(ours: Values, theirs: Values, *, seed: int = 0) -> Estimat
     return mean_over_problems(difference, bounded=False, seed=seed)
 
 
-def share(flags: Values, problem_ids: Groups, *, unit: str = "traces", bounded: bool = True, seed: int = 0) -> Estimate:
+def share(
+    flags: Values, problem_ids: Groups, *, unit: str = "solutions", bounded: bool = True, seed: int = 0
+) -> Estimate:
     """The share of traces with a flag, or the mean of a value a trace (in [0, 1] where ``bounded``)."""
     values = np.asarray(flags, dtype=np.float64)
     if not values.size:
@@ -287,7 +289,7 @@ def share(flags: Values, problem_ids: Groups, *, unit: str = "traces", bounded: 
 
 
 def share_difference(
-    ours: Values, theirs: Values, problem_ids: Groups, *, unit: str = "traces", seed: int = 0
+    ours: Values, theirs: Values, problem_ids: Groups, *, unit: str = "solutions", seed: int = 0
 ) -> Estimate:
     """The share of ours minus that of theirs on the same traces, the problems resampled together."""
     values = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)

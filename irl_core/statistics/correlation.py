@@ -89,7 +89,7 @@ def bootstrapped_pearson(
 ) -> list[Estimate]:
     """An estimate for each pair from its moments (P, pairs, 6)."""
     problems, pairs, _ = sums.shape
-    method = f"{kind}, traces; bootstrap over {problems} problems"
+    method = f"{kind}, solutions; bootstrap over {problems} problems"
     if kind == "spearman":
         method += ", ranks kept"
     if few := too_few(problems):
@@ -108,7 +108,7 @@ def bootstrapped_pearson(
 
 def _bootstrapped(value: float, draws: Array, n: int, method: str) -> Estimate:
     if math.isnan(value):
-        return undefined(n, method, "not defined on these traces")
+        return undefined(n, method, "not defined on these solutions")
     if float(np.mean(np.isnan(draws))) > MOST:
         return undefined(n, method, "constant in most resamples: too few problems vary")
     return Estimate(value, *percentile_interval(draws), n, method)
@@ -126,8 +126,8 @@ def partial_correlation(
     known = np.isfinite(columns).all(axis=1)
     columns, codes = columns[known], problem_index(np.asarray(problem_index(problem_ids)[1])[known])[1]
     n, problems = len(columns), int(codes.max(initial=-1)) + 1
-    method = f"pearson, {'within problems' if within else 'pooled'}, traces; bootstrap over {problems} problems"
-    if reason := too_few(problems) or (f"n is {n}; too few traces" if n < columns.shape[1] + 1 else ""):
+    method = f"pearson, {'within problems' if within else 'pooled'}, solutions; bootstrap over {problems} problems"
+    if reason := too_few(problems) or (f"n is {n}; too few solutions" if n < columns.shape[1] + 1 else ""):
         return undefined(n, method, reason)
     scaled = np.column_stack([standardised(centred(c, codes) if within else c, "pearson") for c in columns.T])
     if not scaled.any(axis=0).all():

@@ -37,11 +37,11 @@ def first_error(true: Values, predicted: Values, problem_ids: Groups | None = No
     columns = np.column_stack([problem_sums(v, ids) for v in (hits & wrong, wrong, hits & ~wrong, ~wrong)])
     n_wrong, n = int(wrong.sum()), wrong.size
     return FirstError(
-        error_acc=_existing(columns[:, :2], n_wrong, "wrong traces", seed),
-        correct_acc=_existing(columns[:, 2:], n - n_wrong, "correct traces", seed),
-        f1=bootstrap(columns, harmonic_mean, n=n, unit="traces", seed=seed)
+        error_acc=_existing(columns[:, :2], n_wrong, "wrong solutions", seed),
+        correct_acc=_existing(columns[:, 2:], n - n_wrong, "correct solutions", seed),
+        f1=bootstrap(columns, harmonic_mean, n=n, unit="solutions", seed=seed)
         if 0 < n_wrong < n
-        else undefined(n, "traces", f"one class: {n_wrong} wrong, {n - n_wrong} correct"),
+        else undefined(n, "solutions", f"one class: {n_wrong} wrong, {n - n_wrong} correct"),
     )
 
 
@@ -77,8 +77,8 @@ def mr_gsm8k(true: Values, predicted: Values, problem_ids: Groups | None = None,
     table = np.column_stack([problem_sums(cell, ids) for cell in cells])
     steps = np.column_stack([problem_sums(v, ids) for v in (hits & wrong, wrong)])
     return MrGsm8k(
-        step_accuracy=_existing(steps, int(wrong.sum()), "wrong traces", seed),
-        mcc=bootstrap(table, matthews_correlation, n=wrong.size, unit="traces", bounded=False, seed=seed),
+        step_accuracy=_existing(steps, int(wrong.sum()), "wrong solutions", seed),
+        mcc=bootstrap(table, matthews_correlation, n=wrong.size, unit="solutions", bounded=False, seed=seed),
     )
 
 

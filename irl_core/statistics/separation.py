@@ -71,10 +71,10 @@ def separation(scores: Values, correct: Values, problem_ids: Groups | None = Non
         difference, size = _resampled_separation(values, right, problem_ids, seed)
     else:
         m, n, less = yes.size, no.size, float(yes.mean() - no.mean())
-        clustered, difference = (nan, nan), Estimate(less, test.low, test.high, m + n, "Welch, traces")
+        clustered, difference = (nan, nan), Estimate(less, test.low, test.high, m + n, "Welch, solutions")
         d = less / math.sqrt(((m - 1) * yes.var(ddof=1) + (n - 1) * no.var(ddof=1)) / (m + n - 2))
         error = math.sqrt((m + n) / (m * n) + d * d / (2 * (m + n)))
-        size = Estimate(d, d - Z * error, d + Z * error, m + n, "Cohen's d, traces")
+        size = Estimate(d, d - Z * error, d + Z * error, m + n, "Cohen's d, solutions")
     return Separation(difference, test.t, test.degrees, test.p, *clustered, size, area)
 
 
@@ -109,8 +109,8 @@ def _resampled_separation(
         pooled = ratio(np.column_stack([np.maximum(squares, 0), m + k - 2]))
         return difference(totals) / spread * ratio(np.column_stack([np.ones_like(pooled), np.sqrt(pooled)]))
 
-    means = bootstrap(columns, difference, n=n, unit="traces", bounded=False, seed=seed)
-    return means, bootstrap(columns, effect, n=n, unit="Cohen's d, traces", bounded=False, seed=seed)
+    means = bootstrap(columns, difference, n=n, unit="solutions", bounded=False, seed=seed)
+    return means, bootstrap(columns, effect, n=n, unit="Cohen's d, solutions", bounded=False, seed=seed)
 
 
 def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Estimate:
@@ -121,7 +121,7 @@ def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Estimat
     """
     values, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     m, n = int(positive.sum()), int((~positive).sum())
-    method = "traces, DeLong" if groups is None else "traces, clustered DeLong"
+    method = "solutions, DeLong" if groups is None else "solutions, clustered DeLong"
     missing = int(np.isnan(values).sum())
     if not m or not n or missing:
         reason = f"{missing} scores are missing" if missing else f"one class: {m} positive, {n} negative"
@@ -136,7 +136,7 @@ def auc(scores: Values, labels: Values, groups: Groups | None = None) -> Estimat
     if few or not error > SAME:  # NaN too: a class of one unit
         units = min(np.unique(clusters[positive]).size, np.unique(clusters[~positive]).size)
         edge = wilson(area * units, units)
-        return Estimate(area, edge.low, edge.high, m + n, f"traces, Wilson over {units} ({few or 'no spread'})")
+        return Estimate(area, edge.low, edge.high, m + n, f"solutions, Wilson over {units} ({few or 'no spread'})")
     return Estimate(area, max(0.0, area - Z * error), min(1.0, area + Z * error), m + n, method)
 
 
@@ -147,9 +147,9 @@ def mean_auc(scores: Values, labels: Values, strata: Groups, groups: Groups) -> 
     the strata (several models answer one problem). Undefined where a stratum has one class, or a score is missing.
     """
     values, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
-    method = "traces, mean of the strata, clustered DeLong"
+    method = "solutions, mean of the strata, clustered DeLong"
     rows_of = problem_rows(strata)
-    reason = "scores are missing" if np.isnan(values).any() else "" if rows_of else "no trace"
+    reason = "scores are missing" if np.isnan(values).any() else "" if rows_of else "no solution"
     areas, influence = [], np.zeros(values.size)
     for rows in rows_of:
         right = positive[rows]

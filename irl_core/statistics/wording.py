@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from irl_core.statistics.bootstrap import Estimate
@@ -9,6 +10,7 @@ from irl_core.statistics.bootstrap import Estimate
 CHANCE = 0.5
 MODERATE = 0.6
 STRONG = 0.75
+HYPHEN = re.compile(r"(?<![\w.)\]-])-(?=\.?\d)")  # before a number, and behind nothing that it could join to it
 
 
 def side(estimate: Estimate, of: float = 0.0) -> str:
@@ -42,3 +44,8 @@ def verdict(estimate: Estimate, better: str = "higher", worse: str = "lower") ->
 def listed(parts: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))
+
+
+def true_minus(text: str) -> str:
+    """A text with a minus sign before each negative number, where Python writes a hyphen."""
+    return HYPHEN.sub("\u2212", text)

@@ -33,6 +33,7 @@ from irl_core.types import (
 SPREAD = 1e-6  # a standard deviation below this share of the mean is 'no signal', as in irl_core.reward.rewards
 NO_REWARDS: RewardColumns = {
     "decision": None, "predicted_step": None, "confidence": None, "rule": None, "threshold": None,
+    "uncertain_threshold": None, "score_tells": None,
     "score_min": None, "score_mean": None, "score_mean_discounted": None, "score_last": None,
     "score_product": None,
     "score_credit_sum": None, "score_credit_minimum": None, "score_mean_discounted_answer": None,
@@ -71,6 +72,8 @@ def row_of(
         "confidence": where.confidence,
         "rule": where.rule,
         "threshold": finite_or_none(where.threshold),
+        "uncertain_threshold": None if where.uncertain_threshold is None else finite_or_none(where.uncertain_threshold),
+        "score_tells": where.score_tells,
         "score_min": finite_or_none(trace_score(scored, "minimum", gamma)),
         "score_mean": finite_or_none(trace_score(scored, "mean", gamma)),
         "score_mean_discounted": finite_or_none(trace_score(scored, "mean_discounted", gamma)),
@@ -289,6 +292,8 @@ def localisation_of(row: ScoredRow) -> Localisation:
         rule=row["rule"],
         threshold=math.nan if row["threshold"] is None else row["threshold"],
         step_scores=tuple(math.nan if step["score"] is None else step["score"] for step in row["steps"]),
+        uncertain_threshold=row["uncertain_threshold"],
+        score_tells=row["score_tells"],
     )
 
 

@@ -8,6 +8,7 @@
 - ``familiar``, ``familiarity``, ...: null = not measured, as in every file of schema version 2, which has none of them;
   ``cannot_judge``: the reward's decision on the trace is no verdict; ``model``, the author of the text where the input
   names one, is null in every file before version 4, and ``score_product`` before version 5;
+- ``uncertain_threshold`` and ``score_tells`` are null in every file before version 6: not known;
 - what only some traces have (their author, a perturbation's kind and first changed token, a probe's name, the honest
   trace they were made of) comes from ``Trace.extra``, under the names of ``EXTRA_COLUMNS``, and stays there too.
 """
@@ -20,8 +21,8 @@ import pyarrow as pa
 
 from irl_core.types import Decision
 
-SCHEMA_VERSION = 5
-READABLE_VERSIONS = (2, 3, 4, SCHEMA_VERSION)  # what a file of an earlier version lacks is null
+SCHEMA_VERSION = 6
+READABLE_VERSIONS = (2, 3, 4, 5, SCHEMA_VERSION)  # what a file of an earlier version lacks is null
 NO_ERROR = -1
 ANSWER_SCORE = "score_mean_discounted_answer"
 FORMAT_COLUMNS = ("xml_count", "strict_format", "soft_format", "integer_answer")
@@ -52,6 +53,8 @@ COLUMNS = pa.schema(
         "confidence": pa.float32(),
         "rule": pa.string(),
         "threshold": pa.float64(),
+        "uncertain_threshold": pa.float64(),
+        "score_tells": pa.bool_(),
         "cannot_judge": pa.bool_(),
         "familiar": pa.bool_(),
         "familiarity": pa.float64(),
@@ -99,8 +102,8 @@ for _name in STEP_COLUMNS:  # a file that is opened elsewhere says it of itself
     _place = COLUMNS.get_field_index(_name)
     COLUMNS = COLUMNS.set(_place, COLUMNS.field(_place).with_metadata({"description": FROM_0}))
 ADDED_COLUMNS = (  # those that a file of an earlier version may lack
-    "score_product", "model", "cannot_judge", "familiar", "familiarity", "familiarity_percentile", "unknown_share",
-    "familiarity_reason",
+    "uncertain_threshold", "score_tells", "score_product", "model", "cannot_judge", "familiar", "familiarity",
+    "familiarity_percentile", "unknown_share", "familiarity_reason",
 )  # fmt: skip
 NESTED_COLUMNS = ("extra", "prompt_ids", "steps", "tokens")
 SUMMARY_COLUMNS = [name for name in COLUMNS.names if name not in NESTED_COLUMNS]
@@ -134,6 +137,8 @@ class RewardColumns(TypedDict):
     confidence: float | None
     rule: str | None
     threshold: float | None
+    uncertain_threshold: float | None
+    score_tells: bool | None
     score_min: float | None
     score_mean: float | None
     score_mean_discounted: float | None

@@ -138,14 +138,14 @@ def read_row(path: Path, trace_id: str) -> ScoredRow:
             if index >= 0:
                 row: ScoredRow = read_group(file, group, COLUMNS.names).slice(index, 1).to_pylist()[0]
                 return row
-    raise StoreError(f"{path.name}: no trace {trace_id!r}")
+    raise StoreError(f"{path.name}: no solution {trace_id!r}")
 
 
 def read_trace(path: Path, trace_id: str) -> ScoredTrace:
     """One scored trace of a run. Raises StoreError where there is none of that id, or no discriminator has read it."""
     row = read_row(path, trace_id)
     if row["prompt_reward"] is None:
-        raise StoreError(f"{path.name}: trace {trace_id!r} has no rewards: no discriminator has read it")
+        raise StoreError(f"{path.name}: solution {trace_id!r} has no rewards: no discriminator has read it")
     return scored_of(row)
 
 

@@ -46,7 +46,7 @@ def step_labels(encoded: EncodedTrace) -> Example:
     """
     trace = encoded.trace
     if trace.truth is None:
-        raise ValueError(f"trace {trace.trace_id!r} has no label of its steps")
+        raise ValueError(f"solution {trace.trace_id!r} has no label of its steps")
     first = trace.truth.first_error_step
     if first is None:
         return Example(replace(encoded, trace=replace(trace, source=Source.EXPERT)))

@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from app.analysis import chooser, panel, sections
 from app.components import chart
 from irl_core.evaluation.scores import TITLES
+from irl_core.statistics.wording import true_minus
 from tests.evaluated import simulated
 from tests.scored import written
 
@@ -108,7 +109,7 @@ def test_a_page_says_the_paragraph_of_the_report_and_where_it_comes_from(
     found = sections.section(section, path, sections.sample(path))
     said = words(page)
     lines = sections.sentences(found.paragraph)
-    assert all(f"- {line}" in said for line in lines) and len(lines) > 3
+    assert all(f"- {true_minus(line)}" in said for line in lines) and len(lines) > 3
     assert "one: checkpoint demo-irl, data demo; all 48 solutions of 12 problems; familiarity: not measured." in said
     assert "bootstrap over problems (2,000 resamples, seed 0)" in said
     assert json.loads(page.json[0].value)["checkpoint"] == "demo-irl"
@@ -172,7 +173,7 @@ def test_a_run_of_one_class_is_undefined_with_n(choose: Any) -> None:
     choose(one=[row | {"correct": True} for row in simulated(4, 3)])
     page = open_page("distributions")
     assert read(page).set_index("figure").loc["AUC", "pooled"].startswith("undefined one class:")
-    assert sentence(page).startswith("Whether correct traces score higher is undefined")
+    assert sentence(page).startswith("Whether correct solutions score higher is undefined")
     assert "undefined" in words(open_page("correlations"))
     assert not open_page("reranking").exception
 
@@ -192,15 +193,15 @@ def test_of_one_sample_a_problem_no_choice_is_drawn(choose: Any) -> None:
         pytest.param([row | {"correct": None} for row in simulated(4, 3)], id="answers missing"),
         pytest.param([row | {SCORE: 1.0} for row in simulated(4, 3)], id="zero variance"),
         pytest.param([row | {SCORE: None} for row in simulated(4, 3)], id="scores missing"),
-        pytest.param(simulated(1, 1), id="one trace"),
+        pytest.param(simulated(1, 1), id="one solution"),
         pytest.param(simulated(6, 1), id="k beyond the samples"),
-        pytest.param([], id="no trace"),
+        pytest.param([], id="no solution"),
     ],
 )
 def test_what_is_undefined_is_said_and_nothing_breaks(choose: Any, name: str, rows: list[dict[str, Any]]) -> None:
     choose(one=rows)
     page = open_page(name)
-    assert any(word in words(page) for word in ("undefined", "nothing to", "no trace", "equal scores"))
+    assert any(word in words(page) for word in ("undefined", "nothing to", "no solution", "equal scores"))
 
 
 def test_no_run_chosen_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,15 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.analysis import catalogue
-from app.inspect import links
+from app.inspect import links, results
+from irl_core.reward.localisation import Calibration
+from irl_core.storage.rows import localisation_of
 from irl_core.storage.run_writer import write_run
 from irl_core.storage.scored_run import read_run
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
-BUNDLED = MAIN.parents[1] / "assets" / "scored_run" / "run.parquet"
+ASSETS = MAIN.parents[1] / "assets"
+BUNDLED = ASSETS / "scored_run" / "run.parquet"
 pytestmark = pytest.mark.usefixtures("fake_lens")
 
 
@@ -52,6 +55,28 @@ def test_it_is_shown_as_it_was_scored_and_no_model_runs(rows: list[dict[str, Any
     assert data["trace"]["first_error_step"] == rows[0]["predicted_step"]
     assert data["title"].startswith(rows[0]["trace_id"]) and "of the scored run mine" in data["caption"]
     assert not fakes.calls
+
+
+def test_a_bundled_run_says_what_a_fresh_inspection_says() -> None:
+    """The checkpoint by the one name that it goes by, and all that its calibration says of the decision."""
+    for folder, name, own in (("scored_run", "demo", "demo-irl"), ("scored_run_gsm8k", "gsm8k", "gsm8k-irl")):
+        info = catalogue.run_info(folder, ASSETS / folder / "run.parquet")
+        first = catalogue.numbered_row(info, 0)
+        calibration = Calibration.from_json(json.loads((ASSETS / name / "config.json").read_text())["localisation"])
+        where = localisation_of(first)
+        assert where.uncertain_threshold == calibration.uncertain_threshold
+        assert where.score_tells is calibration.score_tells
+        assert catalogue.row(info, first["trace_id"]) == first
+        inspection = results.stored_inspection(first, folder)
+        assert inspection is not None and inspection.name == name
+        said = results.caption(inspection.scored[0], inspection)
+        assert f"Checkpoint {name} of the scored run {folder}." in said and own not in said
+
+
+def test_a_run_of_an_older_version_says_that_it_does_not_know(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    info = catalogue.run_info("mine", tmp_path / "mine" / "run.parquet")  # its provenance names no calibration
+    where = localisation_of(catalogue.numbered_row(info, 0))
+    assert where.uncertain_threshold is None and where.score_tells is None
 
 
 def test_a_trace_without_rewards_is_said(rows: list[dict[str, Any]]) -> None:

@@ -11,8 +11,14 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from app.components import chart
 from app.jobs import training_runs
+from app.jobs.training_form import LOSS_WORDS, METHOD_WORDS, MISTAKES
+from app.jobs.training_plan import LOSS, METHOD, PERTURBATIONS, allowed
+from irl_core.evaluation import scores
+from irl_core.methods import METHODS
 from irl_core.report.charts import training as training_charts
+from irl_core.report.terms import term_of
 from irl_core.storage.training_run import machine, started
 
 VIEW = Path(__file__).resolve().parents[2] / "app" / "views" / "training.py"
@@ -160,3 +166,16 @@ def test_a_run_that_is_gone_is_forgotten(runs: Path) -> None:
     page.run()
     assert not page.exception and page.multiselect(key="training_runs").value == []
     assert "Choose a run to see its curves." in texts(page)
+
+
+def test_what_an_analyst_would_have_to_look_up_is_explained_where_it_stands() -> None:
+    """Every value that can be chosen for a training in plain words, and every score and heading of a table."""
+    assert METHOD_WORDS.keys() == METHODS.keys() == set(allowed(METHOD))
+    assert LOSS_WORDS.keys() == set(allowed(LOSS)) and MISTAKES.keys() == set(allowed(PERTURBATIONS))
+    assert [title for title in scores.TITLES.values() if not term_of(title)] == []
+    pairs = chart.meanings(["run", "score", "low", "n", "method"])
+    assert pairs["low"] == "The lower end of the 95 % interval." and pairs["run"] is None
+    bars = chart.meanings(["low", "share", "disc/reward_expert"])
+    assert str(bars["low"]).startswith("Where the bar begins") and bars["disc/reward_expert"] == (
+        "mean reward, expert solutions"
+    )

@@ -45,7 +45,7 @@ def test_every_row_is_scored_in_the_order_of_the_input(source: Path, tmp_path: P
     out = tmp_path / "deep" / "out.parquet"
     summary = score_file(source, out, lens, window=4)
     assert (summary.scored, summary.failed, summary.continued) == (11, 0, 0)
-    assert summary.sentence() == f"Scored 11 traces into {out}."
+    assert summary.sentence() == f"Scored 11 solutions into {out}."
     wrong = [verdict_of(row).ruling.kind for row in read_run(out).to_pylist()].count("error")
     assert summary.verdicts["error"] == wrong and sum(summary.verdicts.values()) == 11
     answers = read_run(out).column("correct").to_pylist().count(False)
@@ -169,7 +169,7 @@ def test_nothing_to_score_makes_no_run(tmp_path: Path, lens: Lens) -> None:
     source = write(tmp_path / "in.jsonl", ["{broken", "[1, 2]"])
     summary = score_file(source, tmp_path / "out.parquet", lens, layout="plain")
     assert summary.scored == 0 and summary.failed == 2
-    assert summary.sentence().startswith("No trace was scored; 2 could not be scored")
+    assert summary.sentence().startswith("No solution was scored; 2 could not be scored")
     assert not (tmp_path / "out.parquet").exists()
 
 

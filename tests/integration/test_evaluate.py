@@ -300,7 +300,7 @@ def test_a_report_is_drawn_again_without_a_model(whole: Path, tmp_path: Path) ->
 def test_a_scored_run_alone_has_a_report_too(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report_command.report([whole / "run.parquet"], out=None, results=None, answer_lines=None, seed=0)
     printed = capsys.readouterr().out
-    assert printed.startswith("# Evaluation of demo-irl") and "no corrupted traces" in printed
+    assert printed.startswith("# Evaluation of demo\n") and "no corrupted solutions" in printed
     report_command.report(
         [whole / "run.parquet"], out=tmp_path / "deep" / "er", results=None, answer_lines=False, seed=1
     )
@@ -468,7 +468,7 @@ def test_a_full_memory_is_told_in_words(
 def test_a_dry_run_makes_nothing(asked: EvaluateRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate.run_evaluation(replace(asked, out=tmp_path / "out", dry_run=True))
     printed = capsys.readouterr().out
-    assert "4 problems x 3 samples: 12 traces" in printed and "twin: 12 traces" in printed
+    assert "4 problems x 3 samples: 12 solutions" in printed and "twin: 12 solutions" in printed
     assert not (tmp_path / "out").exists()
     source = solutions(tmp_path / "in.jsonl")
     evaluate.run_evaluation(EvaluateRequest(DEMO, tmp_path / "out", data=str(source), dry_run=True))

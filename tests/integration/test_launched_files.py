@@ -54,7 +54,7 @@ def test_a_killed_process_is_started_again_and_the_run_has_the_bytes_of_one_proc
     command = [FAULT, "score", str(source), "--out", str(out), "--checkpoint", "demo"]
     printed = finished(launch("tests.launching", *command, restarts=1))
     assert "failed (exitcode: -9)" in printed
-    assert f"Scored {ROWS - 2} traces (" in printed and "before it was interrupted" in printed
+    assert f"Scored {ROWS - 2} solutions (" in printed and "before it was interrupted" in printed
     assert printed.count("2 could not be scored") == 1, "one of the two says it"
     alone(source, whole, lens, out, monkeypatch)
     for name in ("run.parquet", "run.errors.jsonl"):

@@ -187,7 +187,7 @@ def test_a_collapsed_discriminator_warns_and_then_stops(
     monkeypatch.setattr(AdversarialTrainer, "round", collapsed(AdversarialTrainer.round, 2))
     config, run_dir = changed(irl, "run", steps=12, patience=2, save_every=10, eval_every=0), folder / "collapsed"
     said: list[str] = []
-    with pytest.raises(Stopped, match=r"stopped at step 5 of 12: the discriminator is right on every trace"):
+    with pytest.raises(Stopped, match=r"stopped at step 5 of 12: the discriminator is right on every solution"):
         train(config, run_dir, say=said.append)
     warnings = [line for line in said if line.startswith("warning") and "discriminator" in line]
     assert len(warnings) == 1 and "step 3" in warnings[0] and "lower discriminator.learning_rate" in warnings[0]

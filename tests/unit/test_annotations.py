@@ -368,7 +368,7 @@ def test_the_unsure_are_left_out_and_counted() -> None:
     assert (found.unsure, found.observed.n) == (2, 1)
     assert not found.kappa.defined and found.kappa.reason == "both give the same label to all"
     none = agreement("a", "b", ["unsure"], ["none"], ["p"])
-    assert not none.observed.defined and none.observed.reason == "no trace that both were sure about"
+    assert not none.observed.defined and none.observed.reason == "no solution that both were sure about"
 
 
 def test_annotators_meet_on_the_same_text_in_whatever_run() -> None:

@@ -163,7 +163,7 @@ def test_the_units_are_the_samples_alone(config: TrainConfig) -> None:
 def test_too_few_held_out_problems(config: TrainConfig) -> None:
     few = replace(config, data=replace(config.data, held_out=19))
     trainer, _ = scripted(few, 2)
-    with pytest.raises(ConfigError, match=r"^there are 19 held-out traces .*data\.held_out is 19.*calibration_"):
+    with pytest.raises(ConfigError, match=r"^there are 19 held-out solutions .*data\.held_out is 19.*calibration_"):
         calibrated(trainer, few)
 
 

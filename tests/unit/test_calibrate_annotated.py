@@ -155,7 +155,7 @@ def test_labels_of_other_texts_and_impossible_steps_are_counted() -> None:
         replace(words[index], verdict="error", step=99)
     ]
     found, lost = labelled_traces(RUN, agreed_labels(words))
-    assert lost == {"not in this run": 1, "without rewards, or a step that the trace does not have": 1}
+    assert lost == {"not in this run": 1, "without rewards, or a step that the solution does not have": 1}
     assert len(found) == len({one.text_sha256 for one in words}) - 2
 
 

@@ -95,6 +95,10 @@ def test_of_few_traces_points_are_drawn_and_no_shape() -> None:
     assert {one.mode for one in figure.data} == {"markers"}
     assert sum(len(one.x) for one in figure.data) == len(few)
     assert "fewer than 30" in figure.layout.xaxis.title.text
+    below = [
+        (value, said) for one in figure.data for value, said in zip(one.x, one.hovertext, strict=True) if value < 0
+    ]
+    assert below and all(said == f"\u2212{-value:.3g}" for value, said in below)
     assert not any(one.type == "box" for one in traces.strip({"a": few}, SCORE).data)
 
 
@@ -128,7 +132,7 @@ def test_more_points_than_the_limit_are_drawn_at_random_and_it_says_so(
     drawn = [one for trace in figure.data if trace.customdata is not None for one in trace.customdata]
     assert len(drawn) == 10
     axis = figure.layout.xaxis.title.text
-    assert f"points: 10 of {len(rows)} traces,<br>drawn at random" in axis and not figure.layout.annotations
+    assert f"points: 10 of {len(rows)} solutions,<br>drawn at random" in axis and not figure.layout.annotations
     assert ["<br>n " in label for label in figure.layout.xaxis.ticktext] == [True, True]
     again = traces.strip({"a": rows}, SCORE)
     assert [list(one) for t in again.data if t.customdata is not None for one in t.customdata] == [

@@ -177,7 +177,7 @@ def test_inspect_prints_the_verdict(lens: Lens, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(inspect, "load_lens", lambda checkpoint, device: lens)
     inspect.inspect(problem=PROBLEM, solution="3 * 4 = 13\n#### 13")
     out = capsys.readouterr().out
-    assert "Checkpoint tiny" in out and "Trace 1 of 1 · answer 13 ─" in out
+    assert "Checkpoint tiny" in out and "Solution 1 of 1 · answer 13 ─" in out
     assert "Step 1: 3 * 4 is 12, not 13\nArithmetic: its one equation does not hold: 3 * 4 is 12, not 13" in out
     assert "threshold \u22123.00" in out and "rule: the step with the lowest reward of a token)." in out
 

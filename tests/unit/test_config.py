@@ -208,6 +208,6 @@ def test_int8_is_for_baselines_alone() -> None:
     for method in ("sft", "grpo"):
         assert TrainConfig(run=RunConfig(method=method), model=held).model.quantisation == "int8"
     with pytest.raises(
-        ConfigError, match=r"what a discriminator says of a trace depends on the traces beside it .*nf4"
+        ConfigError, match=r"what a discriminator says of a solution depends on the solutions beside it .*nf4"
     ):
         TrainConfig(run=RunConfig(method="irl"), model=held)

@@ -191,7 +191,7 @@ def test_too_long_ones_are_left_out_with_one_count(tmp_path: Path, encoder: Trac
     traces, said = loaded(wanted, encoder)
     assert [trace.problem for trace in traces] == [rows[n]["question"] for n in (0, 4, 5)]
     assert said == [
-        "left out of training: 3 of 6 traces; 2 prompts are over data.max_prompt_tokens = 100, 2 solutions over "
+        "left out of training: 3 of 6 solutions; 2 prompts are over data.max_prompt_tokens = 100, 2 solutions over "
         "data.max_completion_tokens = 120"
     ]
 
@@ -208,7 +208,7 @@ def test_lengths_are_exact_at_the_limit_with_the_end_token(encoder: TraceEncoder
 
 def test_no_trace_short_enough_is_an_error(tmp_path: Path, encoder: TraceEncoder) -> None:
     wanted = config(source(tmp_path / "a.jsonl", [row(n) for n in range(4)]), max_prompt_tokens=5)
-    with pytest.raises(ConfigError, match="has no trace to train on"):
+    with pytest.raises(ConfigError, match="has no solution to train on"):
         loaded(wanted, encoder)
 
 
@@ -274,7 +274,7 @@ def test_too_few_to_calibrate_on_is_told_before_the_first_step(tmp_path: Path, r
     path = source(tmp_path / "a.jsonl", [row(n) for n in range(60)])
     with pytest.raises(ConfigError) as caught:
         loaded(config(path, "irl", run, held_out=held_out))
-    assert str(caught.value).startswith("there are 19 held-out traces to calibrate on, and 20 are the least")
+    assert str(caught.value).startswith("there are 19 held-out solutions to calibrate on, and 20 are the least")
     assert f"data.held_out is {held_out}" in str(caught.value) and "run.calibration_problems is" in str(caught.value)
     assert loaded(config(path, "sft", run, held_out=held_out))[0], "nothing else calibrates"
 
@@ -330,7 +330,9 @@ def test_what_cannot_err_is_passed_over_and_the_share_met() -> None:
     found = with_errors(mixed, 0.5, 1, EVERYTHING)
     assert all(found[i] is mixed[i] for i in range(0, 16, 2))
     assert all("expert_error" in found[i].extra for i in range(1, 16, 2))
-    with pytest.raises(ConfigError, match=r"expert_errors is 0\.6, which is 10 of 16 traces, but only 8 can.*to 0\.5 "):
+    with pytest.raises(
+        ConfigError, match=r"expert_errors is 0\.6, which is 10 of 16 solutions, but only 8 can.*to 0\.5 "
+    ):
         with_errors(mixed, 0.6, 1, EVERYTHING)
 
 

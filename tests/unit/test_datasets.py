@@ -415,7 +415,9 @@ def test_mr_gsm8k_fields_that_contradict_each_other(tmp_path: Path, verdict: str
 def test_missing_files_folders_and_formats_are_errors_at_once(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"the file 'no\.jsonl' is not there"):
         read(tmp_path / "no.jsonl")
-    with pytest.raises(DatasetError, match=r"is a folder without traces; give one of its files, such as train\.jsonl"):
+    with pytest.raises(
+        DatasetError, match=r"is a folder without solutions; give one of its files, such as train\.jsonl"
+    ):
         read(tmp_path)
     with pytest.raises(DatasetError, match="format 'xml' is not known; one of auto, gsm8k, processbench"):
         read(jsonl(tmp_path / "a.jsonl", {}), "xml")  # type: ignore[arg-type]

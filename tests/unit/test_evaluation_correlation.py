@@ -113,11 +113,11 @@ def test_unknown_correctness_is_left_out_of_its_pairs_alone() -> None:
     ("pooled", "within", "said"),
     [
         (0.5, -0.5, "goes with which problems are easy, but within a problem against correctness"),
-        (0.0, 0.5, "goes with correctness within a problem; over all traces nothing is shown"),
+        (0.0, 0.5, "goes with correctness within a problem; over all solutions nothing is shown"),
         (-0.5, 0.5, "goes with correctness within a problem, but against which problems are easy"),
         (-0.5, 0.0, "against which problems are easy, and within a problem nothing is shown"),
         (-0.5, -0.5, "beyond length it goes against correctness"),
-        (0.0, -0.5, "against correctness within a problem; over all traces nothing is shown"),
+        (0.0, -0.5, "against correctness within a problem; over all solutions nothing is shown"),
         (0.0, 0.0, "nothing of correctness is shown beyond length"),
     ],
 )
@@ -148,4 +148,4 @@ class TestParagraph:
 
     def test_one_sample_a_problem_says_nothing_of_within(self) -> None:
         text = paragraph(figures(evaluated(simulated(problems=100, samples=1, reward=3))))
-        assert "what is left beyond length is undefined on these traces." in text
+        assert "what is left beyond length is undefined on these solutions." in text

@@ -166,7 +166,7 @@ def test_mcc_against_scikit_learn(bundled: Any) -> None:
 class TestJudge:
     def test_no_rule_is_no_judge(self) -> None:
         found = first_error.figures(evaluated([{"problem_id": "a", "correct": True}]))
-        assert found.reason == "no trace was read by a discriminator"
+        assert found.reason == "no solution was read by a discriminator"
         assert paragraph(found).startswith("Where the first error is cannot be judged")
 
     def test_outside_labels_bar_closing_lines_unless_asked(self) -> None:

@@ -81,13 +81,13 @@ def test_unknown_right_answers_are_left_out_and_counted() -> None:
     found = figures(evaluated(samples("a", 1, 0, None) + samples("b", None, None) + samples("c", 1, 0)))
     assert (found.problems, found.traces, found.left_out) == (2, 4, 3)
     assert found.policies[THIS]["1"].value == 0.5
-    assert "(3 traces without a known right answer are left out)" in paragraph(found)
+    assert "(3 solutions without a known right answer are left out)" in paragraph(found)
 
 
 def test_nothing_to_judge_is_undefined() -> None:
     for rows in ([], samples("a", None, None)):
         found = figures(evaluated(rows, compare={"other": frame([])}))
-        assert found.policies[THIS]["1"].reason == "no trace with a known right answer"
+        assert found.policies[THIS]["1"].reason == "no solution with a known right answer"
         assert "pass@k is undefined" in paragraph(found)
         check_figures(found)
     one = figures(evaluated(samples("a", 1)))

@@ -60,5 +60,5 @@ def test_extent() -> None:
     assert extent(counts(160, [16, 16], 0)) == "160 problems with 16 samples each"
     assert extent(counts(1, [1, 1], 0)) == "1 problem with 1 sample each"
     mixed = extent(counts(3, [1, 4], 2))
-    assert mixed == "3 problems with 1 to 4 samples each (2 traces without a known right answer are left out)"
-    assert extent(counts(0, [], 5)) == "no trace with a known right answer (5 without one)"
+    assert mixed == "3 problems with 1 to 4 samples each (2 solutions without a known right answer are left out)"
+    assert extent(counts(0, [], 5)) == "no solution with a known right answer (5 without one)"

@@ -80,10 +80,10 @@ def test_honest_traces_that_score_alike_have_no_standard_deviation() -> None:
     for row in rows[::2]:
         row[SCORE] = 0.0
     row = figures(run(rows)).probes["format_only"].scores[SCORE]
-    assert row["in_sd"].reason == "honest traces score alike" and row["difference"].defined
+    assert row["in_sd"].reason == "honest solutions score alike" and row["difference"].defined
 
 
 def test_no_probes_is_said() -> None:
     found = figures(evaluated([]))
-    assert found.reason == "the run has no probes with their honest traces" and found.probes == {}
+    assert found.reason == "the run has no probes with their honest solutions" and found.probes == {}
     assert paragraph(found).startswith("What fools the reward is undefined")

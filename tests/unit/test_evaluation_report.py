@@ -86,7 +86,7 @@ class TestExamples:
     def test_two_of_a_class_are_both_shown_and_one_alone_once(self) -> None:
         found = choose(evaluated([scored("a", 1.0, True), scored("b", 2.0, True), scored("w", 3.0, False)]))
         assert [one.trace_id for one in found.traces] == ["b", "a", "w"]
-        assert found.traces[1].why == "lowest" and found.reason == "wrong traces with a score: 1"
+        assert found.traces[1].why == "lowest" and found.reason == "wrong solutions with a score: 1"
 
     def test_a_wrong_step_behind_a_right_answer_is_no_correct_example(self) -> None:
         rows = [scored("a", 1.0, True, true_first_error_step=2), scored("b", 2.0, True, true_first_error_step=-1)]
@@ -96,7 +96,7 @@ class TestExamples:
         rows = [scored("a", None, True), scored("b", 2.0, True), scored("c", 2.0, True) | {"text": "b"}]
         found = choose(evaluated(rows))
         assert [one.trace_id for one in found.traces] == ["b"]
-        assert found.reason == "correct traces with a score: 1; wrong traces with a score: 0"
+        assert found.reason == "correct solutions with a score: 1; wrong solutions with a score: 0"
 
 
 class TestMarkdown:

@@ -172,7 +172,7 @@ def test_many_samples_have_curves_of_bounded_length() -> None:
 @pytest.mark.parametrize("data", [[], [{"problem_id": "a", "correct": None, "answer": "1"}]])
 def test_nothing_to_judge(data: list[dict[str, Any]]) -> None:
     found = figures(evaluated(data))
-    assert found.by_score == {} and "Choosing is undefined: no trace with a known" in paragraph(found)
+    assert found.by_score == {} and "Choosing is undefined: no solution with a known" in paragraph(found)
     json.dumps(to_json(found), allow_nan=False)
 
 
@@ -239,7 +239,7 @@ class TestTheRule:
         data = frame([{**row, "answer": "0", "correct": True} for row in simulated(problems=5)])
         rule = choose_vote(data)
         assert (rule.score, rule.temperature) == (FIRST, pytest.approx(5 * float(data[FIRST].std(ddof=0))))
-        with pytest.raises(ValueError, match="no trace with a known right answer"):
+        with pytest.raises(ValueError, match="no solution with a known right answer"):
             choose_vote(frame([]))
 
 

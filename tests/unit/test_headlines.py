@@ -15,6 +15,7 @@ from irl_core.evaluation.section import Difference, Table
 from irl_core.report import figures, headlines
 from irl_core.report.terms import TERMS, term_of
 from irl_core.statistics.bootstrap import Estimate, undefined
+from irl_core.statistics.wording import true_minus
 from tests.evaluated import evaluated, simulated
 
 RUN = evaluated(simulated(20, 4))
@@ -170,7 +171,21 @@ def test_every_table_of_a_report_can_be_laid() -> None:
 
 def test_the_longest_term_explains() -> None:
     assert term_of("p of Welch's t") == TERMS["p of Welch's t"]
-    assert term_of("mean discounted reward, answer") == TERMS["discounted reward"]
+    assert term_of("mean discounted reward, response") == TERMS["discounted reward"]
+    assert term_of("mean discounted reward, answer") == TERMS["discounted reward, answer"]
+    assert term_of("pairs of one problem ranked right") == term_of("pairs ranked right") == TERMS["ranked right"]
     assert term_of("pass@1|N less random text") == TERMS["pass@"]
     assert term_of("one, within problems") == TERMS["within problems"]
     assert term_of("family") == term_of("accredited") == ""
+
+
+def test_numbers_below_zero_have_a_minus_sign_wherever_a_page_writes_them() -> None:
+    assert true_minus("-0.027 [-0.052, -0.001], r -.4; -1.2e-05") == (
+        "\u22120.027 [\u22120.052, \u22120.001], r \u2212.4; \u22121.2e-05"
+    )
+    assert true_minus("pass@1-2, gsm8k-0.5b, 2026-11-30, a - b") == "pass@1-2, gsm8k-0.5b, 2026-11-30, a - b"
+    (row,) = figures.laid(Table("t", ["name-1", "value", "own"], [["-1", estimate(-0.1, -0.2, 0.0), -0.5]])).rows
+    assert row.label == "-1"  # a text is shown as it is
+    assert [(cell.value, cell.beside) for cell in row.cells] == [
+        ("\u22120.100", "[\u22120.200, 0.000]"), ("\u22120.5", ""),
+    ]  # fmt: skip

@@ -76,7 +76,7 @@ def test_a_second_spell_is_a_second_warning() -> None:
 def test_a_perfect_discriminator_is_said_after_patience_and_stops_after_twice_that() -> None:
     health, found = run(CONFIG, *[PERFECT] * 6)
     assert [len(f.begun) for f in found] == [0, 0, 1, 0, 0, 0]
-    assert "right on every trace" in found[2].begun[0] and "(for 3 steps)" in found[2].begun[0]
+    assert "right on every solution" in found[2].begun[0] and "(for 3 steps)" in found[2].begun[0]
     assert "lower discriminator.learning_rate" in found[2].begun[0]
     assert [f.stop is not None for f in found] == [False] * 5 + [True]
     assert found[5].stop is not None and "(for 6 steps)" in found[5].stop

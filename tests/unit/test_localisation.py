@@ -307,7 +307,7 @@ class TestCalibrate:
         few = [t for t in self.traces if t.problem_id in {"p0", "p1"}]  # 2 correct traces in the second half
         found = calibrate(few, [Rule("raw", "min")], alpha=0.1)
         assert (found.threshold, found.uncertain_threshold) == (-math.inf, math.inf)
-        assert found.note.startswith("2 correct traces are too few for alpha 0.1 (it needs 9)")
+        assert found.note.startswith("2 correct solutions are too few for alpha 0.1 (it needs 9)")
         assert locate(few[0].signals, few[0].spans, few[0].steps, found).decision == "uncertain"
 
     def test_unusable_traces_count_as_misses_and_not_as_null(self) -> None:

@@ -345,7 +345,7 @@ class TestFirstError:
     def test_one_class(self) -> None:
         found = first_error([0, 1], [0, 1])
         assert found.error_acc.value == 1.0
-        assert found.correct_acc.reason == "no correct traces"
+        assert found.correct_acc.reason == "no correct solutions"
         assert found.f1.reason == "one class: 2 wrong, 0 correct"
 
     def test_mr_gsm8k_golden(self) -> None:
@@ -364,7 +364,7 @@ class TestFirstError:
         assert found.f1.value == pytest.approx(stats.hmean([a, b]))
 
     def test_mcc_of_one_verdict_is_undefined(self) -> None:
-        assert mr_gsm8k([0, NO_ERROR, 1], [0, 0, 0]).mcc.reason == "not defined on these traces"
+        assert mr_gsm8k([0, NO_ERROR, 1], [0, 0, 0]).mcc.reason == "not defined on these solutions"
 
     def test_oracle_threshold_agrees_with_trying_all(self) -> None:
         rng = np.random.default_rng(9)

@@ -160,7 +160,7 @@ class TestPartial:
         assert partial_correlation(EASE, Y, [LENGTH], IDS, within=True).reason == "no variance within problems"
         assert partial_correlation(X, Y, [LENGTH], ["a"] * 300).reason == "fewer than 5 problems (1)"
         five, more = [1, 2, 3, 5, 4], [[2, 1, 5, 3, 4], [1, 3, 2, 2, 5], [5, 1, 2, 4, 4]]
-        assert partial_correlation(five, five[::-1], more, "abcde").reason == "n is 5; too few traces"
+        assert partial_correlation(five, five[::-1], more, "abcde").reason == "n is 5; too few solutions"
         assert partial_correlation([], [], [], []).reason == "fewer than 5 problems (0)"
 
     def test_missing_values_are_left_out(self) -> None:

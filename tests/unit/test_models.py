@@ -212,7 +212,7 @@ def test_adapters_and_head_come_back_with_the_same_rewards(
 def test_a_discriminator_in_int8_is_refused_with_the_reason(base: Path, tmp_path: Path) -> None:
     folder = saved(small_discriminator("anchored", base, quantisation="int8"), tmp_path / "checkpoint")
     with pytest.raises(
-        CheckpointError, match=r"held in int8, in which a trace's rewards depend on the traces beside it"
+        CheckpointError, match=r"held in int8, in which a solution's rewards depend on the solutions beside it"
     ):
         load_discriminator(folder)
 

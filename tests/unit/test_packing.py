@@ -394,7 +394,7 @@ def test_a_model_that_drops_the_bounds_on_their_way_is_refused() -> None:
     model, batch = packed_model(), pack(traces())
     arguments = attention_arguments(model, batch)
     kept = {"attention_mask": arguments["attention_mask"]}
-    with pytest.raises(ConfigError, match=r"LlamaAttention is not told where packed traces end"):
+    with pytest.raises(ConfigError, match=r"LlamaAttention is not told where packed solutions end"):
         model.get_decoder()(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **kept)
 
 

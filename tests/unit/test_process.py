@@ -139,7 +139,7 @@ def test_the_fields_layouts_of_labelled_steps_are_data(name: str) -> None:
     ("rows", "wrong", "held_out", "said"),
     [
         (40, 2, 10, "there are 10 held-out problems with labels to calibrate on, and 20 are the least"),
-        (40, 0, 20, "leaves 20 labelled traces to train on, 0 of them with a wrong step"),
+        (40, 0, 20, "leaves 20 labelled solutions to train on, 0 of them with a wrong step"),
         (15, 2, 20, "data.held_out is 20, but data.source"),
     ],
 )

@@ -73,7 +73,7 @@ def test_the_examples_are_those_of_the_rule_with_their_tokens(page: Elements) ->
     examples = json.loads(page.scripts[1])
     assert list(examples) == ["example-0", "example-1", "example-2", "example-3"]
     titles = [one["title"] for one in examples.values()]
-    assert [title.split(" trace, ")[0] for title in titles] == ["Correct", "Correct", "Wrong", "Wrong"]
+    assert [title.split(" solution, ")[0] for title in titles] == ["Correct", "Correct", "Wrong", "Wrong"]
     assert all(one["trace"]["tokens"] and one["view"] == "credit" for one in examples.values())
 
 
@@ -90,7 +90,7 @@ def test_a_run_without_anything_has_a_page(tmp_path: Path) -> None:
 
     run = load(written(tmp_path / "run.parquet", []))
     text = to_html(run, make(run))
-    assert "no trace" in text or "Undefined" in text
+    assert "no solution" in text or "Undefined" in text
 
 
 def test_the_page_is_the_same_whatever_else_is_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -280,11 +280,13 @@ def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(client: A
 
 def test_a_full_queue_says_when_to_come_again(lens: Lens) -> None:
     with served(lens, limit=2) as client:
-        assert "3 traces asked for; the queue holds 2" in refusal(client.post("/score", json=to_score(*[SOLUTION] * 3)))
+        assert "3 solutions asked for; the queue holds 2" in refusal(
+            client.post("/score", json=to_score(*[SOLUTION] * 3))
+        )
         client.queue.waiting = 2
         answer = client.post("/score", json=to_score(SOLUTION))
         assert answer.status_code == 503 and 1 <= int(answer.headers["retry-after"]) <= 60
-        assert "2 traces wait before the model and the limit is 2" in refusal(answer)
+        assert "2 solutions wait before the model and the limit is 2" in refusal(answer)
         client.queue.waiting = 0
         assert client.post("/score", json=to_score(SOLUTION)).status_code == 200
 

@@ -89,6 +89,16 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, changes: dict[str, Any]
     assert math.isnan(found.step_scores[2])
 
 
+def test_what_else_the_calibration_says_of_the_decision_is_kept(tmp_path: Path) -> None:
+    where = replace(WHERE, uncertain_threshold=-0.5, score_tells=False)
+    endless = replace(WHERE, uncertain_threshold=math.inf)  # as where held-out solutions are too few
+    rows = [row_of(scored_trace(number), one, run_id="r") for number, one in enumerate((where, endless))]
+    write_run(tmp_path / "r.parquet", rows, PROVENANCE)
+    first, second = (localisation_of(read_row(tmp_path / "r.parquet", f"t-{number}")) for number in (0, 1))
+    assert (first.uncertain_threshold, first.score_tells) == (-0.5, False)
+    assert (second.uncertain_threshold, second.score_tells) == (None, True)
+
+
 def test_unknown_and_no_error_are_told_apart(tmp_path: Path) -> None:
     traces = [scored_trace(0), scored_trace(1, truth=None), scored_trace(2, truth=Truth(None))]
     write_run(tmp_path / "r.parquet", [row_of(one, WHERE, run_id="r") for one in traces], PROVENANCE)
@@ -140,7 +150,7 @@ def test_files_that_are_no_run(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no such run"):
         read_run(tmp_path / "missing.parquet")
     write_run(tmp_path / "r.parquet", rows(1), PROVENANCE)
-    with pytest.raises(StoreError, match="no trace 'missing'"):
+    with pytest.raises(StoreError, match="no solution 'missing'"):
         read_trace(tmp_path / "r.parquet", "missing")
 
 
@@ -304,4 +314,4 @@ def test_provenance_is_json(tmp_path: Path) -> None:
         said = pq.read_schema(tmp_path / "r.parquet").field(name).metadata
         assert said[b"description"].startswith(b"index of a step, from 0")
     metadata = pq.read_schema(tmp_path / "r.parquet").metadata
-    assert json.loads(metadata[scored_run.VERSION_KEY]) == schema.SCHEMA_VERSION == 5
+    assert json.loads(metadata[scored_run.VERSION_KEY]) == schema.SCHEMA_VERSION == 6

@@ -170,7 +170,7 @@ class TestUnscored:
         stored = read_row(tmp_path / "r.parquet", "t")
         assert trace_of(stored) == one.trace
         assert [token["raw"] for token in stored["tokens"]] == [None] * 5
-        with pytest.raises(StoreError, match="trace 't' has no rewards: no discriminator has read it"):
+        with pytest.raises(StoreError, match="solution 't' has no rewards: no discriminator has read it"):
             read_trace(tmp_path / "r.parquet", "t")
         with pytest.raises(ValueError, match="no discriminator has read it"):
             scored_of(stored)

@@ -91,6 +91,13 @@ def test_a_share_is_not_told_where_it_does_not_rise_with_the_score() -> None:
     assert "; the score says little about whether the whole is right; " in told and "were right" not in told
 
 
+def test_a_stored_trace_that_does_not_say_whether_the_score_tells_tells_no_share() -> None:
+    where = Localisation("no_error", None, 0.27, "raw/min/argmin", -6.22, (-1.0, -5.11, -9.0), score_tells=None)
+    (told,) = said(verdict_on(make_trace("How many?", SOUND), where, KNOWN), "reward")
+    assert "threshold \u22126.22, that of uncertain is not stored; " in told and "were right" not in told
+    assert "; how much the score says about the whole is not stored; score it again to see; " in told
+
+
 def test_the_limit_of_uncertain_stands_beside_the_threshold() -> None:
     where = Localisation("uncertain", None, 0.3, "raw/min/argmin", -6.22, (-1.0, -5.68, -9.0), -5.61)
     limits = "threshold \u22126.22, uncertain below \u22125.61; lower is more doubtful; "

@@ -13,7 +13,7 @@ from train.cli.say import say
 
 def calibrate(
     annotations: Annotated[Path, typer.Option(help="A JSONL export of the Failures page, or annotations.sqlite.")],
-    run: Annotated[Path, typer.Option(help="The scored run (Parquet) whose traces were annotated.")],
+    run: Annotated[Path, typer.Option(help="The scored run (Parquet) whose solutions were annotated.")],
     out: Annotated[Path, typer.Option(help="The folder of the new checkpoint.")],
     checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
     seen: Annotated[

@@ -240,12 +240,12 @@ def planned(settings: EvaluationSettings) -> Iterator[str]:
     if data.solutions is not None:
         yield f"{data.name}: {data.lines} lines of solutions, each scored"
     else:
-        sizes = f"{len(data.questions)} problems x {settings.samples} samples: {settings.traces} traces"
+        sizes = f"{len(data.questions)} problems x {settings.samples} samples: {settings.traces} solutions"
         by = "" if settings.engine is None else f" from the engine at {settings.engine.url}"
         yield f"{data.name}: {sizes}, sampled{by} and scored"
         yield f"rules chosen on {len(data.calibration)} other problems x {CALIBRATION_SAMPLES} samples"
         for name in settings.compare:
-            yield f"{name}: {settings.traces} traces of its policy"
+            yield f"{name}: {settings.traces} solutions of its policy"
         for way in settings.ways:
             yield f"{way}: a solution of each of the {len(data.questions)} problems"
     if data.left_out:

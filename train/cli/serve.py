@@ -25,7 +25,7 @@ def serve(
         Path | None, typer.Option(help="Who may ask: a line 'NAME TOKEN' each. Needed for other hosts than this.")
     ] = None,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens, padding included, in one batch.")] = 8192,
-    queue: Annotated[int, typer.Option(min=1, help="Most traces that wait; beyond them the answer is 503.")] = 256,
+    queue: Annotated[int, typer.Option(min=1, help="Most solutions that wait; beyond them the answer is 503.")] = 256,
 ) -> None:
     """Answer POST /score and POST /pooling (vLLM's token_classify), GET /health and GET /metrics (docs/plug-in.md)."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]

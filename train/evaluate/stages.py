@@ -103,7 +103,8 @@ class Evaluation:
         parts = self.run_parts()
         if not write(Stage(self.out / RUN, "sampling", provenance, settings.traces, parts), progress, self.workers):
             raise StoreError(
-                f"{settings.problem_set.name}: no trace could be scored; run.errors.jsonl in {self.out.name} says why"
+                f"{settings.problem_set.name}: no solution could be scored; run.errors.jsonl in "
+                f"{self.out.name} says why"
             )
         if self.anchor is not None:
             write(self.anchor_stage(self.anchor, calibration), progress, self.workers)

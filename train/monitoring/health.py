@@ -104,7 +104,7 @@ def conditions(config: TrainConfig) -> list[Condition]:
         watched += [
             Condition(
                 "perfect discriminator",
-                "the discriminator is right on every trace, so its reward ranks nothing",
+                "the discriminator is right on every solution, so its reward ranks nothing",
                 "lower discriminator.learning_rate or raise policy.learning_rate, in a new run",
                 perfect_discriminator, after=config.run.patience, useless=True,
             ),

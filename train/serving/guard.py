@@ -139,7 +139,7 @@ class Guard:
                 await refuse(answer, 401, "Send 'Authorization: Bearer TOKEN', with a token of this server's")
                 return
         read = 0
-        too_large = f"The request's body is over {MOST_BYTES:,} bytes; send fewer traces at once"
+        too_large = f"The request's body is over {MOST_BYTES:,} bytes; send fewer solutions at once"
         late = f"The request's body did not come within {BODY_SECONDS:.0f} s; send it again"
         if headers.get("content-length", "").isdigit() and int(headers["content-length"][:20]) > MOST_BYTES:
             await refuse(answer, 413, too_large)

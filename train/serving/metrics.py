@@ -19,11 +19,11 @@ class Metrics:
         to: dict[str, Any] = {"registry": self.registry}
         self.requests = Counter(f"{PREFIX}_requests", "Requests answered", ["path", "status"], **to)
         self.seconds = Histogram(f"{PREFIX}_request_seconds", "From request to answer", ["path"], buckets=SECONDS, **to)
-        self.waiting = Gauge(f"{PREFIX}_waiting_traces", "Traces that wait before the model", **to)
+        self.waiting = Gauge(f"{PREFIX}_waiting_traces", "Solutions that wait before the model", **to)
         self.waited = Histogram(f"{PREFIX}_waited_seconds", "Time of a request in the queue", buckets=SECONDS, **to)
-        self.traces = Counter(f"{PREFIX}_traces", "Traces scored", **to)
+        self.traces = Counter(f"{PREFIX}_traces", "Solutions scored", **to)
         self.tokens = Counter(f"{PREFIX}_tokens", "Tokens read, prompts included", **to)
-        self.batch_traces = Histogram(f"{PREFIX}_batch_traces", "Traces of a batch", buckets=SIZES, **to)
+        self.batch_traces = Histogram(f"{PREFIX}_batch_traces", "Solutions of a batch", buckets=SIZES, **to)
         self.model_seconds = Counter(f"{PREFIX}_model_seconds", "Time spent on batches", **to)
 
     def batch(self, traces: int, tokens: int, seconds: float) -> None:

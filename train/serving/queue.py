@@ -36,8 +36,8 @@ class QueueFull(UserError):
     def __init__(self, waiting: int, limit: int, retry_after: int) -> None:
         self.retry_after = retry_after
         super().__init__(
-            f"{waiting} traces wait before the model and the limit is {limit}; ask again in {retry_after} s, with "
-            "fewer traces at once, or raise --queue"
+            f"{waiting} solutions wait before the model and the limit is {limit}; ask again in {retry_after} s, with "
+            "fewer solutions at once, or raise --queue"
         )
 
 
@@ -110,7 +110,7 @@ class ScoringQueue:
         """
         if job.size > self.limit:
             raise InputError(
-                f"{job.size} traces asked for; the queue holds {self.limit}. Send fewer, or raise --queue."
+                f"{job.size} solutions asked for; the queue holds {self.limit}. Send fewer, or raise --queue."
             )
         with self.changed:
             if self.waiting + job.size > self.limit or self.closed:

@@ -102,8 +102,8 @@ STUDIES = {
                 Arm("sft", "SFT", "demo-control"),
                 Arm("grpo", "GRPO", "demo-grpo"),
             ),
-            note="SFT is further likelihood training on the very expert traces of IRL's rounds. GRPO is rewarded for "
-            "the right answer, and has as many updates of the policy as IRL.",
+            note="SFT is further likelihood training on the very expert solutions of IRL's rounds. GRPO is rewarded "
+            "for the right answer, and has as many updates of the policy as IRL.",
         ),
         Study(
             "backbones",

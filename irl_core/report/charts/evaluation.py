@@ -33,6 +33,7 @@ from irl_core.report.charts.style import (
 )
 from irl_core.report.tables import numbers
 from irl_core.statistics.bootstrap import Estimate
+from irl_core.statistics.wording import true_minus
 
 MOST_BENEATH: Final = 8  # curves of a chart whose names stand one beneath the other
 LEGEND_ROW: Final = 20  # pixels
@@ -57,7 +58,8 @@ def correlation_matrix(correlations: Correlations, kind: str, *, theme: str = "l
             x=titles, y=titles, zmin=-1, zmax=1, colorscale=steps, xgap=1, ygap=1,
             z=[[matrix[a][b].value if matrix[a][b].defined else None for b in names] for a in names],
             hovertext=[
-                [text(f"{title_of[a]} and {title_of[b]}: {matrix[a][b]}") for b in names] for a in names
+                [text(f"{title_of[a]} and {title_of[b]}: {true_minus(str(matrix[a][b]))}") for b in names]
+                for a in names
             ],
             hoverinfo="text", colorbar={"title": {"text": kind.capitalize(), "side": "right"}, "thickness": 14},
         )
@@ -82,7 +84,7 @@ def correlation_matrix(correlations: Correlations, kind: str, *, theme: str = "l
 
 def short(one: Estimate) -> str:
     """A correlation in two digits, as narrow as a cell: .91, −.41, 1.00; a dash where it is undefined."""
-    return f"{round(one.value, 2) + 0:.2f}".replace("-", "\u2212").replace("0.", ".", 1) if one.defined else "\u2013"
+    return true_minus(f"{round(one.value, 2) + 0:.2f}").replace("0.", ".", 1) if one.defined else "\u2013"
 
 
 def correlation_matrix_table(correlations: Correlations, kind: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from irl_core.report.charts.style import SYMBOLS, colours, cycled, styled, text
 from irl_core.statistics.bootstrap import Estimate
+from irl_core.statistics.wording import true_minus
 
 ROW_PIXELS: Final = 26
 RUN_PIXELS: Final = 12
@@ -56,7 +57,10 @@ def intervals(
                     "arrayminus": [one.value - one.low if one.interval else 0.0 for _, one in known],
                 },
                 mode="markers", marker={"color": colour, "symbol": symbol, "size": 9}, name=text(run),
-                hovertext=[f"{text(run)}<br>{text(label)}<br>{text(one)}" for label, one in known], hoverinfo="text",
+                hovertext=[
+                    f"{text(run)}<br>{text(label)}<br>{text(true_minus(str(one)))}" for label, one in known
+                ],
+                hoverinfo="text",
             )
         )  # fmt: skip
     for place, label in enumerate(labels):

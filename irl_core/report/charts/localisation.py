@@ -12,7 +12,7 @@ from irl_core.report.charts.style import SYMBOLS, colours, curve, cycled, dots, 
 MEASURES: Final = {
     "f1": "F1",
     "error_acc": "error found at its step",
-    "correct_acc": "correct traces cleared",
+    "correct_acc": "correct solutions cleared",
     "exact": "step named, when one must be",
 }
 
@@ -28,7 +28,7 @@ def localisation(estimates: Localisation, *, theme: str = "light") -> go.Figure:
     figure.update_yaxes(autorange="reversed", categoryorder="array",
                         categoryarray=[text(estimates.titles[name]) for name in methods])  # fmt: skip
     if not methods:
-        note(figure, f"undefined: {estimates.reason or 'no trace has a known first wrong step'}")
+        note(figure, f"undefined: {estimates.reason or 'no solution has a known first wrong step'}")
     return figure
 
 
@@ -56,11 +56,11 @@ def distance(estimates: Localisation, *, theme: str = "light") -> go.Figure:
     if counts:
         figure.add_bar(
             x=list(counts), y=list(counts.values()), marker={"color": look.series[0]},
-            hovertemplate="%{x} steps: %{y:,} traces<extra></extra>",
+            hovertemplate="%{x} steps: %{y:,} solutions<extra></extra>",
         )  # fmt: skip
-    styled(figure, theme, f"named step less the true one (n {sum(counts.values()):,} wrong traces)", "traces")
+    styled(figure, theme, f"named step less the true one (n {sum(counts.values()):,} wrong solutions)", "solutions")
     if not counts:
-        note(figure, "undefined: no wrong trace with a known first wrong step")
+        note(figure, "undefined: no wrong solution with a known first wrong step")
     return figure
 
 

@@ -13,6 +13,7 @@ from plotly.io import templates
 from plotly.offline import get_plotlyjs
 
 from irl_core.statistics.bootstrap import Estimate
+from irl_core.statistics.wording import true_minus
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ def curve(
     figure.add_scatter(
         x=list(x), y=[one.value if one.defined else None for one in estimates], name=text(name), mode="lines+markers",
         line={"color": colour, "dash": dash, "width": 2}, marker={"symbol": symbol, "size": 7},
-        hovertext=[text(f"{name}: {one}") for one in estimates], hoverinfo="x+text",
+        hovertext=[text(f"{name}: {true_minus(str(one))}") for one in estimates], hoverinfo="x+text",
     )  # fmt: skip
 
 
@@ -191,7 +192,7 @@ def dots(figure: go.Figure, rows: Iterable[tuple[str, Estimate]], *, name: str, 
         y=[text(row) for row, _ in drawn], x=[one.value for _, one in drawn], name=text(name), mode="markers",
         marker={"color": colour, "symbol": symbol, "size": 10},
         error_x={"type": "data", "array": highs, "arrayminus": lows, "color": colour, "thickness": 1.5},
-        hovertext=[text(f"{row}, {name}: {one}") for row, one in drawn], hoverinfo="text",
+        hovertext=[text(f"{row}, {name}: {true_minus(str(one))}") for row, one in drawn], hoverinfo="text",
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from irl_core.evaluation.scores import TITLES
 from irl_core.evaluation.scores import score as score_of
 from irl_core.report.charts.style import DASHES, colours, cycled, faded, labelled, note, styled, text
 from irl_core.statistics.ranks import density
+from irl_core.statistics.wording import true_minus
 
 Array = npt.NDArray[np.float64]
 Runs = Mapping[str, pd.DataFrame]
@@ -117,25 +118,26 @@ def histogram(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
                 x=smooth[0], y=smooth[1], mode="lines", showlegend=False, legendgroup=f"{place}{kind}",
                 line={"color": colour, "width": 2.5, "dash": cycled(DASHES, place)}, hoverinfo="skip",
             )  # fmt: skip
-    styled(figure, theme, title_of(score), "share of traces")
+    styled(figure, theme, title_of(score), "share of solutions")
     figure.update_yaxes(tickformat=".0%")
     for edge, outer, side in ((edges[1], edges[0], "below"), (edges[-2], edges[-1], "above")):
         if series and np.isinf(outer):
             beyond = sum(int((values < edge if side == "below" else values >= edge).sum()) for *_, values in series)
             figure.add_annotation(
                 x=shown[0 if side == "below" else -1], y=1, yref="paper", yanchor="top", showarrow=False,
-                text=text(f"{side} {edge:.3g}: {beyond:,}"), xanchor="left" if side == "below" else "right",
+                text=text(true_minus(f"{side} {edge:.3g}: {beyond:,}")), xanchor="left" if side == "below" else "right",
                 font={"size": 11},
             )  # fmt: skip
     if not series:
-        note(figure, "undefined: no trace known to be right or wrong has this score")
+        note(figure, "undefined: no solution known to be right or wrong has this score")
     return figure
 
 
 def _bin_words(low: float, high: float) -> str:
-    return (
+    words = (
         f"below {high:.3g}" if np.isinf(low) else f"above {low:.3g}" if np.isinf(high) else f"{low:.3g} to {high:.3g}"
     )
+    return true_minus(words)
 
 
 def _few(series: Sequence[tuple[str, int, str, Array]], score: str, runs: int, theme: str) -> go.Figure:
@@ -146,9 +148,9 @@ def _few(series: Sequence[tuple[str, int, str, Array]], score: str, runs: int, t
         figure.add_scatter(
             x=values, y=[name] * len(values), mode="markers", name=name, showlegend=False,
             marker={"color": look.of(kind), "symbol": SYMBOL[kind], "size": 9, "opacity": 0.6},
-            hovertemplate="%{x:.3g}<extra></extra>",
+            hovertext=[true_minus(f"{value:.3g}") for value in values], hoverinfo="text",
         )  # fmt: skip
-    styled(figure, theme, f"{title_of(score)}<br>(points, since a class has fewer than {FEWEST} traces)", "")
+    styled(figure, theme, f"{title_of(score)}<br>(points: fewer than {FEWEST} of a class)", "")
     return figure
 
 
@@ -216,13 +218,13 @@ def strip(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
     figure.update_xaxes(tickvals=ticks, ticktext=names, tickangle=0, range=[-0.6, len(names) - 0.4])
     figure.update_layout(showlegend=False)
     if not figure.data:
-        note(figure, "undefined: no trace known to be right or wrong has this score")
+        note(figure, "undefined: no solution known to be right or wrong has this score")
     return figure
 
 
 def _cut(counts: Sequence[str]) -> str:
     """The number of traces that have a point, where not all have one."""
-    return f"points: {'; '.join(counts)} traces,<br>drawn at random" if counts else ""
+    return f"points: {'; '.join(counts)} solutions,<br>drawn at random" if counts else ""
 
 
 def _drawn(known: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
@@ -247,14 +249,14 @@ def _points(
 
 
 def strip_table(runs: Runs, score: str) -> pd.DataFrame:
-    """Every trace known to be right or wrong with the score: run, trace, class and value."""
+    """Every trace known to be right or wrong with the score: run, solution, class and value."""
     parts = []
     for run, frame in runs.items():
         values, classes = values_of(frame, score), classes_of(frame)
         kept = np.isfinite(values) & (classes != "not known")
         ids = frame["trace_id"].to_numpy()[kept]
-        parts.append(pd.DataFrame({"run": run, "trace": ids, "class": classes[kept], "value": values[kept]}))
-    empty = pd.DataFrame({"run": [], "trace": [], "class": [], "value": np.zeros(0)})
+        parts.append(pd.DataFrame({"run": run, "solution": ids, "class": classes[kept], "value": values[kept]}))
+    empty = pd.DataFrame({"run": [], "solution": [], "class": [], "value": np.zeros(0)})
     return pd.concat(parts, ignore_index=True) if parts else empty
 
 
@@ -277,19 +279,19 @@ def scatter(runs: Runs, x: str, y: str, *, theme: str = "light") -> go.Figure:
             _points(figure, frame, run, rows, across[rows], up[rows], colour, kind, name=name, legend=True)
     styled(figure, theme, title_of(x) + (f"<br>({_cut(cut)})" if cut else ""), title_of(y))
     if not figure.data:
-        note(figure, "undefined: no trace has both")
+        note(figure, "undefined: no solution has both")
     return figure
 
 
 def scatter_table(runs: Runs, x: str, y: str) -> pd.DataFrame:
-    """Every trace that has both: run, trace, class, and the two values under their titles."""
+    """Every trace that has both: run, solution, class, and the two values under their titles."""
     heads = (title_of(x), title_of(y) if y != x else f"{title_of(y)} (up)")
     parts = []
     for run, frame in runs.items():
         across, up, classes = values_of(frame, x), values_of(frame, y), classes_of(frame)
         kept = np.isfinite(across) & np.isfinite(up)
         ids = frame["trace_id"].to_numpy()[kept]
-        columns = {"run": run, "trace": ids, "class": classes[kept], heads[0]: across[kept], heads[1]: up[kept]}
+        columns = {"run": run, "solution": ids, "class": classes[kept], heads[0]: across[kept], heads[1]: up[kept]}
         parts.append(pd.DataFrame(columns))
-    empty = pd.DataFrame({"run": [], "trace": [], "class": [], heads[0]: np.zeros(0), heads[1]: np.zeros(0)})
+    empty = pd.DataFrame({"run": [], "solution": [], "class": [], heads[0]: np.zeros(0), heads[1]: np.zeros(0)})
     return pd.concat(parts, ignore_index=True) if parts else empty

@@ -11,6 +11,7 @@ from irl_core.evaluation.training import TITLES as METRICS
 from irl_core.evaluation.training import held_out_of
 from irl_core.report.charts.names import HIGH, LOGGED, LOW
 from irl_core.report.charts.style import DASHES, band, colours, cycled, labelled, note, styled, text
+from irl_core.statistics.wording import true_minus
 
 
 def training(
@@ -55,11 +56,11 @@ def _metric(
                            showlegend=False, hoverinfo="skip")  # fmt: skip
         y = pd.Series(y).rolling(smooth, min_periods=1).mean().tolist()
     held_out = metric == "eval/pass@1" and all(line.keys() >= LOGGED for line in lines)
-    beside = [str(held_out_of(line)) for line in lines] if held_out else None
+    values = [str(held_out_of(line)) for line in lines] if held_out else [f"{value:.4g}" for value in y]
     figure.add_scatter(
         x=x, y=y, name=text(name), mode="lines+markers" if evaluated or len(x) < 3 else "lines",
-        line={"color": colour, "dash": dash, "width": 2}, marker={"size": 7}, customdata=beside,
-        hovertemplate=f"%{{x:,}}: {'%{customdata}' if held_out else '%{y:.4g}'}<extra>{text(name)}</extra>",
+        line={"color": colour, "dash": dash, "width": 2}, marker={"size": 7}, customdata=list(map(true_minus, values)),
+        hovertemplate=f"%{{x:,}}: %{{customdata}}<extra>{text(name)}</extra>",
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def to_html(
     view: str = "credit",
     gamma: float = 0.9,
     strength: float = 1.0,
-    score_name: str = "trace score",
+    score_name: str = "score",
     described: Sequence[payload.Description] | None = None,
 ) -> str:
     """The page for an inspection, to be saved as one file and opened anywhere.
@@ -63,7 +63,7 @@ def to_html(
                 trace,
                 title=heading,
                 caption=payload.ranked_words(trace, score_name) if len(result["traces"]) > 1 else "",
-                file=f"trace-{number}",
+                file=f"solution-{number}",
                 problem=result["problem"],
             )
             for number, (heading, trace) in enumerate(headings, start=1)

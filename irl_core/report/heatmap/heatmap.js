@@ -529,7 +529,7 @@ function renderHeatmap(root, data, pick) {
     const plain = [buildPaper({ ...data, bare: true }, chars, pieces, scale), coloured];
     drawn.splice(0, drawn.length, ...(data.compact ? [...plain, buildHead(data)] : [buildHead(data), ...plain]), ...legend.slice(1));
   }
-  body.append(...drawn, pictureButton(body, data.file || "trace"), tip);
+  body.append(...drawn, pictureButton(body, data.file || "solution"), tip);
   const refocus = hadFocus && hadFocus.classList.contains("tok");
   for (const old of [...root.children]) if (old.classList.contains("hm")) old.remove();
   if (data.compact) root.prepend(body);

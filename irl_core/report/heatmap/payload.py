@@ -86,7 +86,7 @@ def stylesheet() -> str:
 
 def score_name(kind: str) -> str:
     """A trace score in words: one of ``irl_core.reward.rewards.TRACE_SCORES``."""
-    return f"trace score ({SCORES.get(kind, kind)})"
+    return f"score ({SCORES.get(kind, kind)})"
 
 
 def has_signal(trace: InspectedTrace) -> bool:
@@ -103,7 +103,7 @@ def tone_of(verdict: VerdictRecord) -> Tone:
 
 
 def describe(
-    trace: InspectedTrace, *, title: str = "", caption: str = "", file: str = "trace", problem: str = ""
+    trace: InspectedTrace, *, title: str = "", caption: str = "", file: str = "solution", problem: str = ""
 ) -> Description:
     """What is said of a trace beside its text.
 
@@ -137,7 +137,8 @@ def settings(view: str, gamma: float, strength: float, *, compact: bool = False)
 def titles(traces: Sequence[InspectedTrace]) -> list[str]:
     """A heading for each trace of an exported page."""
     return [
-        f"Trace {number} of {len(traces)} \u00b7 {answer_words(trace)}" for number, trace in enumerate(traces, start=1)
+        f"Solution {number} of {len(traces)} \u00b7 {answer_words(trace)}"
+        for number, trace in enumerate(traces, start=1)
     ]
 
 

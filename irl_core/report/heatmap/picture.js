@@ -118,7 +118,7 @@ function pictureButton(body, name) {
   button.addEventListener("click", () => {
     const canvas = paintPicture(body);
     canvas.toBlob((blob) => {
-      if (!blob) { report.textContent = "This trace is too tall for one picture; use the HTML export."; return; }
+      if (!blob) { report.textContent = "This solution is too tall for one picture; use the HTML export."; return; }
       const link = document.createElement("a");
       link.href = URL.createObjectURL(blob);
       link.download = name + ".png";
