@@ -37,7 +37,12 @@ class FamilyMask:
     mask: Tensor
 
 
-@lru_cache(maxsize=256)  # every layer asks for those of a batch
+@lru_cache(maxsize=2)  # every layer of a model asks for those of a batch, and no later batch does
+def masks_of(families: tuple[Family, ...]) -> tuple[FamilyMask, ...]:
+    """The masks of a batch's families."""
+    return tuple(mask_of(family) for family in families)
+
+
 def mask_of(family: Family) -> FamilyMask:
     """The mask of a family: all of the prompt, and a completion's own tokens up to each."""
     longest = max(family.completions)
@@ -83,14 +88,15 @@ def family_arguments(batch: Batch) -> dict[str, Any]:
     return {"position_ids": batch.position_ids, "attention_mask": mask}
 
 
-def families_in(mask: Tensor) -> list[Family]:
+def families_in(mask: Tensor) -> tuple[Family, ...]:
     """The families that ``family_arguments`` wrote into an attention mask."""
-    numbers, families, at = mask.flatten().tolist(), [], 0
+    families: list[Family] = []
+    numbers, at = mask.flatten().tolist(), 0
     while at < len(numbers):
         end = at + 2 + numbers[at + 1]
         families.append(Family(numbers[at], tuple(numbers[at + 2 : end])))
         at = end
-    return families
+    return tuple(families)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -117,10 +123,10 @@ def shared_attention(
     query, key = query.to(value.dtype), key.to(value.dtype)  # rotated ones may be float32
     pieces: list[Tensor] = []
     start = 0
-    for family in families_in(attention_mask):
-        end = start + family.length
+    for one in masks_of(families_in(attention_mask)):
+        end = start + one.family.length
         asked, keys, values = (states[0, :, start:end].transpose(0, 1) for states in (query, key, value))
-        pieces += family_attention(mask_of(family), asked, keys, values, dropout, scaling)
+        pieces += family_attention(one, asked, keys, values, dropout, scaling)
         start = end
     return torch.cat(pieces).unsqueeze(0), None
 
