@@ -1,8 +1,8 @@
-"""The form that asks for the first wrong step, agreement, and the exchange of annotations, for the Failures page."""
+"""The form that asks for the first wrong step, for the Failures page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -10,9 +10,7 @@ import streamlit as st
 
 from app import access
 from app.analysis import failures, judgements
-from app.analysis.catalogue import RunInfo
 from app.analysis.failures import Listing
-from app.components import chart
 from app.components.markdown import plain
 from irl_core.data.annotations import (
     ADJUDICATED,
@@ -21,8 +19,6 @@ from irl_core.data.annotations import (
     SEVERITIES,
     Annotation,
     Annotations,
-    from_jsonl,
-    to_jsonl,
 )
 from irl_core.errors import AnnotationError
 from irl_core.storage.schema import ScoredRow
@@ -38,10 +34,25 @@ SEVERITY_WORDS: Final = {
 }  # fmt: skip
 MORE_ASKED: Final = (
     "Two further fields for a wrong step: how much it matters, and which of its words are wrong. Select those in the "
-    "solution, before you save; it is plain text until then."
+    "solution, before you save; it is plain text until then, and afterwards they are typed here."
 )
 SAVED: Final = "annotation_saved_of"  # in the session: the trace that was saved last, until its answer is undone
 UNDO: Final = "Withdraws your answer. The next one on this text is not blind: the model's was shown."
+KEYS: Final = "Keys: 1 to 9 a step, 0 none, U unsure. Enter saves; Enter again goes on to the next unjudged one."
+NOT_BLIND: Final = (
+    ":material/warning: **Not blind:** the filters or the order say something of the model's answer or the label."
+)
+GUIDELINES: Final = """
+Name the **first** step that is wrong, whatever comes after it.
+
+- A step is wrong where it calculates wrongly, takes a number or an operation that the problem does not give, or says
+  what is not so. A clumsy or a needless step is not wrong.
+- A step that carries on an earlier mistake correctly is not the first wrong one.
+- A missing step makes the first step wrong that needs it.
+- The answer line is wrong where all steps are right and it states something else.
+- *Unsure* where the problem can be read in two ways, or the text cannot be followed.
+- The reference is one way of several: another way is not wrong.
+"""
 
 
 def ask(
@@ -58,47 +69,79 @@ def ask(
     Once it is ``answered`` (then that can be undone), Enter goes ``further``, to the place of the next text that is not
     judged, until another choice is made; ``look_at(listing, place)`` goes there.
     """
-    if "annotation_error" in st.session_state:
-        st.error(plain(st.session_state.pop("annotation_error")))
+    state = st.session_state
+    if "annotation_error" in state:
+        st.error(plain(state.pop("annotation_error")))
     if why := access.reason("annotate"):
         st.info(plain(why))
         return
-    state, identity = st.session_state, (row["trace_id"], listing.numbers[listing.place])
-    if state.get("answering") != identity:  # another trace: nothing is chosen yet
-        state.update(
-            choice=None,  # first: a second Enter may end this run anywhere, and finds nothing to save
-            answering=identity,
-            ticket={},
-            category="",
-            note="",
-            severity="",
-            wrong_words="",
-            wrong_span=None,
-        )
+    begin(listing, row, answered)
+    draw_choices(row, answered)
+    # it lies over what is above the question, whose height stays (see failures.css)
+    if answered is not None and state["choice"] is not None:
+        with st.container(key="status"):
+            st.caption(plain(judgements.again_words(answered, state["choice"], row, blind=blind)))
+    elif answered is None and not blind and not state["model_first"]:
+        with st.container(key="status"):
+            st.caption(NOT_BLIND)
+    with st.container(horizontal=True, vertical_alignment="bottom", key="say"):
+        draw_form(listing, row, blind=blind, answered=answered, further=further, look_at=look_at)
+        st.toggle("Severity, wrong words", key="more_asked", persist_state="session", help=MORE_ASKED, width="content")
+    if "annotation_saved" in state:
+        st.toast(plain(state.pop("annotation_saved")))
+
+
+def begin(listing: Listing, row: ScoredRow, answered: Annotation | None) -> None:
+    """Where another trace is asked for, in another name, or after another answer: no choice, and in the fields what
+    was said of it."""
+    state = st.session_state
+    whose = (in_whose_name(), "" if answered is None else answered.created)
+    identity = (row["trace_id"], listing.numbers[listing.place], *whose)
+    if state.get("answering") == identity:
+        return
+    words = "" if answered is None else judgements.words_of(answered, row["text"])
+    state.update(
+        choice=None,  # first: a second Enter may end this run anywhere, and finds nothing to save
+        answering=identity,
+        ticket={},
+        category="" if answered is None else answered.category,
+        note="" if answered is None else judgements.note_of(answered, state["annotator"]),
+        severity="" if answered is None else answered.severity,
+        wrong_words=words,
+        wrong_span=(answered.span_start, answered.span_end) if answered is not None and words else None,
+    )
+
+
+def draw_choices(row: ScoredRow, answered: Annotation | None) -> None:
+    """The buttons of the answers, and *Undo* where there is one."""
     with st.container(horizontal=True, vertical_alignment="center", key="choices"):
         for number, step in enumerate(row["steps"]):
             label = "Answer line" if step.get("role") == "answer" else f"Step {number + 1}"
-            choice_button(str(number), label, str(number + 1) if number < KEYED_STEPS else None)
-        choice_button("none", "No step is wrong", "0")
-        choice_button("unsure", "Unsure", "U")
+            choice_button(row, str(number), label, str(number + 1) if number < KEYED_STEPS else None)
+        choice_button(row, "none", "No step is wrong", "0")
+        choice_button(row, "unsure", "Unsure", "U")
         if answered is not None and answered.own:
             st.button("Undo", shortcut="Z", on_click=undo, args=(answered,), icon=":material/undo:", help=UNDO)
-        if answered is None or state["choice"] is not None:
-            st.toggle(
-                "Severity, wrong words", key="more_asked", persist_state="session", help=MORE_ASKED, width="content"
-            )
-    if answered is not None and state["choice"] is not None:
-        st.caption(plain(judgements.again_words(answered, state["choice"], row, blind=blind)))
+
+
+def draw_form(
+    listing: Listing,
+    row: ScoredRow,
+    *,
+    blind: bool,
+    answered: Annotation | None,
+    further: int | None,
+    look_at: Callable[..., None],
+) -> None:
+    """The fields of the answer with the button that saves it, or goes on; for the arguments see `ask`."""
+    state = st.session_state
     with st.form("said", border=False):  # Enter in the note sends it
         left, right, save_column = st.columns([1, 2, 1], vertical_alignment="bottom")
         left.selectbox(
             "Category", CATEGORIES, key="category", format_func=lambda name: name or "Category",
             label_visibility="collapsed",
         )  # fmt: skip
-        right.text_input(
-            "Note", key="note", max_chars=MOST_NOTE, label_visibility="collapsed",
-            placeholder="Note. Keys: 1 to 9 a step, 0 none, U unsure. Enter saves; Enter again goes on.",
-        )  # fmt: skip
+        right.text_input("Note", key="note", max_chars=MOST_NOTE, label_visibility="collapsed", placeholder="Note")
         if state["choice"] is None and answered is not None and further is not None:
             save_column.form_submit_button(
                 "Next unjudged", type="primary", shortcut="Enter", width="stretch", on_click=look_at,
@@ -110,17 +153,18 @@ def ask(
                 on_click=save, args=(listing, row, blind, further, look_at),
             )  # fmt: skip
         if state.get("more_asked"):
-            how_bad, which = st.columns([1, 3], vertical_alignment="bottom")
-            how_bad.selectbox(
-                "Severity", SEVERITIES, key="severity", format_func=SEVERITY_WORDS.__getitem__,
-                label_visibility="collapsed",
-            )  # fmt: skip
-            which.text_input(
-                "Wrong words", key="wrong_words", max_chars=MOST_NOTE, label_visibility="collapsed",
-                placeholder="The wrong words: mark them above, or type them here",
-            )  # fmt: skip
-    if "annotation_saved" in state:
-        st.toast(plain(state.pop("annotation_saved")))
+            draw_more()
+
+
+def draw_more() -> None:
+    """The two further fields of the form."""
+    how_bad, which = st.columns([1, 3], vertical_alignment="bottom")
+    how_bad.selectbox(
+        "Severity", SEVERITIES, key="severity", format_func=SEVERITY_WORDS.__getitem__, label_visibility="collapsed"
+    )
+    which.text_input(
+        "Wrong words", key="wrong_words", max_chars=MOST_NOTE, label_visibility="collapsed", placeholder="Wrong words"
+    )
 
 
 def in_whose_name() -> str:
@@ -129,21 +173,26 @@ def in_whose_name() -> str:
     return name
 
 
-def choice_button(value: str, label: str, key: str | None) -> None:
+def choice_button(row: ScoredRow, value: str, label: str, key: str | None) -> None:
     """A button that chooses the answer ``value``; ``key``: the key that does so too."""
 
     def take() -> None:
+        span = marked_in(row)
         st.session_state["choice"] = value
+        if span is not None and value.isdigit() and judgements.step_with(row, span) != int(value):
+            st.session_state.update(wrong_words="", wrong_span=None)  # they are words of another step
 
     kind: Literal["primary", "secondary"] = "primary" if st.session_state["choice"] == value else "secondary"
     st.button(label, key=f"choice_{value}", type=kind, shortcut=key, on_click=take)
 
 
 def mark(row: ScoredRow, span: Span) -> None:
-    """Take words that were marked in the text, and the step that holds them, as the answer that is being given."""
-    step = next((n for n, one in enumerate(row["steps"]) if one["start"] <= span[0] and span[1] <= one["end"]), None)
+    """Take the whole words that were marked in the text, and the step that holds them, as the answer that is given."""
+    step = judgements.step_with(row, span)
     if step is not None:
-        st.session_state.update(wrong_words=row["text"][slice(*span)], wrong_span=span, choice=str(step))
+        within = (row["steps"][step]["start"], row["steps"][step]["end"])
+        span = judgements.whole_words(row["text"], span, within)
+        st.session_state.update(wrong_words=row["text"][slice(*span)].strip(), wrong_span=span, choice=str(step))
 
 
 def marked_in(row: ScoredRow) -> Span | None:
@@ -208,45 +257,3 @@ def undo(annotation: Annotation) -> None:
     said = judgements.judgement_words(annotation.label)
     state["annotation_saved"] = f"Undone: {said}" if gone else "It was undone already."
     state.update({"answering": None, SAVED: None})
-
-
-def show_agreement(info: RunInfo, annotations: Sequence[Annotation]) -> None:
-    """How far annotators agree with each other, and with the model."""
-    import pandas as pd
-
-    with st.expander("Agreement between annotators, and with the model", icon=":material/handshake:"):
-        rows = judgements.agreement_rows(info, annotations)
-        if not rows:
-            st.caption("No solution was judged twice, and none of this run blindly.")
-            return
-        chart.show_table(pd.DataFrame(rows), "agreement")
-        st.caption(
-            "Cohen's kappa: 1 is full agreement, 0 what chance gives. Brackets: 95 % intervals by a bootstrap over "
-            "problems. Only blind annotations are compared with the model; of an annotator's answers on a text the "
-            "newest blind one counts, and where none is blind the newest."
-        )
-
-
-def exchange(annotations: Sequence[Annotation]) -> None:
-    """Export and import of annotations."""
-    with st.expander("Export and import annotations", icon=":material/swap_vert:"):
-        st.download_button(
-            f"JSONL of all {len(annotations):,} annotations", to_jsonl(annotations), "annotations.jsonl",
-            "application/x-ndjson", on_click="ignore", icon=":material/download:",
-        )  # fmt: skip
-        if why := access.reason("annotate"):
-            st.caption(plain(why))
-            return
-        given = st.file_uploader("Import JSONL; what is there already is passed over", type=["jsonl"], key="import")
-        if given is None or not st.button("Import"):
-            return
-        try:
-            rows = from_jsonl(given.getvalue().decode("utf-8"))
-            who = access.writer("annotate", st.session_state["annotator"])
-            new = Annotations(failures.DATABASE).add_all(rows, importer=who)
-        except UnicodeDecodeError:
-            st.error("Nothing was imported: the file is not UTF-8 text.")
-        except (AnnotationError, access.NotAllowedError) as error:
-            st.error(plain(f"Nothing was imported: {error}"))
-        else:
-            st.success(f"{new:,} of {len(rows):,} annotations were new.")

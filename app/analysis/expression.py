@@ -72,6 +72,22 @@ def read(text: str) -> Read:
     return Read(_condition(tree, 0), not used <= NEUTRAL)
 
 
+def both(first: str, second: str) -> str:
+    """An expression that asks for what two others ask for together; the second where the first is empty.
+
+    Raises:
+        SyntaxError: one of the two is none.
+    """
+    if not first.strip():
+        return second
+    parts: dict[str, ast.expr] = {}  # by its words: the same condition twice is once
+    for text in (first, second):
+        tree = ast.parse(text.strip(), mode="eval").body
+        joined = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
+        parts |= {ast.unparse(one): one for one in joined}
+    return " and ".join(f"({words})" if isinstance(one, ast.BoolOp) else words for words, one in parts.items())
+
+
 def _condition(node: ast.expr, depth: int) -> Any:
     if depth > MOST_DEPTH:
         raise ExpressionError(f"The expression is nested more than {MOST_DEPTH} deep.")

@@ -171,8 +171,14 @@ def choices(table: pa.Table) -> Choices:
     )
 
 
-def numbers(info: RunInfo, table: pa.Table, query: Query) -> list[int]:
+def numbers(info: RunInfo, table: pa.Table, query: Query, *, in_ids: bool = False) -> list[int]:
     """The numbers of the rows that a query asks for, in its order. Reads texts only where words are looked for.
+
+    Args:
+        info: the run.
+        table: its index.
+        query: what is asked for.
+        in_ids: whether its words are looked for in the ids too, which a blind annotator is not to see.
 
     Raises:
         StoreError: the run cannot be read.
@@ -180,7 +186,7 @@ def numbers(info: RunInfo, table: pa.Table, query: Query) -> list[int]:
     """
     import pyarrow as pa
 
-    among = rows_with_words(info, query.words) if query.words.strip() else None
+    among = rows_with_words(info, query.words, in_ids=in_ids) if query.words.strip() else None
     try:
         return catalogue.numbers(table, filter_of(query), query.sort, query.descending, among)
     except pa.ArrowException as error:
@@ -233,13 +239,14 @@ def filter_of(query: Query) -> Any:
     return reduce(operator.and_, tests) if tests else None
 
 
-def rows_with_words(info: RunInfo, words: str) -> list[int]:
-    """The numbers of the rows whose problem, text or trace id holds the words, in upper or lower case."""
+def rows_with_words(info: RunInfo, words: str, *, in_ids: bool) -> list[int]:
+    """The numbers of the rows whose problem or text, or with ``in_ids`` trace id, holds the words, in upper or lower
+    case."""
     import pyarrow.compute as pc
 
     numbers: list[int] = []
     start = 0
-    for table in read_batches(info.path, ["problem", "text", "trace_id"]):
+    for table in read_batches(info.path, ["problem", "text", *["trace_id"] * in_ids]):
         hits = [
             pc.match_substring(column, words.strip(), ignore_case=True).fill_null(False).to_pylist()
             for column in table.columns
@@ -293,14 +300,16 @@ def label_words(row: ScoredRow) -> str:
     """The run's label of a trace, in words; empty where it has none."""
     known = step_words(row["true_first_error_step"])
     kind = f" ({row['kind']})" if row["kind"] else ""
-    return f"Label: {known}{kind}." if known else ""
+    return f"{known}{kind}" if known else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Another sample of a problem; ``score``: its mean discounted reward, None where it has none."""
+    """Another sample of a problem; ``number``: of its row; ``score``: its mean discounted reward, None where it has
+    none."""
 
     trace_id: str
+    number: int
     text: str
     score: float | None
 
@@ -314,4 +323,4 @@ def best_correct(info: RunInfo, table: pa.Table, problem_id: str, but: str) -> S
     if not best:
         return None
     trace_id, text, score = catalogue.rows(info, best, ["trace_id", "text", SCORE]).iloc[0]
-    return Sample(trace_id, text, None if score is None or score != score else float(score))
+    return Sample(trace_id, best[0], text, None if score is None or score != score else float(score))

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from app.analysis import catalogue
 from app.analysis.catalogue import RULED_BY, RunInfo
-from irl_core.data.annotations import Annotation, latest, text_hash
+from app.analysis.failures import label_words
+from irl_core.data.annotations import ADJUDICATED, Annotation, latest, text_hash
 from irl_core.errors import AnnotationError
 from irl_core.evaluation.agreement import label_of
+from irl_core.storage.rows import verdict_of
 from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_run
 from irl_core.types import Span
+
+_UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"  # Thai to Chinese: no blanks
+_LETTER: Final = rf"[^\W\d{_UNSPACED}]"
+_ENDING: Final = rf"(?:[^\W{_UNSPACED}]|[\u0300-\u036f])*"
+_CURRENCY: Final = "[$\u00a2-\u00a5\u20a0-\u20cf]"
+WORD: Final = re.compile(
+    rf"(?:(?<![\w)\]])[-\u2212])?{_CURRENCY}?(?:\d+(?:[.,]\d+)*|(?<!\d)\.\d+)(?:%|{_CURRENCY}|{_ENDING})"
+    rf"|{_LETTER}{_ENDING}(?:['\u2019-]{_LETTER}{_ENDING})*"
+)
 
 
 def said_words(one: Annotation) -> str:
@@ -30,11 +43,70 @@ def judgement_words(label: str) -> str:
     return "no step is wrong" if label == "none" else label
 
 
-def own_words(own: Annotation) -> str:
-    """What the annotator said of a trace, in words, and whether it was said blind."""
-    said = ", ".join(filter(None, (own.category, own.severity)))
-    category = f" ({said})" if said else ""
-    return f"You said: {judgement_words(own.label)}{category}{'' if own.blind else ', with the answer in sight'}."
+def details_of(one: Annotation, text: str) -> str:
+    """What an annotation says beside its label, in brackets: category, severity, the wrong words of the text, note."""
+    words = words_of(one, text)
+    said = (
+        one.category, one.severity, f"the words \u201c{words}\u201d" if words else "",
+        f"note \u201c{' '.join(one.note.split())}\u201d" if one.note.strip() else "",
+    )  # fmt: skip
+    return f" ({', '.join(filter(None, said))})" if any(said) else ""
+
+
+def words_of(one: Annotation, text: str) -> str:
+    """The words of a text that an annotation calls wrong; empty where it names none."""
+    return text[slice(one.span_start, one.span_end)] if one.span_start is not None else ""
+
+
+def note_of(one: Annotation, person: str) -> str:
+    """The note of an annotation as the person wrote it: that of a settled disagreement begins with who settled it, and
+    is no note of anybody else."""
+    if one.annotator != ADJUDICATED:
+        return one.note
+    who, _, note = one.note.partition(": ")
+    return note if who == person else ""
+
+
+def spoken(row: ScoredRow, own: Annotation, beside: Annotation | None) -> list[tuple[str, str]]:
+    """What is said of a trace, a line for each who says it: the speaker, and the rest of the line.
+
+    Args:
+        row: of the trace.
+        own: the annotator's answer that counts.
+        beside: see `noted_beside`.
+    """
+    verdict = verdict_of(row)
+    read = row["prompt_reward"] is not None
+    checked = "The arithmetic check" if read else "The checks"
+    lines = [
+        ("You", own_words(own, beside, row["text"])),
+        # where there are rewards, the whole of the verdict stands above them
+        (checked if verdict.ruling.by == "arithmetic" or not read else "The model",
+         f": {verdict.claim}." if read else f": {verdict.sentence}"),
+    ]  # fmt: skip
+    label = label_words(row)
+    return [*lines, ("The label", f": {label}.")] if label else lines
+
+
+def own_words(own: Annotation, beside: Annotation | None, text: str) -> str:
+    """What the annotator said of a trace and whether it was said blind; and what was noted beside a blind answer."""
+    said = f" said: {judgement_words(own.label)}{details_of(own, text)}"
+    if beside is None:
+        return f"{said}{'' if own.blind else ', with the answer in sight'}."
+    later = f"{judgement_words(beside.label)}{details_of(beside, text)}"
+    return f"{said}, before you saw the model's answer; later you noted: {later}, which does not count."
+
+
+def noted_beside(own: Annotation, annotations: Iterable[Annotation]) -> Annotation | None:
+    """The newest answer that the annotator gave after a blind one on the same text, with the model's answer in sight:
+    it is kept, and does not count. None where there is none, or ``own``, which counts, was not blind."""
+    later = [
+        one
+        for one in annotations
+        if (one.text_sha256, one.annotator) == (own.text_sha256, own.annotator)
+        and own.blind and not one.blind and one.time > own.time
+    ]  # fmt: skip
+    return max(later, key=lambda one: one.time, default=None)
 
 
 def again_words(own: Annotation, choice: str, row: ScoredRow, *, blind: bool) -> str:
@@ -103,17 +175,7 @@ def annotation(
         AnnotationError: a value outside its limits, named; words that do not stand in the step.
     """
     step = int(choice) if choice not in ("none", "unsure") else None
-    start = end = None
-    if step is not None and words.strip():
-        where = row["steps"][step]
-        start = row["text"].find(words.strip(), where["start"], where["end"])
-        if marked is not None and row["text"][slice(*marked)] == words.strip() and where["start"] <= marked[0]:
-            start = marked[0] if marked[1] <= where["end"] else start
-        if start < 0:
-            raise AnnotationError(
-                f"the words {words.strip()[:60]!r} do not stand in step {step + 1}; copy them from it"
-            )
-        end = start + len(words.strip())
+    start, end = (None, None) if step is None else place_of(words.strip(), row, step, marked) or (None, None)
     return Annotation(
         run=run,
         trace_id=row["trace_id"],
@@ -129,6 +191,50 @@ def annotation(
         span_start=start,
         span_end=end,
     )
+
+
+def step_with(row: ScoredRow, span: Span) -> int | None:
+    """The step that holds a span of the text, from 0; None where none does."""
+    return next((n for n, one in enumerate(row["steps"]) if one["start"] <= span[0] and span[1] <= one["end"]), None)
+
+
+def place_of(words: str, row: ScoredRow, step: int, marked: Span | None) -> Span | None:
+    """Where words stand in a step, rounded to whole words; None for no words.
+
+    Of several places it is the one that was ``marked``, else the first where they are whole words, else the first.
+    Raises AnnotationError where they do not stand in it.
+    """
+    if not words:
+        return None
+    text, start, end = row["text"], row["steps"][step]["start"], row["steps"][step]["end"]
+    if marked is not None and text[slice(*marked)] == words and start <= marked[0] and marked[1] <= end:
+        return whole_words(text, marked, (start, end))
+    places = [(start + at, start + at + len(words)) for at in _places(words, text[start:end])]
+    if not places:
+        raise AnnotationError(f"the words {words[:60]!r} do not stand in step {step + 1}; copy them from it")
+    return next((one for one in places if whole_words(text, one, (start, end)) == one), None) or whole_words(
+        text, places[0], (start, end)
+    )
+
+
+def _places(words: str, text: str) -> Iterator[int]:
+    at = text.find(words)
+    while at >= 0:
+        yield at
+        at = text.find(words, at + 1)
+
+
+def whole_words(text: str, span: Span, within: Span) -> Span:
+    """A span, which is not empty, rounded outward to whole words, but not beyond ``within``.
+
+    A number with its decimals, sign, unit, currency or percent sign is one word; where a language writes without blanks
+    nothing is rounded.
+    """
+    start, end = span
+    for word in WORD.finditer(text, *within):
+        if word.start() < end and start < word.end():
+            start, end = min(start, word.start()), max(end, word.end())
+    return start, end
 
 
 def own_annotation(row: ScoredRow, annotations: Sequence[Annotation], annotator: str) -> Annotation | None:

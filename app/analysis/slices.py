@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,7 @@ PARAMETER: Final = "slice"
 BY: Final = {"family": "family", "kind": "kind of error", "length": "length"}
 MOST_SLICES: Final = 200
 PARTS_OF_LENGTH: Final = 4
+FEWEST_FOR_KINDS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Slice:
 
 
 def slices(table: pa.Table, by: str) -> list[Slice]:
-    """The parts of a run's index by one of ``BY``, the largest share of wrong traces first."""
+    """The parts of the rows of a run's index by one of ``BY``, the largest share of wrong traces first, and of equal
+    shares the most traces."""
     values = [_named(value) for value in table.column(by).to_pylist()] if by != "length" else _parts(table)
     correct = table.column("correct").to_pylist()
     found: dict[tuple[str, str], list[bool | None]] = {}
@@ -49,8 +51,13 @@ def slices(table: pa.Table, by: str) -> list[Slice]:
         )
         for (name, where), rights in found.items()
     ]
-    parts.sort(key=lambda one: (-(one.wrong / one.known if one.known else 0), one.name))
+    parts.sort(key=lambda one: (-(one.wrong / one.known if one.known else 0), -one.traces, one.name))
     return parts[:MOST_SLICES]
+
+
+def tells(found: Sequence[Slice], by: str) -> bool:
+    """Whether slices tell the label of a single trace: kinds of few traces, or of traces that are all of one kind."""
+    return by == "kind" and (len(found) < 2 or sum(one.traces for one in found) < FEWEST_FOR_KINDS)
 
 
 def _named(value: object) -> tuple[str, str]:

@@ -8,15 +8,22 @@ by a click, one of the cards in a list below them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pandas as pd
 import streamlit as st
 
 from irl_core.report.csv_export import inert
 
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
 MOST_CARDS: Final = 12
 MOST_WORDS: Final = 60  # characters of a row in the list
+MOST_STYLED: Final = 5_000  # cells of a table whose numbers have a true minus: each of them is written out here
+MINUS: Final = "\u2212"
+UNFORMATTED: Final = "%.4g"  # a number of a column without a printf format
 
 
 def table(
@@ -54,9 +61,10 @@ def table(
             choose(chosen)
 
     selecting: dict[str, Any] = {"on_select": take_row, "selection_mode": "single-row"} if choose else {}
+    drawn, config = with_minus(inert(frame), columns)
     with st.container(key=f"wide_{key}"):
         st.dataframe(
-            inert(frame), hide_index=True, height=height, key=key, column_config=dict(columns), placeholder="",
+            drawn, hide_index=True, height=height, key=key, column_config=config, placeholder="",
             row_height=row_height, **selecting,
         )  # fmt: skip
     with st.container(key=f"cards_{key}"):
@@ -69,14 +77,47 @@ def table(
             )  # fmt: skip
 
 
+def with_minus(frame: pd.DataFrame, columns: Mapping[str, Any]) -> tuple[pd.DataFrame | Styler, dict[str, Any]]:
+    """A table with the words of its negative numbers, and how its columns are drawn then.
+
+    Streamlit's own formats write a hyphen. What is sorted by and saved stays the number. A table of more than
+    ``MOST_STYLED`` cells keeps Streamlit's formats: writing out each of its cells takes too long.
+    """
+    config = dict(columns)
+    formats = {name: format_of(columns, name) for name in frame if frame[name].dtype.kind == "f"}
+    if frame.size > MOST_STYLED or not any((frame[name] < 0).any() for name in formats):
+        return frame, config
+    for name, form in formats.items():
+        if form:  # else what is written out here would be passed over
+            own = config[str(name)]
+            config[str(name)] = {**own, "type_config": {**own["type_config"], "format": None}}
+    words: dict[Any, Any] = {name: partial(number_words, form or UNFORMATTED) for name, form in formats.items()}
+    return frame.reset_index(drop=True).style.format(words, na_rep=""), config
+
+
+def format_of(columns: Mapping[str, Any], name: Any) -> str:
+    """The printf format of a column of numbers; empty where it has none."""
+    form = ((columns.get(str(name)) or {}).get("type_config") or {}).get("format") or ""
+    return form if form.startswith("%") else ""
+
+
+def number_words(form: str, value: float) -> str:
+    """A number in a printf format, with a true minus."""
+    return (form % value).replace("-", MINUS)
+
+
 def html(frame: pd.DataFrame, title: str, columns: Mapping[str, Any]) -> str:
     """The first rows as a table of a report, which a narrow screen shows as cards."""
     from irl_core.evaluation.section import Table
     from irl_core.report import figures
 
     head = [str((columns.get(str(name)) or {}).get("label") or name) for name in frame]
+    formats = [format_of(columns, name) for name in frame]
     cells = [
-        [None if value is None or value != value else plain_value(value) for value in row]  # NaN is not itself
+        [
+            None if value is None or value != value else plain_value(value, form)  # NaN is not itself
+            for value, form in zip(row, formats, strict=True)
+        ]
         for row in frame.head(MOST_CARDS).itertuples(index=False)
     ]
     more = len(frame) - MOST_CARDS
@@ -84,11 +125,13 @@ def html(frame: pd.DataFrame, title: str, columns: Mapping[str, Any]) -> str:
     return f"<style>{figures.stylesheet()}</style>{figures.table_html(Table(title, head, cells, note))}"
 
 
-def plain_value(value: Any) -> str | int | float:
-    """A cell of a data frame as a value that a table of a report takes."""
+def plain_value(value: Any, form: str = "") -> str | int | float:
+    """A cell of a data frame as a value that a table of a report takes; ``form``: of its number, where it has one."""
     if isinstance(value, pd.Timestamp):
         return value.strftime("%Y-%m-%d %H:%M")
     value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float) and (form or value < 0):
+        return number_words(form or UNFORMATTED, value)
     return value if isinstance(value, str | int | float) and not isinstance(value, bool) else str(value)
 
 

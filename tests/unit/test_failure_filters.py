@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -81,6 +82,32 @@ def test_an_expression_filters(text: str, expected: list[int]) -> None:
 def test_anything_else_is_refused_by_name(text: str, message: str) -> None:
     with pytest.raises(ExpressionError, match=message):
         read(text)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("", 'family == "rates"', [0, 1]),
+        ("length < 20 or length > 30", 'family == "rates"', [0]),
+        ("length > 10 # the longer ones", "length <= 30 and length > 20", [2]),
+        ("family == 'rates'", 'family == "rates"', [0, 1]),
+    ],
+)
+def test_two_expressions_ask_for_what_both_ask_for(first: str, second: str, expected: list[int]) -> None:
+    assert rows(expression.both(first, second)) == expected
+
+
+def test_an_expression_that_is_narrowed_again_and_again_stays_flat() -> None:
+    text = ""
+    for number in range(25):
+        text = expression.both(text, f"length > {number}")
+    assert rows(text) == [2, 3] and "(" not in text and expression.both(text, "length > 3") == text
+
+
+def test_slices_by_kind_tell_the_label_of_few_solutions_or_of_one_kind() -> None:
+    found = [slices.Slice("a", "", 9, 9, 9), slices.Slice("b", "", 1, 1, 1)]
+    assert not slices.tells(found, "kind") and slices.tells(found[:1], "kind")
+    assert slices.tells([replace(found[0], traces=8), found[1]], "kind") and not slices.tells(found[:1], "family")
 
 
 def test_what_says_something_of_the_model_is_told() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from app.analysis import catalogue, failures, judgements
 from app.analysis.failures import Query
-from irl_core.data.annotations import text_hash
+from irl_core.data.annotations import Annotation, text_hash
 from irl_core.errors import AnnotationError
 from irl_core.storage.run_writer import write_run
 from irl_core.storage.schema import COLUMNS
@@ -59,7 +60,11 @@ def info(tmp_path_factory: pytest.TempPathFactory) -> catalogue.RunInfo:
 )  # fmt: skip
 def test_filters_are_those_of_a_plain_loop(info: catalogue.RunInfo, query: Query, keep: Any) -> None:
     expected = [number for number, row in enumerate(rows()) if keep(row)]
-    assert failures.numbers(info, catalogue.index(info), query) == expected
+    assert failures.numbers(info, catalogue.index(info), query, in_ids=True) == expected
+
+
+def test_words_are_looked_for_in_ids_where_that_is_asked_for(info: catalogue.RunInfo) -> None:
+    assert failures.numbers(info, catalogue.index(info), Query("all", words="t59")) == []
 
 
 def test_it_is_sorted_and_a_filter_says_what_it_tells(info: catalogue.RunInfo) -> None:
@@ -131,6 +136,11 @@ def test_an_annotation_names_the_very_text(info: catalogue.RunInfo) -> None:
     for marked, start in ((None, 10), ((14, 15), 14), ((4, 5), 10), ((18, 19), 18)):  # (4, 5) is in another step
         told = judgements.annotation(row, "run", "ann", "1", category="", note="", blind=True, words="9", marked=marked)
         assert (told.span_start, told.span_end) == (start, start + 1)
+    row |= {"text": "7 + 1 = 9\n16 + 6 = 9", "steps": [steps[0], steps[1] | {"end": 20}]}
+    for words, stored in (("6", "6"), ("1", "16"), ("16 + ", "16 +")):  # whole words are found before parts of one
+        told = judgements.annotation(row, "run", "ann", "1", category="", note="", blind=True, words=words)
+        assert row["text"][told.span_start : told.span_end] == stored
+    row |= {"text": "7 + 1 = 9\n9 = 9 = 9", "steps": row["steps"]}
     with pytest.raises(AnnotationError, match="do not stand in step 2"):
         judgements.annotation(row, "run", "ann", "1", category="", note="", blind=True, words="words of elsewhere")
     sound = judgements.annotation(row, "run", "ann", "none", category="arithmetic", note="", blind=False)
@@ -198,3 +208,66 @@ def test_names_that_begin_alike_are_listed_without_that_beginning() -> None:
     assert failures.short_names(long[:1]) == (long[:1], "")
     assert failures.short_names(["row 1", "row 12"]) == (["row 1", "row 12"], "")
     assert failures.short_names(["abcdefghij1", "abcdefghij2"]) == (["abcdefghij1", "abcdefghij2"], "")  # not in a word
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "whole"),
+    [
+        ("The tank gains <<11+3=16>>16 litres", "an", "tank"),
+        ("The tank gains", "e ta", "The tank"),
+        ("gains <<11+3=16>>", "6", "16"),
+        ("it is 1,250.75 each", "50", "1,250.75"),
+        ("it costs $5.50, or 20%.", "5", "$5.50"),
+        ("it costs $5.50, or 20%.", "2", "20%"),
+        ("it costs 5\u20ac.", "5", "5\u20ac"),
+        ("falls to -3.5 degrees", "3", "-3.5"),
+        ("10-3 = 7", "3", "3"),
+        ("12kg of twenty-five", "2", "12kg"),
+        ("12kg of twenty-five, isn't it", "five", "twenty-five"),
+        ("12kg of twenty-five, isn't it", "is", "isn't"),
+        ("The sum is 5.", "5", "5"),
+        ("a = b + c", "= b", "= b"),
+        ("\u4e00\u5171\u6709\u4e03\u4e2a", "\u6709", "\u6709"),  # Chinese has no blanks
+    ],
+)
+def test_marked_words_are_rounded_to_whole_ones(text: str, part: str, whole: str) -> None:
+    start = text.index(part)
+    found = judgements.whole_words(text, (start, start + len(part)), (0, len(text)))
+    assert text[slice(*found)] == whole
+
+
+def test_words_are_not_rounded_beyond_their_step() -> None:
+    assert judgements.whole_words("onetwo", (1, 2), (0, 3)) == (0, 3)
+
+
+def test_what_is_noted_beside_a_blind_answer_is_the_newest_of_the_same_annotator(info: catalogue.RunInfo) -> None:
+    def said(choice: str, day: int, *, blind: bool, who: str = "ann", number: int = 7) -> Annotation:
+        one = judgements.annotation(rows()[number], "run", who, choice, category="", note="", blind=blind)
+        return replace(one, created=f"2026-01-0{day}T00:00:00+00:00")
+
+    own = said("none", 2, blind=True)
+    others = [said("unsure", 3, blind=False, who="ben"), said("unsure", 3, blind=False, number=8)]
+    assert judgements.noted_beside(own, [said("unsure", 1, blind=False), own, *others]) is None
+    later = [said("0", 3, blind=False), said("1", 4, blind=False)]
+    assert judgements.noted_beside(own, [own, *later, *others]) == later[1]
+    assert judgements.noted_beside(later[0], [own, *later]) is None
+
+
+def test_a_note_of_a_settled_disagreement_is_that_of_who_settled_it(info: catalogue.RunInfo) -> None:
+    one = judgements.annotation(rows()[7], "run", "ann", "none", category="", note="cy: x: y", blind=True)
+    assert judgements.note_of(one, "cy") == "cy: x: y"
+    settled = replace(one, annotator="adjudicated")
+    assert judgements.note_of(settled, "cy") == "x: y" and judgements.note_of(settled, "ann") == ""
+
+
+def test_who_found_what_is_named() -> None:
+    bundled = catalogue.catalogue([Path(__file__).parents[2] / "assets" / "scored_run"])[0]
+    row = catalogue.numbered_row(bundled, 0) | {"true_first_error_step": -1, "kind": None}
+    own = judgements.annotation(row, "run", "ann", "none", category="", note=" so\nit is ", blind=False)
+    assert judgements.spoken(row, own, None) == [
+        ("You", " said: no step is wrong (note \u201cso it is\u201d), with the answer in sight."),
+        ("The model", ": No error found."),
+        ("The label", ": none."),
+    ]
+    unread = row | {"prompt_reward": None, "decision": None, "true_first_error_step": None}
+    assert [who for who, _ in judgements.spoken(unread, own, None)] == ["You", "The checks"]
