@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from app.analysis.upload_records import ABOUT, read_record
 from irl_core.checkpoints.find import default_roots
 from irl_core.data.annotations import text_hash
 from irl_core.errors import StoreError
@@ -59,9 +61,10 @@ class RunInfo:
     """A scored run.
 
     Attributes:
-        name: its path under its folder, without what all have.
+        name: its path under its folder, without what all have; it is known by it, in links too.
         key: path, time and size of the file: it changes when the file does.
         reason: why it cannot be read; empty for one that can.
+        title: what an upload is listed as; empty for a run that is none.
     """
 
     name: str
@@ -70,6 +73,12 @@ class RunInfo:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     key: tuple[str, int, int] = ("", 0, 0)
     reason: str = ""
+    title: str = ""
+
+    @property
+    def listed(self) -> str:
+        """What it is listed as: the title of an upload and when it came, else the name."""
+        return self.title or self.name
 
 
 # ----------------------------------------------------------------------------------------------------- which there are
@@ -86,8 +95,21 @@ def catalogue(roots: Sequence[Path] | None = None) -> list[RunInfo]:
             name = name.encode("utf-8", "replace").decode()  # a file's name may be any bytes
             while name in runs:
                 name = f"{root.name}/{name}"
-            runs[name] = run_info(name, path)
-    return list(runs.values())
+            runs[name] = of_upload(run_info(name, path))
+    times = Counter(info.title for info in runs.values())
+    return [
+        replace(info, title=f"{info.title} ({info.name})") if info.title and times[info.title] > 1 else info
+        for info in runs.values()
+    ]
+
+
+def of_upload(info: RunInfo) -> RunInfo:
+    """The run of an upload under its title, its input by the name that the file had; any other run as it is."""
+    record = read_record(info.path.parent) if info.path.name == f"{MAIN}{SUFFIX}" else None
+    if record is None:
+        return info
+    given = {"input": record.file} if record.file and not info.reason else {}
+    return replace(info, title=record.words, provenance={**info.provenance, **given})
 
 
 def find(name: str, roots: Sequence[Path] | None = None) -> RunInfo:
@@ -110,7 +132,8 @@ def run_files(folder: Path, root: Path, depth: int) -> Iterator[Path]:
         if entry.name.startswith(".") or not is_inside(entry, root):
             continue
         if entry.suffix == SUFFIX and entry.is_file():
-            if not (entry.stem in BESIDE_A_RUN and entry.with_name(f"{MAIN}{SUFFIX}").is_file()):
+            given = entry.stem != MAIN and entry.with_name(ABOUT).is_file()  # a table that was uploaded
+            if not (given or (entry.stem in BESIDE_A_RUN and entry.with_name(f"{MAIN}{SUFFIX}").is_file())):
                 yield entry
         elif depth < MOST_DEPTH and entry.is_dir() and entry.name not in PASSED_OVER and entry.suffix != ".parts":
             yield from run_files(entry, root, depth + 1)

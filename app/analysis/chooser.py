@@ -32,7 +32,7 @@ def choose(multiple: bool) -> list[RunInfo]:
     usable = {info.name: info for info in found if not info.reason}
     for info in found:
         if info.reason:
-            st.caption(plain(f"Not offered: {info.name}. {info.reason}"))
+            st.caption(plain(f"Not offered: {info.listed}. {info.reason}"))
     if not usable:
         st.info("There is no scored run yet. Upload solutions, or make one with irl-lens score or irl-lens evaluate.")
         return []
@@ -42,13 +42,19 @@ def choose(multiple: bool) -> list[RunInfo]:
     kept = [name for name in st.session_state.get(STATE, first) if name in names]  # chosen before, and still there
     if multiple:
         chosen: list[str] = st.multiselect(
-            "Scored runs", names, kept, key="runs_shown", max_selections=MOST_RUNS, placeholder="Choose runs"
-        )
+            "Scored runs", names, kept, key="runs_shown", max_selections=MOST_RUNS, placeholder="Choose runs",
+            format_func=lambda name: usable[name].listed,
+        )  # fmt: skip
         if not chosen:
             st.info("Choose a scored run to see it.")
     else:
         at = names.index((kept or names)[0])
-        chosen = [st.selectbox("Scored run", names, at, key="run_shown", label_visibility="collapsed")]
+        chosen = [
+            st.selectbox(
+                "Scored run", names, at, key="run_shown", label_visibility="collapsed",
+                format_func=lambda name: usable[name].listed,
+            )
+        ]  # fmt: skip
     st.session_state[STATE] = chosen
     runs = [usable[name] for name in chosen]
     # of one run the page names the checkpoint itself, and a reviewer judges texts, not figures
@@ -65,7 +71,7 @@ def of_others(runs: list[RunInfo], checkpoint: str) -> str:
     others = [run for run in runs if run.provenance.get("checkpoint_sha256") not in (None, own)]
     if not others:
         return ""
-    told = ", ".join(f"{run.name} by {checkpoint_of(run.provenance) or 'another checkpoint'}" for run in others)
+    told = ", ".join(f"{run.listed} by {checkpoint_of(run.provenance) or 'another checkpoint'}" for run in others)
     return f"Scored by another checkpoint than {checkpoint}, which the sidebar has chosen: {told}."
 
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from app.analysis.upload_records import ABOUT, MOST_TITLE, read_record, shown_name, shown_title
 from irl_core.data.fields import RowError
 from irl_core.data.formats import read_counted
 from irl_core.data.sources import column_map
@@ -28,10 +29,8 @@ FOLDER: Final = runs_folder() / "uploads"
 MOST_BYTES: Final = 5_000_000
 MOST_TRACES: Final = 20_000
 MOST_KEPT_BYTES: Final = 2_000_000_000  # of all uploads together, with the runs that were scored of them
-MOST_TITLE: Final = 80
 MOST_SHOWN: Final = 20
 TRACES: Final = "traces.jsonl"
-ABOUT: Final = "upload.json"
 RUN: Final = "run.parquet"
 FORMATS: Final = {
     "auto": "recognised by its fields",
@@ -69,8 +68,9 @@ class UploadError(UserError, ValueError):
 class Checked:
     """The contents of an upload: numbers of traces and problems that can be scored, and of rows that cannot.
 
-    ``faults``: why, for the first of those rows. ``intake``: what became of the rows, in words. ``file``: the name
-    that the contents are kept under.
+    ``faults``: why, for the first of those rows. ``intake``: what was found in the rows, in words; ``losses`` what was
+    left out, likewise, by its reason. ``name``: the file's own name, as it is shown; ``file`` the one that the contents
+    are kept under.
     """
 
     traces: int
@@ -78,6 +78,8 @@ class Checked:
     faults: tuple[str, ...]
     faulty: int
     intake: tuple[str, ...] = field(default=(), compare=False)
+    losses: tuple[str, ...] = field(default=(), compare=False)
+    name: str = TRACES
     file: str = TRACES
     columns: tuple[str, ...] = ()
 
@@ -88,7 +90,7 @@ def check(data: bytes, layout: str, name: str = TRACES, columns: str = "") -> Ch
     Args:
         data: the contents.
         layout: the format.
-        name: the upload's own name, of which the ending alone is looked at.
+        name: the upload's own name: its ending says how the contents are kept, and the messages call it so.
         columns: ``question=prompt, solution=reply``, where columns have other names than the format's fields.
 
     Raises:
@@ -98,7 +100,7 @@ def check(data: bytes, layout: str, name: str = TRACES, columns: str = "") -> Ch
         raise UploadError(f"the file has {len(data):,} bytes; the limit is {MOST_BYTES:,}: upload it in parts")
     if not data.strip():
         raise UploadError("the file is empty; a JSON object a line is expected")
-    suffix = Path(name).suffix.lower()
+    suffix, shown = Path(name).suffix.lower(), shown_name(name)
     file = f"traces{suffix}" if suffix in SUFFIXES else TRACES
     if b"\0" in data[:4096] and not data.startswith((b"PAR1", b"PK\x03\x04")):
         raise UploadError("the file is no text; JSONL is expected, a JSON object a line in UTF-8")
@@ -114,10 +116,11 @@ def check(data: bytes, layout: str, name: str = TRACES, columns: str = "") -> Ch
         except UnknownFormatError as error:
             raise UploadError(
                 f"the format is not recognised ({error.seen}); question and solution are expected: under 'Columns with "
-                "other names' say which they are, as question=COLUMN, solution=COLUMN"
+                "other names' say which they are, as question=COLUMN, solution=COLUMN, and, if you have the right "
+                "answers, answer=COLUMN: without them no solution is known to be right or wrong"
             ) from error
         except DatasetError as error:
-            raise UploadError(str(error).replace(file, name)) from error
+            raise UploadError(str(error).replace(file, shown)) from error
     traces = [row for row in rows if isinstance(row, Trace)]
     faults = [f"line {row.line}" + (f", {row.field}" if row.field else "") + f": {row.message}"
               for row in rows if isinstance(row, RowError)]  # fmt: skip
@@ -127,8 +130,9 @@ def check(data: bytes, layout: str, name: str = TRACES, columns: str = "") -> Ch
     if len(traces) > MOST_TRACES:
         raise UploadError(f"the file holds {len(traces):,} solutions; the limit is {MOST_TRACES:,}: upload it in parts")
     problems = len({trace.problem for trace in traces})
-    shown = tuple(faults[:MOST_SHOWN])
-    return Checked(len(traces), problems, shown, len(faults), tuple(intake.lines()), file, given)
+    intake.first = {reason: place.replace(file, shown, 1) for reason, place in intake.first.items()}
+    told, losses = tuple(intake.found()), tuple(intake.losses())
+    return Checked(len(traces), problems, tuple(faults[:MOST_SHOWN]), len(faults), told, losses, shown, file, given)
 
 
 def clean_title(given: str, data: bytes) -> str:
@@ -153,9 +157,10 @@ def keep(data: bytes, title: str, who: str, checked: Checked, layout: str) -> Pa
         )
     folder = FOLDER / clean_title(title, data)
     about = {
-        "title": title[:MOST_TITLE], "who": who, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "title": shown_title(title), "file": checked.name, "who": who,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "sha256": hashlib.sha256(data).hexdigest(), "traces": checked.traces, "format": layout,
-        "intake": checked.intake,
+        "intake": [*checked.intake, *checked.losses],
     }  # fmt: skip
     temporary = None
     try:
@@ -166,8 +171,9 @@ def keep(data: bytes, title: str, who: str, checked: Checked, layout: str) -> Pa
         temporary.rename(folder)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            known = f"these solutions were uploaded before, as {folder.name}; give another title"
-            raise UploadError(known) from error
+            before = read_record(folder)
+            known = folder.name if before is None else before.words
+            raise UploadError(f"these solutions are here already, as {known}; give another title") from error
         raise UploadError(f"the upload could not be kept ({error.strerror}); nothing of it stays") from error
     finally:
         if temporary is not None:

@@ -144,6 +144,8 @@ def draw_scoring(last: str) -> None:
     counts = re.search(r"(\d[\d,]*) of (\d[\d,]*)", last)
     done, total = (int(part.replace(",", "")) for part in counts.groups()) if counts else (0, 1)
     words = "Loading the models \u2026" if not last or last.startswith(HEAD) else last
+    if last.startswith("Loading") and "; then " in last:  # what it scores then is the job's title
+        words = f"{last.partition('; then ')[0]} \u2026"
     st.progress(min(1.0, done / max(1, total)), text=plain(words))
 
 

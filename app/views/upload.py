@@ -9,9 +9,11 @@ import streamlit as st
 
 from app import access, sidebar
 from app.analysis import catalogue, chooser, uploads
-from app.analysis.uploads import FORMATS, MOST_BYTES, MOST_TITLE, MOST_TRACES, SAMPLE, SUFFIXES, UploadError
+from app.analysis.upload_records import MOST_TITLE, shown_title
+from app.analysis.uploads import FORMATS, MOST_BYTES, MOST_TRACES, SAMPLE, SUFFIXES, UploadError
 from app.components.markdown import counted, plain
-from app.jobs import supervisor, waiting
+from app.jobs import panel, supervisor, waiting
+from app.jobs.logs import job_tail
 from app.jobs.store import JobError
 from app.jobs.supervisor import Wanted
 from irl_core.checkpoints.find import CheckpointInfo
@@ -19,7 +21,7 @@ from irl_core.errors import StoreError
 from irl_core.reward.verdict import Judged
 from irl_core.storage.scored_run import read_run
 
-STARTED: Final = "upload_started"  # in the session: job, run and words of the last upload
+STARTED: Final = "uploads_started"  # in the session: of each run that it uploaded its job, title and size in words
 FAILURES: Final = Path(__file__).with_name("failures.py")
 SECONDS_BETWEEN_LOOKS: Final = 2.0
 
@@ -52,40 +54,55 @@ def show() -> None:
     columns = st.text_input(
         "Columns with other names", key="upload_columns", max_chars=500, placeholder="question=prompt, solution=reply",
     )  # fmt: skip
-    if given is not None:
-        offer(given.getvalue(), given.name, layout, columns, info)
-    if STARTED in st.session_state:
-        follow(*st.session_state[STARTED])
+    run = "" if given is None else offer(given.getvalue(), given.name, layout, columns, info)
+    if "upload_told" in st.session_state:
+        st.toast(plain(st.session_state.pop("upload_told")))
+    if others := [one for one in reversed(st.session_state.get(STARTED, {})) if one != run]:
+        st.subheader("Uploaded before, in this session")
+        for one in others:
+            follow(one)
 
 
-def offer(data: bytes, name: str, layout: str, columns: str, info: CheckpointInfo) -> None:
-    """Say what the upload holds, and offer to score it."""
+def offer(data: bytes, name: str, layout: str, columns: str, info: CheckpointInfo) -> str:
+    """Say what the upload holds, and offer to score it, or show how far that is; the run that it makes, '' for none."""
     try:
         checked = uploads.check(data, layout, name, columns)
     except UploadError as error:
         st.error(plain(f"Not taken: {error}"))
-        return
+        return ""
     can = f"{counted(checked.traces, 'solution')} of {counted(checked.problems, 'problem')} can be scored"
     st.text(f"{can}; {counted(checked.faulty, 'row')} cannot." if checked.faulty else f"{can}.")
     kind = uploads.KIND_WORDS[Path(checked.file).suffix]
-    st.caption(plain(f"Given: {name}, {kind}, {len(data) / 1000:,.1f} kB. {' '.join(checked.intake[:2])}"))
+    st.caption(plain(f"Given: {checked.name}, {kind}, {len(data) / 1000:,.1f} kB. {' '.join(checked.intake)}"))
     if checked.faults:
         with st.expander(f"Rows that cannot be scored ({checked.faulty:,})"):
+            st.caption(plain(" ".join(checked.losses)))
             st.text("\n".join(checked.faults))
             if checked.faulty > len(checked.faults):
                 st.caption(f"The first {len(checked.faults)} are shown.")
     title = st.text_input("Title of the run", Path(name).stem[:MOST_TITLE], key=f"title_{name}", max_chars=MOST_TITLE)
-    st.caption(plain(f"Scored by checkpoint {info.name} on {st.session_state.get('device', 'auto')}."))
-    st.button("Score", type="primary", on_click=start, args=(data, title, layout, checked, info))
+    run = run_named(title, data)
+    if run in st.session_state.get(STARTED, {}):
+        follow(run)
+    else:
+        st.caption(plain(f"Scored by checkpoint {info.name} on {st.session_state.get('device', 'auto')}."))
+        st.button("Score", type="primary", on_click=start, args=(data, title, layout, checked, info))
     if "upload_error" in st.session_state:
         st.error(plain(st.session_state.pop("upload_error")))
+    return run
+
+
+def run_named(title: str, data: bytes) -> str:
+    """The name of the scored run that an upload becomes under a title."""
+    return f"{uploads.FOLDER.name}/{uploads.clean_title(title, data)}"
 
 
 def start(data: bytes, title: str, layout: str, checked: uploads.Checked, info: CheckpointInfo) -> None:
     """Keep the traces and start the job; where it cannot start nothing is kept. A second click, before the page is
     drawn anew, starts nothing and is no mistake."""
     state, device = st.session_state, st.session_state.get("device", "auto")
-    if is_under_way(f"uploads/{uploads.clean_title(title, data)}"):
+    run = run_named(title, data)
+    if run in state.get(STARTED, {}):
         return
     try:
         who = access.writer("upload")  # the file may have changed since the button was drawn
@@ -94,49 +111,55 @@ def start(data: bytes, title: str, layout: str, checked: uploads.Checked, info: 
         state["upload_error"] = f"Not taken: {error}"
         return
     command = supervisor.command_line(*uploads.arguments(folder, info.path, device, layout, checked))
+    called = shown_title(title) or folder.name
     try:
-        job = waiting.start(Wanted("score", f"scoring of {folder.name}", command, folder, device, who))
+        job = waiting.start(Wanted("score", f"scoring of {called}", command, folder, device, who))
     except JobError as error:
         uploads.remove(folder)
         state["upload_error"] = f"Not started: {error}."
         return
-    run = f"uploads/{folder.name}"
-    words = f"Job {job.id} scores {counted(checked.traces, 'solution')}; then {run} is among the scored runs."
-    state[STARTED] = (job.id, run, words)
+    words = counted(checked.traces, "solution")
+    state[STARTED] = {**state.get(STARTED, {}), run: (job.id, called, words)}
+    state["upload_told"] = f"Job {job.id} scores {words}."
 
 
-def is_under_way(run: str) -> bool:
-    """Whether the last upload of this session is that run, and is being scored or waits for it."""
-    job_id, last, _ = st.session_state.get(STARTED, (0, "", ""))
-    if last != run:
-        return False
-    try:
-        job = supervisor.get(job_id)
-    except JobError:
-        return False
-    return job.active or job.waiting
+def follow(run: str) -> None:
+    """What has become of an upload of this session: how far its job is, or the way to the scored run."""
+    job_id, title, words = st.session_state[STARTED][run]
+    with st.container(border=True):
+        try:
+            job = supervisor.get(job_id)
+        except JobError as error:
+            st.error(plain(f"{title}: {error}"))
+            return
+        if job.active or job.waiting:
+            st.markdown(f"**{plain(title)}**: job {job_id} scores {words}.")
+            watch(job_id)
+        elif job.state != "finished":
+            why = job.reason or "see its log in the sidebar"
+            st.error(plain(f"{title}: the scoring was not finished ({job.state}): {why}"))
+        else:
+            st.markdown(f"**{plain(title)}**: job {job_id} has scored {words}. {plain(judged_words(run))}.")
+            if st.button(f"Look at {plain(title)}", key=f"look_{run}", icon=":material/fact_check:"):
+                chooser.catalogue.clear()
+                st.session_state.update({chooser.STATE: [run], "outcome": "all"})
+                st.switch_page(FAILURES)
 
 
 @st.fragment(run_every=SECONDS_BETWEEN_LOOKS)
-def follow(job_id: int, run: str, words: str) -> None:
-    """What became of the last upload: its job, then the way to the scored run."""
-    st.success(plain(words))
+def watch(job_id: int) -> None:
+    """How far a scoring is. When it has ended the whole page is drawn anew."""
     try:
         job = supervisor.get(job_id)
     except JobError as error:
         st.error(plain(str(error)))
         return
-    if job.active or job.waiting:
-        st.caption("The sidebar shows how far it is." if job.active else "It waits in the queue; see the sidebar.")
-        return
-    if job.state != "finished":
-        st.error(plain(f"The scoring was not finished ({job.state}): {job.reason or 'see its log in the sidebar'}"))
-        return
-    st.caption(plain(f"{judged_words(run)}."))
-    if st.button(f"Look at {plain(run)}", icon=":material/fact_check:"):
-        chooser.catalogue.clear()
-        st.session_state.update({chooser.STATE: [run], "outcome": "all"})
-        st.switch_page(FAILURES)
+    if job.active:
+        panel.draw_scoring(job_tail(job, 1))
+    elif job.waiting:
+        st.caption("It waits in the queue, and begins by itself: the sidebar shows what runs before it.")
+    else:
+        st.rerun()
 
 
 @st.cache_data(max_entries=16, ttl=60, show_spinner=False)

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Final, TypedDict, TypeVar
 
 from irl_core.data.fields import RowError
+from irl_core.files import escaped
 from irl_core.types import Trace
 
 MOST_REASONS: Final = 30
+MOST_OF_ANSWER: Final = 60  # characters of one that is shown as an example
 _VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\d,.]*")
 
 
@@ -35,8 +37,9 @@ class Intake:
     """The counts of a source while it is read.
 
     ``labels``: traces whose first wrong step is known, or that none is; ``labels_by`` who says so. ``answers_known``:
-    traces that are known to end right or wrong. ``left_out``: rows by the reason, which has no values in it; ``first``
-    the place of the first one.
+    traces that are known to end right or wrong. ``not_compared``: traces whose answer and right answer, both there,
+    cannot be compared, ``not_compared_first`` the two of the first one. ``left_out``: rows by the reason, which has no
+    values in it; ``first`` the place of the first one.
     """
 
     format: str
@@ -46,6 +49,8 @@ class Intake:
     labels: int = 0
     labels_with_error: int = 0
     answers_known: int = 0
+    not_compared: int = 0
+    not_compared_first: tuple[str, str] = ("", "")
     left_out: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
 
@@ -63,9 +68,16 @@ class Intake:
             else:
                 self.traces += 1
                 self.answers_known += row.correct is not None
+                self._compare(row)
                 self.labels += row.truth is not None
                 self.labels_with_error += row.truth is not None and row.truth.first_error_step is not None
             yield row
+
+    def _compare(self, trace: Trace) -> None:
+        if trace.correct is None and trace.answer and trace.reference_answer:
+            self.not_compared += 1
+            if self.not_compared == 1:
+                self.not_compared_first = (trace.answer, trace.reference_answer)
 
     def _leave_out(self, row: RowError) -> None:
         reason = _VALUES.sub("...", f"{row.field}: {row.message}" if row.field else row.message)
@@ -81,15 +93,28 @@ class Intake:
 
     def lines(self) -> Iterator[str]:
         """What became of the source, in words."""
+        yield from self.found()
+        yield from self.losses()
+
+    def found(self) -> Iterator[str]:
+        """What was found in the source, in words."""
         known = f", {self.answers_known:,} known to end right or wrong" if self.answers_known else ""
-        rows, traces = (f"{n:,} {name}{'s' * (n != 1)}" for n, name in ((self.rows, "row"), (self.traces, "solution")))
-        yield f"Read as {self.format}: {rows}, {traces}{known}."
+        yield f"Read as {self.format}: {counted(self.rows, 'row')}, {counted(self.traces, 'solution')}{known}."
         if self.labels:
             wrong, right = self.labels_with_error, self.labels - self.labels_with_error
             counts = f"{self.labels:,}, {wrong:,} with a first wrong step and {right:,} without one"
             yield f"Labels of steps, by {self.labels_by}: {counts}."
+        if self.not_compared:
+            answer, right_one = (repr(escaped(text)[:MOST_OF_ANSWER]) for text in self.not_compared_first)
+            yield (
+                f"Not known to be right or wrong: {counted(self.not_compared, 'solution')} with a right answer that "
+                f"cannot be compared with the solution's, such as {right_one} with {answer}; write both as numbers."
+            )
+
+    def losses(self) -> Iterator[str]:
+        """The rows left out, in words: each is counted once, under its reason."""
         for reason, count in sorted(self.left_out.items(), key=lambda item: -item[1]):
-            yield f"Left out: {count:,} row{'s' * (count != 1)}, {reason} (first: {self.first[reason]})."
+            yield f"Left out: {counted(count, 'row')}, {reason} (first: {self.first[reason]})."
 
     def record(self) -> IntakeRecord:
         """What is kept with a scored run."""
@@ -103,3 +128,8 @@ class Intake:
             "answers_known": self.answers_known,
             "left_out": dict(self.left_out),
         }
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: '1 row', '1,200 rows'."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -31,7 +31,7 @@ _FLAGS = {"true": True, "false": False, "1": True, "0": False}
 def csv_rows(path: Path) -> Rows:
     """Rows of a table with a line of names, separated by the sign that its first line has most of: , ; or tab.
 
-    The number of a row is that of its last line. Raises DatasetError where the file cannot be read.
+    The number of a row is that of the line where it begins. Raises DatasetError where the file cannot be read.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as source:
@@ -49,19 +49,22 @@ def csv_rows(path: Path) -> Rows:
 def _csv_rows(reader: Any) -> Rows:
     names: list[str] = []
     while True:
+        line = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield reader.line_num, f"not a row of a table ({error})"
+            yield line, f"not a row of a table ({error})"
             continue
         if cells is None:
             return
         if not names:
             names = [name.strip() for name in cells]
-        elif len(cells) != len(names) and any(cells):
-            yield reader.line_num, f"{len(cells)} cells under {len(names)} names; quote the cells that hold separators"
+        elif len(cells) > len(names) and any(cells):
+            yield line, f"{len(cells)} cells under {len(names)} names; quote the cells that hold separators"
+        elif len(cells) < len(names) and any(cells):
+            yield line, f"{len(cells)} of {len(names)} cells; give every column one, which may be empty"
         elif any(cells):
-            yield reader.line_num, dict(zip(names, cells, strict=True))
+            yield line, dict(zip(names, cells, strict=True))
 
 
 def typed_cells(row: dict[str, Any]) -> dict[str, Any]:

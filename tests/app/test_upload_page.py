@@ -72,10 +72,10 @@ def test_a_file_is_counted_and_scored_by_a_job(started: list[tuple[Any, ...]], h
     score(page)
     ((kind, title, command, folder, device, user),) = started
     assert (kind, device, user) == ("score", "auto", "local")
-    assert title == f"scoring of {folder.name}" and folder.name.startswith("mine-")
+    assert title == "scoring of mine" and folder.name.startswith("mine-")
     assert command == supervisor.command_line(*uploads.arguments(folder, Path("/nonexistent/fake"), "auto", "auto"))
     assert (here / folder / "traces.jsonl").read_bytes() == (SAMPLE + "nonsense\n").encode()
-    assert "Job 1 scores 2 solutions" in page.success[0].value.replace("\\", "")
+    assert [toast.value.replace("\\", "") for toast in page.toast] == ["Job 1 scores 2 solutions."]
 
 
 @pytest.mark.parametrize(
@@ -127,20 +127,64 @@ def test_a_scoring_waits_where_the_device_is_busy(
 
 def test_the_same_traces_twice_are_one_upload(started: list[tuple[Any, ...]]) -> None:
     score(given(open_page(), SAMPLE.encode()))
-    assert "these solutions were uploaded before" in errors(score(given(open_page(), SAMPLE.encode())))
+    assert "these solutions are here already, as mine (uploaded " in errors(score(given(open_page(), SAMPLE.encode())))
     assert len(started) == 1
 
 
-def test_a_second_click_on_score_starts_nothing_and_is_no_mistake(
+def shown(page: AppTest) -> str:
+    texts = [one.value for kind in (page.main.markdown, page.main.caption) for one in kind]
+    return "\n".join(texts).replace("\\", "")
+
+
+def ended(page: AppTest, monkeypatch: pytest.MonkeyPatch, state: Any, reason: str = "") -> None:
+    real = store.Jobs.get
+    monkeypatch.setattr(
+        supervisor, "get", lambda number: replace(real(supervisor.jobs_table(), number), state=state, reason=reason)
+    )
+    page.run()
+    assert not page.exception
+
+
+def test_what_became_of_an_upload_stands_where_its_button_was(
+    started: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = given(open_page(), SAMPLE.encode())
+    real = store.Jobs.get
+    monkeypatch.setattr(
+        supervisor, "get", lambda number: replace(real(supervisor.jobs_table(), number), state="running")
+    )
+    score(page)
+    assert "**mine**: job 1 scores 2 solutions." in shown(page)
+    assert "Score" not in [button.label for button in page.button] and not page.main.subheader
+    page.text_input(key="title_mine.jsonl").set_value("Other").run()
+    assert "Score" in [button.label for button in page.button]  # under another title it is another run
+    assert [one.value for one in page.main.subheader] == ["Uploaded before, in this session"]
+    ended(page, monkeypatch, "failed", "the disk is full")
+    assert "mine: the scoring was not finished (failed): the disk is full" in errors(page)
+
+
+def test_uploads_of_a_session_keep_their_ways_to_the_runs_and_old_words_go(
     started: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = score(given(open_page(), SAMPLE.encode()))
-    job = replace(supervisor.get(1), state="running", ended=None)
-    monkeypatch.setattr(supervisor, "get", lambda _: job)
+    ended(page, monkeypatch, "finished")
+    assert "job 1 has scored 2 solutions" in shown(page) and "job 1 scores" not in shown(page)
+    given(page, SAMPLE.replace("pens", "cups").encode(), "next.jsonl")
     score(page)
-    assert len(started) == 1 and not errors(page) and page.success
-    monkeypatch.setattr(supervisor, "get", lambda _: replace(job, state="failed"))
-    assert "these solutions were uploaded before" in errors(score(page))
+    looks = [button.label for button in page.main.button if button.label.startswith("Look at")]
+    assert looks == ["Look at next", "Look at mine"]
+    given(page, b"{}", "bad.jsonl")
+    assert "Not taken: " in errors(page)
+    assert [one.value for one in page.main.subheader] == ["Uploaded before, in this session"]
+    assert not page.main.success
+
+
+def test_a_second_click_on_score_starts_nothing_and_is_no_mistake(started: list[tuple[Any, ...]]) -> None:
+    page = given(open_page(), SAMPLE.encode())
+    button = next(one for one in page.button if one.label == "Score")
+    button.click().run()
+    button.click().run()  # of the page as it was before
+    assert len(started) == 1 and not errors(page) and not page.exception
 
 
 def test_a_permission_withdrawn_since_the_page_was_drawn_counts(

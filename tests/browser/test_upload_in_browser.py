@@ -42,7 +42,8 @@ def test_uploaded_traces_become_a_run(watched: Any, server: str, folder: Path) -
     expect(page.get_by_text("2 solutions of 2 problems can be scored; 1 row cannot.")).to_be_visible(timeout=30_000)
     page.wait_for_selector(READY)
     page.get_by_role("button", name="Score", exact=True).click()
-    expect(page.get_by_text("Job 1 scores 2 solutions", exact=False)).to_be_visible(timeout=30_000)
+    card = page.locator("[data-testid=stMain]").get_by_text("<img src=x onerror=alert(1)>: job 1 ", exact=False)
+    expect(card).to_be_in_viewport(timeout=30_000)
     (kept,) = (folder / "runs" / "uploads").iterdir()
     assert kept.name.startswith("img-src-x-onerror-alert-1-")
     run = kept / "run.parquet"
@@ -53,7 +54,8 @@ def test_uploaded_traces_become_a_run(watched: Any, server: str, folder: Path) -
     page.goto(f"{server}/failures")
     page.wait_for_selector(READY, timeout=60_000)
     page.get_by_role("combobox", name="Scored run").click()
-    page.get_by_role("option", name=f"uploads/{kept.name}").click()
+    page.get_by_role("option", name="<img src=x onerror=alert(1)> (uploaded ").click()
+    expect(page.get_by_text("input <img src=x onerror=alert(1)>.jsonl", exact=False)).to_be_visible(timeout=30_000)
     expect(page.get_by_text("1 text of 1 solution after the filters, of 2 in all", exact=False)).to_be_visible(
         timeout=30_000
     )

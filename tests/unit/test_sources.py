@@ -231,7 +231,29 @@ def test_cells_of_a_csv_have_the_types_that_a_format_asks_for(tmp_path: Path) ->
     assert isinstance(first, Trace) and isinstance(second, Trace)
     assert (first.problem, first_errors([first, second]), second.text) == ("Q; 1?", [None, 1], "a\nb")
     assert isinstance(third, RowError) and third.message == "text where a whole number is expected"
-    assert isinstance(short, RowError) and short.message.startswith("1 cells under 3 names")
+    assert isinstance(short, RowError) and short.message == "1 of 3 cells; give every column one, which may be empty"
+    assert (third.line, short.line) == (5, 6)  # the second row is lines 3 and 4
+
+
+def test_a_row_of_a_csv_has_the_number_of_the_line_where_it_begins(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('\nquestion,solution\n"How\nmany?",""\n\nWhy?,So,1\n')
+    empty, long = read(path)
+    assert isinstance(empty, RowError) and (empty.line, empty.message) == (3, "empty")
+    assert isinstance(long, RowError) and long.line == 6
+    assert long.message == "3 cells under 2 names; quote the cells that hold separators"
+
+
+def test_right_answers_that_cannot_be_compared_are_counted_with_an_example(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question,solution,answer\nQ,#### 60,sixty\nQ,#### 7,7\nQ,#### 8,eight\nQ,So.,9\n")
+    intake, rows = read_counted(path)
+    assert [getattr(row, "correct", "") for row in rows] == [None, True, None, None]
+    assert list(intake.lines()) == [
+        "Read as plain: 4 rows, 4 solutions, 1 known to end right or wrong.",
+        "Not known to be right or wrong: 2 solutions with a right answer that cannot be compared with the solution's, "
+        "such as 'sixty' with '60'; write both as numbers.",
+    ]
 
 
 @pytest.mark.parametrize("content", [b"a,b\n\xff\xfe,1\n", b'a,b\n"' + b"x" * 200 + b"\n", b"a,b\n\0,1\n"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from app.analysis import uploads
+from app.analysis.catalogue import catalogue
+from app.analysis.upload_records import UploadRecord, read_record
 from app.analysis.uploads import SAMPLE, UploadError, arguments, check, clean_title, keep
 
 
@@ -36,7 +39,11 @@ def test_the_same_upload_twice_at_once_is_kept_once() -> None:
     with ThreadPoolExecutor(8) as pool:
         told = list(pool.map(kept, range(8)))
     name = clean_title("mine", SAMPLE.encode())
-    assert sorted(told) == sorted([name, *[f"these solutions were uploaded before, as {name}; give another title"] * 7])
+    record = read_record(uploads.FOLDER / name)
+    assert record is not None and re.fullmatch(r"mine \(uploaded \d{4}-\d\d-\d\d \d\d:\d\d UTC\)", record.words)
+    assert sorted(told) == sorted(
+        [name, *[f"these solutions are here already, as {record.words}; give another title"] * 7]
+    )
     assert [one.name for one in uploads.FOLDER.iterdir()] == [name]
     assert (uploads.FOLDER / name / uploads.TRACES).read_text() == SAMPLE
 
@@ -45,6 +52,52 @@ def test_rows_that_cannot_be_scored_are_named_by_line() -> None:
     found = check((SAMPLE + '{"question": "Why?"}\nnot json\n').encode(), "plain")
     assert (found.traces, found.faulty) == (2, 2)
     assert found.faults[0].startswith("line 3") and found.faults[1].startswith("line 4: not JSON")
+
+
+def test_every_row_left_out_is_counted_once_with_its_reason_and_the_file_has_its_own_name() -> None:
+    data = b'question,solution,answer\n"Q\n?",,1\n,7,7\n,8,8\nQ,"a\nb"\nQ,#### 60,sixty\n'
+    found = check(data, "auto", "mine.csv")
+    assert (found.traces, found.faulty, found.name, found.file) == (1, 4, "mine.csv", "traces.csv")
+    assert found.losses == (
+        "Left out: 2 rows, question: empty (first: mine.csv, line 4).",
+        "Left out: 1 row, solution: empty (first: mine.csv, line 2).",
+        "Left out: 1 row, ... of ... cells; give every column one, which may be empty (first: mine.csv, line 6).",
+    )
+    assert "such as 'sixty' with '60'" in found.intake[1]
+    with pytest.raises(UploadError, match=r"^x{29}\u2026x{25}\.json: not readable as a JSON array"):
+        check(b"[", "plain", "x" * 300 + ".json")
+
+
+def test_an_upload_is_listed_by_its_title_and_its_file_by_its_own_name(here: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"question": ["Q"], "solution": ["#### 1"]}), here / "given.parquet")
+    data = (here / "given.parquet").read_bytes()
+    folder = keep(data, "My run\n2", "ann", check(data, "auto", "a\u202eb.parquet"), "auto")
+    record = read_record(folder)
+    assert record is not None and (record.title, record.file) == ("My run 2", "a\\u202eb.parquet")
+    assert catalogue([here / "runs"]) == []  # the table that was given is no run
+    (folder / uploads.RUN).write_bytes(data)
+    twin = here / "runs" / "uploads" / "twin"
+    shutil.copytree(folder, twin)
+    first, second = catalogue([here / "runs"])
+    assert first.title == f"{record.words} (uploads/{folder.name})" and second.title == f"{record.words} (uploads/twin)"
+    (twin / "upload.json").write_text('{"title": 1}')
+    alone, unknown = catalogue([here / "runs"])
+    assert (alone.listed, unknown.listed) == (record.words, "uploads/twin")
+
+
+@pytest.mark.parametrize("about", [b"", b"[]", b"\xff", b'{"title": "a", "created": "now"}', b" " * 200_000])
+def test_a_record_that_cannot_be_read_is_none(here: Path, about: bytes) -> None:
+    (here / "upload.json").write_bytes(about)
+    assert read_record(here) is None and read_record(here / "nowhere") is None
+
+
+def test_a_record_without_the_name_of_its_file_is_read(here: Path) -> None:
+    (here / "upload.json").write_text('{"title": "a", "created": "2026-01-02T04:04:05+01:00"}')
+    record = read_record(here)
+    assert isinstance(record, UploadRecord) and (record.words, record.file) == ("a (uploaded 2026-01-02 03:04 UTC)", "")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +125,8 @@ def test_an_unknown_format_is_told_in_the_words_of_the_page() -> None:
     assert str(refused.value) == (
         "the format is not recognised (its fields are trace_id; line 1: not JSON (Expecting value, column 1)); "
         "question and solution are expected: under 'Columns with other names' say which they are, as question=COLUMN, "
-        "solution=COLUMN"
+        "solution=COLUMN, and, if you have the right answers, answer=COLUMN: without them no solution is known to be "
+        "right or wrong"
     )
     with pytest.raises(UploadError, match=r"mine\.jsonl has no column prompt; it has trace_id"):
         check(b'{"trace_id": "1"}\n', "auto", "mine.jsonl", "question=prompt")
@@ -106,7 +160,7 @@ def test_an_upload_is_kept_whole_in_a_folder_of_its_own(here: Path) -> None:
     assert (folder / "traces.jsonl").read_bytes() == data
     about = json.loads((folder / "upload.json").read_text())
     assert (about["title"], about["who"], about["traces"]) == ("../../outside", "ann", 2)
-    with pytest.raises(UploadError, match="these solutions were uploaded before, as outside-"):
+    with pytest.raises(UploadError, match=r"these solutions are here already, as \.\./\.\./outside \(uploaded "):
         keep(data, "../../outside", "bob", check(data, "auto"), "auto")
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
