@@ -50,7 +50,7 @@ def show() -> None:
     may = access.may("train")
     why = None if may else access.reason("train")
     if button.button("Train \u2026", icon=":material/model_training:", disabled=not (startable and may), help=why):
-        st.session_state[training_form.OPEN] = True
+        training_form.open_anew()
     if st.session_state.get(training_form.OPEN):  # also where the page is drawn anew because a job has ended
         training_form.show()
 

@@ -39,6 +39,7 @@ from train.planning.presets import Preset
 FIRST: Final = "demo-irl"
 STARTED: Final = "training_started"  # in the session: the run just started, until the page on curves shows it
 OPEN: Final = "training_open"  # in the session: whether the form is shown
+OPENED: Final = "training_opened"  # in the session: how often it was opened, which its widgets are named by
 CHECKED: Final = "training_checked"  # in the session: the request that was checked last, as `Checked`
 PRESET_WORDS: Final = (
     "A training whose every setting is chosen; what you change below is changed in it alone. In the descriptions the "
@@ -75,7 +76,6 @@ MISTAKES: Final = {
     "unit_or_rate": "a unit converted, or a rate used, wrongly",
     "wrong_operation": "another operation, well calculated",
 }
-START: Final = "train_start"  # the button's key: a click counts, though its words have changed meanwhile
 MORE: Final = "KEY=VALUE, a line each, such as\npolicy.learning_rate=1e-4\nrun.eval_every=20"
 
 
@@ -92,6 +92,18 @@ class Checked:
 def presets() -> dict[str, Preset]:
     """The presets by name, read once. Raises PlanError."""
     return training_plan.presets()
+
+
+def open_anew() -> None:
+    """Show the form as it is at first. Its widgets are new ones each time: of those that were shown before, the browser
+    and the server need not have forgotten the same, and one would show a preset while the other starts another."""
+    st.session_state.pop(CHECKED, None)
+    st.session_state.update({OPEN: True, OPENED: st.session_state.get(OPENED, 0) + 1})
+
+
+def keyed(name: str) -> str:
+    """The key of a widget of the form as it was opened last."""
+    return f"train{st.session_state.get(OPENED, '')}_{name}"
 
 
 def close() -> None:
@@ -130,7 +142,7 @@ def show() -> None:
     may = access.may("train")
     verb = "Start training" if ahead is None else "Put it in the queue"
     label = verb if current else f"{verb} (check it first)"
-    if st.button(label, type="primary", disabled=not (ready and may), icon=":material/play_arrow:", key=START):
+    if st.button(label, type="primary", disabled=not (ready and may), icon=":material/play_arrow:", key=keyed("start")):
         assert checked is not None and checked.plan is not None
         start(request, checked.plan, force)
     if not may:
@@ -151,17 +163,20 @@ def chosen_request(known: Mapping[str, Preset]) -> TrainingRequest:
         return f"{name}  ({preset.config.run.method}, {takes} on {preset.machine})"
 
     preset = left.selectbox(
-        "Preset", names, index=names.index(FIRST) if FIRST in names else 0, format_func=label, key="train_preset",
+        "Preset", names, index=names.index(FIRST) if FIRST in names else 0, format_func=label, key=keyed("preset"),
         help=PRESET_WORDS,
     )  # fmt: skip
     name = right.text_input(
-        "Name of the run", training_plan.free_name(preset), key=f"train_name_{preset}", max_chars=training_plan.MAX_NAME
+        "Name of the run",
+        training_plan.free_name(preset),
+        key=keyed(f"name_{preset}"),
+        max_chars=training_plan.MAX_NAME,
     )
     st.caption(plain(known[preset].about))
     config = known[preset].config
     settings = chosen_settings(preset, config)
     with st.expander("Any other setting, by its name"):
-        more = st.text_area("Settings", key=f"train_more_{preset}", placeholder=MORE, label_visibility="collapsed")
+        more = st.text_area("Settings", key=keyed(f"more_{preset}"), placeholder=MORE, label_visibility="collapsed")
     return TrainingRequest(preset, training_plan.overrides(config, settings, more), name.strip())
 
 
@@ -171,12 +186,12 @@ def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
     def number(place: DeltaGenerator, label: str, key: str, text: str) -> int:
         low, high = limits(key)
         label = f"{label} ({low} {'or more' if high is None else f'to {high:,}'})"  # what is beyond turns red, no more
-        return int(place.number_input(label, low, high, value_of(config, key), help=text, key=f"train_{preset}_{key}"))
+        return int(place.number_input(label, low, high, value_of(config, key), help=text, key=keyed(f"{preset}_{key}")))
 
     def choice(place: DeltaGenerator, label: str, key: str, options: tuple[str, ...], text: str, **more: Any) -> str:
         value = value_of(config, key)
         listed = list(options) if value in options else [value, *options]
-        key = f"train_{preset}_{key}"
+        key = keyed(f"{preset}_{key}")
         return str(place.selectbox(label, listed, listed.index(value), help=text, key=key, **more))
 
     method, data, loss = st.columns(3)
@@ -206,7 +221,7 @@ def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
             value_of(config, PERTURBATIONS),
             placeholder="none",
             format_func=lambda name: MISTAKES.get(name, name),
-            key=f"train_{preset}_{PERTURBATIONS}",
+            key=keyed(f"{preset}_{PERTURBATIONS}"),
         )
     return chosen
 
@@ -239,7 +254,7 @@ def draw_plan(checked: Checked) -> bool:
         st.error(plain(why))
     elif why := training_plan.too_large(plan):
         st.error(plain(why))
-        return st.checkbox("Train all the same: the estimate may be wrong", key="train_force")
+        return st.checkbox("Train all the same: the estimate may be wrong", key=keyed("force"))
     return False
 
 

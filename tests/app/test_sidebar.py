@@ -171,17 +171,35 @@ def test_a_slow_answer_holds_up_nothing(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_the_button_opens_the_form() -> None:
     page = press(open_page(), "Train")
-    assert page.selectbox(key="train_preset").value == "demo-irl"
+    assert page.selectbox(key="train1_preset").value == "demo-irl"
+
+
+def test_a_form_that_is_opened_again_is_of_one_preset(planned: list[Any]) -> None:
+    page = press(open_page(), "Train")
+    page.selectbox(key="train1_preset").set_value("demo-sft").run()
+    page.text_input(key="train1_name_demo-sft").set_value("walk").run()
+    page.number_input(key="train1_demo-sft_run.steps").set_value(60).run()
+    assert page.selectbox(key="train1_preset").value == "demo-sft"
+    assert page.text_input(key="train1_name_demo-sft").value == "walk"
+    press(page, "Check")
+    assert [(request.preset, request.name, request.overrides) for request in planned] == [
+        ("demo-sft", "walk", ("run.steps=60",))
+    ]
+    press(page, "Train")
+    assert page.selectbox(key="train2_preset").value == "demo-irl"
+    assert page.text_input(key="train2_name_demo-irl").value == "demo-irl"
+    assert page.selectbox(key="train2_demo-irl_run.method").value == "irl"
+    assert labels(page)["Start training (check it first)"] is False  # of what was checked before nothing is left
 
 
 def test_the_form_stays_when_the_page_is_drawn_anew() -> None:
     """As it is when a job has ended: what was filled in is not lost."""
     page = press(open_page(), "Train")
-    page.number_input(key="train_demo-irl_run.steps").set_value(20).run()
+    page.number_input(key="train1_demo-irl_run.steps").set_value(20).run()
     page.run()
-    assert page.number_input(key="train_demo-irl_run.steps").value == 20
+    assert page.number_input(key="train1_demo-irl_run.steps").value == 20
     page.session_state[training_form.OPEN] = False
-    assert not [one for one in page.run().selectbox if one.key == "train_preset"]
+    assert not [one for one in page.run().selectbox if one.key == "train1_preset"]
 
 
 def test_nothing_can_be_started_before_it_was_checked(planned: list[Any]) -> None:
