@@ -93,14 +93,17 @@ def draw_active(job_id: int) -> None:
             draw_training(training_runs.run_of(job), job)
         else:
             draw_scoring(job_tail(job, 1))
-        if st.button(
+        st.button(
             "Stopping \u2026" if job.asked else "Cancel",
             key=f"cancel_{job.id}",
             disabled=bool(job.asked) or not may_change(job),
             help="A training finishes its step and saves; it can be resumed.",
             icon=":material/stop:",
-        ):
-            change(supervisor.cancel, job)
+            on_click=ask_to_stop,  # before the card is drawn anew, which says so at once; the page need not be
+            args=(job,),
+        )
+        if (told := f"job_told_{job.id}") in st.session_state:
+            st.error(plain(st.session_state.pop(told)))
         if job.asked:
             st.caption(f"It finishes its step and saves; it is killed after {hours(job.grace)}.")
         with st.expander("Log"):
@@ -127,7 +130,8 @@ def draw_waiting(job_id: int, place: int) -> None:
 def draw_training(run: TrainingRun, job: Job) -> None:
     """The progress of a training, and the small curve of what is most worth watching."""
     first = f"{run.name} first: " if run.path != job.run_dir else ""
-    st.progress(run.share, text=plain(first + training_runs.progress_words(run)))
+    seconds = None if first or job.asked else supervisor.seconds_of_process(job)
+    st.progress(run.share, text=plain(first + training_runs.progress_words(run, seconds)))
     lines = metrics(run)
     for name, title in CURVES.items():
         values = [line[name] for line in lines if name in line]
@@ -194,8 +198,17 @@ def action_of(job: Job) -> str:
     return "train" if job.kind == "train" else "upload"
 
 
+def ask_to_stop(job: Job) -> None:
+    """Ask a job to stop; a refusal is told in its card."""
+    try:
+        access.writer(action_of(job))
+        supervisor.cancel(job.id)
+    except (JobError, access.NotAllowedError) as error:
+        st.session_state[f"job_told_{job.id}"] = str(error)
+
+
 def change(action: Callable[[int], Job], job: Job) -> None:
-    """Cancel or resume a job, and draw the page anew; a refusal is told in its place."""
+    """Take a job out of the queue or resume it, and draw the page anew; a refusal is told in its place."""
     try:
         access.writer(action_of(job))
         action(job.id)

@@ -245,6 +245,14 @@ def processes_of(job: Job) -> list[psutil.Process]:
     return living
 
 
+def seconds_of_process(job: Job) -> float | None:
+    """How long a job's process of this attempt has been living; None where none lives on this machine."""
+    for process in processes_of(job)[:1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return max(0.0, time.time() - float(process.create_time()))
+    return None
+
+
 def with_descendants(process: psutil.Process) -> list[psutil.Process]:
     """A process and its descendants."""
     try:

@@ -21,6 +21,7 @@ from app.jobs.store import Job, JobError
 from app.jobs.supervisor import jobs_table, root
 from irl_core.checkpoints.find import default_roots
 from irl_core.errors import CheckpointError
+from irl_core.methods import METHODS
 from irl_core.report.charts.names import HIGH, LOGGED, LOW
 from irl_core.storage.training_run import CONFIG, LOG, METRICS, STATUS, living_process, read_metrics, read_status
 
@@ -39,6 +40,7 @@ WATCHED: Final = {
     "disc/accuracy_policy": "share of policy samples that the discriminator tells from experts",
     "policy/loss": "loss of the policy",
 }  # fmt: skip
+LOADING: Final = ("starting", "loading")  # the phases before the first step
 TIMES: Final = ("time/generate_s", "time/score_s", "time/discriminator_s", "time/policy_s")
 
 
@@ -279,8 +281,22 @@ def no_held_out_words(run: TrainingRun, every: str) -> str:
     return f"it was to be measured every {every} steps, and the run ended before"
 
 
-def progress_words(run: TrainingRun) -> str:
-    """Where a training run is: step, phase and time left."""
-    left = "" if run.seconds_left is None else f"{hours(run.seconds_left)} left"
+def progress_words(run: TrainingRun, seconds: float | None = None) -> str:
+    """Where a training run is: step, phase and time left; while it loads, what it loads and for how long it has.
+
+    ``seconds``: since the process began that trains it, or is about to, where there is one and that is known.
+    """
     where = f"step {run.step} of {run.steps}" if run.steps else "starting"
+    about_to = seconds is not None and run.state not in ("running", "finished")
+    if about_to or (run.active and run.phase in LOADING):
+        so_far = "" if seconds is None else f", {hours(seconds)} so far"
+        return f"{where}: {loaded_words(run)}{so_far}"
+    left = "" if run.seconds_left is None else f"{hours(run.seconds_left)} left"
     return ", ".join(filter(None, (where, run.phase if run.active else "", left)))
+
+
+def loaded_words(run: TrainingRun) -> str:
+    """What a training run loads before its first step."""
+    method = METHODS.get(run.method)
+    rewarded = method is not None and method.needs_discriminator
+    return f"loading the programs, the problems{', the policy and the reward model' if rewarded else ' and the policy'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import fakes
 import pytest
+import streamlit
 from streamlit.testing.v1 import AppTest
 
 from app import access
@@ -347,6 +349,35 @@ def test_a_job_is_cancelled_and_resumed() -> None:
     assert "cancelled" in texts(page) and "Cancel" not in labels(page)
     press(page, "Resume")
     assert (supervisor.get(job.id).state, supervisor.get(job.id).attempt) == ("running", 2)
+
+
+def test_a_job_that_was_asked_to_stop_says_so_in_the_very_run_of_the_click(monkeypatch: pytest.MonkeyPatch) -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    job = a_job(deaf)
+    while "up" not in job_tail(job):
+        time.sleep(0.05)
+    page = open_page()
+    monkeypatch.setattr(streamlit, "rerun", lambda **_: pytest.fail("the page is drawn anew to say it"))
+    press(page, "Cancel")
+    assert labels(page)["Stopping \u2026"] is False and "Cancel" not in labels(page)
+    assert "It finishes its step and saves" in texts(page) and supervisor.get(job.id).asked
+
+    def refuse(_: int) -> Job:
+        raise JobError("job 1 runs on another machine; cancel it there")
+
+    monkeypatch.setattr(supervisor, "cancel", refuse)
+    monkeypatch.setattr(supervisor, "get", lambda _: replace(job, asked=None))
+    page.run()
+    press(page, "Cancel")
+    assert "job 1 runs on another machine; cancel it there" in texts(page)
+
+
+def test_a_training_that_loads_says_for_how_long() -> None:
+    a_job()
+    (bar,) = open_page().get("progress")
+    assert re.fullmatch(
+        r"starting: loading the programs, the problems and the policy, \d+ s so far", bar.proto.text.replace("\\", "")
+    )
 
 
 def test_a_scoring_shows_its_last_line_and_belongs_to_who_may_upload(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,29 @@ def test_a_run_is_read_with_its_settings_and_status(runs: Path) -> None:
     assert training_runs.progress_words(found) == "step 3 of 9, sampling, 12 s left"
 
 
+WITHOUT = "loading the programs, the problems and the policy"
+WITH_REWARD = "loading the programs, the problems, the policy and the reward model"
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds", "words"),
+    [
+        ({"phase": "loading"}, 75.0, f"step 0 of 9: {WITH_REWARD}, 75 s so far"),
+        ({"phase": "starting"}, None, f"step 0 of 9: {WITH_REWARD}"),
+        ({"phase": "loading", "method": "sft"}, 200.0, f"step 0 of 9: {WITHOUT}, 3 min so far"),
+        ({"state": "unknown", "phase": "", "steps": 0, "method": ""}, 4.0, f"starting: {WITHOUT}, 4 s so far"),
+        ({"state": "interrupted", "phase": "", "method": "sft"}, 4.0, f"step 0 of 9: {WITHOUT}, 4 s so far"),
+        ({"state": "interrupted", "phase": ""}, None, "step 0 of 9"),
+        ({"state": "finished", "phase": "", "step": 9}, 4.0, "step 9 of 9"),
+    ],
+)
+def test_while_it_loads_it_says_what_and_for_how_long(
+    runs: Path, changes: dict[str, Any], seconds: float | None, words: str
+) -> None:
+    found = replace(training_runs.read(a_run(runs, **here())), step=0, seconds_left=None)
+    assert training_runs.progress_words(replace(found, **changes), seconds) == words
+
+
 def test_a_run_whose_process_is_gone_was_killed(runs: Path) -> None:
     assert training_runs.read(a_run(runs, **here(process_started=1.0))).state == "killed"
 
