@@ -127,6 +127,23 @@ def draw_waiting(job_id: int, place: int) -> None:
             change(supervisor.cancel, job)
 
 
+@st.fragment(run_every=SECONDS_BETWEEN_LOOKS)
+def watch(job_id: int) -> None:
+    """How far a scoring or an evaluation is, on the page that started it. When it has ended the whole page is drawn
+    anew."""
+    try:
+        job = supervisor.get(job_id)
+    except JobError as error:
+        st.error(plain(str(error)))
+        return
+    if job.active:
+        draw_scoring(job_tail(job, 1))
+    elif job.waiting:
+        st.caption("It waits in the queue, and begins by itself: the sidebar shows what runs before it.")
+    else:
+        st.rerun()
+
+
 def draw_training(run: TrainingRun, job: Job) -> None:
     """The progress of a training, and the small curve of what is most worth watching."""
     first = f"{run.name} first: " if run.path != job.run_dir else ""

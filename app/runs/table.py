@@ -27,6 +27,8 @@ SEED: Final = "run.seed"
 OF_NO_GROUP: Final = (SEED, "run.name", "run.out", "run.output", "run.folder")
 MOST_CARDS: Final = 12
 ABSENT: Final = "not set"
+EVALUATION: Final = "evaluation"  # the folder of a training's evaluation, in its own
+WRITTEN: Final = "written (UTC)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Run:
         result: pass@1 on held-out problems, where a training has measured it.
         checkpoint: of a scored run, the one that scored it.
         written: when it was written to last.
+        title: what an upload is listed as; empty for a run that is none.
     """
 
     key: str
@@ -53,11 +56,17 @@ class Run:
     checkpoint: str = ""
     written: datetime | None = None
     label: Label = Label()
+    title: str = ""
+
+    @property
+    def listed(self) -> str:
+        """What it is listed as."""
+        return self.title or self.name
 
     @property
     def searched(self) -> str:
         """The text that is looked through."""
-        parts = (self.name, self.preset, self.method, self.checkpoint, self.state, *self.label.tags, self.label.note)
+        parts = (self.title, self.name, self.preset, self.method, self.checkpoint, self.state, *self.label.tags, self.label.note)
         return "\n".join(parts).lower()
 
 
@@ -90,6 +99,7 @@ def runs(
             key, "scored run", one.name, one.path, f"{one.rows:,} solutions" if not one.reason else "cannot be read",
             checkpoint=checkpoint_of(one.provenance), seed=shown(one.provenance.get("seed")),
             written=datetime.fromtimestamp(one.key[1] / 1e9, UTC) if one.key[1] else None, label=labels.get(key, Label()),
+            title=one.title,
         )
         for one in scored
         for key in [f"scored/{one.name}"]
@@ -124,9 +134,9 @@ def rows(found: Sequence[Run]) -> list[dict[str, Any]]:
     """A row of the table for each run."""
     return [
         {
-            "run": run.name, "what": run.what, "state": run.state, "preset": run.preset, "seed": run.seed,
-            "pass@1": run.result, "checkpoint": run.checkpoint, "tags": ", ".join(run.label.tags),
-            "note": run.label.note, "written": run.written,
+            "run": run.listed, "what": run.what, "state": run.state, "tags": ", ".join(run.label.tags),
+            "note": run.label.note, "preset": run.preset, "seed": run.seed, "pass@1": run.result,
+            "checkpoint": run.checkpoint, WRITTEN: run.written,
         }
         for run in found
     ]  # fmt: skip
@@ -139,7 +149,7 @@ def cards(found: Sequence[Run]) -> Table:
     told = rows(found[:MOST_CARDS])
     head = [name for name in told[0] if name != "what"] if told else ["run"]
     cells = [
-        [one["written"].strftime("%Y-%m-%d %H:%M") if name == "written" and one[name] else one[name] for name in head]
+        [one[name].strftime("%Y-%m-%d %H:%M") if name == WRITTEN and one[name] else one[name] for name in head]
         for one in told
     ]
     more = len(found) - MOST_CARDS
@@ -221,7 +231,7 @@ def evaluation(
     run: Run, checkpoint: Path, data: str, problems: int, samples: int, device: str
 ) -> tuple[Path, list[str]]:
     """The folder of a finished training's evaluation, and the arguments of ``irl-lens`` that make it."""
-    folder = run.path / "evaluation"
+    folder = run.path / EVALUATION
     return folder, [
         "evaluate", "--out", str(folder.resolve()), "--checkpoint", str(checkpoint.resolve()), "--data", data,
         "--problems", str(problems), "--samples", str(samples), "--device", device,

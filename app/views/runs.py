@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import streamlit as st
 
@@ -22,6 +23,7 @@ from app.jobs.training_form import STARTED
 from app.runs import labels, table
 from app.runs.labels import Label, LabelError, Labels
 from app.runs.table import Run
+from irl_core.methods import METHODS
 from irl_core.storage.training_run import FINAL
 
 VIEWS: Final = Path(__file__).resolve().parent
@@ -40,23 +42,35 @@ STOPPED: Final = {
     "failed": "*failed*: it ended with an error, which is on Training curves.",
 }
 STATES_MEAN: Final = " ".join(STOPPED.values()) + " Resume goes on from what was saved."
+BUNDLED_ONES: Final = (
+    "*demo (bundled)* is the training of the checkpoint demo. Of that of gsm8k no curves were kept: *Where it comes "
+    "from* in the sidebar says how it was made."
+)
+ARCHIVED: Final = "runs_archived_last"  # in the session: the key of the run that was archived last
+WIDTHS: Final = {"tags": 160, "note": 280}  # pixels of the columns that hold what people wrote
 KINDS: Final = ("all", "training", "scored run")
 
 
 def show() -> None:
     st.header("Which runs are there?")
     found = all_runs()
+    for key, tell in (("runs_told", st.toast), ("runs_said", st.error)):
+        if key in st.session_state:
+            tell(plain(st.session_state.pop(key)))
     words, kind, archived = st.columns([4, 4, 2], vertical_alignment="bottom")
     said = words.text_input(
         "Search", key="runs_words", placeholder="name, preset, checkpoint, tag or note", max_chars=200
     )
     what = kind.segmented_control("Kind", KINDS, key="runs_kind", default="all", required=True)
     shown = table.search(found, said, str(what), archived=archived.toggle("Archived too", key="runs_archived"))
-    count = f"{counted(len(shown), 'run')} of {len(found):,}"
-    st.caption(f"{count}. Choose some in the table to compare, note, score or evaluate them.")
+    st.caption(count_words(found, shown))
+    offer_undo(found)
     chosen = choose(shown)
-    if stopped := sorted({run.state for run in chosen if run.state in STOPPED}):
-        st.caption(" ".join(STOPPED[state] for state in stopped))
+    for state in sorted({run.state for run in chosen if run.state in STOPPED}):
+        those = plain(", ".join(run.listed for run in chosen if run.state == state))
+        st.caption(f"{those}, {STOPPED[state]}")
+    if not chosen and any(run.state == "bundled" for run in shown):
+        st.caption(BUNDLED_ONES)
     if len(chosen) == 1:
         one_run(chosen[0])
     elif chosen:
@@ -83,10 +97,34 @@ def all_runs() -> list[Run]:
     return table.runs(trainings, results, chooser.catalogue(), known, chooser.checkpoint_of)
 
 
+def count_words(found: Sequence[Run], shown: Sequence[Run]) -> str:
+    """How many runs are shown, of how many; and what one and several can be chosen for."""
+    archived = sum(run.label.archived for run in found)
+    away = archived - sum(run.label.archived for run in shown)
+    beside = f", and {away:,} archived" if away else ""
+    count = f"{len(shown):,} of {counted(len(found) - away, 'run')} shown{beside}"
+    return f"{count}. Choose one to note, score or evaluate it, several to compare them." if shown else f"{count}."
+
+
+def offer_undo(found: Sequence[Run]) -> None:
+    """Say that a run was just archived, and offer to take it out again."""
+    gone = next((run for run in found if run.key == st.session_state.get(ARCHIVED) and run.label.archived), None)
+    if gone is not None:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(plain(f"{gone.listed} is archived: 'Archived too' shows it. Its files stay."))
+            st.button(
+                "Undo", on_click=write_label, args=(gone, replace(gone.label, archived=False)), icon=":material/undo:"
+            )
+
+
 def choose(shown: Sequence[Run]) -> list[Run]:
     """The table, and the runs that are chosen in it or in the list below it."""
     from irl_core.report import figures
 
+    if not shown:
+        st.info("No run is left: clear the search, choose another kind, or show the archived ones too.")
+        st.session_state["runs_chosen"] = []
+        return []
     by_key = {run.key: run for run in shown}
     state = st.session_state
     kept = [key for key in state.get("runs_chosen", []) if key in by_key]
@@ -104,8 +142,14 @@ def choose(shown: Sequence[Run]) -> list[Run]:
             state["runs_ticks"] += 1
             state["runs_told"] = f"At most {MOST_CHOSEN} runs can be chosen; the first {MOST_CHOSEN} are."
 
-    number = st.column_config.NumberColumn(format="%.3f")
-    time = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")
+    columns: dict[str, Any] = {
+        "pass@1": st.column_config.NumberColumn(format="%.3f"),
+        table.WRITTEN: st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
+        "state": st.column_config.TextColumn(help=STATES_MEAN),
+    }
+    for name, width in WIDTHS.items():  # of themselves they are as wide as their names
+        if any(row[name] for row in rows):
+            columns[name] = st.column_config.TextColumn(width=width)
     st.html(f"<style>{NARROW}{figures.stylesheet()}</style>")
     with st.container(key="runs_cards"):  # what a narrow screen has in the place of the table
         st.html(figures.table_html(table.cards(shown)))
@@ -114,14 +158,12 @@ def choose(shown: Sequence[Run]) -> list[Run]:
         inert_table(rows), hide_index=True, key=key, on_select=take, selection_mode="multi-row",
         selection_default={"selection": {"rows": [place for place, run in enumerate(shown) if run.key in kept]}},
         height=ROW_PIXELS * (min(max(len(shown), 1), ROWS_IN_SIGHT) + 1) + 3, placeholder="",
-        column_config={"pass@1": number, "written": time, "state": st.column_config.TextColumn(help=STATES_MEAN)},
+        column_config=columns,
     )  # fmt: skip
     st.multiselect(
         "Chosen", list(by_key), key="runs_chosen", max_selections=MOST_CHOSEN, placeholder="Choose runs",
-        format_func=lambda key: by_key[key].name, label_visibility="collapsed", on_change=tick_anew,
+        format_func=lambda key: by_key[key].listed, label_visibility="collapsed", on_change=tick_anew,
     )  # fmt: skip
-    if "runs_told" in state:
-        st.toast(plain(state.pop("runs_told")))
     return [by_key[key] for key in state["runs_chosen"]]
 
 
@@ -156,32 +198,42 @@ def one_run(run: Run) -> None:
         "Archive" if turned else "Take out of the archive", on_click=put, args=(run, turned), disabled=not may,
         icon=":material/archive:",
     )  # fmt: skip
-    if "runs_said" in st.session_state:
-        st.error(plain(st.session_state.pop("runs_said")))
 
 
 def put(run: Run, archived: bool) -> None:
-    """Write down what is noted on a run; why it is not, is said."""
+    """Write down what is noted on a run in the fields of the page; why it is not, is said."""
     state = st.session_state
     try:
-        who = access.writer("annotate")
-        tags, note = labels.tags_of(state[f"tags_{run.key}"]), state[f"note_{run.key}"].strip()
-        Labels().put(run.key, Label(tags, note, archived), who)
+        wanted = Label(labels.tags_of(state[f"tags_{run.key}"]), state[f"note_{run.key}"].strip(), archived)
+    except LabelError as error:
+        state["runs_said"] = f"Not saved: {error}"
+    else:
+        write_label(run, wanted)
+
+
+def write_label(run: Run, wanted: Label) -> None:
+    """Write down a run's tags and note, and whether it is archived; why not, is said."""
+    state = st.session_state
+    state.pop(ARCHIVED, None)
+    try:
+        Labels().put(run.key, wanted, access.writer("annotate"))
     except (LabelError, access.NotAllowedError) as error:
         state["runs_said"] = f"Not saved: {error}"
     else:
-        if archived == run.label.archived:
-            state["runs_told"] = f"Saved: tags and note of {run.name}."
-        elif archived:
-            state["runs_told"] = f"{run.name} is archived: 'Archived too' shows it. Its files stay."
+        if wanted.archived == run.label.archived:
+            state["runs_told"] = f"Saved: tags and note of {run.listed}."
+        elif wanted.archived:
+            state[ARCHIVED] = run.key
         else:
-            state["runs_told"] = f"{run.name} is out of the archive."
+            state["runs_told"] = f"{run.listed} is out of the archive."
 
 
 def offer_scoring(run: Run) -> None:
     """Offer to score the texts of a scored run with the checkpoint of the sidebar, as a job; or say why not."""
     info = sidebar.chosen()
     known = next((one for one in chooser.catalogue() if one.name == run.name), None)
+    if info is not None and follow(table.scoring(run, info.name, info.path, "auto")[0]):
+        return
     if info is None or known is None or known.reason:
         why = "there is no checkpoint to score it with" if info is None else "it cannot be read"
         st.caption(plain(f"It cannot be scored again: {why}."))
@@ -198,11 +250,12 @@ def offer_scoring(run: Run) -> None:
             if (folder / "run.parquet").exists():
                 raise JobError(f"{folder.name} is there already, among the scored runs")
             command = supervisor.command_line(*arguments)
-            job = waiting.start(Wanted("score", f"scoring of {run.name} by {info.name}", command, folder, device, who))
+            title = f"scoring of {run.listed} by {info.name}"
+            job = waiting.start(Wanted("score", title, command, folder, device, who))
         except (JobError, access.NotAllowedError) as error:
             st.session_state["runs_said"] = f"Not started: {error}"
         else:
-            st.toast(plain(f"Job {job.id} scores it; then {folder.name} is among the scored runs."))
+            st.session_state["runs_told"] = f"Job {job.id} scores it; then {folder.name} is among the scored runs."
 
     may = access.may("upload")
     st.button(
@@ -212,7 +265,15 @@ def offer_scoring(run: Run) -> None:
 
 
 def offer_evaluation(run: Run) -> None:
-    """Offer to evaluate the checkpoint of a finished training, as a job."""
+    """Offer to evaluate the checkpoint of a finished training, as a job, or show how far that is; or say why not."""
+    method = METHODS.get(run.method)
+    if method is not None and not method.needs_discriminator:
+        st.caption(plain(f"{run.method} trains the policy alone: there is no reward that could be evaluated."))
+        return
+    if follow(run.path / table.EVALUATION):
+        return
+    if (run.path / table.EVALUATION / "run.parquet").is_file():
+        st.caption(plain(f"It was evaluated: {run.name}/{table.EVALUATION} is among the scored runs."))
     checkpoint = next(
         (one for one in scoring_queue.catalogue() if one.path.resolve() == (run.path / FINAL).resolve()), None
     )
@@ -237,9 +298,27 @@ def offer_evaluation(run: Run) -> None:
             st.session_state["runs_said"] = f"Not started: {error}"
         else:
             when = "when it has its turn" if job.waiting else "now"
-            st.toast(plain(f"Job {job.id} evaluates {run.name} {when}; the sidebar shows how far it is."))
+            st.session_state["runs_told"] = f"Job {job.id} evaluates {run.name} {when}."
 
     st.button("Evaluate it", on_click=start, disabled=not access.may("upload"), icon=":material/play_arrow:")
+
+
+def follow(folder: Path) -> bool:
+    """Show how far the job is that makes what a folder is for, where one does; whether there is one."""
+    try:
+        jobs = [job for job in supervisor.list_jobs() if job.run_dir == folder.resolve()]
+    except JobError as error:
+        st.error(plain(str(error)))
+        return False
+    at_it = next((job for job in jobs if job.active or job.waiting), None)
+    if at_it is not None:
+        with st.container(border=True):
+            st.markdown(f"**Job {at_it.id}**: {plain(at_it.title)}")
+            panel.watch(at_it.id)
+    elif jobs and jobs[0].state != "finished":
+        why = f": {jobs[0].reason}" if jobs[0].reason else ""
+        st.caption(plain(f"Job {jobs[0].id}, {jobs[0].title}, was not finished ({jobs[0].state}{why})."))
+    return at_it is not None
 
 
 # --------------------------------------------------------------------------------------------------------- several runs

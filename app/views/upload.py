@@ -13,7 +13,6 @@ from app.analysis.upload_records import MOST_TITLE, shown_title
 from app.analysis.uploads import FORMATS, MOST_BYTES, MOST_TRACES, SAMPLE, SUFFIXES, UploadError
 from app.components.markdown import counted, plain
 from app.jobs import panel, supervisor, waiting
-from app.jobs.logs import job_tail
 from app.jobs.store import JobError
 from app.jobs.supervisor import Wanted
 from irl_core.checkpoints.find import CheckpointInfo
@@ -23,7 +22,6 @@ from irl_core.storage.scored_run import read_run
 
 STARTED: Final = "uploads_started"  # in the session: of each run that it uploaded its job, title and size in words
 FAILURES: Final = Path(__file__).with_name("failures.py")
-SECONDS_BETWEEN_LOOKS: Final = 2.0
 
 
 def show() -> None:
@@ -134,7 +132,7 @@ def follow(run: str) -> None:
             return
         if job.active or job.waiting:
             st.markdown(f"**{plain(title)}**: job {job_id} scores {words}.")
-            watch(job_id)
+            panel.watch(job_id)
         elif job.state != "finished":
             why = job.reason or "see its log in the sidebar"
             st.error(plain(f"{title}: the scoring was not finished ({job.state}): {why}"))
@@ -144,22 +142,6 @@ def follow(run: str) -> None:
                 chooser.catalogue.clear()
                 st.session_state.update({chooser.STATE: [run], "outcome": "all"})
                 st.switch_page(FAILURES)
-
-
-@st.fragment(run_every=SECONDS_BETWEEN_LOOKS)
-def watch(job_id: int) -> None:
-    """How far a scoring is. When it has ended the whole page is drawn anew."""
-    try:
-        job = supervisor.get(job_id)
-    except JobError as error:
-        st.error(plain(str(error)))
-        return
-    if job.active:
-        panel.draw_scoring(job_tail(job, 1))
-    elif job.waiting:
-        st.caption("It waits in the queue, and begins by itself: the sidebar shows what runs before it.")
-    else:
-        st.rerun()
 
 
 @st.cache_data(max_entries=16, ttl=60, show_spinner=False)

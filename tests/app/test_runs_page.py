@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.analysis import chooser
 from app.jobs import supervisor, training_runs
+from app.jobs.logs import job_tail
 from app.runs import table
 from app.runs.labels import MOST_NOTE, Label, LabelError, Labels, tags_of
 from irl_core.storage.training_run import CONFIG, METRICS, STATUS
@@ -94,6 +98,10 @@ def open_page() -> AppTest:
     return page
 
 
+def captions(page: AppTest) -> list[str]:
+    return [one.value.replace("\\", "") for one in page.caption]
+
+
 def press(page: AppTest, label: str) -> None:
     next(one for one in page.button if one.label == label).click().run()
     assert not page.exception
@@ -109,9 +117,50 @@ def test_a_run_is_noted_on_and_archived(home: Path) -> None:
     press(page, "Archive")
     assert Labels().all()["training/one"].archived and page.multiselect(key="runs_chosen").value == []
     assert "one" not in list(page.dataframe[0].value["run"])
-    assert [one.value.replace("\\", "") for one in page.toast] == [
-        "one is archived: 'Archived too' shows it. Its files stay."
+    assert "one is archived: 'Archived too' shows it. Its files stay." in captions(page)
+    press(page, "Undo")
+    assert Labels().all() == {"training/one": Label(("paper", "seed 1"), "[a](http://x)")}
+    assert "one" in list(page.dataframe[0].value["run"]) and "archived" not in "\n".join(captions(page))
+    assert [one.value.replace("\\", "") for one in page.toast] == ["one is out of the archive."]
+
+
+def test_what_is_archived_in_a_search_is_told_and_counted_apart(home: Path) -> None:
+    page = open_page()
+    before = next(one for one in captions(page) if " shown" in one)
+    total = int(before.split()[2])
+    page.text_input(key="runs_words").set_value("fast").run()
+    page.multiselect(key="runs_chosen").set_value(["training/fast"]).run()
+    press(page, "Archive")
+    assert f"0 of {total - 1} runs shown, and 1 archived." in captions(page)
+    assert any(one.startswith("fast is archived") for one in captions(page))
+    assert not page.dataframe or "run" in page.dataframe[0].value  # no table without the names of its columns
+    assert [one.value for one in page.info] == [
+        "No run is left: clear the search, choose another kind, or show the archived ones too."
     ]
+    page.toggle(key="runs_archived").set_value(True).run()
+    assert any(one.startswith(f"1 of {total} runs shown. Choose one to note") for one in captions(page))
+
+
+def test_tags_and_notes_have_room_and_times_their_zone(home: Path) -> None:
+    page = open_page()
+    assert '"width"' not in page.dataframe[0].proto.columns
+    Labels().put("training/one", Label(("newcomer", "csv"), "My ten rows"))
+    page.run()
+    columns = json.loads(page.dataframe[0].proto.columns)
+    assert (columns["tags"]["width"], columns["note"]["width"]) == (160, 280)
+    assert "written (UTC)" in page.dataframe[0].value
+
+
+def test_of_several_runs_it_is_said_which_was_stopped_and_what_one_can_be_chosen_for(home: Path) -> None:
+    for name in ("one", "two"):
+        status = {"state": "interrupted" if name == "one" else "finished", "step": 1, "steps": 2, "pid": 1}
+        (home / "runs" / name / STATUS).write_text(json.dumps(status))
+    page = open_page()
+    page.multiselect(key="runs_chosen").set_value(["training/one", "training/two"]).run()
+    assert "one, *interrupted*: it was asked to stop from outside, finished its step and saved." in captions(page)
+    assert any("Choose one to note, score or evaluate it, several to compare them." in one for one in captions(page))
+    page.multiselect(key="runs_chosen").set_value([]).run()
+    assert any("Of that of gsm8k no curves were kept" in one for one in captions(page))
 
 
 def test_two_runs_are_compared_and_seeds_stand_together(home: Path) -> None:
@@ -147,6 +196,50 @@ def test_an_evaluation_is_started_as_a_job(home: Path, monkeypatch: pytest.Monke
     assert (kind, title, folder.name) == ("evaluate", "evaluation of one", "evaluation")
     assert command[command.index("--problems") + 1] == "12" and command[command.index("--data") + 1] == "demo"
     assert any("Not started: the device is busy" in one.value.replace("\\", "") for one in page.error)
+
+
+def test_a_training_without_a_reward_is_not_evaluated(home: Path) -> None:
+    config = home / "runs" / "one" / CONFIG
+    config.write_text(config.read_text().replace("irl", "sft", 1))
+    page = open_page()
+    page.multiselect(key="runs_chosen").set_value(["training/one"]).run()
+    assert "sft trains the policy alone: there is no reward that could be evaluated." in captions(page)
+    assert "Evaluate it" not in [one.label for one in page.button]
+
+
+def test_an_evaluation_that_runs_is_followed_where_it_was_started(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.inspect import scoring_queue
+    from irl_core.checkpoints.find import CheckpointInfo
+
+    final = home / "runs" / "one" / "final"
+    monkeypatch.setattr(
+        scoring_queue, "sources",
+        scoring_queue.Sources(scoring_queue.sources.factory, lambda: [CheckpointInfo("one/final", final, True)]),
+    )  # fmt: skip
+    monkeypatch.setattr(scoring_queue, "unusable_without_base", lambda info: info)
+    real = supervisor.start
+    code = "import time; print('Sampled 3 of 12', flush=True); time.sleep(60)"
+    monkeypatch.setattr(supervisor, "start", lambda job: real(replace(job, command=[sys.executable, "-c", code])))
+    page = open_page()
+    page.multiselect(key="runs_chosen").set_value(["training/one"]).run()
+    press(page, "Evaluate it")
+    (job,) = supervisor.list_jobs()
+    assert [one.value.replace("\\", "") for one in page.toast] == ["Job 1 evaluates one now."]
+    while "Sampled" not in job_tail(job):
+        time.sleep(0.05)
+    page.run()
+    assert "**Job 1**: evaluation of one" in [one.value for one in page.markdown]
+    assert [one.proto.text for one in page.get("progress")] == ["Sampled 3 of 12"]
+    assert "Evaluate it" not in [one.label for one in page.button]
+    supervisor.cancel(1)
+    while supervisor.get(1).active:
+        time.sleep(0.05)
+    page.run()
+    assert any(one.startswith("Job 1, evaluation of one, was not finished (cancelled") for one in captions(page))
+    assert "Evaluate it" in [one.label for one in page.button]
+    (job.run_dir / "run.parquet").write_bytes(b"")
+    page.run()
+    assert "It was evaluated: one/evaluation is among the scored runs." in captions(page)
 
 
 def test_a_scored_run_is_scored_again_by_another_checkpoint_or_it_is_said_why_not(
