@@ -27,6 +27,7 @@ NOT_NEEDED: Final = ["lasso2d", "select2d", "autoScale2d"]
 PICTURE_SCALE: Final = 2
 BUTTONS: Final = 40  # pixels above a chart for its buttons, so that they do not cover the legend
 LEGEND_BELOW: Final = -64  # pixels from the plot to a legend below it: the axis with its title stands between
+TITLE_LINE: Final = 30  # the same for each further line of the title
 DIGITS: Final = "%.4g"
 CLASS: Final = "Whether the final answer is right: correct, incorrect, or not known."
 BINS: Final = {
@@ -83,7 +84,8 @@ def draw(
 
     edges, above = figure.layout.margin.t or 0, 0
     if figure.layout.legend.yanchor == "bottom":  # above the plot it would grow under the buttons on a narrow screen
-        figure.update_layout(legend={"yanchor": "top", "y": LEGEND_BELOW / HEIGHT})
+        further = (figure.layout.xaxis.title.text or "").count("<br>")
+        figure.update_layout(legend={"yanchor": "top", "y": (LEGEND_BELOW - TITLE_LINE * further) / HEIGHT})
     else:
         above = edges
     figure.update_layout(

@@ -14,6 +14,7 @@ from app.components import chart
 from irl_core.evaluation.scores import TITLES
 from irl_core.report import figure_tables, headlines
 from irl_core.report.charts import traces
+from irl_core.report.charts.style import titled
 from irl_core.report.tables import numbers
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ def draw_charts(runs: Sequence[Shown], score: str) -> None:
     histogram, strip = traces.histogram(drawn, score, theme=theme), traces.strip(drawn, score, theme=theme)
     if st.session_state["compared"] == WITHIN:
         words = f"{traces.title_of(score)}<br>less its problem's mean"
-        histogram.update_xaxes(title_text=words)
-        strip.update_yaxes(title_text=words)
+        titled(histogram, x=words)
+        titled(strip, y=words)
     # legend and boxes of several runs need the whole width
     first, second = st.columns(2, gap="medium") if len(runs) == 1 else (st.container(), st.container())
     with first:

@@ -47,7 +47,7 @@ def curves(found: Mapping[str, Reranking]) -> None:
         evaluation.reranking(found, theme=chart.theme()),
         evaluation.reranking_table(found),
         key="reranking",
-        alt="Accuracy of each way to choose among 1 to N samples, with 95 % bands, by run; the table has the values.",
+        alt="Accuracy of each way to choose among 1 to N samples, by run; the table has values and intervals.",
         least=620,
     )
     st.caption(next(iter(found.values())).ties)
@@ -73,7 +73,7 @@ def solved_by_k(solved: Mapping[str, Section[PassAtK]]) -> None:
         evaluation.pass_at_k(found, theme=chart.theme()),
         evaluation.pass_at_k_table(found),
         key="pass-at-k",
-        alt="The share of problems that k samples solve, with 95 % bands, by run; the values are in the table below.",
+        alt="The share of problems that k samples solve, by run; the table has values and intervals.",
     )
     with st.expander("In full words"):
         panel.paragraphs(solved)

@@ -34,9 +34,10 @@ BUNDLED = ROOT / "assets" / "scored_run" / "run.parquet"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two scored runs: one plain, one whose ids, texts and origin are hostile."""
+    """A folder with three scored runs: plain, of few solutions, and one whose ids, texts and origin are hostile."""
     folder = tmp_path_factory.mktemp("runs")
     written(folder / "plain.parquet", simulated(30, 6), checkpoint="demo-irl", data="demo")
+    written(folder / "few.parquet", simulated(12, 2), checkpoint="demo-irl", data="demo")  # of few all is points
     rows = simulated(12, 4)
     for number, row in enumerate(rows):
         row |= {"trace_id": f"=cmd() {HOSTILE} $5 and $10 {number}", "text": HOSTILE}
@@ -281,4 +282,44 @@ def test_a_narrow_page_is_not_scrolled_sideways(browser: Browser, pages: str) ->
     ready(page)
     matrix = page.locator("[class*=st-key-scrolled_740_]")
     assert matrix.evaluate("node => [node.scrollWidth, node.clientWidth <= 400]") == [740, True]
+    context.close()
+
+
+# the words of a chart that reach beyond it, and those of a title that lie over a label or a name
+CUT = """node => {
+  const edge = node.querySelector("svg.main-svg").getBoundingClientRect(), cut = [];
+  const shown = (one) => one.textContent.trim() && one.getBoundingClientRect().width > 0;
+  const words = [...node.querySelectorAll("svg text")].filter((one) => shown(one) && !one.closest(".plot"));
+  for (const one of words) {
+    const box = one.getBoundingClientRect();
+    const across = box.left < edge.left - 1 || box.right > edge.right + 1;
+    if (across || box.top < edge.top - 1 || box.bottom > edge.bottom + 1) cut.push(one.textContent);
+  }
+  const others = words.filter((one) => one.matches(".legendtext") || one.closest(".xtick, .ytick"));
+  for (const title of node.querySelectorAll(".xtitle, .ytitle")) {
+    const a = title.getBoundingClientRect();
+    for (const one of others.filter(shown)) {
+      const b = one.getBoundingClientRect();
+      if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1) {
+        cut.push(`${title.textContent} over ${one.textContent}`);
+      }
+    }
+  }
+  return cut;
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("name", ["distributions", "correlations", "reranking"])
+@pytest.mark.parametrize("run", ["scored_run", "few"])
+def test_no_word_of_a_chart_is_cut_or_covered(browser: Browser, pages: str, name: str, width: int, run: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(DRAWN)
+    open_page(page, pages, name, run)
+    charts = page.locator(CHART)
+    for place in range(charts.count()):
+        expect(charts.nth(place).locator(".plot-container")).to_be_attached()
+        assert charts.nth(place).evaluate(CUT) == []
+    assert charts.count() > 1
     context.close()

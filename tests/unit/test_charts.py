@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +13,20 @@ import pytest
 
 from irl_core.evaluation import correlation, pass_at_k, reranking
 from irl_core.evaluation.evaluated_run import EvaluatedRun
+from irl_core.evaluation.scores import TITLES
 from irl_core.report.charts import evaluation as charts
 from irl_core.report.charts import style, traces
+from irl_core.report.charts.forest_plot import intervals
 from irl_core.report.charts.training import training, training_table
+from irl_core.statistics.bootstrap import Estimate
 from tests.evaluated import frame, simulated
 
 SCORE = "score_mean_discounted"
 HOSTILE = "<img src=x onerror=alert(1)> <b>x</b> $5 and $10"
 
 
-def evaluated(found: pd.DataFrame) -> EvaluatedRun:
-    from pathlib import Path
-
-    return EvaluatedRun(Path("run.parquet"), found, found.iloc[:0], found.iloc[:0])
+def evaluated(found: pd.DataFrame, **parts: Any) -> EvaluatedRun:
+    return EvaluatedRun(Path("run.parquet"), found, found.iloc[:0], found.iloc[:0], **parts)
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +180,75 @@ def test_figures_are_drawn_as_they_were_computed(rows: pd.DataFrame) -> None:
     solved = {"a": pass_at_k.figures(run)}
     drawn = [one for one in charts.pass_at_k(solved).data if one.name]
     policies = solved["a"].policies
-    assert [list(one.y) for one in drawn] == [
-        [f.value if f.defined else None for f in by_k.values()] for by_k in policies.values()
+    assert [dict(zip(one.x, one.y, strict=True)) for one in drawn] == [
+        {int(k): f.value for k, f in by_k.items() if f.defined} for by_k in policies.values()
     ]
+
+
+def test_no_line_of_a_title_or_a_legend_is_longer_than_a_narrow_chart_holds(rows: pd.DataFrame) -> None:
+    run = evaluated(rows, compare={"a policy with a name that is longer than any line of a legend": rows})
+    runs = {"uploads/solutions-of-the-spring-term-1f2e3d4c": rows, "two": rows}
+    ranks, solved = ({name: made.figures(run) for name in runs} for made in (reranking, pass_at_k))
+    figures = [
+        *(drawn(given, score) for drawn in (traces.histogram, traces.strip) for score in TITLES
+          for given in (runs, {"few": frame(simulated(5, 4))}, {"none": rows.head(0)})),
+        traces.scatter(runs, SCORE, "score_mean_discounted_answer"), traces.scatter({}, SCORE, "length"),
+        charts.reranking(ranks), charts.reranking({}), charts.pass_at_k(solved), charts.pass_at_k({}),
+        training({name: [{"step": 1.0, "a": 1.0}] for name in runs}, ["a"]),
+        intervals(
+            [(name, "AUC", Estimate(0.6, 0.5, 0.7, 9, "pairs")) for name in runs],
+            unit="share of the pairs of one problem ranked right", reference=0.5, reference_words="chance",
+        ),
+    ]  # fmt: skip
+    said = [
+        words
+        for one in figures
+        for words in (one.layout.xaxis.title.text, one.layout.yaxis.title.text, *(each.name for each in one.data))
+    ]
+    lines = [html.unescape(line) for words in said if words for line in words.split("<br>")]
+    assert len(lines) > 100 and max(map(len, lines)) <= style.LINE
+    notes = [note.text for one in figures for note in one.layout.annotations]
+    assert len(notes) > 5 and all(len(line) <= style.NOTE_LINE for words in notes for line in words.split("<br>"))
+
+
+def test_numbers_of_samples_have_no_fractions_and_end_where_the_samples_do() -> None:
+    run = evaluated(frame(simulated(12, 2)))
+    chosen, solved = (
+        charts.reranking({"a": reranking.figures(run)}),
+        charts.pass_at_k({"a": pass_at_k.figures(run)}),
+    )
+    for figure in (chosen, solved, training({"a": [{"step": 1.0, "a": 1.0}, {"step": 3.0, "a": 2.0}]}, ["a"])):
+        assert figure.layout.xaxis.dtick == 1
+    assert {x for one in solved.data for x in one.x} == {x for one in chosen.data for x in one.x} == {1, 2}
+    hours = training({"a": [{"step": 0.5, "a": 1.0}, {"step": 2.25, "a": 2.0}]}, ["a"])
+    assert hours.layout.xaxis.dtick is None
+
+
+def test_a_line_under_another_is_seen_on_both_its_sides() -> None:
+    figure = charts.reranking({"a": reranking.figures(evaluated(frame(simulated(12, 2))))})
+    lines = {one.name: one for one in figure.data if one.name}
+    under, over = lines["vote weighted by the reward"], lines["highest reward"]
+    assert list(under.y) == list(over.y) and list(figure.data).index(under) < list(figure.data).index(over)
+    assert under.line.width == over.line.width + style.ON_TOP
+    assert under.marker.size == over.marker.size + style.ON_TOP
+    lone = [one for name, one in lines.items() if [list(each.y) for each in lines.values()].count(list(one.y)) == 1]
+    assert lone and {one.line.width for one in lone} == {2}
+
+
+def test_bands_are_drawn_where_they_can_be_told_apart(rows: pd.DataFrame) -> None:
+    def bands(figure: Any) -> list[str]:
+        return [one.fillcolor for one in figure.data if one.fill == "toself"]
+
+    run = evaluated(rows)
+    figure = charts.reranking({"a": reranking.figures(run)})
+    best = next(one for one in figure.data if one.name == "highest reward")
+    assert bands(figure) == [style.faded(best.line.color, 0.15)]
+    assert figure.layout.xaxis.title.text.endswith("95 % band: highest reward")
+    alone = charts.pass_at_k({"a": pass_at_k.figures(run)})
+    many = charts.pass_at_k({"a": pass_at_k.figures(evaluated(rows, compare=dict.fromkeys("bcd", rows)))})
+    assert len(bands(alone)) == len(bands(many)) == 1
+    assert alone.layout.xaxis.title.text.endswith("bands: 95 %")
+    assert many.layout.xaxis.title.text.endswith("95 % band: this run")
 
 
 def test_an_undefined_correlation_is_no_zero(rows: pd.DataFrame) -> None:
@@ -226,7 +295,7 @@ def test_an_accuracy_without_a_value_says_why(problems: int, samples: int, why: 
     found = {"a": reranking.figures(evaluated(frame(simulated(problems, samples))))}
     assert why in charts.reranking(found).layout.annotations[0].text
     solved = charts.pass_at_k({"a": pass_at_k.figures(evaluated(frame(simulated(1))))}).layout
-    assert "fewer than two problems" in solved.annotations[0].text and "(1 problem;" in solved.xaxis.title.text
+    assert "fewer than two problems" in solved.annotations[0].text and "(1 problem)<br>" in solved.xaxis.title.text
 
 
 def test_texts_of_others_stay_texts() -> None:

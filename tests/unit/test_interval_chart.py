@@ -71,4 +71,4 @@ def test_the_reference_line_and_the_ink_follow_the_theme(theme: str) -> None:
     figure = intervals(found, unit="AUC", reference=0.5, reference_words="chance", theme=theme)
     ink = THEMES[theme].text
     assert figure.layout.shapes[0].x0 == 0.5 and figure.layout.shapes[0].line.color == ink
-    assert figure.layout.xaxis.title.text == "AUC (dotted: chance)" and figure.layout.font.color == ink
+    assert figure.layout.xaxis.title.text == "AUC<br>(dotted: chance)" and figure.layout.font.color == ink

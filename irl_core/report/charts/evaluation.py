@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from irl_core.evaluation.correlation import Correlations
-from irl_core.evaluation.pass_at_k import PassAtK
+from irl_core.evaluation.pass_at_k import THIS, PassAtK
 from irl_core.evaluation.reranking import Reranking
 from irl_core.evaluation.reward_hacking import Probes
 from irl_core.evaluation.scores import REWARD_SCORES, Counts
@@ -19,6 +19,7 @@ from irl_core.report.charts.style import (
     DASHES,
     HEIGHT,
     SYMBOLS,
+    apart,
     between,
     colours,
     curve,
@@ -30,6 +31,7 @@ from irl_core.report.charts.style import (
     note,
     styled,
     text,
+    whole_numbers,
 )
 from irl_core.report.tables import numbers
 from irl_core.statistics.bootstrap import Estimate
@@ -45,6 +47,8 @@ WAYS: Final = {
     "log_prob_vote": "vote weighted by log-probability",
     "oracle": "oracle (any sample right)",
 }
+BANDED: Final = "best_of"  # the way that the page's sentence is about; bands of all of them are one brown mass
+MOST_BANDS: Final = 2  # lines whose bands can be told apart
 
 
 def correlation_matrix(correlations: Correlations, kind: str, *, theme: str = "light") -> go.Figure:
@@ -111,7 +115,8 @@ def curves_of(reranked: Reranking) -> Iterator[tuple[str, list[int], list[Estima
 
 
 def reranking(by_run: Mapping[str, Reranking], *, theme: str = "light") -> go.Figure:
-    """Accuracy of each way to choose among 1 to N samples, with 95 % bands; a random sample as a level."""
+    """Accuracy of each way to choose among 1 to N samples; the highest reward's with its 95 % band, since bands of all
+    hide each other. A random sample as a level."""
     look, figure = colours(theme), go.Figure()
     for place, (run, one) in enumerate(by_run.items()):
         dash = cycled(DASHES, place)
@@ -119,19 +124,21 @@ def reranking(by_run: Mapping[str, Reranking], *, theme: str = "light") -> go.Fi
             number = list(WAYS).index(way)
             curve(
                 figure, across, values, name=labelled(run, WAYS[way], len(by_run)), colour=cycled(look.series, number),
-                dash=dash, symbol=cycled(SYMBOLS, number),
+                dash=dash, symbol=cycled(SYMBOLS, number), banded=way == BANDED,
             )  # fmt: skip
         level, sizes = one.baselines.get("random_sample", {}).get("1"), one.curves.sizes
         if level and level.defined and sizes:
             name = labelled(run, "random sample", len(by_run))
             curve(figure, [sizes[0], sizes[-1]], [level, level], name=name, colour=look.unknown,
-                  dash="dot" if place == 0 else dash, symbol="line-ew")  # fmt: skip
-    title = f"samples to choose from, N ({counted(by_run)})" if figure.data else ""
+                  dash="dot" if place == 0 else dash, symbol="line-ew", banded=False)  # fmt: skip
+    title = counted("samples, N", by_run, WAYS[BANDED]) if figure.data else ""
     curves = sum(bool(one.name) for one in figure.data)
     beneath = curves <= MOST_BENEATH  # one beneath the other, so that a narrow screen shows all of them
     rows = curves if beneath else math.ceil(curves / LEGEND_COLUMNS)
-    styled(figure, theme, title, "share of problems answered right", height=HEIGHT + 50 + LEGEND_ROW * rows)
-    legend = {"y": -60 / HEIGHT, "yanchor": "top", "orientation": "v" if beneath else "h"}
+    styled(figure, theme, title, "share of problems answered right", height=HEIGHT + 70 + LEGEND_ROW * rows)
+    apart(figure)
+    whole_numbers(figure, [size for one in figure.data for size in one.x])
+    legend = {"y": -90 / HEIGHT, "yanchor": "top", "orientation": "v" if beneath else "h"}
     figure.update_layout(legend=legend, margin_t=8)
     named = [one for one in figure.data if one.name]
     named.sort(key=lambda one: -next((value for value in reversed(one.y) if value is not None), -1.0))
@@ -147,11 +154,13 @@ def any_value(figure: go.Figure) -> bool:
     return any(value is not None for drawn in figure.data for value in drawn.y)
 
 
-def counted(by_run: Mapping[str, Counts]) -> str:
-    """The number of problems behind the bands, in words."""
+def counted(axis: str, by_run: Mapping[str, Counts], banded: str = "") -> str:
+    """The title of an axis with the number of problems behind the lines, and whose 95 % bands are drawn: all have one,
+    or ``banded`` alone."""
     sizes = sorted({one.problems for one in by_run.values()})
     noun = "problem" if sizes == [1] else "problems"
-    return f"{' and '.join(f'{n:,}' for n in sizes)} {noun}; bands: 95 %"
+    told = f"95 % band: {banded}" if banded else "bands: 95 %"
+    return f"{axis} ({' and '.join(f'{n:,}' for n in sizes)} {noun})<br>{told}"
 
 
 def reranking_table(by_run: Mapping[str, Reranking]) -> pd.DataFrame:
@@ -166,16 +175,22 @@ def reranking_table(by_run: Mapping[str, Reranking]) -> pd.DataFrame:
 
 
 def pass_at_k(by_run: Mapping[str, PassAtK], *, theme: str = "light") -> go.Figure:
-    """pass@k of each policy of each scored run, with 95 % bands; k beyond the samples is a gap."""
+    """pass@k of each policy of each scored run; k beyond the samples is left out. Of more than ``MOST_BANDS`` lines the
+    runs' own policies alone have their 95 % bands."""
     look, figure = colours(theme), go.Figure()
     policies = [(run, policy, by_k) for run, one in by_run.items() for policy, by_k in one.policies.items()]
+    few = len(policies) <= MOST_BANDS
     for place, (run, policy, by_k) in enumerate(policies):
+        known = {int(k): estimate for k, estimate in by_k.items() if estimate.defined}
         curve(
-            figure, [int(k) for k in by_k], list(by_k.values()), name=labelled(run, policy, len(by_run)),
+            figure, list(known), list(known.values()), name=labelled(run, policy, len(by_run)),
             colour=cycled(look.series, place), dash=cycled(DASHES, list(by_run).index(run)),
-            symbol=cycled(SYMBOLS, place),
+            symbol=cycled(SYMBOLS, place), banded=few or policy == THIS,
         )  # fmt: skip
-    styled(figure, theme, f"samples, k ({counted(by_run)})", "share of problems solved, pass@k")
+    apart(figure)
+    words = counted("samples, k", by_run, "" if few else THIS)
+    styled(figure, theme, words, "share of problems solved, pass@k")
+    whole_numbers(figure, [k for one in figure.data for k in one.x])
     if not any_value(figure):
         note(figure, "undefined: fewer than two problems have samples known to be right or wrong")
     return figure

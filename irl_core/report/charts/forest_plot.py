@@ -7,13 +7,13 @@ from typing import Final
 
 import plotly.graph_objects as go
 
-from irl_core.report.charts.style import SYMBOLS, colours, cycled, styled, text
+from irl_core.report.charts.style import SYMBOLS, colours, cycled, folded, styled, text
 from irl_core.statistics.bootstrap import Estimate
 from irl_core.statistics.wording import true_minus
 
 ROW_PIXELS: Final = 26
 RUN_PIXELS: Final = 12
-EDGES: Final = 112
+EDGES: Final = 130
 LEAST_WIDTH: Final = 620  # pixels: the labels take half of a narrower chart
 
 
@@ -43,7 +43,7 @@ def intervals(
         shift = (number - (len(runs) - 1) / 2) * RUN_PIXELS / row_pixels
         colour, symbol = cycled(look.series, number), cycled(SYMBOLS, number)
         if run not in some:  # a point nowhere, for its word in the legend
-            name = f"{text(run)}: undefined"
+            name = folded(f"{run}: undefined")
             figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name=name, marker={"color": colour}))
             continue
         known = [(label, one) for of, label, one in marks if of == run and one.defined]
@@ -56,7 +56,7 @@ def intervals(
                     "array": [one.high - one.value if one.interval else 0.0 for _, one in known],
                     "arrayminus": [one.value - one.low if one.interval else 0.0 for _, one in known],
                 },
-                mode="markers", marker={"color": colour, "symbol": symbol, "size": 9}, name=text(run),
+                mode="markers", marker={"color": colour, "symbol": symbol, "size": 9}, name=folded(run),
                 hovertext=[
                     f"{text(run)}<br>{text(label)}<br>{text(true_minus(str(one)))}" for label, one in known
                 ],
@@ -70,7 +70,8 @@ def intervals(
                 x=0, xref="paper", xanchor="left", y=place, text=text(f"undefined: {', '.join(gone)}"),
                 showarrow=False, font={"size": 11}, bgcolor=look.paper, borderpad=0,
             )  # fmt: skip
-    styled(figure, theme, unit, "", height=row_pixels * len(labels) + EDGES)
+    words = unit if reference is None else f"{unit}<br>(dotted: {reference_words})"
+    styled(figure, theme, words, "", height=row_pixels * len(labels) + EDGES)
     figure.update_layout(showlegend=len(runs) > 1 or len(some) < len(runs))
     figure.update_yaxes(
         range=[len(labels) - 0.4, -0.6], tickvals=list(range(len(labels))), ticktext=[text(label) for label in labels],
@@ -78,5 +79,4 @@ def intervals(
     )  # fmt: skip
     if reference is not None:
         figure.add_vline(reference, line={"dash": "dot", "width": 1, "color": look.text})
-        figure.update_xaxes(title_text=f"{unit} (dotted: {reference_words})")
     return figure

@@ -7,7 +7,19 @@ from typing import Final
 import plotly.graph_objects as go
 
 from irl_core.evaluation.first_error import Localisation
-from irl_core.report.charts.style import SYMBOLS, colours, curve, cycled, dots, height_of, note, styled, text
+from irl_core.report.charts.style import (
+    SYMBOLS,
+    colours,
+    curve,
+    cycled,
+    dots,
+    height_of,
+    note,
+    styled,
+    text,
+    titled,
+    whole_numbers,
+)
 
 MEASURES: Final = {
     "f1": "F1",
@@ -59,6 +71,7 @@ def distance(estimates: Localisation, *, theme: str = "light") -> go.Figure:
             hovertemplate="%{x} steps: %{y:,} solutions<extra></extra>",
         )  # fmt: skip
     styled(figure, theme, f"named step less the true one (n {sum(counts.values()):,} wrong solutions)", "solutions")
+    whole_numbers(figure, counts)
     if not counts:
         note(figure, "undefined: no wrong solution with a known first wrong step")
     return figure
@@ -86,5 +99,5 @@ def reliability(estimates: Localisation, *, theme: str = "light") -> go.Figure:
     figure.update_xaxes(range=[0, 1])
     figure.update_yaxes(range=[0, 1])
     if held:
-        figure.update_xaxes(title_text=text(f"confidence stated (expected calibration error {held.ece})"))
+        titled(figure, x=f"confidence stated<br>{text(f'(expected calibration error {held.ece})')}")
     return figure

@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -48,6 +49,11 @@ DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS: Final = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star")
 HEIGHT: Final = 380
 ROW: Final = 34  # pixels of a row of dots
+LINE: Final = 34  # characters of a line in a title or a legend: what a chart of 350 pixels holds beside its labels
+NOTE_LINE: Final = 40  # the same of a note, which has the whole chart
+FONT: Final = 13
+FEW_WHOLE: Final = 10  # a whole number on an axis that spans no more has a tick of its own
+ON_TOP: Final = 4  # pixels that a line is wider than one that covers it exactly
 
 
 def colours(theme: str) -> Theme:
@@ -76,6 +82,18 @@ def text(value: object) -> str:
     """Escape a text of others for a place where plotly reads tags, entities and formulas."""
     clean = "".join(sign if sign.isprintable() else " " for sign in str(value))
     return html.escape(clean).replace("$", "&#36;")
+
+
+def in_lines(title: str) -> str:
+    """A title in lines that a narrow chart holds, for plotly breaks none by itself: it cuts them at the edge. The
+    breaks that it has already stay."""
+    lines = (wrap(part, LINE, break_long_words=False, break_on_hyphens=False) or [part] for part in title.split("<br>"))
+    return "<br>".join(line for part in lines for line in part)
+
+
+def folded(words: str, width: int = LINE) -> str:
+    """A name or a note as escaped text, in lines that a narrow chart holds; one without blanks is broken anywhere."""
+    return "<br>".join(map(text, wrap(words, width)))
 
 
 def faded(colour: str, share: float) -> str:
@@ -119,28 +137,54 @@ def styled(figure: go.Figure, theme: str, x: str, y: str, *, height: int = HEIGH
     look = colours(theme)
     axis = {
         "gridcolor": look.grid, "zerolinecolor": look.grid, "linecolor": look.grid, "automargin": True,
-        "title": {"standoff": 10},
+        "title": {"standoff": 10, "font": {"size": FONT}},
     }  # fmt: skip
     figure.update_layout(
         height=height,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": look.text, "family": "system-ui, sans-serif", "size": 13},
+        font={"color": look.text, "family": "system-ui, sans-serif", "size": FONT},
         margin={"l": 8, "r": 8, "t": 36, "b": 8},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "title_text": ""},
         hoverlabel={"align": "left", "bgcolor": look.paper, "font": {"color": look.text}},
         hovermode="closest",
     )
-    figure.update_xaxes(**axis, title_text=x)
-    figure.update_yaxes(**axis, title_text=y)
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return titled(figure, x=x, y=y)
+
+
+def titled(figure: go.Figure, *, x: str | None = None, y: str | None = None) -> go.Figure:
+    """Give axes their titles, in lines that fit; None leaves one as it is."""
+    if x is not None:
+        figure.update_xaxes(title_text=in_lines(x))
+    if y is not None:
+        figure.update_yaxes(title_text=in_lines(y))
     return figure
+
+
+def whole_numbers(figure: go.Figure, values: Iterable[float]) -> None:
+    """Keep fractions off the horizontal axis of counts: plotly halves the steps of one that spans only a few."""
+    held = [float(value) for value in values]
+    if held and all(value.is_integer() for value in held) and max(held) - min(held) <= FEW_WHOLE:
+        figure.update_xaxes(tick0=0, dtick=1)
+
+
+def apart(figure: go.Figure) -> None:
+    """Let lines that cover each other exactly all be seen: each is drawn wider than those above it."""
+    above: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = []
+    for one in reversed([drawn for drawn in figure.data if drawn.name]):
+        place = (tuple(one.x), tuple(None if value is None else round(value, 9) for value in one.y))
+        covered = ON_TOP * above.count(place)
+        one.update(line_width=one.line.width + covered, marker_size=(one.marker.size or 0) + covered)
+        above.append(place)
 
 
 def note(figure: go.Figure, words: str) -> None:
     """Write words into a chart: why nothing is drawn, or what was left out."""
     place: dict[str, Any] = {"x": 0.5, "y": 0.5, "xanchor": "center"} if not figure.data else {"x": 1, "y": 1}
     figure.add_annotation(
-        text=text(words), xref="paper", yref="paper", showarrow=False, **({"xanchor": "right"} | place)
+        text=folded(words, NOTE_LINE), xref="paper", yref="paper", showarrow=False, **({"xanchor": "right"} | place)
     )
 
 
@@ -172,12 +216,15 @@ def curve(
     colour: str,
     dash: str,
     symbol: str,
+    banded: bool = True,
 ) -> None:
-    """Draw estimates as a line with markers and a band; an undefined one is a gap."""
-    intervals = [one.interval or (None, None) for one in estimates]
-    band(figure, x, [low for low, _ in intervals], [high for _, high in intervals], colour)
+    """Draw estimates as a line with markers and, where it is to be ``banded``, a band of their intervals; an undefined
+    one is a gap."""
+    if banded:
+        intervals = [one.interval or (None, None) for one in estimates]
+        band(figure, x, [low for low, _ in intervals], [high for _, high in intervals], colour)
     figure.add_scatter(
-        x=list(x), y=[one.value if one.defined else None for one in estimates], name=text(name), mode="lines+markers",
+        x=list(x), y=[one.value if one.defined else None for one in estimates], name=folded(name), mode="lines+markers",
         line={"color": colour, "dash": dash, "width": 2}, marker={"symbol": symbol, "size": 7},
         hovertext=[text(f"{name}: {true_minus(str(one))}") for one in estimates], hoverinfo="x+text",
     )  # fmt: skip
@@ -189,7 +236,7 @@ def dots(figure: go.Figure, rows: Iterable[tuple[str, Estimate]], *, name: str, 
     lows = [one.value - one.low if one.interval else 0 for _, one in drawn]
     highs = [one.high - one.value if one.interval else 0 for _, one in drawn]
     figure.add_scatter(
-        y=[text(row) for row, _ in drawn], x=[one.value for _, one in drawn], name=text(name), mode="markers",
+        y=[text(row) for row, _ in drawn], x=[one.value for _, one in drawn], name=folded(name), mode="markers",
         marker={"color": colour, "symbol": symbol, "size": 10},
         error_x={"type": "data", "array": highs, "arrayminus": lows, "color": colour, "thickness": 1.5},
         hovertext=[text(f"{row}, {name}: {true_minus(str(one))}") for row, one in drawn], hoverinfo="text",

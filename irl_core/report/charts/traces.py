@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from irl_core.evaluation.scores import TITLES
 from irl_core.evaluation.scores import score as score_of
-from irl_core.report.charts.style import DASHES, colours, cycled, faded, labelled, note, styled, text
+from irl_core.report.charts.style import DASHES, colours, cycled, faded, folded, labelled, note, styled, text
 from irl_core.statistics.ranks import density
 from irl_core.statistics.wording import true_minus
 
@@ -25,7 +25,7 @@ MOST_POINTS: Final = 2_000  # drawn of a run: a browser slows down beyond
 BINS: Final = 40
 TAILS: Final = (0.01, 0.99)  # beyond these shares of all values a long tail has one bin
 FEWEST: Final = 30  # traces of a class of which a shape is drawn
-NAME_WIDTH: Final = 14  # characters of a run's name in a line under its boxes
+NAME_WIDTH: Final = 14  # characters of a run's name in a line of the label of its classes
 SEED: Final = 0
 CLASSES: Final = ("correct", "incorrect")
 COLUMNS: Final = {"length": "length in tokens", "arithmetic_false": "equations that do not hold"}
@@ -106,7 +106,7 @@ def histogram(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
         heights = np.histogram(values, edges)[0] / len(values)
         figure.add_scatter(
             x=np.repeat(shown, 2)[1:-1], y=np.repeat(heights, 2), mode="lines", fill="tozeroy",
-            name=text(f"{labelled(run, kind, len(runs))} (n {len(values):,})"), legendgroup=f"{place}{kind}",
+            name=folded(f"{labelled(run, kind, len(runs))} (n {len(values):,})"), legendgroup=f"{place}{kind}",
             fillcolor=faded(colour, 0.25 if place == 0 else 0.08),
             line={"color": colour, "width": 1, "dash": cycled(DASHES, place)},
             text=np.repeat([text(_bin_words(*ends)) for ends in pairwise(edges)], 2),
@@ -144,7 +144,7 @@ def _few(series: Sequence[tuple[str, int, str, Array]], score: str, runs: int, t
     """A line of points a class: a shape drawn of so few would be made up."""
     look, figure = colours(theme), go.Figure()
     for run, _, kind, values in series:
-        name = text(f"{labelled(run, kind, runs)} (n {len(values):,})")
+        name = _under(run, kind, len(values), runs)
         figure.add_scatter(
             x=values, y=[name] * len(values), mode="markers", name=name, showlegend=False,
             marker={"color": look.of(kind), "symbol": SYMBOL[kind], "size": 9, "opacity": 0.6},
@@ -152,6 +152,12 @@ def _few(series: Sequence[tuple[str, int, str, Array]], score: str, runs: int, t
         )  # fmt: skip
     styled(figure, theme, f"{title_of(score)}<br>(points: fewer than {FEWEST} of a class)", "")
     return figure
+
+
+def _under(run: str, kind: str, n: int, runs: int) -> str:
+    """The label of a class on an axis, narrow enough to stand beside others: its run where there are several, n."""
+    lines = [text(line) for line in wrap(run, NAME_WIDTH)] if runs > 1 else []
+    return "<br>".join([*lines, kind, f"n {n:,}"])
 
 
 def _density(values: Array, edges: Array) -> tuple[Array, Array] | None:
@@ -191,8 +197,7 @@ def strip(runs: Runs, score: str, *, theme: str = "light") -> go.Figure:
         for side, kind in enumerate(CLASSES):
             middle = 2 * place + side
             rows = np.flatnonzero(known & (classes == kind))
-            lines = [text(line) for line in wrap(run, NAME_WIDTH)] if len(runs) > 1 else []
-            names.append("<br>".join([*lines, kind, f"n {len(rows):,}"]))
+            names.append(_under(run, kind, len(rows), len(runs)))
             if not len(rows):
                 continue
             colour = look.of(kind)
@@ -241,7 +246,7 @@ def _points(
 ) -> None:  # fmt: skip
     ids = frame["trace_id"].to_numpy()[rows]
     figure.add_scatter(
-        x=x, y=y, mode="markers", name=text(name or kind), showlegend=legend,
+        x=x, y=y, mode="markers", name=folded(name or kind), showlegend=legend,
         marker={"color": colour, "symbol": SYMBOL[kind], "size": 6, "opacity": 0.6},
         customdata=[[run, str(one)] for one in ids],
         hovertext=[text(f"{one} ({kind})") for one in ids], hoverinfo="text+y" if not legend else "text+x+y",

@@ -10,7 +10,18 @@ import plotly.graph_objects as go
 from irl_core.evaluation.training import TITLES as METRICS
 from irl_core.evaluation.training import held_out_of
 from irl_core.report.charts.names import HIGH, LOGGED, LOW
-from irl_core.report.charts.style import DASHES, band, colours, cycled, labelled, note, styled, text
+from irl_core.report.charts.style import (
+    DASHES,
+    band,
+    colours,
+    cycled,
+    folded,
+    labelled,
+    note,
+    styled,
+    text,
+    whole_numbers,
+)
 from irl_core.statistics.wording import true_minus
 
 
@@ -32,6 +43,7 @@ def training(
                 style = (cycled(look.series, of_run), cycled(DASHES, of_metric))
                 _metric(figure, known, metric, name, smooth, style)
     styled(figure, theme, "step", text(METRICS.get(metrics[0], metrics[0])) if len(metrics) == 1 else several)
+    whole_numbers(figure, [step for one in figure.data for step in one.x])
     figure.update_layout(showlegend=True)
     if logarithmic:
         figure.update_yaxes(type="log", dtick="D2")  # 1, 2 and 5 of each tenfold
@@ -58,7 +70,7 @@ def _metric(
     held_out = metric == "eval/pass@1" and all(line.keys() >= LOGGED for line in lines)
     values = [str(held_out_of(line)) for line in lines] if held_out else [f"{value:.4g}" for value in y]
     figure.add_scatter(
-        x=x, y=y, name=text(name), mode="lines+markers" if evaluated or len(x) < 3 else "lines",
+        x=x, y=y, name=folded(name), mode="lines+markers" if evaluated or len(x) < 3 else "lines",
         line={"color": colour, "dash": dash, "width": 2}, marker={"size": 7}, customdata=list(map(true_minus, values)),
         hovertemplate=f"%{{x:,}}: %{{customdata}}<extra>{text(name)}</extra>",
     )  # fmt: skip
