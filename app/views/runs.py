@@ -47,7 +47,7 @@ BUNDLED_ONES: Final = (
     "from* in the sidebar says how it was made."
 )
 ARCHIVED: Final = "runs_archived_last"  # in the session: the key of the run that was archived last
-WIDTHS: Final = {"tags": 160, "note": 280}  # pixels of the columns that hold what people wrote
+WIDTHS: Final = {"tags": 110, "note": 200}  # pixels of the columns that hold what people wrote
 KINDS: Final = ("all", "training", "scored run")
 
 

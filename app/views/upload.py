@@ -74,10 +74,10 @@ def offer(data: bytes, name: str, layout: str, columns: str, info: CheckpointInf
     st.caption(plain(f"Given: {checked.name}, {kind}, {len(data) / 1000:,.1f} kB. {' '.join(checked.intake)}"))
     if checked.faults:
         with st.expander(f"Rows that cannot be scored ({checked.faulty:,})"):
-            st.caption(plain(" ".join(checked.losses)))
             st.text("\n".join(checked.faults))
             if checked.faulty > len(checked.faults):
-                st.caption(f"The first {len(checked.faults)} are shown.")
+                st.caption(f"The first {len(checked.faults)} are shown. All of them, by their reasons:")
+                st.text("\n".join(checked.losses))
     title = st.text_input("Title of the run", Path(name).stem[:MOST_TITLE], key=f"title_{name}", max_chars=MOST_TITLE)
     run = run_named(title, data)
     if run in st.session_state.get(STARTED, {}):

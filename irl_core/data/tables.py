@@ -60,9 +60,9 @@ def _csv_rows(reader: Any) -> Rows:
         if not names:
             names = [name.strip() for name in cells]
         elif len(cells) > len(names) and any(cells):
-            yield line, f"{len(cells)} cells under {len(names)} names; quote the cells that hold separators"
+            yield line, f"too many cells ({len(cells)} under {len(names)} names); quote those that hold separators"
         elif len(cells) < len(names) and any(cells):
-            yield line, f"{len(cells)} of {len(names)} cells; give every column one, which may be empty"
+            yield line, f"too few cells ({len(cells)} of {len(names)}); give every column one, which may be empty"
         elif any(cells):
             yield line, dict(zip(names, cells, strict=True))
 

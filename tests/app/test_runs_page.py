@@ -147,7 +147,7 @@ def test_tags_and_notes_have_room_and_times_their_zone(home: Path) -> None:
     Labels().put("training/one", Label(("newcomer", "csv"), "My ten rows"))
     page.run()
     columns = json.loads(page.dataframe[0].proto.columns)
-    assert (columns["tags"]["width"], columns["note"]["width"]) == (160, 280)
+    assert (columns["tags"]["width"], columns["note"]["width"]) == (110, 200)
     assert "written (UTC)" in page.dataframe[0].value
 
 

@@ -163,6 +163,20 @@ def test_what_became_of_an_upload_stands_where_its_button_was(
     assert "mine: the scoring was not finished (failed): the disk is full" in errors(page)
 
 
+def test_each_row_left_out_is_listed_or_counted_under_its_reason() -> None:
+    page = given(open_page(), (SAMPLE + "nonsense\n" + '{"question": "", "solution": "1"}\n').encode())
+    texts = [text.value for text in page.text]
+    assert "line 3: not JSON (Expecting value, column 1)\nline 4, question: empty" in texts
+    assert not any("Left out" in text for text in texts)
+    page = given(page, (SAMPLE + "nonsense\n" * 30 + '{"question": "", "solution": "1"}\n').encode(), "many.jsonl")
+    assert "2 solutions of 2 problems can be scored; 31 rows cannot." in [text.value for text in page.text]
+    losses = (
+        "Left out: 30 rows, not JSON (Expecting value, column ...) (first: many.jsonl, line 3).\n"
+        "Left out: 1 row, question: empty (first: many.jsonl, line 33)."
+    )
+    assert losses in [text.value for text in page.text]
+
+
 def test_uploads_of_a_session_keep_their_ways_to_the_runs_and_old_words_go(
     started: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

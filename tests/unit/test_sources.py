@@ -231,7 +231,10 @@ def test_cells_of_a_csv_have_the_types_that_a_format_asks_for(tmp_path: Path) ->
     assert isinstance(first, Trace) and isinstance(second, Trace)
     assert (first.problem, first_errors([first, second]), second.text) == ("Q; 1?", [None, 1], "a\nb")
     assert isinstance(third, RowError) and third.message == "text where a whole number is expected"
-    assert isinstance(short, RowError) and short.message == "1 of 3 cells; give every column one, which may be empty"
+    assert (
+        isinstance(short, RowError)
+        and short.message == "too few cells (1 of 3); give every column one, which may be empty"
+    )
     assert (third.line, short.line) == (5, 6)  # the second row is lines 3 and 4
 
 
@@ -241,7 +244,7 @@ def test_a_row_of_a_csv_has_the_number_of_the_line_where_it_begins(tmp_path: Pat
     empty, long = read(path)
     assert isinstance(empty, RowError) and (empty.line, empty.message) == (3, "empty")
     assert isinstance(long, RowError) and long.line == 6
-    assert long.message == "3 cells under 2 names; quote the cells that hold separators"
+    assert long.message == "too many cells (3 under 2 names); quote those that hold separators"
 
 
 def test_right_answers_that_cannot_be_compared_are_counted_with_an_example(tmp_path: Path) -> None:

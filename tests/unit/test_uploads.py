@@ -61,7 +61,8 @@ def test_every_row_left_out_is_counted_once_with_its_reason_and_the_file_has_its
     assert found.losses == (
         "Left out: 2 rows, question: empty (first: mine.csv, line 4).",
         "Left out: 1 row, solution: empty (first: mine.csv, line 2).",
-        "Left out: 1 row, ... of ... cells; give every column one, which may be empty (first: mine.csv, line 6).",
+        "Left out: 1 row, too few cells (... of ...); give every column one, which may be empty (first: mine.csv, "
+        "line 6).",
     )
     assert "such as 'sixty' with '60'" in found.intake[1]
     with pytest.raises(UploadError, match=r"^x{29}\u2026x{25}\.json: not readable as a JSON array"):
