@@ -27,7 +27,9 @@ button kbd { color: inherit !important; opacity: 1 !important; }
 .irl-lens-told { position: fixed; bottom: 45%; left: 50%; transform: translateX(-50%); z-index: 1000;
   padding: 0.6rem 1rem; border-radius: 0.5rem; background-color: #14171c; color: #f3f5f8;
   box-shadow: 0 2px 10px rgb(0 0 0 / 30%); }
-.irl-lens-told.irl-lens-waits { bottom: 1.5rem; }
+.irl-lens-told.irl-lens-waits { inset: 0 0 auto; transform: none; z-index: 1000000; padding: 0 1rem; border-radius: 0;
+  font-size: 0.75rem; line-height: 1rem; text-align: center; white-space: nowrap; overflow: hidden;
+  text-overflow: ellipsis; pointer-events: none; }  /* a line at the upper edge, where nothing stands that is read */
 [data-testid=stCheckbox] label { background-color: transparent !important; }  /* a grey frame after each click */
 [data-testid=stCheckbox]:has(input:focus-visible) { outline: 2px solid currentColor; outline-offset: 2px; }
 [class*="st-key-cards_"] { display: none; }

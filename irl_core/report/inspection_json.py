@@ -73,10 +73,20 @@ class FamiliarityRecord(TypedDict):
     reason: str
 
 
+class RewardRecord(TypedDict):
+    """What the reward decides by itself, whatever else was found: None where the model cannot judge the text."""
+
+    decision: Decision | None
+    first_error_step: int | None
+    first_error_step_number: int | None
+    confidence: float | None
+
+
 class InspectedTrace(TypedDict):
     """A trace with what was found in it: the verdict, and behind it what the reward and the checker found.
 
-    ``decision``, ``first_error_step`` and ``confidence`` are the reward's, None where the model cannot judge the text.
+    ``verdict`` is what all of it comes to; ``reward`` what the reward alone says, which may be no error where the
+    checker found one. ``decision``, ``first_error_step`` and ``confidence`` say the same as ``reward``.
     Steps are indices of ``steps`` (0-based); a name that ends in ``_number`` counts from 1, as pages do. ``arithmetic``
     the false equations; ``quantities`` those of the problem that the solution never uses or
     uses more than once; ``familiarity`` None where it was not measured.
@@ -89,6 +99,7 @@ class InspectedTrace(TypedDict):
     familiarity: FamiliarityRecord | None
     cannot_judge: bool | None
     trace_score: float | None
+    reward: RewardRecord
     decision: Decision | None
     first_error_step: int | None
     first_error_step_number: int | None
@@ -152,6 +163,12 @@ def inspected(
     trace, views = scored.trace, named_signals(scored, gamma)
     judge = judge_of(scored, familiarity)
     judged = judge.can is not False
+    alone: RewardRecord = {
+        "decision": where.decision if judged else None,
+        "first_error_step": where.first_error_step if judged else None,
+        "first_error_step_number": number_of(where.first_error_step) if judged else None,
+        "confidence": json_number(where.confidence) if judged else None,
+    }
     return {
         "text": trace.text,
         "answer": trace.answer,
@@ -160,10 +177,8 @@ def inspected(
         "familiarity": None if familiarity is None else cast(FamiliarityRecord, asdict(familiarity)),
         "cannot_judge": None if judge.can is None else not judge.can,
         "trace_score": json_number(trace_score(scored, kind, gamma)),
-        "decision": where.decision if judged else None,
-        "first_error_step": where.first_error_step if judged else None,
-        "first_error_step_number": number_of(where.first_error_step) if judged else None,
-        "confidence": json_number(where.confidence) if judged else None,
+        "reward": alone,
+        **alone,
         "rule": where.rule,
         "threshold": json_number(where.threshold),
         "steps": [

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from irl_core.report.heatmap.payload import Tone, ranges, ranked_words, share, titles, tone_of
+from irl_core.report.heatmap.payload import VIEW_NAMES, VIEWS, Tone, ranges, ranked_words, share, titles, tone_of
 from irl_core.report.inspection_json import InspectedTrace, InspectionResult
-from irl_core.reward.wording import signed
+from irl_core.reward.wording import score_words, signed
 from irl_core.text.visible import visible
 
 BLUE, ORANGE = (33, 102, 172), (217, 95, 2)
@@ -107,6 +107,15 @@ def step_lines(trace: Mapping[str, Any]) -> Text:
     return result
 
 
+def scores_line(rule: str, view: str) -> str:
+    """What stands above the steps: of what their scores are, and which view shows the tokens that they come from."""
+    words, signal = score_words(rule)
+    if not words:
+        return "Steps and their scores (lower is more suspect):"
+    seen = "as coloured above" if signal == view else f"--view {signal} colours those" if signal in VIEWS else ""
+    return f"Steps, each scored by the {words} ({'; '.join(filter(None, (seen, 'lower is more suspect')))}):"
+
+
 def print_result(
     console: Console,
     result: InspectionResult,
@@ -152,6 +161,9 @@ def print_trace(console: Console, trace: InspectedTrace, view: str, half: float)
     else:
         drawn, scale = coloured, f"half orange at {signed(-half, 1)}, white at 0, half blue at {signed(half, 1)}"
     console.print(drawn(trace, view, half), soft_wrap=plain)
-    console.print(Text(f"{view} reward: {scale}"), style=None if console.color_system in FEW_COLOURS else "dim")
-    console.print(Text("Steps and their scores (lower is more suspect):"))
+    console.print(
+        Text(f"{view} (pages say: {VIEW_NAMES[view]}): {scale}"),
+        style=None if console.color_system in FEW_COLOURS else "dim",
+    )
+    console.print(Text(scores_line(trace["rule"], view)), soft_wrap=True)
     console.print(step_lines(trace), end="", soft_wrap=True)

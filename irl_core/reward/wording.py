@@ -87,6 +87,16 @@ def signed(value: float | None, digits: int = 2) -> str:
     return ("\u2212" if value < 0 else "+") + text
 
 
+def score_words(name: str) -> tuple[str, str]:
+    """What a localisation rule scores a step by ('lowest reward of its tokens'), and the signal that it reads ('raw');
+    both empty for a name that is no rule."""
+    signal, _, rest = name.partition("/")
+    reduction = rest.partition("/")[0]
+    if signal not in SIGNALS or reduction not in REDUCED:
+        return "", ""
+    return f"{REDUCED[reduction]} {SIGNALS[signal]} of its tokens", signal
+
+
 def rule_words(name: str) -> str:
     """A localisation rule in words ('the step with the lowest credit of a token'); what is none stays as it is."""
     body, _, answer = name.partition("+")

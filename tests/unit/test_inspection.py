@@ -119,6 +119,16 @@ def test_group_without_two_numbers_has_no_signal() -> None:
     assert (unit.mean, unit.std) == (4.0, 0.0)
 
 
+def test_what_the_reward_says_alone_is_told_from_the_verdict() -> None:
+    scored = hand_scored([3.0, 2.0], text="3 + 4 = 8\n#### 8")
+    where = Localisation("no_error", None, 0.75, "raw/min/argmin", -1.0, (2.0, 3.0))
+    (trace,) = to_json([scored], [where], problem="p", checkpoint="demo", familiarity=[None])["traces"]
+    assert (trace["verdict"]["kind"], trace["verdict"]["step_number"]) == ("error", 1)
+    alone = {"decision": "no_error", "first_error_step": None, "first_error_step_number": None, "confidence": 0.75}
+    assert trace["reward"] == alone
+    assert {name: trace[name] for name in alone} == alone
+
+
 def test_json_is_the_documented_schema() -> None:
     scored = hand_scored([3.0, float("nan")], text="3 + 4 = 8\n#### 8")
     where = Localisation("error", 0, 0.75, "credit/min", -1.0, (-2.0, math.nan))
@@ -126,7 +136,7 @@ def test_json_is_the_documented_schema() -> None:
     assert list(result) == ["checkpoint", "problem", "traces"]
     trace = result["traces"][0]
     assert list(trace) == [
-        "text", "answer", "correct", "verdict", "familiarity", "cannot_judge", "trace_score", "decision",
+        "text", "answer", "correct", "verdict", "familiarity", "cannot_judge", "trace_score", "reward", "decision",
         "first_error_step", "first_error_step_number", "confidence", "rule", "threshold", "steps", "tokens",
         "arithmetic", "quantities",
     ]  # fmt: skip
@@ -134,6 +144,7 @@ def test_json_is_the_documented_schema() -> None:
     assert trace["verdict"]["headline"] == "Step 1: 3 + 4 is 7, not 8"
     assert (trace["decision"], trace["first_error_step"], trace["confidence"]) == (None, None, None)  # NaN: no signal
     assert trace["cannot_judge"] is True
+    assert trace["reward"] == dict.fromkeys(trace["reward"])  # the reward's alone, which has no say here
     assert trace["steps"] == [
         {"number": 1, "start": 0, "end": 9, "text": "3 + 4 = 8", "score": -2.0, "role": "reasoning"},
         {"number": 2, "start": 10, "end": 16, "text": "#### 8", "score": None, "role": "answer"},

@@ -24,7 +24,7 @@ OPEN_FILES = 16_384
 
 
 def app(
-    port: Annotated[int | None, typer.Option(help="The port. [default: the first free one from 8501]")] = None,
+    port: Annotated[int | None, typer.Option(help="The port. (default: the first free one from 8501)")] = None,
 ) -> None:
     """Open the app on the bundled checkpoint and those in runs/ of this folder, on this machine alone."""
     chosen = free_port(port)

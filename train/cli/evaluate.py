@@ -67,9 +67,9 @@ def evaluate(
     ] = "demo",
     holds: Annotated[str, typer.Option(help="What a file holds: auto, problems or solutions.")] = "auto",
     columns: Map = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Solutions sampled of each problem. [default: 16]")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Solutions sampled of each problem. (default: 16)")] = None,
     problems: Annotated[
-        int | None, typer.Option(min=2, help="The first so many problems. [default: 160 of the demo, else all]")
+        int | None, typer.Option(min=2, help="The first so many problems. (default: 160 of the demo, else all)")
     ] = None,
     compare: Annotated[
         list[str] | None, typer.Option(help="NAME=CHECKPOINT, again and again: policies on the same problems.")
@@ -78,7 +78,7 @@ def evaluate(
     device: Device = "auto",
     resume: Annotated[bool, typer.Option(help="Continue an evaluation of the same settings.")] = True,
     training: Annotated[
-        Path | None, typer.Option(help="The run that made the checkpoint. [default: the folder it lies in]")
+        Path | None, typer.Option(help="The run that made the checkpoint. (default: the folder it lies in)")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and stop.")] = False,
     engine: EngineUrl = None,

@@ -36,7 +36,7 @@ def inspect(
     problem: Annotated[str, typer.Option(help="The problem's text, or @FILE.")],
     solution: Annotated[str | None, typer.Option(help="A solution's text, or @FILE. Without one, samples.")] = None,
     answer: Annotated[str | None, typer.Option(help="The right answer, where you know it.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Solutions to sample. [default: 4; 0 with --solution]")] = None,
+    samples: Annotated[int | None, typer.Option(help="Solutions to sample. (default: 4; 0 with --solution)")] = None,
     way: Annotated[
         str | None,
         typer.Option(help="Write it with the reward: early-rejection, self-revision, guided-decoding."),
@@ -44,7 +44,12 @@ def inspect(
     checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples on a CPU.")] = 0,
     gamma: Annotated[float, typer.Option(help="Discount of the discounted view, 0 to 1.")] = 0.9,
-    view: Annotated[str, typer.Option(help="Colours: raw, standardised, discounted or credit.")] = "credit",
+    view: Annotated[
+        str,
+        typer.Option(
+            help="Colours: raw (pages: reward), standardised, discounted (with what follows), credit (rise and fall)."
+        ),
+    ] = "credit",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write the page to send: one file, no network.")] = None,
     device: Device = "auto",

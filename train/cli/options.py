@@ -38,7 +38,7 @@ EngineUrl = Annotated[
     typer.Option("--engine", help="Sample from this server (OpenAI's completions: vLLM, SGLang, llama.cpp, ...)."),
 ]
 EngineModel = Annotated[
-    str | None, typer.Option(help="What the engine calls the model. [default: the only one it has]")
+    str | None, typer.Option(help="What the engine calls the model. (default: the only one it has)")
 ]
 
 

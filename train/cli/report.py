@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of evaluations, or scored runs.")],
     out: Annotated[
-        Path | None, typer.Option(help="Write here. [default: into the folder; a scored run's report is printed]")
+        Path | None, typer.Option(help="Write here. (default: into the folder; a scored run's report is printed)")
     ] = None,
     results: Annotated[Path | None, typer.Option(help="Write one document with the results of all runs.")] = None,
     answer_lines: Annotated[
         bool | None,
-        typer.Option(help="May a closing line such as '#### 12' be the wrong step? [default: not by outside labels]"),
+        typer.Option(help="May a closing line such as '#### 12' be the wrong step? (default: not by outside labels)"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:

@@ -20,14 +20,14 @@ def serve(
     checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
     device: Device = "auto",
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="The port. [default: the first free one from 8501]")] = None,
+    port: Annotated[int | None, typer.Option(help="The port. (default: the first free one from 8501)")] = None,
     token_file: Annotated[
         Path | None, typer.Option(help="Who may ask: a line 'NAME TOKEN' each. Needed for other hosts than this.")
     ] = None,
     batch_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Most tokens, padding included, in one batch. [default: 2,048 on a CPU, 8,192 on a GPU]"
+            min=1, help="Most tokens, padding included, in one batch. (default: 2,048 on a CPU, 8,192 on a GPU)"
         ),
     ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Most solutions that wait; beyond them the answer is 503.")] = 256,
@@ -69,7 +69,7 @@ def start_engine(
         list[str] | None, typer.Option(help="A further option of 'vllm serve', again and again: --option=--seed=1.")
     ] = None,
     executable: Annotated[
-        Path | None, typer.Option(help="vLLM's command of another environment: engine/bin/vllm. [default: on PATH]")
+        Path | None, typer.Option(help="vLLM's command of another environment: engine/bin/vllm. (default: on PATH)")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command, and stop.")] = False,
 ) -> None:

@@ -18,21 +18,21 @@ INFERENCE = "inference"  # the study that trains nothing
 
 def study(
     name: Annotated[str, typer.Argument(metavar="NAME", help=NAMES)],
-    out: Annotated[Path | None, typer.Option(help="Where it is written. [default: runs/study-NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where it is written. (default: runs/study-NAME)")] = None,
     seeds: Annotated[
-        list[int] | None, typer.Option("--seed", min=0, help="Again and again. [default: 1 2 3; of inference 1]")
+        list[int] | None, typer.Option("--seed", min=0, help="Again and again. (default: 1 2 3; of inference 1)")
     ] = None,
     scale: Annotated[float, typer.Option(min=0.01, help="Multiplies rounds and problems.")] = 1.0,
     demonstrations: Annotated[
-        int | None, typer.Option(min=1, help="Of teach: how many problems have one. [default: 300]")
+        int | None, typer.Option(min=1, help="Of teach: how many problems have one. (default: 300)")
     ] = None,
     arms: Annotated[
         list[str] | None,
-        typer.Option("--arm", help="This one alone, again and again; others can follow. [default: all]"),
+        typer.Option("--arm", help="This one alone, again and again; others can follow. (default: all)"),
     ] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Of inference: its name or folder. [default: demo]")] = None,
-    data: Annotated[str | None, typer.Option(help="Of inference: demo, gsm8k, FOLDER, FILE. [default: demo]")] = None,
-    problems: Annotated[int | None, typer.Option(min=1, help="Of inference: how many. [default: 160]")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Of inference: its name or folder. (default: demo)")] = None,
+    data: Annotated[str | None, typer.Option(help="Of inference: demo, gsm8k, FOLDER, FILE. (default: demo)")] = None,
+    problems: Annotated[int | None, typer.Option(min=1, help="Of inference: how many. (default: 160)")] = None,
     resume: Annotated[bool, typer.Option(help="Continue a study of the same settings.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
 ) -> None:

@@ -19,7 +19,7 @@ def train(
     data: Annotated[
         str | None, typer.Option(metavar="FILE", help="The data, in place of the preset's (data.source).")
     ] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="Where the run is written. [default: runs/PRESET]")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Where the run is written. (default: runs/PRESET)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last whole checkpoint.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print settings, memory, time and downloads, and stop.")

@@ -15,6 +15,10 @@ HERE = Path(__file__).parent
 View = Literal["raw", "standardised", "discounted", "credit"]
 Tone = Literal["error", "good", "neutral"]
 VIEWS: Final[tuple[View, ...]] = get_args(View)
+# what pages call each view
+VIEW_NAMES: Final[dict[str, str]] = {
+    "raw": "reward", "standardised": "standardised", "discounted": "with what follows", "credit": "rise and fall",
+}  # fmt: skip
 # The value drawn at half colour in each view. Fixed, so that traces of different problems can be compared by eye.
 HALF_COLOUR: Final[dict[str, float]] = {"raw": 6.0, "standardised": 3.0, "credit": 3.0}
 
