@@ -196,7 +196,7 @@ def cached_slices(
 ) -> tuple[int, list[slices.Slice]]:
     """How many rows a query asks for, and their slices; ``key`` changes when the run's file does."""
     numbers = failures.numbers(_info, _table, query, in_ids=in_ids)
-    return len(numbers), slices.slices(_table.take(numbers), by)
+    return len(numbers), slices.slices(_table.take(numbers), by) if numbers else []  # pyarrow takes no empty list
 
 
 def draw_slices(info: RunInfo, table: pa.Table, query: Query) -> None:
@@ -207,6 +207,9 @@ def draw_slices(info: RunInfo, table: pa.Table, query: Query) -> None:
     model_first = st.session_state["model_first"]
     unsorted = replace(query, sort=ROW, descending=False)
     total, found = cached_slices(info.key, unsorted, model_first, by, info, table)
+    if not total:
+        st.caption("No solution passes the filter, so that there are no slices of them.")
+        return
     if not model_first and not query.telling and slices.tells(found, by):
         st.caption(f"{counted(total, 'solution')} after the filter: {TOO_FEW}")
         return

@@ -101,6 +101,18 @@ def test_slices_are_of_the_rows_that_pass_and_a_choice_narrows_the_filter(store:
     assert page.dataframe[1].value[["slice", "wrong"]].values.tolist() == [["money", 2], ["rates", 2]]
 
 
+def test_a_filter_that_nothing_passes_leaves_the_page_whole(store: Annotations) -> None:
+    page = open_page()
+    for field, value in (("where", "length > 100000"), ("words", "zebra")):
+        page.text_input(key="where").set_value("")
+        page.text_input(key="words").set_value("")
+        page.text_input(key=field).set_value(value).run()
+        assert not page.exception and "passes these filters" in page.info[0].value
+        for by in ("family", "kind", "length"):
+            next(one for one in page.segmented_control if one.label == "Slices by").set_value(by).run()
+            assert not page.exception and "No solution passes the filter" in said(page)
+
+
 def test_kinds_of_few_solutions_are_not_listed_while_one_judges_blind(store: Annotations) -> None:
     page = open_page()
     page.segmented_control[-1].set_value("kind").run()
