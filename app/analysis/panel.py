@@ -51,22 +51,24 @@ def section_of(name: str, file: tuple[str, int, int], beside: tuple[tuple[str, i
 
 def opened() -> list[Shown]:
     """Draw the chooser of scored runs and the origin of each; returns those that can be read."""
-    found = []
+    found, known = [], {}
     for info in chooser.choose(multiple=True):
+        known[info.name] = info
         try:
             state = Path(info.path).stat()
             file = (str(info.path), state.st_mtime_ns, state.st_size)
             found.append(Shown(info.name, file, _sample(*file)))
         except (StoreError, OSError) as error:
-            st.error(plain(f"{info.name}: {unreadable(error)}"))
+            st.error(plain(f"{info.listed}: {unreadable(error)}"))
     for run in found:
-        st.caption(plain(f"{run.name}: {origin(run.sample.provenance)}; {run.sample.words()}."))
+        info = known[run.name]
+        st.caption(plain(f"{info.listed}: {origin(info.provenance)}; {run.sample.words()}."))
     if found:
         with st.expander("Where these numbers come from", icon=":material/info:"):
             st.caption(sections.SETTINGS)
             for run in found:
-                st.text(run.name)
-                st.json(run.sample.provenance, expanded=1)
+                st.text(known[run.name].listed)
+                st.json(known[run.name].provenance, expanded=1)
     return found
 
 

@@ -15,6 +15,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.analysis import chooser, panel, sections
+from app.analysis.catalogue import of_upload, run_info
+from app.analysis.upload_records import ABOUT
 from app.components import chart
 from irl_core.evaluation.scores import TITLES
 from irl_core.statistics.wording import true_minus
@@ -34,25 +36,28 @@ HOSTILE = "<img src=x onerror=alert(1)> $5 and $10 =cmd()"
 pytestmark = pytest.mark.usefixtures("fake_lens")
 
 
-class Info:
-    """What the chooser gives of a run."""
-
-    def __init__(self, name: str, path: Path) -> None:
-        self.name, self.path = name, path
-
-
 @pytest.fixture
 def choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Makes runs of rows, by name, and chooses them."""
 
     def chosen(**rows: list[dict[str, Any]]) -> None:
         infos = [
-            Info(name, written(tmp_path / f"{name}.parquet", found, checkpoint="demo-irl", data="demo"))
+            run_info(name, written(tmp_path / f"{name}.parquet", found, checkpoint="demo-irl", data="demo"))
             for name, found in rows.items()
         ]
         monkeypatch.setattr(chooser, "choose", lambda multiple: infos)
 
     return chosen
+
+
+def test_an_upload_has_its_title_and_its_file_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "run.parquet", simulated(20), checkpoint="demo-irl", input="traces.csv")
+    about = {"title": "mine", "created": "2026-01-02T03:04:05+00:00", "file": "mine.csv"}
+    (tmp_path / ABOUT).write_text(json.dumps(about))
+    monkeypatch.setattr(chooser, "choose", lambda multiple: [of_upload(run_info("uploads/mine-1", path))])
+    told = "\n".join(one.value for one in open_page("distributions").caption).replace("\\", "")
+    assert "mine (uploaded 2026-01-02 03:04 UTC): checkpoint demo-irl, input mine.csv" in told
+    assert "traces.csv" not in told and "uploads/mine-1" not in told
 
 
 def open_page(name: str) -> AppTest:
@@ -216,7 +221,7 @@ def test_a_file_that_is_no_run_is_named_and_the_others_are_shown(
 ) -> None:
     broken, whole = tmp_path / "broken.parquet", written(tmp_path / "whole.parquet", simulated(6, 3))
     broken.write_bytes(b"PAR1 and nothing else")
-    infos = [Info("broken", broken), Info("gone", tmp_path / "gone.parquet"), Info("whole", whole)]
+    infos = [run_info("broken", broken), run_info("gone", tmp_path / "gone.parquet"), run_info("whole", whole)]
     monkeypatch.setattr(chooser, "choose", lambda multiple: infos)
     page = open_page(name)
     errors = [error.value.replace("\\", "") for error in page.error]
@@ -227,7 +232,7 @@ def test_a_file_that_is_no_run_is_named_and_the_others_are_shown(
 
 def test_a_vote_that_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = written(tmp_path / "run.parquet", simulated(6, 3), vote={"score": "nonsense", "temperature": 1})
-    monkeypatch.setattr(chooser, "choose", lambda multiple: [Info("run", path)])
+    monkeypatch.setattr(chooser, "choose", lambda multiple: [run_info("run", path)])
     page = open_page("reranking")
     assert page.error[0].value.replace("\\", "").startswith("run: run.parquet: its provenance holds the vote")
 
@@ -236,7 +241,7 @@ def test_a_vote_that_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_hostile_names_ids_and_texts_are_literal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     rows = [row | {"trace_id": f"=cmd() {HOSTILE} {i}", "text": HOSTILE} for i, row in enumerate(simulated(6, 3))]
     path = written(tmp_path / "run.parquet", rows, checkpoint=HOSTILE, data=":red[x] $1 and $2")
-    monkeypatch.setattr(chooser, "choose", lambda multiple: [Info(HOSTILE, path)])
+    monkeypatch.setattr(chooser, "choose", lambda multiple: [run_info(HOSTILE, path)])
     page = open_page(name)
     for part in (*page.markdown, *page.caption):
         assert not re.search(r"(?<!\\)(<img|\$5|\$1|:red)", part.value)
@@ -296,7 +301,7 @@ def test_charts_are_not_imported_before_they_are_needed() -> None:
 
 def test_every_score_that_is_offered_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     bundled = MAIN.parents[1] / "assets" / "scored_run" / "run.parquet"
-    monkeypatch.setattr(chooser, "choose", lambda multiple: [Info("bundled", bundled)])
+    monkeypatch.setattr(chooser, "choose", lambda multiple: [run_info("bundled", bundled)])
     page = open_page("distributions")
     offered = page.selectbox(key="score_shown").options
     assert len(offered) == len(TITLES)  # the start's log-probability is a figure, but stands in no row
