@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app.analysis import panel, sections
+from app.analysis import neighbours, panel, sections
 from app.analysis.panel import Shown
 from app.components import chart
+from irl_core.evaluation.scores import TITLES
 from irl_core.report import figure_tables, headlines
 from irl_core.report.charts import evaluation, traces
 
@@ -29,6 +30,9 @@ def show() -> None:
     runs = [run for run in runs if run.name in found]
     if runs:
         panel.headlines({name: headlines.correlation(one) for name, one in found.items()})
+        neighbours.show(
+            "correlations", runs, X, TITLES[X], "that of the published method; the table below has the others"
+        )
         matrix(found)
         partial = figure_tables.partial_summary(found), figure_tables.partial_table(found)
         panel.figures_of({"partial-correlations": partial}, told)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app.analysis import panel, sections
+from app.analysis import neighbours, panel, sections
 from app.analysis.panel import Shown
 from app.components import chart
 from irl_core.evaluation.scores import TITLES
@@ -35,6 +35,9 @@ def show() -> None:
     if runs:
         score = controls(found)
         panel.headlines({name: headlines.separation(one, score) for name, one in found.items()})
+        first = next(iter(TITLES))
+        chosen = "that of the published method, while no other is chosen above" if score == first else "chosen above"
+        neighbours.show("distributions", runs, score, TITLES[score], chosen)
         draw_charts(runs, score)
         show_tests(found, told, score)
         compare_scores(found)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app.analysis import panel
+from app.analysis import neighbours, panel
 from app.components import chart
+from irl_core.evaluation.scores import TITLES
 from irl_core.report import figure_tables, headlines
 from irl_core.report.charts import evaluation
 
@@ -30,6 +31,14 @@ def show() -> None:
     judged = {name: one for name, one in found.items() if one.by_score}
     panel.headlines({name: headlines.headline("reranking", one) for name, one in told.items()})
     if judged:
+        rule = next(iter(judged.values())).vote
+        chosen = (
+            "chosen on calibration problems, not on these"
+            if rule.chosen_on_calibration
+            else "that of the published method"
+        )
+        several = [run for run in runs if run.name in judged and judged[run.name].vote.score == rule.score]
+        neighbours.show("reranking", several, rule.score, TITLES[rule.score], chosen)
         curves(judged)
     figures(judged, told)
     if not judged:
@@ -37,8 +46,7 @@ def show() -> None:
                 "may hold many solutions of the same question.")  # fmt: skip
     solved_by_k({name: one for name, one in solved.items() if one.figures.problems})
     if judged:
-        rule = next(iter(judged.values())).vote.score
-        panel.surprising([run for run in runs if run.name in judged], rule)
+        panel.surprising([run for run in runs if run.name in judged], rule.score)
 
 
 def curves(found: Mapping[str, Reranking]) -> None:

@@ -259,7 +259,7 @@ def test_the_surprising_trace_is_opened_in_inspect(choose: Any, monkeypatch: pyt
     page = open_page("distributions")
     assert page.selectbox(key="surprising").options[0] == "t1: incorrect, scored high (7)"
     page.selectbox(key="surprising").select_index(1)
-    page.button[0].click().run()
+    next(one for one in page.button if one.label == "Open in Inspect").click().run()
     assert opened == [("one", "t2")]
 
 
