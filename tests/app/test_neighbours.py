@@ -10,6 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.analysis import chooser, neighbours, sections
+from app.analysis.catalogue import run_info
 from app.analysis.neighbours import Answers, answers
 from tests.evaluated import frame, simulated
 from tests.scored import written
@@ -17,11 +18,6 @@ from tests.scored import written
 VIEWS = Path(__file__).resolve().parents[2] / "app" / "views"
 SCORE = "score_mean_discounted"
 pytestmark = pytest.mark.usefixtures("fake_lens")
-
-
-class Info:
-    def __init__(self, name: str, path: Path) -> None:
-        self.name, self.path = name, path
 
 
 @pytest.mark.parametrize("score", [SCORE, "score_product", "shortness"])
@@ -62,7 +58,7 @@ def test_each_page_names_its_score_and_leads_to_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     path = written(tmp_path / "one.parquet", simulated(12, 4))
-    monkeypatch.setattr(chooser, "choose", lambda multiple: [Info("one", path)])
+    monkeypatch.setattr(chooser, "choose", lambda multiple: [run_info("one", path)])
     gone: list[str] = []
     monkeypatch.setattr("streamlit.switch_page", lambda page: gone.append(Path(page).stem))
     page = AppTest.from_file(str(VIEWS / f"{name}.py"), default_timeout=60).run()
