@@ -37,7 +37,6 @@ MORE_ASKED: Final = (
     "solution, before you save; it is plain text until then, and afterwards they are typed here."
 )
 SAVED: Final = "annotation_saved_of"  # in the session: the trace that was saved last, until its answer is undone
-UNDO: Final = "Withdraws your answer. The next one on this text is not blind: the model's was shown."
 KEYS: Final = "Keys: 1 to 9 a step, 0 none, U unsure. Enter saves; Enter again goes on to the next unjudged one."
 NOT_BLIND: Final = (
     ":material/warning: **Not blind:** the filters or the order say something of the model's answer or the label."
@@ -61,13 +60,14 @@ def ask(
     *,
     blind: bool,
     answered: Annotation | None,
+    last: Annotation | None,
     further: int | None,
     look_at: Callable[..., None],
 ) -> None:
     """Ask for the first wrong step (by button or key), a category and a note, and save them.
 
-    Once it is ``answered`` (then that can be undone), Enter goes ``further``, to the place of the next text that is not
-    judged, until another choice is made; ``look_at(listing, place)`` goes there.
+    Once it is ``answered`` (then what was said ``last`` can be undone), Enter goes ``further``, to the place of the
+    next text that is not judged, until another choice is made; ``look_at(listing, place)`` goes there.
     """
     state = st.session_state
     if "annotation_error" in state:
@@ -76,7 +76,7 @@ def ask(
         st.info(plain(why))
         return
     begin(listing, row, answered)
-    draw_choices(row, answered)
+    draw_choices(row, answered, last)
     # it lies over what is above the question, whose height stays (see failures.css)
     if answered is not None and state["choice"] is not None:
         with st.container(key="status"):
@@ -112,16 +112,19 @@ def begin(listing: Listing, row: ScoredRow, answered: Annotation | None) -> None
     )
 
 
-def draw_choices(row: ScoredRow, answered: Annotation | None) -> None:
-    """The buttons of the answers, and *Undo* where there is one."""
+def draw_choices(row: ScoredRow, answered: Annotation | None, last: Annotation | None) -> None:
+    """The buttons of the answers, and *Undo* where there is one; for the arguments see `ask`."""
     with st.container(horizontal=True, vertical_alignment="center", key="choices"):
         for number, step in enumerate(row["steps"]):
             label = "Answer line" if step.get("role") == "answer" else f"Step {number + 1}"
             choice_button(row, str(number), label, str(number + 1) if number < KEYED_STEPS else None)
         choice_button(row, "none", "No step is wrong", "0")
         choice_button(row, "unsure", "Unsure", "U")
-        if answered is not None and answered.own:
-            st.button("Undo", shortcut="Z", on_click=undo, args=(answered,), icon=":material/undo:", help=UNDO)
+        if answered is not None and last is not None:
+            st.button(
+                "Undo", shortcut="Z", on_click=undo, args=(last, answered), icon=":material/undo:",
+                help=judgements.undo_words(last, answered),
+            )  # fmt: skip
 
 
 def draw_form(
@@ -245,15 +248,15 @@ def save(
     state.update({"choice": None, "answering": None, SAVED: identity})
 
 
-def undo(annotation: Annotation) -> None:
-    """Withdraw an annotation that was a slip; it stays in the file, and counts nowhere."""
+def undo(last: Annotation, counts: Annotation) -> None:
+    """Withdraw the ``last`` annotation, which was a slip; it stays in the file, and counts nowhere. ``counts``: the one
+    of the same text that does, which may be the same."""
     state = st.session_state
     try:
         access.writer("annotate", state["annotator"])
-        gone = Annotations(failures.DATABASE).withdraw(annotation)
+        gone = Annotations(failures.DATABASE).withdraw(last)
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not undone: {error}"
         return
-    said = judgements.judgement_words(annotation.label)
-    state["annotation_saved"] = f"Undone: {said}" if gone else "It was undone already."
+    state["annotation_saved"] = judgements.undone_words(last, counts) if gone else "It was undone already."
     state.update({"answering": None, SAVED: None})

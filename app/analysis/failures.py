@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.analysis import catalogue, expression
 from app.analysis.catalogue import ITEM, ROW, RULED_BY, VERDICT, VERDICT_STEP, RunInfo
+from app.analysis.columns import SORTS
 from irl_core.home import runs_folder
 from irl_core.reward.verdict import FAMILIARITY, cell_of
 from irl_core.storage.schema import ScoredRow
@@ -28,33 +29,12 @@ DATABASE: Final = runs_folder() / "annotations.sqlite"
 PAGE_ROWS: Final = 50
 OUTCOME_WORDS: Final = {"not judged": "not known"}  # as links have them, and as they are read
 OUTCOMES: Final = ("incorrect", "correct", "not judged", "all")
-SORTS: Final = {
-    ROW: "order in the file",
-    "score_mean_discounted": "mean discounted reward",
-    "score_credit_minimum": "lowest credit",
-    "score_min": "lowest reward",
-    "confidence": "confidence, the most uncertain first",
-    "length": "length",
-    "n_steps": "number of steps",
-    VERDICT_STEP: "step that the verdict names",
-    "true_first_error_step": "true first wrong step",
-    "problem_id": "problem",
-}
 # What a blind annotator may see of a trace before the answer: nothing that the model or a label says of its steps.
 NEUTRAL: Final = ("problem", "text", "answer", "correct", "n_steps", "length")
 TELLING: Final = (
     "kind", "true_first_error_step", VERDICT, "familiar", "familiarity", "confidence", "score_mean_discounted",
 )  # fmt: skip
 SCORE: Final = "score_mean_discounted"
-COLUMN_TITLES: Final = {
-    "trace_id": "id", "problem": "problem", "text": "solution", "answer": "answer", "correct": "correct",
-    "n_steps": "steps", "length": "tokens", "kind": "kind of error", "true_first_error_step": "true first error",
-    VERDICT: "verdict", "familiar": "familiarity", "familiarity": "log-probability of its problem",
-    "confidence": "confidence of the reward", "copies": "equal texts",
-    "score_mean_discounted": "mean discounted reward", "mine": "you said",
-}  # fmt: skip
-
-
 SEPARATORS: Final = "/-_:. "
 LONG_BEGINNING: Final = 8
 MADE_ID: Final = re.compile(r"[0-9a-f]{16}(-(F\d+)?L\d+)?")  # as `irl_core.data.formats` gives it to rows without one

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import streamlit as st
 
-from app.analysis import chooser, expression, failures, slices
+from app.analysis import active, chooser, columns, expression, failures, slices
 from app.analysis.catalogue import ROW, RunInfo
 from app.analysis.failures import Query
 from app.components import cards
@@ -61,19 +61,23 @@ def choose_query(table: pa.Table, link: slices.Opened | None) -> tuple[Query, st
     known, state = failures.choices(table), st.session_state
     if link is not None:
         take_link(link.query, known)
-    top = st.container()
     names = list(state.get(CLEARED, ()))
     refill(names)
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        choose_outcome()
+        top = st.container(width="content")
     words, where, fault = choose_words()
-    one, two = st.columns(2, vertical_alignment="bottom")
+    one, two = st.columns(2, vertical_alignment="bottom")  # a row each: of two whole columns the shorter one has a hole
     sort = one.selectbox(
-        "Sort by", known.sorts, format_func=failures.SORTS.__getitem__, key="sort", persist_state="session"
+        "Sort by", known.sorts, format_func=columns.SORTS.__getitem__, key="sort", persist_state="session"
     )
     descending = two.toggle("Highest first", key="descending", persist_state="session")
-    kinds = choose_among(one, "kinds", "Kind of error", known.kinds, str)
-    verdicts = choose_among(two, "verdicts", "Verdict", known.verdicts, KINDS.__getitem__)
-    true_steps = choose_among(one, "true_steps", "True first error", known.true_steps, failures.step_words)
+    one, two = st.columns(2)
+    verdicts = choose_among(one, "verdicts", "Verdict", known.verdicts, KINDS.__getitem__)
     named = choose_among(two, "verdict_steps", "Step that the verdict names", known.verdict_steps, failures.step_words)
+    one, two = st.columns(2)
+    true_steps = choose_among(one, "true_steps", "True first error", known.true_steps, failures.step_words)
+    kinds = choose_among(two if known.true_steps else one, "kinds", "Kind of error", known.kinds, str)
     cleared = unfiltered()
     scores = choose_scores(known.scores, None if link is None else link.query.scores, cleared)
     query = Query(
@@ -98,29 +102,34 @@ def take_link(asked: Query, known: failures.Choices) -> None:
         state[f"filter_{name}"] = [one for one in getattr(asked, name) if one in getattr(known, name)]
 
 
-def choose_words() -> tuple[str, str, str]:
-    """Ask for the answer, words and an expression; the words, the expression, and what is wrong with it."""
-    state = st.session_state
-    state.setdefault("outcome", failures.OUTCOMES[0])  # a default beside a kept value is warned of
+def choose_outcome() -> None:
+    """Ask whose answers are right, wrong, or not known to be either."""
+    st.session_state.setdefault("outcome", failures.OUTCOMES[0])  # a default beside a kept value is warned of
     st.segmented_control(
         "Answer", failures.OUTCOMES, key="outcome", required=True, persist_state="session",
         format_func=lambda name: failures.OUTCOME_WORDS.get(name, name),
     )  # fmt: skip
-    model_first = state["model_first"]
-    words = st.text_input(
+
+
+def choose_words() -> tuple[str, str, str]:
+    """Ask for words and an expression; the words, the expression, and what is wrong with it."""
+    model_first = st.session_state["model_first"]
+    one, two = st.columns(2)
+    words = one.text_input(
         "Words in problem, solution or its id" if model_first else "Words in problem or solution", key="words",
         max_chars=200, persist_state="session", help=None if model_first else NOT_IN_IDS,
     )  # fmt: skip
-    where = st.text_input(
+    where = two.text_input(
         "Expression", key="where", max_chars=expression.MOST_CHARACTERS, placeholder=expression.EXAMPLE,
-        persist_state="session",
+        persist_state="session", help=columns.names_explained(),
     )  # fmt: skip
     fault = fault_of(where)
     with st.container(key="where_said"):  # its room stays: what stands below it does not jump
         st.caption(
             f":red[{plain(fault)}]"
             if fault
-            else f"Compares {', '.join(expression.NAMES)} with values or each other; == is equal; with and, or, not."
+            else f"An expression compares {', '.join(expression.NAMES)} with values or each other; == is equal; with "
+            "and, or, not. The ? beside it says what they hold."
         )
     return words, where, fault
 
@@ -188,6 +197,24 @@ def clear_button(*, key: str = "clear_filters", disabled: bool = False) -> None:
         "Clear all filters", key=key, icon=":material/filter_alt_off:", disabled=disabled,
         on_click=lambda: fill(**st.session_state.get(CLEARED, {})),
     )  # fmt: skip
+
+
+def draw_active(query: Query) -> None:
+    """The filters that are on and the order, in words, each with the button that takes it off."""
+    cleared: dict[str, Any] = st.session_state[CLEARED]
+    found = active.active(query)
+    if st.session_state["adjudicate"]:
+        found.append(active.Active(active.DISAGREEMENTS, ("adjudicate",)))
+        cleared = {**cleared, "adjudicate": False}
+    if not found:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="xxsmall", key="active"):
+        for one in found:
+            values = {name: value for name, value in cleared.items() if name.startswith(one.controls)}
+            st.button(
+                plain(one.words), key=f"active_{one.controls[0]}", icon=":material/close:", icon_position="right",
+                type="tertiary", help=active.REMOVES, on_click=fill, kwargs=values,
+            )  # fmt: skip
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

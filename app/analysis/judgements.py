@@ -109,6 +109,30 @@ def noted_beside(own: Annotation, annotations: Iterable[Annotation]) -> Annotati
     return max(later, key=lambda one: one.time, default=None)
 
 
+def last_said(row: ScoredRow, annotations: Iterable[Annotation], annotator: str) -> Annotation | None:
+    """The newest answer that an annotator gave here on a row's text, whether it counts or not: what is undone first.
+    None where there is none, or others have imported them all."""
+    key = (text_hash(row["problem"], row["text"]), annotator)
+    said = [one for one in annotations if (one.text_sha256, one.annotator) == key and one.own]
+    return max(said, key=lambda one: one.time, default=None)
+
+
+def undo_words(last: Annotation, counts: Annotation) -> str:
+    """What *Undo* does: withdraws the ``last`` answer, beside the one that ``counts``."""
+    if last == counts:
+        return "Withdraws your answer. The next one on this text is not blind: the model's was shown."
+    said, stays = judgement_words(last.label), judgement_words(counts.label)
+    return f"Withdraws what you noted last, {said}. Your blind answer, {stays}, goes on counting."
+
+
+def undone_words(last: Annotation, counts: Annotation) -> str:
+    """What was undone; for the two see `undo_words`."""
+    said = judgement_words(last.label)
+    if last == counts:
+        return f"Undone: {said}"
+    return f"Undone: {said}, which you noted last. What counts is your blind answer: {judgement_words(counts.label)}."
+
+
 def again_words(own: Annotation, choice: str, row: ScoredRow, *, blind: bool) -> str:
     """What saving a choice does to an answer that was given before: changes it, or stands beside a blind one."""
     said, now = judgement_words(own.label), choice_words(choice, row)
@@ -117,7 +141,7 @@ def again_words(own: Annotation, choice: str, row: ScoredRow, *, blind: bool) ->
     if own.blind and not blind:
         return (
             f"You said {said} before you saw the model's answer, and that goes on counting; Save notes {now} beside "
-            "it. To change your answer undo it first (Z)."
+            "it. To change your answer undo it first (Z, which takes back the newest first)."
         )
     return f"You said {said} before. Save changes it to {now}."
 
@@ -138,7 +162,7 @@ def saved_words(before: Annotation | None, saved: Annotation, name: str) -> str:
     if saved == before:
         return f"As before: {said} in {name}"
     if before.blind and not saved.blind:
-        return f"Saved: {said} in {name}. What counts is your blind answer before: {old}. Undo takes one back."
+        return f"Saved: {said} in {name}. What counts is your blind answer before: {old}. Undo with Z"
     if old == said:
         return f"Saved again: {said} in {name}"
     return f"Changed from {old} to {said} in {name}. Undo with Z"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import streamlit as st
 
 from app.analysis import annotating, failures
+from app.analysis.columns import MEANINGS, TITLES
 from app.analysis.failures import Listing
 from app.components import cards
 from app.components.markdown import counted, plain
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 ROWS_IN_SIGHT: Final = 7
 NARROW_ID, WRAPPED_PIXELS = 24, 58  # characters of an id that a line of the list holds; height of a row of two lines
+LETTER_PIXELS, PADDING_PIXELS = 8, 20
 TABLE_PIXELS: Final = 35 * (ROWS_IN_SIGHT + 1) + 3
+DISAGREED: Final = ", on which annotators disagree"
 HERE, JUDGED = "\u25b6", "\u2713"
 CALLED_BY_ROW: Final = "Solutions that you have not judged are called by their rows in it, as in the list."
 
@@ -53,11 +56,13 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
         height=TABLE_PIXELS,
         row_height=None if rows["trace_id"].str.len().max() <= NARROW_ID else WRAPPED_PIXELS,
     )
-    total, judged = len(listing.numbers), sum(listing.item(place) in mine for place in range(len(listing.numbers)))
+    items = [listing.item(place) for place in range(len(listing.numbers))]
+    total, judged = len(items), sum(item in mine for item in items)
     st.progress(judged / total, text=f"{judged:,} of {total:,} judged by you")
     st.caption(
-        f"{counted(total, 'text')} of {counted(copies.total(), 'solution')} after the filters, of "
-        f"{listing.table.num_rows:,} in all; {first + 1:,} to {first + len(listed):,} are listed; "
+        f"{counted(total, 'text')} of {counted(sum(copies[item] for item in items), 'solution')} after the filters"
+        f"{DISAGREED * bool(st.session_state['adjudicate'])}, of {listing.table.num_rows:,} in all; "
+        f"{first + 1:,} to {first + len(listed):,} are listed; "
         f"{HERE} is {listing.place + 1:,} of {total:,}, {JUDGED} is judged by you"
         + plain(f"; \u2026 stands for {beginning}" * bool(beginning))
     )
@@ -78,10 +83,11 @@ def rows_from(
     model_first = st.session_state["model_first"]
     rows = failures.table_rows(listing.info, listed, telling=model_first)
     items = [listing.item(first + place) for place in range(len(listed))]
-    if any(item in mine for item in items):  # an empty column would take the room that the names need
-        rows.insert(1, "mine", [mine.get(item, "") for item in items])
-    times = [f"\u00d7{copies[item]}" if copies[item] > 1 else "" for item in items]
-    rows.insert(list(rows).index("trace_id") + 1, "copies", times)
+    rows.insert(0, "problem", rows.pop("problem"))  # its beginning is in sight, beside what was said of it
+    if any(copies[item] > 1 for item in items):  # an empty column would take the room that others need
+        rows.insert(2, "copies", [f"\u00d7{copies[item]}" if copies[item] > 1 else "" for item in items])
+    if any(item in mine for item in items):
+        rows.insert(0, "mine", [mine.get(item, "") for item in items])
     told = [model_first or item in mine for item in items]
     names = [
         failures.name_of(identity, number, telling=telling)
@@ -94,15 +100,21 @@ def rows_from(
 
 
 def columns_of(rows: pd.DataFrame) -> dict[str, Any]:
-    """How the columns of the list are drawn."""
-    columns, titles = st.column_config, failures.COLUMN_TITLES
-    config = {name: columns.Column(title) for name, title in titles.items() if name in rows}
-    config |= {name: columns.TextColumn(titles[name], width="medium") for name in ("problem", "text")}
-    config["here"] = columns.TextColumn("", width=36)
-    config["mine"] = columns.TextColumn(titles["mine"], width=64)
+    """How the columns of the list are drawn: as wide as what stands in them, and the first ones within sight."""
+    columns = st.column_config
+    told: dict[str, dict[str, Any]] = {name: {"label": TITLES[name], "help": MEANINGS.get(name)} for name in TITLES}
+    widths = {"mine": 68, "problem": 160, "trace_id": room_for(rows["trace_id"], 5), "copies": 86, "text": 240}
+    config: dict[str, Any] = {name: columns.Column(**told[name]) for name in TITLES if name in rows}
+    config |= {name: columns.TextColumn(**told[name], width=width) for name, width in widths.items() if name in rows}
+    config["here"] = columns.TextColumn("", width=room_for(rows["here"], 3))
     for name in (failures.SCORE, "familiarity", "confidence"):
-        config[name] = columns.NumberColumn(titles[name], format="%.2f")
+        config[name] = columns.NumberColumn(**told[name], format="%.2f")
     return config
+
+
+def room_for(words: pd.Series, fewest: int) -> int:
+    """The pixels that the longest of the words takes in a column, of ``fewest`` letters at least."""
+    return LETTER_PIXELS * min(max(int(words.str.len().max()), fewest), NARROW_ID) + PADDING_PIXELS
 
 
 def walk(listing: Listing, further: int | None) -> None:

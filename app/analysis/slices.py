@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
-from app.analysis.failures import OUTCOMES, SORTS, Query
+from app.analysis.columns import SORTS
+from app.analysis.failures import OUTCOMES, Query
 from app.inspect.links import LinkError, check_length, pack, unpack
 
 if TYPE_CHECKING:

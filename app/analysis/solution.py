@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
@@ -16,7 +16,6 @@ from app.components import chart
 from app.components.heatmap import heatmap
 from app.components.markdown import marked_differences, marked_quantities, plain
 from app.components.marking import marking
-from app.inspect import links
 from app.inspect.results import caption, stored_inspection, to_result
 from irl_core.report.heatmap import payload
 from irl_core.reward.token_scores import DEFAULT_GAMMA
@@ -26,6 +25,9 @@ from irl_core.text.quantities import odd_quantities
 
 if TYPE_CHECKING:
     from irl_core.data.annotations import Annotation
+
+REFERENCE: Final = "Reference"
+BEST: Final = "Best correct sample"
 
 
 def draw_trace(
@@ -72,31 +74,23 @@ def draw_solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
     trace = to_result(inspection, DEFAULT_GAMMA)["traces"][0]
     description = payload.describe(trace, caption=caption(inspection.scored[0], inspection))
     heatmap(trace, description, payload.settings("credit", DEFAULT_GAMMA, 1.0, compact=True), key="heatmap-failure")
-
-    def to_inspect() -> None:
-        try:
-            links.to_trace(info.name, row["trace_id"])
-        except links.LinkError as error:
-            st.session_state["link_error"] = str(error)
-        else:
-            st.session_state["to_inspect"] = True
-
-    st.button("Open in Inspect", icon=":material/open_in_new:", on_click=to_inspect)
-    if st.session_state.pop("to_inspect", False):
+    if st.button("Open in Inspect", icon=":material/open_in_new:"):
         chart.open_trace(info.name, row["trace_id"])
 
 
 def draw_comparison(listing: Listing, row: ScoredRow, judged: Collection[str], *, revealed: bool) -> None:
     """What a solution is compared with: the reference, and the best correct sample, which has an id where the list has
-    one, and a score where the model's answer is ``revealed``; ``judged``: the items that the annotator has judged."""
-    reference, best = st.tabs(["Reference solution", "Best correct sample"])
+    one, and a score where the model's answer is ``revealed``; ``judged``: the items that the annotator has judged. The
+    first of the two that there is, is open."""
+    sample = failures.best_correct(listing.info, listing.table, row["problem_id"], row["trace_id"])
+    opens = BEST if sample is not None and not row["reference_solution"] else REFERENCE
+    reference, best = st.tabs([REFERENCE, BEST], default=opens, key=f"compared_{opens}")
     with reference:
         if row["reference_solution"]:
             draw_other(row["text"], row["reference_solution"])
         else:
             st.text("The run holds no reference solution of this problem.")
     with best:
-        sample = failures.best_correct(listing.info, listing.table, row["problem_id"], row["trace_id"])
         if sample is None:
             st.text("No other sample of this problem is correct.")
         else:

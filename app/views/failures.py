@@ -27,6 +27,7 @@ from app.analysis import (
 from app.analysis.catalogue import RunInfo
 from app.analysis.expression import ExpressionError
 from app.analysis.failures import Listing, Query
+from app.components.enter import keep_enter
 from app.components.markdown import plain
 from app.inspect import links
 from irl_core.data.annotations import MOST_NAME, Annotations, disagreed
@@ -146,12 +147,14 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
         numbers = failures.of_items(table, numbers, said)
     if not numbers:
         st.info(f"None of the {table.num_rows:,} solutions passes these filters.")
+        filters.draw_active(query)
         filters.clear_button(key="clear_filters_here")
         return
     listed = Listing.at_trace(info, table, numbers, *map(state.get, ("failure", "failure_row")))
     listing.look_at(listed, listed.place)
-    left, middle, right = st.columns([12, 19, 13], gap="small")
+    left, middle, right = st.columns([14, 18, 12], gap="small")
     with left.container(key="listing"):
+        filters.draw_active(query)
         listing.draw_table(listed, copies, annotations or [])
     row = catalogue.numbered_row(info, numbers[listed.place])
     if row["trace_id"] != listed.trace_id(listed.place):
@@ -174,9 +177,10 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
         listing.walk(listed, further)
         if annotations is not None:
             annotating.ask(
-                listed, row, blind=not (revealed or query.telling), answered=own, further=further,
-                look_at=listing.look_at,
+                listed, row, blind=not (revealed or query.telling), answered=own,
+                last=judgements.last_said(row, annotations, name), further=further, look_at=listing.look_at,
             )  # fmt: skip
 
 
 show()
+keep_enter()

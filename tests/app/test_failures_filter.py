@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.analysis import failures, slices
+from app.analysis import expression, failures, slices
 from irl_core.data.annotations import Annotations
 from irl_core.storage.run_writer import write_run
 from irl_core.storage.scored_run import read_run
@@ -34,6 +34,9 @@ def test_an_expression_filters_and_one_that_is_none_is_said(store: Annotations) 
     assert page.dataframe[0].value["trace_id"].tolist() == [
         one for one, length in zip(ids, lengths, strict=True) if length == lengths[0]
     ]
+    told = page.text_input(key="where").help.splitlines()
+    assert len(told) == len(expression.NAMES)
+    assert any(one.startswith("- **steps**, a number: ") and "counts as its last step" in one for one in told)
     for wrong, words in (("length <", "is not complete"), ("length == 'a'", "compares a number with a text")):
         page.text_input(key="where").set_value(wrong).run()
         assert not page.exception and words in page.error[0].value.replace("\\", "")
@@ -68,10 +71,41 @@ def test_words_are_not_looked_for_in_ids_while_one_judges_blind(store: Annotatio
     assert field.label == "Words in problem or solution"
     field.set_value("slip-3").run()
     assert "None of the 5 solutions passes these filters." in page.info[0].value
+    assert not page.exception and "No solution passes the filter" in said(page)  # slices of nothing ended the page
     page.toggle(key="model_first").set_value(True).run()
     assert page.text_input(key="words").value == "slip-3"
     assert page.text_input(key="words").label == "Words in problem, solution or its id"
     assert page.dataframe[0].value["trace_id"].tolist() == ["slip-3/wrong"]
+
+
+def filters_on(page: AppTest) -> list[str]:
+    """The filters that are said to be on, above the list."""
+    return [one.label.replace("\\", "") for one in page.button if str(one.key).startswith("active_")]
+
+
+def test_filters_that_are_on_are_named_and_each_is_taken_off(store: Annotations) -> None:
+    page = AppTest.from_file(str(PAGE), default_timeout=60)
+    query = failures.Query(
+        "incorrect", verdicts=("error", "unread"), true_steps=(-1, 0), words="a", sort="n_steps", descending=True,
+        where="steps > 0", scores=(-2.0, 3.0),
+    )  # fmt: skip
+    page.query_params.update(slices.parameters("mine", query))
+    page.run()
+    found = filters_on(page)
+    assert found == [
+        "answer incorrect", "with \u201ca\u201d", "steps > 0", "verdict: an error", "true first error: step 1",
+        "mean discounted reward \u22122.00 to +3.00", "by number of steps, with the answer line, highest first",
+    ]  # fmt: skip
+    while found:
+        press(page, next(one.label for one in page.button if str(one.key).startswith("active_")))
+        left = filters_on(page)
+        assert left == found[1:]
+        found = left
+    assert page.session_state["outcome"] == "all" and len(page.dataframe[0].value) == 5
+    page.toggle(key="adjudicate").set_value(True).run()
+    assert "None of the 5 solutions passes" in page.info[0].value and filters_on(page) == ["annotators disagree"]
+    press(page, "annotators disagree")
+    assert len(page.dataframe[0].value) == 5 and not filters_on(page)
 
 
 def choose_slice(page: AppTest, place: int) -> None:

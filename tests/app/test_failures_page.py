@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.analysis import failures, listing
+from app.inspect import links
 from irl_core.data.annotations import Annotations, text_hash
 from irl_core.report.csv_export import csv_of
 from irl_core.storage.run_writer import write_run
@@ -79,6 +80,59 @@ def test_the_best_correct_sample_has_no_id_or_score_before_the_answer(store: Ann
     assert "row 2, mean discounted reward \u22120.25" in captions(page)  # it is not judged itself
     page.toggle(key="model_first").set_value(True).run()
     assert "same/right, mean discounted reward \u22120.25" in captions(page)
+
+
+def test_what_there_is_to_compare_with_is_open_first(store: Annotations, tmp_path: Path) -> None:
+    path = tmp_path / "mine" / "run.parquet"
+    wrong = read_run(path).to_pylist()[0]
+    right = wrong | {"trace_id": "right", "text": f"{wrong['text']} Sure.", "correct": True}
+    for reference, opened in (("As it is.", "Reference"), (None, "Best correct sample")):
+        write_run(path, [wrong | {"reference_solution": reference}, right], {"checkpoint": "demo"})
+        (tabs,) = open_page().get("tab_container")
+        assert ["Reference", "Best correct sample"][tabs.proto.tab_container.default_tab_index] == opened
+
+
+def test_a_solution_that_no_link_can_name_is_said_so_where_it_stands(store: Annotations, tmp_path: Path) -> None:
+    """It was said on the next page that was opened, on Inspect."""
+    rename(tmp_path, "x" * links.MAX_LINK + "{}")
+    page = open_page()
+    page.toggle(key="model_first").set_value(True).run()
+    press(page, "Open in Inspect")
+    assert "id is too long for a link" in page.error[0].value and "link_error" not in page.session_state
+
+
+def test_the_caption_counts_the_solutions_that_are_listed(store: Annotations, tmp_path: Path) -> None:
+    """Where disagreements alone are listed, it counted all that pass the filters."""
+    path = tmp_path / "mine" / "run.parquet"
+    rows = read_run(path).to_pylist()
+    more = [rows[0] | {"trace_id": f"again {number}"} for number in range(2)]
+    write_run(path, [*rows, *more, rows[1] | {"trace_id": "long", "length": 9_000}], {"checkpoint": "demo"})
+    page = open_page()
+    assert "5 texts of 8 solutions after the filters, of 8 in all; 1 to 5 are listed; " in said(page)
+    assert page.dataframe[0].value["copies"].tolist() == ["\u00d73", "\u00d72", "", "", ""]
+    page.text_input(key="where").set_value("length < 9000").run()
+    assert "5 texts of 7 solutions after the filters, of 8 in all" in said(page)
+    assert page.dataframe[0].value["copies"].tolist() == ["\u00d73", "", "", "", ""]
+    for name, label in (("ada", "Step 1"), ("ben", "Unsure"), ("cy", "No step is wrong")):
+        page.text_input(key="annotator").set_value(name).run()
+        press(page, label)
+        press(page, "Save")
+    page.toggle(key="adjudicate").set_value(True).run()
+    assert "1 text of 3 solutions after the filters, on which annotators disagree, of 8 in all" in said(page)
+    assert len(page.dataframe[0].value) == 1
+
+
+def test_what_is_read_first_stands_first_in_the_list_and_is_not_cut(store: Annotations) -> None:
+    """The problem and what one had said stood behind the id and an empty column, in what was left of the width."""
+    page = open_page()
+    assert list(page.dataframe[0].value)[:3] == ["here", "problem", "trace_id"]
+    press(page, "Step 1")
+    press(page, "Save")
+    frame = page.dataframe[0]
+    assert list(frame.value)[:4] == ["here", "mine", "problem", "trace_id"] and "copies" not in frame.value
+    columns = json.loads(frame.proto.columns)
+    assert sum(columns[name]["width"] for name in ("here", "mine", "problem")) <= 276
+    assert "which counts as its last step" in columns["n_steps"]["help"]
 
 
 def test_who_saw_the_model_first_is_not_blind(store: Annotations) -> None:

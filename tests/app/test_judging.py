@@ -60,8 +60,24 @@ def test_a_second_answer_is_said_not_to_count_beside_a_blind_one(store: Annotati
     assert own_lines(page)[0] == (
         "**You** said: step 1, before you saw the model's answer; later you noted: unsure, which does not count."
     )
+
+
+def test_undo_takes_back_the_newest_answer_first_and_says_which(store: Annotations) -> None:
+    """It withdrew the blind one, and the later one, which had not counted, counted then."""
+    page = open_page()
+    for choice in ("Step 1", "Unsure"):
+        press(page, choice)
+        press(page, "Save")
+    button = next(one for one in page.button if one.label == "Undo")
+    assert button.help == "Withdraws what you noted last, unsure. Your blind answer, step 1, goes on counting."
     press(page, "Undo")
-    assert own_lines(page)[0] == "**You** said: unsure, with the answer in sight."
+    assert [(one.label, one.blind) for one in store.all()] == [("step 1", True)]
+    assert page.toast[0].value.replace("\\", "") == (
+        "Undone: unsure, which you noted last. What counts is your blind answer: step 1."
+    )
+    assert own_lines(page)[0] == "**You** said: step 1."
+    press(page, "Undo")
+    assert store.all() == [] and page.toast[0].value.replace("\\", "") == "Undone: step 1"
 
 
 def test_a_judgement_that_is_changed_is_said_before_and_after(store: Annotations) -> None:

@@ -269,6 +269,61 @@ def test_enter_twice_saves_once(watched: Any, reviewed: str, folder: Path) -> No
     assert [(one.label, one.blind) for one in said] == [("step 1", True)]
 
 
+@pytest.mark.parametrize(("keys", "said"), [("1", "step 1"), ("12", "step 2")])
+def test_an_enter_that_follows_a_choice_at_once_is_kept_and_saves_it_once(
+    watched: Any, reviewed: str, folder: Path, keys: str, said: str
+) -> None:
+    """Save was disabled until the page was drawn anew: the Enter was lost, and nothing was said."""
+    page = watched.page
+    page.set_default_timeout(60_000)
+    open_page(page, reviewed, f"quick {keys}")
+    page.evaluate("document.activeElement.blur()")
+    for key in (*keys, "Enter", "Enter"):  # sent without a word from the page in between
+        page.keyboard.press(key)
+    expect(page.get_by_text(f"You said: {said}.")).to_be_visible(timeout=60_000)
+    page.wait_for_timeout(2_000)  # for a second one, were it sent
+    page.wait_for_selector(READY)
+    stored = Annotations(folder / "runs" / "annotations.sqlite").all()
+    assert [(one.label, one.blind) for one in stored if one.annotator == f"quick {keys}"] == [(said, True)]
+
+
+def test_an_enter_without_a_choice_and_one_for_another_solution_are_said(
+    watched: Any, reviewed: str, folder: Path
+) -> None:
+    page = watched.page
+    page.set_default_timeout(60_000)
+    open_page(page, reviewed, "too quick")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").filter(has_text="Nothing is chosen yet")).to_be_visible()
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.keyboard.press("j")  # before the choice is drawn: what would be saved is not what is seen then
+    expect(page.get_by_role("status").filter(has_text="Not saved: another key came before")).to_be_visible()
+    expect(page.get_by_text("\u25b6 is 2 of", exact=False)).to_be_visible(timeout=60_000)
+    page.wait_for_timeout(2_000)
+    page.wait_for_selector(READY)
+    stored = Annotations(folder / "runs" / "annotations.sqlite").all()
+    assert not [one for one in stored if one.annotator == "too quick"]
+
+
+def test_the_filter_fits_on_a_screen(browser: Browser, reviewed: str) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    open_page(page, reviewed, "filters")
+    page.get_by_role("button", name="Filter", exact=True).click()
+    expect(page.get_by_role("slider").first).to_be_visible()
+    page.wait_for_timeout(500)  # it grows as it opens
+    body = page.locator("[data-testid=stPopoverBody]:has(.st-key-where)")
+    assert body.evaluate("(node) => node.scrollHeight - node.clientHeight") <= 2
+    box, labels = body.bounding_box(), body.locator("[data-testid=stWidgetLabel]:visible")
+    assert box is not None and box["y"] >= 0 and box["y"] + box["height"] <= 800
+    lines = {name: labels.filter(has_text=name).first.bounding_box() for name in ("Verdict", "Step that", "True first")}
+    assert lines["Verdict"]["y"] == lines["Step that"]["y"] < lines["True first"]["y"]
+    context.close()
+
+
 def test_at_400_pixels_the_trace_is_seen_above_the_question(browser: Browser, reviewed: str) -> None:
     """The list of traces lay before it, and the question over the rest of the screen."""
     context = browser.new_context(viewport={"width": 400, "height": 800}, color_scheme="dark")
@@ -287,6 +342,18 @@ def test_at_400_pixels_the_trace_is_seen_above_the_question(browser: Browser, re
     context.close()
 
 
+EDGES = """() => {
+  const low = (node) => node.getBoundingClientRect().bottom;
+  const choices = document.querySelector(".st-key-choices");
+  const fields = "[data-testid=stSelectbox], [data-testid=stTextInput], [data-testid=stFormSubmitButton] button";
+  return [
+    Math.max(...[...choices.querySelectorAll("button")].map(low)) - low(choices),
+    [...document.querySelectorAll(".st-key-say form, .st-key-say [data-testid=stForm]")]
+      .flatMap((form) => [...form.querySelectorAll(fields)]).map(low),
+  ];
+}"""
+
+
 def test_at_400_pixels_the_question_takes_a_quarter_and_nothing_of_it_is_cut_off(
     browser: Browser, reviewed: str
 ) -> None:
@@ -301,4 +368,6 @@ def test_at_400_pixels_the_question_takes_a_quarter_and_nothing_of_it_is_cut_off
         ".filter((one) => one.width).map((one) => [one.left, one.right])"
     )
     assert len(edges) >= 6 and all(0 <= left < right <= 400 for left, right in edges)
+    cut, fields = page.evaluate(EDGES)
+    assert cut <= 0 and max(fields) - min(fields) <= 1  # no answer is cut at its lower edge; Save stands in its row
     context.close()
