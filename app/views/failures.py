@@ -152,7 +152,7 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
         return
     listed = Listing.at_trace(info, table, numbers, *map(state.get, ("failure", "failure_row")))
     listing.look_at(listed, listed.place)
-    left, middle, right = st.columns([14, 18, 12], gap="small")
+    left, middle, right = st.columns([13, 19, 12], gap="small")
     with left.container(key="listing"):
         filters.draw_active(query)
         listing.draw_table(listed, copies, annotations or [])
