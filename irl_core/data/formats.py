@@ -18,7 +18,7 @@ from irl_core.data.fields import FieldError, Row, RowError, flag, identifier, re
 from irl_core.data.intake import Intake
 from irl_core.data.labelled_formats import read_mr_gsm8k, read_processbench
 from irl_core.data.scored_rows import FIELDS as SCORED_FIELDS
-from irl_core.data.scored_rows import read_scored
+from irl_core.data.scored_rows import labels_by, read_scored
 from irl_core.data.sources import Columns, TraceSource, open_source, rows_of
 from irl_core.data.step_labels import STEP_MARK, read_math_shepherd, read_prm800k, read_stepwise
 from irl_core.data.trace_format import TRACE_FORMAT, read_trace
@@ -32,13 +32,12 @@ Format = Literal[
     "lm-eval", "inspect", "solutions", "plain", "demo", "trace", "scored-run",
 ]  # fmt: skip
 PEOPLE = "people"
+UNKNOWN_AUTHOR = "whoever made the rows"
 LABELS_BY = {
     "processbench": PEOPLE,
     "mr-gsm8k": PEOPLE,
     "prm800k": PEOPLE,
     "math-shepherd": "rollouts, not people",
-    "stepwise": "whoever made the rows",
-    "trace": "whoever made the rows",
     "scored-run": "whoever gave them to the run",
 }
 
@@ -70,7 +69,8 @@ def read_counted(
     name = _format_of_source(source, columns) if format == "auto" else format
     if name not in READERS:
         raise DatasetError(f"format {name!r} is not known; one of auto, {', '.join(READERS)} is expected")
-    intake = Intake(name, LABELS_BY.get(name, "whoever made the rows"))
+    said = labels_by(source.files) if name == "scored-run" else ""
+    intake = Intake(name, said or LABELS_BY.get(name, UNKNOWN_AUTHOR))
     return intake, intake.counting(_read(source, name, columns, intake))
 
 

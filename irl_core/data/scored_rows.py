@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from irl_core.data.fields import FieldError, Row, identifier, limited, text_field
 from irl_core.types import Layout, Source, Step, Trace, Truth
 
 FIELDS: Final = frozenset({"run_id", "trace_id", "problem", "text", "steps", "true_first_error_step", "prompt_reward"})
+PROVENANCE_KEY: Final = b"irl_lens.provenance"
 NO_ERROR: Final = -1  # as a scored run stores that a trace is known to have none
 
 
@@ -43,6 +49,20 @@ def read_scored(row: Row) -> Trace:
         finished=row.get("finished") is not False,
         extra=extra,
     )
+
+
+def labels_by(files: Iterable[Path]) -> str:
+    """Who gave the labels of scored runs, as they say of their own input; empty where they do not, or differ."""
+    said = {_labels_by(file) for file in files}
+    return said.pop() if len(said) == 1 else ""
+
+
+def _labels_by(path: Path) -> str:
+    try:
+        written = json.loads((pq.read_schema(path).metadata or {}).get(PROVENANCE_KEY, b"{}"))
+        return str(written.get("intake", {}).get("labels_by", ""))
+    except (pa.ArrowException, OSError, ValueError, AttributeError, RecursionError):
+        return ""  # its rows were written as another kind of file, which says nothing of where they come from
 
 
 def pairs(values: Any) -> list[tuple[Any, Any]]:

@@ -20,11 +20,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from irl_core.data.scored_rows import PROVENANCE_KEY
 from irl_core.errors import StoreError
 from irl_core.files import atomic_replacement, escaped, not_written
 from irl_core.storage.schema import COLUMNS, SCHEMA_VERSION, RefusedRow, ScoredRow
 from irl_core.storage.scored_run import (
-    PROVENANCE_KEY,
     ROWS_PER_GROUP,
     VERSION_KEY,
     errors_path,

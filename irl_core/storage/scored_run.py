@@ -19,6 +19,7 @@ import pyarrow.compute
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
+from irl_core.data.scored_rows import PROVENANCE_KEY
 from irl_core.errors import StoreError
 from irl_core.storage.provenance import ScoredRunProvenance
 from irl_core.storage.rows import scored_of
@@ -26,7 +27,6 @@ from irl_core.storage.schema import ADDED_COLUMNS, COLUMNS, READABLE_VERSIONS, S
 from irl_core.types import ScoredTrace
 
 VERSION_KEY = b"irl_lens.schema_version"
-PROVENANCE_KEY = b"irl_lens.provenance"
 ROWS_PER_GROUP = 512
 
 

@@ -13,9 +13,10 @@ from streamlit.testing.v1 import AppTest
 from app.analysis import failures, listing
 from app.inspect import links
 from irl_core.data.annotations import Annotations, text_hash
+from irl_core.data.scored_rows import PROVENANCE_KEY
 from irl_core.report.csv_export import csv_of
 from irl_core.storage.run_writer import write_run
-from irl_core.storage.scored_run import PROVENANCE_KEY, read_run
+from irl_core.storage.scored_run import read_run
 from tests.app.failures_page import MAIN, captions, drawn, listed, open_page, own_lines, press, rename, said
 
 pytestmark = pytest.mark.usefixtures("fake_lens")

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.analysis import catalogue, failures, sections
+from irl_core.data.scored_rows import PROVENANCE_KEY
 from irl_core.errors import StoreError
 from irl_core.storage.run_writer import write_run
 from irl_core.storage.schema import COLUMNS
-from irl_core.storage.scored_run import PROVENANCE_KEY
 from tests.evaluated import simulated
 from tests.scored import written
 

@@ -23,7 +23,7 @@ class Form(StrEnum):
 
 FORMS = (
     "bundle: adapters in bfloat16, half as large, to hand on. transformers: the discriminator as a token classifier. "
-    "labels: the human labels of a scored run (Parquet) as blind annotations, which Failures imports."
+    "labels: the labels of a scored run (Parquet) as annotations, which Failures imports; those by people are blind."
 )
 
 
@@ -38,7 +38,7 @@ def export(
         str | None, typer.Option(help="In whose name labels are given; by default 'labels of' the run.")
     ] = None,
 ) -> None:
-    """Write a finished checkpoint in another form, or the human labels of a scored run."""
+    """Write a finished checkpoint in another form, or the labels of a scored run."""
     if annotator is not None and to is not Form.LABELS:
         raise InputError(f"--annotator {annotator!r}: only labels have one; leave it out, or add --to labels.")
     if to is Form.LABELS:
@@ -48,7 +48,7 @@ def export(
             raise InputError(f"--data {data!r}: labels do not name training data; leave it out.")
         run = Path(what)
         name = f"labels of {run.stem}" if annotator is None else annotator
-        say(f"Wrote {out}: {export_labels(run, out, name):,} annotations by {name!r}. Import them on Failures.")
+        say(f"Wrote {out}: {export_labels(run, out, name).sentences()}")
         return
     folder = checkpoint_folder(what)
     if to is Form.TRANSFORMERS:
