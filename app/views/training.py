@@ -77,6 +77,10 @@ def show() -> None:
     if not chosen:
         st.info("Choose a run to see its curves.")
         return
+    live = any(run.active for run in chosen)
+    every = SECONDS_BETWEEN_LOOKS if live else None
+    names = [run.name for run in chosen]
+    st.fragment(tell_runs, run_every=every)(names)
     left, right, ways = st.columns([4, 5, 5], gap="medium", vertical_alignment="bottom")
     axis: Against = state.setdefault("training_axis", "step")
     left.segmented_control(
@@ -95,9 +99,7 @@ def show() -> None:
         )  # fmt: skip
     others = choose_metrics(chosen)
     state["training_kept"] = {key: state[key] for key in KEPT}
-    live = any(run.active for run in chosen)
-    body = st.fragment(draw_runs, run_every=SECONDS_BETWEEN_LOOKS if live else None)
-    body([run.name for run in chosen], live, GROUPS | {"Other metrics": others}, axis, smooth)
+    st.fragment(draw_runs, run_every=every)(names, live, GROUPS | {"Other metrics": others}, axis, smooth)
 
 
 def choose_runs(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
@@ -133,14 +135,19 @@ def choose_metrics(runs: Sequence[TrainingRun]) -> list[str]:
     )
 
 
-def draw_runs(
-    names: Sequence[str], was_live: bool, groups: Mapping[str, Sequence[str]], axis: Against, smooth: int
-) -> None:
-    """Everything that changes while a run goes on: states, figures, words."""
+def tell_runs(names: Sequence[str]) -> None:
+    """What the figures say of each run in words, then its numbers."""
     runs = [run for run in training_runs.catalogue() if run.name in names]
-    if was_live and not any(run.active for run in runs):
-        st.rerun()
     lines = {run.name: metrics(run) for run in runs}
+    for run in runs:
+        # what a whole training comes to is not defined while it runs
+        of_run = lines[run.name]
+        said = (
+            training_runs.so_far(run, of_run)
+            if run.active
+            else cached_paragraph(*training_runs.version(run.path), of_run)
+        )
+        st.markdown(f"**{plain(run.name)}** " * (len(runs) > 1) + plain(true_minus(said)))
     rows = [
         {
             "run": run.name,
@@ -157,6 +164,16 @@ def draw_runs(
     column = st.column_config.ProgressColumn("progress", min_value=0.0, max_value=1.0, format="percent")
     told = {name: st.column_config.Column(help=meaning) for name, meaning in COLUMNS.items()}
     cards.table(rows, "training_table", title="Runs", columns=told | {"progress": column})
+
+
+def draw_runs(
+    names: Sequence[str], was_live: bool, groups: Mapping[str, Sequence[str]], axis: Against, smooth: int
+) -> None:
+    """The figures, which change while a run goes on, and what each run itself says."""
+    runs = [run for run in training_runs.catalogue() if run.name in names]
+    if was_live and not any(run.active for run in runs):
+        st.rerun()
+    lines = {run.name: metrics(run) for run in runs}
     drawn = {name: training_runs.against(of_run, axis) for name, of_run in lines.items()}
     if st.session_state["training_seeds"]:
         drawn = with_seeds_together({run.name: run for run in runs}, lines, drawn)
@@ -170,7 +187,7 @@ def draw_runs(
                 if HELD_OUT in group:
                     say_what_is_missing(runs, lines)
     for run in runs:
-        describe(run, lines[run.name])
+        describe(run)
 
 
 def with_seeds_together(
@@ -209,12 +226,9 @@ def say_what_is_missing(runs: Sequence[TrainingRun], lines: Mapping[str, Lines])
             st.caption(plain(f"No held-out line of {run.name}: {training_runs.no_held_out_words(run, every)}."))
 
 
-def describe(run: TrainingRun, lines: Lines) -> None:
-    """What the figures say of a run, its warnings, and the end of its log."""
+def describe(run: TrainingRun) -> None:
+    """Why a run stopped, its warnings, and the end of its log."""
     st.subheader(plain(run.name))
-    # what a whole training comes to is not defined while it runs
-    said = training_runs.so_far(run, lines) if run.active else cached_paragraph(*training_runs.version(run.path), lines)
-    st.markdown(plain(true_minus(said)))
     if run.reason:
         st.caption(plain(run.reason))
     warnings = training_runs.warnings(run.path)

@@ -125,6 +125,13 @@ def test_seeds_are_drawn_as_one_line_where_wanted(runs: Path, drawn: Drawn) -> N
     assert not page.exception
 
 
+def test_what_the_curves_say_stands_before_numbers_and_charts(runs: Path) -> None:
+    a_run(runs, "a")
+    page = open_page()
+    kinds = [one.type for one in page.main]
+    assert kinds.index("markdown") < kinds.index("arrow_data_frame") < kinds.index("plotly_chart")
+
+
 def test_every_chart_has_its_table(runs: Path) -> None:
     a_run(runs, "a")
     page = open_page()
