@@ -129,7 +129,7 @@ def test_what_the_curves_say_stands_before_numbers_and_charts(runs: Path) -> Non
     a_run(runs, "a")
     page = open_page()
     kinds = [one.type for one in page.main]
-    assert kinds.index("markdown") < kinds.index("arrow_data_frame") < kinds.index("plotly_chart")
+    assert kinds.index("markdown") < kinds.index("dataframe") < kinds.index("plotly_chart")
 
 
 def test_every_chart_has_its_table(runs: Path) -> None:
