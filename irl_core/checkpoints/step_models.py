@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import CODE_KEYS, check_safetensors
 from irl_core.errors import CheckpointError
+from irl_core.files import escaped
 
 StepLayout = Literal["qwen-prm", "skywork", "token-classifier", "sequence", "math-shepherd", "rlhflow"]
 LAYOUT_FILE: Final = "reward_layout.json"
@@ -26,6 +28,12 @@ NAMED: Final[dict[str, StepLayout]] = {  # in a folder's name
     "prm-deepseek-data": "rlhflow",
     "prm-mistral-data": "rlhflow",
 }
+HEADS: Final = ("score", "classifier", "v_head.summary", "pretrained_model.v_head.summary")  # of one linear layer
+KNOWN_HEADS: Final = f"{', '.join(HEADS)}, score.0 with score.2"
+KNOWN_ARCHITECTURES: Final = (
+    "Qwen2ForProcessRewardModel, ...ForTokenClassification, ...ForSequenceClassification, ...ForRewardModel"
+)
+MOST_NAMED: Final = 5  # weights in a message
 THRESHOLD: Final = 0.0  # a logit: even odds that the step is right
 
 
@@ -45,8 +53,7 @@ def step_layout(folder: Path) -> StepLayout | None:
                 f"{LAYOUT_FILE}: the layout is {str(named)[:40]!r}; it is one of {', '.join(layouts)}"
             )
         return next(layout for layout in layouts if layout == named)
-    architectures = load_json(folder / "config.json").get("architectures")
-    kind = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    kind = architecture_of(folder)
     if kind == "Qwen2ForProcessRewardModel":
         return "qwen-prm"
     if kind.endswith("ForTokenClassification"):
@@ -59,6 +66,40 @@ def step_layout(folder: Path) -> StepLayout | None:
         folder_name = folder.resolve().name.lower()
         return next((layout for part, layout in NAMED.items() if part in folder_name), None)
     return None
+
+
+def architecture_of(folder: Path) -> str:
+    """The architecture that a model's ``config.json`` names; empty where it names none."""
+    architectures = load_json(folder / "config.json").get("architectures")
+    return str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+
+
+def head_weights(folder: Path) -> list[str]:
+    """The names of a model's weights outside its body, which is what most of them are of: those of its head.
+
+    Raises:
+        CheckpointError: one of its files cannot be read.
+    """
+    names = sorted(weight_files(folder))
+    body = Counter(name.partition(".")[0] for name in names).most_common(1)
+    return [name for name in names if name.partition(".")[0] != body[0][0]]
+
+
+def found_and_known(folder: Path) -> str:
+    """The architecture and the head that a model has, in words, and those that are known.
+
+    Raises:
+        CheckpointError: one of its files cannot be read.
+    """
+    if not any(folder.glob("*.safetensors")):
+        return "it has no weights as safetensors, and pickles are not read; save it as safetensors"
+    heads = head_weights(folder)
+    named = ", ".join(heads[:MOST_NAMED]) + (f" and {len(heads) - MOST_NAMED} more" if heads[MOST_NAMED:] else "")
+    architecture = escaped(architecture_of(folder))[:80] or "not named"
+    return (
+        f"its architecture is {architecture}, the weights of its head are {escaped(named)[:300] or 'none'}; known are "
+        f"the architectures {KNOWN_ARCHITECTURES} and the heads {KNOWN_HEADS}"
+    )
 
 
 def weight_files(folder: Path) -> dict[str, Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from irl_core.checkpoints import find
 from irl_core.checkpoints.manifest import MANIFEST
-from irl_core.checkpoints.step_models import step_layout
+from irl_core.checkpoints.step_models import LAYOUT_FILE, found_and_known, step_layout
 from irl_core.errors import CheckpointError, InputError
 from irl_core.models.bases import BASES
 from irl_core.models.pretrained import BASE, read_base
@@ -72,15 +72,32 @@ def checkpoint_folder(checkpoint: str, on_note: Callable[[str], None]) -> Path:
     model = (folder / "config.json").is_file()
     if not is_checkpoint and (folder.is_absolute() or model):
         what = "holds no checkpoint" if folder.is_dir() else "is not there"
-        if model and step_layout(folder) is None:
-            what = "is no process-reward model by its files (safetensors, a layout of docs/plug-in.md)"
+        if model:
+            raise no_step_model(checkpoint, folder)
         raise InputError(f"{checkpoint[:200]!r} {what}; name a run's final, or one that 'irl-lens checkpoints' lists.")
     if is_checkpoint and (folder.is_absolute() or not (roots[0] / checkpoint).is_dir()):
         roots, checkpoint = (*roots, folder.resolve().parent), str(folder.resolve())
     try:
         return find.resolve_checkpoint(checkpoint, roots)
     except CheckpointError as error:
+        unread = next((root / checkpoint for root in roots if (root / checkpoint / "config.json").is_file()), None)
+        if unread is not None:
+            raise no_step_model(checkpoint, unread) from None
         raise CheckpointError(f"{checkpoint[:200]!r}: {error}") from None
+
+
+def no_step_model(checkpoint: str, folder: Path) -> InputError:
+    """Why the model in a folder, asked for as ``checkpoint``, is no process-reward model that is known.
+
+    Raises:
+        CheckpointError: one of its files cannot be read, or it names a layout that there is not.
+    """
+    step_layout(folder)
+    return InputError(
+        f"{checkpoint[:200]!r} is no process-reward model by its files: {found_and_known(folder)}. Where it is read "
+        f"and judged as one of the layouts of docs/plug-in.md, name that in a file {LAYOUT_FILE} of the folder; or "
+        "name another checkpoint: 'irl-lens checkpoints' lists them."
+    )
 
 
 def called(own: str, fingerprint: str) -> str:

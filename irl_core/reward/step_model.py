@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from irl_core.checkpoints.load import load_json
 from irl_core.checkpoints.manifest import check_config
-from irl_core.checkpoints.step_models import StepLayout, plain_config, weight_files
+from irl_core.checkpoints.step_models import HEADS, StepLayout, found_and_known, plain_config, weight_files
 from irl_core.errors import CheckpointError, InputError
 from irl_core.models.hub import check_model_config
 from irl_core.models.pretrained import check_file_sizes
@@ -268,10 +268,9 @@ def load_head(folder: Path, layout: StepLayout, reader: StepReader) -> nn.Module
         head: nn.Module = nn.Sequential(layers[0], nn.ReLU(), layers[1])
         outputs = layers[1].out_features
     else:
-        known = ("score", "classifier", "v_head.summary", "pretrained_model.v_head.summary")
-        name = next((name for name in known if f"{name}.weight" in files), "")
+        name = next((name for name in HEADS if f"{name}.weight" in files), "")
         if not name:
-            raise CheckpointError(f"its weights have no head that is known ({', '.join(known)}, score.0 with score.2)")
+            raise CheckpointError(f"its weights have no head that is known: {found_and_known(folder)}")
         layer = linear(tensor(f"{name}.weight"), tensor(f"{name}.bias") if f"{name}.bias" in files else None)
         head, outputs = layer, layer.out_features
     if outputs not in (1, 2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from irl_core.checkpoints.find import list_checkpoints, resolve_checkpoint
+from irl_core.checkpoints.find import ROOTS_VARIABLE, list_checkpoints, resolve_checkpoint
 from irl_core.checkpoints.step_models import LAYOUT_FILE, described, step_layout
 from irl_core.errors import CheckpointError, InputError
 from irl_core.models.bundled import checkpoint_folder
@@ -195,6 +196,31 @@ def test_a_plain_language_model_is_called_so_wherever_it_lies(tmp_path: Path, mo
     for asked in (str(folder), "plain"):
         with pytest.raises(InputError, match="is no process-reward model by its files"):
             checkpoint_folder(asked, print)
+
+
+def test_an_unknown_head_is_named_with_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = {"strange.weight": torch.zeros(1, 16), "strange.bias": torch.zeros(1)}
+    model = AutoModelForCausalLM.from_config(config())
+    folder = saved(tmp_path / "odd", model, "Qwen2ForOddRewardHead", heads)
+    found = (
+        "its architecture is Qwen2ForOddRewardHead, the weights of its head are lm_head.weight, strange.bias, "
+        "strange.weight; known are the architectures Qwen2ForProcessRewardModel, ...ForTokenClassification, "
+        "...ForSequenceClassification, ...ForRewardModel and the heads score, classifier, v_head.summary, "
+        "pretrained_model.v_head.summary, score.0 with score.2"
+    )
+    monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path))
+    for asked in (str(folder), "odd"):  # by its place, and by its name under a folder of checkpoints
+        with pytest.raises(
+            InputError, match=f"is no process-reward model by its files: {re.escape(found)}.*{LAYOUT_FILE}"
+        ):
+            checkpoint_folder(asked, print)
+    (folder / LAYOUT_FILE).write_text('{"layout": "token-classifier"}')
+    with pytest.raises(CheckpointError, match=f"no head that is known: {re.escape(found)}"):
+        load_step_model(folder, "token-classifier")
+    (folder / LAYOUT_FILE).unlink()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="no weights as safetensors, and pickles are not read"):
+        checkpoint_folder(str(folder), print)
 
 
 def test_what_is_no_such_model_is_refused_in_words(tmp_path: Path) -> None:

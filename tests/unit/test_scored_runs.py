@@ -145,7 +145,7 @@ def test_a_file_damaged_anywhere_is_said_and_the_others_are_there(root: Path) ->
 
 
 def failures_words(info: catalogue.RunInfo) -> list[int]:
-    return failures.rows_with_words(info, "pen")
+    return failures.rows_with_words(info, "pen", in_ids=True)
 
 
 def test_a_changed_file_has_another_key(root: Path) -> None:
