@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from irl_core.reward.token_scores import majority_answer, rank, trace_score
 from irl_core.scorer import Lens
 from irl_core.text.answers import answers_agree
+from irl_core.text.step_numbers import step_numbers
 from irl_core.types import ScoredTrace, Trace
 
 MOST_STEPS: Final = 16  # of a solution that is written step by step
@@ -61,7 +62,8 @@ def in_words(name: str, made: Answered) -> str:
     if kept == 0:
         return f"{told} Nothing of the first draft was kept."
     same = "step is" if kept == 1 else f"{kept} steps are"
-    return f"{told} Its first {same} of the first draft; from step {kept + 1} it is written anew."
+    anew = step_numbers(made.trace.steps)[kept] if kept < len(made.trace.steps) else kept + 1
+    return f"{told} Its first {same} of the first draft; from step {anew} it is written anew."
 
 
 def written(trace: Trace) -> int:

@@ -100,7 +100,8 @@ def row(inspection: Inspection) -> dict[str, str]:
     asked = inspection.request
     if asked.solution or asked.way:
         verdict = results.verdict_of(inspection)
-        found, says = cell_of(verdict.ruling, inspection.scored[0].trace.correct), verdict.headline
+        trace = inspection.scored[0].trace
+        found, says = cell_of(verdict.ruling, trace.correct, trace.steps), verdict.headline
     else:
         found, says = f"{len(inspection.scored)} samples", results.majority_words(inspection)
     return {

@@ -83,7 +83,7 @@ def ranking_table(inspection: Inspection, result: InspectionResult, order: list[
                 "majority": f"yes, {majority[1]} of {len(order)}" if votes and majority else "",
                 "correct": {True: "yes", False: "no", None: "not known"}[trace["correct"]],
                 score_column(inspection): trace["trace_score"],
-                "first error": cell_of(ruling_of(trace), trace["correct"]),
+                "first error": cell_of(ruling_of(trace), trace["correct"], inspection.scored[index].trace.steps),
                 "tokens": len(trace["tokens"]),
                 "ended": "yes" if inspection.scored[index].trace.finished else "cut at the limit",
             }

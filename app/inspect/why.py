@@ -137,7 +137,9 @@ def tries_rows(tries: Inspection, order: Sequence[int]) -> list[dict[str, str]]:
         {
             "answer": tries.scored[index].trace.answer or "none",
             "right": {True: "yes", False: "no", None: ""}[tries.scored[index].trace.correct],
-            "verdict": cell_of(verdict_of(tries, index).ruling, tries.scored[index].trace.correct),
+            "verdict": cell_of(
+                verdict_of(tries, index).ruling, tries.scored[index].trace.correct, tries.scored[index].trace.steps
+            ),
             "goes on": " ".join(tries.scored[index].trace.text[begun:].split()),
         }
         for index in order

@@ -10,6 +10,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 from irl_core.policy.familiarity import Familiarity
 from irl_core.reward.token_scores import DEFAULT_GAMMA, named_signals, trace_score
 from irl_core.reward.verdict import VerdictRecord, to_record, verdict_on
+from irl_core.reward.wording import step_name
 from irl_core.storage.rows import judge_of
 from irl_core.text.equations import find_equations
 from irl_core.text.quantities import odd_quantities
@@ -34,9 +35,11 @@ class InspectedToken(TypedDict):
 
 
 class InspectedStep(TypedDict):
-    """A step: its number, from 1, its span in characters of the trace's text, and its score."""
+    """A step: its number, from 1, what it is called ('step 4' where the text numbers it so, whatever its position), its
+    span in characters of the trace's text, and its score."""
 
     number: int
+    name: str
     start: int
     end: int
     text: str
@@ -184,6 +187,7 @@ def inspected(
         "steps": [
             {
                 "number": number,
+                "name": step_name(trace.steps, number - 1, of=False),
                 "start": step.start,
                 "end": step.end,
                 "text": step.text,

@@ -101,7 +101,7 @@ def step_lines(trace: Mapping[str, Any]) -> Text:
     for index, step in enumerate(trace["steps"]):
         first = index == trace["verdict"]["step"]
         mark = "→" if first else " "
-        name = "answer" if step["role"] == "answer" else str(index + 1)
+        name = "answer" if step["role"] == "answer" else step["name"].removeprefix("step ")
         line = f"{mark}{name:>7} {signed(step['score']):>9}  {visible(' '.join(step['text'].split()))}\n"
         result.append(line, style="bold" if first else None)
     return result

@@ -14,9 +14,9 @@ from typing import Final, Literal, TypedDict, cast
 
 from irl_core.reward import checks
 from irl_core.reward.checks import By, Finding
-from irl_core.reward.wording import in_words, lowest_step, rule_words, signed, step_name
+from irl_core.reward.wording import in_words, is_called_by_position, lowest_step, rule_words, signed, step_name
 from irl_core.text.equations import Equation, find_equations, first_false_step, unchecked_equations
-from irl_core.types import Decision, Localisation, Trace, number_of
+from irl_core.types import Decision, Localisation, Step, Trace, number_of
 
 Kind = Literal["error", "no_error", "uncertain", "cannot_judge", "unread"]
 
@@ -96,8 +96,11 @@ class Ruling:
         return ", ".join(filter(None, ("an error" if self.step is None else f"step {self.step + 1}", self.by)))
 
 
-def cell_of(ruling: Ruling, correct: bool | None) -> str:
-    """The ruling in a table's cell where it is known how the answer came out: a wrong one is called so."""
+def cell_of(ruling: Ruling, correct: bool | None, steps: Sequence[Step] = ()) -> str:
+    """The ruling in a table's cell where it is known how the answer came out: a wrong one is called so. With the
+    ``steps`` of the solution the one that is named is called as everywhere else, not by its position."""
+    if steps and ruling.kind == "error" and ruling.step is not None:
+        return ", ".join(filter(None, (step_name(steps, ruling.step, of=False), ruling.by)))
     return NO_STEP if ruling.kind == "uncertain" and correct is False else ruling.cell
 
 
@@ -214,8 +217,7 @@ def _claim(
     """The verdict on one line. ``equations``: that they hold, in words; empty where there are none. ``where``: the
     reward's localisation, None where it has no signal."""
     if false is not None:
-        at = "" if ruling.step is None else f"{step_name(trace.steps, ruling.step, of=False).capitalize()}: "
-        return at + in_words(false)
+        return ("" if ruling.step is None else f"{_placed_step(trace.steps, ruling.step)}: ") + in_words(false)
     if ruling.kind == "error" and ruling.step is not None:
         sure = "" if where is None else _how_sure(where, judge)
         return f"First error: {step_name(trace.steps, ruling.step)}, says the reward" + (f" ({sure})" if sure else "")
@@ -237,6 +239,11 @@ def _claim(
     said = ", and ".join(holds) if trace.correct else "; ".join(holds)
     said = said[0].upper() + said[1:]
     return f"{said}; {rest}" + ("" if ruling.kind == "unread" else " the rest")
+
+
+def _placed_step(steps: Sequence[Step], index: int) -> str:
+    """'Step 3', as it begins a headline; its position is said too where the text numbers it otherwise."""
+    return step_name(steps, index, of=not is_called_by_position(steps, index)).capitalize()
 
 
 def _answer(trace: Trace, ruling: Ruling) -> Finding | None:

@@ -9,6 +9,7 @@ from math import ceil, floor
 from typing import Final
 
 from irl_core.text.equations import Equation
+from irl_core.text.step_numbers import step_numbers
 from irl_core.types import Localisation, Step
 
 REDUCED: Final = {"min": "lowest", "mean": "mean", "sum": "summed", "last": "last"}
@@ -32,10 +33,22 @@ def lowest_step(where: Localisation, steps: Sequence[Step]) -> int | None:
 
 
 def step_name(steps: Sequence[Step], index: int, *, of: bool = True) -> str:
-    """'step 3 of 5', or 'the answer line': what the margin calls the step; without ``of`` 'step 3'."""
+    """'step 3 of 5', or 'the answer line': what the margin calls the step; without ``of`` 'step 3'.
+
+    It is called by the text's own number where that has one; ``of`` then tells its position too: 'step 4, no. 3 of 5'.
+    """
     if steps[index].role == "answer":
         return "the answer line"
-    return f"step {index + 1}" + (f" of {sum(step.role != 'answer' for step in steps)}" if of else "")
+    name = f"step {step_numbers(steps)[index]}"
+    if not of:
+        return name
+    place = "" if is_called_by_position(steps, index) else f", no. {index + 1}"
+    return f"{name}{place} of {sum(step.role != 'answer' for step in steps)}"
+
+
+def is_called_by_position(steps: Sequence[Step], index: int) -> bool:
+    """Whether the number that a step is called by is its position, from 1."""
+    return step_numbers(steps)[index] == index + 1
 
 
 def in_words(equation: Equation) -> str:

@@ -32,7 +32,7 @@ def a_result(text: str, **changes: Any) -> dict[str, Any]:
         "text": text, "answer": "5", "correct": None, "trace_score": -1.5, "decision": "error", "first_error_step": 0,
         "confidence": 0.75, "rule": "minimum credit", "threshold": -1.0, "familiarity": None, "cannot_judge": None,
         "verdict": {"kind": "error", "by": "reward", "step": 0, "headline": f"First error: {text}", "findings": []},
-        "steps": [{"start": 0, "end": len(text), "text": text, "score": -2.5, "role": "reasoning"}],
+        "steps": [{"start": 0, "end": len(text), "text": text, "score": -2.5, "name": "step 1", "role": "reasoning"}],
         "tokens": [a_token(0, middle, text, 1.0), a_token(middle, len(text), text, -1.0)], "arithmetic": [],
         "quantities": [],
     }  # fmt: skip

@@ -234,6 +234,15 @@ def test_the_first_error_is_outlined_and_in_words(watched: Any, address: str) ->
     assert line == "wavy"
 
 
+def test_steps_are_called_as_the_text_numbers_them_beside_their_position(watched: Any, address: str) -> None:
+    page = watched.page
+    open_page(page, address, Link("How many?", "Step 0: four pens\nStep 1: 7 + 4 = 12\n#### 12"))
+    expect(page.locator(".headline")).to_have_text("Step 1, no. 2 of 2: 7 + 4 is 11, not 12")
+    assert page.locator(".margin .name").all_inner_texts() == ["Step 0", "Step 1", "Answer"]
+    assert page.locator(".margin .place").all_inner_texts() == ["no. 1", "no. 2"]
+    expect(page.get_by_role("textbox", name="Step 1 in other words")).to_have_value("Step 1: 7 + 4 = 12")
+
+
 def test_what_the_model_cannot_judge_has_no_outline_no_badge_and_a_folded_grey_heatmap(
     watched: Any, address: str
 ) -> None:

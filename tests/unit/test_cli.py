@@ -41,7 +41,7 @@ def trace(text: str = "ab c", **changes: Any) -> dict[str, Any]:
         {"start": 0, "end": 2, "text": text[:2], "raw": 6.0, **zero},
         {"start": 2, "end": len(text), "text": text[2:], "raw": -3.0, **zero},
     ]
-    steps = [{"start": 0, "end": len(text), "text": text, "score": -3.0, "role": "reasoning"}]
+    steps = [{"start": 0, "end": len(text), "text": text, "score": -3.0, "name": "step 1", "role": "reasoning"}]
     found = {"decision": "error", "first_error_step": 0, "confidence": 0.8, "rule": "raw/min", "threshold": -1.0}
     said = {"kind": "error", "by": "reward", "step": 0, "headline": "First error: step 1 of 1"}
     said["findings"] = [{"by": "reward", "says": "Reward: step 1.", "step": 0}]

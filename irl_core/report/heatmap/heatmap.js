@@ -204,7 +204,9 @@ function stepLabel(row, data) {
   const label = element("div", "margin");
   if (row.step === null) return label;
   const step = data.trace.steps[row.step];
-  label.append(element("span", "name", (step.role === "answer" ? "Answer" : "Step " + (row.step + 1))));
+  const called = step.role === "answer" ? "Answer" : step.name[0].toUpperCase() + step.name.slice(1);
+  label.append(element("span", "name", called));
+  if (step.role !== "answer" && step.name !== "step " + (row.step + 1)) label.append(element("span", "place", "no. " + (row.step + 1)));
   if (!data.bare) label.append(element("span", "score", number(step.score, 2)));
   if (isNamed(row, data)) {
     label.append(element("span", "badge", data.verdict.by === "arithmetic" ? "false equation" : "first error"));
