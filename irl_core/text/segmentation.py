@@ -9,7 +9,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from irl_core.text.answers import compare_answers
 from irl_core.text.closing import (
@@ -24,6 +24,7 @@ from irl_core.text.closing import (
     is_number_alone,
     is_value,
 )
+from irl_core.text.preambles import announces, is_heading
 from irl_core.types import Layout, Source, Span, Step, Trace, Truth
 
 _LINE = re.compile(r"[^\r\n]+")
@@ -49,10 +50,8 @@ _LIST_MARKS: tuple[tuple[re.Pattern[str], Sequence[str] | None], ...] = (
     (re.compile(_BEFORE_MARK + r"\(?([a-zA-Z])[.)](?=[ \t*])", re.MULTILINE), "abcdefghijklmnopqrstuvwxyz"),
     (re.compile(_BEFORE_MARK + r"\(?([ivxIVX]{1,4})[.)](?=[ \t*])", re.MULTILINE), _ROMAN),
 )
-MOST_PREAMBLE = 300  # characters
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')\]”’*]{0,3}(?=\s)|(?<=[。！？])(?=.)")
 _CALCULATES = re.compile(r"[=<>]|[0-9] ?[-+*/x\u00d7\u00f7\u2212] ?[0-9]")
-_PREAMBLE = re.compile(r"[^0-9=]*(?::\W*|step[ -]by[ -]step\W*)", re.IGNORECASE)
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:[A-Za-z]|Mrs?|Ms|Dr|Prof|St|No|vs|etc|approx|e\.g|i\.e|lbs?|oz|ft|hrs?|min|Jr|Sr)\.$"
 )
@@ -163,13 +162,17 @@ def plain_steps(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:
 
 
 def preamble(text: str, start: int, end: int) -> Span | None:
-    """The first line of a stretch of reasoning, where it is one that only announces what follows."""
-    lines = (_trim(text, *match.span()) for match in _LINE.finditer(text, start, end))
-    low, high = next((span for span in lines if span[0] < span[1]), (start, start))
-    if not 0 < high - low <= MOST_PREAMBLE or not _PREAMBLE.fullmatch(text, low, high):
-        return None
-    whole = line_spans(text, start, end)[0]  # a label and its value are one line
-    return whole if _PREAMBLE.fullmatch(text, *whole) else None
+    """The lines and sentences that a stretch of reasoning begins with and that only announce what follows."""
+    lines = line_spans(text, start, end)  # a label and its value are one line
+    heads = bool(lines) and is_heading(text[slice(*lines[0])])
+    found = lines[:1] if heads else []
+    for line in lines[len(found) :]:
+        sentences = sentence_spans(text, *line)
+        announced = list(takewhile(lambda span: announces(text[slice(*span)]), sentences))
+        found += announced
+        if len(announced) < len(sentences):
+            break
+    return (found[0][0], found[-1][1]) if found else None
 
 
 def lines_and_sentences(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:

@@ -154,6 +154,39 @@ def test_a_preamble_belongs_to_the_first_step(text: str, first: str) -> None:
     assert outline(text)[0][1] == first
 
 
+ANNOUNCED = (
+    "Let me solve this problem.", "We need the total cost, so let us work it out.",
+    "Okay, so I need to figure out the cost.", "Sure!", "First, let me understand the problem.",
+    "To find the cost, we will look at the boxes.", "Let us begin.",
+    "Here\u2019s how I would solve it.", "We are asked to find her age, so let\u2019s go.", "We want to know the cost.",
+    "I'm going to work through this.", "Alright, let's break this down.", "Great question!",
+)  # fmt: skip
+REASONED = (
+    "Since each box holds the same, we multiply.", "We need to add the boxes.", "She has four pens.",
+    "Let x be the price.", "Let's find half of the pens.", "Ann is older than Ben.",
+    "Let me find the difference of the prices.",
+    "Now we can take away the broken pens.", "To find the cost, we combine the boxes.", "We know the boxes are full.",
+    "We need to find the cost of a box, so the price goes on top.", "Let us find it by splitting the price.",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("join", ["\n", " "])
+@pytest.mark.parametrize("sentence", [*ANNOUNCED, *REASONED])
+def test_a_sentence_that_announces_is_no_step_and_one_that_reasons_is(sentence: str, join: str) -> None:
+    rest = ["She buys 2*6=12 pens.", "She gives 2 away: 12-2=10.", "The answer is 10."]
+    begun = [sentence + join + rest[0], *rest[1:]] if sentence in ANNOUNCED else [sentence, *rest]
+    assert [text for _, text in outline(join.join([sentence, *rest]))] == begun
+
+
+def test_several_sentences_announce_and_a_claim_behind_them_is_a_step() -> None:
+    found = outline("Okay. Let me think.\nLet us begin. Ann has pens.\nShe buys 2*6=12.\nThe answer is 12.")
+    assert [text for _, text in found][:2] == [
+        "Okay. Let me think.\nLet us begin. Ann has pens.", "She buys 2*6=12.",
+    ]  # fmt: skip
+    # nothing for it to belong to
+    assert outline("Let me solve this.\nThe answer is 5.") == [("r", "Let me solve this."), ("a", "The answer is 5.")]
+
+
 def test_numbered_steps_in_one_line() -> None:
     assert [text for _, text in outline("Step 1: Add 3. Step 2: Add 4. Step 3: Stop.")] == [
         "Step 1: Add 3.",
