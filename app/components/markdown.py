@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from app.analysis.differences import Part
 from irl_core.text.quantities import Quantity
@@ -57,15 +57,22 @@ _MATHS = re.compile(
     re.DOTALL,
 )
 _LIKE_MATHS = re.compile(r"[\\^_{}]")  # what stands between two prices has none of these
+_OPERAND = r"[-\u2212(\[ ]*(?:[0-9][0-9.,]*%?|[0-9]*[A-Za-z])[)\] ]*"  # a number, or a letter of its own: no word
+_OPERATORS = "-\u2212+*/=\u00d7\u00f7\u00b7\u2248\u2260\u2264\u2265>"
+_SUM = re.compile(rf"(?:{_OPERAND}[{_OPERATORS}])*{_OPERAND}")  # an equation or a sum, from end to end
+_CALCULATES = re.compile(r"[+*=\u00d7\u00f7\u00b7\u2248\u2260\u2264\u2265>]")  # no mere range or rate of prices
 _NOT_MATHS = re.compile(r"[`<]|!\[|\]\(|://|:\w+\[|\n\s*\n")
 _RENDERS = re.compile(r"\*\*\S|^#{1,3} \S|^[ \t]*\|.*\|[ \t]*$|^```|\\\(|\\\[|\\[a-z]{3,}\{|\$\$", re.MULTILINE)
 _NOT_RENDERED = re.compile(r"([\\\[\]!<>$:~&])")
+_PERCENT = re.compile(r"(?<!\\)%")  # LaTeX takes it for the beginning of a comment
+_ESCAPED_PERCENT = r"\\%"
 _MOST_MATHS = 2000
+_MOST_SUM = 200
 
 
 def has_markup(text: str) -> bool:
     """Whether a text reads otherwise where its Markdown and LaTeX are rendered."""
-    return _RENDERS.search(text) is not None
+    return _RENDERS.search(text) is not None or next(_formulas(text), None) is not None
 
 
 def rendered(text: str) -> str:
@@ -73,16 +80,34 @@ def rendered(text: str) -> str:
     link, no picture, no markup of HTML or of the page; an amount of dollars is no formula."""
     parts: list[str] = []
     position = 0
-    for found in _MATHS.finditer(text):
-        name = found.lastgroup or ""
+    for start, end, formula in _formulas(text):
+        parts += [_drawn(text[position:start]), formula]
+        position = end
+    return "".join([*parts, _drawn(text[position:])])
+
+
+def _formulas(text: str) -> Iterator[tuple[int, int, str]]:
+    """The formulas of a text, each with where it starts and ends."""
+    found = _MATHS.search(text)
+    while found is not None:
+        name, end = found.lastgroup or "", found.end()
         body = found[name].strip()
         single = name == "dollar"
-        if not body or len(body) > _MOST_MATHS or _NOT_MATHS.search(body) or (single and not _LIKE_MATHS.search(body)):
-            continue
-        sign = "$" if single or name == "inline" else "$$"
-        parts += [_drawn(text[position : found.start()]), f"{sign}{' '.join(body.split())}{sign}"]
-        position = found.end()
-    return "".join([*parts, _drawn(text[position:])])
+        if single and not _is_formula(body, text[end : end + 1]):
+            end -= 1  # the second of two amounts may open a formula
+        elif body and len(body) <= _MOST_MATHS and not _NOT_MATHS.search(body):
+            sign = "$" if single or name == "inline" else "$$"
+            yield found.start(), end, f"{sign}{_PERCENT.sub(_ESCAPED_PERCENT, ' '.join(body.split()))}{sign}"
+        found = _MATHS.search(text, end)
+
+
+def _is_formula(body: str, following: str) -> bool:
+    """Whether what stands between two single dollars is a formula, and not between two amounts of money."""
+    if _LIKE_MATHS.search(body):
+        return True
+    if following.isdigit() or len(body) > _MOST_SUM or not _SUM.fullmatch(body):
+        return False
+    return bool(_CALCULATES.search(body)) or body.isalpha()
 
 
 def _drawn(text: str) -> str:

@@ -73,6 +73,32 @@ def test_maths_is_drawn_and_prices_are_not() -> None:
 
 
 @pytest.mark.parametrize(
+    "formula",
+    ["$56 + 6 = 62$", "$x$", "$3x - 4 = 11$", "$12*3=36$", "$(2 + 3) \u00d7 4$", "$n > 5$", "$1,200 + 50.5 = 1,250.5$"],
+)
+def test_an_equation_between_single_dollars_is_drawn_beside_amounts_that_stay_money(formula: str) -> None:
+    assert rendered(f"So {formula}.") == f"So {formula}." and has_markup(f"So {formula}.")
+    assert rendered(f"She pays $5, {formula} and $6 more") == rf"She pays \$5, {formula} and \$6 more"
+    assert rendered(f"$5,{formula}") == rf"\$5,{formula}"
+
+
+@pytest.mark.parametrize(
+    "money",
+    [
+        "$5 + $6 = $11", "$5+$6=$11", "$5=$5", "$5*2=$10", "$5-$10", "between $5-10$ each", "$5 a box, $6 a bag",
+        "$5/h,$6/h", "$5 = 5 dollars, $6", "$5+1=6 and $7", "($5)($6)", "$12", "12$ + 5$ = 17$", "$5+6,$7",
+    ],
+)  # fmt: skip
+def test_amounts_of_dollars_stay_money(money: str) -> None:
+    assert rendered(money).count(r"\$") == money.count("$") and not has_markup(money)
+
+
+def test_a_share_in_a_formula_is_no_comment_of_latex() -> None:
+    assert rendered("$50% * 8 = 4$") == r"$50\% * 8 = 4$"
+    assert rendered(r"\(50\% + 1%\)") == r"$50\% + 1\%$"
+
+
+@pytest.mark.parametrize(
     "hostile",
     [
         "![](http://x.invalid/a.png)", "[a](javascript:alert(1))", "<img src=x onerror=alert(1)>", ":red[x] :smile:",
