@@ -22,6 +22,7 @@ ASKED: Final = "what_if_asked"
 FOUND: Final = "what_if"
 TRIES: Final = 8
 MOST_TRIES: Final = 32
+MOST_TYPED: Final = 40  # characters in the place of a token
 ROW_PIXELS: Final = 35
 
 
@@ -112,7 +113,7 @@ def draw_branches(inspection: Inspection, step: int, name: str) -> None:
     written = inspection.branches[0]
     st.caption(
         plain(f"At {why.shown(written.text)} in {name}: the tokens likeliest there, and their reward.")
-        + " Choose one to put it there, or another token above."
+        + " Choose one to put it there, type one of your own below them, or choose another token above."
     )
     key = "branches_" + hashlib.sha256(repr((inspection.request, inspection.at)).encode()).hexdigest()[:16]
 
@@ -129,6 +130,25 @@ def draw_branches(inspection: Inspection, step: int, name: str) -> None:
             "reward": number(format="%+.2f", help="What the reward model says of it: higher is more like an expert."),
             "credit": number("rise and fall", format="%+.2f", help="Its credit: how much the reward changes with it."),
         },
+    )  # fmt: skip
+    type_token(inspection, step, key)
+
+
+def type_token(inspection: Inspection, step: int, place: str) -> None:
+    """Ask for a token of one's own at the chosen ``place``, whatever the policy finds likely there."""
+    key = f"typed_{place}"
+
+    def put() -> None:
+        typed = st.session_state[key]
+        request = why.with_typed(inspection, typed)
+        if typed and request.solution != inspection.request.solution:
+            ask(inspection, request, step)
+
+    st.text_input(
+        f"A token of your own (at most {MOST_TYPED} characters)", key=key, max_chars=MOST_TYPED, on_change=put,
+        placeholder=f"instead of {why.shown(inspection.branches[0].text)}",
+        help="It stands in the place of the token, behind the same blank, and what follows stays. It is read in the "
+        "tokens of the model, which may be several.",
     )  # fmt: skip
 
 

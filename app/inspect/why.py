@@ -70,9 +70,23 @@ def shown(text: str) -> str:
 
 def with_branch(inspection: Inspection, number: int) -> Request:
     """The request with another token in the place of the one that is looked at; what follows stays."""
-    scored, asked = inspection.scored[0], inspection.request
-    start, end = scored.encoded.spans[inspection.at or 0]
-    text = asked.solution[:start] + inspection.branches[number].text + asked.solution[end:]
+    return with_characters(inspection, inspection.branches[number].text)
+
+
+def with_typed(inspection: Inspection, typed: str) -> Request:
+    """The request with what was typed in the place of the token that is looked at, behind the blanks that it begins
+    with; where blanks are typed, they stand instead."""
+    start, end = inspection.scored[0].encoded.spans[inspection.at or 0]
+    written = inspection.request.solution[start:end]
+    blanks = written[: len(written) - len(written.lstrip())] if written.strip() and not typed[:1].isspace() else ""
+    return with_characters(inspection, blanks + typed)
+
+
+def with_characters(inspection: Inspection, characters: str) -> Request:
+    """The request with other characters in the place of the token that is looked at; what follows stays."""
+    asked = inspection.request
+    start, end = inspection.scored[0].encoded.spans[inspection.at or 0]
+    text = asked.solution[:start] + characters + asked.solution[end:]
     return replace(asked, solution=text, steps=(), at=None)
 
 

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from test_inspect_page import ask, drawn, open_page
 from test_inspect_screen import press
 
-from app.inspect import serving, what_if
+from app.inspect import serving, what_if, why
 from app.inspect.request import Inspection
 
 pytestmark = pytest.mark.usefixtures("fake_lens")
@@ -61,6 +61,35 @@ def test_another_token_is_looked_at() -> None:
     )
     page.run()
     assert not page.exception
+
+
+def test_a_token_of_ones_own_is_put_in_the_place_of_the_flagged_one() -> None:
+    page = ask(open_page(), "How many pens?", SOLUTION, "11")
+
+    def typed() -> Any:
+        return next(one for one in page.text_input if (one.key or "").startswith("typed_"))
+
+    at = page.session_state["inspection"].at
+    start, end = drawn(page)[0]["trace"]["tokens"][at]["start"], drawn(page)[0]["trace"]["tokens"][at]["end"]
+    assert typed().label == "A token of your own (at most 40 characters)" and typed().max_chars == what_if.MOST_TYPED
+    typed().set_value("eleven or 1").run()
+    assert drawn(page)[1]["trace"]["text"] == SOLUTION[:start] + "eleven or 1" + SOLUTION[end:]
+    calls = fakes.calls["score"]
+    typed().set_value(SOLUTION[start:end]).run()  # what is there already
+    typed().set_value("").run()
+    assert fakes.calls["score"] == calls and not page.exception
+
+
+def test_what_is_typed_keeps_the_blank_of_the_token() -> None:
+    page = ask(open_page(), "How many pens?", SOLUTION)
+    shown = page.session_state["inspection"]
+    spans = list(shown.scored[0].encoded.spans)
+    at = next(n for n, (start, end) in enumerate(spans) if SOLUTION[start:end] == "with")
+    spans[at] = (spans[at][0] - 1, spans[at][1])  # as tokenizers have it whose tokens begin with a blank
+    encoded = replace(shown.scored[0].encoded, spans=tuple(spans))
+    blank = replace(shown, at=at, scored=(replace(shown.scored[0], encoded=encoded),))
+    assert why.with_typed(blank, "off").solution.startswith("Mara starts off 7 pens.")
+    assert why.with_typed(blank, "\noff").solution.startswith("Mara starts\noff 7 pens.")
 
 
 def test_a_step_in_other_words_is_seen_at_once_and_can_be_kept() -> None:
