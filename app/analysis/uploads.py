@@ -14,13 +14,14 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from app.analysis.upload_records import ABOUT, MOST_TITLE, read_record, shown_name, shown_title
 from irl_core.data.fields import RowError
 from irl_core.data.formats import read_counted
-from irl_core.data.sources import column_map
+from irl_core.data.sources import ARROW_STARTS, column_map
 from irl_core.errors import DatasetError, UnknownFormatError, UserError
 from irl_core.home import runs_folder
 from irl_core.types import Trace
@@ -28,6 +29,7 @@ from irl_core.types import Trace
 FOLDER: Final = runs_folder() / "uploads"
 MOST_BYTES: Final = 5_000_000
 MOST_TRACES: Final = 20_000
+MOST_ROWS: Final = 200_000  # that are looked at: a small table may repeat a row without end
 MOST_KEPT_BYTES: Final = 2_000_000_000  # of all uploads together, with the runs that were scored of them
 MOST_SHOWN: Final = 20
 TRACES: Final = "traces.jsonl"
@@ -49,9 +51,11 @@ FORMATS: Final = {
 }
 KIND_WORDS: Final = {
     ".jsonl": "JSON, an object a line", ".json": "JSON", ".csv": "a table (CSV)", ".tsv": "a table (TSV)",
-    ".parquet": "a table (Parquet)", ".eval": "a log of Inspect AI",
+    ".parquet": "a table (Parquet)", ".arrow": "a table (Arrow)", ".eval": "a log of Inspect AI",
 }  # fmt: skip
 SUFFIXES: Final = tuple(KIND_WORDS)
+BINARY_STARTS: Final = (b"PAR1", b"PK\x03\x04", *ARROW_STARTS)
+COMPRESSED: Final = (b"\x04\x22\x4d\x18", b"\x28\xb5\x2f\xfd")  # how LZ4 and Zstandard begin, within an Arrow file
 SAMPLE: Final = (
     json.dumps({"question": "A pen costs 3 dollars. How much are 4 pens?", "answer": "12",
                 "solution": "4 pens cost 4*3=14 dollars.\n#### 14"}) + "\n"
@@ -84,6 +88,22 @@ class Checked:
     columns: tuple[str, ...] = ()
 
 
+def check_bytes(data: bytes) -> None:
+    """Refuse an upload by its size and its first bytes alone, before anything reads it. Raises UploadError."""
+    if len(data) > MOST_BYTES:
+        raise UploadError(f"the file has {len(data):,} bytes; the limit is {MOST_BYTES:,}: upload it in parts")
+    if not data.strip():
+        raise UploadError("the file is empty; a JSON object a line is expected")
+    if b"\0" in data[:4096] and not data.startswith(BINARY_STARTS):
+        raise UploadError(
+            "the file is no text; JSON Lines or CSV in UTF-8, Parquet, Arrow or a log of Inspect AI is expected"
+        )
+    if data.startswith(ARROW_STARTS) and any(sign in data for sign in COMPRESSED):
+        raise UploadError(  # a few MB may unfold to any size, and pyarrow sets no limit
+            "the Arrow file is compressed; save it without compression, as datasets does, or as Parquet"
+        )
+
+
 def check(data: bytes, layout: str, name: str = TRACES, columns: str = "") -> Checked:
     """Read an upload as it will be scored, without a model.
 
@@ -96,14 +116,9 @@ def check(data: bytes, layout: str, name: str = TRACES, columns: str = "") -> Ch
     Raises:
         UploadError: empty, too large, of no known kind or format, or without a row that can be scored.
     """
-    if len(data) > MOST_BYTES:
-        raise UploadError(f"the file has {len(data):,} bytes; the limit is {MOST_BYTES:,}: upload it in parts")
-    if not data.strip():
-        raise UploadError("the file is empty; a JSON object a line is expected")
+    check_bytes(data)
     suffix, shown = Path(name).suffix.lower(), shown_name(name)
     file = f"traces{suffix}" if suffix in SUFFIXES else TRACES
-    if b"\0" in data[:4096] and not data.startswith((b"PAR1", b"PK\x03\x04")):
-        raise UploadError("the file is no text; JSONL is expected, a JSON object a line in UTF-8")
     if layout not in FORMATS:
         raise UploadError(f"the format is {layout[:40]!r}; it is one of {', '.join(FORMATS)}")
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +127,7 @@ def check(data: bytes, layout: str, name: str = TRACES, columns: str = "") -> Ch
         try:
             given = tuple(filter(None, (one.strip() for one in columns.split(","))))
             intake, found = read_counted(path, layout, column_map(list(given)))  # type: ignore[arg-type]
-            rows = list(found)
+            rows = list(islice(found, MOST_ROWS + 1))
         except UnknownFormatError as error:
             raise UploadError(
                 f"the format is not recognised ({error.seen}); question and solution are expected: under 'Columns with "
@@ -121,6 +136,10 @@ def check(data: bytes, layout: str, name: str = TRACES, columns: str = "") -> Ch
             ) from error
         except DatasetError as error:
             raise UploadError(str(error).replace(file, shown)) from error
+    if len(rows) > MOST_ROWS:
+        raise UploadError(
+            f"the file holds over {MOST_ROWS:,} rows; {MOST_TRACES:,} solutions are the limit: upload it in parts"
+        )
     traces = [row for row in rows if isinstance(row, Trace)]
     faults = [f"line {row.line}" + (f", {row.field}" if row.field else "") + f": {row.message}"
               for row in rows if isinstance(row, RowError)]  # fmt: skip

@@ -21,6 +21,7 @@ Kind = Literal["JSON Lines", "CSV", "Parquet", "Arrow", "Inspect AI log"]
 Columns = Mapping[str, str]  # a format's field -> the column that holds it, its parts joined by points
 
 HUB: Final = "hf:"
+ARROW_STARTS: Final = (b"ARROW1", b"\xff\xff\xff\xff")  # of its file form and of its stream form
 MOST_FILES: Final = 10_000
 FIELDS: Final = (
     "question", "problem", "solution", "answer", "is_correct", "steps", "label", "first_error_step", "prompt",
@@ -74,7 +75,7 @@ def kind_of_file(path: Path) -> Kind:
         start = source.read(2048)
     if start.startswith(b"PAR1"):
         return "Parquet"
-    if start.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+    if start.startswith(ARROW_STARTS):
         return "Arrow"
     if _INSPECT_KEYS.match(start) or (start.startswith(b"PK\x03\x04") and inspect_logs.is_log(path)):
         return "Inspect AI log"

@@ -11,12 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from app.analysis import uploads
 from app.analysis.catalogue import catalogue
 from app.analysis.upload_records import UploadRecord, read_record
 from app.analysis.uploads import SAMPLE, UploadError, arguments, check, clean_title, keep
+from irl_core.data.fields import RowError
+from irl_core.data.formats import read
+from irl_core.types import Trace
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +74,6 @@ def test_every_row_left_out_is_counted_once_with_its_reason_and_the_file_has_its
 
 
 def test_an_upload_is_listed_by_its_title_and_its_file_by_its_own_name(here: Path) -> None:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"question": ["Q"], "solution": ["#### 1"]}), here / "given.parquet")
@@ -87,6 +90,37 @@ def test_an_upload_is_listed_by_its_title_and_its_file_by_its_own_name(here: Pat
     (twin / "upload.json").write_text('{"title": 1}')
     alone, unknown = catalogue([here / "runs"])
     assert (alone.listed, unknown.listed) == (record.words, "uploads/twin")
+
+
+def arrow(path: Path, form: Any, rows: list[dict[str, Any]], compression: str | None = None) -> bytes:
+    table = pa.Table.from_pylist(rows)
+    with form(path, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(table)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("form", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_an_arrow_file_is_taken_in_both_of_its_forms_and_scored_by_the_same_reader(here: Path, form: Any) -> None:
+    rows = [{"question": "Q", "solution": "#### 1", "answer": "1"}, {"question": "Q", "solution": "", "answer": "1"}]
+    data = arrow(here / "data-00000-of-00001.arrow", form, rows)
+    found = check(data, "auto", "data-00000-of-00001.arrow")
+    assert (found.traces, found.faulty, found.file) == (1, 1, "traces.arrow")
+    folder = keep(data, "mine", "ann", found, "auto")
+    asked = arguments(folder, Path("runs/c"), "cpu", "auto", found)
+    (trace, error) = read(Path(asked[1]))
+    assert isinstance(trace, Trace) and (trace.problem, trace.correct) == ("Q", True) and isinstance(error, RowError)
+    for compression in ("lz4", "zstd"):
+        with pytest.raises(UploadError, match="the Arrow file is compressed; save it without compression"):
+            check(arrow(here / "small.arrow", form, rows * 50, compression), "auto", "small.arrow")
+    with pytest.raises(UploadError, match=r"^cut\.arrow is not an Arrow file that can be read"):
+        check(data[:40], "plain", "cut.arrow")
+
+
+def test_a_small_table_of_rows_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    monkeypatch.setattr(uploads, "MOST_ROWS", 10)
+    data = arrow(here / "a.arrow", pa.ipc.new_stream, [{"question": "", "solution": ""}] * 11)
+    with pytest.raises(UploadError, match=r"over 10 rows; 20,000 solutions are the limit: upload it in parts"):
+        check(data, "plain", "a.arrow")
 
 
 @pytest.mark.parametrize("about", [b"", b"[]", b"\xff", b'{"title": "a", "created": "now"}', b" " * 200_000])
@@ -224,8 +258,6 @@ def test_a_hundred_thousand_lines_are_refused_with_the_limit() -> None:
 
 
 def test_an_id_given_twice_names_two_traces(here: Path) -> None:
-    from irl_core.data.formats import read
-
     rows = [{"id": "a", "problem": "p", "solution": "1"}, {"id": "a", "problem": "q", "solution": "2"}]
     data = "".join(json.dumps(row) + "\n" for row in rows).encode()
     folder = keep(data, "twice", "ann", check(data, "auto"), "auto")
