@@ -14,7 +14,8 @@ ESCAPED: Final = r"\_"
 TITLES: Final = {
     "trace_id": "id", "problem": "problem", "text": "solution", "answer": "answer", "correct": "correct",
     "n_steps": "steps", "length": "tokens", "kind": "kind of error", "true_first_error_step": "true first error",
-    VERDICT: "verdict", "familiar": "familiarity", "familiarity": "log-probability of its problem",
+    VERDICT: "verdict", "cannot_judge": "model cannot judge", "familiar": "familiarity",
+    "familiarity": "log-probability of its problem",
     "confidence": "confidence of the reward", "copies": "equal texts",
     "score_mean_discounted": "mean discounted reward", "mine": "you said",
 }  # fmt: skip

@@ -32,7 +32,8 @@ OUTCOMES: Final = ("incorrect", "correct", "not judged", "all")
 # What a blind annotator may see of a trace before the answer: nothing that the model or a label says of its steps.
 NEUTRAL: Final = ("problem", "text", "answer", "correct", "n_steps", "length")
 TELLING: Final = (
-    "kind", "true_first_error_step", VERDICT, "familiar", "familiarity", "confidence", "score_mean_discounted",
+    "kind", "true_first_error_step", VERDICT, "cannot_judge", "familiar", "familiarity", "confidence",
+    "score_mean_discounted",
 )  # fmt: skip
 SCORE: Final = "score_mean_discounted"
 SEPARATORS: Final = "/-_:. "

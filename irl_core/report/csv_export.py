@@ -17,7 +17,9 @@ from irl_core.report.inspection_json import InspectionResult
 
 Signal = Literal["raw", "standardised", "discounted", "credit", "logprob"]
 SIGNALS: Final[tuple[Signal, ...]] = get_args(Signal)
-COLUMNS = ("trace_number", "step_number", "token_number", "start", "end", "id", "text", *SIGNALS)
+COLUMNS = (
+    "trace_number", "step_number", "token_number", "start", "end", "id", "text", *SIGNALS, "cannot_judge", "familiar",
+)  # fmt: skip
 _COMPUTED = re.compile("[\\s\0\u200b-\u200f\u2060\ufeff]*[=+@\uff1d\uff0b\uff0d\uff20-]")  # after what is not seen
 _CONTROLS = tuple("\t\r\n")
 
@@ -31,18 +33,23 @@ def safe_cell(text: str) -> str:
 
 
 def to_csv(result: InspectionResult) -> str:
-    """One row a token, with a header; what is numbered counts from 1, as on the page; an empty cell is 'no value'."""
+    """One row a token, with a header; what is numbered counts from 1, as on the page; an empty cell is 'no value'.
+
+    Whether the model can judge the trace, and whether its text is familiar, stand in every row of it: a reader that
+    takes some tokens has them with these, and one that filters by them needs no second table."""
     sheet = io.StringIO()
     writer = csv.writer(sheet, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)
     for number, trace in enumerate(result["traces"], start=1):
+        known = trace["familiarity"]
+        judged = (trace["cannot_judge"], None if known is None else known["familiar"])
         for place_in_it, token in enumerate(trace["tokens"], start=1):
             start, end = token["start"], token["end"]
             overlapping = (
                 at for at, step in enumerate(trace["steps"], 1) if start < step["end"] and step["start"] < end
             )
             place = (number, next(overlapping, None), place_in_it, start, end, token.get("id"))
-            writer.writerow((*place, safe_cell(token["text"]), *(token[name] for name in SIGNALS)))
+            writer.writerow((*place, safe_cell(token["text"]), *(token[name] for name in SIGNALS), *judged))
     return sheet.getvalue()
 
 

@@ -108,6 +108,18 @@ def test_csv_has_a_row_a_token_with_its_values() -> None:
     assert [(row["trace_number"], row["token_number"]) for row in rows] == [("1", "1"), ("1", "2")]  # as on the page
 
 
+def test_every_token_in_the_csv_says_whether_the_model_can_judge_its_trace() -> None:
+    unlike = {"score": -5.0, "percentile": None, "unknown_share": 0.0, "familiar": False, "reason": "its wording"}
+    barred = a_result("2+2", cannot_judge=True, familiarity=unlike)
+    silent = a_result("2+2", cannot_judge=True)  # without a signal, and its familiarity not measured
+    both = {**barred, "traces": [*barred["traces"], *silent["traces"], *a_result("2+2")["traces"]]}
+    read = pd.read_csv(io.StringIO(to_csv(both))).astype(object)
+    read = read.where(read.notna(), None)
+    told = read.groupby("trace_number")[["cannot_judge", "familiar"]].agg(lambda column: column.tolist())
+    assert told["cannot_judge"].tolist() == [[True, True], [True, True], [None, None]]
+    assert told["familiar"].tolist() == [[False, False], [None, None], [None, None]]
+
+
 def test_the_scale_is_fixed_and_grows_with_gamma_for_discounted_rewards_only() -> None:
     # 3 * sqrt(1 / (1 - 0.9)) = 9.487; 3 * sqrt(1 / 0.01) = 30 where gamma is 1
     assert ranges(0.9) == {"raw": 6.0, "standardised": 3.0, "credit": 3.0, "discounted": 9.5}

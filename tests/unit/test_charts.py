@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from irl_core.report.charts import evaluation as charts
 from irl_core.report.charts import style, traces
 from irl_core.report.charts.forest_plot import intervals
 from irl_core.report.charts.training import training, training_table
+from irl_core.report.csv_export import csv_of
 from irl_core.statistics.bootstrap import Estimate
 from tests.evaluated import frame, simulated
 
@@ -121,8 +123,19 @@ def test_the_tables_of_points_hold_every_trace(rows: pd.DataFrame) -> None:
     known = rows[rows[SCORE].notna() & rows["correct"].notna()]
     assert traces.strip_table({"a": rows, "b": rows}, SCORE).groupby("run").size().tolist() == [len(known)] * 2
     table = traces.scatter_table({"a": rows}, SCORE, SCORE)
-    assert table.shape == (int(rows[SCORE].notna().sum()), 5)
+    assert table.shape == (int(rows[SCORE].notna().sum()), 7)
     assert (table.iloc[:, 3] == table.iloc[:, 4]).all()
+
+
+def test_the_tables_of_points_say_what_the_model_cannot_judge(rows: pd.DataFrame) -> None:
+    known = rows[rows[SCORE].notna() & rows["correct"].notna()].head(3)
+    told = known.assign(cannot_judge=[True, False, None], familiar=[False, True, None])
+    for table in (traces.strip_table({"a": told}, SCORE), traces.scatter_table({"a": told}, SCORE, "length")):
+        read = pd.read_csv(io.StringIO(csv_of(table)))  # as a reader of the saved file has them
+        assert read["cannot_judge"].tolist()[:2] == [True, False] and read["cannot_judge"].isna()[2]
+        assert read["familiar"].tolist()[:2] == [False, True] and read["familiar"].isna()[2]
+    for empty in (traces.strip_table({}, SCORE), traces.scatter_table({}, SCORE, "length")):
+        assert list(empty)[-2:] == ["cannot_judge", "familiar"] and empty.empty
 
 
 def test_more_points_than_the_limit_are_drawn_at_random_and_it_says_so(

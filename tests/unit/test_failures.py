@@ -196,8 +196,19 @@ def test_a_verdict_of_the_reward_is_none_where_the_model_cannot_judge(tmp_path: 
     shown = failures.table_rows(info, [0, 1, 2], telling=True)
     assert shown["verdict"].tolist() == ["the model cannot judge", "step 4, reward", "step 3, reward"]
     assert shown["familiar"].tolist() == ["unfamiliar", "familiar", "not measured"]
+    assert shown["cannot_judge"].tolist() == [True, False, None]
     said = [judgements.annotation(row, "run", "a", "none", category="", note="", blind=True) for row in found]
     assert list(judgements.model_labels(info, said).values()) == ["unsure", "step 4", "step 3"]
+
+
+def test_what_the_model_cannot_judge_is_said_beside_an_error_of_arithmetic_and_to_no_blind_eye(tmp_path: Path) -> None:
+    slip = {"arithmetic_false": 1, "arithmetic_first_false_step": 2, "cannot_judge": True, "familiar": False}
+    write_run(tmp_path / "run.parquet", [rows()[0] | slip], {})
+    info = catalogue.catalogue([tmp_path])[0]
+    (told,) = failures.table_rows(info, [0], telling=True).to_dict("records")
+    assert (told["verdict"], told["cannot_judge"]) == ("step 3, arithmetic", True)
+    blind = failures.table_rows(info, [0], telling=False)
+    assert not {"cannot_judge", "familiar"} & set(blind)
 
 
 def test_names_that_begin_alike_are_listed_without_that_beginning() -> None:

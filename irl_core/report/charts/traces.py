@@ -29,6 +29,7 @@ NAME_WIDTH: Final = 14  # characters of a run's name in a line of the label of i
 SEED: Final = 0
 CLASSES: Final = ("correct", "incorrect")
 COLUMNS: Final = {"length": "length in tokens", "arithmetic_false": "equations that do not hold"}
+JUDGED: Final = ("cannot_judge", "familiar")  # as a scored run names them; empty where it was not measured
 SYMBOL: Final = {"correct": "circle", "incorrect": "x", "not known": "diamond-open"}
 
 
@@ -254,15 +255,29 @@ def _points(
 
 
 def strip_table(runs: Runs, score: str) -> pd.DataFrame:
-    """Every trace known to be right or wrong with the score: run, solution, class and value."""
+    """Every trace known to be right or wrong with the score: run, solution, class, value, and what of ``JUDGED`` is
+    known of it."""
     parts = []
     for run, frame in runs.items():
         values, classes = values_of(frame, score), classes_of(frame)
         kept = np.isfinite(values) & (classes != "not known")
-        ids = frame["trace_id"].to_numpy()[kept]
-        parts.append(pd.DataFrame({"run": run, "solution": ids, "class": classes[kept], "value": values[kept]}))
-    empty = pd.DataFrame({"run": [], "solution": [], "class": [], "value": np.zeros(0)})
-    return pd.concat(parts, ignore_index=True) if parts else empty
+        parts.append(_told(run, frame, kept, {"value": values}))
+    return pd.concat(parts, ignore_index=True) if parts else _nothing("value")
+
+
+def _told(run: str, frame: pd.DataFrame, kept: npt.NDArray[np.bool_], values: Mapping[str, Array]) -> pd.DataFrame:
+    """The kept traces of a run with their values. A value of a trace that the model cannot judge says nothing, so that
+    each row says whether it is one."""
+    columns = {"run": run, "solution": frame["trace_id"].to_numpy()[kept], "class": classes_of(frame)[kept]}
+    flags = frame[list(JUDGED)].astype(object)
+    judged = {name: flags[name].where(flags[name].notna(), None).to_numpy()[kept] for name in JUDGED}
+    return pd.DataFrame(columns | {name: column[kept] for name, column in values.items()} | judged)
+
+
+def _nothing(*values: str) -> pd.DataFrame:
+    """The table of no run."""
+    heads = ("run", "solution", "class", *values, *JUDGED)
+    return pd.DataFrame({name: np.zeros(0) if name in values else [] for name in heads})
 
 
 def scatter(runs: Runs, x: str, y: str, *, theme: str = "light") -> go.Figure:
@@ -289,14 +304,12 @@ def scatter(runs: Runs, x: str, y: str, *, theme: str = "light") -> go.Figure:
 
 
 def scatter_table(runs: Runs, x: str, y: str) -> pd.DataFrame:
-    """Every trace that has both: run, solution, class, and the two values under their titles."""
+    """Every trace that has both: run, solution, class, the two values under their titles, and what of ``JUDGED`` is
+    known of it."""
     heads = (title_of(x), title_of(y) if y != x else f"{title_of(y)} (up)")
     parts = []
     for run, frame in runs.items():
-        across, up, classes = values_of(frame, x), values_of(frame, y), classes_of(frame)
+        across, up = values_of(frame, x), values_of(frame, y)
         kept = np.isfinite(across) & np.isfinite(up)
-        ids = frame["trace_id"].to_numpy()[kept]
-        columns = {"run": run, "solution": ids, "class": classes[kept], heads[0]: across[kept], heads[1]: up[kept]}
-        parts.append(pd.DataFrame(columns))
-    empty = pd.DataFrame({"run": [], "solution": [], "class": [], heads[0]: np.zeros(0), heads[1]: np.zeros(0)})
-    return pd.concat(parts, ignore_index=True) if parts else empty
+        parts.append(_told(run, frame, kept, {heads[0]: across, heads[1]: up}))
+    return pd.concat(parts, ignore_index=True) if parts else _nothing(*heads)
