@@ -182,7 +182,7 @@ def score_file(
             continued = write_parts(writer, windows(rows, window), lens, read_from.name, lines, bar, workers)
         writer.provenance = {**writer.provenance, "intake": intake.record()}
         scored, failed = workers.from_main(lambda: merged(writer))
-    known = Summary(scored, failed, min(continued, scored), out, errors_path(out), Judged(0, 0, 0), intake)
+    known = Summary(scored, failed, min(continued, scored), out, errors_path(out), Judged(0, 0, 0, 0), intake)
     return counted(known) if scored and workers.is_main else known
 
 
@@ -219,7 +219,7 @@ def leftover(out: Path, provenance: ScoredRunProvenance) -> Summary | None:
     remove_parts(parts_folder(out))
     before, told = read_metadata(out).num_rows, errors_path(out)
     failed = len(told.read_text(encoding="utf-8").splitlines()) if told.exists() else 0
-    return counted(Summary(before, failed, before, out, told, Judged(0, 0, 0)))
+    return counted(Summary(before, failed, before, out, told, Judged(0, 0, 0, 0)))
 
 
 def counted(summary: Summary) -> Summary:

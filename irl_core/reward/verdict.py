@@ -55,16 +55,28 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Numbers of traces: of all, of those that the model cannot judge, of those whose familiarity was not measured."""
+    """Numbers of traces: of all, of those that the model cannot judge, of those whose familiarity was not measured, and
+    of those that are unlike the ones that the checkpoint was made for; the rest of those measured are like them."""
 
     traces: int
     cannot: int
     not_measured: int
+    unfamiliar: int
 
     @classmethod
     def of(cls, cannot_judge: Iterable[bool | None], familiar: Sequence[bool | None]) -> Judged:
         """The numbers from the two columns of a scored run."""
-        return cls(len(familiar), sum(one is True for one in cannot_judge), sum(one is None for one in familiar))
+        return cls(
+            traces=len(familiar),
+            cannot=sum(one is True for one in cannot_judge),
+            not_measured=sum(one is None for one in familiar),
+            unfamiliar=sum(one is False for one in familiar),
+        )
+
+    @property
+    def measured(self) -> int:
+        """How many traces' familiarity was measured."""
+        return self.traces - self.not_measured
 
     @property
     def words(self) -> str:
@@ -73,8 +85,7 @@ class Judged:
             return f"familiarity: {NOT_MEASURED}"
         unknown = f"; familiarity {NOT_MEASURED} in {self.not_measured:,}" if self.not_measured else ""
         if not self.cannot:
-            compared = self.traces - self.not_measured
-            whose = f"{compared:,} of {self.traces:,}" if self.not_measured else f"all {self.traces:,}"
+            whose = f"{self.measured:,} of {self.traces:,}" if self.not_measured else f"all {self.traces:,}"
             return f"{whose} solutions are like those that the checkpoint was made for{unknown}"
         why = "unlike those that the checkpoint was made for, or without a signal"
         return f"the model cannot judge {self.cannot:,} of {self.traces:,} solutions ({why}){unknown}"

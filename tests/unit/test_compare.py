@@ -49,6 +49,25 @@ def test_a_difference_is_that_of_the_means_over_shared_problems() -> None:
     check_figures(found)
 
 
+def test_what_each_model_could_judge_is_counted_with_n() -> None:
+    data = simulated(problems=2, samples=3)
+    flags = [(True, False), (True, None), (False, True), (False, True), (None, None), (None, None)]
+    told = [
+        {**row, "cannot_judge": barred, "familiar": known} for row, (barred, known) in zip(data, flags, strict=True)
+    ]
+    unread = [{**row, "cannot_judge": None, "familiar": None} for row in data]
+    found = comparison({"a": of(told), "b": of(unread)})
+    assert to_json(found)["judged"] == {
+        "a": {"traces": 6, "cannot": 2, "not_measured": 3, "unfamiliar": 1},
+        "b": {"traces": 6, "cannot": 0, "not_measured": 6, "unfamiliar": 0},
+    }
+    assert tables(found)[-1].rows == [
+        ["solutions that it cannot judge", "2 of 6", "not measured"],
+        ["unfamiliar ones, of those measured", "1 of 3", "not measured"],
+    ]
+    assert "<td>2 of 6</td>" in re.sub(r"<td[^>]*>", "<td>", to_html(found))
+
+
 def test_a_run_differs_from_itself_by_nothing() -> None:
     run = of(simulated(problems=15, samples=5))
     found = comparison({"a": run, "b": run})

@@ -55,6 +55,16 @@ class TestReport:
         assert found["provenance"]["threshold"] is None and found["provenance"]["nested"] == [{"x": None}]
         text.encode("utf-8")
 
+    def test_it_counts_what_the_model_cannot_judge_and_what_is_unfamiliar(self) -> None:
+        data = simulated(problems=2, samples=2)
+        flags = [(True, False), (True, True), (False, True), (None, None)]  # the second is without a signal
+        for row, (barred, known) in zip(data, flags, strict=True):
+            row |= {"cannot_judge": barred, "familiar": known}
+        report = make(evaluated(data))
+        counted = {"traces": 4, "cannot": 2, "not_measured": 1, "unfamiliar": 1}
+        assert report.to_json()["provenance"]["report"]["judged"] == counted
+        assert "the model cannot judge 2 of 4 solutions" in to_markdown(report)
+
     def test_nothing_is_a_report_too(self) -> None:
         report = make(evaluated([]))
         assert tuple(report.to_json()) == KEYS

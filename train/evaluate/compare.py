@@ -9,8 +9,10 @@ from pathlib import Path
 from irl_core.errors import ConfigError
 from irl_core.evaluation.evaluated_run import EvaluatedRun, load
 from irl_core.evaluation.per_problem import TITLES, difference, estimate, measured
+from irl_core.evaluation.report import judged
 from irl_core.evaluation.section import Cell, Table, difference_cell
 from irl_core.report.tables import page
+from irl_core.reward.verdict import NOT_MEASURED, Judged
 from irl_core.statistics.bootstrap import Estimate
 
 
@@ -41,6 +43,7 @@ class Comparison:
 
     Attributes:
         runs: what each one is of, in its provenance's words.
+        judged: how many of each one's traces its model cannot judge, and how many are unfamiliar.
         problems: the number of each one's problems. shared: of those that it shares with the first.
         titles: of the measures. figures: by run and measure.
         first: the run that the others are set against.
@@ -48,6 +51,7 @@ class Comparison:
     """
 
     runs: dict[str, dict[str, object]]
+    judged: dict[str, Judged]
     problems: dict[str, int]
     shared: dict[str, int]
     titles: dict[str, str]
@@ -69,6 +73,7 @@ def comparison(runs: Mapping[str, EvaluatedRun], *, seed: int = 0) -> Comparison
             name: {"traces": len(run.frame), **{key: run.provenance[key] for key in DESCRIBED if key in run.provenance}}
             for name, run in runs.items()
         },
+        judged={name: judged(run.frame) for name, run in runs.items()},
         problems={name: len(texts) for name, texts in problems.items()},
         shared={name: len(problems[first] & problems[name]) for name in others},
         titles={name: title for name, title in TITLES.items() if any(name in one for one in by_run.values())},
@@ -89,7 +94,8 @@ def comparison(runs: Mapping[str, EvaluatedRun], *, seed: int = 0) -> Comparison
 
 
 def tables(found: Comparison) -> list[Table]:
-    """The comparison as two tables: the figures, and the differences to the first."""
+    """The comparison as tables: the figures, the differences to the first, and how much each model could judge, which
+    says of how many traces the figures of its reward speak."""
     figures: list[list[Cell]] = [
         [title, *(found.figures[name].get(key) for name in found.runs)] for key, title in found.titles.items()
     ]
@@ -107,7 +113,25 @@ def tables(found: Comparison) -> list[Table]:
             differences,
             f"{shared}. The problems are resampled together.",
         ),
+        judged_table(found.judged),
     ]
+
+
+def judged_table(found: Mapping[str, Judged]) -> Table:
+    """What each run's model could judge, a column a run."""
+    barred: list[Cell] = [
+        NOT_MEASURED if not one.cannot and not one.measured else f"{one.cannot:,} of {one.traces:,}"
+        for one in found.values()
+    ]
+    unlike: list[Cell] = [
+        f"{one.unfamiliar:,} of {one.measured:,}" if one.measured else NOT_MEASURED for one in found.values()
+    ]
+    return Table(
+        "What the model could judge",
+        ["", *found],
+        [["solutions that it cannot judge", *barred], ["unfamiliar ones, of those measured", *unlike]],
+        "It cannot judge those unlike the ones that its checkpoint was made for (unfamiliar), or without a signal.",
+    )
 
 
 def to_html(found: Comparison) -> str:
