@@ -19,7 +19,8 @@ TILES = "A floor of 5 rows holds 8 tiles in each row. Nine tiles are cracked. Ho
 RIGHT = ["3 crates of 12 pears are 3 * 12 = 36 pears.", "After the gift 36 - 6 = 30 are left.", "The answer is 30."]
 WRONG = ["3 crates of 12 pears are 3 * 12 = 36 pears.", "After the gift 36 + 6 = 42 are left.", "The answer is 42."]
 LATE = ["5 rows of 8 tiles are 5 * 8 = 40 tiles.", "Whole ones: 40 - 9 = 32.", "The answer is 32."]
-SOLVED = [(PEARS, RIGHT, "30"), (PEARS, WRONG, "30"), (TILES, LATE, "31")]  # first wrong step: none, 1, 1 (from 0)
+SOLVED = [(PEARS, RIGHT, "30"), (PEARS, WRONG, "30"), (TILES, LATE, "31")]
+FIRST_WRONG = [-1, 1, 1]  # of each, from 0; -1: none
 
 
 def jsonl(name: str, rows: list[dict]) -> None:
@@ -37,6 +38,27 @@ def by_hand() -> None:
         shepherd.append({"input": f"{problem} {marked}", "label": f"{problem} {judged}", "task": "GSM8K"})
     jsonl("math_shepherd.jsonl", shepherd)
     jsonl("prm800k.jsonl", prm800k_rows())
+    jsonl("processbench.jsonl", [
+        {"id": f"own-{number}", "generator": "written", "problem": problem, "steps": steps,
+         "final_answer_correct": first < 0, "label": first}
+        for number, ((problem, steps, _), first) in enumerate(zip(SOLVED, FIRST_WRONG, strict=True))
+    ])  # fmt: skip
+    numbered = enumerate(zip(SOLVED, FIRST_WRONG, strict=True))
+    jsonl("mr_gsm8k.jsonl", [mr_gsm8k_row(number, *one) for number, one in numbered])
+
+
+def mr_gsm8k_row(number: int, solved: tuple[str, list[str], str], first: int) -> dict:
+    """A row of MR-GSM8K, which counts steps from 1."""
+    problem, steps, answer = solved
+    wrong = first >= 0
+    return {
+        "uuid": f"own-{number}", "question": problem, "ground_truth_solution": "", "ground_truth_answer": answer,
+        "question_type": "original", "model_output_steps": steps,
+        "model_output_answer_correctness": "incorrect" if wrong else "correct",
+        "model_output_solution_correctness": "wrong" if wrong else "correct",
+        "model_output_solution_first_error_step": first + 1 if wrong else "N/A",
+        "model_output_solution_first_error_reason": "the result is another" if wrong else "N/A",
+    }  # fmt: skip
 
 
 def prm800k_rows() -> list[dict]:
