@@ -1,6 +1,7 @@
 """Processes that a launcher starts, to be watched, stopped and killed.
 
-``python -m tests.launching FAULT ...`` is ``irl-lens ...`` in which the process of rank 1 behaves otherwise.
+``python -m tests.launching FAULT@RANK ...`` is ``irl-lens ...`` in which the process of that rank (1 without one)
+behaves otherwise.
 """
 
 from __future__ import annotations
@@ -94,18 +95,31 @@ def has_other_settings() -> None:
 
 
 def is_killed_in_its_second_part() -> None:
-    """At the first start of the processes, not where the launcher starts them again."""
+    is_killed_when_it_calls("write", after=1)
+
+
+def is_killed_before_it_merges() -> None:
+    is_killed_when_it_calls("finish")
+
+
+def is_killed_when_it_has_merged() -> None:
+    is_killed_when_it_calls("clear")
+
+
+def is_killed_when_it_calls(name: str, after: int = 0) -> None:
+    """Killed instead of a call of the writer of a scored run, behind so many whole ones: at the first start of the
+    processes, not where the launcher starts them again."""
     from irl_core.storage.run_writer import RunWriter
 
-    whole, written = RunWriter.write, []
+    whole, called = getattr(RunWriter, name), []
 
-    def write_or_die(self: RunWriter, *arguments: Any, **named: Any) -> None:
-        if written and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    def call_or_die(self: RunWriter, *arguments: Any, **named: Any) -> Any:
+        if len(called) == after and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             os.kill(os.getpid(), signal.SIGKILL)
-        whole(self, *arguments, **named)
-        written.append(1)
+        called.append(1)
+        return whole(self, *arguments, **named)
 
-    RunWriter.write = write_or_die  # type: ignore[method-assign]
+    setattr(RunWriter, name, call_or_die)
 
 
 def reads_another_file() -> None:
@@ -123,6 +137,8 @@ FAULTS: dict[str, Callable[[], Any]] = {
         is_killed_in_its_fourth_step,
         has_other_settings,
         is_killed_in_its_second_part,
+        is_killed_before_it_merges,
+        is_killed_when_it_has_merged,
         reads_another_file,
     )
 }
@@ -138,10 +154,11 @@ def cut_parts_small() -> None:
 
 
 def main() -> None:
-    fault = FAULTS[sys.argv.pop(1)]
-    if fault is is_killed_in_its_second_part:
+    name, _, rank = sys.argv.pop(1).partition("@")
+    fault = FAULTS[name]
+    if fault in (is_killed_in_its_second_part, is_killed_before_it_merges, is_killed_when_it_has_merged):
         cut_parts_small()
-    if os.environ["RANK"] == "1":
+    if os.environ["RANK"] == (rank or "1"):
         fault()
     from train.cli.main import main as command
 

@@ -47,11 +47,14 @@ def alone(source: Path, out: Path, lens: Lens, like: Path, monkeypatch: pytest.M
     score_file.score_file(source, out, lens, window=SMALL)
 
 
+@pytest.mark.parametrize(
+    "fault", [FAULT, f"{FAULT}@0", "is_killed_before_it_merges@0", "is_killed_when_it_has_merged@0"]
+)
 def test_a_killed_process_is_started_again_and_the_run_has_the_bytes_of_one_process(
-    source: Path, tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
+    fault: str, source: Path, tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, whole = tmp_path / "two" / "run.parquet", tmp_path / "one" / "run.parquet"
-    command = [FAULT, "score", str(source), "--out", str(out), "--checkpoint", "demo"]
+    command = [fault, "score", str(source), "--out", str(out), "--checkpoint", "demo"]
     printed = finished(launch("tests.launching", *command, restarts=1))
     assert "failed (exitcode: -9)" in printed
     assert f"Scored {ROWS - 2} solutions (" in printed and "before it was interrupted" in printed
@@ -62,11 +65,12 @@ def test_a_killed_process_is_started_again_and_the_run_has_the_bytes_of_one_proc
     assert sorted(path.name for path in out.parent.iterdir()) == ["run.errors.jsonl", "run.parquet"]
 
 
+@pytest.mark.parametrize("fault", [FAULT, f"{FAULT}@0"])
 def test_without_a_restart_all_end_and_one_process_goes_on(
-    source: Path, tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
+    fault: str, source: Path, tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, whole = tmp_path / "two" / "run.parquet", tmp_path / "one" / "run.parquet"
-    launcher = launch("tests.launching", FAULT, "score", str(source), "--out", str(out), "--checkpoint", "demo")
+    launcher = launch("tests.launching", fault, "score", str(source), "--out", str(out), "--checkpoint", "demo")
     printed = launcher.communicate(timeout=200)[0]
     assert launcher.returncode != 0 and not out.exists(), printed
     made = len(list(parts_folder(out).glob("part-*.parquet")))
