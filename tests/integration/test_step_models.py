@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
-    Qwen2Config,
 )
 
 from irl_core.checkpoints.find import ROOTS_VARIABLE, list_checkpoints, resolve_checkpoint
@@ -26,51 +24,16 @@ from irl_core.models.bundled import checkpoint_folder
 from irl_core.reward.localisation import Calibration, locate
 from irl_core.reward.step_model import SYSTEM, load_step_model
 from irl_core.scorer import Lens
+from irl_core.storage.scored_run import read_run
 from irl_core.text.segmentation import make_trace
 from irl_core.training.step_pair import StepPair, levels, read_by
+from tests.conftest import REPOSITORY
+from tests.step_models import PROBLEM, STEPS, TRACE, config, saved
 from tests.tiny import tiny_lens
-from train.backends.tiny import train_tokenizer
+from train.cli.compare import compare
+from train.cli.evaluate import EvaluateRequest, run_evaluation
 from train.evaluate.rollouts import LoadedPolicy
 from train.evaluate.stages import anchor_of
-
-PROBLEM = "Ada has 3 boxes with 4 pens each. She gives away 2 pens. How many pens are left?"
-STEPS = ["There are 3 * 4 = 12 pens.", "She keeps 12 - 2 = 11 pens.", "The answer is 11."]
-TRACE = make_trace(PROBLEM, "\n".join(STEPS))
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def tokenizer() -> Any:
-    made = train_tokenizer([PROBLEM, *STEPS, "+ -"] * 8, 300)
-    made.add_tokens(["ки"])
-    made.add_tokens(["<extra_0>", "<|im_start|>", "<|im_end|>"], special_tokens=True)
-    made.chat_template = TEMPLATE
-    return made
-
-
-def config(**values: Any) -> Qwen2Config:
-    torch.manual_seed(5)
-    return Qwen2Config(
-        vocab_size=340, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=2000, initializer_range=0.6, **values,
-    )  # fmt: skip
-
-
-def saved(folder: Path, model: Any, architecture: str = "", heads: dict[str, torch.Tensor] | None = None) -> Path:
-    """A model with its tokenizer as its library saves it, with further weights and another architecture."""
-    model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    if heads:
-        weights = load_file(folder / "model.safetensors")
-        save_file(weights | heads, folder / "model.safetensors", metadata={"format": "pt"})
-    if architecture:
-        path = folder / "config.json"
-        named = {"architectures": [architecture], "auto_map": {"AutoModel": "modeling_own.Own"}}
-        path.write_text(json.dumps(json.loads(path.read_text()) | named))
-        (folder / "modeling_own.py").write_text("raise SystemExit('remote code ran')\n")
-    return folder
 
 
 def judged(folder: Path, layout: str) -> tuple[Any, Any, list[float]]:
@@ -188,6 +151,30 @@ def test_the_whole_way_from_a_folder(tmp_path: Path) -> None:
     sampled_by = LoadedPolicy.of_config(lens.name, lens.policy, lens.encoder, lens.config, lens.context_window)
     assert sampled_by.max_new_tokens > 0  # as the policy beside it was trained, so that it can be evaluated
     assert anchor_of(lens) is None
+
+
+def test_it_is_evaluated_and_compared_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = AutoModelForTokenClassification.from_config(config(num_labels=2)).eval()
+    folder, demo = saved(tmp_path / "prm", own), REPOSITORY / "assets" / "demo"
+    labelled = str(REPOSITORY / "tests" / "samples" / "processbench.jsonl")
+    for name, checkpoint in (("theirs", folder), ("ours", demo)):
+        run_evaluation(EvaluateRequest(checkpoint, tmp_path / name, labelled, device="cpu"))
+        sampled = EvaluateRequest(checkpoint, tmp_path / f"{name}-sampled", problems=2, samples=2, device="cpu")
+        run_evaluation(sampled)
+    theirs, ours = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("theirs", "ours"))
+    assert theirs["provenance"]["checkpoint"] == "prm"
+    assert theirs["localisation"]["counts"] == ours["localisation"]["counts"]  # the same labels
+    assert theirs["localisation"]["threshold"] == 0.0  # even odds, not what was calibrated for ours
+    texts = [read_run(tmp_path / f"{name}-sampled" / "run.parquet", ["text"]) for name in ("theirs", "ours")]
+    assert texts[0].equals(texts[1])  # the default checkpoint's policy samples for both
+    capsys.readouterr()
+    for kind in ("", "-sampled"):
+        runs = [tmp_path / f"{name}{kind}" for name in ("ours", "theirs")]
+        compare(runs, html=tmp_path / f"compared{kind}.html", as_json=True)
+        compared = json.loads(capsys.readouterr().out)
+        assert compared["shared"] == {f"theirs{kind}": 2}
+        assert compared["differences"][f"theirs{kind}"]["pass@1"]["value"] == 0.0
+        assert f"theirs{kind}" in (tmp_path / f"compared{kind}.html").read_text()
 
 
 def test_a_plain_language_model_is_called_so_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
