@@ -14,6 +14,7 @@ from irl_core.reward.wording import signed
 from irl_core.storage.rows import familiarity_of, judge_of, localisation_of, scored_of
 from irl_core.storage.schema import ScoredRow
 from irl_core.text.answers import answers_agree
+from irl_core.text.equations import find_equations
 from irl_core.text.segmentation import make_trace
 from irl_core.types import Layout, ScoredTrace
 
@@ -63,26 +64,35 @@ def to_result(inspection: Inspection, gamma: float) -> InspectionResult:
     return with_ids(result, inspection.scored)
 
 
+def is_judged(inspection: Inspection, index: int) -> bool:
+    """Whether nothing is known that keeps the model from judging a trace."""
+    return judge_of(inspection.scored[index], inspection.familiarity[index]).can is not False
+
+
 def ranking(inspection: Inspection, gamma: float) -> list[int]:
-    """Indices of the traces, best trace score first."""
-    return rank(inspection.scored, inspection.score_kind, gamma)
+    """Indices of the traces, best trace score first; behind them those that the model cannot judge, which have no rank,
+    in the order in which they were sampled."""
+    judged = [is_judged(inspection, index) for index in range(len(inspection.scored))]
+    return rank(inspection.scored, inspection.score_kind, gamma, judged)
 
 
 def ranking_table(inspection: Inspection, result: InspectionResult, order: list[int]) -> list[dict[str, object]]:
-    """One row a trace in the order given: answer, whether it is the majority's, score, first error."""
+    """One row a trace in the order given: answer, whether it is the majority's, score, first error. One that the model
+    cannot judge has no rank and no score; where it can judge none, there are no such columns."""
     majority = majority_answer([one.trace for one in inspection.scored])
     rows = []
+    ranked = any(is_judged(inspection, index) for index in order)
     for place, index in enumerate(order, start=1):
-        trace = result["traces"][index]
+        trace, judged = result["traces"][index], is_judged(inspection, index)
         votes = majority and trace["answer"] is not None and answers_agree(trace["answer"], majority[0])
         rows.append(
             {
-                "rank": place,
+                **({"rank": place if judged else None} if ranked else {}),
                 "solution": index + 1,
                 "answer": trace["answer"] if trace["answer"] is not None else "none found",
                 "majority": f"yes, {majority[1]} of {len(order)}" if votes and majority else "",
                 "correct": {True: "yes", False: "no", None: "not known"}[trace["correct"]],
-                score_column(inspection): trace["trace_score"],
+                **({score_column(inspection): trace["trace_score"] if judged else None} if ranked else {}),
                 "first error": cell_of(ruling_of(trace), trace["correct"], inspection.scored[index].trace.steps),
                 "tokens": len(trace["tokens"]),
                 "ended": "yes" if inspection.scored[index].trace.finished else "cut at the limit",
@@ -118,6 +128,34 @@ def majority_words(inspection: Inspection) -> str:
     return f"Majority answer: {majority[0]} ({majority[1]} of {total}; in a tie, the one sampled first)."
 
 
+def samples_words(inspection: Inspection) -> str:
+    """What holds of samples whoever can judge them: the majority answer, how many answers are right, how many have
+    equations that all hold; and that those that the model cannot judge are not ranked."""
+    said = [majority_words(inspection)]
+    unjudged = sum(not is_judged(inspection, index) for index in range(len(inspection.scored)))
+    if not unjudged:
+        return said[0]
+    traces = [one.trace for one in inspection.scored]
+    total = len(traces)
+    known = [one.correct for one in traces if one.correct is not None]
+    if known:
+        said.append(f"{sum(known)} of {total} answers {'is' if sum(known) == 1 else 'are'} right.")
+    false = sum(any(not one.true for one in find_equations(trace.text)) for trace in traces)
+    said.append(f"An equation does not hold in {false} of {total}." if false else "No equation in them is false.")
+    whose = "these solutions" if unjudged == total else f"{unjudged} of {total} solutions"
+    said.append(
+        f"The model cannot judge {whose}, which have no rank and stand in the order in which they were sampled."
+    )
+    return " ".join(said)
+
+
+def written_words(inspection: Inspection) -> str:
+    """What was written in a way; where the model cannot judge it, that the reward's choices on the way say nothing."""
+    if is_judged(inspection, 0):
+        return inspection.written
+    return f"{inspection.written} The model cannot judge this text, so what its reward chose on the way says nothing."
+
+
 def heading(trace: InspectedTrace, index: int, inspection: Inspection) -> str:
     """The heading over one trace: which it is, and its answer."""
     asked = inspection.request
@@ -146,7 +184,8 @@ def caption(scored: ScoredTrace, inspection: Inspection) -> str:
 def description(inspection: Inspection, result: InspectionResult, index: int) -> Description:
     """Heading, verdict and caption of one trace, on the page and in its export."""
     trace = result["traces"][index]
-    ranked = ranked_words(trace, score_name(inspection.score_kind)) if len(inspection.scored) > 1 else ""
+    several = len(inspection.scored) > 1 and is_judged(inspection, index)
+    ranked = ranked_words(trace, score_name(inspection.score_kind)) if several else ""
     return describe(
         trace,
         title=heading(trace, index, inspection),
@@ -157,7 +196,9 @@ def description(inspection: Inspection, result: InspectionResult, index: int) ->
 
 
 def choice_label(trace: InspectedTrace, index: int, place: int) -> str:
-    """A trace in a list to choose from; ``place``: its rank, from 1."""
+    """A trace in a list to choose from; ``place``: its rank, from 1, which one has not that the model cannot judge."""
+    if trace["cannot_judge"]:
+        return f"solution {index + 1} \u00b7 {answer_words(trace)}"
     score = trace["trace_score"]
     score_words = signed(score) if score is not None and math.isfinite(score) else "no score"
     return f"{place}. solution {index + 1} \u00b7 {answer_words(trace)} \u00b7 {score_words}"

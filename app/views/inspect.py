@@ -224,16 +224,14 @@ def draw_stored(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
 
 def draw_inspection(inspection: Inspection) -> None:
     """The traces of an inspection: which, in which view, themselves, and the files and the link to keep."""
-    info = sidebar.chosen()
-    tiny = info is not None and info.config.get("kind") == "tiny"
-    if tiny and any(known is not None and known.familiar is False for known in inspection.familiarity):
-        st.info("For problems such as this one load a real model: see the sidebar, *Use a model of your own*.")
     gamma = st.session_state["gamma"]
     result = results.to_result(inspection, gamma)
     chosen, versus = choose_traces(inspection, result, results.ranking(inspection, gamma))
     choose_view(discounts=len(inspection.scored) > 1 and inspection.score_kind == DISCOUNTED_SCORE)
     shown = [chosen] if versus is None else [chosen, versus]
     draw_traces(inspection, result, shown)
+    if len(inspection.scored) == 1 and not inspection.written:
+        advise(inspection)  # what holds without a model stands above it
     if inspection.request.solution:
         if result["traces"][0]["cannot_judge"] is not True:
             what_if.draw(inspection)
@@ -251,15 +249,22 @@ def draw_inspection(inspection: Inspection) -> None:
     show_address(parameters)
 
 
+def advise(inspection: Inspection) -> None:
+    """Where a small model cannot judge a text: that there are others."""
+    info = sidebar.chosen()
+    tiny = info is not None and info.config.get("kind") == "tiny"
+    if tiny and any(known is not None and known.familiar is False for known in inspection.familiarity):
+        st.info("For problems such as this one load a real model: see the sidebar, *Use a model of your own*.")
+
+
 def choose_traces(inspection: Inspection, result: InspectionResult, order: list[int]) -> tuple[int, int | None]:
     """The table of sampled traces and the two choices; the chosen traces as indices."""
-    if inspection.written:
-        st.text(inspection.written)
-        return 0, 1 if len(order) > 1 else None
-    if len(order) == 1:
+    if len(order) == 1 and not inspection.written:
         return 0, None
-    st.text(results.majority_words(inspection))
-
+    st.text(results.written_words(inspection) if inspection.written else results.samples_words(inspection))
+    advise(inspection)
+    if inspection.written:
+        return 0, 1 if len(order) > 1 else None
     cards.table(
         results.ranking_table(inspection, result, order), "samples", title="Solutions",
         choose=lambda row: st.session_state.update(chosen=order[row]),

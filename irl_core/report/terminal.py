@@ -139,7 +139,7 @@ def print_result(
     for title, trace in zip(titles(result["traces"]), result["traces"], strict=True):
         console.rule(Text(visible(title)), align="left")
         print_trace(console, trace, view, half)
-        if len(result["traces"]) > 1:
+        if len(result["traces"]) > 1 and not trace["cannot_judge"]:
             console.print(Text(ranked_words(trace, score_name)), style="dim")
 
 

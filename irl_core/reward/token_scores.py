@@ -119,9 +119,14 @@ def trace_score(scored: ScoredTrace, kind: str, gamma: float = DEFAULT_GAMMA) ->
     return float(score_rows(values, keep, kind, prompt_reward=prompt, gamma=gamma)[0])  # type: ignore[arg-type]
 
 
-def rank(scored: Sequence[ScoredTrace], kind: str, gamma: float = DEFAULT_GAMMA) -> list[int]:
-    """Indices of the traces, best first; equal scores keep their order, undefined ones come last."""
+def rank(
+    scored: Sequence[ScoredTrace], kind: str, gamma: float = DEFAULT_GAMMA, judged: Sequence[bool] | None = None
+) -> list[int]:
+    """Indices of the traces, best first; equal scores keep their order, undefined ones come last. ``judged``: of each
+    trace, whether the model can judge it; behind all others come those that it cannot, in the order given."""
     values = [trace_score(one, kind, gamma) for one in scored]
+    if judged is not None:
+        values = [value if can else math.nan for value, can in zip(values, judged, strict=True)]
     return sorted(range(len(values)), key=lambda index: -values[index] if math.isfinite(values[index]) else math.inf)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app.inspect import examples, serving
+from app.inspect import examples, results, serving
 from app.inspect.links import pack, unpack
+from irl_core.policy.familiarity import Familiarity
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 pytestmark = pytest.mark.usefixtures("fake_lens")
@@ -98,6 +100,46 @@ def test_samples_are_ranked_with_the_majority_marked_and_two_can_be_compared() -
     assert len(both) == 2 and both[0]["ranges"] == both[1]["ranges"]
     assert both[1]["title"].startswith("Solution 6 of 8")
     assert fakes.calls["sample"] == 1
+
+
+def test_samples_that_the_model_cannot_judge_have_no_rank_and_stand_as_sampled() -> None:
+    page = open_page()
+    chooser(page).set_value(None).run()
+    ask(page, "A quantum of pens?", "", "11")
+    (table,) = [one.value for one in page.dataframe if "majority" in one.value]
+    assert list(table["solution"]) == list(range(1, 9)) and not {"rank", "score (lowest reward)"} & set(table)
+    right = list(table["correct"]).count("yes")
+    said = next(one.value for one in page.text if one.value.startswith("Majority answer: "))
+    assert said.endswith(
+        f" {right} of 8 answers are right. No equation in them is false. The model cannot judge these solutions, which "
+        "have no rank and stand in the order in which they were sampled."
+    )
+    kinds = [one.type for one in page.main]
+    assert kinds.index("text") < kinds.index("info")  # what holds without a model first
+    assert page.selectbox(key="chosen").options[0].startswith("solution 1 \u00b7 answer ")
+    (data,) = drawn(page)
+    assert data["title"].startswith("Solution 1 of 8") and "Ranked" not in data["caption"]
+
+
+def test_only_what_the_model_can_judge_is_ranked() -> None:
+    page = open_page()
+    chooser(page).set_value(None).run()
+    ask(page, "How many pens?", "", "11")
+    shown = page.session_state["inspection"]
+    assert results.samples_words(shown) == results.majority_words(shown)
+    best = results.ranking(shown, 0.9)[0]
+    known = [Familiarity(-9.0, 0.0, 0.0, index != best, "by hand") for index in range(8)]
+    mixed = replace(shown, familiarity=tuple(known))
+    order = results.ranking(mixed, 0.9)
+    rows = results.ranking_table(mixed, results.to_result(mixed, 0.9), order)
+    assert order[-1] == best and [row["rank"] for row in rows] == [1, 2, 3, 4, 5, 6, 7, None]
+    assert rows[-1]["score (lowest reward)"] is None is not rows[0]["score (lowest reward)"]
+    assert "The model cannot judge 1 of 8 solutions, which have no rank" in results.samples_words(mixed)
+    unlike = replace(shown, familiarity=tuple(known[best] for _ in known), written="Written by hand: 9 tokens in all.")
+    assert results.written_words(unlike).endswith(
+        " tokens in all. The model cannot judge this text, so what its reward chose on the way says nothing."
+    )
+    assert results.written_words(replace(shown, written="Written by hand.")) == "Written by hand."
 
 
 @pytest.mark.parametrize(

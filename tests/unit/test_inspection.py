@@ -86,6 +86,13 @@ def test_trace_scores_by_hand(kind: str, expected: float) -> None:
     assert trace_score(hand_scored([3.0, 2.0, 0.0]), kind, gamma=0.5) == pytest.approx(expected, abs=1e-6)
 
 
+def test_what_the_model_cannot_judge_stands_behind_what_it_can_in_the_order_given() -> None:
+    scored = [hand_scored([value, value]) for value in (1.0, 3.0, 2.0, 4.0)]
+    assert rank(scored, "mean") == [3, 1, 2, 0]
+    assert rank(scored, "mean", judged=[True, False, True, False]) == [2, 0, 1, 3]
+    assert rank(scored, "mean", judged=[False] * 4) == [0, 1, 2, 3]
+
+
 def test_unknown_trace_score_and_gamma_are_named() -> None:
     with pytest.raises(InputError, match="Unknown trace score 'best'; choose one of mean_discounted"):
         trace_score(hand_scored([1.0]), "best")

@@ -145,11 +145,13 @@ def score_solutions(
     engine: Engine | None = None,
     answer: str | None = None,
 ) -> list[ScoredTrace]:
-    """The pasted solution, then the sampled ones from the highest trace score to the lowest; ``answer``: the right one.
+    """The pasted solution, then the sampled ones from the highest trace score to the lowest, those that the model
+    cannot judge last; ``answer``: the right one.
 
     Rewards are standardised over the group where there are samples, else over the checkpoint's reference.
     """
     from irl_core.reward.token_scores import rank
+    from irl_core.storage.rows import judge_of
     from irl_core.text.segmentation import make_trace, with_reference
 
     if answer is not None and not answer.strip():
@@ -161,7 +163,9 @@ def score_solutions(
     traces = [with_reference(one, answer) for one in (*pasted, *sampled)]
     scored = lens.score(traces, standardise_over="group" if sampled else "reference")
     own, others = scored[: len(pasted)], scored[len(pasted) :]
-    return own + [others[index] for index in rank(others, lens.default_trace_score, gamma)]
+    known = lens.familiarities(others) if others else []
+    judged = [judge_of(one, familiarity).can is not False for one, familiarity in zip(others, known, strict=True)]
+    return own + [others[index] for index in rank(others, lens.default_trace_score, gamma, judged)]
 
 
 def sample_with_progress(lens: Lens, problem: str, samples: int, seed: int, engine: Engine | None) -> list[Trace]:

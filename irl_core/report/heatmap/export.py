@@ -62,7 +62,9 @@ def to_html(
             payload.describe(
                 trace,
                 title=heading,
-                caption=payload.ranked_words(trace, score_name) if len(result["traces"]) > 1 else "",
+                caption=payload.ranked_words(trace, score_name)
+                if len(result["traces"]) > 1 and not trace["cannot_judge"]
+                else "",
                 file=f"solution-{number}",
                 problem=result["problem"],
             )
