@@ -80,7 +80,7 @@ def ranking_table(inspection: Inspection, result: InspectionResult, order: list[
     """One row a trace in the order given: answer, whether it is the majority's, score, first error. One that the model
     cannot judge has no rank and no score; where it can judge none, there are no such columns."""
     majority = majority_answer([one.trace for one in inspection.scored])
-    rows = []
+    rows: list[dict[str, object]] = []
     ranked = any(is_judged(inspection, index) for index in order)
     for place, index in enumerate(order, start=1):
         trace, judged = result["traces"][index], is_judged(inspection, index)

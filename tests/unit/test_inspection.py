@@ -153,9 +153,12 @@ def test_json_is_the_documented_schema() -> None:
     assert trace["cannot_judge"] is True
     assert trace["reward"] == dict.fromkeys(trace["reward"])  # the reward's alone, which has no say here
     assert trace["steps"] == [
-        {"number": 1, "start": 0, "end": 9, "text": "3 + 4 = 8", "score": -2.0, "role": "reasoning"},
-        {"number": 2, "start": 10, "end": 16, "text": "#### 8", "score": None, "role": "answer"},
-    ]
+        {"number": 1, "name": "step 1", "start": 0, "end": 9, "text": "3 + 4 = 8", "score": -2.0, "role": "reasoning"},
+        {
+            "number": 2, "name": "the answer line", "start": 10, "end": 16, "text": "#### 8", "score": None,
+            "role": "answer",
+        },
+    ]  # fmt: skip
     assert trace["tokens"][0] == {
         "start": 0, "end": 1, "text": "3", "raw": 3.0, "standardised": 2.0, "discounted": None, "credit": 2.5,
         "logprob": -3.0,
