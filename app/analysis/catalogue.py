@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -20,7 +21,7 @@ from irl_core.data.annotations import text_hash
 from irl_core.errors import StoreError
 from irl_core.models.bundled import called
 from irl_core.reward.localisation import Calibration
-from irl_core.reward.verdict import Ruling, rule_on
+from irl_core.reward.verdict import Judged, Ruling, rule_on
 from irl_core.storage.schema import COLUMNS, ScoredRow
 from irl_core.storage.scored_run import (
     lacking,
@@ -51,6 +52,7 @@ ROW: Final = "row"
 ITEM: Final = "item"  # the same for equal texts of one problem
 VERDICT: Final = "verdict"
 VERDICT_STEP: Final = "verdict_step"
+FILES_KEPT: Final = 1_000  # whose counts are remembered
 RULED_BY: Final = (
     "arithmetic_false", "arithmetic_first_false_step", "decision", "predicted_step", "cannot_judge", "correct",
 )  # fmt: skip
@@ -176,6 +178,14 @@ def run_info(name: str, path: Path) -> RunInfo:
 def summary(info: RunInfo, columns: Sequence[str], filters: Any = None) -> pd.DataFrame:
     """Rows that pass ``filters`` (a ``pyarrow.dataset`` expression) with some columns. Raises StoreError."""
     return read_run(info.path, columns, filters).to_pandas()
+
+
+@lru_cache(FILES_KEPT)
+def judged(file: tuple[str, int, int]) -> Judged:
+    """How many traces of a run's file the model cannot judge, by the ``key`` of the run: read once as long as the file
+    is the same, two short columns of it alone. Raises StoreError."""
+    table = read_run(Path(file[0]), ["cannot_judge", "familiar"])
+    return Judged.of(*(column.to_pylist() for column in table.columns))
 
 
 def index(info: RunInfo) -> pa.Table:

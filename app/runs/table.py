@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import yaml
 
+from app.analysis import catalogue
 from app.analysis.catalogue import RunInfo
 from app.jobs.training_runs import FILES, MAX_CONFIG_BYTES, TrainingRun
 from app.runs.labels import Label
+from irl_core.errors import StoreError
 from irl_core.home import runs_folder
 from irl_core.storage.training_run import CONFIG
 
@@ -29,6 +31,7 @@ MOST_CARDS: Final = 12
 ABSENT: Final = "not set"
 EVALUATION: Final = "evaluation"  # the folder of a training's evaluation, in its own
 WRITTEN: Final = "written (UTC)"
+JUDGED: Final = "cannot judge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Run:
         result: pass@1 on held-out problems, where a training has measured it.
         checkpoint: of a scored run, the one that scored it.
         written: when it was written to last.
+        judged: of a scored run, how many of its solutions the model cannot judge, in words.
         title: what an upload is listed as; empty for a run that is none.
     """
 
@@ -57,6 +61,7 @@ class Run:
     written: datetime | None = None
     label: Label = Label()
     title: str = ""
+    judged: str = ""
 
     @property
     def listed(self) -> str:
@@ -99,12 +104,20 @@ def runs(
             key, "scored run", one.name, one.path, f"{one.rows:,} solutions" if not one.reason else "cannot be read",
             checkpoint=checkpoint_of(one.provenance), seed=shown(one.provenance.get("seed")),
             written=datetime.fromtimestamp(one.key[1] / 1e9, UTC) if one.key[1] else None, label=labels.get(key, Label()),
-            title=one.title,
+            title=one.title, judged=judged_in(one),
         )
         for one in scored
         for key in [f"scored/{one.name}"]
     ]  # fmt: skip
     return sorted(found, key=lambda run: run.written or datetime.min.replace(tzinfo=UTC), reverse=True)
+
+
+def judged_in(run: RunInfo) -> str:
+    """How many of a scored run's solutions the model cannot judge, of how many; empty where it cannot be read."""
+    if not run.reason:
+        with contextlib.suppress(StoreError):  # gone or written over since it was found: the next look-up says so
+            return catalogue.judged(run.key).cell
+    return ""
 
 
 def shown(seed: object) -> str:
@@ -136,6 +149,7 @@ def rows(found: Sequence[Run]) -> list[dict[str, Any]]:
         {
             "run": run.listed, "what": run.what, "state": run.state, "tags": ", ".join(run.label.tags),
             "note": run.label.note, "preset": run.preset, "seed": run.seed, "pass@1": run.result,
+            JUDGED: run.judged,
             "checkpoint": run.checkpoint, WRITTEN: run.written,
         }
         for run in found

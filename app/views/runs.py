@@ -46,6 +46,10 @@ BUNDLED_ONES: Final = (
     "*demo (bundled)* is the training of the checkpoint demo. Of that of gsm8k no curves were kept: *Where it comes "
     "from* in the sidebar says how it was made."
 )
+JUDGED_MEANS: Final = (
+    "Of how many solutions of a scored run the model cannot judge: they are unlike those that its checkpoint was made "
+    "for, or without a signal. Their rewards say nothing."
+)
 ARCHIVED: Final = "runs_archived_last"  # in the session: the key of the run that was archived last
 WIDTHS: Final = {"tags": 110, "note": 200}  # pixels of the columns that hold what people wrote
 KINDS: Final = ("all", "training", "scored run")
@@ -146,6 +150,7 @@ def choose(shown: Sequence[Run]) -> list[Run]:
         "pass@1": st.column_config.NumberColumn(format="%.3f"),
         table.WRITTEN: st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
         "state": st.column_config.TextColumn(help=STATES_MEAN),
+        table.JUDGED: st.column_config.TextColumn(help=JUDGED_MEANS),
     }
     for name, width in WIDTHS.items():  # of themselves they are as wide as their names
         if any(row[name] for row in rows):

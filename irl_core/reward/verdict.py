@@ -79,6 +79,11 @@ class Judged:
         return self.traces - self.not_measured
 
     @property
+    def cell(self) -> str:
+        """In a table's cell, how many the model cannot judge; that it was not measured, where nothing is known."""
+        return f"{self.cannot:,} of {self.traces:,}" if self.cannot or self.measured else NOT_MEASURED
+
+    @property
     def words(self) -> str:
         """The numbers as a part of a sentence."""
         if not self.cannot and self.not_measured == self.traces:

@@ -13,12 +13,14 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
-from app.analysis import chooser
+from app.analysis import catalogue, chooser
 from app.jobs import supervisor, training_runs
 from app.jobs.logs import job_tail
 from app.runs import table
 from app.runs.labels import MOST_NOTE, Label, LabelError, Labels, tags_of
 from irl_core.storage.training_run import CONFIG, METRICS, STATUS
+from tests.evaluated import simulated
+from tests.scored import written
 
 PAGE = Path(__file__).resolve().parents[2] / "app" / "views" / "runs.py"
 pytestmark = pytest.mark.usefixtures("fake_lens")
@@ -61,6 +63,27 @@ def test_runs_are_searched_by_all_words_and_archived_ones_only_where_wanted(home
     assert [run.name for run in table.search(runs, "GOOD paper")] == ["two"]
     assert [run.name for run in table.search(runs, "fast", archived=True)] == ["fast"]
     assert table.search(runs, "", "scored run") == [] and table.search(runs, "good bad") == []
+
+
+def test_a_scored_run_says_how_many_solutions_its_model_cannot_judge(home: Path, tmp_path: Path) -> None:
+    unlike, like = {"cannot_judge": True, "familiar": False}, {"cannot_judge": False, "familiar": True}
+    rows = simulated(1, 4)
+    path = tmp_path / "run.parquet"
+
+    def told(*flags: dict[str, bool]) -> list[Any]:
+        if flags:
+            written(path, [row | more for row, more in zip(rows, flags, strict=False)])
+        scored = [catalogue.run_info("mine", path)]
+        return [row[table.JUDGED] for row in table.rows(table.runs([], {}, scored, {}, str))]
+
+    assert told(unlike, like, like) == ["1 of 3"]
+    before = catalogue.judged.cache_info().misses
+    assert told() == ["1 of 3"] and catalogue.judged.cache_info().misses == before  # the file is not read again
+    assert told(unlike, unlike) == ["2 of 2"]
+    assert told({}) == ["not measured"]
+    path.write_bytes(b"no run")
+    assert told() == [""]
+    assert [row[table.JUDGED] for row in table.rows(found())][:1] == [""]  # of a training there is nothing to say
 
 
 def test_settings_that_differ_and_seeds_together(home: Path) -> None:

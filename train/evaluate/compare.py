@@ -119,17 +119,16 @@ def tables(found: Comparison) -> list[Table]:
 
 def judged_table(found: Mapping[str, Judged]) -> Table:
     """What each run's model could judge, a column a run."""
-    barred: list[Cell] = [
-        NOT_MEASURED if not one.cannot and not one.measured else f"{one.cannot:,} of {one.traces:,}"
-        for one in found.values()
-    ]
     unlike: list[Cell] = [
         f"{one.unfamiliar:,} of {one.measured:,}" if one.measured else NOT_MEASURED for one in found.values()
     ]
     return Table(
         "What the model could judge",
         ["", *found],
-        [["solutions that it cannot judge", *barred], ["unfamiliar ones, of those measured", *unlike]],
+        [
+            ["solutions that it cannot judge", *(one.cell for one in found.values())],
+            ["unfamiliar ones, of those measured", *unlike],
+        ],
         "It cannot judge those unlike the ones that its checkpoint was made for (unfamiliar), or without a signal.",
     )
 
