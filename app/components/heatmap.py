@@ -1,11 +1,12 @@
 """The heatmap as a Streamlit component: the data travels as JSON, the markup is built by the shared renderer.
 
-Its colours are chosen in the component, which paints them at once; the page is told of the view alone, for its link
-and its files.
+Its colours are chosen in the component, which paints them at once; the page is told of the view and of the discount,
+for its link and its files.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import streamlit as st
@@ -17,7 +18,7 @@ MOUNT = """
 export default function (component) {
   const { parentElement, data, setStateValue, setTriggerValue } = component;
   const pick = data.pickable ? (token) => setTriggerValue("token", token) : null;
-  renderInteractive(parentElement, data, (view) => setStateValue("view", view), pick);
+  renderInteractive(parentElement, data, setStateValue, pick);
 }
 """
 
@@ -31,7 +32,8 @@ def heatmap(
     picked: int | None = None,
     pick: Callable[[int], None] | None = None,
 ) -> None:
-    """Draw one trace with what is said of it. A view that is chosen in it becomes the session's ``view``.
+    """Draw one trace with what is said of it. A view that is chosen in it becomes the session's ``view``, and a
+    discount its ``gamma``.
 
     ``pick``: called with the number of a token that is chosen by click or by Enter; ``picked``: the one that is.
     """
@@ -40,6 +42,11 @@ def heatmap(
         if (view := st.session_state[key].get("view")) in VIEWS:  # a browser may send what it likes
             st.session_state["view"] = view
 
+    def take_gamma() -> None:
+        gamma = st.session_state[key].get("gamma")
+        if isinstance(gamma, int | float) and math.isfinite(gamma) and 0 <= gamma <= 1:
+            st.session_state["gamma"] = round(float(gamma), 2)
+
     def take_token() -> None:
         token = st.session_state[key].get("token")
         if pick is not None and isinstance(token, int) and 0 <= token < len(trace["tokens"]):
@@ -47,4 +54,4 @@ def heatmap(
 
     draw = st.components.v2.component("irl_lens_heatmap", css=stylesheet(), js=renderer_source() + MOUNT)
     data = {**settings, **description, "trace": trace, "picked": picked, "pickable": pick is not None}
-    draw(data=data, key=key, on_view_change=take_view, on_token_change=take_token)
+    draw(data=data, key=key, on_view_change=take_view, on_gamma_change=take_gamma, on_token_change=take_token)

@@ -213,7 +213,6 @@ def draw_stored(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
         st.info("No reward model has read this solution, so it has no rewards to show.")
         st.text(row["text"])
         return
-    choose_view()
     result = results.to_result(inspection, st.session_state["gamma"])
     draw_traces(inspection, result, [0])
     offer_files(inspection, result, [0])
@@ -227,7 +226,7 @@ def draw_inspection(inspection: Inspection) -> None:
     gamma = st.session_state["gamma"]
     result = results.to_result(inspection, gamma)
     chosen, versus = choose_traces(inspection, result, results.ranking(inspection, gamma))
-    choose_view(discounts=len(inspection.scored) > 1 and inspection.score_kind == DISCOUNTED_SCORE)
+    choose_discount(discounts=len(inspection.scored) > 1 and inspection.score_kind == DISCOUNTED_SCORE)
     shown = [chosen] if versus is None else [chosen, versus]
     draw_traces(inspection, result, shown)
     if len(inspection.scored) == 1 and not inspection.written:
@@ -291,18 +290,18 @@ def choose_traces(inspection: Inspection, result: InspectionResult, order: list[
     return st.session_state["chosen"], st.session_state["versus"]
 
 
-def choose_view(*, discounts: bool = False) -> None:
-    """The discount where it changes what is shown: in the discounted view, and where a score ``discounts`` that traces
-    are ranked by. View, scale and strength of the colours are chosen in the heatmap itself."""
-    if discounts or st.session_state["view"] == "discounted":
+def choose_discount(*, discounts: bool) -> None:
+    """The discount where a score ``discounts`` that traces are ranked by, and the heatmap does not ask for it: in its
+    discounted view it does, as for view, scale and strength of the colours."""
+    if discounts and st.session_state["view"] != "discounted":
         st.slider(
             "Discount (gamma)",
             0.0,
             1.0,
             step=0.01,
             key="gamma",
-            help="How much a token counts in those before it: 0 not at all, 1 fully. For the discounted view, and for "
-            "the score that samples are ranked by.",
+            help="How much a token counts in those before it: 0 not at all, 1 fully. For the score that samples are "
+            "ranked by, and for the discounted view.",
             persist_state="session",
         )
 

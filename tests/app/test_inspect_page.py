@@ -75,12 +75,27 @@ def test_sliders_and_views_run_no_model() -> None:
     before = dict(fakes.calls)
     assert "gamma" not in [one.key for one in page.slider]  # no effect on credit
     page.session_state["view"] = "discounted"  # as the heatmap tells it
+    page.session_state["gamma"] = 0.5
     page.run()
-    page.slider(key="gamma").set_value(0.5).run()
+    assert "gamma" not in [one.key for one in page.slider]  # the heatmap asks for it
     (data,) = drawn(page)
     assert (data["gamma"], data["strength"], data["view"]) == (0.5, 1.0, "discounted")
     assert data["ranges"]["discounted"] == pytest.approx(4.2)  # 3 * sqrt(1 / (1 - 0.5))
     assert dict(fakes.calls) == before == {"load": 1, "score": 1}
+
+
+def test_the_discount_of_the_ranking_is_asked_for_where_the_heatmap_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fakes.FakeLens, "default_trace_score", "mean_discounted")
+    page = open_page()
+    chooser(page).set_value(None).run()
+    ask(page, "How many pens?")
+    before = [one["trace"]["trace_score"] for one in drawn(page)]
+    page.slider(key="gamma").set_value(0.5).run()
+    assert [one["trace"]["trace_score"] for one in drawn(page)] != before
+    page.session_state["view"] = "discounted"
+    page.run()
+    assert "gamma" not in [one.key for one in page.slider] and page.session_state["gamma"] == 0.5
+    assert drawn(page)[0]["gamma"] == 0.5 and not page.exception
 
 
 def test_samples_are_ranked_with_the_majority_marked_and_two_can_be_compared() -> None:

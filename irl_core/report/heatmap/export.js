@@ -7,11 +7,12 @@ function startExport() {
   const main = document.querySelector("main");
   main.append(element("h1", "", "Where does the reasoning go wrong?"), element("p", "problem", result.problem));
   const roots = result.traces.map(() => element("section", "trace"));
+  const { gamma } = settings; // that the embedded values are of
   const controls = buildControls(settings, (change) => { Object.assign(settings, change); redraw(); });
   const redraw = () => {
     showChoice(controls, settings);
     roots.forEach((root, index) => renderHeatmap(root, {
-      ...settings, ...settings.traces[index], trace: result.traces[index],
+      ...withGamma({ ...settings, ...settings.traces[index], trace: result.traces[index], gamma }, settings.gamma),
     }));
   };
   main.append(controls, ...roots, element("footer", "", settings.footer));

@@ -112,6 +112,20 @@ function pieceValue(piece, tokens, view) {
   return SUMMED.has(view) ? sum : sum / values.length;
 }
 
+/** The data with another discount: each token's standardised reward and what follows it, as the server adds them up; from
+ * a token without a number on backwards there is none. Its scale grows as the server's does. */
+function withGamma(data, gamma) {
+  if (gamma === data.gamma) return data;
+  let sum = 0;
+  const tokens = data.trace.tokens.map((token) => ({ ...token }));
+  for (const token of tokens.slice().reverse()) {
+    sum = (typeof token.standardised === "number" ? token.standardised : NaN) + gamma * sum;
+    token.discounted = Number.isFinite(sum) ? sum : null;
+  }
+  const discounted = Math.round(10 * data.ranges.standardised * Math.sqrt(1 / Math.max(1 - gamma, 0.01))) / 10;
+  return { ...data, gamma, ranges: { ...data.ranges, discounted }, trace: { ...data.trace, tokens } };
+}
+
 /** Whether the page around `node` is dark. */
 function isDark(node) {
   const probe = element("span");
@@ -422,7 +436,8 @@ function listen(paper, tip, pieces, chars, data, remembered, pick) {
 const remembered = new WeakMap();
 let tipCount = 0;
 
-/** Where the colours are chosen: view, scale and strength. `choose` is called with what changed. */
+/** Where the colours are chosen: view, scale, strength and, in the view that has one, the discount. `choose` is called
+ * with what changed, and whether it is still being moved. */
 function buildControls(settings, choose) {
   const box = element("div", "controls");
   box.setAttribute("role", "group");
@@ -443,12 +458,20 @@ function buildControls(settings, choose) {
   };
   buttons("view", "View", SIGNALS.slice(0, 4));
   buttons("scale", "Scale", [["fixed", "fixed scale"], ["trace", "this solution's scale"]]);
-  const label = element("label", "", "Colour strength ");
-  const slider = element("input");
-  Object.assign(slider, { type: "range", min: -2, max: 3, step: 1 });
-  slider.addEventListener("input", () => choose({ strength: 2 ** Number(slider.value) }));
-  label.append(slider);
-  box.append(label);
+  const slider = (name, words, range, changed) => {
+    const label = element("label", name, words + " ");
+    const input = element("input");
+    Object.assign(input, { type: "range", ...range });
+    for (const kind of ["input", "change"]) {
+      input.addEventListener(kind, () => choose(changed(Number(input.value)), kind === "input"));
+    }
+    label.append(input);
+    box.append(label);
+  };
+  slider("strength", "Colour strength", { min: -2, max: 3, step: 1 }, (value) => ({ strength: 2 ** value }));
+  slider("gamma", "Discount (gamma)", { min: 0, max: 1, step: 0.01 }, (value) => ({ gamma: value }));
+  box.querySelector(".gamma").title = "How much a token counts in those before it: 0 not at all, 1 fully";
+  box.querySelector(".gamma").append(element("span", "value"));
   showChoice(box, settings);
   return box;
 }
@@ -459,35 +482,44 @@ function showChoice(box, settings) {
     const name = button.dataset.view ? "view" : "scale";
     button.setAttribute("aria-pressed", String(button.dataset[name] === settings[name]));
   }
-  const slider = box.querySelector("input");
-  slider.value = Math.log2(settings.strength);
-  slider.setAttribute("aria-valuetext", "\u00d7" + settings.strength.toFixed(2));
+  const strength = box.querySelector(".strength input");
+  strength.value = Math.log2(settings.strength);
+  strength.setAttribute("aria-valuetext", "\u00d7" + settings.strength.toFixed(2));
+  const gamma = box.querySelector(".gamma");
+  gamma.hidden = settings.view !== "discounted";
+  gamma.querySelector("input").value = settings.gamma;
+  gamma.querySelector(".value").textContent = settings.gamma.toFixed(2);
 }
 
-/** The heatmap with its own controls, in a page that tells of a change of view by `onView`. Every change is painted
- * here at once; traces beside each other follow each other's, so that they stay on one scale. */
-function renderInteractive(root, data, onView, pick) {
+/** The heatmap with its own controls, in a page that is told of a change of view, and of the discount when it is let go,
+ * by `tell(name, value)`. Every change is painted here at once; traces beside each other follow each other's, so that they stay on one scale. */
+function renderInteractive(root, data, tell, pick) {
   const memory = remembered.get(root) || { index: 0 };
   remembered.set(root, memory);
   const before = memory.data || {};
   const kept = (window.irlLensColours = window.irlLensColours || {}); // outlives a drawing that the page replaces
   memory.chosen = memory.chosen || {};
-  for (const name of ["view", "strength", "scale"]) {
-    if (before[name] !== data[name]) memory.chosen[name] = data[name]; // what the page did not change stays as chosen
+  for (const name of ["view", "strength", "scale", "gamma"]) {
+    const echo = name === "gamma" && data.gamma === memory.told; // it may be moved on already
+    if (echo) delete memory.told;
+    else if (before[name] !== data[name]) memory.chosen[name] = data[name]; // what the page did not change stays as chosen
   }
   if (!memory.controls) Object.assign(memory.chosen, kept);
   Object.assign(memory, { data, pick });
   const paint = () => {
     memory.holder.hidden = Boolean(memory.data.muted);
     showChoice(memory.controls, memory.chosen);
-    renderHeatmap(root, { ...memory.data, ...memory.chosen }, memory.pick);
+    renderHeatmap(root, { ...withGamma(memory.data, memory.chosen.gamma), ...memory.chosen }, memory.pick);
   };
   if (!memory.controls) {
-    const choose = (change) => {
-      const { view, ...colours } = change;
+    const choose = (change, moving) => {
+      const { view, gamma, ...colours } = change;
       Object.assign(kept, colours);
       window.dispatchEvent(new CustomEvent("irl-lens-colours", { detail: change }));
-      if (view && onView) onView(view);
+      if (view) tell("view", view);
+      if (gamma === undefined || moving) return;
+      memory.told = gamma;
+      tell("gamma", gamma);
     };
     memory.controls = buildControls(memory.chosen, choose);
     memory.holder = data.compact ? fold("Choose the colours", [memory.controls], memory) : memory.controls;
