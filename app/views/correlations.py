@@ -30,10 +30,10 @@ def show() -> None:
     runs = [run for run in runs if run.name in found]
     if runs:
         panel.headlines({name: headlines.correlation(one) for name, one in found.items()})
-        neighbours.show(
-            "correlations", runs, X, TITLES[X], "that of the published method; the table below has the others"
-        )
         matrix(found)
+        neighbours.show(
+            "correlations", runs, X, TITLES[X], "that of the published method; the table above has the others"
+        )
         partial = figure_tables.partial_summary(found), figure_tables.partial_table(found)
         panel.figures_of({"partial-correlations": partial}, told)
         scatter(runs, next(iter(found.values())).titles)

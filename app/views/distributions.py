@@ -37,8 +37,8 @@ def show() -> None:
         panel.headlines({name: headlines.separation(one, score) for name, one in found.items()})
         first = next(iter(TITLES))
         chosen = "that of the published method, while no other is chosen above" if score == first else "chosen above"
-        neighbours.show("distributions", runs, score, TITLES[score], chosen)
         draw_charts(runs, score)
+        neighbours.show("distributions", runs, score, TITLES[score], chosen)
         show_tests(found, told, score)
         compare_scores(found)
         panel.surprising(runs, score)

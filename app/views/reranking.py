@@ -38,8 +38,8 @@ def show() -> None:
             else "that of the published method"
         )
         several = [run for run in runs if run.name in judged and judged[run.name].vote.score == rule.score]
-        neighbours.show("reranking", several, rule.score, TITLES[rule.score], chosen)
         curves(judged)
+        neighbours.show("reranking", several, rule.score, TITLES[rule.score], chosen)
     figures(judged, told)
     if not judged:
         st.info("Choosing needs several samples of a problem: irl-lens evaluate --samples 16 makes them, and an upload "
