@@ -259,7 +259,9 @@ def load_head(folder: Path, layout: StepLayout, reader: StepReader) -> nn.Module
     if layout in ("math-shepherd", "rlhflow"):
         name = next((name for name in ("lm_head.weight", "model.embed_tokens.weight") if name in files), "")
         if not name:
-            raise CheckpointError("no lm_head.weight: a model that judges by two tokens has one")
+            raise CheckpointError(
+                f"no lm_head.weight, which a model that judges by two tokens has: {found_and_known(folder)}"
+            )
         good, bad = reader.pair()
         return linear(tensor(name)[[bad, good]], None)
     if "score.0.weight" in files and "score.2.weight" in files:

@@ -81,11 +81,12 @@ def test_without_a_restart_all_end_and_one_process_goes_on(
     assert out.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.parametrize("fault", [FAULT, f"{FAULT}@0"])
 def test_an_evaluation_of_two_processes_is_that_of_one(
-    tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
+    fault: str, tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ["--data", "demo", "--problems", "2", "--samples", "2", "--checkpoint", str(DEMO), "--device", "cpu"]
-    launcher = launch("tests.launching", FAULT, "evaluate", "--out", str(tmp_path / "two"), *asked, restarts=1)
+    launcher = launch("tests.launching", fault, "evaluate", "--out", str(tmp_path / "two"), *asked, restarts=1)
     printed = finished(launcher)
     assert "failed (exitcode: -9)" in printed
     monkeypatch.setattr(rollouts, "QUESTIONS_AT_ONCE", 1)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -22,13 +23,13 @@ from irl_core.checkpoints.step_models import LAYOUT_FILE, described, step_layout
 from irl_core.errors import CheckpointError, InputError
 from irl_core.models.bundled import checkpoint_folder
 from irl_core.reward.localisation import Calibration, locate
-from irl_core.reward.step_model import SYSTEM, load_step_model
+from irl_core.reward.step_model import SYSTEM, StepReader, load_head, load_step_model
 from irl_core.scorer import Lens
 from irl_core.storage.scored_run import read_run
 from irl_core.text.segmentation import make_trace
 from irl_core.training.step_pair import StepPair, levels, read_by
 from tests.conftest import REPOSITORY
-from tests.step_models import PROBLEM, STEPS, TRACE, config, saved
+from tests.step_models import PROBLEM, STEPS, TRACE, config, saved, tokenizer
 from tests.tiny import tiny_lens
 from train.cli.compare import compare
 from train.cli.evaluate import EvaluateRequest, run_evaluation
@@ -204,6 +205,13 @@ def test_an_unknown_head_is_named_with_the_known_ones(tmp_path: Path, monkeypatc
     (folder / LAYOUT_FILE).write_text('{"layout": "token-classifier"}')
     with pytest.raises(CheckpointError, match=f"no head that is known: {re.escape(found)}"):
         load_step_model(folder, "token-classifier")
+    without = ("lm_head.weight", "model.embed_tokens.weight")
+    weights = {name: value for name, value in load_file(folder / "model.safetensors").items() if name not in without}
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"no lm_head\.weight, which .* are strange\.bias, strange\.weight; known are"
+    ):
+        load_head(folder, "rlhflow", StepReader.of("rlhflow", tokenizer()))
     (folder / LAYOUT_FILE).unlink()
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(InputError, match="no weights as safetensors, and pickles are not read"):
