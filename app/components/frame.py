@@ -21,7 +21,7 @@ STYLE: Final = """<style>
 [data-testid=stCaptionContainer] p { color: inherit; }
 button kbd { color: inherit !important; opacity: 1 !important; }
 @media (prefers-color-scheme: dark) {  /* the accent is read as text on dark paper; on it, ink is */
-  [data-testid=stBaseButton-primary]:enabled, [data-testid=stBaseButton-primary]:enabled p,
+  [data-testid^=stBaseButton-primary]:enabled, [data-testid^=stBaseButton-primary]:enabled p,
   [data-testid=stMultiSelect] span[title], [data-testid=stMultiSelect] span[title] ~ * { color: #0b1118 !important; }
 }
 .irl-lens-told { position: fixed; bottom: 45%; left: 50%; transform: translateX(-50%); z-index: 1000;
@@ -124,6 +124,11 @@ if (!window.irlLensKeys) {
     rest();
     typing(before.has(at) && at.closest(fields) !== null && at.value !== before.get(at));
   }).observe(app, { attributes: true, attributeFilter: ["data-test-script-state"] });
+  // a toast of Streamlit's is named after a heading that is not there
+  new MutationObserver(() => {
+    const toasts = document.querySelectorAll("[data-testid=stToast]:not([aria-label])");
+    for (const one of toasts) one.setAttribute("aria-label", "What was done");
+  }).observe(document.body, { childList: true, subtree: true });
   // on a narrow screen the result stands below the form
   document.addEventListener("click", (event) => {
     if (!event.target.closest || !event.target.closest(".st-key-inspect button") || innerWidth > 767) return;
