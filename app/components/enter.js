@@ -14,8 +14,9 @@
   const isSave = (button) => button && button.innerText.trim().startsWith("Save");
   const place = () => [".st-key-trace h3", ".st-key-trace [data-testid=stText]"]
     .map((words) => (find(words) || {}).innerText || "").join("\n");
-  const isDrawn = (choice) => Boolean(find(".st-key-choice_" + choice + " [data-testid=stBaseButton-primary]"))
-    && find("[data-testid=stApp]").dataset.testScriptState === "notRunning";
+  const isIdle = () => find("[data-testid=stApp]").dataset.testScriptState === "notRunning";
+  const isDrawn = (choice) =>
+    isIdle() && Boolean(find(".st-key-choice_" + choice + " [data-testid=stBaseButton-primary]"));
   const canSave = () => isSave(saveButton()) && !saveButton().disabled;
 
   const tell = (words) => {
@@ -51,12 +52,22 @@
     } else if (isDrawn(kept.choice) && canSave()) {
       kept = null;
       saveButton().click();
-    } else setTimeout(wait, 50);
+    } else {
+      if (!kept.pressed && Date.now() - kept.since > 1000 && isIdle()) { // its key came while buttons were exchanged
+        kept.pressed = true;
+        const button = find(".st-key-choice_" + kept.choice + " button");
+        if (button) button.click();
+      }
+      setTimeout(wait, 50);
+    }
   };
 
   window.addEventListener("keydown", (event) => {
     if (!find(CHOICES) || event.ctrlKey || event.altKey || event.metaKey) return;
-    if (event.target.closest && event.target.closest(TYPING)) return;
+    if (event.target.closest && event.target.closest(TYPING)) {
+      if (event.key === "Enter") chosen = null; // the form itself saves
+      return;
+    }
     if (event.key !== "Enter") {
       const choice = choiceOf(event.key);
       if (choice !== null) choose(choice);

@@ -123,7 +123,8 @@ def test_points_table_and_file_hold_the_scores_of_the_run(shown: Watched, pages:
     assert drawn == pytest.approx(expected)
     rows = download(page, 1)
     saved = {(row[0], row[1]): float(row[3]) for row in rows[1:]}
-    assert rows[0] == ["run", "solution", "class", "value"] and saved == pytest.approx(expected)
+    assert rows[0] == ["run", "solution", "class", "value", "cannot_judge", "familiar"]
+    assert saved == pytest.approx(expected)
 
 
 def test_the_words_are_those_of_the_report(shown: Watched, pages: str, runs: Path) -> None:
