@@ -31,7 +31,7 @@ from irl_core.storage.provenance import ScoredRunProvenance, source_hash
 from irl_core.storage.rows import row_of
 from irl_core.storage.run_writer import RunWriter, is_leftover, remove_parts
 from irl_core.storage.schema import RefusedRow, ScoredRow
-from irl_core.storage.scored_run import errors_path, parts_folder, read_run
+from irl_core.storage.scored_run import errors_path, judged_in, parts_folder, read_run
 from irl_core.storage.sole_writer import sole_writer
 from train.planning.describe import hours
 from train.score_target import COMMAND, check_target
@@ -232,12 +232,6 @@ def merged(writer: RunWriter) -> tuple[int, int]:
     """Write the run and its refused rows; returns the numbers of both."""
     failed = writer.write_errors()
     return writer.finish(keep_empty=False), failed
-
-
-def judged_in(path: Path) -> Judged:
-    """How many traces of a scored run the model cannot judge."""
-    table = read_run(path, ["cannot_judge", "familiar"])
-    return Judged.of(*(column.to_pylist() for column in table.columns))
 
 
 def verdicts_in(path: Path) -> dict[str, int]:

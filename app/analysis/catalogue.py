@@ -24,6 +24,7 @@ from irl_core.reward.localisation import Calibration
 from irl_core.reward.verdict import Judged, Ruling, rule_on
 from irl_core.storage.schema import COLUMNS, ScoredRow
 from irl_core.storage.scored_run import (
+    judged_in,
     lacking,
     parquet_errors,
     read_batches,
@@ -183,9 +184,8 @@ def summary(info: RunInfo, columns: Sequence[str], filters: Any = None) -> pd.Da
 @lru_cache(FILES_KEPT)
 def judged(file: tuple[str, int, int]) -> Judged:
     """How many traces of a run's file the model cannot judge, by the ``key`` of the run: read once as long as the file
-    is the same, two short columns of it alone. Raises StoreError."""
-    table = read_run(Path(file[0]), ["cannot_judge", "familiar"])
-    return Judged.of(*(column.to_pylist() for column in table.columns))
+    is the same. Raises StoreError."""
+    return judged_in(Path(file[0]))
 
 
 def index(info: RunInfo) -> pa.Table:

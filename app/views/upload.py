@@ -17,8 +17,6 @@ from app.jobs.store import JobError
 from app.jobs.supervisor import Wanted
 from irl_core.checkpoints.find import CheckpointInfo
 from irl_core.errors import StoreError
-from irl_core.reward.verdict import Judged
-from irl_core.storage.scored_run import read_run
 
 STARTED: Final = "uploads_started"  # in the session: of each run that it uploaded its job, title and size in words
 FAILURES: Final = Path(__file__).with_name("failures.py")
@@ -144,14 +142,12 @@ def follow(run: str) -> None:
                 st.switch_page(FAILURES)
 
 
-@st.cache_data(max_entries=16, ttl=60, show_spinner=False)
 def judged_words(run: str) -> str:
     """How many traces of a scored run the model cannot judge, in words."""
     try:
-        table = read_run(catalogue.find(run).path, ["cannot_judge", "familiar"])
+        return catalogue.judged(catalogue.find(run).key).words.capitalize()
     except StoreError as error:
         return str(error)
-    return Judged.of(*(table.column(name).to_pylist() for name in ("cannot_judge", "familiar"))).words.capitalize()
 
 
 show()

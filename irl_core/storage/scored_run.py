@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from irl_core.data.scored_rows import PROVENANCE_KEY
 from irl_core.errors import StoreError
+from irl_core.reward.verdict import Judged
 from irl_core.storage.provenance import ScoredRunProvenance
 from irl_core.storage.rows import scored_of
 from irl_core.storage.schema import ADDED_COLUMNS, COLUMNS, READABLE_VERSIONS, ScoredRow
@@ -160,3 +161,9 @@ def errors_path(path: Path) -> Path:
 def parts_folder(path: Path) -> Path:
     """The folder beside a run that holds its parts until it is finished."""
     return path.with_name(f"{path.name}.parts")
+
+
+def judged_in(path: Path) -> Judged:
+    """How many traces of a scored run the model cannot judge: two short columns are read. Raises StoreError."""
+    table = read_run(path, ["cannot_judge", "familiar"])
+    return Judged.of(*(column.to_pylist() for column in table.columns))

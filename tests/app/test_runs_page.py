@@ -194,7 +194,8 @@ def test_two_runs_are_compared_and_seeds_stand_together(home: Path) -> None:
     assert list(next(one for one in tables if "seeds" in one)["runs"]) == ["one, two"]
 
 
-def test_an_evaluation_is_started_as_a_job(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def offer_the_first_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the training's checkpoint one that can be chosen and loaded, though it holds no model."""
     from app.inspect import scoring_queue
     from irl_core.checkpoints.find import CheckpointInfo
 
@@ -204,6 +205,10 @@ def test_an_evaluation_is_started_as_a_job(home: Path, monkeypatch: pytest.Monke
         scoring_queue.Sources(scoring_queue.sources.factory, lambda: [CheckpointInfo("one/final", final, True)]),
     )  # fmt: skip
     monkeypatch.setattr(scoring_queue, "unusable_without_base", lambda info: info)
+
+
+def test_an_evaluation_is_started_as_a_job(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer_the_first_run(home, monkeypatch)
     started: list[Any] = []
 
     def start(job: supervisor.Wanted) -> Any:
@@ -231,15 +236,7 @@ def test_a_training_without_a_reward_is_not_evaluated(home: Path) -> None:
 
 
 def test_an_evaluation_that_runs_is_followed_where_it_was_started(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.inspect import scoring_queue
-    from irl_core.checkpoints.find import CheckpointInfo
-
-    final = home / "runs" / "one" / "final"
-    monkeypatch.setattr(
-        scoring_queue, "sources",
-        scoring_queue.Sources(scoring_queue.sources.factory, lambda: [CheckpointInfo("one/final", final, True)]),
-    )  # fmt: skip
-    monkeypatch.setattr(scoring_queue, "unusable_without_base", lambda info: info)
+    offer_the_first_run(home, monkeypatch)
     real = supervisor.start
     code = "import time; print('Sampled 3 of 12', flush=True); time.sleep(60)"
     monkeypatch.setattr(supervisor, "start", lambda job: real(replace(job, command=[sys.executable, "-c", code])))
