@@ -99,7 +99,7 @@ def catalogue(roots: Sequence[Path] | None = None) -> list[RunInfo]:
             while name in runs:
                 name = f"{root.name}/{name}"
             runs[name] = of_upload(run_info(name, path))
-    times = Counter(info.title for info in runs.values())
+    times = Counter(info.listed for info in runs.values())
     return [
         replace(info, title=f"{info.title} ({info.name})") if info.title and times[info.title] > 1 else info
         for info in runs.values()

@@ -130,7 +130,7 @@ def show(page: str, runs: Sequence[Shown], score: str, title: str, chosen: str) 
     for run in runs:
         found = answers(run.sample.frame, score)
         if told := list(found.words.values()):
-            whose = f"{run.name}, that" if len(runs) > 1 else "That"
+            whose = f"{run.listed}, that" if len(runs) > 1 else "That"
             why = f" {WHY}" if found.disagree else ""
             st.caption(plain(f"{whose} score on each page: {listed(told)}.{why}"))
     with st.container(horizontal=True):

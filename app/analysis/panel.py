@@ -31,9 +31,15 @@ FIGURES_KEPT: Final = 48
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A chosen scored run: its name, its file with time and size, and the sample of it that is shown."""
+    """A chosen scored run: its file with time and size, and the sample of it that is shown.
+
+    Attributes:
+        name: it is known by it in links.
+        listed: what it is listed as; every word, chart and table calls it so.
+    """
 
     name: str
+    listed: str
     file: tuple[str, int, int]
     sample: sections.Sample
 
@@ -53,22 +59,21 @@ def opened() -> list[Shown]:
     """Draw the chooser of scored runs and the origin of each; returns those that can be read."""
     found, known = [], {}
     for info in chooser.choose(multiple=True):
-        known[info.name] = info
+        known[info.name] = info.provenance
         try:
             state = Path(info.path).stat()
             file = (str(info.path), state.st_mtime_ns, state.st_size)
-            found.append(Shown(info.name, file, _sample(*file)))
+            found.append(Shown(info.name, info.listed, file, _sample(*file)))
         except (StoreError, OSError) as error:
             st.error(plain(f"{info.listed}: {unreadable(error)}"))
     for run in found:
-        info = known[run.name]
-        st.caption(plain(f"{info.listed}: {origin(info.provenance)}; {run.sample.words()}."))
+        st.caption(plain(f"{run.listed}: {origin(known[run.name])}; {run.sample.words()}."))
     if found:
         with st.expander("Where these numbers come from", icon=":material/info:"):
             st.caption(sections.SETTINGS)
             for run in found:
-                st.text(known[run.name].listed)
-                st.json(known[run.name].provenance, expanded=1)
+                st.text(run.listed)
+                st.json(known[run.name], expanded=1)
     return found
 
 
@@ -83,14 +88,14 @@ def unreadable(error: Exception) -> str:
 
 
 def section(name: str, runs: Sequence[Shown]) -> dict[str, Section[Any]]:
-    """A section of the report by scored run; one that has none is said and left out."""
+    """A section of the report by what a scored run is listed as; one that has none is said and left out."""
     found = {}
     for run in runs:
         try:
-            with st.spinner(plain(sections.waiting_words(name, run.name, run.sample)), show_time=True):
-                found[run.name] = section_of(name, run.file, sections.beside(Path(run.file[0])))
+            with st.spinner(plain(sections.waiting_words(name, run.listed, run.sample)), show_time=True):
+                found[run.listed] = section_of(name, run.file, sections.beside(Path(run.file[0])))
         except (StoreError, OSError) as error:
-            st.error(plain(f"{run.name}: {unreadable(error)}"))
+            st.error(plain(f"{run.listed}: {unreadable(error)}"))
     return found
 
 
@@ -133,8 +138,13 @@ def figures_of(tables: Mapping[str, tuple[Table, Table | None]], told: Mapping[s
 
 
 def frames(runs: Sequence[Shown]) -> dict[str, pd.DataFrame]:
-    """The rows of each run, which nobody may change."""
-    return {run.name: run.sample.frame for run in runs}
+    """The rows of each run, which nobody may change, by what it is listed as."""
+    return {run.listed: run.sample.frame for run in runs}
+
+
+def names(runs: Sequence[Shown]) -> dict[str, str]:
+    """The names of runs in links, by what they are listed as."""
+    return {run.listed: run.name for run in runs}
 
 
 def kept(key: str, default: Any, options: Sequence[Any]) -> None:
@@ -169,7 +179,7 @@ def surprising(runs: Sequence[Shown], score: str) -> None:
     """A chooser of the traces that a score judges most wrongly, and the button that opens one: a way by keyboard."""
     many = len(runs) > 1
     found = {
-        f"{run.name} \u00b7 {trace}: {words}" if many else f"{trace}: {words}": (run.name, trace)
+        f"{run.listed} \u00b7 {trace}: {words}" if many else f"{trace}: {words}": (run.name, trace)
         for run in runs
         for trace, words in sections.surprising(run.sample.frame, score)
     }

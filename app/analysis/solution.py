@@ -62,7 +62,7 @@ def draw_trace(
 
 def draw_solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
     """The solution: in the colours of its rewards where they may be seen, else as plain steps."""
-    inspection = stored_inspection(row, info.name) if revealed else None
+    inspection = stored_inspection(row, info.listed) if revealed else None
     if inspection is None and st.session_state.get("more_asked") and not revealed:
         marking(row, annotating.marked_in(row), partial(annotating.mark, row), key="marking")
         return

@@ -5,7 +5,7 @@ A chart's points that are traces carry ``[run, trace id]``; a click on one opens
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -71,14 +71,15 @@ def draw(
     *,
     key: str,
     alt: str,
-    runs: Collection[str] = (),
+    runs: Mapping[str, str] | None = None,
     help: str = "",
     least: int = 0,
 ) -> None:
     """Draw a chart with its table twin under it. ``key`` names its files; ``alt`` says in words what it shows.
 
-    ``runs``: the names that a clicked point may belong to; without them nothing can be clicked. ``least``: the width
-    in pixels below which the chart is scrolled sideways, not squeezed.
+    ``runs``: the names in links of the runs that a clicked point may belong to, by what they are called in the chart;
+    without them nothing can be clicked. ``least``: the width in pixels below which the chart is scrolled sideways, not
+    squeezed.
     """
     from irl_core.report.charts.style import HEIGHT, colours
 
@@ -150,13 +151,13 @@ def _config(key: str) -> dict[str, Any]:
     }
 
 
-def chosen_trace(event: Mapping[str, Any], runs: Collection[str]) -> tuple[str, str] | None:
-    """The run and the trace of the first point of a selection that is a trace of ``runs``."""
+def chosen_trace(event: Mapping[str, Any], runs: Mapping[str, str]) -> tuple[str, str] | None:
+    """The run, by its name in links, and the trace of the first point of a selection that is a trace of ``runs``."""
     for point in event.get("selection", {}).get("points", []):
         found = point.get("customdata")
         values = list(found.values()) if isinstance(found, dict) else found
         if isinstance(values, list) and len(values) >= 2 and values[0] in runs and isinstance(values[1], str):
-            return values[0], values[1]
+            return runs[values[0]], values[1]
     return None
 
 

@@ -50,7 +50,7 @@ class Inspection:
 
     Attributes:
         familiarity: of each trace, None where it was not measured.
-        run: the scored run that a stored trace comes from.
+        run: what the scored run of a stored trace is listed as.
         at: the token of a pasted solution that ``branches`` are of: what may stand there, and its reward.
         listed: the checkpoint's name in the list of the sidebar; empty for a stored trace.
         written: of a solution that was written in a way, what it took; ``scored`` holds it, and behind a revision its

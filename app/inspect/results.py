@@ -28,7 +28,7 @@ STORED_SCORE: Final = "mean_discounted"  # the trace score that a trace of a sco
 
 
 def stored_inspection(row: ScoredRow, run: str) -> Inspection | None:
-    """The inspection of a row of the scored run ``run``; None where no discriminator has read the trace."""
+    """The inspection of a row of the scored run that is listed as ``run``; None where no discriminator has read it."""
     if row["prompt_reward"] is None:
         return None
     return Inspection(

@@ -27,7 +27,7 @@ def show() -> None:
     runs = panel.opened()
     told = panel.section("correlation", runs)
     found = {name: section.figures for name, section in told.items()}
-    runs = [run for run in runs if run.name in found]
+    runs = [run for run in runs if run.listed in found]
     if runs:
         panel.headlines({name: headlines.correlation(one) for name, one in found.items()})
         matrix(found)
@@ -77,7 +77,7 @@ def scatter(runs: Sequence[Shown], titles: Mapping[str, str]) -> None:
         traces.scatter_table(frames, x, y),
         key="scatter",
         alt=f"{titles[y]} against {titles[x]}, a point a solution, by run; the values are in the table below.",
-        runs=[run.name for run in runs],
+        runs=panel.names(runs),
     )
     st.caption("Click a point to open its solution in Inspect.")
 

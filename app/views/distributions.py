@@ -31,7 +31,7 @@ def show() -> None:
     runs = panel.opened()
     told = panel.section("separation", runs)
     found = {name: section.figures for name, section in told.items()}
-    runs = [run for run in runs if run.name in found]
+    runs = [run for run in runs if run.listed in found]
     if runs:
         score = controls(found)
         panel.headlines({name: headlines.separation(one, score) for name, one in found.items()})
@@ -65,7 +65,7 @@ def controls(found: Mapping[str, SeparationByScore]) -> str:
 
 def draw_charts(runs: Sequence[Shown], score: str) -> None:
     """Draw the score's distribution and its traces, by class."""
-    theme, names = chart.theme(), [run.name for run in runs]
+    theme = chart.theme()
     drawn = panel.frames(runs)
     if st.session_state["compared"] == WITHIN:
         drawn = {name: sections.centred(frame, score) for name, frame in drawn.items()}
@@ -89,7 +89,7 @@ def draw_charts(runs: Sequence[Shown], score: str) -> None:
             traces.strip_table(drawn, score),
             key="traces",
             alt="Boxes with a point a solution, of correct and of incorrect ones, by run; the values are in the table.",
-            runs=names,
+            runs=panel.names(runs),
         )
         st.caption("Click a point to open its solution in Inspect.")
 

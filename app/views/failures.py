@@ -72,7 +72,7 @@ def show() -> None:
         if fault:
             st.error(plain(f"{fault} The expression of the filter is not applied."))
         known = Judged.of(*(table.column(name).to_pylist() for name in ("cannot_judge", "familiar")))
-        origin.caption(plain(f"{info.name}: {panel.origin(info.provenance)}; {known.words}."))
+        origin.caption(plain(f"{info.listed}: {panel.origin(info.provenance)}; {known.words}."))
         browse(info, table, query, annotations)
         panels(info, table, query, annotations)
     except (StoreError, ExpressionError) as error:

@@ -12,6 +12,7 @@ import streamlit as st
 
 from app import sidebar
 from app.analysis import catalogue, chooser
+from app.analysis.catalogue import RunInfo
 from app.components import cards
 from app.components.filling import fill, filled, refill
 from app.components.heatmap import heatmap
@@ -173,14 +174,15 @@ def show_stored(info: CheckpointInfo | None) -> bool:
     """Show the stored trace that the address names, as it was scored; False where it names none."""
     try:
         wanted = links.read_stored(st.query_params.to_dict())
-        row = None if wanted is None else catalogue.row(catalogue.find(wanted.run), wanted.trace_id)
+        if wanted is None:
+            return False
+        run = catalogue.find(wanted.run)
+        row = catalogue.row(run, wanted.trace_id)
     except (links.LinkError, StoreError) as error:
         st.error(plain(str(error) if isinstance(error, links.LinkError) else f"Not found: {error}"))
     else:
-        if wanted is None:
-            return False
         if row is not None:
-            draw_stored(wanted.run, row, info)
+            draw_stored(run, row, info)
             show_address({"run": wanted.run, "trace": wanted.trace_id})
             return True
         st.error("Not found: the run has no solution of that id.")
@@ -188,7 +190,7 @@ def show_stored(info: CheckpointInfo | None) -> bool:
     return True
 
 
-def draw_stored(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
+def draw_stored(run: RunInfo, row: ScoredRow, info: CheckpointInfo | None) -> None:
     """A stored trace, with what can be done with it."""
 
     def score_again() -> None:
@@ -198,13 +200,13 @@ def draw_stored(run: str, row: ScoredRow, info: CheckpointInfo | None) -> None:
         session.empty_chooser()
         st.session_state["run_now"] = True
 
-    inspection = results.stored_inspection(row, run)
+    inspection = results.stored_inspection(row, run.listed)
     st.text(row["problem"])
     with st.container(horizontal=True):
         st.button("To a text of your own", on_click=st.query_params.clear)
         st.button("Score it again with the checkpoint of the sidebar", on_click=score_again, disabled=info is None)
         if st.button("Show it in Failures", icon=":material/fact_check:"):
-            st.session_state.update({chooser.STATE: [run], "failure": row["trace_id"], "outcome": "all"})
+            st.session_state.update({chooser.STATE: [run.name], "failure": row["trace_id"], "outcome": "all"})
             st.switch_page(FAILURES)
     if row["reference_solution"]:
         with st.expander("The reference solution"):

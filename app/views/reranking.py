@@ -25,7 +25,7 @@ def show() -> None:
     runs = panel.opened()
     told, solved = panel.section("reranking", runs), panel.section("pass_at_k", runs)
     found = {name: section.figures for name, section in told.items()}
-    runs = [run for run in runs if run.name in found]
+    runs = [run for run in runs if run.listed in found]
     if not runs:
         return
     judged = {name: one for name, one in found.items() if one.by_score}
@@ -37,7 +37,7 @@ def show() -> None:
             if rule.chosen_on_calibration
             else "that of the published method"
         )
-        several = [run for run in runs if run.name in judged and judged[run.name].vote.score == rule.score]
+        several = [run for run in runs if run.listed in judged and judged[run.listed].vote.score == rule.score]
         curves(judged)
         neighbours.show("reranking", several, rule.score, TITLES[rule.score], chosen)
     figures(judged, told)
@@ -46,7 +46,7 @@ def show() -> None:
                 "may hold many solutions of the same question.")  # fmt: skip
     solved_by_k({name: one for name, one in solved.items() if one.figures.problems})
     if judged:
-        panel.surprising([run for run in runs if run.name in judged], rule.score)
+        panel.surprising([run for run in runs if run.listed in judged], rule.score)
 
 
 def curves(found: Mapping[str, Reranking]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.analysis import chooser, panel, sections
-from app.analysis.catalogue import of_upload, run_info
+from app.analysis.catalogue import RunInfo, of_upload, run_info
 from app.analysis.upload_records import ABOUT
 from app.components import chart
 from irl_core.evaluation.scores import TITLES
@@ -50,14 +50,46 @@ def choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return chosen
 
 
-def test_an_upload_has_its_title_and_its_file_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = written(tmp_path / "run.parquet", simulated(20), checkpoint="demo-irl", input="traces.csv")
+TITLE = "mine (uploaded 2026-01-02 03:04 UTC)"
+INNER = "uploads/mine-1"
+
+
+def upload(folder: Path) -> RunInfo:
+    """An upload with a title, whose folder has another name."""
+    path = written(folder / "run.parquet", simulated(20), checkpoint="demo-irl", input="traces.csv")
     about = {"title": "mine", "created": "2026-01-02T03:04:05+00:00", "file": "mine.csv"}
-    (tmp_path / ABOUT).write_text(json.dumps(about))
-    monkeypatch.setattr(chooser, "choose", lambda multiple: [of_upload(run_info("uploads/mine-1", path))])
+    (folder / ABOUT).write_text(json.dumps(about))
+    return of_upload(run_info(INNER, path))
+
+
+def test_an_upload_has_its_title_and_its_file_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chooser, "choose", lambda multiple: [upload(tmp_path)])
     told = "\n".join(one.value for one in open_page("distributions").caption).replace("\\", "")
-    assert "mine (uploaded 2026-01-02 03:04 UTC): checkpoint demo-irl, input mine.csv" in told
-    assert "traces.csv" not in told and "uploads/mine-1" not in told
+    assert f"{TITLE}: checkpoint demo-irl, input mine.csv" in told
+    assert "traces.csv" not in told and INNER not in told
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_an_upload_beside_another_run_has_its_title_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    other = run_info("other", written(tmp_path / "other.parquet", simulated(12, 4), checkpoint="demo-irl"))
+    monkeypatch.setattr(chooser, "choose", lambda multiple: [upload(tmp_path), other])
+    opened: list[tuple[str, str]] = []
+    monkeypatch.setattr(chart, "open_trace", lambda run, trace: opened.append((run, trace)))
+    page = open_page(name)
+    assert sentence(page).startswith(f"{TITLE}: ") and f"{TITLE}, that score on each page" in words(page)
+    told = [words(page), *(str(box.options) for box in page.selectbox)]
+    told += [frame.value.to_csv() for frame in page.dataframe]
+    told += [one.proto.spec for one in page.get("plotly_chart")]
+    assert not [one for one in told if INNER in one]
+    assert {TITLE, "other"} == {run for frame in page.dataframe for run in frame.value.get("run", [TITLE])}
+    if name == "correlations":
+        assert page.selectbox(key="matrix_run").options == [TITLE, "other"]
+        return
+    assert page.selectbox(key="surprising").options[0].startswith(f"{TITLE} \u00b7 ")
+    next(one for one in page.button if one.label == "Open in Inspect").click().run()
+    assert opened[0][0] == INNER  # the link goes by the name that stays
 
 
 def open_page(name: str) -> AppTest:
@@ -266,17 +298,19 @@ def test_the_surprising_trace_is_opened_in_inspect(choose: Any, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("points", "expected"),
     [
-        ([{"customdata": ["one", "t1"]}], ("one", "t1")),
-        ([{"customdata": {"0": "one", "1": "t1"}}], ("one", "t1")),
-        ([{"x": 1}, {"customdata": ["one", "t2", 3]}], ("one", "t2")),
+        ([{"customdata": ["called one", "t1"]}], ("one", "t1")),
+        ([{"customdata": {"0": "called one", "1": "t1"}}], ("one", "t1")),
+        ([{"x": 1}, {"customdata": ["called one", "t2", 3]}], ("one", "t2")),
         ([{"customdata": ["another", "t1"]}], None),
-        ([{"customdata": ["one", 5]}], None),
-        ([{"customdata": "one"}], None),
+        ([{"customdata": ["called one", 5]}], None),
+        ([{"customdata": ["one", "t1"]}], None),  # what it is called in links alone
+        ([{"customdata": "called one"}], None),
         ([], None),
     ],
 )
 def test_only_a_trace_of_a_chosen_run_is_opened(points: list[Any], expected: tuple[str, str] | None) -> None:
-    assert chart.chosen_trace({"selection": {"points": points}}, ["one"]) == expected
+    found = chart.chosen_trace({"selection": {"points": points}}, {"called one": "one"})
+    assert found == expected
 
 
 def test_figures_are_computed_once_a_file(choose: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.analysis import failures, listing
+from app.analysis.upload_records import ABOUT
 from app.inspect import links
 from irl_core.data.annotations import Annotations, text_hash
 from irl_core.data.scored_rows import PROVENANCE_KEY
@@ -100,6 +101,19 @@ def test_a_solution_that_no_link_can_name_is_said_so_where_it_stands(store: Anno
     page.toggle(key="model_first").set_value(True).run()
     press(page, "Open in Inspect")
     assert "id is too long for a link" in page.error[0].value and "link_error" not in page.session_state
+
+
+def test_the_run_of_an_upload_has_its_title(store: Annotations, tmp_path: Path) -> None:
+    about = {"title": "My solutions", "created": "2026-01-02T03:04:05+00:00"}
+    (tmp_path / "mine" / ABOUT).write_text(json.dumps(about))
+    page = open_page()
+    assert any(one.startswith("My solutions (uploaded 2026-01-02 03:04 UTC): checkpoint") for one in captions(page))
+    assert not any(one.startswith("mine:") for one in captions(page))
+    press(page, "Step 1")
+    press(page, "Save")
+    assert "of the scored run My solutions (uploaded" in json.loads(drawn(page)[0].proto.json)["caption"]
+    (said_of,) = store.all()
+    assert said_of.run == "mine"  # what is kept goes by the name that stays
 
 
 def test_the_caption_counts_the_solutions_that_are_listed(store: Annotations, tmp_path: Path) -> None:

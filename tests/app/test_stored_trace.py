@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.analysis import catalogue
+from app.analysis.upload_records import ABOUT
 from app.inspect import links, results
 from irl_core.reward.localisation import Calibration
 from irl_core.storage.rows import localisation_of
@@ -55,6 +56,13 @@ def test_it_is_shown_as_it_was_scored_and_no_model_runs(rows: list[dict[str, Any
     assert data["trace"]["first_error_step"] == rows[0]["predicted_step"]
     assert data["title"].startswith(rows[0]["trace_id"]) and "of the scored run mine" in data["caption"]
     assert not fakes.calls
+
+
+def test_the_run_of_an_upload_has_its_title(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    about = {"title": "My solutions", "created": "2026-01-02T03:04:05+00:00"}
+    (tmp_path / "mine" / ABOUT).write_text(json.dumps(about))
+    (data,) = drawn(open_page(run="mine", trace=rows[0]["trace_id"]))
+    assert "of the scored run My solutions (uploaded 2026-01-02 03:04 UTC)." in data["caption"]
 
 
 def test_a_bundled_run_says_what_a_fresh_inspection_says() -> None:
