@@ -88,17 +88,19 @@ class Summary:
         return f"{said} {self.judged.words.capitalize()}." if self.judged.cannot or self.judged.not_measured else said
 
     def closing(self) -> list[str]:
-        """Lines that say how many answers are wrong, in how many traces an error is named, how many are unfamiliar and
-        unread, and what to do next."""
+        """Lines that say how many answers are wrong, in how many traces an error is named, how many are unfamiliar,
+        without a signal and unread, and what to do next."""
         if not self.scored:
             return []
         wrong, unread = self.verdicts.get("error", 0), self.verdicts.get("unread", 0)
         told = f"An error is named in {wrong:,} of {self.scored:,}. "
         if known := self.scored - self.answers.get(None, 0):
             told = f"Wrong answers: {self.answers.get(False, 0):,} of {known:,}. {told}"
-        told += f"Unfamiliar, or without a signal: {self.judged.cannot:,}. "
+        told += f"Unfamiliar: {self.judged.unfamiliar:,}. "
+        if self.judged.without_signal:
+            told += f"Without a signal: {self.judged.without_signal:,}. "
         lines = [f"{told}Unread: {self.failed + unread:,}.", "Next: look at them on the page Failures (irl-lens app)."]
-        if self.judged.cannot:
+        if self.judged.unfamiliar:
             lines.append("On unfamiliar ones the reward has no say; 'irl-lens checkpoints' lists what else there is.")
         if self.failed:
             lines.append(f"{self.errors} says why each other row was left out; mend what you can, and score again.")

@@ -48,7 +48,7 @@ BUNDLED_ONES: Final = (
 )
 JUDGED_MEANS: Final = (
     "Of how many solutions of a scored run the model cannot judge: they are unlike those that its checkpoint was made "
-    "for, or without a signal. Their rewards say nothing."
+    "for (unfamiliar), or without a signal. Their rewards say nothing."
 )
 ARCHIVED: Final = "runs_archived_last"  # in the session: the key of the run that was archived last
 WIDTHS: Final = {"tags": 110, "note": 200}  # pixels of the columns that hold what people wrote

@@ -56,7 +56,10 @@ class Judge:
 @dataclass(frozen=True, slots=True)
 class Judged:
     """Numbers of traces: of all, of those that the model cannot judge, of those whose familiarity was not measured, and
-    of those that are unlike the ones that the checkpoint was made for; the rest of those measured are like them."""
+    of those that are unlike the ones that the checkpoint was made for; the rest of those measured are like them.
+
+    It cannot judge a trace that is unlike them, whatever its rewards are, nor one without a signal.
+    """
 
     traces: int
     cannot: int
@@ -79,9 +82,17 @@ class Judged:
         return self.traces - self.not_measured
 
     @property
+    def without_signal(self) -> int:
+        """How many traces the model cannot judge for want of a signal alone: nothing else speaks against them."""
+        return self.cannot - self.unfamiliar
+
+    @property
     def cell(self) -> str:
-        """In a table's cell, how many the model cannot judge; that it was not measured, where nothing is known."""
-        return f"{self.cannot:,} of {self.traces:,}" if self.cannot or self.measured else NOT_MEASURED
+        """In a table's cell, how many the model cannot judge, and why; that it was not measured, where nothing is
+        known."""
+        if not self.cannot:
+            return f"0 of {self.traces:,}" if self.measured else NOT_MEASURED
+        return f"{self.cannot:,} of {self.traces:,} ({self._reasons('unfamiliar')})"
 
     @property
     def words(self) -> str:
@@ -92,8 +103,13 @@ class Judged:
         if not self.cannot:
             whose = f"{self.measured:,} of {self.traces:,}" if self.not_measured else f"all {self.traces:,}"
             return f"{whose} solutions are like those that the checkpoint was made for{unknown}"
-        why = "unlike those that the checkpoint was made for, or without a signal"
+        why = self._reasons("unlike those that the checkpoint was made for")
         return f"the model cannot judge {self.cannot:,} of {self.traces:,} solutions ({why}){unknown}"
+
+    def _reasons(self, unlike: str) -> str:
+        """How many the model cannot judge for each reason that occurs; ``unlike``: the first of the two in words."""
+        counts = {unlike: self.unfamiliar, "without a signal": self.without_signal}
+        return ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,10 +76,11 @@ def test_a_scored_run_says_how_many_solutions_its_model_cannot_judge(home: Path,
         scored = [catalogue.run_info("mine", path)]
         return [row[table.JUDGED] for row in table.rows(table.runs([], {}, scored, {}, str))]
 
-    assert told(unlike, like, like) == ["1 of 3"]
+    assert told(unlike, like, like) == ["1 of 3 (1 unfamiliar)"]
     before = catalogue.judged.cache_info().misses
-    assert told() == ["1 of 3"] and catalogue.judged.cache_info().misses == before  # the file is not read again
-    assert told(unlike, unlike) == ["2 of 2"]
+    assert told() == ["1 of 3 (1 unfamiliar)"]
+    assert catalogue.judged.cache_info().misses == before  # the file is not read again
+    assert told(unlike, unlike) == ["2 of 2 (2 unfamiliar)"]
     assert told({}) == ["not measured"]
     path.write_bytes(b"no run")
     assert told() == [""]

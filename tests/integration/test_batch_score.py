@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from irl_core.data import formats
 from irl_core.data.fields import RowError
 from irl_core.errors import DatasetError, InputError, StoreError
+from irl_core.reward.verdict import Judged
 from irl_core.scorer import Lens
 from irl_core.storage import run_writer
 from irl_core.storage.rows import verdict_of
@@ -52,8 +54,10 @@ def test_every_row_is_scored_in_the_order_of_the_input(source: Path, tmp_path: P
     first, then = summary.closing()[:2]
     assert first == (
         f"Wrong answers: {answers} of 11. An error is named in {wrong} of 11. "
-        f"Unfamiliar, or without a signal: {summary.judged.cannot}. Unread: 0."
+        f"Unfamiliar: {summary.judged.unfamiliar}. Unread: 0."
     )
+    silent = replace(summary, judged=Judged(traces=11, cannot=3, not_measured=0, unfamiliar=1))
+    assert silent.closing()[0].endswith("Unfamiliar: 1. Without a signal: 2. Unread: 0.")
     assert then.startswith("Next: ")
     table = read_run(out).to_pydict()
     assert len(set(table["trace_id"])) == 11

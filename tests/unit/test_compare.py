@@ -62,10 +62,10 @@ def test_what_each_model_could_judge_is_counted_with_n() -> None:
         "b": {"traces": 6, "cannot": 0, "not_measured": 6, "unfamiliar": 0},
     }
     assert tables(found)[-1].rows == [
-        ["solutions that it cannot judge", "2 of 6", "not measured"],
+        ["solutions that it cannot judge", "2 of 6 (1 unfamiliar, 1 without a signal)", "not measured"],
         ["unfamiliar ones, of those measured", "1 of 3", "not measured"],
     ]
-    assert "<td>2 of 6</td>" in re.sub(r"<td[^>]*>", "<td>", to_html(found))
+    assert "<td>2 of 6 (1 unfamiliar, 1 without a signal)</td>" in re.sub(r"<td[^>]*>", "<td>", to_html(found))
 
 
 def test_a_run_differs_from_itself_by_nothing() -> None:

@@ -63,7 +63,10 @@ class TestReport:
         report = make(evaluated(data))
         counted = {"traces": 4, "cannot": 2, "not_measured": 1, "unfamiliar": 1}
         assert report.to_json()["provenance"]["report"]["judged"] == counted
-        assert "the model cannot judge 2 of 4 solutions" in to_markdown(report)
+        assert (
+            "cannot judge 2 of 4 solutions (1 unlike those that the checkpoint was made for, 1 without a signal)"
+            in to_markdown(report)
+        )
 
     def test_nothing_is_a_report_too(self) -> None:
         report = make(evaluated([]))

@@ -276,6 +276,16 @@ def test_counts_of_what_cannot_be_judged_in_words() -> None:
     assert Judged.of([False, False], [True, True]).words == f"all 2 {alike}"
     assert Judged.of([False, None], [True, None]).words == f"1 of 2 {alike}; familiarity not measured in 1"
     assert Judged.of([True, None, False], [False, None, True]).words == (
-        "the model cannot judge 1 of 3 solutions (unlike those that the checkpoint was made for, or without a signal); "
+        "the model cannot judge 1 of 3 solutions (1 unlike those that the checkpoint was made for); "
         "familiarity not measured in 1"
     )
+    both = Judged.of([True, True, True, True, False], [False, False, True, None, True])
+    assert (both.unfamiliar, both.without_signal) == (2, 2)
+    assert both.words.startswith(
+        "the model cannot judge 4 of 5 solutions (2 unlike those that the checkpoint was made for, 2 without a signal)"
+    )
+    assert both.cell == "4 of 5 (2 unfamiliar, 2 without a signal)"
+    silent = Judged.of([True, None], [None, None])
+    assert silent.words == "the model cannot judge 1 of 2 solutions (1 without a signal); familiarity not measured in 2"
+    assert (silent.cell, Judged.of([None], [None]).cell) == ("1 of 2 (1 without a signal)", "not measured")
+    assert Judged.of([False, None], [True, None]).cell == "0 of 2"
