@@ -22,6 +22,7 @@ from irl_core.data.annotations import (
 )
 from irl_core.errors import AnnotationError
 from irl_core.storage.schema import ScoredRow
+from irl_core.text.step_numbers import step_numbers
 from irl_core.types import Span
 
 KEYED_STEPS: Final = 9
@@ -37,7 +38,7 @@ MORE_ASKED: Final = (
     "solution, before you save; it is plain text until then, and afterwards they are typed here."
 )
 SAVED: Final = "annotation_saved_of"  # in the session: the trace that was saved last, until its answer is undone
-KEYS: Final = "Keys: 1 to 9 a step, 0 none, U unsure. Enter saves; Enter again goes on to the next unjudged one."
+KEYS: Final = "Keys: {}, 0 none, U unsure. Enter saves; Enter again goes on to the next unjudged one."
 NOT_BLIND: Final = (
     ":material/warning: **Not blind:** the filters or the order say something of the model's answer or the label."
 )
@@ -112,18 +113,27 @@ def begin(listing: Listing, row: ScoredRow, answered: Annotation | None) -> None
     )
 
 
+def keys_words(row: ScoredRow) -> str:
+    """Which key is which answer on a row: a step has the digit of its place, which is told of each step where the text
+    itself numbers its steps otherwise."""
+    places = range(1, len(row["steps"]) + 1)
+    if step_numbers(failures.steps_of(row)) == tuple(places):
+        return KEYS.format(f"1 to {KEYED_STEPS} a step")
+    return KEYS.format(", ".join(f"{key} is {failures.step_called(row, key - 1)}" for key in places[:KEYED_STEPS]))
+
+
 def draw_choices(row: ScoredRow, answered: Annotation | None, last: Annotation | None) -> None:
     """The buttons of the answers, and *Undo* where there is one; for the arguments see `ask`."""
     with st.container(horizontal=True, vertical_alignment="center", key="choices"):
-        for number, step in enumerate(row["steps"]):
-            label = "Answer line" if step.get("role") == "answer" else f"Step {number + 1}"
+        for number in range(len(row["steps"])):
+            label = failures.step_heading(row, number)
             choice_button(row, str(number), label, str(number + 1) if number < KEYED_STEPS else None)
         choice_button(row, "none", "No step is wrong", "0")
         choice_button(row, "unsure", "Unsure", "U")
         if answered is not None and last is not None:
             st.button(
-                "Undo", shortcut="Z", on_click=undo, args=(last, answered), icon=":material/undo:",
-                help=judgements.undo_words(last, answered),
+                "Undo", shortcut="Z", on_click=undo, args=(last, answered, row), icon=":material/undo:",
+                help=judgements.undo_words(last, answered, row),
             )  # fmt: skip
 
 
@@ -244,13 +254,14 @@ def save(
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not saved: {error}"
         return
-    state["annotation_saved"] = judgements.saved_words(before, annotation, failures.name_of(*identity, telling=True))
+    name = failures.name_of(*identity, telling=True)
+    state["annotation_saved"] = judgements.saved_words(before, annotation, row, name)
     state.update({"choice": None, "answering": None, SAVED: identity})
 
 
-def undo(last: Annotation, counts: Annotation) -> None:
-    """Withdraw the ``last`` annotation, which was a slip; it stays in the file, and counts nowhere. ``counts``: the one
-    of the same text that does, which may be the same."""
+def undo(last: Annotation, counts: Annotation, row: ScoredRow) -> None:
+    """Withdraw the ``last`` annotation of a row, which was a slip; it stays in the file, and counts nowhere.
+    ``counts``: the one of the same text that does, which may be the same."""
     state = st.session_state
     try:
         access.writer("annotate", state["annotator"])
@@ -258,5 +269,5 @@ def undo(last: Annotation, counts: Annotation) -> None:
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not undone: {error}"
         return
-    state["annotation_saved"] = judgements.undone_words(last, counts) if gone else "It was undone already."
+    state["annotation_saved"] = judgements.undone_words(last, counts, row) if gone else "It was undone already."
     state.update({"answering": None, SAVED: None})

@@ -33,7 +33,7 @@ SORTS: Final = {
 }
 MEANINGS: Final = {
     "trace_id": "What the run calls the solution; by its row in the file where you have not judged it.",
-    "mine": "The step that you named as the first wrong one, 'none' or 'unsure'.",
+    "mine": "The step that you named as the first wrong one, as the text numbers it; 'none' or 'unsure'.",
     "copies": "How many of the solutions that pass the filters have this very text.",
     "answer": "The final answer that was read from the solution.",
     "correct": "Whether the final answer is right; empty where that is not known.",
@@ -58,7 +58,10 @@ MEANINGS: Final = {
     "finished": "Whether the solution was written to its end, not cut off.",
     "problem_id": "What the run calls the problem.",
 }  # fmt: skip
-IN_EXPRESSIONS: Final = {"true_step": " 0 is known to have none.", "verdict": f" One of {', '.join(KINDS)}."}
+IN_EXPRESSIONS: Final = {
+    "true_step": " Its place from 1; 0 is known to have none.", "verdict_step": " Its place from 1.",
+    "verdict": f" One of {', '.join(KINDS)}.",
+}  # fmt: skip
 KINDS_OF_VALUES: Final = {"text": "a text in quotes", "number": "a number", "yes-or-no": "True or False"}
 
 

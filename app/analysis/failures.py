@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +18,10 @@ from app.analysis.catalogue import ITEM, ROW, RULED_BY, VERDICT, VERDICT_STEP, R
 from app.analysis.columns import SORTS
 from irl_core.home import runs_folder
 from irl_core.reward.verdict import FAMILIARITY, cell_of
+from irl_core.reward.wording import step_name
 from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_batches
+from irl_core.types import Step
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -244,17 +246,42 @@ def table_rows(info: RunInfo, chosen: Sequence[int], *, telling: bool) -> pd.Dat
     if not telling:
         return catalogue.rows(info, chosen, ["trace_id", *NEUTRAL])
     stored = [name for name in TELLING if name != VERDICT]
-    found = catalogue.numbered_rows(info, chosen, list(dict.fromkeys(["trace_id", *NEUTRAL, *stored, *RULED_BY])))
+    names = list(dict.fromkeys(["trace_id", *NEUTRAL, *stored, *RULED_BY, "steps"]))
+    found = catalogue.numbered_rows(info, chosen, names)
     for row in found:
-        row[VERDICT] = cell_of(catalogue.ruling(row), row["correct"])
+        ruled, steps = catalogue.ruling(row), steps_of(row)
+        row[VERDICT] = cell_of(ruled, row["correct"], steps if (ruled.step or 0) < len(steps) else ())
         row["familiar"] = FAMILIARITY[row["familiar"]]
         row["confidence"] = None if row["cannot_judge"] else row["confidence"]
-        row["true_first_error_step"] = step_words(row["true_first_error_step"])
+        row["true_first_error_step"] = first_error_words(row)
     return pd.DataFrame(found, columns=["trace_id", *NEUTRAL, *TELLING])
 
 
+def steps_of(row: Mapping[str, Any]) -> tuple[Step, ...]:
+    """The steps of a row."""
+    return tuple(Step(one["start"], one["end"], one["text"], one.get("role") or "reasoning") for one in row["steps"])
+
+
+def step_called(row: Mapping[str, Any], step: int) -> str:
+    """What a step of a row is called, as on Inspect: by the text's own number where it has one. By its place where the
+    row has no such step: other versions may have cut the text otherwise."""
+    steps = steps_of(row)
+    return step_name(steps, step, of=False) if step < len(steps) else step_words(step)
+
+
+def step_heading(row: Mapping[str, Any], step: int) -> str:
+    """What a step of a row is called where it is a button or a heading: 'Step 3', 'Answer line'."""
+    return step_called(row, step).removeprefix("the ").capitalize()
+
+
+def first_error_words(row: Mapping[str, Any]) -> str:
+    """The first wrong step by the run's label: what it is called, 'none' or empty as in `step_words`."""
+    known = row["true_first_error_step"]
+    return step_words(known) if known is None or known < 0 else step_called(row, known)
+
+
 def step_words(step: Any) -> str:
-    """A stored step in words: counted from 1, 'none' for known to have none, empty for not known."""
+    """A stored step of any solution in words: its place from 1, 'none' for known to have none, empty for not known."""
     if step is None or step != step:
         return ""
     return "none" if step < 0 else f"step {int(step) + 1}"
@@ -279,7 +306,7 @@ def short_names(names: Sequence[str]) -> tuple[list[str], str]:
 
 def label_words(row: ScoredRow) -> str:
     """The run's label of a trace, in words; empty where it has none."""
-    known = step_words(row["true_first_error_step"])
+    known = first_error_words(row)
     kind = f" ({row['kind']})" if row["kind"] else ""
     return f"{known}{kind}" if known else ""
 

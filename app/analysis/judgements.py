@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from app.analysis import catalogue
 from app.analysis.catalogue import RULED_BY, RunInfo
-from app.analysis.failures import label_words
+from app.analysis.failures import label_words, step_called
 from irl_core.data.annotations import ADJUDICATED, Annotation, latest, text_hash
 from irl_core.errors import AnnotationError
 from irl_core.evaluation.agreement import label_of
@@ -27,10 +27,14 @@ WORD: Final = re.compile(
 )
 
 
-def said_words(one: Annotation) -> str:
-    """An annotator's word on a trace, on one line."""
+def said_words(one: Annotation, row: ScoredRow) -> str:
+    """An annotator's word on the trace of a row, on one line."""
     more = "; ".join(filter(None, (one.category, " ".join(one.note.split()))))
-    return f"{one.annotator}: {one.label}" + (f" ({more})" if more else "") + ("" if one.blind else ", not blind")
+    return (
+        f"{one.annotator}: {label_of_row(one, row)}"
+        + (f" ({more})" if more else "")
+        + ("" if one.blind else ", not blind")
+    )
 
 
 def judged_items(annotations: Iterable[Annotation], annotator: str) -> set[str]:
@@ -38,8 +42,18 @@ def judged_items(annotations: Iterable[Annotation], annotator: str) -> set[str]:
     return {one.text_sha256 for one in annotations if one.annotator == annotator}
 
 
-def judgement_words(label: str) -> str:
+def label_of_row(one: Annotation, row: Mapping[str, Any]) -> str:
+    """An annotation's label on a row: ``none``, ``unsure``, or what the row's text calls the step."""
+    return one.label if one.step is None else step_called(row, one.step)
+
+
+def judgement_words(one: Annotation, row: ScoredRow) -> str:
     """An annotation's label in words: of no wrong step the word alone would read as if nothing had been said."""
+    return spoken_label(label_of_row(one, row))
+
+
+def spoken_label(label: str) -> str:
+    """A label of `label_of_row` in a sentence."""
     return "no step is wrong" if label == "none" else label
 
 
@@ -79,7 +93,7 @@ def spoken(row: ScoredRow, own: Annotation, beside: Annotation | None) -> list[t
     read = row["prompt_reward"] is not None
     checked = "The arithmetic check" if read else "The checks"
     lines = [
-        ("You", own_words(own, beside, row["text"])),
+        ("You", own_words(own, beside, row)),
         # where there are rewards, the whole of the verdict stands above them
         (checked if verdict.ruling.by == "arithmetic" or not read else "The model",
          f": {verdict.claim}." if read else f": {verdict.sentence}"),
@@ -88,12 +102,12 @@ def spoken(row: ScoredRow, own: Annotation, beside: Annotation | None) -> list[t
     return [*lines, ("The label", f": {label}.")] if label else lines
 
 
-def own_words(own: Annotation, beside: Annotation | None, text: str) -> str:
+def own_words(own: Annotation, beside: Annotation | None, row: ScoredRow) -> str:
     """What the annotator said of a trace and whether it was said blind; and what was noted beside a blind answer."""
-    said = f" said: {judgement_words(own.label)}{details_of(own, text)}"
+    said = f" said: {judgement_words(own, row)}{details_of(own, row['text'])}"
     if beside is None:
         return f"{said}{'' if own.blind else ', with the answer in sight'}."
-    later = f"{judgement_words(beside.label)}{details_of(beside, text)}"
+    later = f"{judgement_words(beside, row)}{details_of(beside, row['text'])}"
     return f"{said}, before you saw the model's answer; later you noted: {later}, which does not count."
 
 
@@ -117,25 +131,25 @@ def last_said(row: ScoredRow, annotations: Iterable[Annotation], annotator: str)
     return max(said, key=lambda one: one.time, default=None)
 
 
-def undo_words(last: Annotation, counts: Annotation) -> str:
-    """What *Undo* does: withdraws the ``last`` answer, beside the one that ``counts``."""
+def undo_words(last: Annotation, counts: Annotation, row: ScoredRow) -> str:
+    """What *Undo* does: withdraws the ``last`` answer on a row, beside the one that ``counts``."""
     if last == counts:
         return "Withdraws your answer. The next one on this text is not blind: the model's was shown."
-    said, stays = judgement_words(last.label), judgement_words(counts.label)
+    said, stays = judgement_words(last, row), judgement_words(counts, row)
     return f"Withdraws what you noted last, {said}. Your blind answer, {stays}, goes on counting."
 
 
-def undone_words(last: Annotation, counts: Annotation) -> str:
-    """What was undone; for the two see `undo_words`."""
-    said = judgement_words(last.label)
+def undone_words(last: Annotation, counts: Annotation, row: ScoredRow) -> str:
+    """What was undone; for the three see `undo_words`."""
+    said = judgement_words(last, row)
     if last == counts:
         return f"Undone: {said}"
-    return f"Undone: {said}, which you noted last. What counts is your blind answer: {judgement_words(counts.label)}."
+    return f"Undone: {said}, which you noted last. What counts is your blind answer: {judgement_words(counts, row)}."
 
 
 def again_words(own: Annotation, choice: str, row: ScoredRow, *, blind: bool) -> str:
     """What saving a choice does to an answer that was given before: changes it, or stands beside a blind one."""
-    said, now = judgement_words(own.label), choice_words(choice, row)
+    said, now = judgement_words(own, row), choice_words(choice, row)
     if said == now:
         return f"You said {said} before. Save keeps that, and notes what else you say of it now."
     if own.blind and not blind:
@@ -149,16 +163,16 @@ def again_words(own: Annotation, choice: str, row: ScoredRow, *, blind: bool) ->
 def choice_words(choice: str, row: ScoredRow) -> str:
     """A choice that is not saved yet, in the words of a judgement."""
     if choice in ("none", "unsure"):
-        return judgement_words(choice)
-    return f"step {int(choice) + 1}"
+        return spoken_label(choice)
+    return step_called(row, int(choice))
 
 
-def saved_words(before: Annotation | None, saved: Annotation, name: str) -> str:
-    """What was saved of the trace of that name, and what became of the answer ``before``."""
-    said = judgement_words(saved.label)
+def saved_words(before: Annotation | None, saved: Annotation, row: ScoredRow, name: str) -> str:
+    """What was saved of the trace of a row, which goes by that name, and what became of the answer ``before``."""
+    said = judgement_words(saved, row)
     if before is None:
         return f"Saved: {said} in {name}"
-    old = judgement_words(before.label)
+    old = judgement_words(before, row)
     if saved == before:
         return f"As before: {said} in {name}"
     if before.blind and not saved.blind:
@@ -235,7 +249,7 @@ def place_of(words: str, row: ScoredRow, step: int, marked: Span | None) -> Span
         return whole_words(text, marked, (start, end))
     places = [(start + at, start + at + len(words)) for at in _places(words, text[start:end])]
     if not places:
-        raise AnnotationError(f"the words {words[:60]!r} do not stand in step {step + 1}; copy them from it")
+        raise AnnotationError(f"the words {words[:60]!r} do not stand in {step_called(row, step)}; copy them from it")
     return next((one for one in places if whole_words(text, one, (start, end)) == one), None) or whole_words(
         text, places[0], (start, end)
     )

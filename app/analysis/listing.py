@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 
-from app.analysis import annotating, failures
+from app.analysis import annotating, catalogue, failures, judgements
 from app.analysis.columns import MEANINGS, TITLES
 from app.analysis.failures import Listing
 from app.components import cards
 from app.components.markdown import counted, plain
 from irl_core.data.annotations import Annotation, latest
 from irl_core.report.csv_export import csv_of
+from irl_core.storage.schema import ScoredRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
     """
     first = listing.place - listing.place % ROWS_IN_SIGHT  # so that the trace is in sight, while the table scrolls on
     name = annotating.in_whose_name()
-    mine = {item: one.label for (item, annotator), one in latest(annotations).items() if annotator == name}
+    mine = {item: one for (item, annotator), one in latest(annotations).items() if annotator == name}
     rows, saved = rows_from(listing, first, copies, mine)
     listed = listing.numbers[first : first + len(rows)]
     rows["trace_id"], beginning = failures.short_names(rows["trace_id"].tolist())
@@ -73,7 +74,7 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
 
 
 def rows_from(
-    listing: Listing, first: int, copies: Counter[str], mine: dict[str, str]
+    listing: Listing, first: int, copies: Counter[str], mine: dict[str, Annotation]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows of the list from a place on, as they are shown and as they are saved.
 
@@ -87,7 +88,7 @@ def rows_from(
     if any(copies[item] > 1 for item in items):  # an empty column would take the room that others need
         rows.insert(2, "copies", [f"\u00d7{copies[item]}" if copies[item] > 1 else "" for item in items])
     if any(item in mine for item in items):
-        rows.insert(0, "mine", [mine.get(item, "") for item in items])
+        rows.insert(0, "mine", labels_of(listing, first, [mine.get(item) for item in items]))
     told = [model_first or item in mine for item in items]
     names = [
         failures.name_of(identity, number, telling=telling)
@@ -97,6 +98,14 @@ def rows_from(
         identity if telling else name for identity, telling, name in zip(rows["trace_id"], told, names, strict=True)
     ]
     return rows.assign(trace_id=names), rows.assign(trace_id=kept)
+
+
+def labels_of(listing: Listing, first: int, said: Sequence[Annotation | None]) -> list[str]:
+    """What the annotator said of the rows of the list from a place on, in a word; empty where that is nothing."""
+    places = [place for place, one in enumerate(said) if one is not None]
+    numbers = [listing.numbers[first + place] for place in places]
+    steps = dict(zip(places, catalogue.numbered_rows(listing.info, numbers, ["steps"]), strict=True))
+    return ["" if one is None else judgements.label_of_row(one, steps[place]) for place, one in enumerate(said)]
 
 
 def columns_of(rows: pd.DataFrame) -> dict[str, Any]:
@@ -117,7 +126,7 @@ def room_for(words: pd.Series, fewest: int) -> int:
     return LETTER_PIXELS * min(max(int(words.str.len().max()), fewest), NARROW_ID) + PADDING_PIXELS
 
 
-def walk(listing: Listing, further: int | None) -> None:
+def walk(listing: Listing, row: ScoredRow, further: int | None) -> None:
     """Next and previous, by button and by key; the next that is not judged (at the place ``further``, None where all
     are), the two ends, and any place of the list."""
     place, last = listing.place, len(listing.numbers) - 1
@@ -127,7 +136,7 @@ def walk(listing: Listing, further: int | None) -> None:
         look_at(listing, to)
 
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown("**Which step is the first wrong one?**", width="content", help=annotating.KEYS)
+        st.markdown("**Which step is the first wrong one?**", width="content", help=annotating.keys_words(row))
         st.button("First", key="walk_first", on_click=go, args=(0,), disabled=place == 0)
         st.button("Previous", shortcut="K", on_click=go, args=(max(place - 1, 0),), disabled=place == 0)
         st.button("Next", shortcut="J", on_click=go, args=(min(place + 1, last),), disabled=place == last)

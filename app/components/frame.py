@@ -87,7 +87,7 @@ if (!window.irlLensKeys) {
     if (event.target.closest && event.target.closest("input:not([type=checkbox]), textarea")) return;
     if (!document.querySelector(".st-key-choices")) return;
     if (!document.querySelector(".st-key-choice_" + (Number(event.key) - 1))) {
-      tell("This solution has no step " + event.key + ".");
+      tell("Key " + event.key + " is no step of this solution.");
     }
   }, true);
   // what takes more than a second says so where it is seen, in its own words where it has some

@@ -2,7 +2,7 @@
 // Offsets count code points. Keys and fingers select as they do anywhere; a button takes what is selected.
 
 const ROW = "display: flex; gap: 0.6rem; padding: 0.15rem 0; line-height: 1.45; font-size: 0.95rem;";
-const NAME = "flex: 0 0 4.5rem; opacity: 0.85; user-select: none;";
+const NAME = "flex: 0 0 5.5rem; opacity: 0.85; user-select: none;";
 const WORDS = "white-space: pre-wrap; overflow-wrap: anywhere; min-width: 0;";
 const MARK = "background: #ffd9a8; color: #14171c; border-radius: 2px;";
 const BUTTON = "font: inherit; color: inherit; background: transparent; border: 1px solid #8a919c; border-radius: 8px;"
@@ -39,7 +39,7 @@ function selected(root) {
   return start < end ? [first + start, first + end] : null;
 }
 
-function rowOf(step, number, chars, marked) {
+function rowOf(step, chars, marked) {
   const row = styled("div", ROW);
   const words = styled("span", WORDS);
   words.dataset.start = step.start;
@@ -48,7 +48,7 @@ function rowOf(step, number, chars, marked) {
     const here = styled("mark", MARK, cut(marked[0], marked[1]));
     words.append(cut(step.start, marked[0]), here, cut(marked[1], step.end));
   } else words.append(cut(step.start, step.end));
-  row.append(styled("span", NAME, step.role === "answer" ? "Answer" : "Step " + number), words);
+  row.append(styled("span", NAME, step.name), words);
   return row;
 }
 
@@ -57,7 +57,7 @@ export default function (component) {
   const chars = Array.from(data.text);
   const box = styled("div", "");
   box.className = "irl-lens-marking";
-  data.steps.forEach((step, index) => box.append(rowOf(step, index + 1, chars, data.marked)));
+  for (const step of data.steps) box.append(rowOf(step, chars, data.marked));
   const button = styled("button", BUTTON, "Mark the selected words as wrong");
   button.type = "button";
   let kept = null;

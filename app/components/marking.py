@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +14,14 @@ from irl_core.types import Span
 SOURCE: Final = Path(__file__).with_name("marking.js")
 
 
-def marking(row: ScoredRow, marked: Span | None, mark: Callable[[Span], None], *, key: str) -> None:
+def marking(
+    row: ScoredRow, names: Sequence[str], marked: Span | None, mark: Callable[[Span], None], *, key: str
+) -> None:
     """Draw the steps of a row; nothing of a model is sent along.
 
     Args:
         row: of the trace.
+        names: what its steps are called.
         marked: the characters that are marked now; None for none.
         mark: called with the characters that are chosen, which lie in one step.
         key: of the component.
@@ -32,7 +35,10 @@ def marking(row: ScoredRow, marked: Span | None, mark: Callable[[Span], None], *
 
     # its words are selected as any text of the page: within a shadow tree browsers do not agree on what is selected
     draw = st.components.v2.component("irl_lens_marking", js=SOURCE.read_text(encoding="utf-8"), isolate_styles=False)
-    steps = [{"start": step["start"], "end": step["end"], "role": step.get("role")} for step in row["steps"]]
+    steps = [
+        {"start": step["start"], "end": step["end"], "name": name}
+        for step, name in zip(row["steps"], names, strict=True)
+    ]
     draw(data={"text": text, "steps": steps, "marked": marked}, key=key, on_marked_change=take)
 
 

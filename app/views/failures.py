@@ -33,6 +33,7 @@ from app.inspect import links
 from irl_core.data.annotations import MOST_NAME, Annotations, disagreed
 from irl_core.errors import AnnotationError, StoreError
 from irl_core.reward.verdict import Judged
+from irl_core.storage.schema import ScoredRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,9 +62,8 @@ def show() -> None:
         st.warning("The scored run of this link is not here; nothing is filtered.")
         link = None
     choose_reviewer(reviewer)
-    with help_.popover("Guidelines", icon=":material/menu_book:", width="stretch"):
-        st.markdown(annotating.GUIDELINES)
-        st.caption(annotating.KEYS)
+    guidelines = help_.popover("Guidelines", icon=":material/menu_book:", width="stretch")
+    guidelines.markdown(annotating.GUIDELINES)
     try:
         table = cached_index(info.path.as_posix(), info.key, info)
         annotations = read_annotations()
@@ -73,7 +73,8 @@ def show() -> None:
             st.error(plain(f"{fault} The expression of the filter is not applied."))
         known = Judged.of(*(table.column(name).to_pylist() for name in ("cannot_judge", "familiar")))
         origin.caption(plain(f"{info.listed}: {panel.origin(info.provenance)}; {known.words}."))
-        browse(info, table, query, annotations)
+        if (row := browse(info, table, query, annotations)) is not None:
+            guidelines.caption(annotating.keys_words(row))
         panels(info, table, query, annotations)
     except (StoreError, ExpressionError) as error:
         st.error(plain(str(error)))
@@ -137,9 +138,9 @@ def choose_reviewer(place: DeltaGenerator) -> None:
         st.toggle("Settle disagreements", key="adjudicate", help=annotating.SETTLES, persist_state="session")
 
 
-def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[Annotation] | None) -> None:
+def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[Annotation] | None) -> ScoredRow | None:
     """The list of rows that pass the filters, the trace that is looked at, what it is compared with, and the question,
-    all on one screen."""
+    all on one screen. The row of the trace; None where there is none to look at."""
     state = st.session_state
     numbers, copies = cached_texts(info.key, query, state["model_first"], info, table)
     said = disagreed(annotations or []) if state["adjudicate"] else None
@@ -149,7 +150,7 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
         st.info(f"None of the {table.num_rows:,} solutions passes these filters.")
         filters.draw_active(query)
         filters.clear_button(key="clear_filters_here")
-        return
+        return None
     listed = Listing.at_trace(info, table, numbers, *map(state.get, ("failure", "failure_row")))
     listing.look_at(listed, listed.place)
     left, middle, right = st.columns([13, 19, 12], gap="small")
@@ -159,7 +160,7 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
     row = catalogue.numbered_row(info, numbers[listed.place])
     if row["trace_id"] != listed.trace_id(listed.place):
         st.error("The run was written anew meanwhile; load the page again.")
-        return
+        return None
     name = annotating.in_whose_name()
     own = judgements.own_annotation(row, annotations or [], name)
     judged = judgements.judged_items(annotations or [], name)
@@ -169,17 +170,18 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
         solution.draw_trace(info, row, numbers[listed.place], own, beside, revealed=revealed)
         if said is not None:
             st.caption("What annotators said")
-            st.text("\n".join(judgements.said_words(one) for one in said[listed.item(listed.place)]))
+            st.text("\n".join(judgements.said_words(one, row) for one in said[listed.item(listed.place)]))
     with right.container(key="beside"):
         solution.draw_comparison(listed, row, judged, revealed=revealed)
     with st.container(key="question", gap="small"):
         further = listed.next_open(judged)
-        listing.walk(listed, further)
+        listing.walk(listed, row, further)
         if annotations is not None:
             annotating.ask(
                 listed, row, blind=not (revealed or query.telling), answered=own,
                 last=judgements.last_said(row, annotations, name), further=further, look_at=listing.look_at,
             )  # fmt: skip
+    return row
 
 
 show()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from app import access
 from app.analysis import annotating
 from irl_core import errors
 from irl_core.data.annotations import Annotations, to_jsonl
+from irl_core.storage.run_writer import write_run
+from irl_core.storage.scored_run import read_run
 from tests.app.failures_page import drawn, listed, open_page, own_lines, press, said
 from train import calibrate_annotated
 
@@ -28,6 +31,57 @@ def test_two_annotators_on_a_trace_are_both_kept(store: Annotations) -> None:
     first, second = store.all()
     assert (first.annotator, first.label, second.annotator, second.label) == ("ada", "step 1", "ben", "unsure")
     assert first.trace_id == second.trace_id and second.blind
+
+
+COUNTED_FROM_0 = ("Step 0: He has 3 + 4 = 7 pens.", "Step 1: He gives 2 away, 7 - 2 = 6.", "The answer is 6.")
+
+
+@pytest.fixture
+def counted_from_0(store: Annotations, tmp_path: Path) -> None:
+    """A solution that numbers its own steps from 0 as the first of the run, wrong by its label in its second step."""
+    path = tmp_path / "mine" / "run.parquet"
+    rows = read_run(path).to_pylist()
+    text, steps = "\n".join(COUNTED_FROM_0), []
+    for place, words in enumerate(COUNTED_FROM_0):
+        start = text.index(words)
+        steps.append({"start": start, "end": start + len(words), "text": words, "score": None,
+                      "role": "reasoning" if place < 2 else "answer"})  # fmt: skip
+    rows[0] |= {"text": text, "steps": steps, "true_first_error_step": 1, "arithmetic_first_false_step": 1,
+                "arithmetic_false": 1, "prompt_reward": None, "decision": None}  # fmt: skip
+    write_run(path, rows, {"checkpoint": "demo"})
+
+
+@pytest.mark.usefixtures("counted_from_0")
+def test_a_step_goes_by_the_number_of_the_text_and_its_key_by_its_place(store: Annotations) -> None:
+    page = open_page()
+    choices = {one.key: one.label for one in page.button if str(one.key).startswith("choice_")}
+    assert [choices[f"choice_{place}"] for place in range(3)] == ["Step 0", "Step 1", "Answer line"]
+    told = "Keys: 1 is step 0, 2 is step 1, 3 is the answer line, 0 none, U unsure."
+    assert told in said(page) and any(told in one.help for one in page.markdown if one.help)
+    assert f"0.  {COUNTED_FROM_0[0]}" in [one.value for one in page.text]
+    press(page, "Step 1")
+    press(page, "Save")
+    (one,) = store.all()
+    assert one.step == 1  # what is stored counts by position
+    assert page.toast[0].value.replace("\\", "").startswith("Saved: step 1 in ")
+    assert own_lines(page)[0] == "**You** said: step 1." and own_lines(page)[2].startswith("**The label**: step 1")
+    assert page.dataframe[0].value["mine"][0] == "step 1"
+    press(page, "Step 0")
+    assert "Save notes step 0 beside it." in said(page)
+    page.toggle(key="model_first").set_value(True).run()
+    first = page.dataframe[0].value.iloc[0]
+    assert first["verdict"] == "step 1, arithmetic" and first["true_first_error_step"] == "step 1"
+    press(page, "Next")
+    assert "Keys: 1 to 9 a step, 0 none, U unsure." in said(page)
+    assert next(one.label for one in page.button if one.key == "choice_0") == "Step 1"
+
+
+@pytest.mark.usefixtures("counted_from_0")
+def test_steps_in_which_words_are_marked_go_by_the_number_of_the_text(store: Annotations) -> None:
+    page = open_page()
+    page.toggle(key="more_asked").set_value(True).run()
+    (component,) = drawn(page)
+    assert [one["name"] for one in json.loads(component.proto.json)["steps"]] == ["Step 0", "Step 1", "Answer line"]
 
 
 def test_what_cannot_be_saved_is_said_and_the_choice_stays(store: Annotations, monkeypatch: pytest.MonkeyPatch) -> None:

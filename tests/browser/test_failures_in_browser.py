@@ -250,7 +250,7 @@ def test_a_digit_that_is_no_step_is_said(watched: Any, reviewed: str) -> None:
     page.set_default_timeout(60_000)
     open_page(page, reviewed, "digits")
     page.keyboard.press("9")
-    expect(page.get_by_role("status").filter(has_text="This solution has no step 9.")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="Key 9 is no step of this solution.")).to_be_visible()
 
 
 def test_enter_twice_saves_once(watched: Any, reviewed: str, folder: Path) -> None:

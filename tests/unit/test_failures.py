@@ -27,7 +27,7 @@ def rows() -> list[dict[str, Any]]:
             "correct": None if i % 5 == 0 else i % 3 == 0, "kind": KINDS[i % 3],
             "decision": ("error", "no_error", "uncertain")[i % 3], "predicted_step": i % 4 if i % 3 == 0 else None,
             "true_first_error_step": i % 4 - 1, "confidence": 0.5, "score_mean_discounted": float(i % 7),
-            "length": i, "n_steps": 2, "answer": str(i), "prompt_reward": 0.0,
+            "length": i, "n_steps": 2, "answer": str(i), "prompt_reward": 0.0, "steps": [],
         }
         for i in range(60)
     ]  # fmt: skip
@@ -136,13 +136,18 @@ def test_an_annotation_names_the_very_text(info: catalogue.RunInfo) -> None:
     for marked, start in ((None, 10), ((14, 15), 14), ((4, 5), 10), ((18, 19), 18)):  # (4, 5) is in another step
         told = judgements.annotation(row, "run", "ann", "1", category="", note="", blind=True, words="9", marked=marked)
         assert (told.span_start, told.span_end) == (start, start + 1)
-    row |= {"text": "7 + 1 = 9\n16 + 6 = 9", "steps": [steps[0], steps[1] | {"end": 20}]}
+    row |= {"text": "7 + 1 = 9\n16 + 6 = 9", "steps": [steps[0], steps[1] | {"end": 20, "text": "16 + 6 = 9"}]}
     for words, stored in (("6", "6"), ("1", "16"), ("16 + ", "16 +")):  # whole words are found before parts of one
         told = judgements.annotation(row, "run", "ann", "1", category="", note="", blind=True, words=words)
         assert row["text"][told.span_start : told.span_end] == stored
     row |= {"text": "7 + 1 = 9\n9 = 9 = 9", "steps": row["steps"]}
     with pytest.raises(AnnotationError, match="do not stand in step 2"):
         judgements.annotation(row, "run", "ann", "1", category="", note="", blind=True, words="words of elsewhere")
+    numbered = ("Step 3: 9 = 9", "Step 4: 8 = 8")  # the error names a step as the text does
+    steps = [{"start": 14 * place, "end": 14 * place + 13, "text": text} for place, text in enumerate(numbered)]
+    row |= {"text": "\n".join(numbered), "steps": steps}
+    with pytest.raises(AnnotationError, match="do not stand in step 4"):
+        judgements.annotation(row, "run", "ann", "1", category="", note="", blind=True, words="9")
     sound = judgements.annotation(row, "run", "ann", "none", category="arithmetic", note="", blind=False)
     assert (sound.verdict, sound.step, sound.category) == ("none", None, "")
     with pytest.raises(AnnotationError, match="annotator is empty"):
