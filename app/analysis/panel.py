@@ -108,7 +108,8 @@ def paragraphs(found: Mapping[str, Section[Any]]) -> None:
 
 
 def headlines(found: Mapping[str, Headline | None]) -> None:
-    """The sentence and the numbers of each scored run that has some, before any chart."""
+    """The sentence and the numbers of each scored run that has some, before any chart; those of several runs beside
+    each other."""
     from irl_core.report import figures
 
     drawn = []
@@ -117,7 +118,8 @@ def headlines(found: Mapping[str, Headline | None]) -> None:
             continue
         named = f"{name}: {one.sentence}" if len(found) > 1 else one.sentence
         drawn.append(figures.headline_html(replace(one, sentence=named)))
-    st.html(f"<style>{figures.stylesheet()}</style>{''.join(drawn)}")
+    beside = "headlines" if len(drawn) > 1 else ""
+    st.html(f'<style>{figures.stylesheet()}</style><div class="{beside}">{"".join(drawn)}</div>')
 
 
 def figures_of(tables: Mapping[str, tuple[Table, Table | None]], told: Mapping[str, Section[Any]]) -> None:

@@ -104,25 +104,34 @@ def show_tests(
 
 
 def compare_scores(found: Mapping[str, SeparationByScore]) -> None:
-    """Draw every score beside the others, pooled or within problems as the page is set."""
+    """Draw every score beside the others, pooled or within problems as the page is set; of several runs, whose two
+    charts above take the room, behind a toggle."""
     from irl_core.report.charts.forest_plot import LEAST_WIDTH, intervals
 
-    st.subheader("All scores beside each other", help=panel.meanings(["AUC", "pairs ranked right", *TITLES.values()]))
+    title, meanings = "All scores beside each other", panel.meanings(["AUC", "pairs ranked right", *TITLES.values()])
+    if len(found) > 1:
+        place = st.expander(title, icon=":material/bar_chart:")
+    else:
+        st.subheader(title, help=meanings)
+        place = st.container()
     where, unit = ("pooled", "AUC over all solutions") if st.session_state["compared"] == POOLED else (
         "within", "share of the pairs of one problem ranked right")  # fmt: skip
-    chart.draw(
-        intervals(
-            figure_tables.ranking_marks(found, where),
-            unit=unit,
-            reference=0.5,
-            reference_words="chance",
-            theme=chart.theme(),
-        ),
-        numbers(figure_tables.scores_table(found)),
-        key=f"scores-{where}",
-        least=LEAST_WIDTH,
-        alt=f"{unit}, for every score with its 95 % interval, by run; the table below has the values.",
-    )
+    with place:
+        chart.draw(
+            intervals(
+                figure_tables.ranking_marks(found, where),
+                unit=unit,
+                reference=0.5,
+                reference_words="chance",
+                theme=chart.theme(),
+            ),
+            numbers(figure_tables.scores_table(found)),
+            key=f"scores-{where}",
+            least=LEAST_WIDTH,
+            alt=f"{unit}, for every score with its 95 % interval, by run; the table below has the values.",
+        )
+        if len(found) > 1:
+            st.caption(meanings)
 
 
 show()

@@ -160,6 +160,35 @@ def test_a_page_begins_with_a_sentence_and_its_numbers_and_is_not_long(browser: 
     context.close()
 
 
+@pytest.mark.parametrize("name", ["distributions", "correlations", "reranking"])
+def test_a_page_of_two_runs_is_not_long_either(browser: Browser, pages: str, name: str) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(DRAWN)
+    page.goto(f"{pages}/{name}")
+    ready(page)
+    page.get_by_role("combobox", name="Scored runs").click()
+    page.get_by_role("option", name="plain", exact=True).click()  # beside the bundled run
+    page.keyboard.press("Escape")
+    page.get_by_text("plain: checkpoint").first.wait_for()
+    ready(page)
+    expect(page.locator(".headlines .sentence").nth(1)).to_be_visible()
+    expect(page.locator(CHART).nth(1).locator(".plot-container")).to_be_attached()
+    expect(page.get_by_test_id("stExpander").filter(has_text="Figures, with intervals and n")).to_be_visible()
+    height = page.get_by_test_id("stMainBlockContainer").evaluate("node => node.scrollHeight")
+    assert height < MOST_PIXELS, height
+    first, second = (one.bounding_box() for one in page.locator(".headlines .headline").all()[:2])
+    assert first is not None and second is not None
+    assert first["y"] == second["y"] and first["x"] + first["width"] <= second["x"]  # beside each other
+    if name == "distributions":  # the chart behind the toggle is drawn as wide as the page
+        page.locator("summary").filter(has_text="All scores beside each other").click()
+        chart = page.locator(CHART).nth(2)
+        expect(chart.locator(".plot-container")).to_be_visible()
+        box = chart.bounding_box()
+        assert box is not None and box["width"] > 800 and chart.evaluate(CUT) == []
+    context.close()
+
+
 def test_a_table_is_cards_on_a_narrow_screen(browser: Browser, pages: str) -> None:
     context = browser.new_context(viewport={"width": 400, "height": 800})
     page = context.new_page()
