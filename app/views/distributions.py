@@ -109,11 +109,9 @@ def compare_scores(found: Mapping[str, SeparationByScore]) -> None:
     from irl_core.report.charts.forest_plot import LEAST_WIDTH, intervals
 
     title, meanings = "All scores beside each other", panel.meanings(["AUC", "pairs ranked right", *TITLES.values()])
-    if len(found) > 1:
-        place = st.expander(title, icon=":material/bar_chart:")
-    else:
+    if len(found) == 1:
         st.subheader(title, help=meanings)
-        place = st.container()
+    place = st.container() if len(found) == 1 else st.expander(title, icon=":material/bar_chart:")
     where, unit = ("pooled", "AUC over all solutions") if st.session_state["compared"] == POOLED else (
         "within", "share of the pairs of one problem ranked right")  # fmt: skip
     with place:

@@ -92,7 +92,7 @@ def is_wide(inspection: Inspection) -> bool:
     """Whether two things stand beside each other, for which the form leaves no room at its side."""
     several = len(inspection.scored) > 1
     versus = several and (bool(inspection.request.way) or st.session_state["versus"] in range(len(inspection.scored)))
-    return versus or bool(st.session_state.get("rendered")) or second.shown(inspection) is not None
+    return versus or second.shown(inspection) is not None
 
 
 def ask(info: CheckpointInfo | None) -> DeltaGenerator:
@@ -315,11 +315,7 @@ def draw_traces(inspection: Inspection, result: InspectionResult, indices: list[
     text = result["traces"][indices[0]]["text"]
     alone = len(indices) == 1
     other = second.shown(inspection) if alone else None
-    beside = state.get("rendered", False) and alone and other is None and has_markup(text)
-    columns = list(st.columns(2, gap="medium")) if beside or other or not alone else [st.container()]
-    if beside:
-        with columns.pop():
-            st.markdown(rendered(text))
+    columns = list(st.columns(2, gap="medium")) if other or not alone else [st.container()]
     if other is not None:
         with columns.pop():
             second.draw(other, settings)
@@ -331,8 +327,9 @@ def draw_traces(inspection: Inspection, result: InspectionResult, indices: list[
             heatmap(
                 result["traces"][index], description, settings, key=f"heatmap-{index}", picked=inspection.at, pick=pick
             )
-    if alone and has_markup(text):
-        st.toggle("Rendered beside it", key="rendered", help="Its Markdown and LaTeX, drawn; no link and no picture.")
+    if alone and has_markup(text):  # below: beside the heatmap it took the room in which that stays in sight
+        with st.expander("As it reads with its Markdown and LaTeX drawn", icon=":material/function:"):
+            st.markdown(rendered(text))
 
 
 def offer_files(inspection: Inspection, result: InspectionResult, indices: list[int]) -> None:

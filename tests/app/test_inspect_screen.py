@@ -146,13 +146,16 @@ def test_steps_are_split_and_joined_by_hand() -> None:
     assert steps() == ["7 + 4 = 11. That is all.", "Twice: 22", "#### 22"]
 
 
-def test_a_text_with_maths_can_be_rendered_beside_the_exact_one() -> None:
+def test_a_text_with_maths_is_rendered_below_the_exact_one() -> None:
     page = open_page()
-    assert "rendered" not in [toggle.key for toggle in page.toggle]
+    assert not [one for one in page.expander if one.label.startswith("As it reads")]
     ask(page, "How many?", r"So \(x = 4\), ![](http://x.invalid/) for $5")
-    page.toggle(key="rendered").set_value(True).run()
     assert not page.exception and len(drawn(page)) == 1
-    assert any(one.value == r"So $x = 4$, \!\[\](http\:" + "\u2060" + r"//x.invalid/) for \$5" for one in page.markdown)
+    (below,) = (one for one in page.expander if one.label.startswith("As it reads"))
+    assert not below.proto.expanded
+    assert any(
+        one.value == r"So $x = 4$, \!\[\](http\:" + "\u2060" + r"//x.invalid/) for \$5" for one in below.markdown
+    )
 
 
 def test_sampling_is_asked_for_where_there_is_no_solution() -> None:

@@ -60,6 +60,26 @@ def token(page: Page, text: str) -> Locator:
     return page.locator(".hm .tok").filter(has_text=re.compile(f"^{re.escape(text)}$")).first
 
 
+def test_the_heatmap_of_a_text_with_maths_stays_in_sight_and_its_rendered_form_stands_below(
+    browser: Browser, address: str
+) -> None:
+    """Rendered beside the exact text it pushed the heatmap below the form, out of sight."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    open_page(
+        page, address, Link("How many?", "**So** \\(3 + 4 = 7\\) and\n\\(7 - 2 = 5\\) are left.\nThe answer is 5.")
+    )
+    paper = page.locator(".paper").first
+    drawn = page.locator("summary").filter(has_text="As it reads with its Markdown and LaTeX drawn")
+    drawn.click()
+    expect(page.locator(".katex").first).to_be_visible()
+    page.get_by_test_id("stMain").evaluate("node => node.scrollTo(0, 0)")
+    box, below = paper.bounding_box(), drawn.bounding_box()
+    assert box is not None and below is not None
+    assert box["y"] + box["height"] < 800 and below["y"] > box["y"] + box["height"]
+    context.close()
+
+
 def test_colours_follow_the_values_in_light_and_dark(browser: Browser, address: str, scheme: str) -> None:
     context = browser.new_context(color_scheme="light" if scheme == "light" else "dark")
     page = context.new_page()
