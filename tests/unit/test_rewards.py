@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -338,3 +340,26 @@ def test_an_advantage_of_exactly_zero_counts_as_a_token() -> None:
     assert rewards.discount(raw, mask, 0.5).tolist() == [[1.5, 1.0, 2.0]]
     assert rewards.last_valid(torch.tensor([[1.0, 0.0]]), mask_of([[1, 1]])).item() == 0.0
     assert rewards.credit(torch.tensor([[1.0, 0.0, 2.0]]), mask, torch.tensor([0.0])).tolist() == [[1.0, -1.0, 2.0]]
+
+
+# ------------------------------------------------------------------------------------------------ threads
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts the threads that Linux tells of")
+def test_a_thread_that_takes_every_score_starts_no_helper() -> None:
+    """Pages and servers take them beside the model: helpers of more threads than there are processors slow it down."""
+    values, kept, prompt = torch.randn(1, 200), torch.ones(1, 200, dtype=torch.bool), torch.zeros(1)
+    before, after = [], []
+
+    def take() -> None:
+        torch.set_num_threads(2)  # of this thread alone
+        before.append(len(os.listdir("/proc/self/task")))
+        for kind in rewards.TRACE_SCORES:
+            rewards.trace_score(values, kept, kind, prompt_reward=prompt)
+        rewards.standardise(values, kept, prompt, prompt + 1)
+        after.append(len(os.listdir("/proc/self/task")))
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    assert after == before

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import uvicorn
@@ -47,24 +49,22 @@ def check_place(host: str, tokens: Tokens) -> None:
         )
 
 
-def serve(lens: Lens, settings: ServerSettings) -> None:
-    """Answer until SIGTERM or Ctrl+C; what is being answered then is finished."""
+def serve(lens: Lens, settings: ServerSettings, thread: ThreadPoolExecutor) -> None:
+    """Answer until SIGTERM or Ctrl+C; what is being answered then is finished. ``thread``: where ``lens`` was loaded."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("irl_lens.serve")
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     metrics = Metrics()
-    queue = ScoringQueue(lens, batch_tokens=settings.batch_tokens, limit=settings.queue, metrics=metrics)
-    app = build_app(lens, queue, metrics, settings.tokens)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app, host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False,
-            limit_concurrency=OPEN_CONNECTIONS, timeout_keep_alive=int(BODY_SECONDS),
-            timeout_graceful_shutdown=STOP_SECONDS, lifespan="off",
-        )
-    )  # fmt: skip
-    try:
-        server.run()
-    finally:
-        queue.close()
+    queue = ScoringQueue(
+        lens, batch_tokens=settings.batch_tokens, limit=settings.queue, metrics=metrics, thread=thread
+    )
+    with closing(queue):
+        uvicorn.Server(
+            uvicorn.Config(
+                build_app(lens, queue, metrics, settings.tokens), host=settings.host, port=settings.port, log_config=None,
+                access_log=False, server_header=False, limit_concurrency=OPEN_CONNECTIONS,
+                timeout_keep_alive=int(BODY_SECONDS), timeout_graceful_shutdown=STOP_SECONDS, lifespan="off",
+            )
+        ).run()  # fmt: skip
