@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -29,7 +29,8 @@ def serve(request: Request, info: CheckpointInfo) -> None:
     """Run the models and keep the inspection in the session; where that fails, say why and keep nothing."""
     st.session_state.pop("inspection", None)
     known = st.empty()
-    with known.container():
+    with known.container(), suppress(InputError):  # of which `answer` tells
+        check_inputs(request.problem, request.solution or None)
         tell_what_is_known(request)
     inspection = answer(request, info, session.stop)
     if inspection is not None:

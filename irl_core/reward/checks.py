@@ -12,6 +12,7 @@ from irl_core.text.excuses import Excuse
 from irl_core.text.quantities import odd_quantities, overruled_result, unused_results, unused_words
 from irl_core.types import Trace
 
+MOST_NAMED: Final = 6  # equations in a sentence
 By = Literal["arithmetic", "answer", "answer_line", "quantities", "reward", "familiarity"]
 
 # why an equation that is false as read counts as neither true nor false
@@ -40,7 +41,7 @@ def arithmetic(trace: Trace, equations: Sequence[Equation], unchecked: Sequence[
     Args:
         trace: that they are of.
         equations: those that were checked.
-        unchecked: those with an excuse; each is named with it.
+        unchecked: those with an excuse; each is named with it, as far as ``MOST_NAMED``, the false ones too.
         step: the first step with a false one.
     """
     false = [one for one in equations if not one.true]
@@ -50,9 +51,12 @@ def arithmetic(trace: Trace, equations: Sequence[Equation], unchecked: Sequence[
         said = all_hold(len(equations), len(unchecked))
     else:
         count = f"{len(false)} of {len(equations)} equations {'do' if len(false) > 1 else 'does'} not hold"
-        each = "; ".join(in_words(one) + _placed(trace, one) for one in false)
+        named = [in_words(one) + _placed(trace, one) for one in false[:MOST_NAMED]]
+        each = "; ".join([*named, *([f"and {len(false) - MOST_NAMED} more"] if len(false) > MOST_NAMED else [])])
         said = f"{'its one equation does not hold' if len(equations) == 1 else count}: {each}"
-    sentences = (f"Arithmetic: {said}", *(_excused(trace, one) for one in unchecked))
+    sentences = [f"Arithmetic: {said}", *(_excused(trace, one) for one in unchecked[:MOST_NAMED])]
+    if len(unchecked) > MOST_NAMED:
+        sentences.append(f"Right within rounding or not checked: {len(unchecked) - MOST_NAMED} more")
     return Finding("arithmetic", " ".join(f"{one}." for one in sentences), step)
 
 

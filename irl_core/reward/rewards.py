@@ -145,7 +145,7 @@ def trace_score(
     if kind == "minimum":
         return masked_minimum(rewards, response_mask)
     if kind == "product":
-        # Not logsigmoid, which opens a parallel region even for one element: a thread that calls it, of a page or of a
+        # Not logsigmoid, which opens a parallel region even for two elements: a thread that calls it, of a page or of a
         # server, keeps a helper thread from then on, and where those outnumber the processors every model slows down.
         return masked(-F.softplus(-rewards.float()), response_mask).sum(1)
     if kind not in TRACE_SCORES:

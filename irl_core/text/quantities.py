@@ -61,15 +61,21 @@ def odd_quantities(problem: str, solution: str) -> list[Quantity]:
 def unused_results(solution: str) -> list[Number]:
     """The values that the solution calculates, the last one apart, and never mentions again: a step was skipped."""
     sums = _sums(read_equations(solution))
-    written = numbers_in(solution, (0, len(solution)))
+    written = {
+        number.value: number.start for number in numbers_in(solution, (0, len(solution)))
+    }  # where it stands last
+    taken = {  # the last sum that calculates with it
+        number.value: place
+        for place, one in enumerate(sums)
+        for equation in one
+        for number in operands(solution, equation.left)
+    }
     found = []
-    for place, one in enumerate(sums[:-1], start=1):
-        end = max(equation.end for equation in one)
-        later = {number.value for number in written if number.start >= end}
-        later |= {n.value for other in sums[place:] for equation in other for n in operands(solution, equation.left)}
-        if later.isdisjoint(equation.stated for equation in one):
-            start, end = one[-1].right
-            found.append(Number(start, end, solution[start:end].strip(), one[-1].stated))
+    for place, one in enumerate(sums[:-1]):
+        end, values = max(equation.end for equation in one), {equation.stated for equation in one}
+        if all(written.get(value, -1) < end and taken.get(value, -1) <= place for value in values):
+            start, stop = one[-1].right
+            found.append(Number(start, stop, solution[start:stop].strip(), one[-1].stated))
     return found
 
 

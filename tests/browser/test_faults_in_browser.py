@@ -125,7 +125,9 @@ def test_a_tab_closed_while_sampling_keeps_nobody_waiting(browser: Browser, serv
     slider.press("End")
     page.get_by_role("button", name=re.compile(r"^Inspect\b")).click()
     # Looked for at every frame: a fast machine writes all of them between two looks of `expect`, a second apart.
-    page.wait_for_function("/Sampling, at most token \\d+ of/.test(document.body.innerText)", polling="raf", timeout=60_000)
+    page.wait_for_function(
+        "/Sampling, at most token \\d+ of/.test(document.body.innerText)", polling="raf", timeout=60_000
+    )
     first.close()
     other = second.new_page()
     other.goto(server[0])  # the first example is scored at once

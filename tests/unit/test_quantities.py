@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from irl_core.text.calculations import Number, operands
 from irl_core.text.quantities import odd_quantities, overruled_result, unused_results, unused_words
 from irl_core.text.segmentation import make_trace
 
@@ -46,6 +47,20 @@ def test_uses_are_counted_but_not_of_a_number_that_is_also_a_result() -> None:
 )
 def test_a_value_that_is_calculated_and_never_used(solution: str, values: list[str]) -> None:
     assert [one.text for one in unused_results(solution)] == values
+
+
+def test_a_long_solution_is_read_once_and_not_once_a_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest text that is taken has a thousand sums; to read it again for each took minutes."""
+    reads = []
+
+    def counted(text: str, left: tuple[int, int]) -> list[Number]:
+        reads.append(left)
+        return operands(text, left)
+
+    monkeypatch.setattr("irl_core.text.quantities.operands", counted)
+    found = unused_results("\n".join(f"{number} * 1000 = {number * 1000}" for number in range(2, 102)))
+    assert [one.text for one in found] == [str(number * 1000) for number in range(2, 101)]
+    assert len(reads) == 100
 
 
 def test_many_are_listed_and_counted() -> None:

@@ -129,6 +129,12 @@ def test_what_the_solution_never_uses_is_said_beside_the_verdict() -> None:
     assert on(text.replace("2*3=6.", "2*3=7.")).headline == "Step 2: 2*3 is 6, not 7"  # what is false comes first
 
 
+def test_of_many_false_equations_six_are_named_and_the_others_counted() -> None:
+    (found,) = said(unread("\n".join(f"{number} + 1 = {number}" for number in range(2, 42))), "arithmetic")
+    assert found.startswith("Arithmetic: 40 of 40 equations do not hold: 2 + 1 is 3, not 2 (step 1); ")
+    assert found.endswith("; 7 + 1 is 8, not 7 (step 6); and 34 more.")
+
+
 def test_an_equation_that_counts_for_nothing_is_named_with_the_reason() -> None:
     """What is false as read and has an excuse is neither true nor false: it is told, and not passed over."""
     found = unread("5 boxes hold 5*3=15.\n410 / 15 = 27, so 27 full trips.\n27 trips need 27*2=54 hours.\n#### 54")

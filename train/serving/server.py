@@ -57,9 +57,7 @@ def serve(lens: Lens, settings: ServerSettings, thread: ThreadPoolExecutor) -> N
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     metrics = Metrics()
-    queue = ScoringQueue(
-        lens, batch_tokens=settings.batch_tokens, limit=settings.queue, metrics=metrics, thread=thread
-    )
+    queue = ScoringQueue(lens, batch_tokens=settings.batch_tokens, limit=settings.queue, metrics=metrics, thread=thread)
     with closing(queue):
         uvicorn.Server(
             uvicorn.Config(
