@@ -50,7 +50,7 @@ def check_place(host: str, tokens: Tokens) -> None:
 
 
 def serve(lens: Lens, settings: ServerSettings, thread: ThreadPoolExecutor) -> None:
-    """Answer until SIGTERM or Ctrl+C; what is being answered then is finished. ``thread``: where ``lens`` was loaded."""
+    """Answer until SIGTERM or Ctrl+C; what is being answered then is finished. ``thread``: which loaded ``lens``."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("irl_lens.serve")
@@ -61,8 +61,8 @@ def serve(lens: Lens, settings: ServerSettings, thread: ThreadPoolExecutor) -> N
     with closing(queue):
         uvicorn.Server(
             uvicorn.Config(
-                build_app(lens, queue, metrics, settings.tokens), host=settings.host, port=settings.port, log_config=None,
-                access_log=False, server_header=False, limit_concurrency=OPEN_CONNECTIONS,
+                build_app(lens, queue, metrics, settings.tokens), host=settings.host, port=settings.port,
+                log_config=None, access_log=False, server_header=False, limit_concurrency=OPEN_CONNECTIONS,
                 timeout_keep_alive=int(BODY_SECONDS), timeout_graceful_shutdown=STOP_SECONDS, lifespan="off",
             )
         ).run()  # fmt: skip
