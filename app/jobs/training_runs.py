@@ -38,7 +38,7 @@ MAX_CONFIG_BYTES: Final = 1_000_000
 WATCHED: Final = {
     "eval/pass@1": "pass@1 on held-out problems", "rollout/correct": "share of training samples that are right",
     "disc/accuracy_policy": "share of policy samples that the discriminator tells from experts",
-    "policy/loss": "loss of the policy",
+    "policy/loss": "loss of the policy", "disc/loss": "loss of the reward model",
 }  # fmt: skip
 LOADING: Final = ("starting", "loading")  # the phases before the first step
 TIMES: Final = ("time/generate_s", "time/score_s", "time/discriminator_s", "time/policy_s")
@@ -235,19 +235,46 @@ def behaviour(lines: Lines) -> Section[Training]:
     return training.section(EvaluatedRun(Path(METRICS), nothing, nothing, nothing, training=lines))
 
 
-def so_far(run: TrainingRun, lines: Lines) -> str:
-    """What a running training's metrics say up to now: the first and the latest value of the ones most worth watching.
+def outcome(lines: Lines) -> str:
+    """What a training that has ended came to: the paragraph of the report, where its reward can be set beside
+    correctness; else (it has no reward, or was too short) what there is, with no word of what there is not."""
+    from irl_core.evaluation.training import HELD_OUT, TRAIN
+    from irl_core.statistics.wording import difference
 
-    What training did, with its interval, is said by `behaviour` when it has ended.
+    said = behaviour(lines)
+    told = said.figures
+    if told.reason or told.rank_correlation[TRAIN]["levels"].defined:
+        return said.paragraph
+    titles = {HELD_OUT: "pass@1 on held-out problems", TRAIN: "correctness of training samples"}
+    words = ("better than at the start", "worse than at the start")
+    changes = [
+        f" The change of {title}: {difference(told.change[name], *words)}."
+        for name, title in titles.items()
+        if told.change[name].defined
+    ]
+    values = f" Latest values: {known}." if (known := watched(lines)) else ""
+    unseen = "" if told.held_out else " It was not evaluated on held-out problems."
+    return f"{told.steps} {'step is' if told.steps == 1 else 'steps are'} finished.{values}{''.join(changes)}{unseen}"
+
+
+def so_far(run: TrainingRun, lines: Lines) -> str:
+    """What a running training's metrics say up to now: the latest values of the ones most worth watching.
+
+    What training did, with its interval, is said by `outcome` when it has ended.
     """
     if not lines:
         return "It runs, and no step is finished yet."
+    done = f"It runs: {len(lines)} of {run.steps} steps are finished" if run.steps else "It runs"
+    return f"{done}. Latest values: {told}." if (told := watched(lines)) else f"{done}."
+
+
+def watched(lines: Lines) -> str:
+    """The latest and the first value of each metric most worth watching that was logged."""
     told = []
     for name, title in WATCHED.items():
         if values := [line[name] for line in lines if name in line]:
             told.append(f"{title} {values[-1]:.3f}" + (f" (first {values[0]:.3f})" if len(values) > 1 else ""))
-    done = f"It runs: {len(lines)} of {run.steps} steps are finished" if run.steps else "It runs"
-    return f"{done}. Latest values: {', '.join(told)}." if told else f"{done}."
+    return ", ".join(told)
 
 
 # ----------------------------------------------------------------------------------------------------------------- log

@@ -24,7 +24,7 @@ MOST_RUNS: Final = 6
 WARNINGS: Final = 3
 AXES: Final[dict[Against, str]] = {"step": "Steps", "tokens": "Tokens", "hours": "Hours"}
 KEPT: Final = (
-    "training_runs", "training_axis", "training_smooth", "training_metrics", "training_log", "training_seeds",
+    "training_runs", "training_axis", "training_smooth", "training_log", "training_seeds",
 )  # fmt: skip
 HELD_OUT: Final = "eval/pass@1"
 GROUPS: Final = {
@@ -47,7 +47,8 @@ MEANINGS: Final = {
     "Other metrics": "policy/loss and disc/loss are what training makes smaller, of the policy and of the reward model "
     "(the discriminator); docs/runs.md lists every other name.",
 }
-OTHERS: Final = ("policy/loss", "disc/loss")
+OTHERS: Final = ("policy/loss", "disc/loss")  # the other metrics that are drawn until a person chooses some
+WANTED: Final = "training_metrics_wanted"  # in the session: the other metrics that a person has chosen
 COLUMNS: Final = {
     "method": "How it was trained: " + " ".join(METHOD_WORDS.values()),
     "seed": "Where chance starts: trainings that differ in it alone show how much is chance.",
@@ -97,8 +98,11 @@ def show() -> None:
             help="Runs that differ in their seed alone are one line, their mean, in the band from the lowest to the "
             "highest. Choose two or more such runs.",
         )  # fmt: skip
-    others = choose_metrics(chosen)
+    offered = other_metrics(chosen)
+    others = choose_metrics(offered)
     state["training_kept"] = {key: state[key] for key in KEPT}
+    if live:
+        st.fragment(look_for_more, run_every=every)(names, offered)
     st.fragment(draw_runs, run_every=every)(names, live, GROUPS | {"Other metrics": others}, axis, smooth)
 
 
@@ -123,16 +127,32 @@ def look_for_started() -> None:
         st.rerun()
 
 
-def choose_metrics(runs: Sequence[TrainingRun]) -> list[str]:
-    """The chooser of any other metric."""
-    grouped = {name for group in GROUPS.values() for name in group}
-    offered = [name for name in training_runs.names([metrics(run) for run in runs]) if name not in grouped]
-    wanted = st.session_state.get("training_metrics", OTHERS)
-    if wanted != (kept := [name for name in wanted if name in offered]) or "training_metrics" not in st.session_state:
-        st.session_state["training_metrics"] = kept
+def look_for_more(names: Sequence[str], offered: Sequence[str]) -> None:
+    """Draw the page anew once a run has a metric that could not be chosen yet, such as any at its first step."""
+    if other_metrics([run for run in training_runs.catalogue() if run.name in names]) != offered:
+        st.rerun()
+
+
+def choose_metrics(offered: Sequence[str]) -> list[str]:
+    """The chooser of any other metric. Until a person chooses, it takes the usual ones as soon as a run has them."""
+    state = st.session_state
+    kept = [name for name in state.get(WANTED, OTHERS) if name in offered]
+    if state.get("training_metrics") != kept:
+        state["training_metrics"] = kept
+
+    def note() -> None:
+        state[WANTED] = state["training_metrics"]
+
     return st.multiselect(
-        "Other metrics", offered, key="training_metrics", placeholder="none", help=MEANINGS["Other metrics"]
-    )
+        "Other metrics", offered, key="training_metrics", placeholder="none", help=MEANINGS["Other metrics"],
+        on_change=note,
+    )  # fmt: skip
+
+
+def other_metrics(runs: Sequence[TrainingRun]) -> list[str]:
+    """The metrics of runs that belong to no group of their own."""
+    grouped = {name for group in GROUPS.values() for name in group}
+    return [name for name in training_runs.names([metrics(run) for run in runs]) if name not in grouped]
 
 
 def tell_runs(names: Sequence[str]) -> None:
@@ -243,7 +263,7 @@ def describe(run: TrainingRun) -> None:
 @st.cache_data(max_entries=32, show_spinner=False)
 def cached_paragraph(path: str, written: int, size: int, _lines: Lines) -> str:
     """The paragraph on a run's metrics, written anew when their file has changed."""
-    return training_runs.behaviour(_lines).paragraph
+    return training_runs.outcome(_lines)
 
 
 show()

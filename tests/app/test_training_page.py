@@ -154,6 +154,53 @@ def test_a_run_that_goes_on_is_chosen_and_drawn_anew(runs: Path, drawn: Drawn) -
     assert len(drawn[-1][0]["live"]) == 11
 
 
+def begin(runs: Path) -> Path:
+    """A supervised training that has begun, and finished no step."""
+    own = {"pid": os.getpid(), "process_started": started(os.getpid()), "machine": machine()}
+    path = runs / "live"
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text("run: {method: sft, preset: demo-sft, seed: 7, steps: 40}")
+    (path / "status.json").write_text(json.dumps({"state": "running", "step": 0, "steps": 40, **own}))
+    return path
+
+
+def log_steps(path: Path, **values: float) -> None:
+    (path / "metrics.jsonl").write_text("".join(json.dumps({"step": at, **values}) + "\n" for at in (1, 2)))
+
+
+def test_a_run_that_is_watched_from_its_start_gets_the_usual_metrics_with_its_first_step(
+    runs: Path, drawn: Drawn
+) -> None:
+    path = begin(runs)
+    page = open_page()
+    assert page.multiselect(key="training_metrics").value == [] and not drawn
+    log_steps(path, **{"policy/loss": 2.0, "train/tokens": 5.0})
+    page.run()
+    assert page.multiselect(key="training_metrics").value == ["policy/loss"] and drawn[-1][1] == ("policy/loss",)
+    page.multiselect(key="training_metrics").set_value(["train/tokens"]).run()
+    log_steps(path, **{"policy/loss": 2.0, "train/tokens": 5.0, "disc/loss": 1.0})
+    page.run()
+    assert page.multiselect(key="training_metrics").value == ["train/tokens"]  # what a person has chosen stays
+    page.multiselect(key="training_metrics").set_value([]).run()
+    assert page.run().multiselect(key="training_metrics").value == []
+
+
+def test_a_first_step_that_ends_between_two_looks_has_the_page_drawn_anew(
+    runs: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = begin(runs)
+    real, looks = training_runs.catalogue, iter(range(1000))
+
+    def catalogue() -> list[training_runs.TrainingRun]:
+        if next(looks) == 2:  # after the page and the words, whose metrics were not there yet
+            log_steps(path, **{"policy/loss": 2.0})
+        return real()
+
+    monkeypatch.setattr(training_runs, "catalogue", catalogue)
+    page = open_page()
+    assert page.multiselect(key="training_metrics").value == ["policy/loss"] and drawn[-1][1] == ("policy/loss",)
+
+
 def test_warnings_reasons_and_the_log_are_text_and_no_markup(runs: Path) -> None:
     path = a_run(runs, "a", state="failed", reason="ConfigError: ![x](http://x.invalid/)")
     (path / "log.txt").write_text("t1 started\nt2 warning: a group is :red[short]\n")

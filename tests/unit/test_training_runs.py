@@ -198,6 +198,28 @@ def test_what_training_did_is_that_of_the_report() -> None:
     assert found.figures.rank_correlation["rollout/correct"]["levels"].value == pytest.approx(1.0)
     assert found.paragraph == paragraph(found.figures) and found.paragraph.startswith("Over 40 steps")
     assert "undefined" in training_runs.behaviour([]).paragraph
+    assert training_runs.outcome(lines) == found.paragraph
+
+
+def test_of_a_training_without_a_reward_what_there_is_is_told_and_nothing_called_undefined() -> None:
+    """Supervised training has a loss, and held-out problems where they were evaluated; the rest is not its business."""
+    lines = [{"step": float(step), "policy/loss": 8.0 - step} for step in range(1, 6)]
+    assert training_runs.outcome(lines) == (
+        "5 steps are finished. Latest values: loss of the policy 3.000 (first 7.000). "
+        "It was not evaluated on held-out problems."
+    )
+    for place, value in ((0, 0.25), (-1, 0.75)):
+        lines[place] |= {"eval/pass@1": value, "eval/low": value - 0.1, "eval/high": value + 0.1, "eval/n": 64.0}
+    told = training_runs.outcome(lines)
+    assert "pass@1 on held-out problems 0.750 (first 0.250)" in told and "better than at the start" in told
+    assert "undefined" not in told and "not evaluated" not in told
+    assert training_runs.outcome(lines[:1]).startswith("1 step is finished.")
+
+
+def test_a_training_too_short_for_its_reward_to_be_set_beside_correctness_tells_its_values() -> None:
+    lines = [{"step": 1.0, "disc/reward_policy": 0.5, "rollout/correct": 0.25, "disc/loss": 0.7}]
+    told = training_runs.outcome(lines)
+    assert "right 0.250, loss of the reward model 0.700" in told and "undefined" not in told
 
 
 # ------------------------------------------------------------------------------------------------------- log and words
