@@ -23,7 +23,8 @@ MOST_CARDS: Final = 12
 MOST_WORDS: Final = 60  # characters of a row in the list
 MOST_STYLED: Final = 5_000  # cells of a table whose numbers have a true minus: each of them is written out here
 MINUS: Final = "\u2212"
-UNFORMATTED: Final = "%.4g"  # a number of a column without a printf format
+UNFORMATTED: Final = "%.4g"  # a number of a column without a format of its own
+PERCENT: Final = "percent"  # Streamlit's format of a share
 
 
 def table(
@@ -96,14 +97,15 @@ def with_minus(frame: pd.DataFrame, columns: Mapping[str, Any]) -> tuple[pd.Data
 
 
 def format_of(columns: Mapping[str, Any], name: Any) -> str:
-    """The printf format of a column of numbers; empty where it has none."""
+    """The format of a column of numbers, printf's or ``PERCENT``; empty where it has none."""
     form = ((columns.get(str(name)) or {}).get("type_config") or {}).get("format") or ""
-    return form if form.startswith("%") else ""
+    return form if form.startswith("%") or form == PERCENT else ""
 
 
 def number_words(form: str, value: float) -> str:
-    """A number in a printf format, with a true minus."""
-    return (form % value).replace("-", MINUS)
+    """A number in a format of `format_of`, with a true minus."""
+    words = f"{round(100 * value, 2):.12g}%" if form == PERCENT else form % value
+    return words.replace("-", MINUS)
 
 
 def html(frame: pd.DataFrame, title: str, columns: Mapping[str, Any]) -> str:

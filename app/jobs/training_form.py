@@ -166,18 +166,31 @@ def chosen_request(known: Mapping[str, Preset]) -> TrainingRequest:
         "Preset", names, index=names.index(FIRST) if FIRST in names else 0, format_func=label, key=keyed("preset"),
         help=PRESET_WORDS,
     )  # fmt: skip
-    name = right.text_input(
-        "Name of the run",
-        training_plan.free_name(preset),
-        key=keyed(f"name_{preset}"),
-        max_chars=training_plan.MAX_NAME,
-    )
+    own = field(preset, "name", training_plan.free_name(preset))
+    name = right.text_input("Name of the run", max_chars=training_plan.MAX_NAME, **own)
     st.caption(plain(known[preset].about))
     config = known[preset].config
     settings = chosen_settings(preset, config)
     with st.expander("Any other setting, by its name"):
-        more = st.text_area("Settings", key=keyed(f"more_{preset}"), placeholder=MORE, label_visibility="collapsed")
+        own = field(preset, "more", "")
+        more = st.text_area("Settings", placeholder=MORE, label_visibility="collapsed", **own)
     return TrainingRequest(preset, training_plan.overrides(config, settings, more), name.strip())
+
+
+def field(preset: str, name: str, value: object) -> dict[str, Any]:
+    """The key of a field that belongs to a preset and begins with its value.
+
+    What is typed while the fields of a preset that was just chosen are still on their way goes into one of the preset
+    before: it is given to the same field of the new one.
+    """
+    state, key = st.session_state, keyed(f"{preset}_{name}")
+    state.setdefault(key, value)
+
+    def carry_over() -> None:
+        if (now := state[keyed("preset")]) != preset:
+            state[keyed(f"{now}_{name}")] = state[key]
+
+    return {"key": key, "on_change": carry_over}
 
 
 def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
@@ -186,13 +199,12 @@ def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
     def number(place: DeltaGenerator, label: str, key: str, text: str) -> int:
         low, high = limits(key)
         label = f"{label} ({low} {'or more' if high is None else f'to {high:,}'})"  # what is beyond turns red, no more
-        return int(place.number_input(label, low, high, value_of(config, key), help=text, key=keyed(f"{preset}_{key}")))
+        return int(place.number_input(label, low, high, help=text, step=1, **field(preset, key, value_of(config, key))))
 
     def choice(place: DeltaGenerator, label: str, key: str, options: tuple[str, ...], text: str, **more: Any) -> str:
         value = value_of(config, key)
         listed = list(options) if value in options else [value, *options]
-        key = keyed(f"{preset}_{key}")
-        return str(place.selectbox(label, listed, listed.index(value), help=text, key=key, **more))
+        return str(place.selectbox(label, listed, help=text, **field(preset, key, value), **more))
 
     method, data, loss = st.columns(3)
     steps, seed, group = st.columns(3)
@@ -218,10 +230,9 @@ def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
         chosen[PERTURBATIONS] = st.multiselect(
             "Mistakes put into right solutions, for the reward to learn from",
             allowed(PERTURBATIONS),
-            value_of(config, PERTURBATIONS),
             placeholder="none",
             format_func=lambda name: MISTAKES.get(name, name),
-            key=keyed(f"{preset}_{PERTURBATIONS}"),
+            **field(preset, PERTURBATIONS, list(value_of(config, PERTURBATIONS))),
         )
     return chosen
 

@@ -97,7 +97,7 @@ def runs(
             shown(one.seed), results.get(one.name), "", written(one.path), labels.get(key, Label()),
         )
         for one in trainings
-        for key in [f"training/{one.name}"]
+        for key in [training_key(one.name)]
     ]  # fmt: skip
     found += [
         Run(
@@ -110,6 +110,11 @@ def runs(
         for key in [f"scored/{one.name}"]
     ]  # fmt: skip
     return sorted(found, key=lambda run: run.written or datetime.min.replace(tzinfo=UTC), reverse=True)
+
+
+def training_key(name: str) -> str:
+    """The key of a training among all runs, by its name."""
+    return f"training/{name}"
 
 
 def judged_in(run: RunInfo) -> str:

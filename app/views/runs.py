@@ -350,6 +350,7 @@ def look_at(chosen: Sequence[Run]) -> None:
     scored = [run.name for run in chosen if run.what == "scored run"]
     if trainings and st.button("Training curves", icon=":material/show_chart:"):
         st.session_state["training_kept"] = st.session_state.get("training_kept", {}) | {"training_runs": trainings}
+        st.session_state["training_asked"] = [run.name for run in chosen if run.label.archived]
         for name in ("training_runs", STARTED):  # what is chosen here alone, not the run that was started last too
             st.session_state.pop(name, None)
         st.switch_page(VIEWS / "training.py")

@@ -16,6 +16,7 @@ from app.jobs.panel import metrics
 from app.jobs.training_form import METHOD_WORDS, STARTED
 from app.jobs.training_runs import Against, Lines, TrainingRun
 from app.runs import table
+from app.runs.labels import Label, LabelError, Labels
 from irl_core.report.charts import training as training_charts
 from irl_core.statistics.wording import true_minus
 
@@ -26,6 +27,7 @@ AXES: Final[dict[Against, str]] = {"step": "Steps", "tokens": "Tokens", "hours":
 KEPT: Final = (
     "training_runs", "training_axis", "training_smooth", "training_log", "training_seeds",
 )  # fmt: skip
+ASKED: Final = "training_asked"  # in the session: the archived runs whose curves were asked for on Runs
 HELD_OUT: Final = "eval/pass@1"
 GROUPS: Final = {
     "Reward by class": ("disc/reward_expert", "disc/reward_policy", "disc/reward_perturbed"),
@@ -57,6 +59,7 @@ COLUMNS: Final = {
     "warnings": "What the training itself found odd; below, and in its log.",
     "reason": "Why it stopped, where it did not come to its end.",
 }
+WIDTHS: Final = {"state": 110}  # pixels: its longest word, which of itself gets the room of a short one
 ACROSS: Final = (
     "Steps: rounds of training. Tokens: words, or parts of words, that were trained on. Hours: the time that it took."
 )
@@ -64,9 +67,13 @@ ACROSS: Final = (
 
 def show() -> None:
     st.header("What does training do?")
-    runs = training_runs.catalogue()
+    every_run = training_runs.catalogue()
+    runs = offered_runs(every_run)
     if not runs and STARTED not in st.session_state:
-        st.info("There is no training yet. *Train \u2026* in the sidebar starts one; it appears here at once.")
+        st.info(
+            "Every training is archived: *Archived too* on Runs shows them, and takes them out." if every_run else
+            "There is no training yet. *Train \u2026* in the sidebar starts one; it appears here at once."
+        )  # fmt: skip
         return
     state = st.session_state
     for key, value in state.get("training_kept", {}).items():
@@ -104,6 +111,18 @@ def show() -> None:
     if live:
         st.fragment(look_for_more, run_every=every)(names, offered)
     st.fragment(draw_runs, run_every=every)(names, live, GROUPS | {"Other metrics": others}, axis, smooth)
+
+
+def offered_runs(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
+    """The runs to choose among: all but the archived ones that were not asked for on Runs."""
+    try:
+        known = Labels().all()
+    except LabelError as error:
+        st.error(plain(str(error)))
+        return list(runs)
+    asked = st.session_state.get(ASKED, ())
+    archived = {run.name for run in runs if known.get(table.training_key(run.name), Label()).archived}
+    return [run for run in runs if run.name not in archived or run.name in asked]
 
 
 def choose_runs(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
@@ -182,7 +201,7 @@ def tell_runs(names: Sequence[str]) -> None:
         for run in runs
     ]
     column = st.column_config.ProgressColumn("progress", min_value=0.0, max_value=1.0, format="percent")
-    told = {name: st.column_config.Column(help=meaning) for name, meaning in COLUMNS.items()}
+    told = {name: st.column_config.Column(help=meaning, width=WIDTHS.get(name)) for name, meaning in COLUMNS.items()}
     cards.table(rows, "training_table", title="Runs", columns=told | {"progress": column})
 
 

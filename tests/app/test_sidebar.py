@@ -179,19 +179,33 @@ def test_the_button_opens_the_form() -> None:
 def test_a_form_that_is_opened_again_is_of_one_preset(planned: list[Any]) -> None:
     page = press(open_page(), "Train")
     page.selectbox(key="train1_preset").set_value("demo-sft").run()
-    page.text_input(key="train1_name_demo-sft").set_value("walk").run()
+    page.text_input(key="train1_demo-sft_name").set_value("walk").run()
     page.number_input(key="train1_demo-sft_run.steps").set_value(60).run()
     assert page.selectbox(key="train1_preset").value == "demo-sft"
-    assert page.text_input(key="train1_name_demo-sft").value == "walk"
+    assert page.text_input(key="train1_demo-sft_name").value == "walk"
     press(page, "Check")
     assert [(request.preset, request.name, request.overrides) for request in planned] == [
         ("demo-sft", "walk", ("run.steps=60",))
     ]
     press(page, "Train")
     assert page.selectbox(key="train2_preset").value == "demo-irl"
-    assert page.text_input(key="train2_name_demo-irl").value == "demo-irl"
+    assert page.text_input(key="train2_demo-irl_name").value == "demo-irl"
     assert page.selectbox(key="train2_demo-irl_run.method").value == "irl"
     assert labels(page)["Start training (check it first)"] is False  # of what was checked before nothing is left
+
+
+def test_what_is_typed_while_the_fields_of_a_new_preset_are_on_their_way_is_kept(planned: list[Any]) -> None:
+    """A person who chooses a preset and types at once types into a field of the preset before."""
+    page = press(open_page(), "Train")
+    page.selectbox(key="train1_preset").set_value("demo-sft")
+    page.number_input(key="train1_demo-irl_run.steps").set_value(3)
+    page.text_input(key="train1_demo-irl_name").set_value("my-tiny").run()
+    assert page.number_input(key="train1_demo-sft_run.steps").value == 3
+    assert page.text_input(key="train1_demo-sft_name").value == "my-tiny"
+    press(page, "Check")
+    assert [(one.preset, one.name, one.overrides) for one in planned] == [("demo-sft", "my-tiny", ("run.steps=3",))]
+    page.selectbox(key="train1_preset").set_value("demo-irl").run()  # chosen alone, a preset begins as it is
+    assert page.number_input(key="train1_demo-irl_run.steps").value == 140
 
 
 def test_the_form_stays_when_the_page_is_drawn_anew() -> None:
@@ -232,8 +246,8 @@ def test_a_training_is_started_with_what_was_chosen(planned: list[Any], started:
     page = open_form()
     page.number_input(key="train_demo-irl_run.steps").set_value(20)
     page.number_input(key="train_demo-irl_policy.num_generations").set_value(4)
-    page.text_area(key="train_more_demo-irl").set_value("policy.gamma=0.8\n")
-    page.text_input(key="train_name_demo-irl").set_value("mine").run()
+    page.text_area(key="train_demo-irl_more").set_value("policy.gamma=0.8\n")
+    page.text_input(key="train_demo-irl_name").set_value("mine").run()
     press(press(page, "Check"), "Start training")
     ((command, more),) = started
     assert command[3:] == [
@@ -249,7 +263,7 @@ def test_a_training_is_started_with_what_was_chosen(planned: list[Any], started:
 
 def test_a_refusal_is_shown_and_nothing_can_be_started(planned: list[Any]) -> None:
     page = open_form()
-    page.text_area(key="train_more_demo-irl").set_value("run.nonsense=1").run()
+    page.text_area(key="train_demo-irl_more").set_value("run.nonsense=1").run()
     press(page, "Check")
     assert "Unknown key 'run.nonsense'." in texts(page)
     assert labels(page)["Start training"] is False

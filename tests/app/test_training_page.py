@@ -15,6 +15,7 @@ from app.components import chart
 from app.jobs import training_runs
 from app.jobs.training_form import LOSS_WORDS, METHOD_WORDS, MISTAKES
 from app.jobs.training_plan import LOSS, METHOD, PERTURBATIONS, allowed
+from app.runs.labels import Label, Labels
 from irl_core.evaluation import scores
 from irl_core.methods import METHODS
 from irl_core.report.charts import training as training_charts
@@ -208,6 +209,33 @@ def test_warnings_reasons_and_the_log_are_text_and_no_markup(runs: Path) -> None
     assert page.dataframe[0].value.iloc[0]["reason"] == "ConfigError: ![x](http://x.invalid/)"
     assert page.warning[0].value == r"t2 a group is \:red\[short\]"
     assert page.code[0].value.splitlines() == ["t1 started", "t2 warning: a group is :red[short]"]
+
+
+def test_an_archived_run_is_left_out_until_it_is_asked_for(runs: Path) -> None:
+    a_run(runs, "a")
+    page = open_page()
+    assert page.multiselect(key="training_runs").value == ["a"]
+    Labels().put("training/a", Label(archived=True))
+    page.run()
+    assert "Every training is archived" in texts(page) and not page.multiselect
+    a_run(runs, "b")
+    os.utime(runs / "a" / "status.json")  # the one that was written last would be shown first
+    page = open_page()
+    assert page.multiselect(key="training_runs").value == ["b"] == page.multiselect(key="training_runs").options
+    page = AppTest.from_file(str(VIEW), default_timeout=60)
+    page.session_state["training_asked"] = ["a"]  # as the button on Runs does
+    page.session_state["training_kept"] = {"training_runs": ["a"]}
+    assert page.run().multiselect(key="training_runs").value == ["a"]
+
+
+def test_a_state_has_room_and_progress_reads_alike_in_table_and_cards(runs: Path) -> None:
+    path = a_run(runs, "a", 5, state="interrupted")
+    (path / "status.json").write_text(json.dumps({"state": "interrupted", "step": 5, "steps": 40}))
+    page = open_page()
+    columns = json.loads(page.dataframe[0].proto.columns)
+    assert columns["state"]["width"] == 110 and columns["progress"]["type_config"]["format"] == "percent"
+    cards = next(one.proto.body for one in page.get("html") if "interrupted" in one.proto.body)
+    assert "12.5%" in cards and "0.125" not in cards
 
 
 def test_a_run_that_is_gone_is_forgotten(runs: Path) -> None:
