@@ -83,6 +83,22 @@ class Sample:
         )
 
 
+def lone_words(frame: pd.DataFrame) -> str:
+    """How many problems have one solution alone, where others have more; empty where all of them are alike."""
+    from irl_core.evaluation.scores import graded
+
+    counts = Counter(graded(frame).ids.tolist()).values()
+    lone, most = sum(count == 1 for count in counts), max(counts, default=0)
+    if not lone or most < 2:
+        return ""
+    more = len(counts) - lone
+    return (
+        f"{lone:,} of {len(counts):,} problems {'has' if lone == 1 else 'have'} one solution, which leaves nothing to "
+        f"choose; {more:,} {'has' if more == 1 else 'have'} more, up to {most:,}. What is chosen among all solutions "
+        f"of a problem is marked at {most:,}; no line leads there, since not every problem has so many."
+    )
+
+
 def sample(path: Path) -> Sample:
     """The rows that the pages show of the scored run ``path``.
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app.analysis import neighbours, panel
+from app.analysis import neighbours, panel, sections
 from app.components import chart
+from app.components.markdown import plain
 from irl_core.evaluation.scores import TITLES
 from irl_core.report import figure_tables, headlines
 from irl_core.report.charts import evaluation
@@ -38,6 +39,9 @@ def show() -> None:
             else "that of the published method"
         )
         several = [run for run in runs if run.listed in judged and judged[run.listed].vote.score == rule.score]
+        for run in (run for run in runs if run.listed in judged):
+            if words := sections.lone_words(run.sample.frame):
+                st.caption(plain(f"{run.listed}: {words}" if len(judged) > 1 else words))
         curves(judged)
         neighbours.show("reranking", several, rule.score, TITLES[rule.score], chosen)
     figures(judged, told)

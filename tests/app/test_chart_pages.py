@@ -215,6 +215,17 @@ def test_a_run_of_one_class_is_undefined_with_n(choose: Any) -> None:
     assert not open_page("reranking").exception
 
 
+def test_where_some_problems_have_one_solution_it_is_said_and_the_headlines_number_is_in_the_chart(choose: Any) -> None:
+    choose(mine=[row for place, row in enumerate(simulated(12, 3)) if place % 3 == 0 or place >= 24])
+    page = open_page("reranking")
+    assert "8 of 12 problems have one solution, which leaves nothing to choose; 4 have more, up to 3." in words(page)
+    drawn = table(page, "reranking").set_index("chosen by")["value"]
+    told = re.search(r"Choosing by the reward: ([\d.]+) % right; majority ([\d.]+) %", sentence(page))
+    assert told is not None
+    for way, share in zip(("highest reward", "majority vote"), told.groups(), strict=True):
+        assert f"{100 * drawn[f'{way}, of all 1 to 3 samples']:.{len(share.partition('.')[2])}f}" == share
+
+
 def test_of_one_sample_a_problem_no_choice_is_drawn(choose: Any) -> None:
     choose(one=simulated(12, 1))
     page = open_page("reranking")

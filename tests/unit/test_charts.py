@@ -237,6 +237,23 @@ def test_numbers_of_samples_have_no_fractions_and_end_where_the_samples_do() -> 
     assert hours.layout.xaxis.dtick is None
 
 
+def test_runs_stand_apart_in_the_legend_and_what_is_chosen_among_all_is_where_it_is() -> None:
+    """Of a run whose problems have one to three samples, the line at one sample would be a pile of equal points."""
+    some = [row for place, row in enumerate(simulated(12, 3)) if place % 3 == 0 or place >= 24]
+    uneven, even = (reranking.figures(evaluated(frame(rows))) for rows in (some, simulated(12, 2)))
+    figure = charts.reranking({"mine": uneven, "two": even})
+    groups = {one.legendgrouptitle.text for one in figure.data}
+    assert groups == {"mine", "two"} and figure.layout.legend.orientation == "h"
+    mine = {one.name.replace("<br>", " "): one for one in figure.data if one.name and one.legendgroup == "0"}
+    assert len(mine) == 4 and all(max(one.x) == 3 for one in mine.values())
+    best = mine["highest reward, of all 1 to 3 samples"]
+    assert list(best.y) == [uneven.by_score[uneven.vote.score]["1"].value.value] and list(best.x) == [3]
+    assert best.hovertext[0].startswith("mine: highest reward")
+    assert len([one for one in figure.data if one.name and one.legendgroup == "1"]) == 6
+    table = charts.reranking_table({"mine": uneven})
+    assert list(table["samples"]) == [3, 3, 3] and table["value"][0] == best.y[0]
+
+
 def test_a_line_under_another_is_seen_on_both_its_sides() -> None:
     figure = charts.reranking({"a": reranking.figures(evaluated(frame(simulated(12, 2))))})
     lines = {one.name: one for one in figure.data if one.name}

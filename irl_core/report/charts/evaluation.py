@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from irl_core.evaluation.correlation import Correlations
 from irl_core.evaluation.pass_at_k import THIS, PassAtK
-from irl_core.evaluation.reranking import Reranking
+from irl_core.evaluation.reranking import MAJORITY, ORACLE, Reranking
 from irl_core.evaluation.reward_hacking import Probes
 from irl_core.evaluation.scores import REWARD_SCORES, Counts
 from irl_core.evaluation.section import Cell, Table
@@ -25,6 +25,7 @@ from irl_core.report.charts.style import (
     curve,
     cycled,
     dots,
+    folded,
     height_of,
     ink_on,
     labelled,
@@ -37,9 +38,8 @@ from irl_core.report.tables import numbers
 from irl_core.statistics.bootstrap import Estimate
 from irl_core.statistics.wording import true_minus
 
-MOST_BENEATH: Final = 8  # curves of a chart whose names stand one beneath the other
 LEGEND_ROW: Final = 20  # pixels
-LEGEND_COLUMNS: Final = 3
+RUNS_BESIDE: Final = 2  # in a legend, whose names are a column a run
 WAYS: Final = {
     "weighted_vote": "vote weighted by the reward",
     "best_of": "highest reward",
@@ -106,12 +106,23 @@ def correlation_matrix_table(correlations: Correlations, kind: str) -> pd.DataFr
 # ------------------------------------------------------------------------------------------------ choosing, pass@k
 
 
-def curves_of(reranked: Reranking) -> Iterator[tuple[str, list[int], list[Estimate]]]:
-    """Yield (way to choose, numbers of samples, accuracies)."""
-    by_way = reranked.curves.by_way or {}
+def curves_of(reranked: Reranking) -> Iterator[tuple[str, str, list[int], list[Estimate]]]:
+    """Yield (way to choose, its words, numbers of samples, accuracies).
+
+    Lines end where the problem with the fewest samples does; at one sample there is nothing to choose, and no line.
+    Where other problems have more, what is chosen among all samples stands at the most of them.
+    """
+    by_way, sizes = reranked.curves.by_way or {}, reranked.curves.sizes or []
     for name in WAYS:
-        if name in by_way and reranked.curves.sizes:
-            yield name, reranked.curves.sizes, by_way[name]
+        if name in by_way and len(sizes) > 1:
+            yield name, WAYS[name], sizes, by_way[name]
+    fewest, most = reranked.samples or (0, 0)
+    if sizes and fewest < most:
+        of_all = {BANDED: reranked.by_score[reranked.vote.score]["1"].value} | {
+            name: reranked.baselines[name]["1"] for name in (MAJORITY, ORACLE)
+        }
+        for name, value in of_all.items():
+            yield name, f"{WAYS[name]}, of all {fewest} to {most} samples", [most], [value]
 
 
 def reranking(by_run: Mapping[str, Reranking], *, theme: str = "light") -> go.Figure:
@@ -120,26 +131,30 @@ def reranking(by_run: Mapping[str, Reranking], *, theme: str = "light") -> go.Fi
     look, figure = colours(theme), go.Figure()
     for place, (run, one) in enumerate(by_run.items()):
         dash = cycled(DASHES, place)
-        for way, across, values in curves_of(one):
+        before, sizes = len(figure.data), one.curves.sizes
+        for way, words, across, values in curves_of(one):
             number = list(WAYS).index(way)
             curve(
-                figure, across, values, name=labelled(run, WAYS[way], len(by_run)), colour=cycled(look.series, number),
-                dash=dash, symbol=cycled(SYMBOLS, number), banded=way == BANDED,
+                figure, across, values, name=words, colour=cycled(look.series, number), dash=dash,
+                symbol=cycled(SYMBOLS, number), banded=way == BANDED,
             )  # fmt: skip
-        level, sizes = one.baselines.get("random_sample", {}).get("1"), one.curves.sizes
+        level = one.baselines.get("random_sample", {}).get("1")
         if level and level.defined and sizes:
-            name = labelled(run, "random sample", len(by_run))
-            curve(figure, [sizes[0], sizes[-1]], [level, level], name=name, colour=look.unknown,
-                  dash="dot" if place == 0 else dash, symbol="line-ew", banded=False)  # fmt: skip
+            curve(figure, [sizes[0], max(sizes[-1], one.samples[1])], [level, level], name="random sample",
+                  colour=look.unknown, dash="dot" if place == 0 else dash, symbol="line-ew", banded=False)  # fmt: skip
+        if len(by_run) > 1:
+            grouped(figure.data[before:], run, str(place))
     title = counted("samples, N", by_run, WAYS[BANDED]) if figure.data else ""
-    curves = sum(bool(one.name) for one in figure.data)
-    beneath = curves <= MOST_BENEATH  # one beneath the other, so that a narrow screen shows all of them
-    rows = curves if beneath else math.ceil(curves / LEGEND_COLUMNS)
+    curves = [one.legendgroup for one in figure.data if one.name]
+    rows = max(map(curves.count, curves), default=0)
+    if len(by_run) > 1:
+        names = max(folded(run).count("<br>") + 1 for run in by_run)
+        rows = (rows + names) * math.ceil(len(by_run) / RUNS_BESIDE)
     styled(figure, theme, title, "share of problems answered right", height=HEIGHT + 70 + LEGEND_ROW * rows)
     apart(figure)
     whole_numbers(figure, [size for one in figure.data for size in one.x])
-    legend = {"y": -90 / HEIGHT, "yanchor": "top", "orientation": "v" if beneath else "h"}
-    figure.update_layout(legend=legend, margin_t=8)
+    legend = {"y": -90 / HEIGHT, "yanchor": "top", "orientation": "h" if len(by_run) > 1 else "v"}
+    figure.update_layout(legend=legend | {"groupclick": "toggleitem"}, margin_t=8)  # a run's names are a column
     named = [one for one in figure.data if one.name]
     named.sort(key=lambda one: -next((value for value in reversed(one.y) if value is not None), -1.0))
     for rank, one in enumerate(named, start=1):
@@ -147,6 +162,14 @@ def reranking(by_run: Mapping[str, Reranking], *, theme: str = "light") -> go.Fi
     if not any_value(figure):
         note(figure, f"undefined: {'fewer than two problems' if figure.data else 'no problem has two samples'}")
     return figure
+
+
+def grouped(drawn: Sequence[go.Scatter], run: str, group: str) -> None:
+    """Put the lines of a run under its name in the legend; what the mouse is over says it with each."""
+    for one in drawn:
+        one.update(legendgroup=group, legendgrouptitle_text=folded(run))
+        if one.hovertext is not None:
+            one.hovertext = [f"{text(run)}: {words}" for words in one.hovertext]
 
 
 def any_value(figure: go.Figure) -> bool:
@@ -166,9 +189,9 @@ def counted(axis: str, by_run: Mapping[str, Counts], banded: str = "") -> str:
 def reranking_table(by_run: Mapping[str, Reranking]) -> pd.DataFrame:
     """A row a scored run, way to choose and number of samples."""
     rows: list[list[Cell]] = [
-        [run, WAYS[way], size, value]
+        [run, words, size, value]
         for run, one in by_run.items()
-        for way, sizes, values in curves_of(one)
+        for _, words, sizes, values in curves_of(one)
         for size, value in zip(sizes, values, strict=True)
     ]
     return numbers(Table("Choosing", ("run", "chosen by", "samples", "value"), rows))
