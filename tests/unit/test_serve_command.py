@@ -19,6 +19,7 @@ from train.cli import serve as command
 from train.cli.app import free_port
 from train.serving import server
 from train.serving.guard import Tokens, hashed
+from train.serving.queue import model_thread
 from train.serving.server import ServerSettings, check_place, tokens_at_once
 
 
@@ -58,16 +59,17 @@ def test_it_answers_over_http_and_finishes_what_it_was_asked(lens: Lens, monkeyp
     monkeypatch.setattr(uvicorn, "Server", Watched)
     port = free_port(None)
     settings = ServerSettings("127.0.0.1", port, Tokens(), 4096, 16)
-    thread = threading.Thread(target=server.serve, args=(lens, settings))
+    thread = threading.Thread(target=server.serve, args=(lens, settings, model_thread()))
     thread.start()
     try:
-        while not (started and started[0].started):
+        while thread.is_alive() and not (started and started[0].started):
             threading.Event().wait(0.01)
         body = {"traces": [{"problem": PROBLEM, "solution": SOLUTION}]}
         answer = httpx.post(f"http://127.0.0.1:{port}/score", json=body, timeout=30)
         assert answer.status_code == 200 and answer.json()["checkpoint"] == "tiny" and "server" not in answer.headers
     finally:
-        started[0].should_exit = True
+        for one in started:
+            one.should_exit = True
         thread.join(30)
         logging.getLogger("irl_lens.serve").handlers.clear()
     assert not thread.is_alive()
