@@ -111,8 +111,9 @@ def draw(inspection: Inspection) -> None:
 def draw_branches(inspection: Inspection, step: int, name: str) -> None:
     """The tokens that may stand at the chosen place; one that is chosen is put there."""
     written = inspection.branches[0]
+    token = f"\u201c{why.shown(written.text)}\u201d"
     st.caption(
-        plain(f"At {why.shown(written.text)} in {name}: the tokens likeliest there, and their reward.")
+        plain(f"At the token {token} in {name}: the tokens likeliest there, and their reward.")
         + " Choose one to put it there, type one of your own below them, or choose another token above."
     )
     key = "branches_" + hashlib.sha256(repr((inspection.request, inspection.at)).encode()).hexdigest()[:16]
@@ -126,7 +127,7 @@ def draw_branches(inspection: Inspection, step: int, name: str) -> None:
         why.branch_rows(inspection), key, title="Tokens", choose=take,
         height=ROW_PIXELS * (len(inspection.branches) + 1) + 3,
         columns={
-            "probability": number(format="percent", help="How likely the policy finds it here."),
+            "probability": st.column_config.TextColumn(alignment="right", help="How likely the policy finds it here."),
             "reward": number(format="%+.2f", help="What the reward model says of it: higher is more like an expert."),
             "credit": number("rise and fall", format="%+.2f", help="Its credit: how much the reward changes with it."),
         },

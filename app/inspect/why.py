@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
 from app.inspect.request import Inspection, Request
 from app.inspect.results import verdict_of
@@ -12,28 +13,42 @@ from irl_core.policy.familiarity import Familiarity
 from irl_core.reward.localisation import token_steps
 from irl_core.reward.token_scores import signals
 from irl_core.reward.verdict import cell_of
-from irl_core.reward.wording import step_name
+from irl_core.reward.wording import amount, step_name
 from irl_core.storage.rows import judge_of
 from irl_core.text.answers import answers_agree
-from irl_core.text.equations import find_equations
+from irl_core.text.equations import Equation, find_equations
 from irl_core.types import Localisation, ScoredTrace
 
 ENDS = "(the end)"
+LEAST = 0.0001  # of a probability that is told in hundredths of a percent
+MOST_ANSWERS = 6  # of tries that are listed in a sentence
 
 
 def flagged_token(scored: ScoredTrace, where: Localisation, familiarity: Familiarity | None) -> int | None:
-    """The token that a verdict hangs on: where the first false equation states its value, else the one with the lowest
-    credit in the step that the reward names. None where neither names any, or the model cannot judge the text."""
+    """The token that a verdict hangs on: where the first false equation departs from its value, else the one with the
+    lowest credit in the step that the reward names. None where neither does, or the model cannot judge the text."""
     if judge_of(scored, familiarity).can is False:
         return None
     false = next((one for one in find_equations(scored.trace.text) if not one.true), None)
     if false is not None:
-        return token_at(scored, false.right[0])
+        return token_at(scored, departure(scored.trace.text, false))
     if where.first_error_step is None:
         return None
     owners, credit = token_steps(scored.encoded.spans, scored.trace.steps), signals(scored).credit
     own = [place for place, step in enumerate(owners) if step == where.first_error_step]
     return min(own, key=lambda place: credit[place], default=None)
+
+
+def departure(text: str, false: Equation) -> int:
+    """The character from which on a false equation states another number than its left side comes to: the 8 of
+    '36 - 9 = 28'. Where the right number goes on behind it, that is its last digit."""
+    start, end = false.right
+    written = [place for place in range(start, end) if text[place].isdigit() or text[place] == "."]
+    right = amount(abs(false.value)).removeprefix("about ")
+    if not written or (false.value < 0) != (false.stated < 0):
+        return start
+    differing = (place for place, digit in zip_longest(written, right) if place is not None and text[place] != digit)
+    return next(differing, written[-1])
 
 
 def token_at(scored: ScoredTrace, character: int) -> int | None:
@@ -53,12 +68,17 @@ def branch_rows(inspection: Inspection) -> list[dict[str, str | float]]:
     return [
         {
             "token": f"\u201c{shown(one.text)}\u201d" + ("  (as written)" if one.written else ""),
-            "probability": math.exp(one.logprob),
+            "probability": percent(math.exp(one.logprob)),
             "reward": one.reward,
             "credit": one.credit,
         }
         for one in inspection.branches
     ]
+
+
+def percent(share: float) -> str:
+    """A probability in hundredths; one that would be rounded to none is called less than the least that is told."""
+    return f"<{LEAST:.2%}" if share < LEAST else f"{share:.2%}"
 
 
 def shown(text: str) -> str:
@@ -141,7 +161,8 @@ def tries_words(tries: Inspection, step_words: str) -> str:
         said = f": {sum(right)} of {len(traces)} right"
     else:
         said = "; how many are right is not known without the right answer, which the form asks for"
-    return f"{tried}{said}. Answers: {', '.join(answers[:6]) or 'none'}."
+    more = f" and {len(answers) - MOST_ANSWERS} more" if len(answers) > MOST_ANSWERS else ""
+    return f"{tried}{said}. Answers: {', '.join(answers[:MOST_ANSWERS]) or 'none'}{more}."
 
 
 def tries_rows(tries: Inspection, order: Sequence[int]) -> list[dict[str, str]]:

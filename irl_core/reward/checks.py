@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from irl_core.reward.plain_math import plain_math
 from irl_core.reward.wording import amount, in_words, left_words, step_name
 from irl_core.text.equations import Equation
 from irl_core.text.excuses import Excuse
@@ -92,10 +93,10 @@ def _excused(trace: Trace, equation: Equation) -> str:
     """An equation that counts as neither true nor false: which, and why."""
     where = _placed(trace, equation)
     if equation.excuse == "rounded":
-        exact, given = amount(equation.value), " ".join(equation.text.split()).rpartition("=")[2].strip()
+        exact, given = amount(equation.value), plain_math(equation.text).rpartition("=")[2].strip()
         return f"Right within rounding{where}: {left_words(equation)} is {exact}, given as {given}"
     why = UNCHECKED[equation.excuse or "surroundings"]
-    return f"Not checked{where}: {' '.join(equation.text.split())}, since {why}"
+    return f"Not checked{where}: {plain_math(equation.text)}, since {why}"
 
 
 def _placed(trace: Trace, equation: Equation) -> str:

@@ -15,6 +15,7 @@ from typing import Final, Literal, TypedDict, cast
 from irl_core.reward import checks
 from irl_core.reward.checks import By, Finding
 from irl_core.reward.wording import in_words, is_called_by_position, lowest_step, rule_words, signed, step_name
+from irl_core.text.answers import ends_in_number_words
 from irl_core.text.equations import Equation, find_equations, first_false_step, unchecked_equations
 from irl_core.types import Decision, Localisation, Step, Trace, number_of
 
@@ -306,13 +307,16 @@ def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruli
     rule = f"rule: {rule_words(where.rule)}"
     step, low = where.first_error_step, lowest_step(where, trace.steps)
     if where.decision == "error" and step is not None:
-        name = "the same step" if ruling.by == "arithmetic" and ruling.step == step else step_name(trace.steps, step)
+        said = f"the first error is {step_name(trace.steps, step)}"
+        if ruling.by == "arithmetic":  # the first error is the checker's; this is what the reward would say without it
+            named = "the same step" if ruling.step == step else step_name(trace.steps, step)
+            said = f"by itself it would say {named}"
         numbers = f"step score {signed(where.step_scores[step])}, {limit}"
         if low is not None and low != step and not where.step_scores[step] < where.threshold:
             numbers = f"lowest step score {signed(where.step_scores[low])}, {limit}"
         return Finding(
             "reward",
-            f"Reward: the first error is {name} ({'; '.join(filter(None, (numbers, LOWER, sure, rule)))}).",
+            f"Reward: {said} ({'; '.join(filter(None, (numbers, LOWER, sure, rule)))}).",
             step,
         )
     score = "no step has a score" if low is None else (
@@ -322,7 +326,7 @@ def _reward(trace: Trace, where: Localisation | None, judge: Judge, ruling: Ruli
         limit += f", uncertain below {signed(where.uncertain_threshold)}"
     elif where.score_tells is None:
         limit += ", that of uncertain is not stored"
-    none = "by itself it flags no step" if trace.correct is False else "no step is flagged"
+    none = "by itself it flags no step" if trace.correct is False or ruling.by else "no step is flagged"
     if where.decision == "no_error" and trace.correct is not None:
         sure = ""  # the answer says it of this very solution
     said = none if where.decision == "no_error" else "too uncertain to say"
@@ -379,7 +383,8 @@ def _wrong_answer(trace: Trace) -> str:
     """'The answer is 14, not 12', as far as the two are known."""
     right = "" if trace.reference_answer is None else f", not {_one_line(trace.reference_answer)}"
     if trace.answer is None:
-        return "No final answer is stated" + (right and f"; the right one is{right.removeprefix(', not')}")
+        figures = " in figures" if ends_in_number_words(trace.text) else ""
+        return f"No final answer{figures} is stated" + (right and f"; the right one is{right.removeprefix(', not')}")
     return f"The answer is {_one_line(trace.answer)}{right}" if right else "The answer is wrong"
 
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Final
 
+from irl_core.reward.plain_math import plain_math
 from irl_core.text.equations import Equation
 from irl_core.text.step_numbers import step_numbers
 from irl_core.types import Localisation, Step
@@ -18,7 +19,7 @@ SIGNALS: Final = {
     "logprob": "log-probability",
 }  # fmt: skip
 CHOSEN: Final = {"argmin": "the step with the lowest {}", "first_below": "the first step below the threshold by its {}"}
-DIVISIONS: Final = ("/", "\u00f7", "frac")
+DIVISIONS: Final = ("/", "\u00f7")
 PLACES: Final = 6  # decimals that an exact value is written with at most
 
 
@@ -60,8 +61,8 @@ def in_words(equation: Equation) -> str:
 
 
 def left_words(equation: Equation) -> str:
-    """The left side of an equation on one line."""
-    return " ".join(equation.text[: equation.left[1] - equation.start].split())
+    """The left side of an equation on one line, without the commands of LaTeX."""
+    return plain_math(equation.text[: equation.left[1] - equation.start])
 
 
 def rounding_of(equation: Equation) -> str:

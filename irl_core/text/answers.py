@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from irl_core.text.expressions import read_number
-from irl_core.text.tokens import Token, tokenise, words
+from irl_core.text.surroundings import NUMBER_WORDS
+from irl_core.text.tokens import SCALE_WORDS, Token, tokenise, words
 
 MAX_ANSWER_LENGTH = 200
 
@@ -195,3 +196,10 @@ def compare_answers(a: str, b: str) -> bool | None:
 def answers_agree(a: str, b: str) -> bool:
     """Whether two final answers are known to mean the same: equal numbers, or equal text. Empty ones never do."""
     return compare_answers(a, b) is True
+
+
+def ends_in_number_words(text: str) -> bool:
+    """Whether the last sentence has a number in words and none in digits ('They have thirty-five marbles.')."""
+    last = re.split(r"(?<=[.!?])\s+|[\r\n]+", text.strip())[-1].casefold()
+    stated = (NUMBER_WORDS | SCALE_WORDS.keys()) & set(re.findall(r"[a-z]+", last))
+    return bool(stated) and not re.search(r"[0-9]", last)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil, floor
 from typing import Final
 
 from irl_core.text.answers import parse_number
@@ -59,24 +60,31 @@ def odd_quantities(problem: str, solution: str) -> list[Quantity]:
 
 
 def unused_results(solution: str) -> list[Number]:
-    """The values that the solution calculates, the last one apart, and never mentions again: a step was skipped."""
+    """The values that the solution calculates, the last one apart, and never mentions again: a step was skipped. One
+    that the next calculation uses rounded is used."""
     sums = _sums(read_equations(solution))
     written = {
         number.value: number.start for number in numbers_in(solution, (0, len(solution)))
     }  # where it stands last
-    taken = {  # the last sum that calculates with it
-        number.value: place
-        for place, one in enumerate(sums)
-        for equation in one
-        for number in operands(solution, equation.left)
-    }
+    used = [{n.value for equation in one for n in operands(solution, equation.left)} for one in sums]
+    taken = {value: place for place, values in enumerate(used) for value in values}  # the last sum that it is used in
     found = []
     for place, one in enumerate(sums[:-1]):
         end, values = max(equation.end for equation in one), {equation.stated for equation in one}
-        if all(written.get(value, -1) < end and taken.get(value, -1) <= place for value in values):
+        rounded = {value for equation in one for value in _roundings(equation)}
+        unmentioned = all(written.get(value, -1) < end and taken.get(value, -1) <= place for value in values)
+        if unmentioned and used[place + 1].isdisjoint(rounded):
             start, stop = one[-1].right
             found.append(Number(start, stop, solution[start:stop].strip(), one[-1].stated))
     return found
+
+
+def _roundings(equation: Equation) -> set[Fraction]:
+    """What a value may be rounded to, up or down: to a whole number, and to cents. None for a whole number."""
+    value = equation.value
+    if value.denominator == 1:
+        return set()
+    return {Fraction(way(value * unit), unit) for unit in (1, 100) for way in (floor, ceil)}
 
 
 def overruled_result(trace: Trace) -> Equation | None:

@@ -32,7 +32,7 @@ _BEFORE = ARITHMETIC_WORDS | _SCALING | words("than negative about percent perce
 _AFTER = (ARITHMETIC_WORDS - {"double", "half", "max", "min", "root", "square", "less"}) | words(
     "remainder r rem mod point or to through"
 )
-_NUMBER_WORDS = words(
+NUMBER_WORDS = words(
     """two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
     eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"""
 )
@@ -137,7 +137,7 @@ def _unread_words(tokens: Sequence[Token], first: int) -> bool:
         return not token.spaced
     if len(near.text) == 1 and near.text not in "aAI" and first > 1 and tokens[first - 2].kind == "number":
         return True
-    if near.text.lower() in _BEFORE or near.text.lower() in SCALE_WORDS or near.text.lower() in _NUMBER_WORDS:
+    if near.text.lower() in _BEFORE or near.text.lower() in SCALE_WORDS or near.text.lower() in NUMBER_WORDS:
         return True
     if _LABELS.fullmatch(near.text) and token.kind == "number" and token.text.isdecimal():
         earlier = tokens[first - 2] if first > 1 and not near.first else None

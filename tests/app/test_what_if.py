@@ -14,6 +14,8 @@ from test_inspect_screen import press
 
 from app.inspect import serving, what_if, why
 from app.inspect.request import Inspection
+from irl_core.text.equations import find_equations
+from irl_core.text.segmentation import make_trace
 
 pytestmark = pytest.mark.usefixtures("fake_lens")
 SOLUTION = "Mara starts with 7 pens.\n7 + 4 = 12 pens.\n#### 12"
@@ -31,13 +33,41 @@ def words_of_step(page: AppTest) -> object:
 def test_the_flagged_token_stands_beside_what_else_may_stand_there() -> None:
     page = ask(open_page(), "How many pens?", SOLUTION, "11")
     (data,) = drawn(page)
-    at = data["picked"]  # where the equation that does not hold states its value
-    assert data["pickable"] and SOLUTION[data["trace"]["tokens"][at]["start"] :].startswith("12 pens")
+    at = data["picked"]  # where the equation that does not hold departs from its value, which is 11
+    assert data["pickable"] and SOLUTION[data["trace"]["tokens"][at]["start"] :].startswith("2 pens")
+    told = [one.value.replace("\\", "") for one in page.caption]
+    assert any(one.startswith("At the token \u201c2\u201d in step 2: the tokens likeliest there") for one in told)
     rows = table(page, "probability")
-    assert [row["token"] for row in rows] == ["\u201c1\u201d  (as written)", "\u201c1\u201d", "\u201c(the end)\u201d"]
-    # the fake lens: a digit 0.75, the end 0, after a blank with 0
-    assert [(row["reward"], row["credit"]) for row in rows] == [(0.75, 0.75), (0.75, 0.75), (0.0, 0.0)]
+    assert [row["token"] for row in rows] == ["\u201c2\u201d  (as written)", "\u201c1\u201d", "\u201c(the end)\u201d"]
+    # the fake lens: a digit 0.75, the end 0, after a digit
+    assert [(row["reward"], row["credit"]) for row in rows] == [(0.75, 0.0), (0.75, 0.0), (0.0, -0.75)]
+    assert [row["probability"] for row in rows] == ["60.65%", "22.31%", "8.21%"]
     assert fakes.calls["score"] == 2  # the example and this: what else may stand there is no further scoring
+
+
+@pytest.mark.parametrize(
+    ("equation", "at"),
+    [
+        ("36 - 9 = 28", "8"),  # 27
+        ("36 - 9 = $1,028", "1,028"),
+        ("300 * 4 = 1,300", "300"),  # 1200
+        ("36 - 9 = 2", "2"),  # the right number goes on
+        ("36 - 9 = 270", "0"),
+        ("5 - 9 = 4", "4"),  # its sign differs
+        ("5 - 9 = -5", "5"),
+        ("5 / 2 = 2.4", "4"),
+        ("2 / 3 = 0.7654", "7654"),
+    ],
+)  # fmt: skip
+def test_a_false_equation_departs_at_the_first_digit_that_is_not_right(equation: str, at: str) -> None:
+    (false,) = find_equations(equation)
+    assert equation[why.departure(equation, false) :] == at
+
+
+def test_a_probability_that_is_next_to_nothing_is_not_called_none() -> None:
+    assert [why.percent(share) for share in (1.0, 0.1234, 0.0001, 0.00009, 0.0)] == [
+        "100.00%", "12.34%", "0.01%", "<0.01%", "<0.01%"
+    ]  # fmt: skip
 
 
 def test_the_reward_flags_the_token_with_the_lowest_credit_of_its_step() -> None:
@@ -152,6 +182,18 @@ def test_samples_go_on_from_the_flagged_step() -> None:
     assert drawn(page)[0]["trace"]["text"] == SOLUTION  # what was asked is still what is shown
     press(page, "Forget them")
     assert "goes on" not in str([list(one.value) for one in page.dataframe])
+
+
+def test_answers_that_are_not_listed_are_counted() -> None:
+    page = ask(open_page(), "How many pens?", SOLUTION)
+    one = page.session_state["inspection"]
+    scored = [
+        replace(one.scored[0], encoded=replace(one.scored[0].encoded, trace=make_trace("How many?", f"#### {answer}")))
+        for answer in (32, 12, 940, 150, 14, 24, 12, 36, 24)
+    ]
+    words = why.tries_words(replace(one, scored=tuple(scored)), "step 2")
+    assert words.endswith(" Answers: 32, 12, 940, 150, 14, 24 and 1 more.")
+    assert why.tries_words(replace(one, scored=tuple(scored[:7])), "step 2").endswith(" 150, 14, 24.")
 
 
 def test_a_text_that_the_model_cannot_judge_has_no_panel() -> None:

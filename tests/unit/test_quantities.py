@@ -43,6 +43,14 @@ def test_uses_are_counted_but_not_of_a_number_that_is_also_a_result() -> None:
         ("4*3=12 in all\n5+2=7\nSo there are 12 and 7.", []),  # it is spoken of
         ("4*3=<<4*3=12>>12\n5+2=<<5+2=7>>7\n7*2=<<7*2=14>>14", ["12"]),
         ("4*3=12", []),  # the last one is the answer
+        ("28/3=9.33\n10*6=60\n#### 60", []),  # rounded up, and used next
+        ("28/3=9.33\n9*6=54\n#### 54", []),  # rounded down
+        ("10/8=1.25\n1.3*6=7.8", ["1.25"]),  # to tenths is another number
+        ("31/16=1.9375\n1.94*6=11.64", []),  # to cents
+        ("28/3=9.33\n8*6=48\n#### 48", ["9.33"]),
+        ("28/3=9.33\n4+6=10\n#### 10", ["9.33"]),  # the next result is no use of it
+        ("28/3=9.33\n4*6=24\n24+10=34\n#### 34", ["9.33"]),  # not used next
+        ("4*3=12\n11+13=24\n#### 24", ["12"]),  # a whole number is not rounded
     ],
 )
 def test_a_value_that_is_calculated_and_never_used(solution: str, values: list[str]) -> None:

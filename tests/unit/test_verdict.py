@@ -44,8 +44,11 @@ def test_a_false_equation_comes_before_the_reward_and_says_what_is_false() -> No
     assert said(found, "arithmetic") == ["Arithmetic: its one equation does not hold: 4*3 is 12, not 14 (step 2)."]
     assert said(found, "answer") == ["Answer: right answer, broken reasoning (12)."]
     assert said(found, "reward")[0].startswith(
-        "Reward: the first error is step 1 of 2 (step score \u22125.00, threshold"
-    )
+        "Reward: by itself it would say step 1 of 2 (step score \u22125.00, threshold"
+    )  # one first error is told
+    same = judged(FALSE, "12", decision="error", step=1, scores=(-1.0, -5.0, -9.0))
+    assert said(same, "reward")[0].startswith("Reward: by itself it would say the same step (step score")
+    assert said(judged(FALSE, "12"), "reward")[0].startswith("Reward: by itself it flags no step (")
 
 
 def test_the_number_that_decides_is_the_number_shown() -> None:
@@ -206,6 +209,25 @@ def test_a_wrong_answer_is_not_called_free_of_errors() -> None:
     unstated = judged("It is many pens.", "13", scores=(-1.0,))
     assert unstated.headline == "No error found"
     assert said(unstated, "answer") == ["Answer: no final answer is stated; the right one is 13."]
+
+
+def test_an_equation_in_latex_is_told_plainly() -> None:
+    found = unread("So $54 \\cdot 5 = 280$.\n#### 280")
+    assert found.headline == "Step 1: 54 \u00d7 5 is 270, not 280"
+    assert said(found, "arithmetic") == [f"Arithmetic: its one equation does not hold: {found.headline[8:]} (step 1)."]
+    rounded = unread("We get \\( \\frac{12}{5} = 2 \\).\n2*2=4\n#### 4")
+    assert rounded.headline == "Step 1: 12/5 is 2.4, and 2 only when rounded"
+
+
+def test_an_answer_in_words_is_not_said_to_be_none() -> None:
+    def stated(text: str) -> list[str]:
+        return said(verdict_on(make_trace("How many?", text, reference_answer="35"), None, Judge()), "answer")
+
+    assert stated("Five bags hold 7 each.\nSo they have thirty-five marbles.") == [
+        "Answer: no final answer in figures is stated; the right one is 35."
+    ]
+    for text in ("Thirty-five bags.\nSo they have marbles.", "Five bags. They have many."):
+        assert stated(text) == ["Answer: no final answer is stated; the right one is 35."]
 
 
 def test_beside_a_wrong_answer_the_reward_does_not_say_that_there_is_no_error() -> None:
