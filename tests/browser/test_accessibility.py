@@ -30,6 +30,7 @@ DRAWN = {  # what stands on a page when it is whole; a heading where nothing is 
 STATISTICS = ("distributions", "correlations", "reranking")
 FIGURES = "Figures, with intervals and n"
 MODES = {"light": 1280, "dark": 1280, "light, narrow": 400, "dark, narrow": 400}  # the width of each
+BOTH = ("light", "dark, narrow")  # each colour and each width once, for what stands on a page that is read in all four
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,7 @@ def test_no_page_breaks_a_serious_rule(page: Page, pages: str) -> None:
     assert not broken, "\n".join(broken)
 
 
+@pytest.mark.parametrize("mode", BOTH)
 def test_the_form_of_a_training_breaks_none(page: Page, pages: str, mode: str) -> None:
     go(page, pages, "upload")
     if "narrow" in mode:  # where the sidebar is away until it is asked for
@@ -120,6 +122,7 @@ def test_failures_breaks_none_with_its_popovers_open_and_after_an_answer(page: P
     assert not broken, "\n".join(broken)
 
 
+@pytest.mark.parametrize("mode", BOTH)
 @pytest.mark.parametrize("name", STATISTICS)
 def test_the_figures_of_a_page_break_none(page: Page, pages: str, name: str) -> None:
     go(page, pages, name)

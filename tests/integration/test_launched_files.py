@@ -47,9 +47,7 @@ def alone(source: Path, out: Path, lens: Lens, like: Path, monkeypatch: pytest.M
     score_file.score_file(source, out, lens, window=SMALL)
 
 
-@pytest.mark.parametrize(
-    "fault", [FAULT, f"{FAULT}@0", "is_killed_before_it_merges@0", "is_killed_when_it_has_merged@0"]
-)
+@pytest.mark.parametrize("fault", [FAULT, "is_killed_before_it_merges@0", "is_killed_when_it_has_merged@0"])
 def test_a_killed_process_is_started_again_and_the_run_has_the_bytes_of_one_process(
     fault: str, source: Path, tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,12 +63,12 @@ def test_a_killed_process_is_started_again_and_the_run_has_the_bytes_of_one_proc
     assert sorted(path.name for path in out.parent.iterdir()) == ["run.errors.jsonl", "run.parquet"]
 
 
-@pytest.mark.parametrize("fault", [FAULT, f"{FAULT}@0"])
 def test_without_a_restart_all_end_and_one_process_goes_on(
-    fault: str, source: Path, tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, whole = tmp_path / "two" / "run.parquet", tmp_path / "one" / "run.parquet"
-    launcher = launch("tests.launching", fault, "score", str(source), "--out", str(out), "--checkpoint", "demo")
+    command = [f"{FAULT}@0", "score", str(source), "--out", str(out), "--checkpoint", "demo"]
+    launcher = launch("tests.launching", *command)
     printed = launcher.communicate(timeout=200)[0]
     assert launcher.returncode != 0 and not out.exists(), printed
     made = len(list(parts_folder(out).glob("part-*.parquet")))
@@ -81,12 +79,11 @@ def test_without_a_restart_all_end_and_one_process_goes_on(
     assert out.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.parametrize("fault", [FAULT, f"{FAULT}@0"])
 def test_an_evaluation_of_two_processes_is_that_of_one(
-    fault: str, tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, lens: Lens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ["--data", "demo", "--problems", "2", "--samples", "2", "--checkpoint", str(DEMO), "--device", "cpu"]
-    launcher = launch("tests.launching", fault, "evaluate", "--out", str(tmp_path / "two"), *asked, restarts=1)
+    launcher = launch("tests.launching", f"{FAULT}@0", "evaluate", "--out", str(tmp_path / "two"), *asked, restarts=1)
     printed = finished(launcher)
     assert "failed (exitcode: -9)" in printed
     monkeypatch.setattr(rollouts, "QUESTIONS_AT_ONCE", 1)
