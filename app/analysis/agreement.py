@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import streamlit as st
 
@@ -36,7 +37,7 @@ def exchange(annotations: Sequence[Annotation]) -> None:
     """Export and import of annotations."""
     with st.expander("Export and import annotations", icon=":material/swap_vert:"):
         st.download_button(
-            f"JSONL of all {len(annotations):,} annotations", to_jsonl(annotations), "annotations.jsonl",
+            f"JSONL of all {len(annotations):,} annotations", partial(to_jsonl, annotations), "annotations.jsonl",
             "application/x-ndjson", on_click="ignore", icon=":material/download:",
         )  # fmt: skip
         if why := access.reason("annotate"):

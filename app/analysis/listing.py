@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
@@ -68,7 +69,7 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
         + plain(f"; \u2026 stands for {beginning}" * bool(beginning))
     )
     st.download_button(
-        "CSV of these rows", csv_of(saved), "solutions.csv", "text/csv", on_click="ignore", type="tertiary",
+        "CSV of these rows", partial(csv_of, saved), "solutions.csv", "text/csv", on_click="ignore", type="tertiary",
         icon=":material/download:", help=None if st.session_state["model_first"] else CALLED_BY_ROW,
     )  # fmt: skip
 

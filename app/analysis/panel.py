@@ -22,6 +22,7 @@ from irl_core.statistics.wording import true_minus
 if TYPE_CHECKING:
     import pandas as pd
 
+    from app.analysis.catalogue import RunInfo
     from irl_core.evaluation.section import Section, Table
     from irl_core.report.headlines import Headline
 
@@ -57,15 +58,9 @@ def section_of(name: str, file: tuple[str, int, int], beside: tuple[tuple[str, i
 
 def opened() -> list[Shown]:
     """Draw the chooser of scored runs and the origin of each; returns those that can be read."""
-    found, known = [], {}
-    for info in chooser.choose(multiple=True):
-        known[info.name] = info.provenance
-        try:
-            state = Path(info.path).stat()
-            file = (str(info.path), state.st_mtime_ns, state.st_size)
-            found.append(Shown(info.name, info.listed, file, _sample(*file)))
-        except (StoreError, OSError) as error:
-            st.error(plain(f"{info.listed}: {unreadable(error)}"))
+    infos = chooser.choose(multiple=True)
+    known = {info.name: info.provenance for info in infos}
+    found = read(infos)
     for run in found:
         st.caption(plain(f"{run.listed}: {origin(known[run.name])}; {run.sample.words()}."))
     if found:
@@ -74,6 +69,19 @@ def opened() -> list[Shown]:
             for run in found:
                 st.text(run.listed)
                 st.json(known[run.name], expanded=1)
+    return found
+
+
+def read(infos: Iterable[RunInfo]) -> list[Shown]:
+    """Scored runs with the samples of them that are shown; why one cannot be read is said."""
+    found = []
+    for info in infos:
+        try:
+            state = Path(info.path).stat()
+            file = (str(info.path), state.st_mtime_ns, state.st_size)
+            found.append(Shown(info.name, info.listed, file, _sample(*file)))
+        except (StoreError, OSError) as error:
+            st.error(plain(f"{info.listed}: {unreadable(error)}"))
     return found
 
 

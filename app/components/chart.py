@@ -6,6 +6,7 @@ A chart's points that are traces carry ``[run, trace id]``; a click on one opens
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -128,7 +129,7 @@ def show_table(table: pd.DataFrame, key: str) -> None:
     }
     cards.table(table, f"table_{key}", title="Values", columns=columns)
     st.download_button(
-        "Save as CSV", csv_export.csv_of(table), f"{key}.csv", "text/csv", key=f"csv_{key}", on_click="ignore",
+        "Save as CSV", partial(csv_export.csv_of, table), f"{key}.csv", "text/csv", key=f"csv_{key}", on_click="ignore",
         icon=":material/download:",
     )  # fmt: skip
 

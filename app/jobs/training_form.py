@@ -31,7 +31,6 @@ from app.jobs.training_plan import (
 from irl_core.config import TrainConfig
 from irl_core.home import runs_folder
 from irl_core.methods import METHODS
-from train.planning.describe import hours
 from train.planning.fitting import value_of
 from train.planning.plan import Plan
 from train.planning.presets import Preset
@@ -44,7 +43,8 @@ CHECKED: Final = "training_checked"  # in the session: the request that was chec
 PRESET_WORDS: Final = (
     "A training whose every setting is chosen; what you change below is changed in it alone. In the descriptions the "
     "policy is the model that writes solutions, and the discriminator the reward model, which tells experts' solutions "
-    "from the policy's; adversarial is the training of the two against each other, and what is frozen stays as it is."
+    "from the policy's; adversarial is the training of the two against each other, and what is frozen stays as it is. "
+    "*In all*: with what it starts from and is not trained here yet; *Check what it takes* has the time of each."
 )
 METHOD_WORDS: Final = {
     "irl": "irl: two models against each other. One writes solutions (the policy), one tells them from experts' "
@@ -159,7 +159,7 @@ def chosen_request(known: Mapping[str, Preset]) -> TrainingRequest:
 
     def label(name: str) -> str:
         preset = known[name]
-        takes = f"{preset.memory_bytes / 1e9:.1f} GB, {hours(training_plan.seconds_of(known, name))}"
+        takes = f"{preset.memory_bytes / 1e9:.1f} GB, {training_plan.time_words(known, name)}"
         return f"{name}  ({preset.config.run.method}, {takes} on {preset.machine})"
 
     preset = left.selectbox(

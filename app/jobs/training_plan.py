@@ -212,7 +212,7 @@ def lines_of(plan: Plan) -> list[str]:
     if first:
         listed = ", ".join(f"{name} {hours(seconds)}" for name, seconds in first.items())
         total = hours(durations.total + sum(first.values()))
-        lines = [f"In all about {total} on {machine_words(plan)}", f"Trained before it: {listed}", own]
+        lines = [f"In all about {total} on {machine_words(plan)}", f"Trained before it, each alone: {listed}", own]
     lines += [
         f"Memory: about {size_words(memory.total)} at the peak ({memory.largest_phase}); {device.name} has "
         f"{size_words(device.free)} free",
@@ -246,10 +246,10 @@ def needs_gpu(plan: Plan) -> str:
     )
 
 
-def seconds_of(known: Mapping[str, Preset], name: str) -> int:
-    """Seconds of a preset with those that it starts from and that are not trained yet."""
-    first = unfinished_prerequisites(known[name].config)
-    return known[name].seconds + sum(known[one].seconds for one in first if one in known)
+def time_words(known: Mapping[str, Preset], name: str) -> str:
+    """The time that a preset takes, ``in all`` where it starts from others that are not trained yet."""
+    first = [known[one].seconds for one in unfinished_prerequisites(known[name].config) if one in known]
+    return f"{hours(known[name].seconds + sum(first))}{' in all' if first else ''}"
 
 
 def missing(plan: Plan) -> str:

@@ -21,6 +21,7 @@ from irl_core.home import runs_folder
 from irl_core.storage.training_run import CONFIG
 
 if TYPE_CHECKING:
+    from irl_core.evaluation.reranking import Reranking
     from irl_core.evaluation.section import Table
 
 What = Literal["training", "scored run"]
@@ -32,6 +33,12 @@ ABSENT: Final = "not set"
 EVALUATION: Final = "evaluation"  # the folder of a training's evaluation, in its own
 WRITTEN: Final = "written (UTC)"
 JUDGED: Final = "cannot judge"
+JUDGED_MEANS: Final = (
+    "Of how many solutions of a scored run the model cannot judge: they are unlike those that its checkpoint was made "
+    "for (unfamiliar), or without a signal. Their rewards say nothing."
+)
+PASS: Final = "pass@1"
+BEST: Final = "best of N by the reward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,14 +200,34 @@ def _flat(value: Any, before: str = "", depth: int = 0) -> list[tuple[str, str]]
 
 
 def differences(chosen: Sequence[Run]) -> list[dict[str, str]]:
-    """The settings in which trainings differ, a row a setting and a column a run."""
-    of_run = {run.name: settings(run.path) for run in chosen}
-    names = sorted({name for one in of_run.values() for name in one})
+    """The settings in which trainings differ, a row a setting and a column a run, those that all of them have first.
+    A run whose settings are not known has no column."""
+    of_run = {run.name: known for run in chosen if (known := settings(run.path))}
+    names = {name for one in of_run.values() for name in one}
     return [
         {"setting": name, **{run: one.get(name, ABSENT) for run, one in of_run.items()}}
-        for name in names
+        for name in sorted(names, key=lambda name: (any(name not in one for one in of_run.values()), name))
         if len({one.get(name, ABSENT) for one in of_run.values()}) > 1
     ]
+
+
+def beside(run: Run, chosen: Reranking) -> dict[str, Any]:
+    """A scored run as a row of the table that has several beside each other.
+
+    Args:
+        run: the scored run.
+        chosen: the figures on choosing among its solutions.
+    """
+    from irl_core.evaluation.reranking import RANDOM_SAMPLE
+
+    one = chosen.baselines.get(RANDOM_SAMPLE, {}).get("1")
+    best = chosen.by_score[chosen.vote.score]["1"].value if chosen.by_score else None
+    known = f"{chosen.correct:,} of {chosen.traces:,} ({chosen.correct / chosen.traces:.0%})" if chosen.traces else ""
+    return {
+        "run": run.listed, "solutions": run.state.removesuffix(" solutions"), "right": known, JUDGED: run.judged,
+        PASS: one.value if one and one.defined else None, BEST: best.value if best and best.defined else None,
+        "checkpoint": run.checkpoint, WRITTEN: run.written,
+    }  # fmt: skip
 
 
 def seeds_together(found: Sequence[Run]) -> list[dict[str, Any]]:

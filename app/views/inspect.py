@@ -337,14 +337,14 @@ def offer_files(inspection: Inspection, result: InspectionResult, indices: list[
     state = st.session_state
     traces = [result["traces"][index] for index in indices]
     descriptions = [results.description(inspection, result, index) for index in indices]
-    page = to_html(
-        {**result, "traces": traces}, view=state["view"], gamma=state["gamma"], strength=state["strength"],
+    page = partial(
+        to_html, {**result, "traces": traces}, view=state["view"], gamma=state["gamma"], strength=state["strength"],
         described=descriptions,
     )  # fmt: skip
     files = (
         ("HTML page of what is shown", page, "inspection.html", "text/html"),
-        ("CSV of all tokens", to_csv(result), "inspection.csv", "text/csv"),
-        ("JSON", json.dumps(result, indent=1, allow_nan=False), "inspection.json", "application/json"),
+        ("CSV of all tokens", partial(to_csv, result), "inspection.csv", "text/csv"),
+        ("JSON", partial(json.dumps, result, indent=1, allow_nan=False), "inspection.json", "application/json"),
     )
     with st.container(horizontal=True):
         for label, data, name, mime in files:

@@ -20,7 +20,7 @@ from app.jobs import panel, supervisor, training_runs, waiting
 from app.jobs.store import JobError
 from app.jobs.supervisor import Wanted
 from app.jobs.training_form import STARTED
-from app.runs import labels, table
+from app.runs import beside, labels, table
 from app.runs.labels import Label, LabelError, Labels
 from app.runs.table import Run
 from irl_core.methods import METHODS
@@ -46,10 +46,7 @@ BUNDLED_ONES: Final = (
     "*demo (bundled)* is the training of the checkpoint demo. Of that of gsm8k no curves were kept: *Where it comes "
     "from* in the sidebar says how it was made."
 )
-JUDGED_MEANS: Final = (
-    "Of how many solutions of a scored run the model cannot judge: they are unlike those that its checkpoint was made "
-    "for (unfamiliar), or without a signal. Their rewards say nothing."
-)
+HIDDEN: Final = ("tags", "note", "preset", "seed", "pass@1", "checkpoint")  # where no run has any
 ARCHIVED: Final = "runs_archived_last"  # in the session: the key of the run that was archived last
 WIDTHS: Final = {"tags": 110, "note": 200}  # pixels of the columns that hold what people wrote
 KINDS: Final = ("all", "training", "scored run")
@@ -150,11 +147,11 @@ def choose(shown: Sequence[Run]) -> list[Run]:
         "pass@1": st.column_config.NumberColumn(format="%.3f"),
         table.WRITTEN: st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
         "state": st.column_config.TextColumn(help=STATES_MEAN),
-        table.JUDGED: st.column_config.TextColumn(help=JUDGED_MEANS),
+        table.JUDGED: st.column_config.TextColumn(help=table.JUDGED_MEANS),
     }
     for name, width in WIDTHS.items():  # of themselves they are as wide as their names
-        if any(row[name] for row in rows):
-            columns[name] = st.column_config.TextColumn(width=width)
+        columns[name] = st.column_config.TextColumn(width=width)
+    columns |= {name: None for name in HIDDEN if all(row[name] in ("", None) for row in rows)}  # others need the room
     st.html(f"<style>{NARROW}{figures.stylesheet()}</style>")
     with st.container(key="runs_cards"):  # what a narrow screen has in the place of the table
         st.html(figures.table_html(table.cards(shown)))
@@ -333,15 +330,19 @@ def several(chosen: Sequence[Run]) -> None:
     """Runs beside each other: what their settings differ in, and the pages that draw them together."""
     with st.container(horizontal=True):
         look_at(chosen)
-    trainings = [run for run in chosen if run.what == "training"]
+    scored, trainings = ([run for run in chosen if run.what == what] for what in ("scored run", "training"))
+    if len(scored) > 1:
+        beside.show(scored)
     if len(trainings) < 2:
         return
-    differing = table.differences(trainings)
     st.subheader("Settings that differ")
-    if differing:
+    silent = [run.listed for run in trainings if not table.settings(run.path)]
+    if silent:
+        st.caption(plain(f"Of {', '.join(silent)} no settings are known here."))
+    if differing := table.differences(trainings):
         cards.table(differing, "settings_differ", title="Settings that differ")
-    else:
-        st.caption("None: they have the same settings, or these cannot be read.")
+    elif len(trainings) - len(silent) > 1:
+        st.caption("None: they have the same settings.")
 
 
 def look_at(chosen: Sequence[Run]) -> None:

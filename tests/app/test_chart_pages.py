@@ -226,6 +226,15 @@ def test_where_some_problems_have_one_solution_it_is_said_and_the_headlines_numb
         assert f"{100 * drawn[f'{way}, of all 1 to 3 samples']:.{len(share.partition('.')[2])}f}" == share
 
 
+def test_a_file_to_save_is_made_when_it_is_asked_for(choose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is made at once lies at an address, which a browser that looks a moment later finds empty: 404."""
+    made: list[pd.DataFrame] = []
+    monkeypatch.setattr(chart.csv_export, "csv_of", made.append)
+    choose(one=simulated(12, 4))
+    page = open_page("reranking")
+    assert len([one for one in page.get("download_button") if one.proto.label == "Save as CSV"]) > 2 and not made
+
+
 def test_of_one_sample_a_problem_no_choice_is_drawn(choose: Any) -> None:
     choose(one=simulated(12, 1))
     page = open_page("reranking")

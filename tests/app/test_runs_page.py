@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
@@ -94,6 +95,16 @@ def test_settings_that_differ_and_seeds_together(home: Path) -> None:
     (row,) = table.seeds_together(list(runs.values()))
     assert (row["runs"], row["seeds"], row["n"]) == ("one, two", "1, 2", 2)
     assert row["mean pass@1"] == pytest.approx(0.6) and row["standard deviation"] == pytest.approx(0.1414, abs=1e-4)
+
+
+def test_settings_that_all_have_come_first_and_a_run_without_any_has_no_column(home: Path) -> None:
+    runs = {run.name: run for run in found()}
+    (home / "runs" / "two" / CONFIG).write_text("{a: 1, run: {seed: 2, method: irl, preset: demo-irl, steps: 2}}")
+    rows = table.differences([runs["one"], runs["two"]])
+    assert [row["setting"] for row in rows] == ["run.seed", "a", "policy.learning_rate"]  # what both have comes first
+    assert rows[1] == {"setting": "a", "one": "not set", "two": "1"}
+    (home / "runs" / "two" / CONFIG).unlink()
+    assert table.differences([runs["one"], runs["two"]]) == []
 
 
 @pytest.mark.parametrize("config", ["[", "a: &a [*a]", "x" * 2_000_000, "- 1", "", "\0"])
@@ -193,6 +204,34 @@ def test_two_runs_are_compared_and_seeds_stand_together(home: Path) -> None:
     tables: list[Any] = [one.value for one in page.dataframe]
     assert "policy.learning_rate" in next(list(one["setting"]) for one in tables if "setting" in one)
     assert list(next(one for one in tables if "seeds" in one)["runs"]) == ["one, two"]
+
+
+def test_a_run_that_does_not_tell_its_settings_is_named_and_fills_no_column(home: Path) -> None:
+    page = open_page()
+    page.multiselect(key="runs_chosen").set_value(["training/one", "training/demo (bundled)"]).run()
+    assert "Of demo (bundled) no settings are known here." in captions(page)
+    tables: list[Any] = [one.value for one in page.dataframe]
+    assert not [one for one in tables if "setting" in one]
+
+
+def test_two_scored_runs_have_their_figures_beside_each_other(home: Path) -> None:
+    written(home / "runs" / "first" / "run.parquet", simulated(12, 2), checkpoint="demo")
+    written(home / "runs" / "second" / "run.parquet", simulated(12, 1), checkpoint="demo")
+    chooser.catalogue.clear()
+    page = open_page()
+    page.multiselect(key="runs_chosen").set_value(["scored/first", "scored/second"]).run()
+    assert not page.exception
+    tables: list[Any] = [one.value for one in page.dataframe]
+    rows = next(one for one in tables if "right" in one).set_index("run")
+    first, second = simulated(12, 2), simulated(12, 1)
+    for name, given in (("first", first), ("second", second)):
+        right = sum(bool(row["correct"]) for row in given)
+        assert rows["right"][name] == f"{right} of {len(given)} ({right / len(given):.0%})"
+        assert rows["solutions"][name] == str(len(given)) and rows["checkpoint"][name] == "demo"
+    assert rows["pass@1"]["first"] == pytest.approx(sum(bool(row["correct"]) for row in first) / 24)
+    assert 0 <= rows[table.BEST]["first"] <= 1 and pd.isna(rows[table.BEST]["second"])  # nothing to choose
+    columns = json.loads(page.dataframe[0].proto.columns)
+    assert columns["tags"]["hidden"] and columns["note"]["hidden"] and "hidden" not in columns.get("checkpoint", {})
 
 
 def offer_the_first_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -336,17 +336,23 @@ def test_what_is_trained_first_is_in_the_total(folder: Path, two_cores: None) ->
     assert list(first) == ["demo-sft"]
     lines, seconds = training_plan.lines_of(PLAN), first["demo-sft"]
     assert lines[:3] == [
-        f"In all about {hours(6000 + seconds)} on 2 CPU cores", f"Trained before it: demo-sft {hours(seconds)}",
+        f"In all about {hours(6000 + seconds)} on 2 CPU cores",
+        f"Trained before it, each alone: demo-sft {hours(seconds)}",
         "irl, 100 steps: about 1.7 h",
     ]  # fmt: skip
     known = training_plan.presets()
-    before = training_plan.seconds_of(known, "demo-irl")
-    assert before == sum(known[name].seconds for name in ("demo-irl", "demo-sft", "demo-expert"))
+
+    def alone(*names: str) -> str:
+        return hours(sum(known[name].seconds for name in names))
+
+    assert training_plan.time_words(known, "demo-irl") == f"{alone('demo-irl', 'demo-sft', 'demo-expert')} in all"
+    assert training_plan.time_words(known, "demo-sft") == alone("demo-sft")  # it starts from nothing
     final = folder / "runs" / "demo-sft" / "final"
     final.mkdir(parents=True)
     (final / "manifest.json").write_text("{}")
     assert training_plan.trained_first(PLAN) == {}
-    assert training_plan.seconds_of(known, "demo-irl") == before - known["demo-sft"].seconds
+    assert training_plan.time_words(known, "demo-irl") == f"{alone('demo-irl', 'demo-expert')} in all"
+    assert training_plan.time_words(known, "demo-expert") == alone("demo-expert")
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (89, "89 s"), (600, "10 min"), (3600, "1.0 h")])
