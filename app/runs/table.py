@@ -38,7 +38,7 @@ JUDGED_MEANS: Final = (
     "for (unfamiliar), or without a signal. Their rewards say nothing."
 )
 PASS: Final = "pass@1"
-BEST: Final = "best of N by the reward"
+BEST: Final = "best of N"  # by the reward
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,6 @@ from app.analysis.upload_records import ABOUT
 from app.inspect import links
 from irl_core.data.annotations import Annotations, text_hash
 from irl_core.data.scored_rows import PROVENANCE_KEY
-from irl_core.report.csv_export import csv_of
 from irl_core.storage.run_writer import write_run
 from irl_core.storage.scored_run import read_run
 from tests.app.failures_page import MAIN, captions, drawn, listed, open_page, own_lines, press, rename, said
@@ -49,11 +49,11 @@ def test_an_id_tells_nothing_before_the_answer(
     rename(tmp_path, "slip-{}/wrong")
     saved: list[list[str]] = []
 
-    def kept(rows: pd.DataFrame) -> str:
+    def kept(make: Callable[[pd.DataFrame], str], rows: pd.DataFrame) -> str:  # at once, and not when it is asked for
         saved.append(rows["trace_id"].tolist())
-        return csv_of(rows)
+        return make(rows)
 
-    monkeypatch.setattr(listing, "csv_of", kept)
+    monkeypatch.setattr(listing, "partial", kept)
     page = open_page()
     names = page.dataframe[0].value["trace_id"].tolist()
     assert all(name.startswith("row ") for name in names) and page.subheader[0].value == names[0]
