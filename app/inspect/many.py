@@ -13,6 +13,7 @@ from app.inspect.request import Inspection, Request
 from app.inspect.results import verdict_of
 from irl_core.data.fields import RowError
 from irl_core.data.formats import read
+from irl_core.data.sources import FIELDS
 from irl_core.errors import DatasetError, UserError
 from irl_core.reward.verdict import KINDS, NO_STEP
 
@@ -51,26 +52,33 @@ class Work:
 
 
 def read_pasted(text: str, problem: str = "", answer: str = "") -> Pasted:
-    """The requests in ``text``: JSON lines of any known format, or else solutions of ``problem`` with a line of dashes
-    between them.
+    """The requests in ``text``: JSON lines or a CSV table of any known format, or else solutions of ``problem`` with a
+    line of dashes between them.
 
     Raises:
         ManyError: empty, too long, too many, of no known format, or solutions without a problem.
     """
     if not text.strip():
-        raise ManyError("Nothing is pasted; a JSON object a line, or solutions with a line of --- between them.")
+        raise ManyError("Nothing is pasted; JSON lines, CSV, or solutions with a line of --- between them.")
     if len(text) > MOST_CHARACTERS:
         raise ManyError(f"{len(text):,} characters; the limit is {MOST_CHARACTERS:,}. Take the Upload page.")
-    pasted = read_rows(text) if text.lstrip().startswith(("{", "[")) else read_solutions(text, problem, answer)
+    pasted = read_rows(text) if holds_rows(text) else read_solutions(text, problem, answer)
     if len(pasted.requests) > MOST:
         raise ManyError(f"{len(pasted.requests):,} solutions; the limit is {MOST}. Take the Upload page for more.")
     return pasted
 
 
+def holds_rows(text: str) -> bool:
+    """Whether a text is JSON, or a table whose first line has names of columns, a known one among them."""
+    start = text.lstrip()
+    names = [name.strip(' "') for name in re.split(r"[,;\t]", start.partition("\n")[0].strip())]
+    return start.startswith(("{", "[")) or (len(names) > 1 and not set(names).isdisjoint(FIELDS))
+
+
 def read_rows(text: str) -> Pasted:
-    """The rows of JSON lines as requests. Raises ManyError."""
+    """The rows of JSON lines or of a table as requests. Raises ManyError."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pasted.jsonl"
+        path = Path(folder) / "pasted"
         path.write_text(text, encoding="utf-8", errors="replace")
         try:
             rows = list(read(path))

@@ -15,9 +15,9 @@ from app.inspect.steps import DASHES, StepsError, marked, read_marked
 from irl_core.scorer import MAX_SAMPLES
 from irl_core.strategies import STRATEGIES
 
-MANY_OPEN: Final = "many_open"  # the keys of the popovers: whether they are open; an action closes its own
+MANY: Final = "many"  # how many popovers of it there were before this one: a new one is closed, whatever a browser has
 SAMPLED: Final = 4  # rows of the example
-STEPS_OPEN: Final = "steps_open"
+STEPS_OPEN: Final = "steps_open"  # the key of its popover: whether it is open; its action closes it
 WAYS: Final = {
     "": "each on its own",
     "early rejection": "early rejection: begin eight, end two",
@@ -55,10 +55,11 @@ def sampling() -> None:
 
 def paste_many() -> None:
     """Ask for a file of solutions that are inspected one after the other."""
-    with st.popover("Many at once", icon=":material/playlist_add:", key=MANY_OPEN, on_change="rerun"):
+    key = f"many_open_{st.session_state.setdefault(MANY, 0)}"
+    with st.popover("Many at once", icon=":material/playlist_add:", key=key, on_change="rerun"):
         st.caption(
-            f"JSON lines as the Upload page takes them, at most {many.MOST}; or solutions of the problem in the form, "
-            f"with a line of {DASHES} between them."
+            f"JSON lines, or CSV with a line of column names, as the Upload page takes them, at most {many.MOST} rows; "
+            f"or solutions of the problem in the form, with a line of {DASHES} between them."
         )
         st.text_area("Paste a file", key="pasted", height=200)
         st.button(
@@ -73,7 +74,7 @@ def paste_many() -> None:
             except many.ManyError as error:
                 state["many_error"] = str(error)
             else:
-                state[MANY_OPEN] = False
+                state[MANY] += 1
 
         st.button("Inspect them all", on_click=take, type="primary")
     if "many_error" in st.session_state:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -77,7 +78,7 @@ class Ticket:
         return not self._given_up.is_set()
 
     def ahead(self) -> int:
-        """How many requests will be served before this one."""
+        """How many requests of others will be served before this one."""
         return self._desk.ahead(self)
 
     def wait(self, seconds: float) -> bool:
@@ -141,9 +142,10 @@ class Desk:
             )
 
     def ahead(self, ticket: Ticket) -> int:
-        """How many requests will be served before this one."""
+        """How many requests will be served before this one; those of its own session, which it gave up, apart."""
         with self._queue_lock:
-            return self._queue.index(ticket) if ticket in self._queue else 0
+            before = takewhile(lambda other: other is not ticket, self._queue if ticket in self._queue else ())
+            return sum(not ticket.session or other.session != ticket.session for other in before)
 
     def forget(self, ticket: Ticket) -> None:
         """Take a ticket out of the queue, if it is in it."""

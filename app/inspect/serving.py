@@ -48,7 +48,7 @@ def tell_what_is_known(request: Request) -> None:
 
 
 def answer(
-    request: Request, info: CheckpointInfo, stop: Callable[[], None], *, name: str = "", before: str = ""
+    request: Request, info: CheckpointInfo, stop: Callable[[], None], *, name: str = "inspect", before: str = ""
 ) -> Inspection | None:
     """The inspection that serves a request; where it is refused, None, and why is said.
 
@@ -72,7 +72,7 @@ def answer(
 def waiting(key: str, stop: Callable[[], None]) -> Iterator[DeltaGenerator]:
     """A place for progress with a button beside it that calls ``stop``; both go when it is over, however it ends."""
     place = st.empty()
-    with place.container(horizontal=True, vertical_alignment="center"):
+    with place.container(horizontal=True, vertical_alignment="center", key=f"strip_{key}"):
         box = st.empty()
         st.button("Stop", key=key, icon=":material/stop_circle:", on_click=stop)
     try:

@@ -34,11 +34,22 @@ FAILURES = Path(__file__).with_name("failures.py")
 DISCOUNTED_SCORE = "mean_discounted"  # the one trace score that discounts
 ROW_PIXELS = 35
 RESULT = "result"
+SHOWN = "shown"  # the result, with what is said of it above
 STYLE = """<style>
 .st-key-kinds { min-height: 2.5rem; justify-content: center; }
 @media (max-width: 767px) { .st-key-found { min-height: 85vh; scroll-margin-top: 4rem; } }
 [data-testid=stPopoverBody]:has(.st-key-wide_history_table) { min-width: min(46rem, 92vw); }
 .irl-lens-typing .st-key-result { opacity: 0.4; }  /* at the first letter, before the page has heard of it */
+body:has(.st-key-strip_stop_inspect) .st-key-shown { display: none; }  /* what is asked now has another one */
+/* progress of what is asked further down the page is in sight wherever it is, and moves nothing under the pointer */
+[data-testid=stLayoutWrapper]:has(> :is(.st-key-strip_stop_change, .st-key-strip_stop_second)) {
+  position: fixed; z-index: 1000; right: 1rem;
+  bottom: 1rem; width: min(34rem, 100vw - 2rem); padding: 0.5rem 1rem; border-radius: 0.5rem;
+  border: 1px solid rgb(128 128 128 / 40%); background-color: var(--st-background-color, Canvas);
+  box-shadow: 0 2px 10px rgb(0 0 0 / 30%); }
+body:has(:is(.st-key-strip_stop_change, .st-key-strip_stop_second)) .st-key-shown [data-stale=true] {
+  opacity: 1 !important; transition: none !important; }
+@media (max-width: 767px), (hover: none) { .st-key-inspect kbd { display: none; } }  /* without keys */
 </style>"""
 DIMMED = f"<style>.st-key-{RESULT} {{ opacity: 0.4; }}</style>"  # it is not of the texts that stand above it
 
@@ -69,7 +80,7 @@ def show() -> None:
     inspection = st.session_state.get("inspection")
     if inspection is None:
         return
-    with st.container() if is_wide(inspection) else right:
+    with st.container(key=SHOWN) if is_wide(inspection) else right.container(key=SHOWN):
         if not session.is_of_the_form(inspection):
             words = f"The result of what was asked before, {history.beginning(inspection.request.problem)}"
             words += f", by {inspection.listed}." if inspection.listed else "."
@@ -163,8 +174,9 @@ def form() -> None:
             "Inspect", key="inspect", type="primary", width="stretch", on_click=session.ask, shortcut="Ctrl+Enter"
         )
     state = st.session_state
-    if not state["solution"].strip():  # below the button: where it comes and goes the button stays under the pointer
-        panels.sampling()
+    with st.container():  # below the button; its room stays: what follows would stand there twice while models run
+        if not state["solution"].strip():
+            panels.sampling()
 
 
 # ---------------------------------------------------------------------------------------------- a trace of a scored run

@@ -77,6 +77,18 @@ def test_sessions_of_many_samples_do_not_fill_the_queue_and_one_session_waits_on
     assert again.result().checkpoint == after.result().checkpoint == "fake-irl"
 
 
+def test_what_a_session_gave_up_itself_is_not_called_ahead_of_it() -> None:
+    held = Held()
+    desk = Desk(Path("fake"), "cpu", held)
+    first = desk.submit(Request("How many?", "1"), "mine")
+    first.give_up()  # it is being served, until its next report
+    again = desk.submit(Request("How many?", "2"), "mine")
+    other = desk.submit(Request("How many?", "3"), "another")
+    assert (again.ahead(), other.ahead()) == (0, 2)
+    held.go.set()
+    assert again.result().checkpoint == other.result().checkpoint == "fake-irl"
+
+
 def test_a_ticket_given_up_leaves_the_queue_and_the_next_is_served() -> None:
     held = Held()
     desk = Desk(Path("fake"), "cpu", held)

@@ -50,6 +50,15 @@ def test_a_pasted_file_is_rows_or_solutions_of_the_problem() -> None:
     assert pasted.requests == (Request("Q", "a = 1", "2"), Request("Q", "b = 2", "2"))
 
 
+def test_a_table_may_be_pasted_too_and_a_sentence_with_a_comma_is_none() -> None:
+    for separator in (",", ";", "\t"):
+        rows = [["question", "solution", "answer"], ["Q1", '"3 + 4 = 7\nThat is 7."', "7"], ["Q2", "1 + 1 = 2", "2"]]
+        pasted = read_pasted("\n".join(map(separator.join, rows)))
+        assert pasted.requests == (Request("Q1", "3 + 4 = 7\nThat is 7.", "7"), Request("Q2", "1 + 1 = 2", "2"))
+    for text in ("First, we add\n1 + 1 = 2", "question\n1 + 1 = 2"):
+        assert read_pasted(text, "Q").requests == (Request("Q", text),)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
