@@ -39,6 +39,7 @@ FIRST: Final = "demo-irl"
 STARTED: Final = "training_started"  # in the session: the run just started, until the page on curves shows it
 OPEN: Final = "training_open"  # in the session: whether the form is shown
 OPENED: Final = "training_opened"  # in the session: how often it was opened, which its widgets are named by
+TYPED: Final = "training_typed"  # in the session: what was typed too early for its field, by the field's key
 CHECKED: Final = "training_checked"  # in the session: the request that was checked last, as `Checked`
 PRESET_WORDS: Final = (
     "A training whose every setting is chosen; what you change below is changed in it alone. In the descriptions the "
@@ -166,31 +167,35 @@ def chosen_request(known: Mapping[str, Preset]) -> TrainingRequest:
         "Preset", names, index=names.index(FIRST) if FIRST in names else 0, format_func=label, key=keyed("preset"),
         help=PRESET_WORDS,
     )  # fmt: skip
-    own = field(preset, "name", training_plan.free_name(preset))
-    name = right.text_input("Name of the run", max_chars=training_plan.MAX_NAME, **own)
+    begins, own = field(preset, "name", training_plan.free_name(preset))
+    name = right.text_input("Name of the run", begins, max_chars=training_plan.MAX_NAME, **own)
     st.caption(plain(known[preset].about))
     config = known[preset].config
     settings = chosen_settings(preset, config)
     with st.expander("Any other setting, by its name"):
-        own = field(preset, "more", "")
-        more = st.text_area("Settings", placeholder=MORE, label_visibility="collapsed", **own)
+        begins, own = field(preset, "more", "")
+        more = st.text_area("Settings", begins, placeholder=MORE, label_visibility="collapsed", **own)
     return TrainingRequest(preset, training_plan.overrides(config, settings, more), name.strip())
 
 
-def field(preset: str, name: str, value: object) -> dict[str, Any]:
-    """The key of a field that belongs to a preset and begins with its value.
+def field(preset: str, name: str, value: object) -> tuple[Any, dict[str, Any]]:
+    """What a field of a preset begins with, its key, and what is called when it has changed.
 
     What is typed while the fields of a preset that was just chosen are still on their way goes into one of the preset
-    before: it is given to the same field of the new one.
+    before: it is given to the same field of the new one. Then Streamlit takes every field of the preset before for
+    changed, since the server has forgotten them and the browser has not: only a value that is another is typed.
     """
     state, key = st.session_state, keyed(f"{preset}_{name}")
-    state.setdefault(key, value)
+    begins = state.get(TYPED, {}).get(key, value)
+    drawn = state.get(key, begins)
 
     def carry_over() -> None:
-        if (now := state[keyed("preset")]) != preset:
-            state[keyed(f"{now}_{name}")] = state[key]
+        if (now := state[keyed("preset")]) != preset and state[key] != drawn:
+            other = keyed(f"{now}_{name}")
+            # the first for a field that is drawn already; the second for one that the browser draws only after a rerun
+            state[other] = state.setdefault(TYPED, {})[other] = state[key]
 
-    return {"key": key, "on_change": carry_over}
+    return begins, {"key": key, "on_change": carry_over}
 
 
 def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
@@ -199,12 +204,14 @@ def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
     def number(place: DeltaGenerator, label: str, key: str, text: str) -> int:
         low, high = limits(key)
         label = f"{label} ({low} {'or more' if high is None else f'to {high:,}'})"  # what is beyond turns red, no more
-        return int(place.number_input(label, low, high, help=text, step=1, **field(preset, key, value_of(config, key))))
+        begins, own = field(preset, key, value_of(config, key))
+        return int(place.number_input(label, low, high, begins, help=text, **own))
 
     def choice(place: DeltaGenerator, label: str, key: str, options: tuple[str, ...], text: str, **more: Any) -> str:
         value = value_of(config, key)
-        listed = list(options) if value in options else [value, *options]
-        return str(place.selectbox(label, listed, help=text, **field(preset, key, value), **more))
+        begins, own = field(preset, key, value)
+        listed = list(dict.fromkeys([*(() if value in options else (value,)), *options, begins]))
+        return str(place.selectbox(label, listed, listed.index(begins), help=text, **own, **more))
 
     method, data, loss = st.columns(3)
     steps, seed, group = st.columns(3)
@@ -227,12 +234,14 @@ def chosen_settings(preset: str, config: TrainConfig) -> dict[str, Setting]:
     if properties.needs_discriminator:
         chosen[LOSS] = choice(loss, "Loss of the reward", LOSS, allowed(LOSS), "What the reward model learns to do.")
         st.caption(LOSS_WORDS.get(str(chosen[LOSS]), ""))
+        begins, own = field(preset, PERTURBATIONS, list(value_of(config, PERTURBATIONS)))
         chosen[PERTURBATIONS] = st.multiselect(
             "Mistakes put into right solutions, for the reward to learn from",
             allowed(PERTURBATIONS),
+            begins,
             placeholder="none",
             format_func=lambda name: MISTAKES.get(name, name),
-            **field(preset, PERTURBATIONS, list(value_of(config, PERTURBATIONS))),
+            **own,
         )
     return chosen
 

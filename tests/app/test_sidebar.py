@@ -208,6 +208,21 @@ def test_what_is_typed_while_the_fields_of_a_new_preset_are_on_their_way_is_kept
     assert page.number_input(key="train1_demo-irl_run.steps").value == 140
 
 
+def test_of_fields_that_the_server_has_forgotten_only_what_was_typed_is_taken(planned: list[Any]) -> None:
+    """A browser that has not drawn the new preset's fields yet sends all of the preset before once more."""
+    page = press(open_page(), "Train")
+    page.selectbox(key="train1_preset").set_value("demo-sft")
+    page.number_input(key="train1_demo-irl_run.steps").set_value(3)
+    late = page._tree.get_widget_states()
+    page.number_input(key="train1_demo-irl_run.steps").set_value(140)
+    page.run()
+    page._run(late)
+    assert not page.exception
+    assert page.number_input(key="train1_demo-sft_run.steps").value == 3
+    assert page.text_input(key="train1_demo-sft_name").value == "demo-sft"
+    assert page.selectbox(key="train1_demo-sft_run.method").value == "sft"
+
+
 def test_the_form_stays_when_the_page_is_drawn_anew() -> None:
     """As it is when a job has ended: what was filled in is not lost."""
     page = press(open_page(), "Train")
