@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -33,6 +34,7 @@ from irl_core.storage.scored_run import (
     read_row,
     read_run,
 )
+from irl_core.text.step_numbers import count_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,22 +194,25 @@ def index(info: RunInfo) -> pa.Table:
     """The short columns of every row (``INDEX_COLUMNS``): what is filtered and sorted by, with what follows of them.
 
     Added are its number (``row``), its verdict and the step that it names, and what equal texts have in common
-    (``item``). The confidence is null where the model cannot judge. Texts are read some hundred rows at a time, no
-    token is. Raises StoreError.
+    (``item``). The confidence is null where the model cannot judge; ``n_steps`` counts as one reads, without closing
+    lines. Texts are read some hundred rows at a time, no token is. Raises StoreError.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     table = read_run(info.path, list(INDEX_COLUMNS))
     rulings = [ruling(row) for row in table.select(RULED_BY).to_pylist()]
-    items = [
-        text_hash(problem, text)
-        for batch in read_batches(info.path, ["problem", "text"])
-        for problem, text in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-    ]
+    items: list[str] = []
+    counts: list[int] = []
+    for batch in read_batches(info.path, ["problem", "text", "steps"]):
+        problems, texts = (batch.column(name).to_pylist() for name in ("problem", "text"))
+        items += map(text_hash, problems, texts)
+        counts += map(count_steps, roles(batch.column("steps")))
     barred = table.column("cannot_judge").fill_null(False)
     sure = pc.if_else(barred, pa.scalar(None, pa.float32()), table.column("confidence"))
-    table = table.set_column(table.column_names.index("confidence"), "confidence", sure)
+    changed = {"confidence": sure, "n_steps": pa.array(counts, pa.int32())}
+    for name, values in changed.items():
+        table = table.set_column(table.column_names.index(name), name, values)
     added = {
         ROW: pa.array(range(table.num_rows), pa.int64()),
         ITEM: pa.array(items, pa.string()),
@@ -217,6 +222,15 @@ def index(info: RunInfo) -> pa.Table:
     for name, values in added.items():
         table = table.append_column(name, values)
     return table
+
+
+def roles(steps: pa.ChunkedArray) -> list[list[str | None]]:
+    """The roles of the steps of each row, from the column that holds them; no text of a step becomes an object."""
+    import pyarrow.compute as pc
+
+    flat = iter(pc.struct_field(pc.list_flatten(steps), "role").to_pylist())
+    lengths = pc.fill_null(pc.list_value_length(steps), 0).to_pylist()
+    return [list(islice(flat, length)) for length in lengths]
 
 
 def ruling(row: Mapping[str, Any]) -> Ruling:

@@ -21,6 +21,7 @@ from irl_core.reward.verdict import FAMILIARITY, cell_of
 from irl_core.reward.wording import step_name
 from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_batches
+from irl_core.text.step_numbers import count_steps
 from irl_core.types import Step
 
 if TYPE_CHECKING:
@@ -243,18 +244,20 @@ def table_rows(info: RunInfo, chosen: Sequence[int], *, telling: bool) -> pd.Dat
     """The rows of the table; without ``telling`` only what a blind annotator may see."""
     import pandas as pd
 
-    if not telling:
-        return catalogue.rows(info, chosen, ["trace_id", *NEUTRAL])
-    stored = [name for name in TELLING if name != VERDICT]
-    names = list(dict.fromkeys(["trace_id", *NEUTRAL, *stored, *RULED_BY, "steps"]))
+    stored = [*(name for name in TELLING if name != VERDICT), *RULED_BY] if telling else []
+    names = list(dict.fromkeys(["trace_id", *NEUTRAL, *stored, "steps"]))
     found = catalogue.numbered_rows(info, chosen, names)
     for row in found:
-        ruled, steps = catalogue.ruling(row), steps_of(row)
+        steps = steps_of(row)
+        row["n_steps"] = count_steps(step.role for step in steps)
+        if not telling:
+            continue
+        ruled = catalogue.ruling(row)
         row[VERDICT] = cell_of(ruled, row["correct"], steps if (ruled.step or 0) < len(steps) else ())
         row["familiar"] = FAMILIARITY[row["familiar"]]
         row["confidence"] = None if row["cannot_judge"] else row["confidence"]
         row["true_first_error_step"] = first_error_words(row)
-    return pd.DataFrame(found, columns=["trace_id", *NEUTRAL, *TELLING])
+    return pd.DataFrame(found, columns=["trace_id", *NEUTRAL, *(TELLING if telling else ())])
 
 
 def steps_of(row: Mapping[str, Any]) -> tuple[Step, ...]:

@@ -22,7 +22,7 @@ from irl_core.reward.token_scores import DEFAULT_GAMMA
 from irl_core.reward.wording import signed
 from irl_core.storage.schema import ScoredRow
 from irl_core.text.quantities import odd_quantities
-from irl_core.text.step_numbers import step_numbers
+from irl_core.text.step_numbers import shows_number, step_numbers
 
 if TYPE_CHECKING:
     from irl_core.data.annotations import Annotation
@@ -64,14 +64,17 @@ def draw_trace(
 def draw_solution(row: ScoredRow, info: RunInfo, revealed: bool) -> None:
     """The solution: in the colours of its rewards where they may be seen, else as plain steps."""
     inspection = stored_inspection(row, info.listed) if revealed else None
+    steps = failures.steps_of(row)
     if inspection is None and st.session_state.get("more_asked") and not revealed:
-        names = [failures.step_heading(row, step) for step in range(len(row["steps"]))]
+        names = [
+            "" if shows_number(steps, step) else failures.step_heading(row, step) for step in range(len(row["steps"]))
+        ]
         marking(row, names, annotating.marked_in(row), partial(annotating.mark, row), key="marking")
         return
     if inspection is None:
-        for number, step in zip(step_numbers(failures.steps_of(row)), row["steps"], strict=True):
-            head = "Answer:" if step.get("role") == "answer" else f"{number}."
-            st.text(f"{head}  {step['text']}")
+        for place, (number, step) in enumerate(zip(step_numbers(steps), steps, strict=True)):
+            head = "Answer:  " if step.role == "answer" else "" if shows_number(steps, place) else f"{number}.  "
+            st.text(f"{head}{step.text}")
         return
     trace = to_result(inspection, DEFAULT_GAMMA)["traces"][0]
     description = payload.describe(trace, caption=caption(inspection.scored[0], inspection))

@@ -10,7 +10,7 @@ from typing import Final
 
 from irl_core.reward.plain_math import plain_math
 from irl_core.text.equations import Equation
-from irl_core.text.step_numbers import step_numbers
+from irl_core.text.step_numbers import count_steps, step_numbers
 from irl_core.types import Localisation, Step
 
 REDUCED: Final = {"min": "lowest", "mean": "mean", "sum": "summed", "last": "last"}
@@ -44,7 +44,7 @@ def step_name(steps: Sequence[Step], index: int, *, of: bool = True) -> str:
     if not of:
         return name
     place = "" if is_called_by_position(steps, index) else f", no. {index + 1}"
-    return f"{name}{place} of {sum(step.role != 'answer' for step in steps)}"
+    return f"{name}{place} of {count_steps(step.role for step in steps)}"
 
 
 def is_called_by_position(steps: Sequence[Step], index: int) -> bool:

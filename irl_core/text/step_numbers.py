@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -22,6 +22,11 @@ _NUMBERED: Final = re.compile(
 )
 
 
+def count_steps(roles: Iterable[str | None]) -> int:
+    """How many steps a solution has, by the roles of what is stored as its steps: a closing line is none."""
+    return sum(role != "answer" for role in roles)
+
+
 def step_numbers(steps: Sequence[Step]) -> tuple[int, ...]:
     """The number that each step is called by: the text's own where every step of the reasoning begins with one and they
     rise, else its position from 1. What announces the first step ('Here is how:') may stand before its number. A
@@ -34,6 +39,13 @@ def step_numbers(steps: Sequence[Step]) -> tuple[int, ...]:
         return places
     named = dict(zip(reasoning, numbers, strict=True))
     return tuple(named.get(place, place) for place in places)
+
+
+def shows_number(steps: Sequence[Step], index: int) -> bool:
+    """Whether the text of a step shows the number that the step is called by, so that nobody needs to add it."""
+    first = next((place for place, step in enumerate(steps) if step.role != "answer"), None)
+    is_reasoning = steps[index].role != "answer"
+    return is_reasoning and _number_of(steps[index].text, first=index == first) == step_numbers(steps)[index]
 
 
 def _number_of(text: str, *, first: bool) -> int | None:

@@ -36,10 +36,24 @@ def test_an_expression_filters_and_one_that_is_none_is_said(store: Annotations) 
     ]
     told = page.text_input(key="where").help.splitlines()
     assert len(told) == len(expression.NAMES)
-    assert any(one.startswith("- **steps**, a number: ") and "counts as its last step" in one for one in told)
+    assert any(
+        one.startswith("- **steps**, a number: ") and "the line of its final answer is none" in one for one in told
+    )
     for wrong, words in (("length <", "is not complete"), ("length == 'a'", "compares a number with a text")):
         page.text_input(key="where").set_value(wrong).run()
         assert not page.exception and words in page.error[0].value.replace("\\", "")
+
+
+def test_steps_are_counted_in_filters_and_in_the_list_as_the_page_numbers_them(store: Annotations) -> None:
+    """``steps > 3`` listed a solution of three steps: its answer line was counted."""
+    page = open_page()
+    counts = page.dataframe[0].value["n_steps"].tolist()
+    keyed = [one.label for one in page.button if str(one.key).startswith("choice_") and one.label.startswith("Step ")]
+    assert counts[0] == len(keyed)
+    page.text_input(key="where").set_value(f"steps == {counts[0]}").run()
+    assert page.dataframe[0].value["n_steps"].tolist() == [one for one in counts if one == counts[0]]
+    page.toggle(key="model_first").set_value(True).run()
+    assert set(page.dataframe[0].value["n_steps"]) == {counts[0]}
 
 
 def test_a_link_opens_the_page_on_its_filters(store: Annotations) -> None:
@@ -94,7 +108,7 @@ def test_filters_that_are_on_are_named_and_each_is_taken_off(store: Annotations)
     found = filters_on(page)
     assert found == [
         "answer incorrect", "with \u201ca\u201d", "steps > 0", "verdict: an error", "true first error: step 1",
-        "mean discounted reward \u22122.00 to +3.00", "by number of steps, with the answer line, highest first",
+        "mean discounted reward \u22122.00 to +3.00", "by number of steps, highest first",
     ]  # fmt: skip
     while found:
         press(page, next(one.label for one in page.button if str(one.key).startswith("active_")))

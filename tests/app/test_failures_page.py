@@ -18,6 +18,7 @@ from irl_core.data.annotations import Annotations, text_hash
 from irl_core.data.scored_rows import PROVENANCE_KEY
 from irl_core.storage.run_writer import write_run
 from irl_core.storage.scored_run import read_run
+from irl_core.text.segmentation import make_trace
 from tests.app.failures_page import MAIN, captions, drawn, listed, open_page, own_lines, press, rename, said
 
 pytestmark = pytest.mark.usefixtures("fake_lens")
@@ -147,7 +148,7 @@ def test_what_is_read_first_stands_first_in_the_list_and_is_not_cut(store: Annot
     assert list(frame.value)[:4] == ["here", "mine", "problem", "trace_id"] and "copies" not in frame.value
     columns = json.loads(frame.proto.columns)
     assert sum(columns[name]["width"] for name in ("here", "mine", "problem")) <= 276
-    assert "which counts as its last step" in columns["n_steps"]["help"]
+    assert "the line of its final answer is none" in columns["n_steps"]["help"]
 
 
 def test_who_saw_the_model_first_is_not_blind(store: Annotations) -> None:
@@ -216,3 +217,19 @@ def test_the_reference_is_shown_with_the_differences(store: Annotations) -> None
     assert any(":green-background[" in one.value for one in page.markdown)
     page.toggle(key="differences").set_value(False).run()
     assert not any("-background[" in one.value for one in page.markdown)
+
+
+def test_a_step_that_numbers_itself_gets_no_second_number(store: Annotations, tmp_path: Path) -> None:
+    """They read '1.  Step 1: ...'."""
+    text = "Step 1: 3 + 4 = 7.\nStep 2: 7 + 1 = 9.\nThe answer is 9."
+    path = tmp_path / "mine" / "run.parquet"
+    row = read_run(path).to_pylist()[0]
+    steps = [dict(row["steps"][0], start=one.start, end=one.end, text=one.text, role=one.role)
+             for one in make_trace(row["problem"], text).steps]  # fmt: skip
+    write_run(path, [row | {"text": text, "steps": steps}], {"checkpoint": "demo"})
+    page = open_page()
+    shown = [one.value for one in page.text]
+    assert {"Step 1: 3 + 4 = 7.", "Step 2: 7 + 1 = 9.", "Answer:  The answer is 9."} <= set(shown)
+    page.toggle(key="more_asked").set_value(True).run()
+    sent = json.loads(drawn(page)[0].proto.json)
+    assert [one["name"] for one in sent["steps"]] == ["", "", "Answer line"]

@@ -12,7 +12,7 @@ from irl_core.report.inspection_json import to_json
 from irl_core.reward.verdict import Judge, cell_of, to_record, verdict_on
 from irl_core.reward.wording import step_name
 from irl_core.text.segmentation import make_trace
-from irl_core.text.step_numbers import step_numbers
+from irl_core.text.step_numbers import count_steps, shows_number, step_numbers
 from irl_core.types import Localisation
 from tests.unit.test_inspection import hand_scored
 
@@ -45,6 +45,21 @@ def test_a_step_has_the_number_that_the_text_gives_it(marks: tuple[str, ...], nu
     trace = make_trace("How many?", numbered(*marks))
     assert step_numbers(trace.steps) == (*numbers, 4)  # the closing line keeps its place
     assert [step_name(trace.steps, at, of=False) for at in range(3)] == [f"step {number}" for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("marks", "shown"),
+    [
+        (("Step 0: ", "Step 1: ", "Step 2: "), True),
+        (("Here is how:\n1. ", "2. ", "3. "), True),
+        (("", "", ""), False),
+        (("Step 3: ", "Step 2: ", "Step 1: "), False),  # called by position, which the text does not show
+    ],
+)
+def test_a_number_is_added_only_where_the_text_shows_none(marks: tuple[str, ...], shown: bool) -> None:
+    steps = make_trace("How many?", numbered(*marks)).steps
+    assert [shows_number(steps, at) for at in (0, 2, 3)] == [shown, shown, False]
+    assert count_steps(step.role for step in steps) == 3
 
 
 def test_a_single_step_keeps_its_position() -> None:
