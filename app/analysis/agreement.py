@@ -21,9 +21,13 @@ def show_agreement(info: RunInfo, annotations: Sequence[Annotation]) -> None:
     import pandas as pd
 
     with st.expander("Agreement between annotators, and with the model", icon=":material/handshake:"):
-        rows = judgements.agreement_rows(info, annotations)
-        if not rows:
+        pairs = judgements.agreements(info, annotations)
+        if not pairs:
             st.caption("No solution was judged twice, and none of this run blindly.")
+            return
+        st.markdown("  \n".join(map(plain, judgements.not_computed(pairs))))
+        rows = judgements.agreement_rows(pairs)
+        if not rows:
             return
         chart.show_table(pd.DataFrame(rows), "agreement")
         st.caption(

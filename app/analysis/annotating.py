@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import streamlit as st
@@ -42,6 +42,7 @@ KEYS: Final = "Keys: {}, 0 none, U unsure. Enter saves; Enter again goes on to t
 NOT_BLIND: Final = (
     ":material/warning: **Not blind:** the filters or the order say something of the model's answer or the label."
 )
+TOLD: Final = "annotation_told"  # in the session: `Told` of the last answer
 GUIDELINES: Final = """
 Name the **first** step that is wrong, whatever comes after it.
 
@@ -53,6 +54,32 @@ Name the **first** step that is wrong, whatever comes after it.
 - *Unsure* where the problem can be read in two ways, or the text cannot be followed.
 - The reference is one way of several: another way is not wrong.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of an answer, in ``words``; told to the annotator who gave it, on the run that it is of.
+
+    Attributes:
+        trace: the id of the trace and the number of its row: there it can be undone by its key.
+    """
+
+    words: str
+    annotator: str
+    run: str
+    trace: tuple[str, int]
+
+
+def draw_told(listing: Listing) -> None:
+    """What became of the last answer, as a line of the question; nothing where that was in another name or run."""
+    told: Told | None = st.session_state.get(TOLD)
+    if told is None or (told.annotator, told.run) != (in_whose_name(), listing.info.name):
+        st.session_state.pop(TOLD, None)  # nor is it told again on the way back
+        return
+    here = told.trace == (listing.trace_id(listing.place), listing.numbers[listing.place])
+    undo_by = " Undo with Z." if here and not told.words.startswith(judgements.UNDONE) else ""
+    with st.container(key="told"):
+        st.caption(f":material/info: {plain(told.words)}{undo_by}")
 
 
 def ask(
@@ -77,7 +104,7 @@ def ask(
         st.info(plain(why))
         return
     begin(listing, row, answered)
-    draw_choices(row, answered, last)
+    draw_choices(listing, row, answered, last)
     # it lies over what is above the question, whose height stays (see failures.css)
     if answered is not None and state["choice"] is not None:
         with st.container(key="status"):
@@ -88,8 +115,6 @@ def ask(
     with st.container(horizontal=True, vertical_alignment="bottom", key="say"):
         draw_form(listing, row, blind=blind, answered=answered, further=further, look_at=look_at)
         st.toggle("Severity, wrong words", key="more_asked", persist_state="session", help=MORE_ASKED, width="content")
-    if "annotation_saved" in state:
-        st.toast(plain(state.pop("annotation_saved")))
 
 
 def begin(listing: Listing, row: ScoredRow, answered: Annotation | None) -> None:
@@ -122,7 +147,7 @@ def keys_words(row: ScoredRow) -> str:
     return KEYS.format(", ".join(f"{key} is {failures.step_called(row, key - 1)}" for key in places[:KEYED_STEPS]))
 
 
-def draw_choices(row: ScoredRow, answered: Annotation | None, last: Annotation | None) -> None:
+def draw_choices(listing: Listing, row: ScoredRow, answered: Annotation | None, last: Annotation | None) -> None:
     """The buttons of the answers, and *Undo* where there is one; for the arguments see `ask`."""
     with st.container(horizontal=True, vertical_alignment="center", key="choices"):
         for number in range(len(row["steps"])):
@@ -132,8 +157,8 @@ def draw_choices(row: ScoredRow, answered: Annotation | None, last: Annotation |
         choice_button(row, "unsure", "Unsure", "U")
         if answered is not None and last is not None:
             st.button(
-                "Undo", shortcut="Z", on_click=undo, args=(last, answered, row), icon=":material/undo:",
-                help=judgements.undo_words(last, answered, row),
+                "Undo", key="undo", shortcut="Z", on_click=undo, args=(listing, last, answered, row),
+                icon=":material/undo:", help=judgements.undo_words(last, answered, row),
             )  # fmt: skip
 
 
@@ -255,11 +280,11 @@ def save(
         state["annotation_error"] = f"Not saved: {error}"
         return
     name = failures.name_of(*identity, telling=True)
-    state["annotation_saved"] = judgements.saved_words(before, annotation, row, name)
+    state[TOLD] = Told(judgements.saved_words(before, annotation, row, name), who, listing.info.name, identity)
     state.update({"choice": None, "answering": None, SAVED: identity})
 
 
-def undo(last: Annotation, counts: Annotation, row: ScoredRow) -> None:
+def undo(listing: Listing, last: Annotation, counts: Annotation, row: ScoredRow) -> None:
     """Withdraw the ``last`` annotation of a row, which was a slip; it stays in the file, and counts nowhere.
     ``counts``: the one of the same text that does, which may be the same."""
     state = st.session_state
@@ -269,5 +294,7 @@ def undo(last: Annotation, counts: Annotation, row: ScoredRow) -> None:
     except (AnnotationError, access.NotAllowedError) as error:
         state["annotation_error"] = f"Not undone: {error}"
         return
-    state["annotation_saved"] = judgements.undone_words(last, counts, row) if gone else "It was undone already."
+    identity = (row["trace_id"], listing.numbers[listing.place])
+    words = judgements.undone_words(last, counts, row) if gone else f"{judgements.UNDONE} already."
+    state[TOLD] = Told(words, last.annotator, listing.info.name, identity)
     state.update({"answering": None, SAVED: None})

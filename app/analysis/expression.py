@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import operator
 import re
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ COMPARISONS: Final[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
     ast.NotEq: operator.ne,
 }  # fmt: skip
 EXAMPLE: Final = 'score < -2 and family == "rates"'
+CUT: Final = "\u2026"
+NEAR: Final = 12  # characters of an expression that are shown from where it can no longer be read
 Value = str | float | int | bool | None
 
 
@@ -65,9 +68,12 @@ def read(text: str) -> Read:
         raise ExpressionError(f"The expression has {len(text):,} characters; the limit is {MOST_CHARACTERS}.")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         equal = "'is equal' is written ==; " if re.search(r"(?<![<>=!])=(?!=)", text) else ""
-        raise ExpressionError(f"The expression is not complete, or not one; {equal}an example: {EXAMPLE}") from None
+        near = _near(text.strip(), error)
+        raise ExpressionError(
+            f"The expression is not complete, or not one, {near}; {equal}an example: {EXAMPLE}"
+        ) from None
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     return Read(_condition(tree, 0), not used <= NEUTRAL)
 
@@ -110,7 +116,7 @@ def _condition(node: ast.expr, depth: int) -> Any:
 def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> Any:
     if not isinstance(left, ast.Name):
         if not isinstance(right, ast.Name) or type(op) not in COMPARISONS:
-            raise ExpressionError(f"{_shown(left)} is no name; one of {', '.join(NAMES)} is expected")
+            raise ExpressionError(f"{_shown(left)} is no name that is compared{_meant(ast.unparse(left))}")
         value = _value(left, right.id)
         if value is None:
             raise ExpressionError(f"None stands on the right: {right.id} == None")
@@ -146,7 +152,7 @@ def _column(node: ast.Name) -> Any:
     import pyarrow.compute as pc
 
     if node.id not in NAMES:
-        raise ExpressionError(f"{node.id[:40]!r} is not known; one of {', '.join(NAMES)} is expected")
+        raise ExpressionError(f"{node.id[:40]!r} is not known{_meant(node.id)}")
     return pc.field(NAMES[node.id])
 
 
@@ -160,12 +166,30 @@ def _value(node: ast.expr, name: str) -> Value:
         )
     if sign < 0 and (isinstance(node.value, bool | str) or node.value is None):
         raise ExpressionError(f"{_shown(node)} has no opposite")
+    kind = "yes-or-no" if isinstance(node.value, bool) else "text" if isinstance(node.value, str) else "number"
+    if node.value is not None and name in NAMES and kind != kind_of(name):
+        raise ExpressionError(f"{name} is a {kind_of(name)}, {_shown(node)} a {kind}: they cannot be compared")
     value: Value = node.value if sign > 0 else -node.value  # type: ignore[operator]
     if name in COUNTED_FROM_1 and isinstance(value, int) and not isinstance(value, bool):
         value -= 1
     return value
 
 
+def _near(text: str, error: Exception) -> str:
+    """Where an expression can no longer be read."""
+    place = (error.offset or 0) - 1 if isinstance(error, SyntaxError) else -1
+    words = text[max(place, 0) :]
+    if place < 0 or not words:
+        return "at its end"
+    return f"near {(words if len(words) <= NEAR else words[:NEAR] + CUT)!r}"
+
+
+def _meant(name: str) -> str:
+    """The names that a word which is none is closest to."""
+    close = difflib.get_close_matches(name, NAMES, 3)
+    return f"; did you mean {' or '.join(close)}?" if close else "; the ? beside the field lists the names"
+
+
 def _shown(node: ast.expr) -> str:
     text = ast.unparse(node)
-    return repr(text if len(text) <= 40 else text[:39] + "\u2026")
+    return repr(text if len(text) <= 40 else text[:39] + CUT)

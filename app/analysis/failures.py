@@ -293,7 +293,12 @@ def step_words(step: Any) -> str:
 def name_of(trace_id: str, number: int, *, telling: bool) -> str:
     """What a trace is called: by its id; by its row, ``number`` counted from 0, where that is a hash of its text, and
     without ``telling``: an id such as 'slip/wrong' would answer what a blind annotator is asked."""
-    return trace_id if telling and not MADE_ID.fullmatch(trace_id) else f"row {number + 1:,}"
+    return trace_id if telling and not MADE_ID.fullmatch(trace_id) else row_name(number)
+
+
+def row_name(number: int) -> str:
+    """What the row of that number, counted from 0, of a run's file is called."""
+    return f"row {number + 1:,}"
 
 
 def short_names(names: Sequence[str]) -> tuple[list[str], str]:

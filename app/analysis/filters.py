@@ -128,8 +128,8 @@ def choose_words() -> tuple[str, str, str]:
         st.caption(
             f":red[{plain(fault)}]"
             if fault
-            else f"An expression compares {', '.join(expression.NAMES)} with values or each other; == is equal; with "
-            "and, or, not. The ? beside it says what they hold."
+            else "An expression compares names with values or each other (== is equal), joined by and, or, not. The ? "
+            "beside it lists the names, and says what they hold."
         )
     return words, where, fault
 

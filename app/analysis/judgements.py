@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from app.analysis import catalogue
 from app.analysis.catalogue import RULED_BY, RunInfo
@@ -17,6 +17,11 @@ from irl_core.storage.schema import ScoredRow
 from irl_core.storage.scored_run import read_run
 from irl_core.types import Span
 
+if TYPE_CHECKING:
+    from irl_core.evaluation.agreement import Agreement
+    from irl_core.statistics.bootstrap import Estimate
+
+UNDONE: Final = "Undone"
 _UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"  # Thai to Chinese: no blanks
 _LETTER: Final = rf"[^\W\d{_UNSPACED}]"
 _ENDING: Final = rf"(?:[^\W{_UNSPACED}]|[\u0300-\u036f])*"
@@ -143,8 +148,8 @@ def undone_words(last: Annotation, counts: Annotation, row: ScoredRow) -> str:
     """What was undone; for the three see `undo_words`."""
     said = judgement_words(last, row)
     if last == counts:
-        return f"Undone: {said}"
-    return f"Undone: {said}, which you noted last. What counts is your blind answer: {judgement_words(counts, row)}."
+        return f"{UNDONE}: {said}."
+    return f"{UNDONE}: {said}, which you noted last. What counts is your blind answer: {judgement_words(counts, row)}."
 
 
 def again_words(own: Annotation, choice: str, row: ScoredRow, *, blind: bool) -> str:
@@ -171,15 +176,15 @@ def saved_words(before: Annotation | None, saved: Annotation, row: ScoredRow, na
     """What was saved of the trace of a row, which goes by that name, and what became of the answer ``before``."""
     said = judgement_words(saved, row)
     if before is None:
-        return f"Saved: {said} in {name}"
+        return f"Saved: {said} in {name}."
     old = judgement_words(before, row)
     if saved == before:
-        return f"As before: {said} in {name}"
+        return f"As before: {said} in {name}."
     if before.blind and not saved.blind:
-        return f"Saved: {said} in {name}. What counts is your blind answer before: {old}. Undo with Z"
+        return f"Saved: {said} in {name}. What counts is your blind answer before: {old}."
     if old == said:
-        return f"Saved again: {said} in {name}"
-    return f"Changed from {old} to {said} in {name}. Undo with Z"
+        return f"Saved again: {said} in {name}."
+    return f"Changed from {old} to {said} in {name}."
 
 
 def annotation(
@@ -280,18 +285,46 @@ def own_annotation(row: ScoredRow, annotations: Sequence[Annotation], annotator:
     return latest(annotations).get((text_hash(row["problem"], row["text"]), annotator))
 
 
-def agreement_rows(info: RunInfo, annotations: Sequence[Annotation]) -> list[dict[str, str | int]]:
-    """A row for each pair of annotators, and for each annotator with the model: agreement and Cohen's kappa."""
+def agreements(info: RunInfo, annotations: Sequence[Annotation]) -> list[Agreement]:
+    """The agreement of each pair of annotators, and of each annotator with the model."""
     from irl_core.evaluation.agreement import between_annotators, with_model
 
+    return [*between_annotators(annotations), *with_model(annotations, model_labels(info, annotations))]
+
+
+def agreement_rows(pairs: Iterable[Agreement]) -> list[dict[str, str | int]]:
+    """A row for each pair of which something can be computed: agreement and Cohen's kappa."""
     return [
         {
-            "one": pair.first, "other": pair.second, "same label": str(pair.observed),
-            "kappa, first wrong step": str(pair.kappa),
-            "kappa, wrong or not": str(pair.kinds_kappa), "left out, unsure": pair.unsure,
+            "one": pair.first, "other": pair.second,
+            **{title: str(found) if found.defined else "" for title, found in estimates(pair).items()},
+            "left out, unsure": pair.unsure,
         }
-        for pair in (*between_annotators(annotations), *with_model(annotations, model_labels(info, annotations)))
+        for pair in pairs if any(found.defined for found in estimates(pair).values())
     ]  # fmt: skip
+
+
+def estimates(pair: Agreement) -> dict[str, Estimate]:
+    """What is computed of a pair, by its title."""
+    return {
+        "same label": pair.observed, "kappa, first wrong step": pair.kappa, "kappa, wrong or not": pair.kinds_kappa,
+    }  # fmt: skip
+
+
+def not_computed(pairs: Iterable[Agreement]) -> list[str]:
+    """What cannot be computed, and why: a sentence for all pairs of which nothing can, by the reason; one for each pair
+    of which something can."""
+    nothing: dict[str, list[str]] = {}
+    some = []
+    for pair in pairs:
+        names = f"{pair.first} and {pair.second}"
+        missing = {title: found.reason for title, found in estimates(pair).items() if not found.defined}
+        if len(missing) == len(estimates(pair)):
+            nothing.setdefault(pair.observed.reason, []).append(names)
+        elif missing:
+            why = "; ".join(f"{title}: {reason}" for title, reason in missing.items())
+            some.append(f"Empty for {names}: {why}.")
+    return [f"Nothing can be computed yet of {', '.join(names)}: {reason}." for reason, names in nothing.items()] + some
 
 
 def model_labels(info: RunInfo, annotations: Sequence[Annotation]) -> dict[str, str]:

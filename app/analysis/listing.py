@@ -28,6 +28,7 @@ LETTER_PIXELS, PADDING_PIXELS = 8, 20
 TABLE_PIXELS: Final = 35 * (ROWS_IN_SIGHT + 1) + 3
 DISAGREED: Final = ", on which annotators disagree"
 HERE, JUDGED = "\u25b6", "\u2713"
+PLACE: Final = "The place in this list, by its order and filters; the row in the file stands under id."
 CALLED_BY_ROW: Final = "Solutions that you have not judged are called by their rows in it, as in the list."
 
 
@@ -65,7 +66,7 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
         f"{counted(total, 'text')} of {counted(sum(copies[item] for item in items), 'solution')} after the filters"
         f"{DISAGREED * bool(st.session_state['adjudicate'])}, of {listing.table.num_rows:,} in all; "
         f"{first + 1:,} to {first + len(listed):,} are listed; "
-        f"{HERE} is {listing.place + 1:,} of {total:,}, {JUDGED} is judged by you"
+        f"{HERE} is {listing.place + 1:,} of {total:,} listed, {JUDGED} is judged by you"
         + plain(f"; \u2026 stands for {beginning}" * bool(beginning))
     )
     st.download_button(
@@ -116,7 +117,7 @@ def columns_of(rows: pd.DataFrame) -> dict[str, Any]:
     widths = {"mine": 68, "problem": 160, "trace_id": room_for(rows["trace_id"], 5), "copies": 86, "text": 240}
     config: dict[str, Any] = {name: columns.Column(**told[name]) for name in TITLES if name in rows}
     config |= {name: columns.TextColumn(**told[name], width=width) for name, width in widths.items() if name in rows}
-    config["here"] = columns.TextColumn("", width=room_for(rows["here"], 3))
+    config["here"] = columns.TextColumn("", width=room_for(rows["here"], 3), help=PLACE)
     for name in (failures.SCORE, "familiarity", "confidence"):
         config[name] = columns.NumberColumn(**told[name], format="%.2f")
     return config
@@ -139,14 +140,22 @@ def walk(listing: Listing, row: ScoredRow, further: int | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**Which step is the first wrong one?**", width="content", help=annotating.keys_words(row))
         st.button("First", key="walk_first", on_click=go, args=(0,), disabled=place == 0)
-        st.button("Previous", shortcut="K", on_click=go, args=(max(place - 1, 0),), disabled=place == 0)
-        st.button("Next", shortcut="J", on_click=go, args=(min(place + 1, last),), disabled=place == last)
-        st.button("Next unjudged", shortcut="N", on_click=go, args=(further or 0,), disabled=further is None)
+        st.button(
+            "Previous", key="walk_previous", shortcut="K", on_click=go, args=(max(place - 1, 0),), disabled=place == 0
+        )
+        st.button(
+            "Next", key="walk_next", shortcut="J", on_click=go, args=(min(place + 1, last),), disabled=place == last
+        )
+        st.button(
+            "Next unjudged", key="walk_unjudged", shortcut="N", on_click=go, args=(further or 0,),
+            disabled=further is None,
+        )  # fmt: skip
         st.button("Last", key="walk_last", on_click=go, args=(last,), disabled=place == last)
         st.number_input(
-            f"Go to, of {last + 1:,}", 1, last + 1, key="place", width=110, label_visibility="collapsed",
+            f"Go to, of {last + 1:,} listed", 1, last + 1, key="place", width=80, label_visibility="collapsed",
             on_change=lambda: go(st.session_state["place"] - 1),
         )  # fmt: skip
+        st.markdown(f"of {last + 1:,}", width="content")
 
 
 def look_at(listing: Listing, place: int) -> None:

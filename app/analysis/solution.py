@@ -32,23 +32,26 @@ BEST: Final = "Best correct sample"
 
 
 def draw_trace(
-    info: RunInfo, row: ScoredRow, number: int, own: Annotation | None, beside: Annotation | None, *, revealed: bool
+    listing: Listing, row: ScoredRow, own: Annotation | None, beside: Annotation | None, *, revealed: bool
 ) -> None:
     """The problem, what was said of the trace, and the trace.
 
     Args:
-        info: the run.
+        listing: which holds it where one looks.
         row: of the trace.
-        number: of the row in the file.
         own: the annotator's answer that counts; None without one.
         beside: what the annotator noted beside it later.
         revealed: whether the model's answer may be seen.
     """
+    info, number = listing.info, listing.numbers[listing.place]
     answer = "no final answer" if row["answer"] is None else f"answer {row['answer']}"
     correct = "" if row["reference_answer"] is None else f"; the right one is {row['reference_answer']}"
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.subheader(plain(failures.name_of(row["trace_id"], number, telling=revealed)), width="content")
-        st.caption(plain(f"{answer}{correct}"), width="content")
+        name = failures.name_of(row["trace_id"], number, telling=revealed)
+        of_file = " of the file" if name == failures.row_name(number) else ""
+        st.subheader(plain(f"{name}{of_file}"), width="content")
+        place = f"{listing.place + 1:,} of {len(listing.numbers):,} listed"
+        st.caption(plain(f"{place}; {answer}{correct}"), width="content")
     odd = odd_quantities(row["problem"], row["text"]) if revealed else []
     if any(not one.uses for one in odd):
         st.markdown(marked_quantities(row["problem"], odd))

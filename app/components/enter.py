@@ -1,4 +1,4 @@
-"""An Enter that follows a choice at once is kept until the choice is drawn: on a slow machine it would be lost."""
+"""Keys that follow each other at once are kept until the page has taken those before: else they would be lost."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ SOURCE: Final = Path(__file__).with_name("enter.js")
 
 
 def keep_enter() -> None:
-    """Keep an early Enter for the button that saves. The script is ours, and holds nothing of others."""
+    """Keep early keys for the buttons that they press. The script is ours, and holds nothing of others."""
     st.html(f"<script>{SOURCE.read_text(encoding='utf-8')}</script>", unsafe_allow_javascript=True)

@@ -70,26 +70,6 @@ if (!window.irlLensKeys) {
   document.addEventListener("input", (event) => {
     if (before.has(event.target)) typing(event.target.value !== before.get(event.target));
   }, true);
-  // a digit that is no step of the solution: said, for a key that does nothing seems broken
-  let told = null;
-  const tell = (words) => {
-    if (told) told.remove();
-    told = document.createElement("div");
-    told.className = "irl-lens-told";
-    told.setAttribute("role", "status");
-    told.textContent = words;
-    document.body.append(told);
-    const own = told;
-    setTimeout(() => own.remove(), 2500);
-  };
-  document.addEventListener("keydown", (event) => {
-    if (!/^[1-9]$/.test(event.key) || event.ctrlKey || event.altKey || event.metaKey) return;
-    if (event.target.closest && event.target.closest("input:not([type=checkbox]), textarea")) return;
-    if (!document.querySelector(".st-key-choices")) return;
-    if (!document.querySelector(".st-key-choice_" + (Number(event.key) - 1))) {
-      tell("Key " + event.key + " is no step of this solution.");
-    }
-  }, true);
   // what takes more than a second says so where it is seen, in its own words where it has some
   let waits = null;
   let clock = null;

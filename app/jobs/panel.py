@@ -27,6 +27,8 @@ CURVES: Final = {
     "policy/loss": "loss of the policy",
 }
 POINTS: Final = 60
+STOPS_TRAINING: Final = "It finishes its step and saves; it can be resumed."
+STOPS_SCORING: Final = "The parts that are written stay, and Resume goes on after them; what it is at is begun again."
 MOST_ENDED: Final = 6  # of the jobs that have ended, that are shown
 STATES: Final = {
     "finished": ":material/check_circle:",
@@ -93,21 +95,26 @@ def draw_active(job_id: int) -> None:
             draw_training(training_runs.run_of(job), job)
         else:
             draw_scoring(job_tail(job, 1))
-        st.button(
-            "Stopping \u2026" if job.asked else "Cancel",
-            key=f"cancel_{job.id}",
-            disabled=bool(job.asked) or not may_change(job),
-            help="A training finishes its step and saves; it can be resumed.",
-            icon=":material/stop:",
-            on_click=ask_to_stop,  # before the card is drawn anew, which says so at once; the page need not be
-            args=(job,),
-        )
-        if (told := f"job_told_{job.id}") in st.session_state:
-            st.error(plain(st.session_state.pop(told)))
-        if job.asked:
+        cancel_button(job, f"cancel_{job.id}")
+        if job.asked and job.kind == "train":
             st.caption(f"It finishes its step and saves; it is killed after {hours(job.grace)}.")
         with st.expander("Log"):
             st.code(job_tail(job) or "nothing yet", language=None, height=200)
+
+
+def cancel_button(job: Job, key: str) -> None:
+    """The button that asks a job to stop, and why that was refused."""
+    st.button(
+        "Stopping \u2026" if job.asked else "Cancel",
+        key=key,
+        disabled=bool(job.asked) or not may_change(job),
+        help=STOPS_TRAINING if job.kind == "train" else STOPS_SCORING,
+        icon=":material/stop:",
+        on_click=ask_to_stop,  # before the card is drawn anew, which says so at once; the page need not be
+        args=(job,),
+    )
+    if (told := f"job_told_{job.id}") in st.session_state:
+        st.error(plain(st.session_state.pop(told)))
 
 
 @st.fragment(run_every=SECONDS_BETWEEN_LOOKS)
@@ -129,8 +136,8 @@ def draw_waiting(job_id: int, place: int) -> None:
 
 @st.fragment(run_every=SECONDS_BETWEEN_LOOKS)
 def watch(job_id: int) -> None:
-    """How far a scoring or an evaluation is, on the page that started it. When it has ended the whole page is drawn
-    anew."""
+    """How far a scoring or an evaluation is, on the page that started it, which can stop it. When it has ended the
+    whole page is drawn anew."""
     try:
         job = supervisor.get(job_id)
     except JobError as error:
@@ -142,6 +149,13 @@ def watch(job_id: int) -> None:
         st.caption("It waits in the queue, and begins by itself: the sidebar shows what runs before it.")
     else:
         st.rerun()
+    cancel_button(job, f"watch_cancel_{job.id}")
+
+
+def resume_button(job: Job, key: str) -> None:
+    """The button that goes on with a job that was not finished."""
+    if st.button("Resume", key=key, disabled=not may_change(job), icon=":material/resume:"):
+        change(supervisor.resume, job)
 
 
 def draw_training(run: TrainingRun, job: Job) -> None:
@@ -192,8 +206,7 @@ def draw_ended(job: Job, checkpoints: Collection[str]) -> None:
             method = training_runs.read(job.run_dir).method
             st.caption(plain(where_it_is(f"{job.name}/{FINAL}", method, checkpoints)))
         return
-    if st.button("Resume", key=f"resume_{job.id}", disabled=not may_change(job), icon=":material/resume:"):
-        change(supervisor.resume, job)
+    resume_button(job, f"resume_{job.id}")
 
 
 def where_it_is(name: str, method: str, checkpoints: Collection[str]) -> str:

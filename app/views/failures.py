@@ -70,7 +70,7 @@ def show() -> None:
         with narrow.popover("Filter", icon=":material/filter_alt:", width="stretch"):
             query, fault = filters.choose_query(table, link)
         if fault:
-            st.error(plain(f"{fault} The expression of the filter is not applied."))
+            st.error("The expression is not applied: the Filter says what is wrong with it.")
         known = Judged.of(*(table.column(name).to_pylist() for name in ("cannot_judge", "familiar")))
         origin.caption(plain(f"{info.listed}: {panel.origin(info.provenance)}; {known.words}."))
         if (row := browse(info, table, query, annotations)) is not None:
@@ -167,13 +167,14 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
     revealed = state["model_first"] or own is not None
     with middle.container(key="trace"):
         beside = None if own is None else judgements.noted_beside(own, annotations or [])
-        solution.draw_trace(info, row, numbers[listed.place], own, beside, revealed=revealed)
+        solution.draw_trace(listed, row, own, beside, revealed=revealed)
         if said is not None:
             st.caption("What annotators said")
             st.text("\n".join(judgements.said_words(one, row) for one in said[listed.item(listed.place)]))
     with right.container(key="beside"):
         solution.draw_comparison(listed, row, judged, revealed=revealed)
     with st.container(key="question", gap="small"):
+        annotating.draw_told(listed)
         further = listed.next_open(judged)
         listing.walk(listed, row, further)
         if annotations is not None:

@@ -133,7 +133,11 @@ def follow(run: str) -> None:
             panel.watch(job_id)
         elif job.state != "finished":
             why = job.reason or "see its log in the sidebar"
-            st.error(plain(f"{title}: the scoring was not finished ({job.state}): {why}"))
+            if job.state == "cancelled":
+                st.info(plain(f"{title}: the scoring was cancelled. {panel.STOPS_SCORING}"))
+            else:
+                st.error(plain(f"{title}: the scoring was not finished ({job.state}): {why}"))
+            panel.resume_button(job, f"go_on_{job_id}")
         else:
             st.markdown(f"**{plain(title)}**: job {job_id} has scored {words}. {plain(judged_words(run))}.")
             if st.button(f"Look at {plain(title)}", key=f"look_{run}", icon=":material/fact_check:"):

@@ -38,8 +38,9 @@ class Intake:
 
     ``labels``: traces whose first wrong step is known, or that none is; ``labels_by`` who says so. ``answers_known``:
     traces that are known to end right or wrong. ``not_compared``: traces whose answer and right answer, both there,
-    cannot be compared, ``not_compared_first`` the two of the first one. ``left_out``: rows by the reason, which has no
-    values in it; ``first`` the place of the first one.
+    cannot be compared, ``not_compared_first`` the two of the first one; ``without_right`` and ``without_answer`` those
+    of which it is not known either, for there is no right answer, or no answer was read. ``left_out``: rows by the
+    reason, which has no values in it; ``first`` the place of the first one.
     """
 
     format: str
@@ -50,6 +51,8 @@ class Intake:
     labels_with_error: int = 0
     answers_known: int = 0
     not_compared: int = 0
+    without_right: int = 0
+    without_answer: int = 0
     not_compared_first: tuple[str, str] = ("", "")
     left_out: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
@@ -74,7 +77,13 @@ class Intake:
             yield row
 
     def _compare(self, trace: Trace) -> None:
-        if trace.correct is None and trace.answer and trace.reference_answer:
+        if trace.correct is not None:
+            return
+        if not trace.reference_answer:
+            self.without_right += 1
+        elif not trace.answer:
+            self.without_answer += 1
+        else:
             self.not_compared += 1
             if self.not_compared == 1:
                 self.not_compared_first = (trace.answer, trace.reference_answer)
@@ -104,12 +113,22 @@ class Intake:
             wrong, right = self.labels_with_error, self.labels - self.labels_with_error
             counts = f"{self.labels:,}, {wrong:,} with a first wrong step and {right:,} without one"
             yield f"Labels of steps, by {self.labels_by}: {counts}."
+        if self.answers_known or self.not_compared or self.without_answer:
+            yield from self._not_known()
         if self.not_compared:
             answer, right_one = (repr(escaped(text)[:MOST_OF_ANSWER]) for text in self.not_compared_first)
             yield (
                 f"Not known to be right or wrong: {counted(self.not_compared, 'solution')} with a right answer that "
                 f"cannot be compared with the solution's, such as {right_one} with {answer}; write both as numbers."
             )
+
+    def _not_known(self) -> Iterator[str]:
+        for count, why in (
+            (self.without_answer, "in which no final answer was read"),
+            (self.without_right, "of which no right answer is given"),
+        ):
+            if count:
+                yield f"Not known to be right or wrong: {counted(count, 'solution')} {why}."
 
     def losses(self) -> Iterator[str]:
         """The rows left out, in words: each is counted once, under its reason."""

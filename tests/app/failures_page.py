@@ -43,6 +43,12 @@ def captions(page: AppTest) -> list[str]:
     return [one.value.replace("\\", "") for one in page.caption]
 
 
+def told(page: AppTest) -> str:
+    """What became of the last answer; empty where nothing is told."""
+    mark = ":material/info: "
+    return next((one.removeprefix(mark) for one in captions(page) if one.startswith(mark)), "")
+
+
 def drawn(page: AppTest) -> list[Any]:
     return list(page.get("bidi_component"))
 

@@ -39,9 +39,17 @@ def test_an_expression_filters_and_one_that_is_none_is_said(store: Annotations) 
     assert any(
         one.startswith("- **steps**, a number: ") and "the line of its final answer is none" in one for one in told
     )
-    for wrong, words in (("length <", "is not complete"), ("length == 'a'", "compares a number with a text")):
+    for wrong, words in (
+        ("length <", "not complete, or not one, at its end; an example: "),
+        ("length == 'a'", "length is a number, 'a' a text: they cannot be compared"),
+        ("lenght > 3", "'lenght' is not known; did you mean length?"),
+    ):
         page.text_input(key="where").set_value(wrong).run()
-        assert not page.exception and words in page.error[0].value.replace("\\", "")
+        assert not page.exception and said(page).count(words) == 1  # once, and no list of all names beside it
+        assert [one.value for one in page.error] == [
+            "The expression is not applied: the Filter says what is wrong with it."
+        ]
+        assert "false_equations" not in said(page)
 
 
 def test_steps_are_counted_in_filters_and_in_the_list_as_the_page_numbers_them(store: Annotations) -> None:

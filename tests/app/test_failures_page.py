@@ -57,7 +57,7 @@ def test_an_id_tells_nothing_before_the_answer(
     monkeypatch.setattr(listing, "partial", kept)
     page = open_page()
     names = page.dataframe[0].value["trace_id"].tolist()
-    assert all(name.startswith("row ") for name in names) and page.subheader[0].value == names[0]
+    assert all(name.startswith("row ") for name in names) and page.subheader[0].value == f"{names[0]} of the file"
     assert saved[-1] == names
     press(page, "Step 1")
     press(page, "Save")

@@ -15,7 +15,7 @@ from irl_core import errors
 from irl_core.data.annotations import Annotations, to_jsonl
 from irl_core.storage.run_writer import write_run
 from irl_core.storage.scored_run import read_run
-from tests.app.failures_page import drawn, listed, open_page, own_lines, press, said
+from tests.app.failures_page import drawn, listed, open_page, own_lines, press, said, told
 from train import calibrate_annotated
 
 pytestmark = pytest.mark.usefixtures("fake_lens")
@@ -56,14 +56,14 @@ def test_a_step_goes_by_the_number_of_the_text_and_its_key_by_its_place(store: A
     page = open_page()
     choices = {one.key: one.label for one in page.button if str(one.key).startswith("choice_")}
     assert [choices[f"choice_{place}"] for place in range(3)] == ["Step 0", "Step 1", "Answer line"]
-    told = "Keys: 1 is step 0, 2 is step 1, 3 is the answer line, 0 none, U unsure."
-    assert told in said(page) and any(told in one.help for one in page.markdown if one.help)
-    assert f"0.  {COUNTED_FROM_0[0]}" in [one.value for one in page.text]
+    keys = "Keys: 1 is step 0, 2 is step 1, 3 is the answer line, 0 none, U unsure."
+    assert keys in said(page) and any(keys in one.help for one in page.markdown if one.help)
+    assert COUNTED_FROM_0[0] in [one.value for one in page.text]
     press(page, "Step 1")
     press(page, "Save")
     (one,) = store.all()
     assert one.step == 1  # what is stored counts by position
-    assert page.toast[0].value.replace("\\", "").startswith("Saved: step 1 in ")
+    assert told(page).startswith("Saved: step 1 in ")
     assert own_lines(page)[0] == "**You** said: step 1." and own_lines(page)[2].startswith("**The label**: step 1")
     assert page.dataframe[0].value["mine"][0] == "step 1"
     press(page, "Step 0")
@@ -77,11 +77,28 @@ def test_a_step_goes_by_the_number_of_the_text_and_its_key_by_its_place(store: A
 
 
 @pytest.mark.usefixtures("counted_from_0")
-def test_steps_in_which_words_are_marked_go_by_the_number_of_the_text(store: Annotations) -> None:
+def test_steps_in_which_words_are_marked_show_the_number_of_the_text_once(store: Annotations) -> None:
     page = open_page()
     page.toggle(key="more_asked").set_value(True).run()
     (component,) = drawn(page)
-    assert [one["name"] for one in json.loads(component.proto.json)["steps"]] == ["Step 0", "Step 1", "Answer line"]
+    assert [one["name"] for one in json.loads(component.proto.json)["steps"]] == ["", "", "Answer line"]
+
+
+def test_what_was_saved_is_told_to_who_saved_it_on_that_run(store: Annotations) -> None:
+    """A toast of the annotator before stood over the page after another had taken over."""
+    page = open_page()
+    page.text_input(key="annotator").set_value("ada").run()
+    assert not told(page)
+    press(page, "Step 1")
+    press(page, "Save")
+    name = store.all()[0].trace_id
+    assert told(page) == f"Saved: step 1 in {name}. Undo with Z."
+    press(page, "Next")
+    assert told(page) == f"Saved: step 1 in {name}."  # Z is of the solution in sight
+    page.text_input(key="annotator").set_value("ben").run()
+    assert not told(page)
+    page.text_input(key="annotator").set_value("ada").run()
+    assert not told(page) and not page.toast
 
 
 def test_what_cannot_be_saved_is_said_and_the_choice_stays(store: Annotations, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,14 +120,13 @@ def test_a_second_answer_is_said_not_to_count_beside_a_blind_one(store: Annotati
     page = open_page()
     press(page, "Step 1")
     press(page, "Save")
-    assert "counts" not in page.toast[0].value
+    assert "counts" not in told(page)
     press(page, "Unsure")
     assert "You said step 1 before you saw the model's answer" in said(page)
     assert "that goes on counting; Save notes unsure beside it." in said(page)
     press(page, "Save")
     assert [(one.label, one.blind) for one in store.all()] == [("step 1", True), ("unsure", False)]
-    assert "What counts is your blind answer before" in page.toast[0].value
-    page.run()  # the toast is gone
+    assert "What counts is your blind answer before" in told(page)
     assert own_lines(page)[0] == (
         "**You** said: step 1, before you saw the model's answer; later you noted: unsure, which does not count."
     )
@@ -126,12 +142,10 @@ def test_undo_takes_back_the_newest_answer_first_and_says_which(store: Annotatio
     assert button.help == "Withdraws what you noted last, unsure. Your blind answer, step 1, goes on counting."
     press(page, "Undo")
     assert [(one.label, one.blind) for one in store.all()] == [("step 1", True)]
-    assert page.toast[0].value.replace("\\", "") == (
-        "Undone: unsure, which you noted last. What counts is your blind answer: step 1."
-    )
+    assert told(page) == ("Undone: unsure, which you noted last. What counts is your blind answer: step 1.")
     assert own_lines(page)[0] == "**You** said: step 1."
     press(page, "Undo")
-    assert store.all() == [] and page.toast[0].value.replace("\\", "") == "Undone: step 1"
+    assert store.all() == [] and told(page) == "Undone: step 1."
 
 
 def test_a_judgement_that_is_changed_is_said_before_and_after(store: Annotations) -> None:
@@ -143,11 +157,11 @@ def test_a_judgement_that_is_changed_is_said_before_and_after(store: Annotations
         press(page, button)
     assert "You said step 1 before. Save keeps that" in said(page)
     press(page, "Save")
-    assert page.toast[0].value.startswith("As before") and len(store.all()) == 1
+    assert told(page).startswith("As before") and len(store.all()) == 1
     press(page, "Step 2")
     assert "You said step 1 before. Save changes it to step 2." in said(page)
     press(page, "Save")
-    assert "Changed from step 1 to step 2 in " in page.toast[0].value and "Undo with Z" in page.toast[0].value
+    assert "Changed from step 1 to step 2 in " in told(page) and "Undo with Z" in told(page)
     press(page, "Undo")
     assert [one.label for one in store.all()] == ["step 1"]
 

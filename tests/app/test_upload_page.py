@@ -155,12 +155,22 @@ def test_what_became_of_an_upload_stands_where_its_button_was(
     )
     score(page)
     assert "**mine**: job 1 scores 2 solutions." in shown(page)
+    asked: list[int] = []
+    monkeypatch.setattr(supervisor, "cancel", asked.append)
+    page.button(key="watch_cancel_1").click().run()
+    assert asked == [1] and "Resume goes on after them" in page.button(key="watch_cancel_1").help
     assert "Score" not in [button.label for button in page.button] and not page.main.subheader
     page.text_input(key="title_mine.jsonl").set_value("Other").run()
     assert "Score" in [button.label for button in page.button]  # under another title it is another run
     assert [one.value for one in page.main.subheader] == ["Uploaded before, in this session"]
     ended(page, monkeypatch, "failed", "the disk is full")
     assert "mine: the scoring was not finished (failed): the disk is full" in errors(page)
+    ended(page, monkeypatch, "cancelled", "stopped")
+    assert "mine: the scoring was cancelled. The parts that are written stay" in page.main.info[0].value
+    resumed: list[int] = []
+    monkeypatch.setattr(supervisor, "resume", resumed.append)
+    page.button(key="go_on_1").click().run()
+    assert not page.exception and resumed == [1]
 
 
 def test_each_row_left_out_is_listed_or_counted_under_its_reason() -> None:

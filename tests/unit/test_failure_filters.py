@@ -60,7 +60,10 @@ def test_an_expression_filters(text: str, expected: list[int]) -> None:
     [
         ("score <", "an example"),
         ("__import__('os').system('x')", "is no condition"),
-        ("scores < 2", "'scores' is not known"),
+        ("scores < 2", "'scores' is not known; did you mean score"),
+        ("zebra < 2", "'zebra' is not known; the . beside the field lists the names"),
+        ("correct == 1", "correct is a yes-or-no, 1 a number"),
+        ("length > 3 and and correct", "near 'and correct'; an example"),
         ("score.real < 2", "is no name"),
         ("score < family", "score is a number, family a text"),
         ("correct == length", "correct is a yes-or-no, length a number"),

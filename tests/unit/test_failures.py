@@ -12,6 +12,7 @@ from app.analysis import catalogue, failures, judgements
 from app.analysis.failures import Query
 from irl_core.data.annotations import Annotation, text_hash
 from irl_core.errors import AnnotationError
+from irl_core.evaluation.agreement import agreement
 from irl_core.storage.run_writer import write_run
 from irl_core.storage.schema import COLUMNS
 
@@ -287,3 +288,19 @@ def test_who_found_what_is_named() -> None:
     ]
     unread = row | {"prompt_reward": None, "decision": None, "true_first_error_step": None}
     assert [who for who, _ in judgements.spoken(unread, own, None)] == ["You", "The checks"]
+
+
+def test_what_cannot_be_computed_of_annotators_is_one_sentence_with_its_reason() -> None:
+    """They were nine cells of 'undefined (...)', the reasons cut off."""
+    labels = ["step 1", "none", "step 2", "none"]
+    few = [agreement("ada", other, labels, labels, list("abcd")) for other in ("ben", "model")]
+    (sentence,) = judgements.not_computed(few)
+    assert sentence.startswith("Nothing can be computed yet of ada and ben, ada and model: fewer than ")
+    assert judgements.agreement_rows(few) == []
+    alike = agreement("ada", "cy", ["none"] * 40, ["none"] * 40, [str(n) for n in range(40)])
+    (row,) = judgements.agreement_rows([*few, alike])
+    assert row["other"] == "cy" and str(row["same label"]).startswith("1.000") and row["kappa, wrong or not"] == ""
+    assert judgements.not_computed([alike]) == [
+        "Empty for ada and cy: kappa, first wrong step: both give the same label to all; kappa, wrong or not: both "
+        "give the same label to all."
+    ]

@@ -247,13 +247,15 @@ def test_a_row_of_a_csv_has_the_number_of_the_line_where_it_begins(tmp_path: Pat
     assert long.message == "too many cells (3 under 2 names); quote those that hold separators"
 
 
-def test_right_answers_that_cannot_be_compared_are_counted_with_an_example(tmp_path: Path) -> None:
+def test_solutions_not_known_to_be_right_or_wrong_are_counted_by_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("question,solution,answer\nQ,#### 60,sixty\nQ,#### 7,7\nQ,#### 8,eight\nQ,So.,9\n")
+    path.write_text("question,solution,answer\nQ,#### 60,sixty\nQ,#### 7,7\nQ,#### 8,eight\nQ,So.,9\nQ,#### 5,\n")
     intake, rows = read_counted(path)
-    assert [getattr(row, "correct", "") for row in rows] == [None, True, None, None]
+    assert [getattr(row, "correct", "") for row in rows] == [None, True, None, None, None]
     assert list(intake.lines()) == [
-        "Read as plain: 4 rows, 4 solutions, 1 known to end right or wrong.",
+        "Read as plain: 5 rows, 5 solutions, 1 known to end right or wrong.",
+        "Not known to be right or wrong: 1 solution in which no final answer was read.",
+        "Not known to be right or wrong: 1 solution of which no right answer is given.",
         "Not known to be right or wrong: 2 solutions with a right answer that cannot be compared with the solution's, "
         "such as 'sixty' with '60'; write both as numbers.",
     ]
