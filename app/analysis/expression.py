@@ -168,7 +168,8 @@ def _value(node: ast.expr, name: str) -> Value:
         raise ExpressionError(f"{_shown(node)} has no opposite")
     kind = "yes-or-no" if isinstance(node.value, bool) else "text" if isinstance(node.value, str) else "number"
     if node.value is not None and name in NAMES and kind != kind_of(name):
-        raise ExpressionError(f"{name} is a {kind_of(name)}, {_shown(node)} a {kind}: they cannot be compared")
+        said = ast.unparse(node)[:40]
+        raise ExpressionError(f"{name} is a {kind_of(name)}, {said} a {kind}: they cannot be compared")
     value: Value = node.value if sign > 0 else -node.value  # type: ignore[operator]
     if name in COUNTED_FROM_1 and isinstance(value, int) and not isinstance(value, bool):
         value -= 1

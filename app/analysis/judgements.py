@@ -312,19 +312,20 @@ def estimates(pair: Agreement) -> dict[str, Estimate]:
 
 
 def not_computed(pairs: Iterable[Agreement]) -> list[str]:
-    """What cannot be computed, and why: a sentence for all pairs of which nothing can, by the reason; one for each pair
-    of which something can."""
-    nothing: dict[str, list[str]] = {}
-    some = []
+    """What cannot be computed, and why: a sentence for all pairs that lack the same for the same reason."""
+    lacking: dict[str, list[str]] = {}
     for pair in pairs:
-        names = f"{pair.first} and {pair.second}"
-        missing = {title: found.reason for title, found in estimates(pair).items() if not found.defined}
-        if len(missing) == len(estimates(pair)):
-            nothing.setdefault(pair.observed.reason, []).append(names)
-        elif missing:
-            why = "; ".join(f"{title}: {reason}" for title, reason in missing.items())
-            some.append(f"Empty for {names}: {why}.")
-    return [f"Nothing can be computed yet of {', '.join(names)}: {reason}." for reason, names in nothing.items()] + some
+        titles: dict[str, list[str]] = {}
+        for title, found in estimates(pair).items():
+            if not found.defined:
+                titles.setdefault(found.reason, []).append(title)
+        if sum(map(len, titles.values())) == len(estimates(pair)):
+            words = f"Nothing can be computed yet of {{}}: {pair.observed.reason}."
+        else:
+            words = " ".join(f"No {' and '.join(those)} of {{}}: {reason}." for reason, those in titles.items())
+        if titles:
+            lacking.setdefault(words, []).append(f"{pair.first} and {pair.second}")
+    return [words.replace("{}", ", ".join(names)) for words, names in lacking.items()]
 
 
 def model_labels(info: RunInfo, annotations: Sequence[Annotation]) -> dict[str, str]:

@@ -292,15 +292,14 @@ def test_who_found_what_is_named() -> None:
 
 def test_what_cannot_be_computed_of_annotators_is_one_sentence_with_its_reason() -> None:
     """They were nine cells of 'undefined (...)', the reasons cut off."""
-    labels = ["step 1", "none", "step 2", "none"]
-    few = [agreement("ada", other, labels, labels, list("abcd")) for other in ("ben", "model")]
-    (sentence,) = judgements.not_computed(few)
-    assert sentence.startswith("Nothing can be computed yet of ada and ben, ada and model: fewer than ")
+    few = [agreement("ada", other, ["step 1"], ["none"], ["a"]) for other in ("ben", "model")]
+    assert judgements.not_computed(few) == [
+        "Nothing can be computed yet of ada and ben, ada and model: fewer than two problems."
+    ]
     assert judgements.agreement_rows(few) == []
     alike = agreement("ada", "cy", ["none"] * 40, ["none"] * 40, [str(n) for n in range(40)])
     (row,) = judgements.agreement_rows([*few, alike])
     assert row["other"] == "cy" and str(row["same label"]).startswith("1.000") and row["kappa, wrong or not"] == ""
     assert judgements.not_computed([alike]) == [
-        "Empty for ada and cy: kappa, first wrong step: both give the same label to all; kappa, wrong or not: both "
-        "give the same label to all."
+        "No kappa, first wrong step and kappa, wrong or not of ada and cy: both give the same label to all."
     ]
