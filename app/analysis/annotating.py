@@ -71,15 +71,15 @@ class Told:
 
 
 def draw_told(listing: Listing) -> None:
-    """What became of the last answer, as a line of the question; nothing where that was in another name or run."""
+    """What became of the last answer, as a line below the list, where it covers nothing and the question keeps its
+    height; nothing where that was in another name or run."""
     told: Told | None = st.session_state.get(TOLD)
     if told is None or (told.annotator, told.run) != (in_whose_name(), listing.info.name):
         st.session_state.pop(TOLD, None)  # nor is it told again on the way back
         return
     here = told.trace == (listing.trace_id(listing.place), listing.numbers[listing.place])
     undo_by = " Undo with Z." if here and not told.words.startswith(judgements.UNDONE) else ""
-    with st.container(key="told"):
-        st.caption(f":material/info: {plain(told.words)}{undo_by}")
+    st.caption(f":material/info: {plain(told.words)}{undo_by}")
 
 
 def ask(

@@ -59,6 +59,7 @@ def draw_table(listing: Listing, copies: Counter[str], annotations: Sequence[Ann
         height=TABLE_PIXELS,
         row_height=None if rows["trace_id"].str.len().max() <= NARROW_ID else WRAPPED_PIXELS,
     )
+    annotating.draw_told(listing)
     items = [listing.item(place) for place in range(len(listing.numbers))]
     total, judged = len(items), sum(item in mine for item in items)
     st.progress(judged / total, text=f"{judged:,} of {total:,} judged by you")

@@ -174,7 +174,6 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
     with right.container(key="beside"):
         solution.draw_comparison(listed, row, judged, revealed=revealed)
     with st.container(key="question", gap="small"):
-        annotating.draw_told(listed)
         further = listed.next_open(judged)
         listing.walk(listed, row, further)
         if annotations is not None:
