@@ -321,7 +321,7 @@ def test_a_page_that_takes_more_than_a_second_says_so_over_no_other_words(
     page.set_viewport_size({"width": width, "height": 800})
     page.goto(address)
     page.wait_for_function("window.irlLensKeys")
-    expect(page.get_by_text("First error").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("7 + 4 is 11, not 12").first).to_be_visible(timeout=60_000)
     told, app = page.locator(".irl-lens-waits"), "document.querySelector('[data-testid=stApp]')"
     page.wait_for_function(f"{app}.dataset.testScriptState === 'notRunning'")
     expect(told).to_have_count(0)
@@ -378,7 +378,7 @@ def test_a_token_is_chosen_by_click_and_by_enter_to_see_what_else_may_stand_ther
     open_page(page, address, Link("How many?", "pens= 4"))
     expect(page.locator(".tok.picked")).to_have_text("=")  # what the verdict hangs on
     token(page, "pens").click()
-    expect(page.get_by_text("At pens in step 1", exact=False)).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("At the token \u201cpens\u201d in step 1", exact=False)).to_be_visible(timeout=30_000)
     expect(page.locator(".tok.picked")).to_have_text("pens")
     page.wait_for_selector(READY)
     token(page, "4").focus()
