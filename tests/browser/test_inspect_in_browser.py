@@ -383,7 +383,7 @@ def test_a_token_is_chosen_by_click_and_by_enter_to_see_what_else_may_stand_ther
     page.wait_for_selector(READY)
     token(page, "4").focus()
     page.keyboard.press("Enter")
-    expect(page.get_by_text("At 4 in step 1", exact=False)).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("At the token \u201c4\u201d in step 1", exact=False)).to_be_visible(timeout=30_000)
 
 
 def test_form_verdict_and_heatmap_are_in_sight_at_once(browser: Browser, address: str) -> None:
