@@ -6,7 +6,7 @@
 # server's passes over small batches took 1.2 to 1.5 times as long, with both processors idle a fifth of the time, after a thread
 # that only wrote answers had called it once. `-softplus(-x)` is the same number and starts nothing.
 # Seen on 2026-12-01, two processors: "threads that one call on 64 elements in a second thread leaves: softplus 0, logsigmoid 1;
-# sleeps of the first thread in 500 small products and activations: 3 before, 3 after softplus, 3771 after logsigmoid".
+# sleeps of the first thread in 500 small products and activations: 0 before, 0 after softplus, 730 after logsigmoid".
 # Needs Linux with at least two processors, Python 3.11 or newer; installs into a temporary folder and leaves nothing. Exit status
 # 0: still so; 1: it changed.
 set -eu
@@ -61,7 +61,7 @@ ended.set()
 print(f"threads that one call on 64 elements in a second thread leaves: softplus {few}, logsigmoid {more};")
 print(f"sleeps of the first thread in 500 small products and activations: {before} before, {still} after softplus, "
       f"{after} after logsigmoid")
-raise SystemExit(not (few == 0 and more > 0 and after > 20 * max(before, still)))
+raise SystemExit(not (few == 0 and more > 0 and after > 20 * max(before, still, 5)))
 END
 unset OMP_WAIT_POLICY GOMP_SPINCOUNT || true
 OMP_NUM_THREADS=$(nproc) "$work/venv/bin/python" "$work/threads.py"
