@@ -150,7 +150,7 @@ def reranking(by_run: Mapping[str, Reranking], *, theme: str = "light") -> go.Fi
     if len(by_run) > 1:
         names = max(folded(run).count("<br>") + 1 for run in by_run)
         rows = (rows + names) * math.ceil(len(by_run) / RUNS_BESIDE)
-    styled(figure, theme, title, "share of problems answered right", height=HEIGHT + 70 + LEGEND_ROW * rows)
+    styled(figure, theme, title, "share of problems answered right", height=HEIGHT + 40 + LEGEND_ROW * rows)
     apart(figure)
     whole_numbers(figure, [size for one in figure.data for size in one.x])
     legend = {"y": -90 / HEIGHT, "yanchor": "top", "orientation": "h" if len(by_run) > 1 else "v"}
