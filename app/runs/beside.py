@@ -17,8 +17,8 @@ BESIDE: Final = {
     "right": "Of the solutions of which it is known, how many have the right answer.",
     table.JUDGED: table.JUDGED_MEANS,
     table.PASS: "How often a solution of a problem, taken at random, is right: the mean over problems.",
-    table.BEST: "By the reward: how often the solution of a problem that the reward puts highest is right; with intervals on Reranking. "
-    "Empty where no problem has two solutions.",
+    table.BEST: "By the reward: how often the solution of a problem that the reward puts highest is right; with "
+    "intervals on Reranking. Empty where no problem has two solutions.",
 }
 SHARES: Final = (table.PASS, table.BEST)
 

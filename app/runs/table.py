@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -66,7 +66,7 @@ class Run:
     result: float | None = None
     checkpoint: str = ""
     written: datetime | None = None
-    label: Label = Label()
+    label: Label = field(default_factory=Label)
     title: str = ""
     judged: str = ""
 
@@ -78,8 +78,8 @@ class Run:
     @property
     def searched(self) -> str:
         """The text that is looked through."""
-        parts = (self.title, self.name, self.preset, self.method, self.checkpoint, self.state, *self.label.tags, self.label.note)
-        return "\n".join(parts).lower()
+        told = (self.title, self.name, self.preset, self.method, self.checkpoint, self.state)
+        return "\n".join((*told, *self.label.tags, self.label.note)).lower()
 
 
 def runs(
@@ -110,8 +110,8 @@ def runs(
         Run(
             key, "scored run", one.name, one.path, f"{one.rows:,} solutions" if not one.reason else "cannot be read",
             checkpoint=checkpoint_of(one.provenance), seed=shown(one.provenance.get("seed")),
-            written=datetime.fromtimestamp(one.key[1] / 1e9, UTC) if one.key[1] else None, label=labels.get(key, Label()),
-            title=one.title, judged=judged_in(one),
+            written=datetime.fromtimestamp(one.key[1] / 1e9, UTC) if one.key[1] else None,
+            label=labels.get(key, Label()), title=one.title, judged=judged_in(one),
         )
         for one in scored
         for key in [f"scored/{one.name}"]

@@ -27,7 +27,7 @@ from app.analysis import (
 from app.analysis.catalogue import RunInfo
 from app.analysis.expression import ExpressionError
 from app.analysis.failures import Listing, Query
-from app.components.enter import keep_enter
+from app.components.judging_keys import take_keys_in_turn
 from app.components.markdown import plain
 from app.inspect import links
 from irl_core.data.annotations import MOST_NAME, Annotations, disagreed
@@ -185,4 +185,4 @@ def browse(info: RunInfo, table: pa.Table, query: Query, annotations: Sequence[A
 
 
 show()
-keep_enter()
+take_keys_in_turn()

@@ -63,9 +63,7 @@ def unused_results(solution: str) -> list[Number]:
     """The values that the solution calculates, the last one apart, and never mentions again: a step was skipped. One
     that the next calculation uses rounded is used."""
     sums = _sums(read_equations(solution))
-    written = {
-        number.value: number.start for number in numbers_in(solution, (0, len(solution)))
-    }  # where it stands last
+    written = {number.value: number.start for number in numbers_in(solution, (0, len(solution)))}  # its last place
     used = [{n.value for equation in one for n in operands(solution, equation.left)} for one in sums]
     taken = {value: place for place, values in enumerate(used) for value in values}  # the last sum that it is used in
     found = []

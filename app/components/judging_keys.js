@@ -1,8 +1,8 @@
 // Failures: keys are taken one after the other, each when the page has been drawn anew after the one before. Streamlit's
 // own listener loses a key that comes while buttons are exchanged, and knows none of a button that is yet to be drawn.
 (() => {
-  if (window.irlLensEnter) return;
-  window.irlLensEnter = true;
+  if (window.irlLensJudgingKeys) return;
+  window.irlLensJudgingKeys = true;
   const MOST_WAIT = 20000; // for the page to be drawn
   const PATIENCE = 1200; // for a button that is not drawn, or disabled, while nothing is going on
   const CHOICES = ".st-key-choices";
@@ -23,9 +23,9 @@
   const isIdle = () => app().dataset.testScriptState === "notRunning";
 
   const tell = (words) => {
-    for (const old of document.querySelectorAll(".irl-lens-enter")) old.remove();
+    for (const old of document.querySelectorAll(".irl-lens-key")) old.remove();
     const told = document.createElement("div");
-    told.className = "irl-lens-told irl-lens-enter";
+    told.className = "irl-lens-told irl-lens-key";
     told.setAttribute("role", "status");
     told.textContent = words;
     document.body.append(told);
