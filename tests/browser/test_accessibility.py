@@ -18,7 +18,8 @@ pytestmark = pytest.mark.browser
 
 READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
 SLOW = 30_000  # milliseconds
-AT_REST = "() => !document.getAnimations().some((one) => one instanceof CSSTransition && one.playState === 'running')"
+AT_REST = """() => !document.querySelector('[data-testid=stSkeleton]')
+    && !document.getAnimations().some((one) => one instanceof CSSTransition && one.playState === 'running')"""
 PAGES = sorted(path.stem for path in (ROOT / "app" / "views").glob("[a-z]*.py"))
 DRAWN = {  # what stands on a page when it is whole; a heading where nothing is said
     "inspect": ".hm .tok",
@@ -41,7 +42,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def serious(page: Page) -> list[str]:
-    """The rules that are broken badly, each with where; what a run made pale is waited for until it has its colour."""
+    """The rules that are broken badly, each with where, once all has come and what a run made pale has its colour."""
     page.wait_for_function(AT_REST)
     found = Axe().run(page).response["violations"]
     return [
