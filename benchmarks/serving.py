@@ -32,6 +32,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from benchmarks.packing import ratio_with_interval
+from irl_core.models.allocation import keep_freed_tensors
 from irl_core.scorer import DEFAULT_BATCH_TOKENS, Lens
 from irl_core.text.segmentation import make_trace
 from train.cli.app import free_port
@@ -189,6 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--texts", type=int, default=512)
     parser.add_argument("--hold", type=float, default=0, help="seconds to load the server alone, its memory told")
     chosen = parser.parse_args(argv)
+    keep_freed_tensors()  # as irl-lens does, whose score is measured here
     given = texts(chosen.texts)
     lens = Lens.load(checkpoint_folder(chosen.checkpoint), "cpu")
     expected = expected_of(lens, given)

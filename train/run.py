@@ -19,6 +19,7 @@ from irl_core.config import TrainConfig
 from irl_core.distributed import World
 from irl_core.errors import CheckpointError, ConfigError
 from irl_core.files import one_line, write_whole
+from irl_core.models.allocation import give_back_freed_tensors
 from irl_core.storage.training_run import CHECKPOINTS, FINAL, LOG, METRICS, PROVENANCE, STATUS
 from irl_core.text.visible import visible
 from irl_core.training.metrics import Metrics
@@ -76,10 +77,7 @@ def train(
         Stopped: stopped because going on is useless.
         ProcessLost: another data-parallel process failed or is gone.
     """
-    from irl_core.models.allocation import give_back_freed_tensors
-
     world = world or World()
-    give_back_freed_tensors()
     with ExitStack() as held, stop_requests() as stopped, watched(world, clean=(Interrupted,)) as watch:
         from_main(world, lambda: check_trackers(config))
         resume = from_main(world, lambda: resume or begun_here(run_dir))
@@ -115,6 +113,7 @@ class TrainingRun:
         problems: held-out problems of the evaluation.
         best: what ``best.json`` holds.
         saved: the step of the newest training state on disk.
+        phase: of the step, what is done now.
     """
 
     config: TrainConfig
@@ -133,6 +132,7 @@ class TrainingRun:
     problems: list[Trace] = field(default_factory=list)
     best: dict[str, float] | None = None
     saved: int | None = None
+    phase: str = ""
 
     def __post_init__(self) -> None:
         self.log = Log(self.run_dir / LOG)
@@ -151,8 +151,10 @@ class TrainingRun:
 
     def progress(self, phase: str) -> None:
         """Write a heartbeat during a step; ``on_phase`` is called where the phase is a new one."""
+        begun, self.phase = phase != self.phase, phase
+        if begun:
+            give_back_freed_tensors()
         if self.world.is_main:
-            begun = phase != self.status.phase
             self.status.beat(phase)
             if begun and self.on_phase:
                 self.on_phase(phase)

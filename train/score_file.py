@@ -25,6 +25,7 @@ from irl_core.data.intake import Intake
 from irl_core.data.sources import Columns, TraceSource, open_source
 from irl_core.errors import InputError
 from irl_core.files import escaped, now
+from irl_core.models.allocation import give_back_freed_tensors
 from irl_core.progress import ProgressBar, progress_bar
 from irl_core.reward.verdict import Judged, rule_on
 from irl_core.storage.provenance import ScoredRunProvenance, source_hash
@@ -268,6 +269,7 @@ def write_parts(
                 rows, refused = score_window(lens, traces, run_id=writer.path.stem, batch_tokens=batch_tokens)
                 named: list[RefusedRow] = [{"file": escaped(name), **row} for row in refused]
                 writer.write(rows, [*errors, *named], number=number)
+                give_back_freed_tensors()
             fresh += len(traces) + len(errors)
         done += len(traces) + len(errors)
         left = (time.monotonic() - started) / fresh * max(0, lines - done) if fresh else None

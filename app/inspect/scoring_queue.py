@@ -24,6 +24,7 @@ from app.inspect.steps import with_steps
 from app.inspect.why import flagged_token
 from irl_core.checkpoints.find import CheckpointInfo, default_roots, list_checkpoints
 from irl_core.errors import UserError
+from irl_core.models.allocation import give_back_freed_tensors, keep_freed_tensors
 from irl_core.models.bundled import default_checkpoint, missing_base
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class Desk:
             raise
         finally:
             self.forget(ticket)
+            give_back_freed_tensors()
 
     def _load(self, ticket: Ticket) -> Lens:
         if self._lens is None:
@@ -231,6 +233,7 @@ def load_lens(path: Path, device: str) -> Lens:
     """The loaded checkpoint at a path."""
     from irl_core.scorer import Lens
 
+    keep_freed_tensors()
     return Lens.load(path, device)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from irl_core.distributed import World
+from irl_core.models.allocation import give_back_freed_tensors
 from irl_core.models.batching import Batching
 from irl_core.training.metrics import Metrics, totals
 from irl_core.types import EncodedTrace
@@ -75,6 +76,8 @@ class Learner:
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to those that the next ``step`` uses."""
         torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
+        if self.device.type == "cpu":
+            give_back_freed_tensors()
 
     def step(self, max_grad_norm: float, world: World | None = None) -> float:
         """Sum over the processes, clip, update, advance the schedule; returns the gradient's norm before clipping.

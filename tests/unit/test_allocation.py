@@ -1,4 +1,4 @@
-"""Freed tensors go back to the system, and kernels of numbers of tokens that do not come again are let go of."""
+"""Freed tensors are used again, and go back when asked; kernels of numbers of tokens that do not come again go."""
 
 from __future__ import annotations
 
@@ -10,38 +10,68 @@ import pytest
 
 from irl_core.models import allocation
 
-# Blocks of growing sizes are freed, which raises glibc's own threshold to 32 MB; then every second one of many is
-# freed, and larger ones, which fit no hole, take their place.
-FRAGMENTED = """
+# Every second one of many blocks is freed, and larger ones, which fit no hole, take their place: the holes of a heap
+# that has seen tensors of many shapes.
+HOLES = """
 import sys, torch
-from irl_core.models.allocation import give_back_freed_tensors
-if sys.argv[1] == "set":
-    assert give_back_freed_tensors()
+from irl_core.models.allocation import give_back_freed_tensors, keep_freed_tensors
+assert keep_freed_tensors()
 MB = 2**20
-for size in range(1, 31):
-    torch.ones(size * MB, dtype=torch.uint8)
 held = [torch.ones(4 * MB, dtype=torch.uint8) for _ in range(60)]
 held = held[::2]
 held += [torch.ones(6 * MB, dtype=torch.uint8) for _ in range(20)]
+if sys.argv[1] == "given back":
+    give_back_freed_tensors()
 print(int(open("/proc/self/statm").read().split()[1]) * 4096 // MB - sum(one.numel() for one in held) // MB)
 """
 
+# Pages that the system clears for ten layers whose wide tensors take 41 MB, in a thread, when ten came before.
+LAYERS = """
+import resource, sys, threading
+from irl_core.models.allocation import keep_freed_tensors
+if sys.argv[1] == "kept":
+    assert keep_freed_tensors()
+import torch
+torch.set_num_threads(1)
+def layers():
+    weight, states = torch.zeros(512, 16), torch.zeros(20_000, 16)
+    for _ in range(10):
+        states = torch.nn.functional.silu(states @ weight.T) @ weight
+def work():
+    layers()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    layers()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
 
-def beyond_its_tensors(how: str) -> int:
-    """MB that a process takes beyond the tensors that it holds."""
+glibc_alone = pytest.mark.skipif(allocation.glibc() is None, reason="glibc's allocator")
+
+
+def told_by(script: str, how: str) -> int:
+    """The number that a script prints in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if name not in allocation.ENVIRONMENT}
-    command = [sys.executable, "-c", FRAGMENTED, how]
+    command = [sys.executable, "-c", script, how]
     return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+@glibc_alone
 def test_holes_between_tensors_are_given_back() -> None:
-    assert beyond_its_tensors("set") < beyond_its_tensors("as it is") - 80  # of the 120 MB that were freed
+    assert told_by(HOLES, "given back") < told_by(HOLES, "kept") - 80  # of the 120 MB that were freed
+
+
+@glibc_alone
+def test_a_tensor_takes_the_place_of_a_freed_one() -> None:
+    cleared = told_by(LAYERS, "as it is")
+    assert cleared > 100_000  # 10,000 for each of twenty tensors
+    assert told_by(LAYERS, "kept") < cleared / 3
 
 
 def test_variables_of_the_environment_are_left_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
-    assert not allocation.give_back_freed_tensors()
+    assert not allocation.keep_freed_tensors()
 
 
 # The products of a small model's layers for 200 numbers of tokens, as many as batches of texts soon have.

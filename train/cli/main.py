@@ -12,6 +12,7 @@ import typer
 
 from irl_core.errors import UserError
 from irl_core.home import RUNS, VARIABLE
+from irl_core.models.allocation import keep_freed_tensors
 from train.cli.app import app
 from train.cli.calibrate import calibrate
 from train.cli.checkpoints import checkpoints
@@ -66,6 +67,7 @@ cli.add_typer(engine, name="engine")
 
 def main() -> None:
     """Run the command line; the console script ``irl-lens``."""
+    keep_freed_tensors()
     try:
         cli()
     except UserError as error:

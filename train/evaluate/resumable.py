@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from irl_core.errors import ConfigError, StoreError
 from irl_core.files import escaped
+from irl_core.models.allocation import give_back_freed_tensors
 from irl_core.storage.run_writer import remove_parts
 from irl_core.storage.scored_run import errors_path, parts_folder, read_provenance
 from irl_core.storage.sole_writer import remove_empty, sole_writer
@@ -74,6 +75,7 @@ def write(stage: Stage, progress: Progress, workers: Workers | None = None) -> i
             progress.within(count, done / max(1, total))
 
         writer.write(*part.make(on_step), number=number)
+        give_back_freed_tensors()
         progress.advance(part.count)
     workers.finish_parts(writer, number + 1)
     return workers.from_main(lambda: merged(writer)[0])

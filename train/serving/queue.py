@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 
 from irl_core.errors import InputError, UserError
+from irl_core.models.allocation import give_back_freed_tensors
 from irl_core.models.batching import Batching
 from irl_core.policy.familiarity import Familiarity
 from irl_core.scorer import Lens
@@ -27,6 +28,7 @@ from train.serving.metrics import Metrics
 
 FIRST_GUESS_SECONDS = 0.2  # of a trace, before any was timed
 LONGEST_RETRY_SECONDS = 60
+REST_SECONDS = 10  # without work, after which the memory of the last batch is given back
 UNREAD = Trace("", "", (), Layout.PLAIN)  # of a sequence of tokens that is no trace
 
 
@@ -155,7 +157,8 @@ class ScoringQueue:
         while True:
             with self.changed:
                 while not self.jobs and not taken and not self.closed:
-                    self.changed.wait()
+                    if not self.changed.wait(REST_SECONDS):
+                        give_back_freed_tensors()
                 if not self.jobs or (taken and bool(self.jobs[0].traces) != bool(taken[0].traces)):
                     return taken
                 job = self.jobs[0]
