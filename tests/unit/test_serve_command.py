@@ -20,7 +20,7 @@ from train.cli.app import free_port
 from train.serving import server
 from train.serving.guard import Tokens, hashed
 from train.serving.queue import model_thread
-from train.serving.server import ServerSettings, check_place, tokens_at_once
+from train.serving.server import ServerSettings, check_place
 
 
 def test_other_machines_may_ask_only_with_a_token() -> None:
@@ -40,12 +40,6 @@ def test_nothing_is_loaded_where_nobody_could_ask(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("")
     with pytest.raises(InputError, match="has no token"):
         command.serve(token_file=tmp_path / "tokens")
-
-
-def test_a_cpu_takes_less_at_once_so_that_requests_overlap(lens: Lens, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tokens_at_once(lens) == 2048
-    monkeypatch.setattr(lens, "device", "cuda:0")
-    assert tokens_at_once(lens) == 8192
 
 
 def test_it_answers_over_http_and_finishes_what_it_was_asked(lens: Lens, monkeypatch: pytest.MonkeyPatch) -> None:

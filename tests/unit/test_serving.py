@@ -131,6 +131,30 @@ def test_a_batch_stays_within_the_token_budget(lens: Lens) -> None:
     assert sum(seen) == 5 * length and max(seen) == 2 * length
 
 
+def test_half_of_what_is_about_is_taken_at_once(lens: Lens) -> None:
+    seen: list[int] = []
+    with served(lens) as client:
+        whole = client.queue.scored
+
+        def watched(jobs: Any) -> Any:
+            seen.append(len(jobs))
+            return whole(jobs)
+
+        client.queue.scored = watched
+        threads = [
+            threading.Thread(target=client.post, args=("/score",), kwargs={"json": to_score(SOLUTION)})
+            for _ in range(9)
+        ]
+        with lens.lock:  # no trace is read: they gather
+            for thread in threads:
+                thread.start()
+            while client.queue.waiting < 9:
+                threading.Event().wait(0.005)
+        for thread in threads:
+            thread.join()
+    assert sum(seen) == 9 and max(seen) == 4  # half of nine, or of the one that came first and the eight behind it
+
+
 def test_a_cut_off_solution_has_no_end_token(client: Any) -> None:
     whole, cut = (
         client.post("/score", json=to_score(SOLUTION, finished=finished)).json()["traces"][0]["tokens"]

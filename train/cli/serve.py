@@ -24,12 +24,7 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="Who may ask: a line 'NAME TOKEN' each. Needed for other hosts than this.")
     ] = None,
-    batch_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Most tokens, padding included, in one batch. (default: 2,048 on a CPU, 8,192 on a GPU)"
-        ),
-    ] = None,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens, padding included, in one batch.")] = 8192,
     queue: Annotated[int, typer.Option(min=1, help="Most solutions that wait; beyond them the answer is 503.")] = 256,
 ) -> None:
     """Answer POST /score and POST /pooling (vLLM's token_classify), GET /health and GET /metrics (docs/plug-in.md)."""
@@ -38,7 +33,7 @@ def serve(
         raise InputError(f'{missing[0]} is not installed; pip install -e ".[serve]" in the clone installs it.')
     from train.serving.guard import Tokens
     from train.serving.queue import model_thread
-    from train.serving.server import ServerSettings, check_place, tokens_at_once
+    from train.serving.server import ServerSettings, check_place
     from train.serving.server import serve as run
 
     tokens = Tokens() if token_file is None else Tokens.read(token_file)
@@ -49,7 +44,7 @@ def serve(
     names = len(set(tokens.names.values()))
     who = f"{names} name{'s' * (names > 1)} may ask" if names else "anyone on this machine may ask"
     say(f"{lens.name} is served at http://{host}:{chosen} on {lens.computes_on}; {who} (Ctrl+C stops it)")
-    run(lens, ServerSettings(host, chosen, tokens, batch_tokens or tokens_at_once(lens), queue), thread)
+    run(lens, ServerSettings(host, chosen, tokens, batch_tokens, queue), thread)
 
 
 engine = typer.Typer(no_args_is_help=True, help="Start a server to sample a policy from (docs/plug-in.md).")

@@ -1,7 +1,9 @@
 """The bounded queue before the model: one thread takes what waits, as many tokens at once as the budget holds.
 
-While a batch is computed the next requests gather, so that a busy server batches and an idle one answers at once. A
-request is never split over two batches of the queue, and requests keep their order.
+While a batch is computed the next requests gather, so that a busy server batches and an idle one answers at once. At
+most half of the traces that are about, those of the batch before with them, are taken at once: while they are computed
+the others' clients read their answers and ask again. Were all taken, the model would wait for the clients after each
+batch. A request is never split over two batches of the queue, and requests keep their order.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from train.serving.metrics import Metrics
 
 FIRST_GUESS_SECONDS = 0.2  # of a trace, before any was timed
 LONGEST_RETRY_SECONDS = 60
-REST_SECONDS = 10  # without work, after which the memory of the last batch is given back
+GIVE_BACK_SECONDS = 10  # after which freed memory goes back to the system, at work or at rest
 UNREAD = Trace("", "", (), Layout.PLAIN)  # of a sequence of tokens that is no trace
 
 
@@ -107,7 +109,9 @@ class ScoringQueue:
         self.lens, self.batch_tokens, self.limit, self.metrics = lens, batch_tokens, limit, metrics
         self.jobs: deque[Job] = deque()
         self.waiting = 0  # traces
+        self.answered = 0  # traces of the last batch
         self.seconds_a_trace = FIRST_GUESS_SECONDS
+        self.gave_back = time.monotonic()
         self.changed = threading.Condition()
         self.closed = False
         self.working = thread.submit(self.work)
@@ -150,22 +154,36 @@ class ScoringQueue:
             size, seconds = sum(job.size for job in jobs), time.monotonic() - started
             self.seconds_a_trace += 0.2 * (seconds / max(size, 1) - self.seconds_a_trace)
             self.metrics.batch(size, sum(job.tokens for job in jobs), seconds)
+            self.answered = size
+            if time.monotonic() - self.gave_back > GIVE_BACK_SECONDS:
+                self.give_back()
+
+    def give_back(self) -> None:
+        """Give the memory of batches that are over back to the system."""
+        give_back_freed_tensors()
+        self.gave_back = time.monotonic()
 
     def next_jobs(self) -> list[Job]:
-        """The next jobs to answer together, encoded: of one kind, within the token budget. None where it is closed."""
+        """The next jobs to answer together, encoded: of one kind, within the token budget and half of what is about.
+        None where it is closed."""
         taken: list[Job] = []
+        share = 1
         while True:
             with self.changed:
                 while not self.jobs and not taken and not self.closed:
-                    if not self.changed.wait(REST_SECONDS):
-                        give_back_freed_tensors()
+                    if not self.changed.wait(GIVE_BACK_SECONDS):
+                        self.give_back()
+                if not taken:
+                    share = max(1, (self.waiting + self.answered) // 2)
                 if not self.jobs or (taken and bool(self.jobs[0].traces) != bool(taken[0].traces)):
                     return taken
                 job = self.jobs[0]
             if not job.encoded and not self.encode(job):
                 self.remove(job)
                 continue
-            if taken and sum(one.tokens for one in taken) + job.tokens > self.batch_tokens:
+            size = job.size + sum(one.size for one in taken)
+            tokens = job.tokens + sum(one.tokens for one in taken)
+            if taken and (size > share or tokens > self.batch_tokens):
                 return taken
             self.remove(job)
             taken.append(job)

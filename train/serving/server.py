@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import uvicorn
 
 from irl_core.errors import InputError
-from irl_core.scorer import DEFAULT_BATCH_TOKENS, Lens
+from irl_core.scorer import Lens
 from train.serving.api import build_app
 from train.serving.guard import BODY_SECONDS, Tokens
 from train.serving.metrics import Metrics
@@ -20,7 +20,6 @@ from train.serving.queue import ScoringQueue
 LOCAL = ("127.0.0.1", "localhost", "::1")
 OPEN_CONNECTIONS = 1000
 STOP_SECONDS = 60  # for what is being answered
-CPU_BATCH_TOKENS = 2048  # a larger batch is no faster a token there
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +31,6 @@ class ServerSettings:
     tokens: Tokens
     batch_tokens: int
     queue: int
-
-
-def tokens_at_once(lens: Lens) -> int:
-    """Most tokens of a batch, where nobody says: few enough on a CPU that some requests are computed while the answers
-    of others are written. Where one batch takes all that waits, the model waits for the clients after each."""
-    return CPU_BATCH_TOKENS if lens.device == "cpu" else DEFAULT_BATCH_TOKENS
 
 
 def check_place(host: str, tokens: Tokens) -> None:
