@@ -51,6 +51,7 @@ BENCHMARKS = (
         "training_round", ("--prompts", "4", "--samples", "8", "--repeats", "3"),
         "A training round beside trl's and beside a plain one",
     ),
+    Benchmark("allocation", ("--batches", "3"), "What becomes of freed tensors in a training"),
     Benchmark("older_build", ("--rounds", "2", "--repeats", "1"), "This build beside an older one"),
     Benchmark(
         "sampling",

@@ -38,6 +38,7 @@ def test_a_token_that_is_chosen_stays_under_the_pointer(page: Any) -> None:
     stale = page.locator(".st-key-shown [data-stale=true]")
     assert set(stale.evaluate_all(f"nodes => nodes.map({opacity})")) <= {"1"}
     expect(strip).to_have_count(0, timeout=PATIENCE)
+    expect(chosen).to_be_visible()  # the result takes the place of the one before
     assert chosen.bounding_box() == before
 
 
