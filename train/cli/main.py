@@ -67,7 +67,8 @@ cli.add_typer(engine, name="engine")
 
 def main() -> None:
     """Run the command line; the console script ``irl-lens``."""
-    keep_freed_tensors()
+    if sys.argv[1:2] != ["serve"]:  # whose threads would wait for each other at the one heap
+        keep_freed_tensors()
     try:
         cli()
     except UserError as error:
