@@ -34,9 +34,9 @@ def keep_freed_tensors() -> bool:
     ``give_back_freed_tensors``.
 
     By default glibc maps a large block apart and unmaps it when it is freed, and trims the end of its heap: the system
-    then clears every page anew for the next tensor, a fifth to a third of the time of a training step where all large
-    blocks are mapped apart. One heap serves all threads, since that of a thread that is not the first holds no large
-    block. To be called before threads start.
+    then clears every page anew for the next tensor, more than a third of the time of a training batch where all large
+    blocks are mapped apart (`benchmarks/allocation.py`). One heap serves all threads, since that of a thread that is
+    not the first holds no large block. To be called before threads start.
 
     Returns whether it was set: not where there is no glibc, or where the environment sets glibc's own variables.
     """

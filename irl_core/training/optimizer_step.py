@@ -76,7 +76,7 @@ class Learner:
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to those that the next ``step`` uses."""
         torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
-        if self.device.type == "cpu":
+        if self.device.type == "cpu":  # the next micro-batch has other shapes, which fit no hole
             give_back_freed_tensors()
 
     def step(self, max_grad_norm: float, world: World | None = None) -> float:

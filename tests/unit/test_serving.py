@@ -106,53 +106,41 @@ def test_many_requests_at_once_are_batched_and_each_has_its_own_answer(lens: Len
     assert sizes["irl_lens_traces_total"] == 12 and sizes["irl_lens_batch_traces_count"] < 12
 
 
+def batches_of(client: Any, lens: Lens, requests: int) -> list[Any]:
+    """The jobs of each batch that so many requests become, which gather before a model that is busy."""
+    seen: list[Any] = []
+    whole = client.queue.scored
+
+    def watched(jobs: Any) -> Any:
+        seen.append(jobs)
+        return whole(jobs)
+
+    client.queue.scored = watched
+    threads = [
+        threading.Thread(target=client.post, args=("/score",), kwargs={"json": to_score(SOLUTION)})
+        for _ in range(requests)
+    ]
+    with lens.lock:  # no trace is read
+        for thread in threads:
+            thread.start()
+        while client.queue.waiting < requests:
+            threading.Event().wait(0.005)
+    for thread in threads:
+        thread.join()
+    return seen
+
+
 def test_a_batch_stays_within_the_token_budget(lens: Lens) -> None:
     length = len(lens.encode(make_trace(PROBLEM, SOLUTION)).completion_ids) + len(lens.encoder.encode_prompt(PROBLEM))
-    seen: list[int] = []
     with served(lens, batch_tokens=2 * length + 1) as client:
-        whole = client.queue.scored
-
-        def watched(jobs: Any) -> Any:
-            seen.append(sum(job.tokens for job in jobs))
-            return whole(jobs)
-
-        client.queue.scored = watched
-        threads = [
-            threading.Thread(target=client.post, args=("/score",), kwargs={"json": to_score(SOLUTION)})
-            for _ in range(5)
-        ]
-        with lens.lock:
-            for thread in threads:
-                thread.start()
-            while client.queue.waiting < 4:
-                threading.Event().wait(0.005)
-        for thread in threads:
-            thread.join()
-    assert sum(seen) == 5 * length and max(seen) == 2 * length
+        tokens = [sum(job.tokens for job in jobs) for jobs in batches_of(client, lens, 9)]
+    assert sum(tokens) == 9 * length and max(tokens) == 2 * length
 
 
 def test_half_of_what_is_about_is_taken_at_once(lens: Lens) -> None:
-    seen: list[int] = []
     with served(lens) as client:
-        whole = client.queue.scored
-
-        def watched(jobs: Any) -> Any:
-            seen.append(len(jobs))
-            return whole(jobs)
-
-        client.queue.scored = watched
-        threads = [
-            threading.Thread(target=client.post, args=("/score",), kwargs={"json": to_score(SOLUTION)})
-            for _ in range(9)
-        ]
-        with lens.lock:  # no trace is read: they gather
-            for thread in threads:
-                thread.start()
-            while client.queue.waiting < 9:
-                threading.Event().wait(0.005)
-        for thread in threads:
-            thread.join()
-    assert sum(seen) == 9 and max(seen) == 4  # half of nine, or of the one that came first and the eight behind it
+        sizes = [len(jobs) for jobs in batches_of(client, lens, 9)]
+    assert sum(sizes) == 9 and max(sizes) == 4  # half of nine, or of the one that came first and the eight behind it
 
 
 def test_a_cut_off_solution_has_no_end_token(client: Any) -> None:

@@ -67,7 +67,7 @@ cli.add_typer(engine, name="engine")
 
 def main() -> None:
     """Run the command line; the console script ``irl-lens``."""
-    if sys.argv[1:2] != ["serve"]:  # whose threads would wait for each other at the one heap
+    if sys.argv[1:2] != ["serve"]:  # which is slower by it
         keep_freed_tensors()
     try:
         cli()
