@@ -233,7 +233,7 @@ def load_lens(path: Path, device: str) -> Lens:
     """The loaded checkpoint at a path."""
     from irl_core.scorer import Lens
 
-    keep_freed_tensors()
+    keep_freed_tensors(in_all_threads=True)
     return Lens.load(path, device)
 
 

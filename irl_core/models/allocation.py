@@ -29,21 +29,24 @@ def keep_few_kernels() -> None:
         os.environ.setdefault(name, value)
 
 
-def keep_freed_tensors() -> bool:
+def keep_freed_tensors(*, in_all_threads: bool = False) -> bool:
     """Let freed tensors stay in the heap of the process, where the next ones take their place, until
     ``give_back_freed_tensors``.
 
     By default glibc maps a large block apart and unmaps it when it is freed, and trims the end of its heap: the system
     then clears every page anew for the next tensor, more than a third of the time of a training batch where all large
-    blocks are mapped apart (`benchmarks/allocation.py`). One heap serves all threads, since that of a thread that is
-    not the first holds no large block. To be called before threads start.
+    blocks are mapped apart (`benchmarks/allocation.py`). To be called before threads start.
+
+    Args:
+        in_all_threads: one heap serves all threads, since that of a thread that is not the first holds no large block.
+            They wait for each other there: not where the first one makes all tensors.
 
     Returns whether it was set: not where there is no glibc, or where the environment sets glibc's own variables.
     """
     libc = glibc()
     if libc is None or any(name in os.environ for name in ENVIRONMENT):
         return False
-    options = ((MMAP_THRESHOLD, HEAPED), (TRIM_THRESHOLD, MOST), (ARENA_MAX, 1))
+    options = [(MMAP_THRESHOLD, HEAPED), (TRIM_THRESHOLD, MOST)] + [(ARENA_MAX, 1)] * in_all_threads
     return all(libc.mallopt(name, value) == 1 for name, value in options)
 
 

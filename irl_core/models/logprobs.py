@@ -12,6 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from irl_core.models.batching import Batch
 
 LOGITS_AT_ONCE = 2**27  # 512 MiB in float32
+# On the CPU, where the pages of a larger tensor are cleared anew whenever its place was given away: up to ten times the
+# time of the passes over it in a process that reads batches of many lengths.
+LOGITS_AT_ONCE_ON_CPU = 2**23
 
 
 def _chunk_logprobs(hidden: Tensor, lm_head: torch.nn.Module, targets: Tensor, temperature: float) -> Tensor:
@@ -31,7 +34,7 @@ def logprobs_of_hidden(
     once: bool = True,
 ) -> Tensor:
     """``log p(target | hidden)`` for ``(N, H)`` hidden states, ``(N,)`` float32, ``chunk`` rows at a time (default: as
-    many as hold ``LOGITS_AT_ONCE`` logits).
+    many as hold ``LOGITS_AT_ONCE`` logits, on the CPU ``LOGITS_AT_ONCE_ON_CPU``).
 
     The full ``(N, V)`` matrix never exists: with gradients each chunk is recomputed in the backward pass. A frozen head
     on the CPU is not: see ``FrozenHeadLogprobs``.
@@ -41,7 +44,8 @@ def logprobs_of_hidden(
         if torch.is_grad_enabled() and hidden.requires_grad and not weight.requires_grad:
             dtype = getattr(lm_head, "computes_in", None) or weight.dtype
             return FrozenHeadLogprobs.apply(hidden.to(dtype), weight.to(dtype), targets, temperature)
-    chunk = chunk or max(1, LOGITS_AT_ONCE // lm_head.weight.shape[0])
+    at_once = LOGITS_AT_ONCE_ON_CPU if hidden.device.type == "cpu" else LOGITS_AT_ONCE
+    chunk = chunk or max(1, at_once // lm_head.weight.shape[0])
     pieces = []
     for start in range(0, hidden.shape[0], chunk):
         arguments = (hidden[start : start + chunk], lm_head, targets[start : start + chunk], temperature)

@@ -19,7 +19,6 @@ from train.cli import serve as command
 from train.cli.app import free_port
 from train.serving import server
 from train.serving.guard import Tokens, hashed
-from train.serving.queue import model_thread
 from train.serving.server import ServerSettings, check_place
 
 
@@ -53,7 +52,7 @@ def test_it_answers_over_http_and_finishes_what_it_was_asked(lens: Lens, monkeyp
     monkeypatch.setattr(uvicorn, "Server", Watched)
     port = free_port(None)
     settings = ServerSettings("127.0.0.1", port, Tokens(), 4096, 16)
-    thread = threading.Thread(target=server.serve, args=(lens, settings, model_thread()))
+    thread = threading.Thread(target=server.serve, args=(lens, settings))
     thread.start()
     try:
         while thread.is_alive() and not (started and started[0].started):

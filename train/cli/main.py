@@ -67,8 +67,7 @@ cli.add_typer(engine, name="engine")
 
 def main() -> None:
     """Run the command line; the console script ``irl-lens``."""
-    if sys.argv[1:2] != ["serve"]:  # which is slower by it
-        keep_freed_tensors()
+    keep_freed_tensors()
     try:
         cli()
     except UserError as error:

@@ -32,19 +32,17 @@ def serve(
     if missing:
         raise InputError(f'{missing[0]} is not installed; pip install -e ".[serve]" in the clone installs it.')
     from train.serving.guard import Tokens
-    from train.serving.queue import model_thread
     from train.serving.server import ServerSettings, check_place
     from train.serving.server import serve as run
 
     tokens = Tokens() if token_file is None else Tokens.read(token_file)
     check_place(host, tokens)
     chosen = free_port(port)
-    thread = model_thread()
-    lens = thread.submit(load_lens, checkpoint, device).result()
+    lens = load_lens(checkpoint, device)
     names = len(set(tokens.names.values()))
     who = f"{names} name{'s' * (names > 1)} may ask" if names else "anyone on this machine may ask"
     say(f"{lens.name} is served at http://{host}:{chosen} on {lens.computes_on}; {who} (Ctrl+C stops it)")
-    run(lens, ServerSettings(host, chosen, tokens, batch_tokens, queue), thread)
+    run(lens, ServerSettings(host, chosen, tokens, batch_tokens, queue))
 
 
 engine = typer.Typer(no_args_is_help=True, help="Start a server to sample a policy from (docs/plug-in.md).")

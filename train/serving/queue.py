@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -85,27 +85,17 @@ class Job:
         ]
 
 
-def model_thread() -> ThreadPoolExecutor:
-    """The one thread in which a model is loaded and runs. Each thread that computes in parallel brings its own helpers,
-    and where those of a process outnumber the processors, OpenMP lets them sleep at every barrier: a thread that runs
-    what another one loaded takes 1.3 times as long for small batches on two cores."""
-    return ThreadPoolExecutor(1, thread_name_prefix="model")
-
-
 class ScoringQueue:
-    """Jobs before a loaded checkpoint, which one thread works through.
+    """Jobs before a loaded checkpoint, which one thread works through (``work``).
 
     Args:
         lens: the checkpoint.
         batch_tokens: most tokens of one batch; a longer request has one of its own.
         limit: most traces that wait.
         metrics: is told of every batch.
-        thread: the one thread that works; best the one that loaded the checkpoint (``model_thread``).
     """
 
-    def __init__(
-        self, lens: Lens, *, batch_tokens: int, limit: int, metrics: Metrics, thread: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, lens: Lens, *, batch_tokens: int, limit: int, metrics: Metrics) -> None:
         self.lens, self.batch_tokens, self.limit, self.metrics = lens, batch_tokens, limit, metrics
         self.jobs: deque[Job] = deque()
         self.waiting = 0  # traces
@@ -114,7 +104,6 @@ class ScoringQueue:
         self.gave_back = time.monotonic()
         self.changed = threading.Condition()
         self.closed = False
-        self.working = thread.submit(self.work)
 
     def submit(self, job: Job) -> Future[list[Scored] | list[list[float]]]:
         """Add a job; its answer comes, or the error that it met.
@@ -138,14 +127,18 @@ class ScoringQueue:
         return job.answer
 
     def close(self) -> None:
-        """Finish what waits and stop."""
+        """Take no more; ``work`` ends when what waits is answered."""
         with self.changed:
             self.closed = True
             self.changed.notify()
-        self.working.result()
 
     def work(self) -> None:
-        """Answer jobs until the queue is closed and empty; what goes wrong is the answer of the jobs it met."""
+        """Answer jobs until the queue is closed and empty; what goes wrong is the answer of the jobs it met.
+
+        Best in the thread that loaded the checkpoint. Each thread that computes in parallel brings its own helpers, and
+        where those of a process outnumber the processors, OpenMP lets them sleep at every barrier: a thread that runs
+        what another one loaded takes 1.3 times as long for small batches on two cores.
+        """
         while jobs := self.next_jobs():
             started = time.monotonic()
             for job in jobs:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 
 import uvicorn
@@ -42,20 +41,31 @@ def check_place(host: str, tokens: Tokens) -> None:
         )
 
 
-def serve(lens: Lens, settings: ServerSettings, thread: ThreadPoolExecutor) -> None:
-    """Answer until SIGTERM or Ctrl+C; what is being answered then is finished. ``thread``: which loaded ``lens``."""
+def serve(lens: Lens, settings: ServerSettings) -> None:
+    """Answer until SIGTERM or Ctrl+C; what is being answered then is finished.
+
+    The model computes in the thread that calls, best the process's first, whose freed tensors are used again
+    (``keep_freed_tensors``); a second one listens.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("irl_lens.serve")
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     metrics = Metrics()
-    queue = ScoringQueue(lens, batch_tokens=settings.batch_tokens, limit=settings.queue, metrics=metrics, thread=thread)
-    with closing(queue):
-        uvicorn.Server(
-            uvicorn.Config(
-                build_app(lens, queue, metrics, settings.tokens), host=settings.host, port=settings.port,
-                log_config=None, access_log=False, server_header=False, limit_concurrency=OPEN_CONNECTIONS,
-                timeout_keep_alive=int(BODY_SECONDS), timeout_graceful_shutdown=STOP_SECONDS, lifespan="off",
-            )
-        ).run()  # fmt: skip
+    queue = ScoringQueue(lens, batch_tokens=settings.batch_tokens, limit=settings.queue, metrics=metrics)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            build_app(lens, queue, metrics, settings.tokens), host=settings.host, port=settings.port,
+            log_config=None, access_log=False, server_header=False, limit_concurrency=OPEN_CONNECTIONS,
+            timeout_keep_alive=int(BODY_SECONDS), timeout_graceful_shutdown=STOP_SECONDS, lifespan="off",
+        )
+    )  # fmt: skip
+    with server.capture_signals(), ThreadPoolExecutor(1, thread_name_prefix="http") as second:
+        listening = second.submit(server.run)
+        listening.add_done_callback(lambda _: queue.close())
+        try:
+            queue.work()
+        finally:
+            server.should_exit = True
+    listening.result()
