@@ -23,6 +23,7 @@ import numpy
 import torch
 
 from benchmarks.packing import draw_traces, ratio_with_interval
+from irl_core.models.allocation import keep_freed_tensors
 from irl_core.models.batching import Batching
 from irl_core.models.hub import locate
 from irl_core.models.logprobs import hidden_states
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--a-problem", type=int, default=1, help="solutions of each problem")
     parser.add_argument("--repeats", type=int, default=3, help="2 or more")
     asked = parser.parse_args()
+    keep_freed_tensors()  # as irl-lens does; all three gain by it
     lens = Lens.load(checkpoint_folder(asked.checkpoint))
     model = plain_model(lens)
     taken: dict[str, list[float]] = {"score": [], "padded loop": [], "bare passes": []}
