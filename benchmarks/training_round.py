@@ -27,6 +27,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 from benchmarks.packing import ratio_with_interval
 from irl_core.config import LoraConfig
 from irl_core.data.word_problems.generate import problems
+from irl_core.models.allocation import keep_freed_tensors
 from irl_core.models.pretrained import Base, load_base, with_adapters
 from irl_core.presets import load_config
 from train.planning.plan import PRESETS
@@ -213,6 +214,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args()
+    keep_freed_tensors()  # as irl-lens does; all three gain by it
     lengths: list[float] = []
     rounds: dict[str, Timed] = {
         "ours": ours(asked, lengths),
