@@ -121,7 +121,7 @@ def test_a_cache_takes_what_is_estimated() -> None:
 
 def test_chunks_are_as_large_as_those_of_the_code() -> None:
     assert estimate.LOGITS_AT_ONCE == logprobs.LOGITS_AT_ONCE
-    assert estimate.LOGITS_AT_ONCE_ON_CPU == logprobs.LOGITS_AT_ONCE_ON_CPU
+    assert estimate.READ_AT_ONCE_ON_CPU == logprobs.READ_AT_ONCE_ON_CPU
     assert estimate.DRAWN_AT_ONCE == draws.LOGITS_AT_ONCE
 
 

@@ -27,7 +27,7 @@ ADAPTER_BYTES = 4  # float32, gradients too
 MOMENT_BYTES = {"adamw": 8.0, "adamw_8bit": 2.0 + 8 / 256, "paged_adamw_8bit": 2.0 + 8 / 256}
 # Logits that exist at once in a chunk (``irl_core.models.logprobs``) or a draw (``irl_core.policy.draws``),
 # and the bytes of each.
-LOGITS_AT_ONCE, LOGITS_AT_ONCE_ON_CPU, DRAWN_AT_ONCE = 2**27, 2**23, 2**26
+LOGITS_AT_ONCE, READ_AT_ONCE_ON_CPU, DRAWN_AT_ONCE = 2**27, 2**23, 2**26
 LOGIT_BYTES_TRAINED, LOGIT_BYTES_READ, LOGIT_BYTES_DRAWN = 16, 8, 40
 RANK = "model.lora.rank"
 
@@ -104,7 +104,7 @@ def estimate_memory(config: TrainConfig, pair: Pair, processes: Processes = ALON
         *weight_parts(config, pair, processes),
         *sampling_parts(config, pair, processes),
         *discriminator_parts(config, pair, processes, gpu),
-        *policy_update_parts(config, pair, processes, gpu),
+        *policy_update_parts(config, pair, processes),
     ]
     parts = [part for part in parts if part.bytes > 0]
     of_phase = {phase: sum(part.bytes for part in parts if part.phase == phase) for phase in PHASES}
@@ -233,23 +233,14 @@ def dequantised_bytes(config: TrainConfig, shape: Architecture) -> float:
     return 2.0 * max(a * b for a, b in shape.linear_shapes().values())
 
 
-def logit_chunk_bytes(shape: Architecture, tokens: int, bytes_each: int, gpu: bool) -> float:
+def logit_chunk_bytes(shape: Architecture, tokens: int, bytes_each: int, at_once: int = LOGITS_AT_ONCE) -> float:
     """Bytes of the logits that exist at once."""
-    at_once = LOGITS_AT_ONCE if gpu else LOGITS_AT_ONCE_ON_CPU
     rows = min(tokens, max(1, at_once // shape.vocabulary))
     return float(bytes_each * rows * shape.vocabulary)
 
 
 def update_parts(
-    config: TrainConfig,
-    name: str,
-    shape: Architecture,
-    phase: Phase,
-    tokens: int,
-    trained: int,
-    gpu: bool,
-    *,
-    reads_logits: bool,
+    config: TrainConfig, name: str, shape: Architecture, phase: Phase, tokens: int, trained: int, *, reads_logits: bool
 ) -> Iterator[Part]:
     """Activations, logits and gradients of one micro-batch of ``tokens``, with ``trained`` parameters."""
     checkpointing = config.model.gradient_checkpointing
@@ -261,7 +252,7 @@ def update_parts(
         yield Part(f"{name}: checkpoints of layers", tokens * width * shape.hidden * shape.layers, phase, smaller)
     yield Part(f"{name}: activations", tokens * saved + dequantised_bytes(config, shape), phase, smaller)
     if reads_logits:  # a chunk is freed before the backward pass through the layers
-        chunk = logit_chunk_bytes(shape, tokens, LOGIT_BYTES_TRAINED, gpu)
+        chunk = logit_chunk_bytes(shape, tokens, LOGIT_BYTES_TRAINED)
         yield Part(f"{name}: a chunk of logits", max(0.0, chunk - tokens * saved * checkpointing), phase)
     yield Part(f"{name}: gradients", ADAPTER_BYTES * trained, phase, RANK if config.model.lora.rank else None)
 
@@ -271,14 +262,14 @@ def groups_of_round(config: TrainConfig, processes: Processes) -> int:
     return -(-config.policy.prompts_per_round // processes.size)
 
 
-def policy_update_parts(config: TrainConfig, pair: Pair, processes: Processes, gpu: bool) -> Iterator[Part]:
+def policy_update_parts(config: TrainConfig, pair: Pair, processes: Processes) -> Iterator[Part]:
     """The update of the policy."""
     settings = config.policy
     traces = -(-settings.batch_size // processes.size)
     if config.method.samples_policy:
         traces = groups_of_round(config, processes) * (settings.num_generations + settings.expert_in_group)
     tokens, trained = micro_batch_tokens(config, traces), trained_parameters(config, pair.policy)
-    yield from update_parts(config, "policy", pair.policy, "policy", tokens, trained, gpu, reads_logits=True)
+    yield from update_parts(config, "policy", pair.policy, "policy", tokens, trained, reads_logits=True)
 
 
 def discriminator_parts(config: TrainConfig, pair: Pair, processes: Processes, gpu: bool) -> Iterator[Part]:
@@ -289,7 +280,7 @@ def discriminator_parts(config: TrainConfig, pair: Pair, processes: Processes, g
     traces = discriminator_traces(config, processes)
     tokens, own = micro_batch_tokens(config, int(traces)), settings.head != "linear" and settings.likelihood == "own"
     trained = trained_parameters(config, shape) + head_parameters(config, shape)
-    yield from update_parts(config, "discriminator", shape, "discriminator", tokens, trained, gpu, reads_logits=own)
+    yield from update_parts(config, "discriminator", shape, "discriminator", tokens, trained, reads_logits=own)
     if settings.gradient_penalty:  # no fast kernel has a second derivative, and the graph of the first is kept whole
         scores = 16.0 * tokens * longest_trace(config) * shape.heads * shape.layers
         yield Part("discriminator: attention twice differentiated", scores, "discriminator", "run.batch_tokens")
@@ -297,7 +288,8 @@ def discriminator_parts(config: TrainConfig, pair: Pair, processes: Processes, g
     widest = max(forward_bytes(config, s) + 8 * s.hidden for s in (pair.policy, shape))
     whole = max(dequantised_bytes(config, s) for s in (pair.policy, shape))
     yield Part("both: activations", read * widest + whole, "scoring", "run.batch_tokens")
-    yield Part("both: a chunk of logits", logit_chunk_bytes(pair.policy, read, LOGIT_BYTES_READ, gpu), "scoring")
+    at_once = LOGITS_AT_ONCE if gpu else READ_AT_ONCE_ON_CPU
+    yield Part("both: a chunk of logits", logit_chunk_bytes(pair.policy, read, LOGIT_BYTES_READ, at_once), "scoring")
 
 
 def discriminator_traces(config: TrainConfig, processes: Processes) -> float:
