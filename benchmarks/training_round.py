@@ -15,6 +15,7 @@ OMP_NUM_THREADS=1.
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 from benchmarks.packing import ratio_with_interval
 from irl_core.config import LoraConfig
 from irl_core.data.word_problems.generate import problems
-from irl_core.models.allocation import keep_freed_tensors
+from irl_core.models.allocation import give_back_freed_tensors, keep_freed_tensors
 from irl_core.models.pretrained import Base, load_base, with_adapters
 from irl_core.presets import load_config
 from train.planning.plan import PRESETS
@@ -43,7 +44,7 @@ def ours(asked: argparse.Namespace, lengths: list[float]) -> Timed:
     """Rounds of our training; the mean length of the samples of each is added to ``lengths``."""
     settings = [
         "data.source=demo", "data.train_problems=200", "data.held_out=20", "data.styles=false", "run.after=[]",
-        f"model.policy={asked.model}", f"model.discriminator={asked.model}", "model.compile=false",
+        f"model.policy={asked.model}", f"model.discriminator={asked.model}", "model.compile=true",
         f"policy.prompts_per_round={asked.prompts}", f"policy.num_generations={asked.samples}",
         f"policy.max_new_tokens={asked.tokens}", "discriminator.warmup_rounds=0", "discriminator.minibatches=1",
         "discriminator.perturbations=[]", f"model.lora.rank={RANK}", "run.steps=100", "run.batch_tokens=2048",
@@ -225,6 +226,8 @@ def main() -> None:
     for repeat in range(asked.repeats + 1):
         for name, step in rounds.items():
             took = step()
+            gc.collect()  # trl's trainer holds itself
+            give_back_freed_tensors()  # ours does within its round; what the others free would fill the memory
             if repeat:  # the first one warms up
                 spent[name].append(took)
     count = asked.prompts * asked.samples

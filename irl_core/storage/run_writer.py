@@ -105,7 +105,7 @@ class RunWriter:
                 changed = sorted(key for key in keys if self.provenance.get(key) != provenance.get(key))
             if changed:
                 raise StoreError(
-                    f"{self.parts.name}: an unfinished run with another {', '.join(changed)}. "
+                    f"{self.parts.name}: an unfinished run that differs in {', '.join(changed)}. "
                     "Finish it as it was begun, or start again with --no-resume."
                 )
         document = {"schema_version": SCHEMA_VERSION, "provenance": self.provenance, "owner": self.owner}

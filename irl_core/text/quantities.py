@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, floor
 from typing import Final
 
@@ -33,7 +34,8 @@ class Quantity:
     uses: int
 
 
-def odd_quantities(problem: str, solution: str) -> list[Quantity]:
+@lru_cache(maxsize=32)  # verdict and record ask for the same solution one after the other
+def odd_quantities(problem: str, solution: str) -> tuple[Quantity, ...]:
     """The quantities of the problem, in its order, that the solution never uses or uses more than once.
 
     None where the solution has no equation: what it calculates with cannot be told. A number that stands anywhere in
@@ -41,7 +43,7 @@ def odd_quantities(problem: str, solution: str) -> list[Quantity]:
     """
     sums = _sums(read_equations(solution))
     if not sums:
-        return []
+        return ()
     stated = numbers_in(problem, (0, len(problem)))
     times = Counter(number.value for number in stated)
     written = {number.value for number in numbers_in(solution, (0, len(solution)))}
@@ -53,10 +55,10 @@ def odd_quantities(problem: str, solution: str) -> list[Quantity]:
         written |= values
     found = [Quantity(n.start, n.end, n.text, uses[n.value]) for n in stated if times[n.value] == 1]
     by_text = {one: number for one, number in zip(found, (n for n in stated if times[n.value] == 1), strict=True)}
-    return [
+    return tuple(
         one for one, number in by_text.items()
         if _unused(problem, number, written) or (one.uses > 1 and number.value not in results | IMPLIED)
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def unused_results(solution: str) -> list[Number]:

@@ -164,7 +164,7 @@ def test_a_changed_input_does_not_continue(source: Path, tmp_path: Path, lens: L
         with pytest.raises(KeyboardInterrupt):
             score_file(source, tmp_path / "out.parquet", lens, window=4)
     write(source, [plain(1)])
-    with pytest.raises(StoreError, match="an unfinished run with another input_sha256"):
+    with pytest.raises(StoreError, match="an unfinished run that differs in input_sha256"):
         score_file(source, tmp_path / "out.parquet", lens, window=4)
     assert score_file(source, tmp_path / "out.parquet", lens, window=4, resume=False).scored == 1
 

@@ -396,7 +396,7 @@ def test_real_solutions_are_evaluated_by_the_same_command(shared: Path, tmp_path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 5}, r"whole: holds an evaluation with another seed \(then 0, now 5\); name another --out,"),
+        ({"seed": 5}, r"whole: holds an evaluation that differs in seed \(then 0, now 5\); name another --out,"),
         ({"samples": 4}, r"another samples \(then \d+, now 4\);"),
         ({"compare": {}}, r"another compare"),
         ({"compare": {"a/b": DEMO}}, r"--compare 'a/b': letters, digits"),

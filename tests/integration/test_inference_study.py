@@ -52,7 +52,7 @@ def test_a_study_that_was_stopped_ends_as_an_unbroken_one(tmp_path: Path, monkey
     assert inference_study(DEMO, broken, problems=2)["rows"] == document["rows"]
     assert made == [1001] and (broken / "rows.jsonl").read_text() == "".join(lines)
     with pytest.raises(
-        ConfigError, match=r"holds a study with another data_sha256, problems \(then 2, now 3\); name another"
+        ConfigError, match=r"holds a study that differs in data_sha256, problems \(then 2, now 3\); name another"
     ):
         inference_study(DEMO, broken, problems=3)
     again = inference_study(DEMO, broken, problems=2, seed=2, resume=False)

@@ -234,7 +234,7 @@ def test_a_stop_request_saves_and_says_so(tiny: Path, unbroken: Path, monkeypatc
     ],
 )
 def test_another_study_in_the_folder_is_refused(unbroken: Path, name: str, more: dict[str, Any], what: str) -> None:
-    with pytest.raises(ConfigError, match=f"unbroken: holds a study with another {what}; name another --out, or start"):
+    with pytest.raises(ConfigError, match=f"unbroken: holds a study that differs in {what}; name another --out"):
         small(name, "unbroken", **{"seeds": (1,)} | more)
     assert status_of(unbroken)["state"] == "finished"
 

@@ -229,7 +229,7 @@ def test_what_a_kill_left_of_the_parts_of_an_evaluation_is_removed(tmp_path: Pat
 def test_another_input_does_not_continue_a_run(tmp_path: Path) -> None:
     RunWriter(tmp_path / "r.parquet", {**PROVENANCE, "input_sha256": "a"}).write(rows(1))
     other = {**PROVENANCE, "input_sha256": "b"}
-    with pytest.raises(StoreError, match=r"an unfinished run with another input_sha256.*--no-resume"):
+    with pytest.raises(StoreError, match=r"an unfinished run that differs in input_sha256.*--no-resume"):
         RunWriter(tmp_path / "r.parquet", other)
     assert RunWriter(tmp_path / "r.parquet", other, resume=False).done == 0
 

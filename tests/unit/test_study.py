@@ -20,9 +20,10 @@ from irl_core.report.tables import shown
 from irl_core.statistics.bootstrap import RESAMPLES
 from train.planning.plan import PRESETS
 from train.studies import report as study_report
-from train.studies.definitions import STUDIES
+from train.studies.claims import CLAIMS, POLICIES, REWARDS
+from train.studies.definitions import START, STUDIES
 from train.studies.plan import SECONDS_POLICY, SECONDS_SAMPLED, Plan, make_plan, plan_lines, scaled, seconds
-from train.studies.report import PASS, StudyReport, compared, figures, gains, paragraphs, tables
+from train.studies.report import PASS, REWARD, StudyReport, compared, figures, gains, paragraphs, tables
 from train.studies.runner import begin
 from train.studies.seen import Seen, seen_by
 
@@ -258,7 +259,7 @@ def test_some_arms_can_be_made_alone_and_the_others_later(tmp_path: Path) -> Non
     for plan in (whole, alone):
         begin(tmp_path, plan, resume=True)
         assert load_json(tmp_path / "order.json")["settings"].keys() == {one.name for one in whole.trainings}
-    with pytest.raises(ConfigError, match=r"holds a study with another scale \(then 1.0, now 2.0\), settings; name"):
+    with pytest.raises(ConfigError, match=r"holds a study that differs in scale \(then 1.0, now 2.0\), settings; name"):
         begin(tmp_path, make_plan("teach", (1,), 2.0, tmp_path, arms=("irl",)), resume=True)
 
 
@@ -281,9 +282,8 @@ def test_parts_and_what_was_seen_are_told() -> None:
     ]
     assert {"Policies, families without any", "Policies, families without any: differences"} <= made.keys()
     assert not any("ublished" in title for title in made)
-    assert "Policies, families without any: learned reward, surrogate less the start: pass@1" in " ".join(
-        paragraphs(found)
-    )
+    words = "the policy of 'learned reward, surrogate' is right more often than the start, in families without any"
+    assert words in " ".join(paragraphs(found))
 
 
 def test_what_a_run_has_seen_is_counted(tmp_path: Path) -> None:
@@ -385,19 +385,42 @@ def report(
     return figures(plan, seeds[:done], policies, rewards, {"pass@1": drawn(rng, 0.3)}, about)
 
 
-def test_a_verdict_is_only_what_the_interval_allows() -> None:
+def test_what_a_study_shows_is_only_what_the_intervals_allow() -> None:
     found = report()
-    text = " ".join(paragraphs(found))
+    (shown,) = [text for text in paragraphs(found) if text.startswith("Shown: ")]
+    (open_,) = [text for text in paragraphs(found) if text.startswith("Not shown, nor the opposite: ")]
     (one,) = [d for d in found.policies.differences if (d.ours, d.theirs) == ("irl", "start")]
     gain = one.figures["pass@1"]
-    value, low, high = gain.value, gain.low, gain.high
-    assert low > 0
-    assert f"IRL less the start: pass@1 {value:.3f} [{low:.3f}, {high:.3f}], higher, pass@16 " in text
-    for one in found.policies.differences:
-        low, high = one.figures["pass@16"].interval
-        pair = f"{found.arms[one.ours]['title']} less {found.arms[one.theirs]['title']}: "
-        said = text[text.index(pair) :].partition("pass@16")[2].partition(";")[0]
-        assert ("no difference shown" in said) == (low <= 0 <= high)
+    assert gain.low > 0
+    assert f"the policy of 'IRL' is right more often than the start ({gain.words})" in shown
+    (one,) = [d for d in found.policies.differences if (d.ours, d.theirs) == ("sft", "start")]
+    assert one.figures["pass@1"].low < 0 < one.figures["pass@1"].high
+    assert f"the policy of 'SFT' is right more often than the start ({one.figures['pass@1'].words})" in open_
+
+
+def test_a_claim_on_an_arm_that_comes_first_is_told_the_right_way_round() -> None:
+    found = report()  # differences are those of the later arm less the earlier one
+    (one,) = [d for d in found.policies.differences if (d.ours, d.theirs) == ("sft", "irl")]
+    less = one.figures["pass@1"]
+    assert less.high < 0
+    words = f"the policy of 'IRL' is right more often than that of 'SFT' ({-less.value:.3f} [{-less.high:.3f}, "
+    assert words in " ".join(text for text in paragraphs(found) if text.startswith("Shown: "))
+    worse = replace(one, figures={"pass@1": replace(less, value=-less.value, low=-less.high, high=-less.low)})
+    turned = replace(found, policies=replace(found.policies, differences=[worse]))
+    (said,) = [text for text in paragraphs(turned) if text.startswith("The opposite is shown: ")]
+    assert said.endswith(f": the policy of 'IRL' is right more often than that of 'SFT' ({less.words}).")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_claim_is_on_arms_measures_and_problems_of_its_study(name: str) -> None:
+    study = STUDIES[name]
+    arms = {START, *(arm.name for arm in study.arms)}
+    parts = {POLICIES, REWARDS, *(title for title, _ in study.parts)}
+    for claim in CLAIMS[name]:
+        assert {*claim.ours, claim.theirs} <= arms and claim.among in parts
+        assert claim.measure in (REWARD if claim.among == REWARDS else PASS)
+        assert claim.among != REWARDS or study.reading == "rewards"
+    assert {one for claim in CLAIMS[name] for one in (*claim.ours, claim.theirs)} >= arms - {"process"}
 
 
 def test_conditions_are_told() -> None:

@@ -113,7 +113,7 @@ def check_finished(stage: Stage) -> None:
     changed = changed_keys(known, stage.provenance, besides=("created",))
     if changed:
         raise StoreError(
-            f"{stage.path.name}: was made with another {differing(changed, known, stage.provenance)}; name another "
+            f"{stage.path.name}: differs in {differing(changed, known, stage.provenance)}; name another "
             "--out, or start again with --no-resume"
         )
 

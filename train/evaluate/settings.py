@@ -147,7 +147,7 @@ def begin(out: Path, arguments: Arguments, resume: bool) -> EvaluationRecord:
         changed = changed_keys(begun, arguments)
         if changed:
             raise StoreError(
-                f"{out.name}: holds an evaluation with another {differing(changed, begun, arguments)}; name another "
+                f"{out.name}: holds an evaluation that differs in {differing(changed, begun, arguments)}; name another "
                 "--out, or start again with --no-resume"
             )
         return record

@@ -30,7 +30,7 @@ from train.serving.metrics import Metrics
 
 FIRST_GUESS_SECONDS = 0.2  # of a trace, before any was timed
 LONGEST_RETRY_SECONDS = 60
-GIVE_BACK_SECONDS = 10  # after which freed memory goes back to the system, at work or at rest
+GIVE_BACK_SECONDS = 30  # after which freed memory goes back to the system, at work or at rest
 UNREAD = Trace("", "", (), Layout.PLAIN)  # of a sequence of tokens that is no trace
 
 

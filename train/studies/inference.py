@@ -111,7 +111,7 @@ def begin(out: Path, order: Mapping[str, Any], resume: bool) -> int:
         known = load_json(out / ORDER)
         if changed := changed_keys(known, order):
             raise ConfigError(
-                f"{out.name} holds a study with another {differing(changed, known, order)}; name another --out, or "
+                f"{out.name} holds a study that differs in {differing(changed, known, order)}; name another --out, or "
                 "start again with --no-resume"
             )
     write_whole(out / ORDER, json.dumps(order, indent=2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -15,8 +15,9 @@ from irl_core.files import write_whole
 from irl_core.report import published
 from irl_core.report.tables import escaped, markdown, page
 from irl_core.statistics.bootstrap import Estimate, to_json
-from irl_core.statistics.wording import difference, listed
+from irl_core.statistics.wording import difference, listed, side
 from irl_core.storage.provenance import CodeState, Machine, Versions, machine_in_words
+from train.studies.claims import CLAIMS, POLICIES, REWARDS, Claim
 from train.studies.definitions import START
 from train.studies.plan import SAMPLES, Plan
 from train.studies.seen import Seen, mean_of
@@ -29,6 +30,7 @@ PASS = ("pass@1", "pass@3", "pass@5", "pass@10", "pass@16")
 REWARD = ("pairs", "pairs_lowest", "best", "best_lowest", "first_step", "error_acc", "correct_acc")
 GAINS = {"over_random": "pass@1", "over_majority": "majority"}  # what reranking by the reward is set against
 RERANKED = ("best", "best_lowest")
+VERDICTS = {"above": "Shown", "neither": "Not shown, nor the opposite", "below": "The opposite is shown"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +228,8 @@ def gains(rewards: Mapping[str, BySeed], given: Mapping[str, Columns]) -> dict[s
 
 def paragraphs(study: StudyReport) -> list[str]:
     """The findings that the figures support, and the conditions they were made under."""
-    chief = ("pass@1", "pass@16")
-    said = [study.question, _conditions(study), _differences_in_words("Policies", study, study.policies, chief)]
-    said += [_differences_in_words(f"Policies, {title}", study, one, chief[:1]) for title, one in study.parts.items()]
+    said = [study.question, *findings(study), _conditions(study)]
     if study.rewards:
-        names = ("pairs_lowest", "best_lowest", "first_step")
-        said.append(_differences_in_words("Rewards", study, study.rewards, names))
         parts = [
             f"{study.arms[arm]['title']} {difference(one['best_lowest_over_random'])}"
             for arm, one in (study.rewards.gains or {}).items()
@@ -242,6 +240,38 @@ def paragraphs(study: StudyReport) -> list[str]:
         runs = listed([f"{name} ({reason})" for name, reason in failed.items()])
         said.append(f"Diverged, and counted in no figure of its arm: {runs}.")
     return [text for text in [*said, study.note] if text]
+
+
+def findings(study: StudyReport) -> list[str]:
+    """The claims of a study by what its figures allow to be said of them, each with the paired difference behind it; a
+    claim on an arm that was not trained is left out."""
+    by_side: dict[str, list[str]] = {one: [] for one in VERDICTS}
+    for where, sentence in _judged(study):
+        by_side[where].append(sentence)
+    return [f"{VERDICTS[where]}: {'; '.join(found)}." for where, found in by_side.items() if found]
+
+
+def _judged(study: StudyReport) -> Iterator[tuple[str, str]]:
+    """Each claim as a sentence, with the side of zero on which its difference lies."""
+    for claim in CLAIMS[study.study]:
+        held = {POLICIES: study.policies, REWARDS: study.rewards, **study.parts}.get(claim.among)
+        for ours in claim.ours:
+            less = held and _difference(held, ours, claim)
+            if less and (where := side(less)) in VERDICTS:
+                titles = {"ours": study.arms[ours]["title"], "theirs": study.arms[claim.theirs]["title"]}
+                yield where, f"{claim.words.format(**titles)} ({less.words})"
+
+
+def _difference(held: Compared, ours: str, claim: Claim) -> Estimate | None:
+    """What the measure of an arm is above that of the claim's other one; None where either was not measured."""
+    for pair in held.differences:
+        if (found := pair.figures.get(claim.measure)) is None:
+            continue
+        if (pair.ours, pair.theirs) == (ours, claim.theirs):
+            return found
+        if (pair.theirs, pair.ours) == (ours, claim.theirs):
+            return replace(found, value=-found.value, low=-found.high, high=-found.low)
+    return None
 
 
 def _conditions(study: StudyReport) -> str:
@@ -256,17 +286,6 @@ def _conditions(study: StudyReport) -> str:
         f"generator, the same for every policy.{scale}{'' if done == study.seeds else state} All arms start from "
         f"{started}. Intervals: 95 %, {resampled}. {machine_in_words(about['machine'])}, {about['created'][:10]}."
     )
-
-
-def _differences_in_words(what: str, study: StudyReport, held: Compared, names: Sequence[str]) -> str:
-    """The differences of every two arms on the chief measures, with their verdicts."""
-    said = []
-    for pair in held.differences:
-        measures = [f"{TITLES[name]} {difference(pair.figures[name])}" for name in names if name in pair.figures]
-        if measures:
-            said.append(f"{study.arms[pair.ours]['title']} less {study.arms[pair.theirs]['title']}: ")
-            said[-1] += ", ".join(measures)
-    return f"{what}: " + "; ".join(said) + "." if said else ""
 
 
 # ------------------------------------------------------------------------------------------------------- tables

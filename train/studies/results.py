@@ -19,7 +19,8 @@ HEAD = """# Results
 
 Written by `irl-lens report DIR ... --results FILE` from the folders of evaluations and studies, not by hand: the
 commands, data, seed, date and machine of each stand above its figures. Brackets hold 95 % intervals, over problems
-where nothing else is said, and n counts what a figure is of. `docs/evaluation.md` says how to read them.
+where nothing else is said, and n counts what a figure is of. `docs/evaluation.md` says how to read them, and
+`docs/studies.md` what every study found.
 """
 
 
@@ -65,9 +66,3 @@ def command(provenance: Mapping[str, Any]) -> str:
     parts += [f"--compare {name}=CHECKPOINT" for name in known.get("compare", {})]
     line = " ".join([*parts, f"--seed {known['seed']}", "--out DIR"])
     return "".join(c if c.isprintable() else "?" for c in line)
-
-
-def _seconds(path: Path) -> list[str]:
-    marker = path / RECORD
-    taken = load_json(marker).get("seconds") if marker.is_file() else None
-    return [] if not taken else [f"took {taken / 60:.1f} minutes, as busy as the machine was"]

@@ -155,8 +155,8 @@ def begin(out: Path, plan: Plan, resume: bool) -> None:
     changed = changed_keys(begun, {**order, "settings": {name: settings[name] for name in begun.get("settings", {})}})
     if changed:
         raise ConfigError(
-            f"{out.name}: holds a study with another {differing(changed, begun, order)}; name another --out, or start "
-            "again with --no-resume"
+            f"{out.name}: holds a study that differs in {differing(changed, begun, order)}; name another --out, or "
+            "start again with --no-resume"
         )
     write_whole(marker, json.dumps({**order, "settings": settings}, indent=1) + "\n")  # with the arms that are new
 
