@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["IRL_LENS_CACHE"] = str(Path(__file__).resolve().parent / "no-models-here")
 import pytest
 
+from tests.chromium import NO_BROWSER, find_chromium
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-NO_BROWSER = "no Chromium: set IRL_LENS_CHROMIUM or install chromium"
 SEEN: dict[str, set[str]] = {"collected": set(), "passed": set(), "skipped": set()}
-
-
-def find_chromium() -> str | None:
-    """The browser named by IRL_LENS_CHROMIUM, else the first of ``BROWSERS`` in PATH, else None."""
-    named = os.environ.get("IRL_LENS_CHROMIUM")
-    if named:
-        return shutil.which(named)
-    return next((path for path in map(shutil.which, BROWSERS) if path), None)
 
 
 def browser_required() -> bool:

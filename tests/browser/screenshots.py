@@ -16,7 +16,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.browser.conftest import ARGUMENTS, ROOT, chromium, served
+from tests.browser.conftest import ROOT, served
+from tests.chromium import ARGUMENTS, find_chromium
 
 READY = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
 FOLDER = ROOT / "assets" / "screenshots"
@@ -75,7 +76,7 @@ def main() -> None:
         log = Path(folder) / "app.log"
         (Path(folder) / "runs").mkdir()
         with served(ROOT / "app" / "main.py", log) as address:
-            browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+            browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
             page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
             page.set_default_timeout(SLOW)
             expect.set_options(timeout=SLOW)

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 from streamlit.web.server.starlette.starlette_app_utils import create_signed_value
 from websockets.exceptions import InvalidStatus
 
-from tests.browser.conftest import ARGUMENTS, chromium
+from tests.chromium import ARGUMENTS, find_chromium
 from tests.soak.figures import Figures
 from tests.soak.tab import Tab
 
@@ -46,7 +46,7 @@ def seen(figures: Figures, what: str, call: Callable[[], object]) -> None:
 def people(proxy: str, trust: ssl.SSLContext, figures: Figures) -> None:
     """Log in as several people, with a browser; what each may, and what is refused."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         try:
             for what, tried in (
                 ("nobody is logged in at first, and may nothing", strangers),

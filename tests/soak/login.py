@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from tests.browser.conftest import chromium
+from tests.chromium import find_chromium
 from tests.soak.doors import NAME, SITE, limits, people
 from tests.soak.figures import Figures
 from tests.soak.served import ROOT, complaints, running
@@ -43,7 +43,7 @@ def missing() -> list[str]:
         ("unshare", "util-linux"), ("ip", "iproute2"), ("openssl", "openssl"), ("nginx", "nginx"), ("caddy", "caddy"),
     )  # fmt: skip
     lacking = [f"{name} (apt-get install {package})" for name, package in programs if shutil.which(name) is None]
-    if chromium() is None:
+    if find_chromium() is None:
         lacking.append("Chromium (apt-get install chromium)")
     for module, package in (("authlib", "Authlib"), ("oidc_provider_mock", "oidc-provider-mock")):
         if importlib.util.find_spec(module) is None:
