@@ -7,20 +7,22 @@
 most would write it: ``generate`` for each problem, the discriminator's batch padded to its longest, whole logits,
 log-probabilities computed again, and a loop over the sequences to score them. All train adapters of one rank on the
 same bfloat16 base, on the same problems of the generator, with as many samples of as many tokens: those of the others
-may not end before, and of ours the mean length is told. Every repeat runs all in turn; a ratio is the geometric mean
-over the repeats with its 95 % interval. Seconds are the processor's, so that other programs do not count; set
-OMP_NUM_THREADS=1.
+may not end before, and of ours the mean length is told. Each has a process of its own with the settings that it would
+have alone: ours keeps freed tensors, as irl-lens does, with which the others' whole logits would fill the memory. Every
+repeat runs all in turn, one at a time; a ratio is the geometric mean over the repeats with its 95 % interval. Seconds
+are the processor's, so that other programs do not count; set OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
@@ -28,20 +30,29 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 from benchmarks.packing import ratio_with_interval
 from irl_core.config import LoraConfig
 from irl_core.data.word_problems.generate import problems
-from irl_core.models.allocation import give_back_freed_tensors, keep_freed_tensors
+from irl_core.models.allocation import keep_freed_tensors
 from irl_core.models.pretrained import Base, load_base, with_adapters
 from irl_core.presets import load_config
 from train.planning.plan import PRESETS
 from train.training_state import TrainingState
 
 RANK: Final = 16
-TRL_ROUND: Final = "trl's GRPO step"
-PLAIN: Final = "plain round"
-Timed = Callable[[], float]  # one round; the seconds of the processor that it took
+SIDES: Final = {"ours": "ours", "trl": "trl's GRPO step", "plain": "plain round"}
 
 
-def ours(asked: argparse.Namespace, lengths: list[float]) -> Timed:
-    """Rounds of our training; the mean length of the samples of each is added to ``lengths``."""
+class Round(NamedTuple):
+    """What a round took: seconds of the processor, and the mean number of tokens of its samples."""
+
+    seconds: float
+    length: float
+
+
+Timed = Callable[[], Round]
+
+
+def ours(asked: argparse.Namespace) -> Timed:
+    """Rounds of our training."""
+    keep_freed_tensors()
     settings = [
         "data.source=demo", "data.train_problems=200", "data.held_out=20", "data.styles=false", "run.after=[]",
         f"model.policy={asked.model}", f"model.discriminator={asked.model}", "model.compile=true",
@@ -51,10 +62,12 @@ def ours(asked: argparse.Namespace, lengths: list[float]) -> Timed:
     ]  # fmt: skip
     session = TrainingState.start(load_config("gsm8k-irl", settings, PRESETS))
 
-    def one_round() -> None:
-        lengths.append(session.round()["rollout/length"])
+    def one_round() -> Round:
+        begun = time.process_time()
+        length = session.round()["rollout/length"]
+        return Round(time.process_time() - begun, length)
 
-    return partial(seconds, one_round)
+    return one_round
 
 
 def trl_round(asked: argparse.Namespace) -> Timed:
@@ -75,7 +88,7 @@ def trl_round(asked: argparse.Namespace) -> Timed:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.spent = time.process_time() - self.begun
 
-    def step() -> float:
+    def step() -> Round:
         clock = Clock()
         with tempfile.TemporaryDirectory() as folder:
             config = GRPOConfig(
@@ -90,7 +103,9 @@ def trl_round(asked: argparse.Namespace) -> Timed:
             )  # fmt: skip
             trainer.remove_callback(PrinterCallback)
             trainer.train()
-        return clock.spent
+        del trainer
+        gc.collect()  # it holds itself
+        return Round(clock.spent, asked.tokens)
 
     return step
 
@@ -115,8 +130,9 @@ class PlainRound:
         drawn = list(problems(seed=3, n=200))
         self.batches = (drawn[at : at + asked.prompts] for at in range(0, len(drawn), asked.prompts))
 
-    def __call__(self) -> None:
+    def __call__(self) -> Round:
         """Sample, update the discriminator, score, and update the policy."""
+        begun = time.process_time()
         some = next(self.batches)
         samples: list[torch.Tensor] = []
         starts: list[int] = []
@@ -133,6 +149,7 @@ class PlainRound:
         places = [len(self.tokenizer(one.text + "\n")["input_ids"]) for one in some]
         self.discriminator_step(*self.padded([*samples, *solved], [*starts, *places]), len(samples))
         self.policy_step(samples, starts)
+        return Round(time.process_time() - begun, self.tokens)
 
     def discriminator_step(self, ids: torch.Tensor, mask: torch.Tensor, answer: torch.Tensor, sampled: int) -> None:
         """The first ``sampled`` rows are the policy's, the others the expert's."""
@@ -199,11 +216,28 @@ def folder_of(model: str) -> Any:
     return locate(model, None)
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Seconds of the processor that a call takes."""
-    begun = time.process_time()
-    call()
-    return time.process_time() - begun
+def answer(step: Timed) -> None:
+    """Run a round for every line of the standard input, and print what it took."""
+    for _ in sys.stdin:
+        print(*step(), flush=True)
+
+
+def asked_of(side: str) -> Timed:
+    """A process for a side, with this one's arguments; each call has it run a round."""
+    command = [sys.executable, "-m", "benchmarks.training_round", *sys.argv[1:], "--side", side]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def step() -> Round:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            parts = line.split()  # libraries print too
+            if len(parts) == 2 and parts[0].replace(".", "").isdigit():
+                return Round(float(parts[0]), float(parts[1]))
+        raise SystemExit(f"{SIDES[side]} ended with {process.wait()}")
+
+    return step
 
 
 def main() -> None:
@@ -214,35 +248,33 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    keep_freed_tensors()  # as irl-lens does; all three gain by it
-    lengths: list[float] = []
-    rounds: dict[str, Timed] = {
-        "ours": ours(asked, lengths),
-        TRL_ROUND: trl_round(asked),
-        PLAIN: partial(seconds, PlainRound(asked)),
-    }
-    spent: dict[str, list[float]] = {name: [] for name in rounds}
+    if asked.side:
+        sides: dict[str, Callable[[argparse.Namespace], Timed]] = {"ours": ours, "trl": trl_round, "plain": PlainRound}
+        answer(sides[asked.side](asked))
+        return
+    steps = {side: asked_of(side) for side in SIDES}
+    took: dict[str, list[Round]] = {side: [] for side in SIDES}
     for repeat in range(asked.repeats + 1):
-        for name, step in rounds.items():
-            took = step()
-            gc.collect()  # trl's trainer holds itself
-            give_back_freed_tensors()  # ours does within its round; what the others free would fill the memory
+        for side, step in steps.items():
+            one = step()
             if repeat:  # the first one warms up
-                spent[name].append(took)
-    count = asked.prompts * asked.samples
-    mean = sum(lengths) / len(lengths)
+                took[side].append(one)
+    spent = {side: [one.seconds for one in rounds] for side, rounds in took.items()}
+    count, mean = asked.prompts * asked.samples, sum(one.length for one in took["ours"]) / asked.repeats
     print(
         f"{asked.model}, {asked.prompts} problems x {asked.samples} samples of {asked.tokens} tokens, ours {mean:.1f}"
     )
-    for name, values in spent.items():
+    for side, values in spent.items():
         middle = sorted(values)[len(values) // 2]
         print(
-            f"{name}: {middle:.1f} s of the processor (median of {len(values)}), {count / middle:.2f} samples a second"
+            f"{SIDES[side]}: {middle:.1f} s of the processor (median of {len(values)}), "
+            f"{count / middle:.2f} samples a second"
         )
-    for name in (TRL_ROUND, PLAIN):
-        ratio, low, high = ratio_with_interval(spent[name], spent["ours"])
-        print(f"ours makes {ratio:.2f} [{low:.2f}, {high:.2f}] times as many samples a second as {name}")
+    for side in ("trl", "plain"):
+        ratio, low, high = ratio_with_interval(spent[side], spent["ours"])
+        print(f"ours makes {ratio:.2f} [{low:.2f}, {high:.2f}] times as many samples a second as {SIDES[side]}")
 
 
 if __name__ == "__main__":
