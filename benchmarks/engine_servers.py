@@ -19,7 +19,7 @@ from typing import NamedTuple
 import httpx
 
 from irl_core.models.bases import BASES, folder_of
-from train.cli.app import free_port
+from train.cli.ports import free_port
 from train.serving.engine_command import vllm_program
 
 LLAMA_PYTHON = "LLAMA_PYTHON"

@@ -35,8 +35,8 @@ from benchmarks.packing import ratio_with_interval
 from irl_core.models.allocation import keep_freed_tensors
 from irl_core.scorer import DEFAULT_BATCH_TOKENS, Lens
 from irl_core.text.segmentation import make_trace
-from train.cli.app import free_port
 from train.cli.options import checkpoint_folder
+from train.cli.ports import free_port
 from train.score_file import score_window
 
 BUNDLED = Path(__file__).resolve().parents[1] / "assets" / "scored_run" / "run.parquet"

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from irl_core.report.tables import for_terminal
 from irl_core.scorer import Lens
 from tests.tiny import PROBLEM, SOLUTION
 from train.cli import app, inspect, options
+from train.cli.ports import free_port
 from train.cli.say import say
 from train.cli.score import score
 
@@ -105,7 +105,7 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
         (("train", "demo-sft", "--json"), "--json prints the plan of a training; give --dry-run too"),
         (("train", "demo-sft", "--set", "data.source=rows.jsonl", "--dry-run"), "'rows.jsonl' is not there"),
         (("presets", "lama-8b-1b"), "no preset 'lama-8b-1b'; nearest is 'llama-8b-1b'"),
-        (("app", "--port", "99999"), "Port 99999 is taken"),
+        (("app", "--port", "99999"), "--port 99999: ports are numbers from 0 to 65535"),
     ],
 )
 def test_user_errors_are_one_plain_line(arguments: tuple[str, ...], message: str) -> None:
@@ -336,19 +336,8 @@ def test_a_path_that_leads_to_no_checkpoint_says_so(elsewhere: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- app
 
 
-def test_a_taken_port_is_passed_over() -> None:
-    with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 0))
-        busy.listen()
-        port = busy.getsockname()[1]
-        with pytest.raises(InputError, match=re.escape(f"Port {port} is taken. Name a free one with --port")):
-            app.free_port(port)
-    assert app.free_port(port) == port
-    assert app.FIRST_PORT <= app.free_port(None) < app.FIRST_PORT + app.PORTS_TRIED
-
-
 def test_app_serves_and_stops_with_its_command(tmp_path: Path) -> None:
-    port = app.free_port(None)
+    port = free_port(None)
     log = (tmp_path / "log").open("w+")
     command = [sys.executable, "-m", "train.cli.main", "app", "--port", str(port)]
     child = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True,

@@ -16,7 +16,7 @@ from irl_core.errors import InputError
 from irl_core.scorer import Lens
 from tests.tiny import PROBLEM, SOLUTION
 from train.cli import serve as command
-from train.cli.app import free_port
+from train.cli.ports import bound
 from train.serving import server
 from train.serving.guard import Tokens, hashed
 from train.serving.server import ServerSettings, check_place
@@ -50,9 +50,9 @@ def test_it_answers_over_http_and_finishes_what_it_was_asked(lens: Lens, monkeyp
             started.append(self)
 
     monkeypatch.setattr(uvicorn, "Server", Watched)
-    port = free_port(None)
-    settings = ServerSettings("127.0.0.1", port, Tokens(), 4096, 16)
-    thread = threading.Thread(target=server.serve, args=(lens, settings))
+    listener = bound("127.0.0.1", 0)
+    port, settings = listener.getsockname()[1], ServerSettings(Tokens(), 4096, 16)
+    thread = threading.Thread(target=server.serve, args=(lens, listener, settings))
     thread.start()
     try:
         while thread.is_alive() and not (started and started[0].started):
@@ -68,3 +68,19 @@ def test_it_answers_over_http_and_finishes_what_it_was_asked(lens: Lens, monkeyp
     assert not thread.is_alive()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/health")
+
+
+def test_a_port_that_another_program_took_meanwhile_is_said(lens: Lens) -> None:
+    with bound("127.0.0.1", 0) as mine:
+        port = mine.getsockname()[1]
+        with bound("127.0.0.1", port) as other:  # a bound port can be bound again until somebody listens
+            other.listen()
+            with pytest.raises(InputError, match=f"Port {port} was taken while the checkpoint was loaded"):
+                server.serve(lens, mine, ServerSettings(Tokens(), 4096, 16))
+    logging.getLogger("irl_lens.serve").handlers.clear()
+
+
+def test_an_address_of_another_machine_is_refused_before_a_checkpoint_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(f"ada {'x' * 40}\n")
+    with pytest.raises(InputError, match=r"--host 192\.0\.2\.1: is no address of this machine"):
+        command.serve(checkpoint=str(tmp_path / "none"), host="192.0.2.1", token_file=tmp_path / "tokens")

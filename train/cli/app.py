@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,13 +12,11 @@ from typing import Annotated
 
 import typer
 
-from irl_core.errors import InputError
 from irl_core.home import place_words
+from train.cli.ports import free_port
 from train.cli.say import say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FIRST_PORT = 8501
-PORTS_TRIED = 100
 OPEN_FILES = 16_384
 
 
@@ -66,17 +63,3 @@ def allow_open_files() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def free_port(asked: int | None) -> int:
-    """The port that was asked for, else the first free one. Raises InputError where none is free."""
-    for port in [asked] if asked is not None else range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except (OSError, OverflowError):
-                continue
-            return port
-    taken = f"{FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1} are all" if asked is None else f"{asked} is"
-    raise InputError(f"Port {taken} taken. Name a free one with --port (make app PORT=...).")

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from irl_core.errors import InputError
-from train.cli.app import free_port
 from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, load_lens
+from train.cli.ports import bound
 from train.cli.say import say
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
@@ -37,12 +37,14 @@ def serve(
 
     tokens = Tokens() if token_file is None else Tokens.read(token_file)
     check_place(host, tokens)
-    chosen = free_port(port)
+    listener = bound(host, port)
     lens = load_lens(checkpoint, device)
     names = len(set(tokens.names.values()))
     who = f"{names} name{'s' * (names > 1)} may ask" if names else "anyone on this machine may ask"
-    say(f"{lens.name} is served at http://{host}:{chosen} on {lens.computes_on}; {who} (Ctrl+C stops it)")
-    run(lens, ServerSettings(host, chosen, tokens, batch_tokens, queue))
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    say(f"{lens.name} is served at {address} on {lens.computes_on}; {who} (Ctrl+C stops it)")
+    with listener:
+        run(lens, listener, ServerSettings(tokens, batch_tokens, queue))
 
 
 engine = typer.Typer(no_args_is_help=True, help="Start a server to sample a policy from (docs/plug-in.md).")

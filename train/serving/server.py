@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,10 +24,8 @@ STOP_SECONDS = 60  # for what is being answered
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Where to listen and how much to take: ``batch_tokens`` at once, ``queue`` traces waiting."""
+    """Who may ask and how much is taken: ``batch_tokens`` at once, ``queue`` traces waiting."""
 
-    host: str
-    port: int
     tokens: Tokens
     batch_tokens: int
     queue: int
@@ -41,11 +40,14 @@ def check_place(host: str, tokens: Tokens) -> None:
         )
 
 
-def serve(lens: Lens, settings: ServerSettings) -> None:
-    """Answer until SIGTERM or Ctrl+C; what is being answered then is finished.
+def serve(lens: Lens, listener: socket.socket, settings: ServerSettings) -> None:
+    """Answer who comes to ``listener`` until SIGTERM or Ctrl+C; what is being answered then is finished.
 
     The model computes in the thread that calls, best the process's first, whose freed tensors are used again
     (``keep_freed_tensors``); a second one listens.
+
+    Raises:
+        InputError: another program listens at that port since it was bound.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -56,13 +58,18 @@ def serve(lens: Lens, settings: ServerSettings) -> None:
     queue = ScoringQueue(lens, batch_tokens=settings.batch_tokens, limit=settings.queue, metrics=metrics)
     server = uvicorn.Server(
         uvicorn.Config(
-            build_app(lens, queue, metrics, settings.tokens), host=settings.host, port=settings.port,
+            build_app(lens, queue, metrics, settings.tokens),
             log_config=None, access_log=False, server_header=False, limit_concurrency=OPEN_CONNECTIONS,
             timeout_keep_alive=int(BODY_SECONDS), timeout_graceful_shutdown=STOP_SECONDS, lifespan="off",
         )
     )  # fmt: skip
+    try:
+        listener.listen(OPEN_CONNECTIONS)
+    except OSError as error:
+        port = listener.getsockname()[1]
+        raise InputError(f"Port {port} was taken while the checkpoint was loaded; name another with --port.") from error
     with server.capture_signals(), ThreadPoolExecutor(1, thread_name_prefix="http") as second:
-        listening = second.submit(server.run)
+        listening = second.submit(server.run, [listener])
         listening.add_done_callback(lambda _: queue.close())
         try:
             queue.work()
