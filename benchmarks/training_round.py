@@ -30,7 +30,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 from benchmarks.packing import ratio_with_interval
 from irl_core.config import LoraConfig
 from irl_core.data.word_problems.generate import problems
-from irl_core.models.allocation import keep_freed_tensors
+from irl_core.models.allocation import give_back_freed_tensors, keep_freed_tensors
 from irl_core.models.pretrained import Base, load_base, with_adapters
 from irl_core.presets import load_config
 from train.planning.plan import PRESETS
@@ -103,8 +103,6 @@ def trl_round(asked: argparse.Namespace) -> Timed:
             )  # fmt: skip
             trainer.remove_callback(PrinterCallback)
             trainer.train()
-        del trainer
-        gc.collect()  # it holds itself
         return Round(clock.spent, asked.tokens)
 
     return step
@@ -217,9 +215,13 @@ def folder_of(model: str) -> Any:
 
 
 def answer(step: Timed) -> None:
-    """Run a round for every line of the standard input, and print what it took."""
+    """Run a round for every line of the standard input, and print what it took; what it freed is given back while the
+    others have their turn."""
     for _ in sys.stdin:
-        print(*step(), flush=True)
+        took = step()
+        gc.collect()  # trl's trainer holds itself
+        give_back_freed_tensors()
+        print(*took, flush=True)
 
 
 def asked_of(side: str) -> Timed:
