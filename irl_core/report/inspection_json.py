@@ -14,7 +14,7 @@ from irl_core.reward.wording import step_name
 from irl_core.storage.rows import judge_of
 from irl_core.text.equations import find_equations
 from irl_core.text.quantities import odd_quantities
-from irl_core.types import Decision, Localisation, ScoredTrace, number_of
+from irl_core.types import Decision, Floats, Localisation, ScoredTrace, number_of
 
 
 class InspectedToken(TypedDict):
@@ -163,7 +163,7 @@ def inspected(
     scored: ScoredTrace, where: Localisation, familiarity: Familiarity | None, gamma: float, kind: str
 ) -> InspectedTrace:
     """One trace of an inspection; the arguments are those of ``to_json``."""
-    trace, views = scored.trace, named_signals(scored, gamma)
+    trace, views = scored.trace, {name: json_numbers(view) for name, view in named_signals(scored, gamma).items()}
     judge = judge_of(scored, familiarity)
     judged = judge.can is not False
     alone: RewardRecord = {
@@ -201,11 +201,11 @@ def inspected(
                 "start": start,
                 "end": end,
                 "text": trace.text[start:end],
-                "raw": json_number(views["raw"][index]),
-                "standardised": json_number(views["standardised"][index]),
-                "discounted": json_number(views["discounted"][index]),
-                "credit": json_number(views["credit"][index]),
-                "logprob": json_number(views["logprob"][index]),
+                "raw": views["raw"][index],
+                "standardised": views["standardised"][index],
+                "discounted": views["discounted"][index],
+                "credit": views["credit"][index],
+                "logprob": views["logprob"][index],
             }
             for index, (start, end) in enumerate(scored.encoded.spans)
         ],
@@ -227,6 +227,11 @@ def false_arithmetic(text: str) -> list[FalseEquation]:
         for equation in find_equations(text)
         if not equation.true
     ]
+
+
+def json_numbers(values: Floats) -> list[float | None]:
+    """Numbers of a signal, None for what is not finite."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
 def json_number(value: Any) -> int | float | None:
