@@ -7,8 +7,9 @@ TORCH  ?= torch==2.13.0
 PORT   ?=
 # The pretrained model that the default checkpoint is made of: 98 MB, fetched once and verified.
 BASE   ?= smollm2-135m
-# Files of tests run beside each other, at most four at a time; WORKERS= runs them one after the other.
-WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
+# Files of tests run beside each other, one more than there are processors, at most four: a third of the time of two
+# is spent waiting for browsers and launched processes. WORKERS= runs them one after the other.
+WORKERS ?= -n $(shell $(PYTHON) -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))") --dist loadfile
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check

@@ -60,7 +60,10 @@ BENCHMARKS = (
         "Sampling beside `generate`, 16 of each prompt",
     ),
     Benchmark("engines", ("--repeats", "3"), "Sampling beside serving engines, those that are installed"),
-    Benchmark("serving", ("--checkpoint", "gsm8k", "--turns", "4", "--texts", "48"), "`serve` beside `score`"),
+    Benchmark(
+        "serving", ("--checkpoint", "gsm8k", "--turns", "6", "--texts", "48", "--clients", "16"),
+        "`serve` beside `score`",
+    ),
     Benchmark("serving", ("--checkpoint", "demo", "--turns", "4"), "The same with the tiny demo, mostly answers"),
     Benchmark("packing", ("--repeats", "3"), "Packed rows beside padded ones, a small random model"),
     Benchmark("first_heatmap", ("--repeats", "1"), "From a pasted solution to coloured tokens"),

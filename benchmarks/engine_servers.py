@@ -19,8 +19,8 @@ from typing import NamedTuple
 import httpx
 
 from irl_core.models.bases import BASES, folder_of
-from train.cli.ports import free_port
 from train.serving.engine_command import vllm_program
+from train.serving.ports import free_port
 
 LLAMA_PYTHON = "LLAMA_PYTHON"
 SECONDS_TO_START = 600.0

@@ -36,8 +36,8 @@ from irl_core.models.allocation import keep_freed_tensors
 from irl_core.scorer import DEFAULT_BATCH_TOKENS, Lens
 from irl_core.text.segmentation import make_trace
 from train.cli.options import checkpoint_folder
-from train.cli.ports import free_port
 from train.score_file import score_window
+from train.serving.ports import free_port
 
 BUNDLED = Path(__file__).resolve().parents[1] / "assets" / "scored_run" / "run.parquet"
 

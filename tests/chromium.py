@@ -11,6 +11,7 @@ NO_BROWSER = "no Chromium: set IRL_LENS_CHROMIUM or install chromium-headless-sh
 ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
+    "--font-render-hinting=none",  # the shell alone hints by default, so that its letters are wider than a browser's
     "--force-prefers-reduced-motion",  # what fades or slides is drawn sixty times a second, by the processor
 )  # fmt: skip
 

@@ -397,8 +397,8 @@ def test_real_solutions_are_evaluated_by_the_same_command(shared: Path, tmp_path
     ("change", "message"),
     [
         ({"seed": 5}, r"whole: holds an evaluation that differs in seed \(then 0, now 5\); name another --out,"),
-        ({"samples": 4}, r"another samples \(then \d+, now 4\);"),
-        ({"compare": {}}, r"another compare"),
+        ({"samples": 4}, r"differs in samples \(then \d+, now 4\);"),
+        ({"compare": {}}, r"differs in compare"),
         ({"compare": {"a/b": DEMO}}, r"--compare 'a/b': letters, digits"),
         ({"training": ROOT / "docs"}, r"--training docs: holds no metrics\.jsonl"),
         ({"data": "nowhere.jsonl"}, r"nowhere\.jsonl"),

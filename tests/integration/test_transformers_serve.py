@@ -13,7 +13,7 @@ from irl_core.policy.engine_requests import Engine
 from irl_core.scorer import Lens
 from tests.small_models import save_model
 from tests.tiny import PROBLEM
-from train.cli.ports import free_port
+from train.serving.ports import free_port
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from irl_core.report.tables import for_terminal
 from irl_core.scorer import Lens
 from tests.tiny import PROBLEM, SOLUTION
 from train.cli import app, inspect, options
-from train.cli.ports import free_port
 from train.cli.say import say
 from train.cli.score import score
+from train.serving.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

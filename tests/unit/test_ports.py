@@ -9,8 +9,8 @@ import socket
 import pytest
 
 from irl_core.errors import InputError
-from train.cli import ports
-from train.cli.ports import bound, free_port
+from train.serving import ports
+from train.serving.ports import bound, free_port
 
 
 def test_a_taken_port_is_passed_over() -> None:

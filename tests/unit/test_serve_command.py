@@ -16,9 +16,9 @@ from irl_core.errors import InputError
 from irl_core.scorer import Lens
 from tests.tiny import PROBLEM, SOLUTION
 from train.cli import serve as command
-from train.cli.ports import bound
 from train.serving import server
 from train.serving.guard import Tokens, hashed
+from train.serving.ports import bound
 from train.serving.server import ServerSettings, check_place
 
 

@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from irl_core.home import place_words
-from train.cli.ports import free_port
 from train.cli.say import say
+from train.serving.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPEN_FILES = 16_384

@@ -10,8 +10,8 @@ import typer
 
 from irl_core.errors import InputError
 from train.cli.options import DEFAULT_CHECKPOINT, Checkpoint, Device, load_lens
-from train.cli.ports import bound
 from train.cli.say import say
+from train.serving.ports import bound
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
